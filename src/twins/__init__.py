@@ -1,0 +1,1 @@
+"""Twins vision transformers: backbones, and with them classification, segmentation and detection."""
