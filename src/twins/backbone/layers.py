@@ -1,0 +1,75 @@
+"""The parts of a block that are not attention: patch embedding, positions, feed-forward, stochastic depth."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twins.ops.convolutions import cell_convolution, positional_convolution
+from twins.ops.padding import Padding, fit_cells, zero_outside
+
+PATCH_NORM_EPS = 1e-5
+"""LayerNorm epsilon after a patch embedding or a sub-sampling, as in the reference."""
+NORM_EPS = 1e-6
+"""LayerNorm epsilon everywhere else, as in the reference."""
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches, projected and normed: `(B, H, W, C_in)` to `(B, H / p, W / p, C)`."""
+
+    def __init__(self, in_channels: int, channels: int, patch: int, *, padding: Padding) -> None:
+        super().__init__()
+        self.patch, self.padding = patch, padding
+        self.proj = nn.Conv2d(in_channels, channels, patch, stride=patch)
+        self.norm = nn.LayerNorm(channels, eps=PATCH_NORM_EPS)
+
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Embed a map; `sizes` `(B, 2)` are true sizes in the units of the input."""
+        x = fit_cells(zero_outside(x, sizes), self.patch, self.padding)
+        x = cell_convolution(x, self.proj.weight, self.proj.bias)
+        return self.norm(x)
+
+
+class Positions(nn.Module):
+    """Conditional positions (PEG): each token adds what its 3x3 neighbourhood says of where it is."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return a map of the same shape, `(B, H, W, C)`."""
+        return positional_convolution(zero_outside(x, sizes), self.conv.weight, self.conv.bias)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a GELU between them, on the last dimension."""
+
+    def __init__(self, channels: int, hidden: int, *, drop: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a map of the same shape, `(..., C)`."""
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382): drop a whole residual branch per image; its expectation is unchanged."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `(B, ...)` with each image's branch dropped with probability `rate` while training."""
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(1.0 - self.rate)
+        return x * keep.div_(1.0 - self.rate)
+
+    def extra_repr(self) -> str:
+        """Show the rate where the module is printed."""
+        return f"rate={self.rate:g}"

@@ -1,0 +1,254 @@
+"""The Twins backbone: four stages of blocks that turn images into four maps, high to low resolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from twins.backbone.attention import Attention, GlobalAttention, LocalAttention
+from twins.backbone.config import MIN_SIDE, PATCH_SIZES, STRIDES, TwinsConfig
+from twins.backbone.layers import NORM_EPS, DropPath, FeedForward, PatchEmbed, Positions
+from twins.errors import ConfigError, InputError
+from twins.ops.padding import Padding, check_padding, reduce_sizes, zero_outside
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block around either attention, with stochastic depth on both branches."""
+
+    def __init__(self, channels: int, attn: Attention, hidden: int, *, drop: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.attn = attn
+        self.norm2 = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.mlp = FeedForward(channels, hidden, drop=drop)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
+        x = x + self.drop_path(self.attn(zero_outside(self.norm1(x), sizes), sizes))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class Stage(nn.Module):
+    """Patch embedding, then blocks, with positions (PEG) after the first one, and a norm where there is one."""
+
+    def __init__(self, patch_embed: PatchEmbed, blocks: Sequence[Block], channels: int, *, norm: bool) -> None:
+        super().__init__()
+        self.patch_embed = patch_embed
+        self.blocks = nn.ModuleList(blocks)
+        self.position = Positions(channels)
+        self.norm = nn.LayerNorm(channels, eps=NORM_EPS) if norm else nn.Identity()
+        self.grad_checkpointing = False
+
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Map `(B, H, W, C_in)` to `(B, H / p, W / p, C)`; the sizes come back in the units of the new map."""
+        x = self.patch_embed(x, sizes)
+        sizes = reduce_sizes(sizes, self.patch_embed.patch, self.patch_embed.padding)
+        for index, block in enumerate(self.blocks):
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, sizes, use_reentrant=False)
+            else:
+                x = block(x, sizes)
+            if index == 0:
+                x = self.position(x, sizes)
+        return self.norm(x), sizes
+
+
+class Twins(nn.Module):
+    """A Twins backbone (arXiv 2104.13840): normalised images `(B, C, H, W)` to maps at strides 4, 8, 16, 32.
+
+    Args:
+        config: the variant.
+        in_chans: channels of the images.
+        padding: what local attention does at borders that windows do not divide: `exact` (never sees padding),
+            `reference` or `unmasked` (reproduce published networks to the digit).
+        stage_norms: whether each stage ends in its own norm, which the next stage reads too.
+        out_indices: the stages whose maps come back, ascending; later stages are not built.
+        drop_path_rate: stochastic depth of the last block; it grows linearly from 0 at the first.
+        proj_drop_rate: dropout after projections and in the feed-forward part.
+        attn_drop_rate: dropout of attention weights.
+
+    Attributes:
+        channels: channels of each map that comes back.
+        strides: pixels per token of each map that comes back.
+
+    Raises:
+        ConfigError: a setting that no Twins network has.
+    """
+
+    def __init__(
+        self,
+        config: TwinsConfig,
+        *,
+        in_chans: int = 3,
+        padding: str = "exact",
+        stage_norms: bool = False,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _check_settings(in_chans, out_indices, drop_path_rate, proj_drop_rate, attn_drop_rate)
+        self.config, self.in_chans, self.stage_norms = config, in_chans, stage_norms
+        self.padding = check_padding(padding)
+        self.out_indices = tuple(out_indices)
+        self.channels = tuple(config.embed_dims[i] for i in self.out_indices)
+        self.strides = tuple(STRIDES[i] for i in self.out_indices)
+        rates = _stage_rates(config.depths, drop_path_rate)
+        self.stages = nn.ModuleList(
+            _build_stage(
+                config,
+                index,
+                in_channels=config.embed_dims[index - 1] if index else in_chans,
+                padding=self.padding,
+                norm=stage_norms,
+                drop_path=rates[index],
+                attn_drop=attn_drop_rate,
+                proj_drop=proj_drop_rate,
+            )
+            for index in range(max(self.out_indices) + 1)
+        )
+        self.apply(init_weights)
+
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return the maps `(B, C, H / stride, W / stride)` of `out_indices`, high to low resolution.
+
+        Args:
+            images: normalised float `(B, C, H, W)`, `H, W >= 32`.
+            sizes: true height and width in pixels of each image inside the batch, int `(B, 2)`; `None` when every
+                image fills it. Maps are zero outside, and no result depends on what lies there.
+
+        Raises:
+            InputError: a wrong rank, number of channels or size.
+        """
+        sizes = check_input(images, sizes, self.in_chans)
+        x = images.permute(0, 2, 3, 1)  # (B, H, W, C)
+        maps = []
+        for index, stage in enumerate(self.stages):
+            x, sizes = stage(x, sizes)
+            if index in self.out_indices:
+                maps.append(zero_outside(x, sizes).permute(0, 3, 1, 2))  # NCHW, channels-last in memory
+        return tuple(maps)
+
+    def forward_features(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return the last map alone, `(B, C, H, W)`."""
+        return self(images, sizes)[-1]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of keeping its activations; results are the same."""
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            stage.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the parameters that the reference trains without weight decay besides norms and biases: the PEG."""
+        return {name for name, _ in self.named_parameters() if ".position." in name}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
+        """Return timm's description of layers for layer decay: by stage when `coarse`, else by block."""
+        if coarse:
+            return {"stem": r"^stages\.0\.patch_embed", "blocks": [(r"^stages\.(\d+)", None)]}
+        return {
+            "stem": r"^stages\.0\.patch_embed",
+            "blocks": [
+                (r"^stages\.(\d+)\.patch_embed", (0,)),
+                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+                (r"^stages\.(\d+)\.position", (0,)),
+                (r"^stages\.(\d+)\.norm", (99999,)),
+            ],
+        }
+
+
+def init_weights(module: nn.Module) -> None:
+    """Initialise as the reference: truncated normal 0.02 for linear layers, fan-out normal for convolutions."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv2d):
+        fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
+    if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def check_input(images: Tensor, sizes: Tensor | None, in_chans: int) -> Tensor | None:
+    """Return `sizes` on the images' device.
+
+    Raises:
+        InputError: a wrong rank, number of channels or size; says what was found.
+    """
+    if images.ndim != 4 or images.shape[1] != in_chans:
+        raise InputError(f"images must be (B, {in_chans}, H, W), found a tensor of shape {tuple(images.shape)}")
+    height, width = images.shape[2:]
+    if height < MIN_SIDE or width < MIN_SIDE:
+        raise InputError(
+            f"images must be at least {MIN_SIDE} x {MIN_SIDE} pixels, found {height} x {width}; resize or pad them"
+        )
+    if not images.is_floating_point():
+        raise InputError(f"images must be normalised floats, found {images.dtype}; divide by 255 and normalise first")
+    return None if sizes is None else _check_sizes(sizes, images)
+
+
+def _check_sizes(sizes: Tensor, images: Tensor) -> Tensor:
+    batch, _, height, width = images.shape
+    if sizes.shape != (batch, 2) or sizes.is_floating_point():
+        raise InputError(
+            f"sizes must be an int tensor of shape ({batch}, 2), found {sizes.dtype} of shape {tuple(sizes.shape)}"
+        )
+    if not torch.compiler.is_compiling():
+        limits = sizes.new_tensor([height, width])
+        if bool(((sizes < MIN_SIDE) | (sizes > limits)).any()):
+            raise InputError(
+                f"sizes must lie between {MIN_SIDE} and the batch's {height} x {width}, found {sizes.tolist()}"
+            )
+    return sizes.to(images.device)
+
+
+def _check_settings(in_chans: int, out_indices: Sequence[int], *rates: float) -> None:
+    if in_chans < 1:
+        raise ConfigError(f"in_chans must be at least 1, found {in_chans}")
+    if not out_indices or list(out_indices) != sorted(set(out_indices)) or not set(out_indices) <= {0, 1, 2, 3}:
+        raise ConfigError(f"out_indices must be ascending stages out of 0, 1, 2, 3, found {tuple(out_indices)}")
+    for rate in rates:
+        if not 0.0 <= rate < 1.0:
+            raise ConfigError(f"drop rates must be at least 0 and below 1, found {rate}")
+
+
+def _stage_rates(depths: Sequence[int], last: float) -> list[list[float]]:
+    """Spread stochastic depth linearly from 0 at the first block to `last` at the last, grouped by stage."""
+    total = sum(depths)
+    rates = iter(last * block / max(total - 1, 1) for block in range(total))
+    return [[next(rates) for _ in range(depth)] for depth in depths]
+
+
+def _build_stage(
+    config: TwinsConfig,
+    index: int,
+    *,
+    in_channels: int,
+    padding: Padding,
+    norm: bool,
+    drop_path: list[float],
+    attn_drop: float,
+    proj_drop: float,
+) -> Stage:
+    channels, heads = config.embed_dims[index], config.num_heads[index]
+    blocks = []
+    for number, rate in enumerate(drop_path):
+        attn: Attention
+        if config.window_size is not None and number % 2 == 0:
+            attn = LocalAttention(
+                channels, heads, config.window_size, padding=padding, attn_drop=attn_drop, proj_drop=proj_drop
+            )
+        else:
+            attn = GlobalAttention(
+                channels, heads, config.sr_ratios[index], padding=padding, attn_drop=attn_drop, proj_drop=proj_drop
+            )
+        hidden = channels * config.mlp_ratios[index]
+        blocks.append(Block(channels, attn, hidden, drop=proj_drop, drop_path=rate))
+    embed = PatchEmbed(in_channels, channels, PATCH_SIZES[index], padding=padding)
+    return Stage(embed, blocks, channels, norm=norm)

@@ -1,0 +1,51 @@
+"""The one door to scaled dot-product attention."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:
+    """Scaled dot-product attention; a row with no valid key gives zeros.
+
+    Args:
+        q: queries `(B, h, N, d)`.
+        k: keys `(B, h, M, d)`.
+        v: values `(B, h, M, d)`.
+        keys: bool `(B or a divisor of B, M)`, true where a key may be seen; `None` when all may. With fewer rows
+            than `B` they repeat.
+        dropout: probability of dropping an attention weight.
+
+    Returns:
+        `(B, h, N, d)`.
+    """
+    if keys is None:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+    keys = expand_keys(keys, q.shape[0])
+    seen = keys.any(dim=1)[:, None, None, None]  # (B, 1, 1, 1)
+    mask = keys[:, None, None, :] | ~seen  # a row with no key attends everywhere and is zeroed below
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    return torch.where(seen, y, y.new_zeros(()))
+
+
+def attention_weights(q: Tensor, k: Tensor, keys: Tensor | None = None) -> Tensor:
+    """Return the weights `(B, h, N, M)` by which `attend` mixes values; arguments as there."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    if keys is None:
+        return scores.softmax(dim=-1)
+    mask = expand_keys(keys, q.shape[0])[:, None, None, :]
+    return scores.masked_fill(~mask, -torch.inf).softmax(dim=-1).nan_to_num(0.0)
+
+
+def expand_keys(keys: Tensor, batch: int) -> Tensor:
+    """Repeat a mask `(G, M)` until it has `batch` rows."""
+    return keys if keys.shape[0] == batch else keys.repeat(batch // keys.shape[0], 1)
+
+
+def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """View `(B, N, parts * h * d)` as `parts` tensors of `(B, h, N, d)`, without a copy."""
+    batch, tokens, width = x.shape
+    x = x.view(batch, tokens, parts, heads, width // (parts * heads))
+    return x.transpose(1, 3).unbind(2)

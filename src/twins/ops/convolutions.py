@@ -1,0 +1,40 @@
+"""Twins' two kinds of convolution on channels-last maps: non-overlapping cells, and the positional 3x3."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cell_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve non-overlapping cells, kernel equal to stride, as one reshape and one matrix product.
+
+    Used by the patch embeddings and by global attention's sub-sampling (paper, section 3.3).
+
+    Args:
+        x: map `(B, H, W, C)`; the cell divides `H` and `W`.
+        weight: convolution weight `(C_out, C, s, s)`.
+        bias: `(C_out,)` or `None`.
+
+    Returns:
+        map `(B, H / s, W / s, C_out)`.
+    """
+    cell = weight.shape[-1]
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // cell, cell, width // cell, cell, channels)
+    x = x.transpose(2, 3).flatten(3)  # (B, H / s, W / s, s * s * C)
+    return F.linear(x, weight.permute(0, 2, 3, 1).flatten(1), bias)
+
+
+def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Conditional positions (PEG): a depth-wise 3x3 convolution with zero padding, added to its input.
+
+    CPVT, arXiv 2102.10882, section 4; the convolution runs in the channels-last layout it finds.
+
+    Args:
+        x: map `(B, H, W, C)`.
+        weight: `(C, 1, 3, 3)`.
+        bias: `(C,)` or `None`.
+    """
+    y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=x.shape[-1])
+    return x + y.permute(0, 2, 3, 1)

@@ -1,0 +1,63 @@
+"""What happens at the border of a map: padding to a multiple, true sizes inside a batch, and who may be a key.
+
+Maps are channels-last, `(B, H, W, C)`. `sizes` is an int tensor `(B, 2)` of each image's true height and width in
+the units of the map at hand, or `None` when every image fills its map: then no mask is built.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from twins.errors import ConfigError
+
+Padding = Literal["exact", "reference", "unmasked"]
+
+
+def check_padding(padding: str) -> Padding:
+    """Return `padding` when it names a policy.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    if padding not in get_args(Padding):
+        raise ConfigError(f"padding must be one of {', '.join(get_args(Padding))}, found {padding!r}")
+    return padding  # type: ignore[return-value]
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Pad a map `(B, H, W, C)` with zeros at the bottom right until `multiple` divides height and width."""
+    bottom, right = -x.shape[1] % multiple, -x.shape[2] % multiple
+    return F.pad(x, (0, 0, 0, right, 0, bottom)) if bottom or right else x
+
+
+def fit_cells(x: Tensor, cell: int, padding: Padding) -> Tensor:
+    """Make `cell` divide a map `(B, H, W, C)`: `exact` pads with zeros, the others crop as their sources do."""
+    if padding == "exact":
+        return pad_to_multiple(x, cell)
+    height, width = x.shape[1] // cell * cell, x.shape[2] // cell * cell
+    return x if (height, width) == x.shape[1:3] else x[:, :height, :width]
+
+
+def reduce_sizes(sizes: Tensor | None, stride: int, padding: Padding) -> Tensor | None:
+    """Return the true sizes `(B, 2)` after a step of `stride`: a partly filled cell counts only where `exact`."""
+    if sizes is None:
+        return None
+    return (sizes + stride - 1) // stride if padding == "exact" else sizes // stride
+
+
+def inside(sizes: Tensor, height: int, width: int) -> Tensor:
+    """Return a bool map `(B, height, width)`: true at the positions that belong to each image."""
+    rows = torch.arange(height, device=sizes.device) < sizes[:, :1]  # (B, H)
+    columns = torch.arange(width, device=sizes.device) < sizes[:, 1:]  # (B, W)
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def zero_outside(x: Tensor, sizes: Tensor | None) -> Tensor:
+    """Put zeros, whatever stood there, at the positions of `(B, H, W, C)` that belong to no image."""
+    if sizes is None:
+        return x
+    return torch.where(inside(sizes, x.shape[1], x.shape[2])[..., None], x, x.new_zeros(()))

@@ -1,0 +1,63 @@
+"""Locally-grouped attention's windows (paper, section 3.3): partition, the way back, and who may be a key."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from twins.ops.padding import Padding, inside, pad_to_multiple
+
+
+def partition_windows(x: Tensor, window: int) -> Tensor:
+    """Cut a map `(B, H, W, C)`, padded with zeros to a multiple of `window`, into windows `(B * G, S, C)`."""
+    x = pad_to_multiple(x, window)
+    batch, height, width, channels = x.shape
+    x = x.view(batch, height // window, window, width // window, window, channels)
+    return x.transpose(2, 3).reshape(-1, window * window, channels)  # (B * G, S, C)
+
+
+def merge_windows(windows: Tensor, window: int, height: int, width: int) -> Tensor:
+    """Lay windows `(B * G, S, C)` out again as a map `(B, height, width, C)`; what was padding is dropped."""
+    down, across = -(-height // window), -(-width // window)
+    x = windows.view(-1, down, across, window, window, windows.shape[-1]).transpose(2, 3)
+    x = x.reshape(-1, down * window, across * window, windows.shape[-1])
+    return x if (down * window, across * window) == (height, width) else x[:, :height, :width]
+
+
+def window_key_mask(
+    height: int, width: int, window: int, *, padding: Padding, sizes: Tensor | None, device: torch.device
+) -> Tensor | None:
+    """Return which tokens of each window may be keys, bool `(B * G or G, S)`, or `None` when all may.
+
+    Args:
+        height: rows of the map before padding, in tokens.
+        width: columns of the map before padding, in tokens.
+        window: side of a window in tokens.
+        padding: `exact`: no padded token is a key; `unmasked`: every padded token of an occupied window is one;
+            `reference`: exact when both axes need padding and unmasked when one does, as the published
+            segmentation code computes it.
+        sizes: true sizes `(B, 2)` of the images inside the map, in tokens.
+        device: where the mask is built.
+    """
+    if sizes is None:
+        padded = (height % window > 0, width % window > 0)
+        masked = {"exact": any(padded), "reference": all(padded), "unmasked": False}[padding]
+        if not masked:
+            return None
+        limits = torch.tensor([[height, width]], device=device)
+    else:
+        limits = _key_limits(sizes, window, padding)
+    down, across = -(-height // window) * window, -(-width // window) * window
+    allowed = inside(limits, down, across)[..., None]  # (B, H, W, 1)
+    return partition_windows(allowed, window).squeeze(-1)  # (B * G, S)
+
+
+def _key_limits(sizes: Tensor, window: int, padding: Padding) -> Tensor:
+    """Return the rows and columns `(B, 2)` of each image's map that may be keys."""
+    if padding == "exact":
+        return sizes
+    filled = (sizes + window - 1) // window * window
+    if padding == "unmasked":
+        return filled
+    both = (filled != sizes).all(dim=1, keepdim=True)
+    return torch.where(both, sizes, filled)
