@@ -1,1 +1,64 @@
-"""Twins vision transformers: backbones, and with them classification, segmentation and detection."""
+"""Twins vision transformers (arXiv 2104.13840): the backbones, and what they are used for.
+
+The public names are resolved on first use, so that importing the package imports no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from twins.backbone.config import list_models
+    from twins.engine.config import TrainConfig
+    from twins.errors import TwinsError
+    from twins.evaluation import evaluate
+    from twins.factory import create_backbone, create_model
+    from twins.predictions import Prediction
+    from twins.predictor import Predictor, load
+    from twins.training import train
+    from twins.weights.loading import load_weights, save_weights
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Prediction": "twins.predictions",
+    "Predictor": "twins.predictor",
+    "TrainConfig": "twins.engine.config",
+    "TwinsError": "twins.errors",
+    "create_backbone": "twins.factory",
+    "create_model": "twins.factory",
+    "evaluate": "twins.evaluation",
+    "list_models": "twins.backbone.config",
+    "load": "twins.predictor",
+    "load_weights": "twins.weights.loading",
+    "save_weights": "twins.weights.loading",
+    "train": "twins.training",
+}
+
+__all__ = [
+    "Prediction",
+    "Predictor",
+    "TrainConfig",
+    "TwinsError",
+    "create_backbone",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load",
+    "load_weights",
+    "save_weights",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,69 @@
+"""What a network says about one image, in the user's own image coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
+FORMAT = 1
+"""Version of the dictionary that `Prediction.to_dict` writes."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """One image's result. Which fields are set follows from the task; arrays are read-only by convention."""
+
+    task: str
+    """`classification`, `semantic`, `detection` or `instance`."""
+    size: tuple[int, int]
+    """Height and width of the user's image in pixels."""
+    names: tuple[str, ...] = ()
+    """Class names by class id; empty when the network has none."""
+    labels: NDArray[np.int64] | None = None
+    """Class ids: classification `(K,)`, every class, most probable first; detection and instance `(R,)`."""
+    scores: NDArray[np.float32] | None = None
+    """Probabilities in 0..1 that belong to `labels`, same shape."""
+    boxes: NDArray[np.float32] | None = None
+    """`(R, 4)` xyxy in pixels, continuous coordinates."""
+    masks: NDArray[np.bool_] | None = None
+    """`(R, H, W)`."""
+    label_map: NDArray[np.int64] | None = None
+    """Class id of each pixel, `(H, W)`."""
+
+    def name(self, label: int) -> str:
+        """Return the name of a class id, or the id itself as text when the network has no names."""
+        return self.names[label] if self.names else str(label)
+
+    def to_dict(self, *, top: int | None = None) -> dict[str, Any]:
+        """Return plain JSON-ready values.
+
+        Args:
+            top: how many classes or regions to list, best first; all of them by default.
+        """
+        result: dict[str, Any] = {"format": FORMAT, "task": self.task, "size": list(self.size)}
+        if self.labels is not None:
+            labels = self.labels[:top].tolist()
+            result |= {"labels": labels, "names": [self.name(label) for label in labels]}
+        for field in ("scores", "boxes"):
+            if (values := getattr(self, field)) is not None:
+                result[field] = values[:top].tolist()
+        if self.masks is not None:
+            result["areas"] = self.masks[:top].sum(axis=(1, 2)).tolist()
+        if self.label_map is not None:
+            labels, pixels = np.unique(self.label_map, return_counts=True)
+            result["areas"] = {
+                self.name(label): count for label, count in zip(labels.tolist(), pixels.tolist(), strict=True)
+            }
+        return result
+
+    def draw(self, image: Image.Image) -> Image.Image:
+        """Return a copy of `image` (RGB, of this prediction's size) with the result drawn on it."""
+        from twins.drawing import draw  # the one upward import of the package: drawing needs matplotlib's fonts
+
+        return draw(self, image)

@@ -1,0 +1,147 @@
+"""Image classification: a Twins backbone, its final norm, the mean over the map, and a linear classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twins.backbone.layers import NORM_EPS
+from twins.backbone.network import Twins, init_weights, layer_groups
+from twins.errors import ConfigError, InputError
+from twins.ops.padding import inside, zero_outside
+from twins.predictions import Prediction
+
+if TYPE_CHECKING:
+    from twins.weights.info import ModelInfo
+
+
+class Classification(nn.Module):
+    """The published classification network: logits from the mean of the last normed map.
+
+    Args:
+        backbone: gives the last map; stage norms are off in the published classifiers.
+        info: what the network is and how its images are prepared; saved with its weights.
+        drop_rate: dropout before the classifier.
+
+    Attributes:
+        label_smoothing: share of each target spread over all classes in `losses`.
+        class_weights: weight of each class in `losses`, `(K,)`, or `None`.
+    """
+
+    task = "classification"
+
+    def __init__(self, backbone: Twins, info: ModelInfo, *, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        if backbone.out_indices[-1] != 3:
+            raise ConfigError(f"a classifier needs the last stage's map, found out_indices {backbone.out_indices}")
+        self.info = info
+        self.backbone = backbone
+        self.num_features = backbone.channels[-1]
+        self.norm = nn.LayerNorm(self.num_features, eps=NORM_EPS)
+        self.drop = nn.Dropout(drop_rate)
+        self.head = _classifier(self.num_features, info.num_classes)
+        self.label_smoothing = 0.0
+        self.class_weights: Tensor | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that the network tells apart; 0 when it returns features."""
+        return self.info.num_classes
+
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return logits `(B, K)`, or pooled features `(B, C)` when there are no classes.
+
+        Args:
+            images: normalised float `(B, C, H, W)`, `H, W >= 32`.
+            sizes: true sizes in pixels, int `(B, 2)`, or `None`; see `Twins.forward`.
+        """
+        return self.forward_head(self.forward_features(images, sizes), sizes)
+
+    def forward_features(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return the last map after the final norm, `(B, C, H / 32, W / 32)`."""
+        x = self.norm(self.backbone.forward_features(images, sizes).permute(0, 2, 3, 1))
+        return zero_outside(x, self.backbone.last_sizes(sizes)).permute(0, 3, 1, 2)
+
+    def forward_head(self, x: Tensor, sizes: Tensor | None = None, *, pre_logits: bool = False) -> Tensor:
+        """Pool the last normed map `(B, C, H, W)` over what belongs to each image, and classify it.
+
+        Args:
+            x: what `forward_features` returns.
+            sizes: true sizes of the images in pixels, int `(B, 2)`, or `None`.
+            pre_logits: return the pooled features `(B, C)` instead of logits.
+        """
+        x = self.drop(_mean(x, self.backbone.last_sizes(sizes)))
+        return x if pre_logits else self.head(x)
+
+    def losses(self, images: Tensor, targets: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the cross-entropy as `{"classification": scalar}`.
+
+        Args:
+            images: normalised float `(B, C, H, W)`.
+            targets: class ids `(B,)`, or probabilities `(B, K)` as mixing makes them.
+            sizes: true sizes in pixels, int `(B, 2)`, or `None`.
+        """
+        logits = self(images, sizes).float()
+        if targets.is_floating_point() and targets.shape != logits.shape:
+            raise InputError(f"soft targets must be {tuple(logits.shape)}, found {tuple(targets.shape)}")
+        weights = None if self.class_weights is None else self.class_weights.to(logits)
+        loss = F.cross_entropy(logits, targets, weight=weights, label_smoothing=self.label_smoothing)
+        return {"classification": loss}
+
+    def decode(self, outputs: Tensor, sizes: Tensor | None, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Turn logits `(B, K)` into one prediction per image, every class listed, most probable first.
+
+        Args:
+            outputs: logits `(B, K)`.
+            sizes: not needed here; part of every task's signature.
+            originals: height and width of each of the users' images in pixels.
+        """
+        scores, labels = outputs.detach().float().softmax(dim=1).sort(dim=1, descending=True, stable=True)
+        return [
+            Prediction(task=self.task, size=size, names=self.info.names, labels=label, scores=score)
+            for size, label, score in zip(originals, labels.cpu().numpy(), scores.cpu().numpy(), strict=True)
+        ]
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last linear layer, or an identity when there are no classes."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, names: Sequence[str] = ()) -> None:
+        """Put a fresh classifier in place, for `num_classes` classes; 0 returns pooled features instead."""
+        reference = next(self.backbone.parameters())
+        self.info = replace(self.info, num_classes=num_classes, names=tuple(names))
+        self.head = _classifier(self.num_features, num_classes).to(reference)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of keeping its activations; results are the same."""
+        self.backbone.set_grad_checkpointing(enable)
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the parameters, norms and biases aside, that are trained without weight decay: the PEG."""
+        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
+        """Return timm's description of layers for layer decay: by stage when `coarse`, else by block."""
+        return layer_groups("backbone.", coarse)
+
+
+def _classifier(features: int, num_classes: int) -> nn.Module:
+    if num_classes < 0:
+        raise ConfigError(f"num_classes must be at least 0, found {num_classes}")
+    head = nn.Linear(features, num_classes) if num_classes else nn.Identity()
+    init_weights(head)
+    return head
+
+
+def _mean(x: Tensor, sizes: Tensor | None) -> Tensor:
+    """Average `(B, C, H, W)` over the positions that belong to each image."""
+    if sizes is None:
+        return x.mean(dim=(2, 3))
+    sizes = sizes.to(x.device)
+    tokens = torch.where(inside(sizes, x.shape[2], x.shape[3])[:, None], x, x.new_zeros(())).sum(dim=(2, 3))
+    return tokens / sizes.prod(dim=1, keepdim=True).to(x)

@@ -1,0 +1,61 @@
+"""The two attentions against a plain form written token by token, and what their weights say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from twins.backbone.attention import GlobalAttention, LocalAttention
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def test_local_attention_equals_attention_inside_each_window_alone():
+    attn = LocalAttention(8, 2, 3, padding="exact").double()
+    x = torch.randn(2, 7, 5, 8, dtype=torch.float64)
+    y = attn(x)
+    for top in range(0, 7, 3):
+        for left in range(0, 5, 3):
+            window = x[:, top : top + 3, left : left + 3]  # cut at the border: padding is no key
+            q, k, v = attn.qkv(window.flatten(1, 2)).view(2, -1, 3, 2, 4).permute(2, 0, 3, 1, 4)
+            expected = ((q @ k.transpose(2, 3)) / 2).softmax(3) @ v
+            expected = attn.proj(expected.transpose(1, 2).flatten(2)).view(window.shape)
+            torch.testing.assert_close(y[:, top : top + 3, left : left + 3], expected)
+
+
+def test_global_attention_equals_attention_to_a_strided_convolution():
+    attn = GlobalAttention(8, 2, 2, padding="exact").double()
+    x = torch.randn(2, 6, 4, 8, dtype=torch.float64)
+    cells = attn.norm(attn.sr(x.permute(0, 3, 1, 2)).flatten(2).transpose(1, 2))
+    q = attn.q(x.flatten(1, 2)).view(2, 24, 2, 4).transpose(1, 2)
+    k, v = attn.kv(cells).view(2, 6, 2, 2, 4).permute(2, 0, 3, 1, 4)
+    expected = ((q @ k.transpose(2, 3)) / 2).softmax(3) @ v
+    expected = attn.proj(expected.transpose(1, 2).flatten(2)).view(x.shape)
+    torch.testing.assert_close(attn(x), expected)
+
+
+@pytest.mark.parametrize("sizes", [None, torch.tensor([[7, 5], [4, 5]])])
+def test_attention_weights_are_probabilities_over_what_may_be_seen(sizes):
+    x = torch.randn(2, 7, 5, 8)
+    local = LocalAttention(8, 2, 3, padding="exact").weights(x, sizes)
+    assert local.shape == (2, 6, 2, 9, 9)
+    sums = local.sum(-1)
+    assert ((sums - 1).abs() < 1e-5).logical_or(sums == 0).all()
+    assert not local[0, 1, :, :, [2, 5, 8]].any()  # the third column of the right windows is padding
+    attn = GlobalAttention(8, 2, 2, padding="exact")
+    weights = attn.weights(x, sizes)
+    assert weights.shape == (2, 2, 35, 12)
+    assert attn.key_grid(7, 5) == (4, 3)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 35))
+
+
+def test_a_window_without_a_valid_key_gives_zeros_before_the_projection():
+    attn = LocalAttention(8, 2, 3, padding="exact")
+    torch.nn.init.eye_(attn.proj.weight)
+    torch.nn.init.zeros_(attn.proj.bias)
+    y = attn(torch.randn(1, 6, 6, 8), torch.tensor([[3, 6]]))
+    assert y[:, :3].abs().min() > 0
+    assert not y[:, 3:].any()

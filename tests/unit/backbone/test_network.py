@@ -1,0 +1,195 @@
+"""Properties of the backbone: any size, true sizes, checkpointing, compilation, errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import twins
+from twins.backbone.config import VARIANTS
+from twins.backbone.network import Twins
+from twins.errors import ConfigError, InputError
+
+NANOS = ["twins_pcpvt_nano", "twins_svt_nano"]
+PADDINGS = ["exact", "reference", "unmasked"]
+
+
+def lively(name: str, **settings: object) -> Twins:
+    """A small float64 backbone whose every parameter matters."""
+    torch.manual_seed(0)
+    backbone = Twins(VARIANTS[name], **settings).double().eval()
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return backbone
+
+
+@pytest.mark.parametrize("name", NANOS)
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (101, 75), (224, 64)])
+def test_maps_have_the_size_that_the_strides_say(name, size):
+    backbone = lively(name)
+    maps = backbone(torch.randn(1, 3, *size, dtype=torch.float64))
+    for found, channels, stride in zip(maps, backbone.channels, backbone.strides, strict=True):
+        assert found.shape == (1, channels, -(-size[0] // stride), -(-size[1] // stride))
+
+
+@pytest.mark.parametrize("name", NANOS)
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("stage_norms", [False, True])
+def test_an_image_alone_equals_the_same_image_in_a_padded_batch(name, padding, stage_norms):
+    backbone = lively(name, padding=padding, stage_norms=stage_norms)
+    sizes = torch.tensor([[96, 160], [53, 71], [64, 33], [224, 224], [33, 200]])
+    batch = torch.randn(len(sizes), 3, 224, 230, dtype=torch.float64)
+    batch[:, :, 200:] = torch.nan  # what lies outside may be anything
+    batch[3] = torch.randn(3, 224, 230, dtype=torch.float64)
+    together = backbone(batch, sizes)
+    for index, (height, width) in enumerate(sizes.tolist()):
+        alone = backbone(batch[index : index + 1, :, :height, :width])
+        for found, expected in zip(together, alone, strict=True):
+            rows, columns = expected.shape[2:]
+            torch.testing.assert_close(found[index : index + 1, :, :rows, :columns], expected, rtol=0, atol=1e-9)
+            assert not found[index, :, rows:].any()
+            assert not found[index, :, :, columns:].any()
+
+
+@pytest.mark.parametrize("name", NANOS)
+def test_sizes_that_fill_the_batch_change_nothing(name):
+    backbone = lively(name)
+    images = torch.randn(2, 3, 70, 90, dtype=torch.float64)
+    for found, expected in zip(backbone(images, torch.tensor([[70, 90]] * 2)), backbone(images), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+
+
+def test_the_paddings_agree_where_windows_divide_and_differ_where_they_do_not():
+    even, odd = (torch.randn(1, 3, side, side, dtype=torch.float64) for side in (224, 96))
+    results = {padding: lively("twins_svt_nano", padding=padding) for padding in PADDINGS}
+    with torch.inference_mode():
+        on_even = {padding: backbone(even)[3] for padding, backbone in results.items()}
+        on_odd = {padding: backbone(odd)[3] for padding, backbone in results.items()}
+    for padding in PADDINGS:
+        torch.testing.assert_close(on_even[padding], on_even["exact"], rtol=0, atol=1e-11)
+    torch.testing.assert_close(on_odd["reference"], on_odd["exact"], rtol=0, atol=1e-11)
+    assert (on_odd["unmasked"] - on_odd["exact"]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", NANOS)
+@pytest.mark.parametrize("with_sizes", [False, True])
+def test_gradient_checkpointing_changes_neither_outputs_nor_gradients(name, with_sizes):
+    images = torch.randn(2, 3, 64, 80, dtype=torch.float64)
+    sizes = torch.tensor([[64, 80], [40, 56]]) if with_sizes else None
+    results = []
+    for enable in (False, True):
+        backbone = lively(name, drop_path_rate=0.3, proj_drop_rate=0.1).train()
+        backbone.set_grad_checkpointing(enable)
+        torch.manual_seed(1)
+        maps = backbone(images, sizes)
+        sum(m.square().mean() for m in maps).backward()
+        results.append([*maps, *(p.grad for p in backbone.parameters())])
+    for plain, recomputed in zip(*results, strict=True):
+        torch.testing.assert_close(recomputed, plain, rtol=0, atol=0)
+
+
+def test_gradient_checkpointing_keeps_fewer_activations():
+    def saved_bytes(enable: bool) -> int:
+        backbone, total = lively("twins_svt_nano").train(), 0
+        backbone.set_grad_checkpointing(enable)
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal total
+            total += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            backbone(torch.randn(1, 3, 224, 224, dtype=torch.float64))
+        return total
+
+    assert saved_bytes(True) < 0.5 * saved_bytes(False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NANOS)
+def test_compiles_without_a_graph_break_and_changes_nothing(name):
+    backbone = lively(name).float()
+    images, sizes = torch.randn(2, 3, 70, 90), torch.tensor([[70, 90], [40, 61]])
+    compiled = torch.compile(backbone, fullgraph=True, backend="aot_eager")
+    for arguments in ((images,), (images, sizes)):
+        for found, expected in zip(compiled(*arguments), backbone(*arguments), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NANOS)
+def test_exports_with_a_batch_of_any_size(name):
+    backbone = lively(name)
+    images = torch.randn(2, 3, 64, 90, dtype=torch.float64)
+    program = torch.export.export(backbone, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    more = torch.randn(5, 3, 64, 90, dtype=torch.float64)
+    for found, expected in zip(program.module()(more), backbone(more), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", NANOS)
+def test_bfloat16_stays_near_float32(name):
+    torch.manual_seed(0)
+    backbone = Twins(VARIANTS[name], stage_norms=True).eval()
+    images = torch.randn(2, 3, 96, 96)
+    with torch.inference_mode():
+        expected = backbone(images)[3]
+        found = backbone.bfloat16()(images.bfloat16())[3]
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - expected).std() < 0.03 * expected.std()
+
+
+@pytest.mark.parametrize("in_chans", [1, 4])
+def test_images_may_have_any_number_of_channels(in_chans):
+    assert Twins(VARIANTS["twins_svt_nano"], in_chans=in_chans)(torch.randn(1, in_chans, 32, 32))[0].shape[1] == 32
+
+
+def test_out_indices_choose_the_maps_and_what_is_built():
+    whole, part = lively("twins_svt_nano"), lively("twins_svt_nano", out_indices=(1, 2))
+    assert (part.channels, part.strides, len(part.stages)) == ((64, 128), (8, 16), 3)
+    part.load_state_dict({k: v for k, v in whole.state_dict().items() if not k.startswith("stages.3")})
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    for found, expected in zip(part(images), whole(images)[1:3], strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_stage_norms_are_as_published_by_default():
+    assert twins.create_backbone("twins_svt_nano").stage_norms
+    assert not twins.create_backbone("twins_pcpvt_nano").stage_norms
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [((3, 64, 64), r"\(3, 64, 64\)"), ((1, 4, 64, 64), r"\(1, 4, 64, 64\)"), ((1, 3, 31, 64), "31 x 64")],
+)
+def test_a_wrong_input_is_told_what_was_found(shape, found):
+    with pytest.raises(InputError, match=found):
+        lively("twins_svt_nano")(torch.zeros(shape, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        torch.tensor([[64, 64]]),
+        torch.tensor([[64.0, 64.0]] * 2),
+        torch.tensor([[64, 65], [64, 64]]),
+        torch.tensor([[31, 64], [64, 64]]),
+    ],
+)
+def test_wrong_sizes_are_refused(sizes):
+    with pytest.raises(InputError, match="sizes must"):
+        lively("twins_svt_nano")(torch.zeros(2, 3, 64, 64, dtype=torch.float64), sizes)
+
+
+def test_uint8_images_are_refused():
+    with pytest.raises(InputError, match=r"torch\.uint8"):
+        lively("twins_svt_nano")(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"in_chans": 0}, {"padding": "same"}, {"out_indices": ()}, {"out_indices": (2, 1)}, {"drop_path_rate": 1.0}],
+)
+def test_settings_that_no_network_has_are_refused(settings):
+    with pytest.raises(ConfigError):
+        Twins(VARIANTS["twins_svt_nano"], **settings)
