@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from twins.backbone.layers import PATCH_NORM_EPS
+from twins.backbone.layers import PATCH_NORM_EPS, CellConvolution
 from twins.ops.attention import attend, attention_weights, split_heads
-from twins.ops.convolutions import cell_convolution
 from twins.ops.padding import Padding, fit_cells, inside, reduce_sizes
 from twins.ops.windows import merge_windows, partition_windows, window_key_mask
 
@@ -74,7 +73,7 @@ class GlobalAttention(nn.Module):
         self.proj = nn.Linear(channels, channels)
         self.proj_drop = nn.Dropout(proj_drop)
         if cell > 1:
-            self.sr = nn.Conv2d(channels, channels, cell, stride=cell)
+            self.sr = CellConvolution(channels, channels, cell)
             self.norm = nn.LayerNorm(channels, eps=PATCH_NORM_EPS)
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
@@ -105,7 +104,7 @@ class GlobalAttention(nn.Module):
         """Return one token per cell `(B, H', W', C)`, and which of them lie in an image, `(B, H' * W')`."""
         if self.cell > 1:
             x = fit_cells(x, self.cell, self.padding)
-            x = self.norm(cell_convolution(x, self.sr.weight, self.sr.bias))
+            x = self.norm(self.sr(x))
             sizes = reduce_sizes(sizes, self.cell, self.padding)
         keys = None if sizes is None else inside(sizes, x.shape[1], x.shape[2]).flatten(1)
         return x, keys

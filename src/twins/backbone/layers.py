@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
+from twins.ops.activations import gelu
 from twins.ops.convolutions import cell_convolution, positional_convolution
 from twins.ops.padding import Padding, fit_cells, zero_outside
 
@@ -14,20 +15,35 @@ NORM_EPS = 1e-6
 """LayerNorm epsilon everywhere else, as in the reference."""
 
 
+class CellConvolution(nn.Conv2d):
+    """A convolution over non-overlapping cells of a channels-last map: `(B, H, W, C_in)` to `(B, H / s, W / s, C)`.
+
+    Its parameters are those of `nn.Conv2d`; the weight lies channels-last in memory, so that the matrix product
+    reads it without a copy.
+    """
+
+    def __init__(self, in_channels: int, channels: int, cell: int) -> None:
+        super().__init__(in_channels, channels, cell, stride=cell)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve a map whose height and width the cell divides."""
+        return cell_convolution(x, self.weight, self.bias)
+
+
 class PatchEmbed(nn.Module):
     """Non-overlapping patches, projected and normed: `(B, H, W, C_in)` to `(B, H / p, W / p, C)`."""
 
     def __init__(self, in_channels: int, channels: int, patch: int, *, padding: Padding) -> None:
         super().__init__()
         self.patch, self.padding = patch, padding
-        self.proj = nn.Conv2d(in_channels, channels, patch, stride=patch)
+        self.proj = CellConvolution(in_channels, channels, patch)
         self.norm = nn.LayerNorm(channels, eps=PATCH_NORM_EPS)
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Embed a map; `sizes` `(B, 2)` are true sizes in the units of the input."""
         x = fit_cells(zero_outside(x, sizes), self.patch, self.padding)
-        x = cell_convolution(x, self.proj.weight, self.proj.bias)
-        return self.norm(x)
+        return self.norm(self.proj(x))
 
 
 class Positions(nn.Module):
@@ -53,7 +69,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a map of the same shape, `(..., C)`."""
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+        return self.drop(self.fc2(self.drop(gelu(self.fc1(x)))))
 
 
 class DropPath(nn.Module):

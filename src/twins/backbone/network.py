@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import torch
@@ -30,7 +31,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
         x = x + self.drop_path(self.attn(zero_outside(self.norm1(x), sizes), sizes))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        y = self.drop_path(self.mlp(self.norm2(x)))
+        return x + y if torch.is_grad_enabled() else x.add_(y)  # x is this block's own: nobody else sees it change
 
 
 class Stage(nn.Module):
@@ -151,17 +153,36 @@ class Twins(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, object]:
         """Return timm's description of layers for layer decay: by stage when `coarse`, else by block."""
-        if coarse:
-            return {"stem": r"^stages\.0\.patch_embed", "blocks": [(r"^stages\.(\d+)", None)]}
-        return {
-            "stem": r"^stages\.0\.patch_embed",
-            "blocks": [
-                (r"^stages\.(\d+)\.patch_embed", (0,)),
-                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
-                (r"^stages\.(\d+)\.position", (0,)),
-                (r"^stages\.(\d+)\.norm", (99999,)),
-            ],
-        }
+        return layer_groups("", coarse)
+
+    def last_sizes(self, sizes: Tensor | None) -> Tensor | None:
+        """Return the true sizes `(B, 2)` of the last map, in its tokens, from those of the images in pixels."""
+        for patch in PATCH_SIZES[: len(self.stages)]:
+            sizes = reduce_sizes(sizes, patch, self.padding)
+        return sizes
+
+
+def layer_groups(prefix: str, coarse: bool) -> dict[str, object]:
+    """Return timm's description of a backbone's layers for layer decay, under a prefix of parameter names.
+
+    Args:
+        prefix: what stands before the backbone's names, such as `backbone.`.
+        coarse: group by stage; else by block.
+    """
+    root = "^" + re.escape(prefix) + r"stages\."
+    stem = root + r"0\.patch_embed"
+    if coarse:
+        return {"stem": stem, "blocks": [(root + r"(\d+)", None)]}
+    return {
+        "stem": stem,
+        "blocks": [
+            (root + r"(\d+)\.patch_embed", (0,)),
+            (root + r"(\d+)\.blocks\.(\d+)", None),
+            (root + r"(\d+)\.position", (0,)),
+            (root + r"(\d+)\.norm", (99999,)),
+            (r"^norm", (99999,)),
+        ],
+    }
 
 
 def init_weights(module: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,7 +14,7 @@ def cell_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     Args:
         x: map `(B, H, W, C)`; the cell divides `H` and `W`.
-        weight: convolution weight `(C_out, C, s, s)`.
+        weight: convolution weight `(C_out, C, s, s)`; channels-last in memory it is not copied.
         bias: `(C_out,)` or `None`.
 
     Returns:
@@ -37,4 +38,5 @@ def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
         bias: `(C,)` or `None`.
     """
     y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=x.shape[-1])
-    return x + y.permute(0, 2, 3, 1)
+    y = y.permute(0, 2, 3, 1)
+    return x + y if torch.is_grad_enabled() else y.add_(x)
