@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from twins.backbone.attention import GlobalAttention, LocalAttention
 
@@ -29,7 +30,9 @@ def test_local_attention_equals_attention_inside_each_window_alone():
 def test_global_attention_equals_attention_to_a_strided_convolution():
     attn = GlobalAttention(8, 2, 2, padding="exact").double()
     x = torch.randn(2, 6, 4, 8, dtype=torch.float64)
-    cells = attn.norm(attn.sr(x.permute(0, 3, 1, 2)).flatten(2).transpose(1, 2))
+    cells = attn.norm(
+        F.conv2d(x.permute(0, 3, 1, 2), attn.sr.weight, attn.sr.bias, stride=2).flatten(2).transpose(1, 2)
+    )
     q = attn.q(x.flatten(1, 2)).view(2, 24, 2, 4).transpose(1, 2)
     k, v = attn.kv(cells).view(2, 6, 2, 2, 4).permute(2, 0, 3, 1, 4)
     expected = ((q @ k.transpose(2, 3)) / 2).softmax(3) @ v
