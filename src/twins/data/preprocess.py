@@ -1,0 +1,101 @@
+"""How an image becomes a network's input; it travels with the weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from twins.errors import ConfigError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+Interpolation = Literal["bicubic", "bilinear", "nearest"]
+Fit = Literal["crop", "squash"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """Size, crop, resampling and normalisation; the defaults are the reference's evaluation protocol."""
+
+    size: int = 224
+    """Side of the square input in pixels."""
+    crop: float = 0.875
+    """Share of the resized image's shorter side that the centre crop keeps, in (0, 1]."""
+    interpolation: Interpolation = "bicubic"
+    """Resampling filter, Pillow's, with its antialiasing."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Mean of each RGB channel, of values in 0..1."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Standard deviation of each RGB channel, of values in 0..1."""
+    fit: Fit = "crop"
+    """`crop` keeps the aspect ratio and cuts the centre out; `squash` resizes both sides to `size`."""
+
+    def __post_init__(self) -> None:
+        if self.size < 32:
+            raise ConfigError(f"size must be at least 32 pixels, found {self.size}")
+        if not 0.0 < self.crop <= 1.0:
+            raise ConfigError(f"crop must be above 0 and at most 1, found {self.crop}")
+        if self.interpolation not in ("bicubic", "bilinear", "nearest"):
+            raise ConfigError(f"interpolation must be bicubic, bilinear or nearest, found {self.interpolation!r}")
+        if self.fit not in ("crop", "squash"):
+            raise ConfigError(f"fit must be crop or squash, found {self.fit!r}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0.0:
+            raise ConfigError(f"mean and std must be three numbers, std above 0, found {self.mean} and {self.std}")
+
+    def __call__(self, image: Image) -> Tensor:
+        """Turn an RGB image into a normalised float32 tensor `(3, size, size)`."""
+        return self.normalise(self.resize(image))
+
+    def resize(self, image: Image) -> Image:
+        """Resize and crop an RGB image to `size` x `size`, as torchvision's Resize and CenterCrop do."""
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.v2 import functional as T
+
+        mode = InterpolationMode(self.interpolation)
+        if self.fit == "squash":
+            return T.resize(image, [self.size, self.size], interpolation=mode)
+        # the longer side is bounded: an extreme strip would need gigabytes for pixels that the crop throws away
+        width, height = image.size
+        if max(width, height) > 20 * min(width, height):
+            image = _cut_strip(image)
+        return T.center_crop(T.resize(image, [round(self.size / self.crop)], interpolation=mode), [self.size] * 2)
+
+    def normalise(self, image: Image) -> Tensor:
+        """Turn an RGB image into a normalised float32 tensor `(3, H, W)`."""
+        import numpy as np
+        import torch
+
+        pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (pixels / 255.0 - mean) / std
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON-ready values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocess:
+        """Build from what `to_dict` returned.
+
+        Raises:
+            ConfigError: an unknown field or a value out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ConfigError(f"preprocessing has no field {', '.join(unknown)}; the fields are {', '.join(known)}")
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**plain)
+
+
+def _cut_strip(image: Image) -> Image:
+    """Cut the middle out of an image that is over 20 times as long as it is wide: all that a centre crop sees."""
+    width, height = image.size
+    side = 2 * min(width, height)
+    left, top = max(0, (width - side) // 2), max(0, (height - side) // 2)
+    return image.crop((left, top, min(width, left + side), min(height, top + side)))

@@ -1,0 +1,181 @@
+"""Networks by name: backbones, task models, and models rebuilt from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from twins.backbone.config import VARIANTS, resolve_name
+from twins.backbone.network import Twins
+from twins.data.preprocess import Preprocess
+from twins.errors import ConfigError, NotFoundError, nearest
+from twins.tasks.classification import Classification
+from twins.weights.files import Checkpoint, read_tensors
+from twins.weights.info import ModelInfo
+from twins.weights.loading import infer_info, load_checkpoint
+from twins.weights.store import resolve
+
+DEFAULT_CLASSES = {"classification": 1000}
+"""Classes of each task's published networks."""
+
+
+def create_backbone(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    padding: str = "exact",
+    stage_norms: bool | None = None,
+    out_indices: Sequence[int] = (0, 1, 2, 3),
+    in_chans: int = 3,
+    drop_path_rate: float = 0.0,
+    proj_drop_rate: float = 0.0,
+    attn_drop_rate: float = 0.0,
+) -> Twins:
+    """Build a backbone: images `(B, C, H, W)` to four maps, with `channels` and `strides`.
+
+    Args:
+        name: any name of a model, such as `twins_svt_small` or `Twins-SVT-S`.
+        weights: `None` initialises as the reference does; `"published"`, a published name, or a file's path.
+        padding: `exact`, `reference` or `unmasked`; see `Twins`.
+        stage_norms: whether each stage ends in a norm; `None` is as published, yes for SVT and no for PCPVT.
+        out_indices: the stages whose maps come back.
+        in_chans: channels of the images.
+        drop_path_rate: stochastic depth of the last block.
+        proj_drop_rate: dropout after projections and in the feed-forward part.
+        attn_drop_rate: dropout of attention weights.
+
+    Raises:
+        NotFoundError: no model or file is called so.
+        ConfigError: a setting that no Twins network has.
+        WeightsError: the file does not fit.
+    """
+    name = resolve_name(name)
+    backbone = Twins(
+        VARIANTS[name],
+        in_chans=in_chans,
+        padding=padding,
+        stage_norms=VARIANTS[name].family == "svt" if stage_norms is None else stage_norms,
+        out_indices=out_indices,
+        drop_path_rate=drop_path_rate,
+        proj_drop_rate=proj_drop_rate,
+        attn_drop_rate=attn_drop_rate,
+    )
+    if weights is not None:
+        load_checkpoint(backbone, _find(name, weights))
+    return backbone
+
+
+def create_model(
+    name: str,
+    *,
+    task: str = "classification",
+    head: str | None = None,
+    num_classes: int | None = None,
+    weights: str | Path | None = None,
+    padding: str | None = None,
+    in_chans: int = 3,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    proj_drop_rate: float = 0.0,
+    attn_drop_rate: float = 0.0,
+    names: Sequence[str] = (),
+    preprocess: Preprocess | None = None,
+    resize_head: bool = False,
+) -> Classification:
+    """Build a network for a task, with its weights where they are asked for.
+
+    Args:
+        name: any name of a model, such as `twins_svt_small` or `Twins-SVT-S`.
+        task: `classification`.
+        head: which of the task's heads; `None` is its default. Classification has one.
+        num_classes: classes; `None` takes as many as the weights or `names` have, else 1000. 0 returns features.
+        weights: `None` initialises as the reference does; `"published"`, a published name, or a file's path.
+        padding: `exact`, `reference` or `unmasked`; `None` is what the weights were trained with, else `exact`.
+        in_chans: channels of the images.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last block.
+        proj_drop_rate: dropout after projections and in the feed-forward part.
+        attn_drop_rate: dropout of attention weights.
+        names: class names by class id.
+        preprocess: how images are prepared; `None` is what belongs to the weights, else the reference's.
+        resize_head: put a fresh classifier in place of one with another number of classes.
+
+    Raises:
+        NotFoundError: no model, task or file is called so.
+        ConfigError: a setting that no Twins network has.
+        WeightsError: the file does not fit.
+    """
+    name, build = resolve_name(name), _task_builder(task, head)
+    checkpoint = None if weights is None else _find(name, weights)
+    known = None if checkpoint is None else _describe(checkpoint)
+    if num_classes is None:
+        num_classes = len(names) or (known.num_classes if known else DEFAULT_CLASSES[task])
+    if names and len(names) != num_classes:
+        raise ConfigError(f"names must list one name per class, found {len(names)} for {num_classes} classes")
+    if not names and known and known.num_classes == num_classes:
+        names = known.names
+    info = ModelInfo(
+        task=task,
+        model=name,
+        num_classes=num_classes,
+        names=tuple(names),
+        padding=padding or (known.padding if known else "exact"),
+        in_chans=in_chans,
+        stage_norms=known.stage_norms if known and known.task == task else False,
+        preprocess=preprocess or (known.preprocess if known else Preprocess()),
+    )
+    backbone = create_backbone(
+        name,
+        padding=info.padding,
+        stage_norms=info.stage_norms,
+        in_chans=in_chans,
+        drop_path_rate=drop_path_rate,
+        proj_drop_rate=proj_drop_rate,
+        attn_drop_rate=attn_drop_rate,
+    )
+    model = build(backbone, info, drop_rate)
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint, resize_head=resize_head)
+    return model
+
+
+def model_from_checkpoint(path_or_name: str | Path) -> Classification:
+    """Rebuild the network that a checkpoint holds, of any known layout, and load it.
+
+    Raises:
+        NotFoundError: nothing is called so.
+        WeightsError: the file cannot be read, or holds no network that is known.
+    """
+    checkpoint = read_tensors(resolve(path_or_name))
+    info = _describe(checkpoint)
+    backbone = create_backbone(info.model, padding=info.padding, stage_norms=info.stage_norms, in_chans=info.in_chans)
+    model = _task_builder(info.task, info.head)(backbone, info, 0.0)
+    load_checkpoint(model, checkpoint)
+    return model
+
+
+def _classification(backbone: Twins, info: ModelInfo, drop_rate: float) -> Classification:
+    return Classification(backbone, info, drop_rate=drop_rate)
+
+
+TASKS: dict[str, Callable[[Twins, ModelInfo, float], Classification]] = {"classification": _classification}
+"""How each task's network is put together from a backbone, its description and the head's dropout."""
+
+
+def _task_builder(task: str, head: str | None) -> Callable[[Twins, ModelInfo, float], Classification]:
+    if task not in TASKS:
+        hint = nearest(task, TASKS) or f"; the tasks are {', '.join(TASKS)}"
+        raise NotFoundError(f"no task is called {task!r}{hint}")
+    if head is not None:
+        raise ConfigError(f"{task} has one head and takes no name for it, found head={head!r}; leave it out")
+    return TASKS[task]
+
+
+def _find(name: str, weights: str | Path) -> Checkpoint:
+    """Read the weights that a caller names; `published` is the model's own."""
+    return read_tensors(resolve(name if weights == "published" else weights))
+
+
+def _describe(checkpoint: Checkpoint) -> ModelInfo:
+    """Return what a checkpoint says of itself, or what its tensors tell."""
+    return checkpoint.info or infer_info(checkpoint)

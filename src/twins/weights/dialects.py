@@ -1,0 +1,208 @@
+"""The key layouts in which the field has written Twins weights, as data, and the way between them and ours.
+
+`twins` is the layout of our task models: `backbone.stages.*`, `norm.*`, `head.*`. Every table lists pairs of
+prefixes, theirs and ours; `{i}` is a stage and `{j}` a block. What a table does not name keeps its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from twins.errors import ConfigError, WeightsError, nearest
+
+State = dict[str, Tensor]
+Rules = tuple[tuple[str, str], ...]
+
+_BLOCK_PARTS = ("norm1.", "norm2.", "attn.", "mlp.")
+_REFERENCE_BACKBONE: Rules = (
+    ("patch_embeds.{i}.", "backbone.stages.{i}.patch_embed."),
+    *((f"blocks.{{i}}.{{j}}.{part}", f"backbone.stages.{{i}}.blocks.{{j}}.{part}") for part in _BLOCK_PARTS),
+    ("pos_block.{i}.proj.0.", "backbone.stages.{i}.position.conv."),
+    ("norm_list.{i}.", "backbone.stages.{i}.norm."),
+)
+_MM_BACKBONE: Rules = (
+    ("backbone.patch_embeds.{i}.projection.", "backbone.stages.{i}.patch_embed.proj."),
+    ("backbone.patch_embeds.{i}.norm.", "backbone.stages.{i}.patch_embed.norm."),
+    ("backbone.position_encodings.{i}.proj.", "backbone.stages.{i}.position.conv."),
+    ("backbone.norm_list.{i}.", "backbone.stages.{i}.norm."),
+)
+
+
+def _mm_blocks(stages: str) -> Rules:
+    theirs, ours = f"backbone.{stages}.{{i}}.{{j}}.", "backbone.stages.{i}.blocks.{j}."
+    return (
+        (theirs + "ffn.layers.0.0.", ours + "mlp.fc1."),
+        (theirs + "ffn.layers.1.", ours + "mlp.fc2."),
+        *((theirs + part, ours + part) for part in ("norm1.", "norm2.", "attn.")),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """One layout: how it is told apart, and its pairs of prefixes."""
+
+    name: str
+    """What messages call it."""
+    marks: tuple[str, ...]
+    """Keys that every file of the layout has, and no file of another."""
+    rules: Rules
+    """Pairs of prefixes, theirs and ours, the more specific first."""
+    fused: bool = False
+    """Whether global attention's `q` and `kv` stand joined as `attn.attn.in_proj_*`."""
+    prefixed: str = ""
+    """What stands before the backbone's keys."""
+
+
+DIALECTS: dict[str, Dialect] = {
+    dialect.name: dialect
+    for dialect in (
+        Dialect(name="twins", marks=("backbone.stages.0.patch_embed.proj.weight",), rules=()),
+        Dialect(
+            name="timm",
+            marks=("patch_embeds.0.proj.weight", "head.weight"),
+            rules=_REFERENCE_BACKBONE,
+        ),
+        Dialect(
+            name="reference_segmentation",
+            marks=("backbone.patch_embeds.0.proj.weight",),
+            rules=(
+                *((f"backbone.{theirs}", ours) for theirs, ours in _REFERENCE_BACKBONE),
+                ("backbone.norm.", "norm."),
+                ("backbone.head.", "head."),
+            ),
+            prefixed="backbone.",
+        ),
+        Dialect(
+            name="mmseg",
+            marks=("backbone.patch_embeds.0.projection.weight", "backbone.layers.0.0.norm1.weight"),
+            rules=_MM_BACKBONE + _mm_blocks("layers"),
+            fused=True,
+            prefixed="backbone.",
+        ),
+        Dialect(
+            name="mmpretrain",
+            marks=("backbone.patch_embeds.0.projection.weight", "backbone.stages.0.0.norm1.weight"),
+            rules=_MM_BACKBONE
+            + _mm_blocks("stages")
+            + (("backbone.norm_after_stage3.", "norm."), ("head.fc.", "head.")),
+            prefixed="backbone.",
+        ),
+    )
+}
+"""The layouts that can be read."""
+
+_BARE = {
+    "timm": ("patch_embeds.0.proj.weight",),
+    "mmseg": ("patch_embeds.0.projection.weight", "layers.0.0.norm1.weight"),
+    "mmpretrain": ("patch_embeds.0.projection.weight", "stages.0.0.norm1.weight"),
+    "twins": ("stages.0.patch_embed.proj.weight",),
+}
+"""Marks of a backbone saved alone; `timm`'s layout without a head, or with stage norms, is the reference's."""
+
+WRITTEN = ("twins", "timm", "reference")
+"""The layouts that can be written; `reference` is timm's for classifiers, and its old segmentation backbone's."""
+
+
+def detect(state: Mapping[str, Tensor]) -> str:
+    """Return the name of a state dict's layout, judged by its keys alone.
+
+    Raises:
+        WeightsError: the keys are of no known layout.
+    """
+    for dialect in DIALECTS.values():
+        if all(mark in state for mark in dialect.marks):
+            return _with_norms(dialect.name, state)
+    for name, marks in _BARE.items():
+        if all(mark in state for mark in marks):
+            return _with_norms(name, state)
+    shown = ", ".join(sorted(state)[:3])
+    raise WeightsError(
+        f"the file holds no Twins network of a known layout ({', '.join(DIALECTS)}); its first keys are {shown}"
+    )
+
+
+def to_twins(state: Mapping[str, Tensor], dialect: str) -> State:
+    """Rename, and split where joined, a state dict of `dialect` into our layout; values are kept to the bit."""
+    table = DIALECTS[dialect]
+    if table.prefixed and not any(key.startswith(table.prefixed) for key in state):
+        state = {f"{table.prefixed}{key}": value for key, value in state.items()}
+    if dialect == "twins" and "stages.0.patch_embed.proj.weight" in state:
+        return {f"backbone.{key}": value for key, value in state.items()}
+    if table.fused:
+        state = _split(state)
+    rename = _renamer(table.rules)
+    return {rename(key): value for key, value in state.items()}
+
+
+def from_twins(state: Mapping[str, Tensor], dialect: str) -> State:
+    """Rename, and join where the layout joins, a state dict of ours into `dialect`; values are kept to the bit."""
+    table = DIALECTS[dialect]
+    rename = _renamer(tuple((ours, theirs) for theirs, ours in table.rules))
+    renamed = {rename(key): value for key, value in state.items()}
+    return _join(renamed) if table.fused else renamed
+
+
+def check_written(dialect: str) -> str:
+    """Return `dialect` when files can be written in it.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if dialect not in WRITTEN:
+        raise ConfigError(f"weights are written as {', '.join(WRITTEN)}, found {dialect!r}{nearest(dialect, WRITTEN)}")
+    return dialect
+
+
+def _with_norms(name: str, state: Mapping[str, Tensor]) -> str:
+    """The reference's dense backbones share the classification layout's names, and add stage norms."""
+    return "reference_segmentation" if name == "timm" and "norm_list.0.weight" in state else name
+
+
+def _renamer(rules: Rules) -> Callable[[str], str]:
+    patterns = [(re.compile("^" + _pattern(old)), _template(new)) for old, new in rules]
+
+    def rename(key: str) -> str:
+        for pattern, template in patterns:
+            renamed, count = pattern.subn(template, key)
+            if count:
+                return renamed
+        return key
+
+    return rename
+
+
+def _pattern(prefix: str) -> str:
+    return re.escape(prefix).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\{j\}", r"(?P<j>\d+)")
+
+
+def _template(prefix: str) -> str:
+    return prefix.replace("{i}", r"\g<i>").replace("{j}", r"\g<j>")
+
+
+def _split(state: Mapping[str, Tensor]) -> State:
+    """Split `attn.attn.in_proj_*` `(3C, ...)` into `attn.q.*` `(C, ...)` and `attn.kv.*` `(2C, ...)`."""
+    result: State = {}
+    for key, value in state.items():
+        stem, joined, part = key.partition("attn.attn.in_proj_")
+        if joined:
+            channels = value.shape[0] // 3
+            result[f"{stem}attn.q.{part}"], result[f"{stem}attn.kv.{part}"] = value[:channels], value[channels:]
+        else:
+            result[key.replace("attn.attn.out_proj.", "attn.proj.")] = value
+    return result
+
+
+def _join(state: Mapping[str, Tensor]) -> State:
+    """Undo `_split`: join `q` and `kv`, and give their projection its longer name."""
+    result = dict(state)
+    for key in [key for key in state if ".attn.q." in key]:
+        stem, _, part = key.partition("attn.q.")
+        joined = torch.cat([result.pop(key), result.pop(f"{stem}attn.kv.{part}")])
+        result[f"{stem}attn.attn.in_proj_{part}"] = joined
+        result[f"{stem}attn.attn.out_proj.{part}"] = result.pop(f"{stem}attn.proj.{part}")
+    return result

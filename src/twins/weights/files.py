@@ -1,0 +1,202 @@
+"""Weight files, read without running what they hold, and written in one atomic step."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import hashlib
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy._core import multiarray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from twins.errors import NotFoundError, TrainingError, WeightsError
+from twins.weights.info import ModelInfo
+
+INFO_KEY = "twins"
+"""Key of the network's description in a `.safetensors` file's metadata."""
+PICKLED = (".pth", ".pt", ".bin", ".ckpt")
+_CONTAINERS = ("model", "state_dict", "model_state_dict", "network", "module", "net")
+"""Where training codes put the weights inside their checkpoints, the most telling first."""
+_ALLOWED: list[Any] = [
+    argparse.Namespace,  # the reference saves its arguments
+    collections.defaultdict,
+    dict,
+    np.ndarray,
+    np.dtype,
+    multiarray.scalar,  # mm toolboxes save scores
+    multiarray._reconstruct,
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1", "b1")),
+]
+"""Harmless types beyond tensors that published checkpoints hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a weight file holds."""
+
+    path: Path
+    """Where it was read."""
+    tensors: dict[str, Tensor]
+    """Names to tensors, on the CPU, as they stand in the file."""
+    info: ModelInfo | None
+    """The description that our own files carry."""
+
+
+def read_tensors(path: str | Path) -> Checkpoint:
+    """Read a `.safetensors`, `.pth`, `.pt` or `.bin` file; nothing that it holds is run.
+
+    Raises:
+        NotFoundError: there is no such file.
+        WeightsError: the file is damaged, holds no tensors, or would run code.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise NotFoundError(f"there is no weight file {path}; check the path")
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder; name the weight file in it")
+    if path.stat().st_size == 0:
+        raise WeightsError(f"{path} is empty (0 bytes); copy or download it again")
+    info: ModelInfo | None = None
+    if _is_safetensors(path):
+        tensors, info = _read_safetensors(path)
+    else:
+        tensors = _find_tensors(_read_pickled(path), path)
+    return Checkpoint(path=path, tensors=_strip(tensors), info=info)
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], info: ModelInfo | None = None) -> None:
+    """Write tensors beside `path`, sync, and switch in one step; the ending chooses the format.
+
+    Raises:
+        WeightsError: an ending that is not known, or a folder that does not exist.
+        TrainingError: the disk is full or refuses; what stood at `path` is untouched.
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", *PICKLED):
+        endings = ", ".join((".safetensors", *PICKLED))
+        raise WeightsError(f"weights are written as {endings}, found {path.name!r}; choose one of these endings")
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    with atomic_file(path) as beside:
+        if path.suffix == ".safetensors":
+            save_file(plain, beside, {INFO_KEY: info.to_json()} if info else {})
+        else:
+            torch.save(plain, beside)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to; when the block ends well the file is synced and takes `path`'s place.
+
+    Raises:
+        WeightsError: the folder does not exist.
+        TrainingError: the disk is full or refuses; what stood at `path` is untouched.
+    """
+    if not path.parent.is_dir():
+        raise WeightsError(f"there is no folder {path.parent} to write {path.name} in; make it first")
+    beside: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        beside = Path(name)
+        yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise TrainingError(
+            f"{path} could not be written ({_first_line(error)}); free space or choose another folder, "
+            "what stood there before is untouched"
+        ) from error
+    finally:
+        if beside is not None:
+            beside.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Judge by content: eight bytes of a header's length, then JSON."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < 100_000_000
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelInfo | None]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(
+            f"{path} is damaged or cut short ({_first_line(error)}); copy or download it again"
+        ) from error
+    return tensors, ModelInfo.from_json(metadata[INFO_KEY]) if INFO_KEY in metadata else None
+
+
+def _read_pickled(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_ALLOWED):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" in str(error) or "Unsupported" in str(error):
+            raise WeightsError(
+                f"{path} holds more than tensors and could run code when read, so it was not read "
+                f"({_culprit(error)}); ask for it as .safetensors, or save its plain state dict where you trust it"
+            ) from error
+        raise WeightsError(f"{path} is no weight file, or damaged; copy or download it again") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+        raise WeightsError(
+            f"{path} is damaged or cut short ({_first_line(error)}); copy or download it again"
+        ) from error
+
+
+def _culprit(error: Exception) -> str:
+    words = str(error).split("GLOBAL ")
+    return f"it names {words[1].split()[0]}" if len(words) > 1 else "an unsupported instruction"
+
+
+def _find_tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    """Unwrap a training checkpoint down to its names and tensors; the optimiser and the rest are left behind."""
+    for _ in range(3):
+        if not isinstance(content, Mapping):
+            break
+        inner = next((content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    tensors = {}
+    if isinstance(content, Mapping):
+        tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if not tensors:
+        raise WeightsError(f"{path} holds no named tensors, found {type(content).__name__}; is it a weight file?")
+    return tensors
+
+
+def _strip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop what wrappers put before every name."""
+    for prefix in ("module.", "_orig_mod.", "model."):
+        if all(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return tensors
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__

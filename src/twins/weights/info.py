@@ -1,0 +1,66 @@
+"""What a weight file of ours says of its network; stored as text in the file's metadata."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+
+from twins.data.preprocess import Preprocess
+from twins.errors import TwinsError, WeightsError
+
+FORMAT = 1
+"""Version of the text that `ModelInfo.to_json` writes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """Everything needed to rebuild a network and to feed it."""
+
+    task: str
+    """`classification`, `semantic`, `detection` or `instance`."""
+    model: str
+    """Canonical name of the backbone's variant."""
+    head: str | None = None
+    """Which of the task's heads; `None` where the task has one."""
+    num_classes: int = 1000
+    """Classes that the network tells apart; 0 returns features."""
+    names: tuple[str, ...] = ()
+    """Class names by class id; empty when unknown."""
+    padding: str = "exact"
+    """How local attention treats borders; see `twins.ops.padding`."""
+    in_chans: int = 3
+    """Channels of the images."""
+    stage_norms: bool = False
+    """Whether each stage of the backbone ends in its own norm."""
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    """How images are prepared."""
+
+    def to_json(self) -> str:
+        """Return the description as one line of JSON, with its format version."""
+        values = asdict(self) | {"preprocess": self.preprocess.to_dict(), "format": FORMAT}
+        return json.dumps(values, sort_keys=True, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelInfo:
+        """Read what `to_json` wrote.
+
+        Raises:
+            WeightsError: the text is damaged, or of a newer format.
+        """
+        try:
+            values = json.loads(text)
+            version = values.pop("format")
+            if version > FORMAT:
+                raise WeightsError(
+                    f"the file's description has format {version}, this twins reads up to {FORMAT}; update it"
+                )
+            values["preprocess"] = Preprocess.from_dict(values["preprocess"])
+            values["names"] = tuple(values["names"])
+            known = {f.name for f in fields(cls)}
+            return cls(**{name: value for name, value in values.items() if name in known})
+        except WeightsError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, TwinsError) as error:
+            raise WeightsError(
+                f"the file's description of its network is damaged ({error}); save the network again"
+            ) from error

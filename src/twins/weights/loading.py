@@ -1,0 +1,235 @@
+"""Loading weights of any layout into a network, strictly and with one report, and saving them again."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from twins.backbone.config import VARIANTS
+from twins.backbone.network import Twins
+from twins.data.imagenet import imagenet_names
+from twins.data.preprocess import Preprocess
+from twins.errors import WeightsError
+from twins.weights.dialects import State, check_written, detect, from_twins, to_twins
+from twins.weights.files import Checkpoint, read_tensors, write_tensors
+from twins.weights.info import ModelInfo
+
+_HEADS = ("norm.", "head.", "decode_head.", "auxiliary_head.", "neck.")
+"""What a dense backbone does not need of a file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What came of loading a file; every list holds the network's own names."""
+
+    path: Path
+    """The file."""
+    dialect: str
+    """The layout that it was found to have."""
+    loaded: tuple[str, ...] = ()
+    """Tensors that were loaded."""
+    missing: tuple[str, ...] = ()
+    """Tensors that the network needs and the file lacks."""
+    unexpected: tuple[str, ...] = ()
+    """Tensors of the file that the network has no place for."""
+    mis_shaped: tuple[str, ...] = ()
+    """Tensors of another shape, with both shapes."""
+    unused: tuple[str, ...] = ()
+    """Tensors of the file that are known not to be needed: another task's head, a backbone's final norm."""
+    initialised: tuple[str, ...] = ()
+    """Tensors left as they were initialised, as expected: stage norms of a classification file, a resized head."""
+    hint: str = field(default="")
+    """Which variant the file holds, where that is another one."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file fits."""
+        return not (self.missing or self.unexpected or self.mis_shaped)
+
+    def __str__(self) -> str:
+        lines = [f"{self.path} ({self.dialect} layout): {len(self.loaded)} tensors loaded"]
+        for title in ("missing", "unexpected", "mis_shaped", "unused", "initialised"):
+            if keys := getattr(self, title):
+                lines.append(f"  {title.replace('_', '-')} ({len(keys)}): {_shorten(keys)}")
+        return "\n".join(lines)
+
+
+def load_weights(model: nn.Module, path: str | Path, *, resize_head: bool = False) -> LoadReport:
+    """Load a file of any known layout in place; dtype and device of the network stay as they are.
+
+    Args:
+        model: a backbone or a task's network.
+        path: a `.safetensors`, `.pth`, `.pt` or `.bin` file.
+        resize_head: leave a classifier with another number of classes as it was initialised.
+
+    Returns:
+        what was loaded, what the file had beyond that, and what stayed initialised.
+
+    Raises:
+        NotFoundError: there is no such file.
+        WeightsError: the file cannot be read or does not fit; everything that is wrong is listed at once, and the
+            network is untouched.
+    """
+    return load_checkpoint(model, read_tensors(path), resize_head=resize_head)
+
+
+def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, resize_head: bool = False) -> LoadReport:
+    """Load what `read_tensors` returned; see `load_weights`."""
+    dialect = detect(checkpoint.tensors)
+    state = to_twins(checkpoint.tensors, dialect)
+    bare = isinstance(model, Twins)
+    if bare:
+        state = {key.removeprefix("backbone."): value for key, value in state.items()}
+    own: State = model.state_dict(keep_vars=True)
+    report = _compare(own, state, checkpoint.path, dialect, bare=bare, resize_head=resize_head)
+    if not report.ok:
+        hint = _other_variant(model, checkpoint)
+        raise WeightsError(f"the weights do not fit the network{hint}, and nothing was loaded:\n{report}")
+    with torch.no_grad():
+        for key in report.loaded:
+            own[key].copy_(state[key])
+    return report
+
+
+def save_weights(model: nn.Module, path: str | Path, dialect: str = "twins") -> None:
+    """Save a network's weights; the file's ending chooses `.safetensors` (with the description) or a flat dict.
+
+    Args:
+        model: a backbone or a task's network.
+        path: where to write; what stands there is replaced in one step.
+        dialect: `twins`, `timm`, or `reference`: timm's names for a classifier, the reference's segmentation code's
+            for a backbone alone.
+
+    Raises:
+        ConfigError: a layout that is not written.
+        WeightsError: an unknown ending, or no such folder.
+        TrainingError: the disk is full.
+    """
+    dialect = check_written(dialect)
+    state: State = dict(model.state_dict())
+    info = getattr(model, "info", None)
+    if isinstance(model, Twins):
+        state = {f"backbone.{key}": value for key, value in state.items()}
+    write_tensors(path, written(state, dialect), info if isinstance(info, ModelInfo) and dialect == "twins" else None)
+
+
+def written(state: State, dialect: str) -> State:
+    """Return a state dict of our task layout as `dialect` writes it."""
+    if dialect == "twins":
+        bare = all(key.startswith("backbone.") for key in state)
+        return {key.removeprefix("backbone."): value for key, value in state.items()} if bare else state
+    return from_twins(state, "timm")
+
+
+def infer_info(checkpoint: Checkpoint) -> ModelInfo:
+    """Describe the network in a file by its tensors' names and shapes, and by the hub's `config.json` beside it.
+
+    Raises:
+        WeightsError: the tensors are of no known variant.
+    """
+    dialect = detect(checkpoint.tensors)
+    state = to_twins(checkpoint.tensors, dialect)
+    stem = state.get("backbone.stages.0.patch_embed.proj.weight")
+    model, head = infer_variant(state), state.get("head.weight")
+    if stem is None or model is None:
+        raise WeightsError(f"{checkpoint.path} holds a network of {dialect}'s layout that is no known Twins variant")
+    if head is None:
+        raise WeightsError(
+            f"{checkpoint.path} holds the backbone of {model} without a classifier; load it with create_backbone"
+        )
+    classes = head.shape[0]
+    return ModelInfo(
+        task="classification",
+        model=model,
+        num_classes=classes,
+        names=imagenet_names() if classes == 1000 else (),
+        in_chans=stem.shape[1],
+        stage_norms="backbone.stages.0.norm.weight" in state,
+        preprocess=_hub_preprocess(checkpoint.path),
+    )
+
+
+def infer_variant(state: State) -> str | None:
+    """Return the variant whose widths, depths and family a state dict of our layout has, or `None`."""
+    for name, config in VARIANTS.items():
+        last = f"backbone.stages.3.blocks.{config.depths[3] - 1}.mlp.fc1.weight"
+        deepest = f"backbone.stages.2.blocks.{config.depths[2] - 1}.norm1.weight"
+        beyond = [f"backbone.stages.{i}.blocks.{depth}.norm1.weight" for i, depth in enumerate(config.depths)]
+        local = "backbone.stages.0.blocks.0.attn.qkv.weight" in state
+        if (
+            last in state
+            and deepest in state
+            and not any(key in state for key in beyond)
+            and local == (config.family == "svt")
+            and state[last].shape[1] == config.embed_dims[3]
+        ):
+            return name
+    return None
+
+
+def _compare(
+    own: dict[str, Tensor], state: State, path: Path, dialect: str, *, bare: bool, resize_head: bool
+) -> LoadReport:
+    """Sort every name of the network and of the file into the report's lists."""
+    surplus, lacking = sorted(set(state) - set(own)), sorted(set(own) - set(state))
+    shared = sorted(set(own) & set(state))
+    wrong = [key for key in shared if own[key].shape != state[key].shape]
+    resized = [key for key in wrong if resize_head and key.startswith("head.")]
+    unused = [key for key in surplus if bare and _is_unused(key, own)]
+    expected = [key for key in lacking if bare and re.fullmatch(r"stages\.\d\.norm\..*", key)]
+    return LoadReport(
+        path=path,
+        dialect=dialect,
+        loaded=tuple(key for key in shared if key not in wrong),
+        missing=_without(lacking, expected),
+        unexpected=_without(surplus, unused),
+        mis_shaped=tuple(
+            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}" for key in _without(wrong, resized)
+        ),
+        unused=tuple(unused),
+        initialised=tuple(expected + resized),
+    )
+
+
+def _is_unused(key: str, own: dict[str, Tensor]) -> bool:
+    """Whether a bare backbone is right to leave a tensor: a head's, or a stage's that was not built."""
+    stage = re.match(r"stages\.\d\.", key)
+    return key.startswith(_HEADS) or (stage is not None and not any(name.startswith(stage[0]) for name in own))
+
+
+def _without(keys: list[str], excluded: list[str]) -> tuple[str, ...]:
+    return tuple(key for key in keys if key not in set(excluded))
+
+
+def _other_variant(model: nn.Module, checkpoint: Checkpoint) -> str:
+    backbone = model if isinstance(model, Twins) else getattr(model, "backbone", None)
+    found = infer_variant(to_twins(checkpoint.tensors, detect(checkpoint.tensors)))
+    if found is None or not isinstance(backbone, Twins) or VARIANTS[found] == backbone.config:
+        return ""
+    ours = next((name for name, config in VARIANTS.items() if config == backbone.config), "another")
+    return f" (the file holds a {found}, the network is a {ours})"
+
+
+def _hub_preprocess(path: Path) -> Preprocess:
+    """Read how a hub's file wants its images, from the `config.json` beside it; the reference's protocol otherwise."""
+    try:
+        config = json.loads((path.parent / "config.json").read_text())["pretrained_cfg"]
+        return Preprocess(
+            size=config["input_size"][-1],
+            crop=config["crop_pct"],
+            interpolation=config["interpolation"],
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return Preprocess()
+
+
+def _shorten(keys: tuple[str, ...], most: int = 12) -> str:
+    rest = len(keys) - most
+    return ", ".join(keys[:most]) + (f", and {rest} more" if rest > 0 else "")

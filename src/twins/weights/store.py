@@ -1,0 +1,89 @@
+"""Where weights come from: a local file, or the hub's published ones with cache, hash check and offline switch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twins.backbone.config import PUBLISHED, resolve_name
+from twins.errors import NotFoundError, WeightsError
+from twins.weights.files import PICKLED, sha256
+
+OFFLINE = "TWINS_OFFLINE"
+"""Environment variable that forbids every download when it is `1`; the hub's own `HF_HUB_OFFLINE` does the same."""
+WEIGHT_FILE = "model.safetensors"
+
+
+def resolve(name_or_path: str | Path, *, offline: bool | None = None) -> Path:
+    """Return the local path of a weight file, downloading a published one when it is not in the hub's cache.
+
+    Args:
+        name_or_path: a file's path, or any name of a published model such as `twins_svt_small` or
+            `timm/twins_svt_small.in1k`.
+        offline: forbid downloads; `None` asks the environment.
+
+    Raises:
+        NotFoundError: neither a file nor a published model.
+        WeightsError: the file cannot be had, or is not the published one.
+    """
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    if _looks_like_a_path(str(name_or_path)):
+        raise NotFoundError(f"there is no weight file {name_or_path}; check the path")
+    name = resolve_name(str(name_or_path))
+    if name not in PUBLISHED:
+        raise NotFoundError(f"{name} has no published weights; train it, or name one of {', '.join(PUBLISHED)}")
+    return fetch(PUBLISHED[name].hub, offline=_offline() if offline is None else offline)
+
+
+def fetch(repo: str, *, offline: bool = False) -> Path:
+    """Return the cached weight file of a hub repository, with its `config.json` beside it, downloading both if need be.
+
+    Raises:
+        WeightsError: offline and not cached, the hub cannot be reached or refuses, or the file's hash is wrong.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        path = Path(hf_hub_download(repo, WEIGHT_FILE, local_files_only=offline))
+        _verify(path, repo)
+        hf_hub_download(repo, "config.json", local_files_only=offline)
+    except LocalEntryNotFoundError as error:
+        reason = "downloads are switched off" if offline else "the hub cannot be reached"
+        raise WeightsError(
+            f"the weights of {repo} are not on this machine and {reason}; "
+            "connect once, or download the file elsewhere and pass its path"
+        ) from error
+    except (HfHubHTTPError, EntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(f"the hub does not give {repo} ({reason}); download the file and pass its path") from error
+    except OSError as error:
+        raise WeightsError(
+            f"the weights of {repo} did not arrive whole ({error}); try again, or download the file and pass its path"
+        ) from error
+    return path
+
+
+def _verify(path: Path, repo: str) -> None:
+    """Compare a cached file with the hash that the hub names it by; a damaged one is removed."""
+    blob = path.resolve()
+    expected = blob.name
+    if len(expected) != 64:  # only files in the hub's large-file storage are named by their SHA-256
+        return
+    if (found := sha256(blob)) != expected:
+        blob.unlink()
+        path.unlink(missing_ok=True)
+        raise WeightsError(
+            f"the file of {repo} is damaged (SHA-256 {found[:12]}..., the hub names {expected[:12]}...) "
+            "and was removed; try again"
+        )
+
+
+def _offline() -> bool:
+    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in (OFFLINE, "HF_HUB_OFFLINE"))
+
+
+def _looks_like_a_path(name: str) -> bool:
+    return name.endswith((".safetensors", *PICKLED)) or name.startswith((".", "/", "~")) or name.count("/") > 1
