@@ -1,0 +1,283 @@
+"""Settings of a training run. Nothing here imports torch, so that the command line answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from twins.data.augment import AugmentConfig
+from twins.errors import ConfigError, NotFoundError, nearest
+
+FORMAT = 1
+"""Version of `config.yaml`."""
+MACHINE_FIELDS = ("device", "workers", "accumulate", "checkpointing", "log_every", "save_every", "max_skipped")
+"""What may be given anew with `--resume`: it changes how a run is computed, not what it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW and how its steps are bounded."""
+
+    lr: float = 3e-4
+    """Peak learning rate, for a batch of `lr_batch` images where that is set."""
+    lr_batch: int | None = None
+    """Images that `lr` is meant for: the rate used is lr x batch_size / lr_batch; unset uses `lr` as it is."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay of weights; norms, biases and positional convolutions have none."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's two running means."""
+    eps: float = 1e-8
+    """Added to AdamW's denominator."""
+    layer_decay: float | None = 0.75
+    """Factor on the learning rate for each layer further from the classifier; unset is one rate for all."""
+    clip_grad: float | None = 5.0
+    """Largest norm of all gradients together; unset does not clip."""
+
+    def __post_init__(self) -> None:
+        _check("optimizer.lr", self.lr, self.lr > 0, "above 0")
+        _check("optimizer.lr-batch", self.lr_batch, self.lr_batch is None or self.lr_batch > 0, "above 0")
+        _check("optimizer.weight-decay", self.weight_decay, self.weight_decay >= 0, "at least 0")
+        _check("optimizer.betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "at least 0 and below 1")
+        _check("optimizer.eps", self.eps, self.eps > 0, "above 0")
+        decay, clip = self.layer_decay, self.clip_grad
+        _check("optimizer.layer-decay", decay, decay is None or 0 < decay <= 1, "above 0 and at most 1")
+        _check("optimizer.clip-grad", clip, clip is None or clip > 0, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The learning rate over the run: a linear warm-up, then a cosine down to a floor."""
+
+    warmup_epochs: float = 1.0
+    """Epochs of warm-up; as a share of `--epochs` it also holds for a run given in minutes. At most half the run."""
+    warmup_lr: float = 1e-6
+    """Learning rate that the warm-up begins at."""
+    min_lr: float = 1e-6
+    """Learning rate that the cosine ends at."""
+
+    def __post_init__(self) -> None:
+        _check("schedule.warmup-epochs", self.warmup_epochs, self.warmup_epochs >= 0, "at least 0")
+        _check("schedule.warmup-lr", self.warmup_lr, self.warmup_lr >= 0, "at least 0")
+        _check("schedule.min-lr", self.min_lr, self.min_lr >= 0, "at least 0")
+
+
+def _mild() -> AugmentConfig:
+    """Augmentation that suits fine-tuning on a small set."""
+    return AugmentConfig(
+        scale=(0.5, 1.0), rand_augment="rand-m6-mstd0.5-inc1", erasing=0.1, mixup=0.0, cutmix=0.0, smoothing=0.1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything a training run is; the defaults are a short fine-tuning of published weights."""
+
+    data: str = ""
+    """Folder with one folder per class (or with train and val in it), or `digits`."""
+    model: str = "twins_svt_small"
+    """Name of the network."""
+    recipe: str | None = None
+    """Name of the recipe that these settings came from: a record, see `twins recipes`."""
+    task: str = "classification"
+    """What is learned."""
+    head: str | None = None
+    """Which of the task's heads; unset is its default."""
+    weights: str = "auto"
+    """Where training starts: `auto` (published weights; none for the nanos), `none`, a published name or a file."""
+    out: str | None = None
+    """Run folder; unset is `runs/<model>-<data>-<number>`."""
+    resume: str | None = None
+    """Run folder to go on with, exactly where it was stopped."""
+    epochs: float = 20.0
+    """Passes over the training images; not used where `minutes` is set."""
+    minutes: float | None = None
+    """Wall-clock budget in minutes, counted over stops, evaluations included; the schedule follows it."""
+    max_steps: int | None = None
+    """Most optimiser steps, where that ends the run sooner."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """What computes."""
+    seed: int = 0
+    """Chooses the initial weights, the order of images, augmentation and dropout."""
+    size: int = 224
+    """Side of the square that images are brought to, in pixels."""
+    crop: float = 0.875
+    """Share of the resized image's side that evaluation keeps."""
+    fit: Literal["crop", "squash"] = "crop"
+    """How evaluation makes an image square: cut the centre out, or resize both sides."""
+    val_share: float = 0.2
+    """Share of each class that is held out where the data has no folder for validation."""
+    batch_size: int = 64
+    """Images per optimiser step, over all processes and accumulated passes."""
+    accumulate: int = 1
+    """Passes that an optimiser step is split in, to need less memory."""
+    workers: int = 2
+    """Processes that load images, for each training process; 0 loads in the training process."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Number format of the forward pass; weights stay in fp32."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time, the same result."""
+    padding: Literal["exact", "reference", "unmasked"] | None = None
+    """How local attention treats borders; unset is what the weights were trained with, else `exact`."""
+    drop_rate: float = 0.0
+    """Dropout before the classifier."""
+    drop_path: float = 0.1
+    """Stochastic depth of the last block; it grows linearly from 0 at the first."""
+    ema_decay: float | None = None
+    """Decay per step of a running mean of the weights, which is then what is evaluated and kept as best."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` weighs each class in the loss by the inverse of its number of images."""
+    freeze: int = 0
+    """Stages, from the first, whose weights stay as they are."""
+    patience: int | None = None
+    """Evaluations without a better result after which the run ends; unset never ends early."""
+    eval_every: float = 1.0
+    """Epochs between evaluations."""
+    save_every: int | None = None
+    """Optimiser steps between whole states, besides the one at each evaluation."""
+    log_every: int = 10
+    """Optimiser steps between training rows of `metrics.jsonl`."""
+    max_skipped: float = 0.05
+    """Largest share of unreadable images in a split; more of them end the run."""
+    trackers: tuple[str, ...] = ()
+    """Experiment trackers that accelerate knows, such as `tensorboard`."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """The optimiser."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """The learning rate over the run."""
+    augment: AugmentConfig = field(default_factory=_mild)
+    """How training images are changed."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "eval_every", "log_every"):
+            _check(name, getattr(self, name), getattr(self, name) > 0, "above 0")
+        for name in ("minutes", "max_steps", "save_every", "patience"):
+            value = getattr(self, name)
+            _check(name, value, value is None or value > 0, "above 0")
+        _check("workers", self.workers, self.workers >= 0, "at least 0")
+        _check("seed", self.seed, 0 <= self.seed < 2**32, "at least 0 and below 2^32")
+        _check("size", self.size, self.size >= 32, "at least 32")
+        _check("crop", self.crop, 0 < self.crop <= 1, "above 0 and at most 1")
+        _check("freeze", self.freeze, 0 <= self.freeze <= 4, "between 0 and 4, the number of stages")
+        for name in ("drop_rate", "drop_path", "val_share"):
+            _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        _check("max_skipped", self.max_skipped, 0 <= self.max_skipped <= 1, "between 0 and 1")
+        _check("ema_decay", self.ema_decay, self.ema_decay is None or 0 < self.ema_decay < 1, "above 0 and below 1")
+        for name, choices in _CHOICES.items():
+            _check(name, getattr(self, name), getattr(self, name) in choices, f"one of {', '.join(map(str, choices))}")
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"--batch-size must be a multiple of --accumulate, found {self.batch_size} and {self.accumulate}"
+            )
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate that this run uses, scaled to its batch."""
+        reference = self.optimizer.lr_batch
+        return self.optimizer.lr * self.batch_size / reference if reference else self.optimizer.lr
+
+    def to_yaml(self) -> str:
+        """Return the settings as YAML, with the format's version."""
+        import yaml
+
+        return yaml.safe_dump({"format": FORMAT, **_plain(asdict(self))}, sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> TrainConfig:
+        """Read what `to_yaml` wrote; what an older version did not write has its default.
+
+        Raises:
+            ConfigError: not such a text, a newer format, an unknown setting, or a value out of range.
+        """
+        import yaml
+
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the settings are no YAML ({str(error).splitlines()[0]}); mend the file") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"the settings must be names with values, found {type(values).__name__}")
+        version = values.pop("format", FORMAT)
+        if not isinstance(version, int) or version > FORMAT:
+            raise ConfigError(f"the settings have format {version}, this twins reads up to {FORMAT}; update it")
+        return _build(cls, values, "")
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read a run's `config.yaml`.
+
+    Raises:
+        NotFoundError: there is none.
+        ConfigError: it cannot be understood; names the file.
+    """
+    if not path.is_file():
+        raise NotFoundError(f"{path.parent} holds no {path.name}; give a run folder that twins train has written")
+    try:
+        return TrainConfig.from_yaml(path.read_text())
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def merge_resumed(given: TrainConfig, saved: TrainConfig) -> TrainConfig:
+    """Return a stopped run's settings with what was given anew, as far as that is allowed to change.
+
+    Raises:
+        ConfigError: a setting that makes it another run; settings left at their default count as not given.
+    """
+    default = TrainConfig()
+    anew = {f.name: getattr(given, f.name) for f in fields(given) if getattr(given, f.name) != getattr(default, f.name)}
+    anew.pop("resume", None)
+    same = {name for name, value in anew.items() if value == getattr(saved, name)}
+    if wrong := sorted(set(anew) - set(MACHINE_FIELDS) - same):
+        flags = ", ".join(_flag(name) for name in wrong)
+        allowed = ", ".join(_flag(name) for name in MACHINE_FIELDS)
+        raise ConfigError(
+            f"--resume goes on with the run as it was and cannot change {flags}; leave it out, or start a new run "
+            f"(what can change: {allowed})"
+        )
+    return replace(saved, resume=given.resume, **anew)
+
+
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "padding": (None, "exact", "reference", "unmasked"),
+    "class_weights": ("none", "balanced"),
+    "fit": ("crop", "squash"),
+}
+_NESTED: dict[str, type] = {"optimizer": OptimizerConfig, "schedule": ScheduleConfig, "augment": AugmentConfig}
+
+
+def _check(name: str, value: object, good: bool, wanted: str) -> None:
+    if not good:
+        raise ConfigError(f"{_flag(name)} must be {wanted}, found {value}")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _plain(value: Any) -> Any:
+    """Turn tuples into lists, which YAML can say."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
+    assert is_dataclass(cls)
+    known = {f.name for f in fields(cls)}
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(f"there is no setting {prefix}{unknown[0]}{nearest(unknown[0], known)}")
+    built = {}
+    for name, value in values.items():
+        if name in _NESTED and isinstance(value, dict):
+            built[name] = _build(_NESTED[name], value, f"{name}.")
+        else:
+            built[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return cls(**built)
+    except TypeError as error:
+        raise ConfigError(f"a setting has a value of the wrong kind ({error})") from error

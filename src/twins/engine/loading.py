@@ -1,0 +1,42 @@
+"""Batches as they come from loading processes, whose deaths and errors end in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from twins.engine.contracts import Batch
+from twins.engine.signals import shielded
+from twins.errors import TrainingError, TwinsError
+
+
+def loading(start: Callable[[], Iterable[Batch]]) -> Iterator[Batch]:
+    """Yield batches; `start` makes the loader, whose processes no signal to the group reaches.
+
+    Raises:
+        TwinsError: what a loading process raised.
+        TrainingError: a loading process died.
+    """
+    with shielded():
+        batches = iter(start())
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except TwinsError as error:
+            raise _plain(error) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(
+                f"a loading process died ({str(error).splitlines()[0]}), most likely for want of memory; use fewer "
+                "--workers and go on with twins train --resume"
+            ) from error
+        yield batch
+
+
+def _plain(error: TwinsError) -> TwinsError:
+    """Return an error without the traceback that its way between processes put into its text."""
+    name = f"{type(error).__name__}: "
+    lines = [line.partition(name)[2] for line in str(error).splitlines() if name in line]
+    return type(error)(lines[-1]) if str(error).startswith("Caught") and lines else error

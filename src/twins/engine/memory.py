@@ -1,0 +1,70 @@
+"""What to do when memory ran out: find how many images fit, and say which setting keeps the recipe."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import torch
+
+from twins.engine.config import TrainConfig
+from twins.errors import TrainingError
+
+_CPU_WORDS = ("can't allocate memory", "not enough memory", "cannot allocate memory", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on a GPU or a CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _CPU_WORDS)
+
+
+def free_memory() -> None:
+    """Give back what nothing uses any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def largest_fit(images: int, probe: Callable[[int], None]) -> int:
+    """Return the most images, found by halving, that a pass has memory for; 0 when not even one fits.
+
+    Args:
+        images: how many did not fit.
+        probe: runs a pass with so many images, and raises when memory runs out.
+    """
+    count = images // 2
+    while count:
+        free_memory()
+        try:
+            probe(count)
+            return count
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        count //= 2
+    return 0
+
+
+def out_of_memory(config: TrainConfig, images: int, fits: int, processes: int, kept: str) -> TrainingError:
+    """Return the error that says what fits.
+
+    Args:
+        config: the run's settings.
+        images: images of the pass that did not fit, on one process.
+        fits: images that do.
+        processes: training processes.
+        kept: where the newest state is.
+    """
+    what = f"memory ran out with {images} images of {config.size} pixels in a pass"
+    if not fits:
+        return TrainingError(
+            f"{what} and not even one fits; use --checkpointing, a smaller --size or a smaller model; {kept}"
+        )
+    share = config.batch_size // processes
+    passes = next(n for n in range(config.accumulate, share + 1) if share % n == 0 and share // n <= fits)
+    return TrainingError(
+        f"{what}, {fits} fit: use --accumulate {passes}, which keeps the recipe with {share // passes} images in a "
+        f"pass, or --batch-size {fits * config.accumulate * processes}; {kept}"
+    )

@@ -1,0 +1,75 @@
+"""AdamW with the reference's parameter groups: no decay on norms, biases and positions; rates that fall with depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from twins.engine.config import OptimizerConfig
+from twins.engine.contracts import Task
+from twins.errors import ConfigError
+
+
+def parameter_groups(network: Task, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Return the trainable parameters in groups of one weight decay and one `lr_scale`.
+
+    Norms and biases (whatever has one dimension) and `network.no_weight_decay()` have no decay. With
+    `layer_decay` a layer's rate is scaled by `layer_decay` to the power of its distance from the head, by timm's
+    recipe and the network's `group_matcher`.
+
+    Raises:
+        ConfigError: every parameter is frozen.
+    """
+    if config.layer_decay is None:
+        groups = _by_decay(network, config.weight_decay)
+    else:
+        from timm.optim import param_groups_layer_decay
+
+        groups = param_groups_layer_decay(
+            network,
+            weight_decay=config.weight_decay,
+            no_weight_decay_list=network.no_weight_decay(),
+            layer_decay=config.layer_decay,
+        )
+    if not groups:
+        raise ConfigError("no parameter is left to train; freeze fewer stages")
+    return groups
+
+
+def _by_decay(network: Task, weight_decay: float) -> list[dict[str, Any]]:
+    exempt = network.no_weight_decay()
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            (plain if parameter.ndim <= 1 or name in exempt else decayed).append(parameter)
+    groups = [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": weight_decay}]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(network: Task, config: OptimizerConfig) -> AdamW:
+    """Return AdamW over a network's parameter groups; the rate is set before each step."""
+    return AdamW(parameter_groups(network, config), lr=config.lr, betas=config.betas, eps=config.eps)
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the learning rate of every group, scaled where a layer has its own."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
+
+
+def train_mode(network: nn.Module) -> None:
+    """Put a network in training mode, but for modules that are frozen whole: they act as in evaluation."""
+    network.train()
+    for module in network.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
+def all_finite(network: nn.Module) -> bool:
+    """Return whether every weight is a finite number."""
+    return all(bool(torch.isfinite(value).all()) for value in network.parameters())

@@ -1,0 +1,58 @@
+"""The learning rate and the average's decay as pure functions of how far a run is."""
+
+from __future__ import annotations
+
+import math
+
+from twins.engine.config import TrainConfig
+
+MOST_WARMUP = 0.5
+"""Largest share of a run that is warm-up, however short the run is made."""
+
+
+def learning_rate(progress: float, *, peak: float, warmup: float, warmup_lr: float, min_lr: float) -> float:
+    """Return the learning rate: linear from `warmup_lr` to `peak`, then a cosine to `min_lr`.
+
+    The cosine is that of the reference (timm's): it spans the whole run, and the warm-up covers its beginning.
+
+    Args:
+        progress: how much of the run is done, 0..1.
+        peak: largest rate.
+        warmup: share of the run that is warm-up, 0..1.
+        warmup_lr: first rate.
+        min_lr: last rate.
+    """
+    if progress < warmup:
+        return warmup_lr + (peak - warmup_lr) * progress / warmup
+    return min_lr + 0.5 * (peak - min_lr) * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def scheduled_rate(config: TrainConfig, progress: float) -> float:
+    """Return a run's learning rate at `progress`, 0..1."""
+    return learning_rate(
+        progress,
+        peak=config.lr,
+        warmup=min(config.schedule.warmup_epochs / config.epochs, MOST_WARMUP),
+        warmup_lr=config.schedule.warmup_lr,
+        min_lr=config.schedule.min_lr,
+    )
+
+
+def averaging_decay(step: int, decay: float) -> float:
+    """Return the average's decay at an optimiser step: small at first, so that early weights are soon forgotten."""
+    return min(decay, (1.0 + step) / (10.0 + step))
+
+
+def total_steps(config: TrainConfig, steps_per_epoch: int) -> int | None:
+    """Return the optimiser steps of a run, or `None` where time alone ends it."""
+    steps = None if config.minutes else max(1, round(config.epochs * steps_per_epoch))
+    if config.max_steps is None:
+        return steps
+    return config.max_steps if steps is None else min(steps, config.max_steps)
+
+
+def progress_of(config: TrainConfig, *, step: int, steps: int | None, seconds: float) -> float:
+    """Return how much of a run is done, 0..1: by time where it has a budget, by steps, or by what is further."""
+    by_steps = step / steps if steps else 0.0
+    by_time = seconds / (60.0 * config.minutes) if config.minutes else 0.0
+    return min(1.0, max(by_steps, by_time))

@@ -1,0 +1,166 @@
+"""The whole state of a run on disk: written beside, synced, then switched to in one atomic step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from twins.errors import NotFoundError, TrainingError
+from twins.weights.files import read_tensors, write_tensors
+
+FORMAT = 1
+"""Version of `state.pt`."""
+LAST, STATES, WEIGHTS, STATE = "last", "states", "model.safetensors", "state.pt"
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a run is; with the weights and the optimiser's state all that it needs to go on."""
+
+    step: int = 0
+    """Optimiser steps made."""
+    seconds: float = 0.0
+    """Wall-clock time spent, over all its sessions."""
+    evaluated: int = 0
+    """Step of the newest evaluation."""
+    best: float | None = None
+    """Best value of the leading metric."""
+    best_step: int = 0
+    """Step of the best value."""
+    stale: int = 0
+    """Evaluations since the best one."""
+    loss_sum: float = 0.0
+    """Sum of losses since the newest training row."""
+    loss_count: int = 0
+    """Steps since the newest training row."""
+    skipped: dict[str, dict[str, str]] = field(default_factory=lambda: {"train": {}, "val": {}})
+    """Unreadable images of each split, each once: path to reason."""
+
+
+@dataclass(kw_only=True)
+class State:
+    """A whole state in memory."""
+
+    weights: dict[str, Tensor]
+    """The network's."""
+    progress: Progress
+    """Where the run is."""
+    optimizer: dict[str, Any]
+    """The optimiser's `state_dict`."""
+    average: dict[str, Tensor] | None = None
+    """The averaged network's weights, where there is one."""
+    scaler: dict[str, Any] | None = None
+    """The loss scaler's state, with fp16."""
+    fingerprint: str = ""
+    """Tells the training data from another."""
+
+
+def save_state(run: Path, state: State, info: Any) -> Path:
+    """Write a whole state into a run's folder, and let `last` point to it once it is safe on disk.
+
+    A process that dies at any moment leaves `last` at the old or the new state, never at half of one.
+
+    Raises:
+        TrainingError: the disk is full or refuses; the previous state is untouched.
+    """
+    folder = run / STATES / f"{state.progress.step:09d}"
+    beside = run / STATES / f".{folder.name}.writing"
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        _write(beside, state, info)
+        if folder.exists():  # the same step, saved again after its evaluation
+            folder = run / STATES / f"{folder.name}-{_count(run)}"
+        os.rename(beside, folder)
+        _sync(folder.parent)
+        _point(run / LAST, folder)
+    except (OSError, RuntimeError, SafetensorError, TrainingError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        reason = str(error.__cause__ or error).strip().splitlines()[0][:160]
+        kept = f"the state before it is kept in {run / LAST}" if (run / LAST).exists() else "no earlier state exists"
+        raise TrainingError(
+            f"the state of step {state.progress.step} could not be written ({reason}); free space, {kept}, "
+            f"and go on with twins train --resume {run}"
+        ) from error
+    _remove_others(run / STATES, folder.name)
+    return folder
+
+
+def load_state(run: Path) -> State:
+    """Read a run's newest whole state, with every tensor on the CPU.
+
+    Raises:
+        NotFoundError: none was saved yet.
+        TrainingError: it is damaged or of a newer format.
+    """
+    folder = run / LAST
+    if not (folder / STATE).is_file():
+        raise NotFoundError(f"{run} holds no saved state to go on from; start the run again with another --out")
+    try:
+        content = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    except Exception as error:  # damage shows as any of a dozen kinds
+        raise TrainingError(f"{folder / STATE} is damaged ({type(error).__name__}); start the run again") from error
+    if content.pop("format", FORMAT + 1) > FORMAT:
+        raise TrainingError(f"{folder / STATE} is of a newer format than {FORMAT}; update twins to go on with it")
+    known = {f.name for f in fields(Progress)}
+    progress = Progress(**{key: value for key, value in content.pop("progress").items() if key in known})
+    return State(weights=read_tensors(folder / WEIGHTS).tensors, progress=progress, **content)
+
+
+def _write(folder: Path, state: State, info: Any) -> None:
+    write_tensors(folder / WEIGHTS, state.weights, info)
+    content = {
+        "format": FORMAT,
+        "progress": asdict(state.progress),
+        "optimizer": state.optimizer,
+        "average": state.average,
+        "scaler": state.scaler,
+        "fingerprint": state.fingerprint,
+    }
+    with (folder / STATE).open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(folder)
+
+
+def _point(link: Path, folder: Path) -> None:
+    """Replace a symbolic link in one step."""
+    beside = link.with_name(f".{link.name}.new")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(folder.relative_to(link.parent), target_is_directory=True)
+    os.replace(beside, link)
+    _sync(link.parent)
+
+
+def _remove_others(states: Path, keep: str) -> None:
+    for entry in states.iterdir():
+        if entry.name != keep:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _count(run: Path) -> int:
+    """Return a number that no state of the run has yet."""
+    return 1 + max(int(entry.name.partition("-")[2] or 0) for entry in (run / STATES).iterdir() if entry.name[0] != ".")
+
+
+def _sync(folder: Path) -> None:
+    """Make a folder's entries safe on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def plain(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors detached and on the CPU."""
+    return {key: value.detach().cpu() for key, value in values.items()}
