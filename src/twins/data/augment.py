@@ -1,0 +1,57 @@
+"""Settings of training augmentation. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twins.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How training images are changed; the defaults are the reference's ImageNet recipe."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest share of the image's area that a random crop keeps."""
+    ratio: tuple[float, float] = (0.75, 4.0 / 3.0)
+    """Smallest and largest aspect ratio of a random crop."""
+    hflip: float = 0.5
+    """Probability of a left-right flip; 0 where left and right mean something, as in digits."""
+    vflip: float = 0.0
+    """Probability of an upside-down flip."""
+    color_jitter: float = 0.4
+    """Strength of brightness, contrast and saturation changes; takes effect where rand_augment is off."""
+    rand_augment: str | None = "rand-m9-mstd0.5-inc1"
+    """RandAugment in timm's notation; `none` switches it off."""
+    erasing: float = 0.25
+    """Probability of erasing a random rectangle."""
+    mixup: float = 0.8
+    """Alpha of mixup; 0 switches it off."""
+    cutmix: float = 1.0
+    """Alpha of cutmix; 0 switches it off."""
+    smoothing: float = 0.1
+    """Label smoothing: share of each target spread over all classes."""
+    shift_pixels: int | None = None
+    """When set, images are only shifted, by up to so many pixels, and not cropped or coloured."""
+    repeats: int = 1
+    """Copies of each image in an epoch's order, differently augmented (repeated augmentation; 1 is off)."""
+
+    def __post_init__(self) -> None:
+        for name in ("hflip", "vflip", "erasing"):
+            _check_range(name, getattr(self, name), 0.0, 1.0)
+        _check_range("smoothing", self.smoothing, 0.0, 0.999)
+        for name in ("mixup", "cutmix", "color_jitter"):
+            _check_range(name, getattr(self, name), 0.0, 100.0)
+        for name, low, high in (("scale", *self.scale), ("ratio", *self.ratio)):
+            if not 0.0 < low <= high:
+                raise ConfigError(f"--augment.{name} must be two ascending numbers above 0, found {low} {high}")
+        if self.shift_pixels is not None and self.shift_pixels < 0:
+            raise ConfigError(f"--augment.shift-pixels must be at least 0, found {self.shift_pixels}")
+        if self.repeats < 1:
+            raise ConfigError(f"--augment.repeats must be at least 1, found {self.repeats}")
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        flag = name.replace("_", "-")
+        raise ConfigError(f"--augment.{flag} must be between {low:g} and {high:g}, found {value}")

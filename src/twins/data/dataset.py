@@ -1,0 +1,198 @@
+"""What a set of labelled images must offer, and the sets that lie in folders or come with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from twins.data.images import is_image_file, open_image
+from twins.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TRAIN_NAMES = ("train", "training")
+VAL_NAMES = ("val", "valid", "validation", "test", "testing")
+
+
+class LabelledImages(Protocol):
+    """A set of images with one class id each."""
+
+    names: tuple[str, ...]
+    """Class names by class id."""
+    labels: list[int]
+    """Class id of each image."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> Image:
+        """Return an image, RGB and upright; raises DataError where it cannot be read."""
+        ...
+
+    def path(self, index: int) -> str:
+        """Return what to call an image in messages."""
+        ...
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The two parts of a data set; both have the same class names."""
+
+    train: LabelledImages
+    val: LabelledImages
+    source: str
+    """What the data was opened by."""
+
+
+class ImageFiles:
+    """Images in files, with one class id each."""
+
+    def __init__(self, files: Sequence[Path], labels: Sequence[int], names: Sequence[str]) -> None:
+        self.files, self.labels, self.names = list(files), list(labels), tuple(names)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def load(self, index: int) -> Image:
+        """Return an image, RGB and upright; raises DataError where it cannot be read."""
+        return open_image(self.files[index])
+
+    def path(self, index: int) -> str:
+        """Return an image's path."""
+        return str(self.files[index])
+
+
+class Digits:
+    """scikit-learn's 1,797 real handwritten digits, 8 x 8 grey, enlarged to 32 x 32 RGB (1998, BSD-3-Clause)."""
+
+    names = tuple(str(digit) for digit in range(10))
+
+    def __init__(self, *, train: bool) -> None:
+        from PIL import Image
+        from sklearn.datasets import load_digits
+
+        pixels, labels = load_digits(return_X_y=True)
+        chosen = _stratified(labels.tolist(), val_share=0.2, seed=0)[0 if train else 1]
+        self.labels = [int(labels[i]) for i in chosen]
+        self._names = [f"digits/{i}" for i in chosen]
+        grey = (pixels.reshape(-1, 8, 8) * (255.0 / 16.0)).round().astype(np.uint8)
+        self._images = [
+            Image.fromarray(grey[i]).resize((32, 32), Image.Resampling.BICUBIC).convert("RGB") for i in chosen
+        ]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def load(self, index: int) -> Image:
+        """Return a digit, 32 x 32 RGB, white on black."""
+        return self._images[index]
+
+    def path(self, index: int) -> str:
+        """Return a digit's number in scikit-learn's set, as `digits/N`."""
+        return self._names[index]
+
+
+def open_classification(path: str | Path, *, seed: int = 0, val_share: float = 0.2) -> Splits:
+    """Open a data set for classification.
+
+    Args:
+        path: `digits`, or a folder that holds either `train` and `val` (or `valid`, `validation`, `test`) with one
+            folder per class in each, or the class folders themselves. Classes are numbered by their sorted names.
+        seed: chooses which images of an unsplit folder are held out.
+        val_share: share of each class's images held out of an unsplit folder; a class with one image keeps it for
+            training.
+
+    Raises:
+        DataError: no folder, no classes, no images, or a held-out class that training does not have.
+    """
+    if str(path) == "digits":
+        return Splits(Digits(train=True), Digits(train=False), "digits")
+    root = Path(path)
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise DataError(f"the data folder {root} {what}; give a folder with one folder per class, or digits")
+    train, val = _subfolder(root, TRAIN_NAMES), _subfolder(root, VAL_NAMES)
+    if train is None:
+        return _split_folder(root, seed, val_share)
+    if val is None:
+        return _split_folder(train, seed, val_share, source=root)
+    return _two_folders(train, val, root)
+
+
+def class_folders(root: Path) -> list[Path]:
+    """Return the folders of classes, sorted by name; hidden ones are left out."""
+    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files anywhere below a folder, sorted; hidden ones are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if is_image_file(path)
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def _two_folders(train: Path, val: Path, root: Path) -> Splits:
+    names = _class_names(train)
+    extra = sorted(set(_class_names(val)) - set(names))
+    if extra:
+        raise DataError(f"{val} has classes that {train} has not: {', '.join(extra)}; rename or remove them")
+    return Splits(_collect(train, names), _collect(val, names), str(root))
+
+
+def _split_folder(folder: Path, seed: int, val_share: float, source: Path | None = None) -> Splits:
+    names = _class_names(folder)
+    whole = _collect(folder, names)
+    parts = _stratified(whole.labels, val_share=val_share, seed=seed)
+    train, val = (ImageFiles([whole.files[i] for i in part], [whole.labels[i] for i in part], names) for part in parts)
+    if not len(val):
+        raise DataError(
+            f"{folder} leaves no image to evaluate on ({len(whole)} images, share {val_share:g} held out); "
+            "add images, or a val folder"
+        )
+    return Splits(train, val, str(source or folder))
+
+
+def _class_names(folder: Path) -> list[str]:
+    names = [entry.name for entry in class_folders(folder)]
+    if not names:
+        raise DataError(f"{folder} has no class folders; put the images of each class in a folder with its name")
+    if len(names) == 1:
+        raise DataError(f"{folder} has one class folder only, {names[0]}; at least two classes are needed")
+    return names
+
+
+def _collect(folder: Path, names: Sequence[str]) -> ImageFiles:
+    files, labels = [], []
+    for label, name in enumerate(names):
+        found = list_images(folder / name)
+        files += found
+        labels += [label] * len(found)
+    if not files:
+        raise DataError(
+            f"{folder} holds no images in its class folders; known endings are .jpg, .png, .webp and others"
+        )
+    return ImageFiles(files, labels, names)
+
+
+def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
+    entries = {entry.name.lower(): entry for entry in root.iterdir() if entry.is_dir()}
+    return next((entries[name] for name in names if name in entries), None)
+
+
+def _stratified(labels: Sequence[int], *, val_share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Split indices so that each class gives its share, at least one of two or more; deterministic from the seed."""
+    held_out: set[int] = set()
+    array = np.asarray(labels)
+    for label in np.unique(array):
+        members = np.random.default_rng([seed, int(label)]).permutation(np.flatnonzero(array == label))
+        count = min(max(round(val_share * len(members)), 1), len(members) - 1) if val_share > 0 else 0
+        held_out.update(members[:count].tolist())
+    return [i for i in range(len(array)) if i not in held_out], sorted(held_out)

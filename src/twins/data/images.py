@@ -1,0 +1,105 @@
+"""Opening any image as 8-bit RGB, upright."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from twins.errors import DataError, InputError, NotFoundError
+
+ENDINGS = frozenset(
+    (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
+)
+"""File name endings, lower case, that are taken for images."""
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a path looks like an image by its name; hidden files do not."""
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".")
+
+
+def open_image(source: Any) -> Image.Image:
+    """Return an upright 8-bit RGB image of its own.
+
+    Args:
+        source: a path; a Pillow image; an array `(H, W)`, `(H, W, 1 | 3 | 4)`; or a tensor `(1 | 3, H, W)`.
+            Arrays and tensors are RGB, uint8 in 0..255 or float in 0..1.
+
+    Raises:
+        NotFoundError: there is no such file.
+        DataError: the file is no image, damaged, or of more pixels than is safe.
+        InputError: an array or tensor of another shape or type.
+    """
+    if isinstance(source, str | Path):
+        return _open_file(Path(source))
+    if isinstance(source, Image.Image):
+        return to_rgb(source)
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if hasattr(source, "detach") and hasattr(source, "permute"):
+        if source.ndim != 3 or source.shape[0] not in (1, 3):
+            raise InputError(f"an image tensor must be (3, H, W) or (1, H, W), found {tuple(source.shape)}")
+        return _from_array(source.detach().cpu().permute(1, 2, 0).numpy())
+    raise InputError(
+        f"an image must be a path, a Pillow image, a numpy array or a tensor, found {type(source).__name__}"
+    )
+
+
+def _open_file(path: Path) -> Image.Image:
+    if not path.exists():
+        raise NotFoundError(f"there is no image {path}; check the path")
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not an image")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty (0 bytes); remove it or copy it again")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                return to_rgb(image)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is no image in a known format; remove it or convert it") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path} would unpack to more pixels than is safe ({error}); make it smaller") from error
+    except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError, ArithmeticError) as error:
+        raise DataError(f"{path} is damaged ({error}); remove it or copy it again") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an upright 8-bit RGB copy; transparency is laid on white, 16 bits are scaled to 8."""
+    if image.getexif().get(0x0112, 1) != 1:  # the orientation tag
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_array(_to_8_bit(np.asarray(image)))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+
+
+def _to_8_bit(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Scale wide grey values to 8 bits by the range of their type: 16 bits, or 0..1 where nothing is above 1."""
+    top = float(values.max(initial=0))
+    scale = 255.0 if np.issubdtype(values.dtype, np.floating) and top <= 1.0 else (1.0 if top <= 255.0 else 1 / 257.0)
+    if np.issubdtype(values.dtype, np.unsignedinteger) and values.dtype.itemsize == 2:
+        scale = 1 / 257.0
+    return np.clip(np.round(values.astype(np.float64) * scale), 0, 255).astype(np.uint8)
+
+
+def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
+        raise InputError(f"an image array must be (H, W), (H, W, 3) or (H, W, 4), found {array.shape}")
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or array.min() < 0.0 or array.max() > 1.0:
+            raise InputError("a float image must hold values in 0..1; divide by 255, and do not normalise it")
+        array = np.round(array * 255.0)
+    elif array.dtype != np.uint8:
+        raise InputError(f"an image array must be uint8 or float, found {array.dtype}")
+    return to_rgb(Image.fromarray(np.ascontiguousarray(array.astype(np.uint8))))

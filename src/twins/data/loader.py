@@ -1,0 +1,261 @@
+"""From data sets to batches: what is random is a pure function of what it is for, whoever computes it.
+
+An image's augmentation depends on (seed, epoch, image, copy) and on nothing else: not on the worker, the batch or
+what ran before. So a run that was stopped goes on exactly where it was, and workers change nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from twins.data.dataset import LabelledImages
+from twins.data.transforms import Transform
+from twins.errors import ConfigError, DataError
+
+Entry = tuple[int, int, int]
+"""Epoch, image and copy: what a training sample is drawn for."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An image that could not be read."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, ready for the network."""
+
+    image: Tensor
+    target: int
+    index: int
+    original: tuple[int, int]
+    """Height and width of the image in its file, in pixels."""
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass
+class Batch:
+    """Images of one step. An evaluation batch can be empty, when none of its images could be read."""
+
+    images: Tensor
+    """Normalised float32 `(B, 3, H, W)`."""
+    targets: Tensor
+    """Class ids int64 `(B,)`."""
+    indices: list[int]
+    """Each image's place in its data set."""
+    originals: list[tuple[int, int]]
+    """Height and width of each image in its file, in pixels."""
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def pin_memory(self) -> Batch:
+        """Move the tensors to page-locked memory; called by the loader where there is a GPU."""
+        self.images, self.targets = self.images.pin_memory(), self.targets.pin_memory()
+        return self
+
+
+class TrainSamples(Dataset[Sample]):
+    """Augmented samples by (epoch, image, copy); an unreadable image is replaced by the next one, and reported."""
+
+    def __init__(self, images: LabelledImages, transform: Transform, *, seed: int) -> None:
+        self.images, self.transform, self.seed = images, transform, seed
+
+    def __getitem__(self, entry: Entry) -> Sample:
+        epoch, wanted, copy = entry
+        skipped: list[Skipped] = []
+        for index in (*range(wanted, len(self.images)), *range(wanted)):
+            try:
+                image = self.images.load(index)
+            except DataError as error:
+                skipped.append(Skipped(self.images.path(index), str(error)))
+                continue
+            with seeded(self.seed, epoch, wanted, copy):
+                tensor = self.transform(image)
+            original = (image.height, image.width)
+            return Sample(tensor, self.images.labels[index], index, original, tuple(skipped))
+        raise DataError(f"none of the {len(self.images)} training images can be read; the first: {skipped[0].reason}")
+
+
+class EvalSamples(Dataset["Sample | Skipped"]):
+    """Samples for evaluation, in order; an unreadable image is left out, and reported."""
+
+    def __init__(self, images: LabelledImages, transform: Transform) -> None:
+        self.images, self.transform = images, transform
+
+    def __getitem__(self, index: int) -> Sample | Skipped:
+        try:
+            image = self.images.load(index)
+        except DataError as error:
+            return Skipped(self.images.path(index), str(error))
+        return Sample(self.transform(image), self.images.labels[index], index, (image.height, image.width))
+
+
+class TrainBatches:
+    """Which samples each step of each epoch uses, for one of `world` processes.
+
+    Every epoch is one permutation of the images, cut into optimiser steps of `batch * world * accumulate` samples;
+    what does not fill the last step waits for another epoch's order. A set smaller than one step shrinks the step.
+
+    Args:
+        count: images in the set.
+        batch: samples of one forward pass on one process.
+        seed: chooses the permutations.
+        rank: this process.
+        world: number of processes.
+        accumulate: forward passes per optimiser step.
+        repeats: copies of each image in the order (repeated augmentation, DeiT's `RASampler`).
+
+    Raises:
+        ConfigError: fewer images than processes times accumulation.
+    """
+
+    def __init__(
+        self, count: int, batch: int, *, seed: int, rank: int = 0, world: int = 1, accumulate: int = 1, repeats: int = 1
+    ) -> None:
+        if count < world * accumulate:
+            raise ConfigError(
+                f"{count} training images are too few for {world} processes with --accumulate {accumulate}; use fewer"
+            )
+        self.count, self.seed, self.rank, self.world, self.repeats = count, seed, rank, world, repeats
+        self.batch = min(batch, count // (world * accumulate))
+        self.steps = count // (self.batch * world * accumulate)
+        self.micro_batches = self.steps * accumulate
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Entry]]:
+        """Yield this process's entries of each micro-batch of an epoch, from micro-batch `start` on."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        copies = np.tile(np.arange(self.repeats), self.count)[: self.count]
+        order = order.repeat(self.repeats)[: self.count]
+        for micro in range(start, self.micro_batches):
+            first = (micro * self.world + self.rank) * self.batch
+            chosen = slice(first, first + self.batch)
+            yield [(epoch, int(i), int(c)) for i, c in zip(order[chosen], copies[chosen], strict=True)]
+
+    def stream(self, step: int, accumulate: int) -> Iterator[list[Entry]]:
+        """Yield micro-batches without end, from optimiser step `step` of the whole run on."""
+        epoch, within = divmod(step, self.steps)
+        yield from self.epoch(epoch, within * accumulate)
+        while True:
+            epoch += 1
+            yield from self.epoch(epoch)
+
+
+def train_loader(
+    samples: TrainSamples, batches: TrainBatches, *, step: int, accumulate: int, workers: int, pin: bool
+) -> Iterator[Batch]:
+    """Yield training batches without end, from optimiser step `step` of the run on."""
+    loader = DataLoader(
+        samples,
+        batch_sampler=_Stream(batches, step, accumulate),
+        num_workers=workers,
+        collate_fn=collate_train,
+        pin_memory=pin,
+    )
+    return iter(loader)
+
+
+def eval_loader(
+    samples: EvalSamples, *, batch: int, rank: int = 0, world: int = 1, workers: int = 0, pin: bool = False
+) -> DataLoader[Any]:
+    """Return batches of every `world`-th image from `rank` on: over all processes each image exactly once."""
+    mine = range(rank, len(samples.images), world)
+    chunks = [list(mine[i : i + batch]) for i in range(0, len(mine), batch)]
+    return DataLoader(
+        samples,
+        batch_sampler=chunks,
+        num_workers=workers,
+        collate_fn=collate_eval,
+        pin_memory=pin,
+    )
+
+
+def collate_train(samples: Sequence[Sample]) -> Batch:
+    """Stack samples into a batch."""
+    return _stack(samples, [reason for sample in samples for reason in sample.skipped])
+
+
+def collate_eval(samples: Sequence[Sample | Skipped]) -> Batch:
+    """Stack the readable samples into a batch, and list the others."""
+    readable = [sample for sample in samples if isinstance(sample, Sample)]
+    return _stack(readable, [sample for sample in samples if isinstance(sample, Skipped)])
+
+
+def mix(
+    images: Tensor,
+    targets: Tensor,
+    *,
+    mixup: float,
+    cutmix: float,
+    smoothing: float,
+    num_classes: int,
+    key: Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """Mix a batch's images among themselves by timm's mixup and cutmix; their choice is a function of `key` alone.
+
+    Args:
+        images: `(B, 3, H, W)`, `B` even.
+        targets: class ids `(B,)`.
+        mixup: alpha of mixup; 0 is off.
+        cutmix: alpha of cutmix; 0 is off. With both on, each batch takes one, at even odds.
+        smoothing: share of each target spread over all classes.
+        num_classes: `K`.
+        key: what the randomness is for: seed, epoch, first image.
+
+    Returns:
+        images of the same shape, and target probabilities `(B, K)`.
+    """
+    from timm.data import Mixup
+
+    mixer = Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=smoothing, num_classes=num_classes)
+    with seeded(*key):
+        mixed, soft = mixer(images.clone(), targets)
+    return mixed, soft
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Draw from `random`, numpy and torch as a pure function of `key`, and leave their states as they were."""
+    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    first, second, third = np.random.SeedSequence(key).generate_state(3).tolist()
+    random.seed(first)
+    np.random.seed(second)
+    torch.default_generator.manual_seed(third)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.random.set_rng_state(states[2])
+
+
+class _Stream:
+    """A batch sampler that never ends."""
+
+    def __init__(self, batches: TrainBatches, step: int, accumulate: int) -> None:
+        self.arguments = batches, step, accumulate
+
+    def __iter__(self) -> Iterator[list[Entry]]:
+        batches, step, accumulate = self.arguments
+        return batches.stream(step, accumulate)
+
+
+def _stack(samples: Sequence[Sample], skipped: list[Skipped]) -> Batch:
+    images = torch.stack([sample.image for sample in samples]) if samples else torch.empty(0)
+    return Batch(
+        images=images,
+        targets=torch.tensor([sample.target for sample in samples], dtype=torch.int64),
+        indices=[sample.index for sample in samples],
+        originals=[sample.original for sample in samples],
+        skipped=skipped,
+    )
