@@ -189,7 +189,7 @@ def _split(state: Mapping[str, Tensor]) -> State:
     result: State = {}
     for key, value in state.items():
         stem, joined, part = key.partition("attn.attn.in_proj_")
-        if joined:
+        if joined and value.ndim and value.shape[0] % 3 == 0:
             channels = value.shape[0] // 3
             result[f"{stem}attn.q.{part}"], result[f"{stem}attn.kv.{part}"] = value[:channels], value[channels:]
         else:

@@ -14,7 +14,7 @@ from twins.backbone.config import VARIANTS
 from twins.backbone.network import Twins
 from twins.data.imagenet import imagenet_names
 from twins.data.preprocess import Preprocess
-from twins.errors import WeightsError
+from twins.errors import ConfigError, WeightsError
 from twins.weights.dialects import State, check_written, detect, from_twins, to_twins
 from twins.weights.files import Checkpoint, read_tensors, write_tensors
 from twins.weights.info import ModelInfo
@@ -65,7 +65,8 @@ def load_weights(model: nn.Module, path: str | Path, *, resize_head: bool = Fals
     Args:
         model: a backbone or a task's network.
         path: a `.safetensors`, `.pth`, `.pt` or `.bin` file.
-        resize_head: leave a classifier with another number of classes as it was initialised.
+        resize_head: leave a classifier with another number of classes as it was initialised, and one that only the
+            file has aside.
 
     Returns:
         what was loaded, what the file had beyond that, and what stayed initialised.
@@ -136,9 +137,9 @@ def infer_info(checkpoint: Checkpoint) -> ModelInfo:
     state = to_twins(checkpoint.tensors, dialect)
     stem = state.get("backbone.stages.0.patch_embed.proj.weight")
     model, head = infer_variant(state), state.get("head.weight")
-    if stem is None or model is None:
+    if stem is None or stem.ndim != 4 or model is None:
         raise WeightsError(f"{checkpoint.path} holds a network of {dialect}'s layout that is no known Twins variant")
-    if head is None:
+    if head is None or head.ndim != 2:
         raise WeightsError(
             f"{checkpoint.path} holds the backbone of {model} without a classifier; load it with create_backbone"
         )
@@ -166,7 +167,7 @@ def infer_variant(state: State) -> str | None:
             and deepest in state
             and not any(key in state for key in beyond)
             and local == (config.family == "svt")
-            and state[last].shape[1] == config.embed_dims[3]
+            and state[last].shape[1:] == (config.embed_dims[3],)
         ):
             return name
     return None
@@ -179,9 +180,10 @@ def _compare(
     surplus, lacking = sorted(set(state) - set(own)), sorted(set(own) - set(state))
     shared = sorted(set(own) & set(state))
     wrong = [key for key in shared if own[key].shape != state[key].shape]
-    resized = [key for key in wrong if resize_head and key.startswith("head.")]
-    unused = [key for key in surplus if bare and _is_unused(key, own)]
-    expected = [key for key in lacking if bare and re.fullmatch(r"stages\.\d\.norm\..*", key)]
+    heads = {key for key in (*wrong, *surplus, *lacking) if resize_head and key.startswith("head.")}
+    unused = [key for key in surplus if key in heads or (bare and _is_unused(key, own))]
+    expected = [key for key in lacking if key in heads or (bare and re.fullmatch(r"stages\.\d\.norm\..*", key))]
+    resized = [key for key in wrong if key in heads]
     return LoadReport(
         path=path,
         dialect=dialect,
@@ -226,7 +228,7 @@ def _hub_preprocess(path: Path) -> Preprocess:
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, ConfigError):
         return Preprocess()
 
 

@@ -1,0 +1,286 @@
+"""Loading is strict and says everything at once; what is saved comes back to the bit in every layout."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import timm
+import torch
+
+import twins
+from twins.data.preprocess import Preprocess
+from twins.errors import ConfigError, WeightsError
+from twins.factory import model_from_checkpoint
+from twins.weights.convert import convert
+from twins.weights.files import read_tensors
+
+NAME = "twins_svt_nano"
+
+
+def _classifier(classes=3, name=NAME, **settings):
+    return twins.create_model(name, num_classes=classes, **settings)
+
+
+def _copy(model):
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def _same(found, expected):
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(1)
+    model = _classifier(names=["a", "b", "c"])
+    path = tmp_path / "model.safetensors"
+    twins.save_weights(model, path)
+    return model, path
+
+
+@pytest.fixture
+def save_timm(tmp_path):
+    def save(state):
+        path = tmp_path / "timm.pth"
+        torch.save(state, path)
+        return path
+
+    return save
+
+
+def test_a_file_that_fits_is_loaded_whole(saved):
+    model, path = saved
+    other = _classifier()
+    report = twins.load_weights(other, path)
+    _same(other.state_dict(), model.state_dict())
+    assert report.ok
+    assert set(report.loaded) == set(model.state_dict())
+    assert (report.dialect, report.unused, report.initialised) == ("twins", (), ())
+    assert f"{len(report.loaded)} tensors loaded" in str(report)
+
+
+def test_everything_that_is_wrong_is_in_one_message_and_nothing_is_altered(saved, save_timm):
+    model, _ = saved
+    state = _copy(model)
+    del state["backbone.stages.1.position.conv.bias"], state["norm.weight"]
+    state |= {"ema.decay": torch.zeros(1), "head.bias": torch.zeros(7)}
+    before = _copy(other := _classifier())
+    with pytest.raises(WeightsError) as caught:
+        twins.load_weights(other, save_timm(state))
+    message = str(caught.value)
+    assert "nothing was loaded" in message
+    assert "missing (2): backbone.stages.1.position.conv.bias, norm.weight" in message
+    assert "unexpected (1): ema.decay" in message
+    assert "mis-shaped (1): head.bias (7,) for (3,)" in message
+    _same(other.state_dict(), before)
+
+
+def test_a_long_list_is_cut_and_counted(saved, save_timm):
+    model, _ = saved
+    state = {key: value for key, value in model.state_dict().items() if ".stages.3." not in key}
+    with pytest.raises(WeightsError, match=r"missing \((\d+)\): .*, and \d+ more"):
+        twins.load_weights(_classifier(), save_timm(state))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_network_keeps_its_dtype_and_its_parameters(saved, dtype):
+    model, path = saved
+    other = _classifier().to(dtype)
+    identities = {name: id(parameter) for name, parameter in other.named_parameters()}
+    twins.load_weights(other, path)
+    assert {name: id(parameter) for name, parameter in other.named_parameters()} == identities
+    assert all(parameter.dtype == dtype and parameter.requires_grad for parameter in other.parameters())
+    assert torch.equal(other.head.weight, model.head.weight.to(dtype))
+
+
+def test_half_precision_files_load_into_full_precision_networks(saved, save_timm):
+    model, _ = saved
+    other = _classifier()
+    twins.load_weights(other, save_timm({key: value.half() for key, value in model.state_dict().items()}))
+    assert torch.equal(other.head.weight, model.head.weight.half().float())
+
+
+def test_another_number_of_classes_is_refused_unless_the_head_is_resized(saved):
+    model, path = saved
+    other = _classifier(5)
+    head = other.head.weight.clone()
+    with pytest.raises(WeightsError, match=r"head\.weight \(3, 256\) for \(5, 256\)"):
+        twins.load_weights(other, path)
+    report = twins.load_weights(other, path, resize_head=True)
+    assert report.initialised == ("head.bias", "head.weight")
+    assert torch.equal(other.head.weight, head)
+    assert torch.equal(other.norm.weight, model.norm.weight)
+
+
+def test_a_head_can_be_dropped_and_added_by_resizing(saved, tmp_path):
+    _, path = saved
+    headless = _classifier(0)
+    with pytest.raises(WeightsError, match=r"unexpected \(2\): head\.bias, head\.weight"):
+        twins.load_weights(headless, path)
+    assert twins.load_weights(headless, path, resize_head=True).unused == ("head.bias", "head.weight")
+    twins.save_weights(headless, tmp_path / "headless.safetensors")
+    with pytest.raises(WeightsError, match=r"missing \(2\): head\.bias, head\.weight"):
+        twins.load_weights(_classifier(4), tmp_path / "headless.safetensors")
+    report = twins.load_weights(_classifier(4), tmp_path / "headless.safetensors", resize_head=True)
+    assert report.initialised == ("head.bias", "head.weight")
+
+
+def test_resizing_forgives_nothing_but_the_head(saved, save_timm):
+    model, _ = saved
+    state = model.state_dict() | {"norm.bias": torch.zeros(7)}
+    with pytest.raises(WeightsError, match=r"mis-shaped \(1\): norm\.bias \(7,\) for \(256,\)\n"):
+        twins.load_weights(_classifier(5), save_timm(state), resize_head=True)
+
+
+def test_a_dense_backbone_takes_a_classifiers_file(saved):
+    model, path = saved
+    backbone = twins.create_backbone(NAME, stage_norms=True)
+    report = twins.load_weights(backbone, path)
+    norms = {f"stages.{i}.norm.{part}" for i in range(4) for part in ("weight", "bias")}
+    assert set(report.initialised) == norms
+    assert report.unused == ("head.bias", "head.weight", "norm.bias", "norm.weight")
+    assert set(report.loaded) == set(model.backbone.state_dict())
+    assert torch.equal(backbone.stages[3].blocks[1].mlp.fc2.bias, model.backbone.stages[3].blocks[1].mlp.fc2.bias)
+
+
+def test_a_shorter_backbone_leaves_the_later_stages_unused(saved):
+    _, path = saved
+    report = twins.load_weights(twins.create_backbone(NAME, stage_norms=False, out_indices=(0, 1)), path)
+    assert not report.initialised
+    assert {key.partition(".")[0] for key in report.unused} == {"stages", "norm", "head"}
+    assert {key[:9] for key in report.unused if "stages" in key} == {"stages.2.", "stages.3."}
+
+
+def test_stage_norms_that_have_no_place_are_refused(tmp_path):
+    twins.save_weights(twins.create_backbone(NAME, stage_norms=True), tmp_path / "dense.safetensors")
+    with pytest.raises(WeightsError, match=r"unexpected \(8\): stages\.0\.norm\.bias"):
+        twins.load_weights(twins.create_backbone(NAME, stage_norms=False), tmp_path / "dense.safetensors")
+
+
+def test_another_variants_file_is_named(saved):
+    _, path = saved
+    with pytest.raises(WeightsError, match="holds a twins_svt_nano, the network is a twins_pcpvt_nano"):
+        twins.load_weights(_classifier(name="twins_pcpvt_nano"), path)
+    with pytest.raises(WeightsError, match="holds a twins_svt_nano, the network is a twins_pcpvt_nano"):
+        twins.create_backbone("twins_pcpvt_nano", weights=path)
+
+
+@pytest.mark.parametrize("dialect", ["twins", "timm", "reference"])
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+@pytest.mark.parametrize("name", ["twins_svt_nano", "twins_pcpvt_nano"])
+def test_a_classifier_comes_back_to_the_bit(name, ending, dialect, tmp_path):
+    model, path = _classifier(name=name), tmp_path / f"model{ending}"
+    twins.save_weights(model, path, dialect)
+    other = _classifier(name=name)
+    report = twins.load_weights(other, path)
+    assert report.dialect == ("twins" if dialect == "twins" else "timm")
+    _same(other.state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize("dialect", ["twins", "timm", "reference"])
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+@pytest.mark.parametrize("norms", [True, False])
+def test_a_backbone_comes_back_to_the_bit(norms, ending, dialect, tmp_path):
+    backbone, path = twins.create_backbone(NAME, stage_norms=norms), tmp_path / f"backbone{ending}"
+    twins.save_weights(backbone, path, dialect)
+    other = twins.create_backbone(NAME, stage_norms=norms)
+    assert not twins.load_weights(other, path).initialised
+    _same(other.state_dict(), backbone.state_dict())
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_timm_loads_our_export_strictly(ending, tmp_path):
+    model, path = _classifier(name="twins_svt_small", padding="unmasked").eval(), tmp_path / f"model{ending}"
+    twins.save_weights(model, path, "timm")
+    theirs = timm.create_model("twins_svt_small", num_classes=3, checkpoint_path=str(path)).eval()
+    theirs.load_state_dict(read_tensors(path).tensors, strict=True)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs(images), model(images), rtol=0, atol=1e-5)
+
+
+def test_a_saved_network_is_rebuilt_with_all_it_was(tmp_path):
+    settings = {"names": ["a", "b"], "padding": "reference", "in_chans": 4, "preprocess": Preprocess(size=64, crop=1.0)}
+    model = twins.create_model(NAME, **settings)
+    twins.save_weights(model, tmp_path / "model.safetensors")
+    again = model_from_checkpoint(tmp_path / "model.safetensors")
+    assert again.info == model.info
+    _same(again.state_dict(), model.state_dict())
+
+
+def test_a_foreign_classifier_is_rebuilt_by_its_tensors(tmp_path):
+    model = _classifier(1000)
+    twins.save_weights(model, tmp_path / "model.pth", "timm")
+    again = model_from_checkpoint(tmp_path / "model.pth")
+    assert (again.info.model, again.info.num_classes, len(again.info.names)) == (NAME, 1000, 1000)
+    _same(again.state_dict(), model.state_dict())
+
+
+def test_a_hubs_config_says_how_images_are_prepared(tmp_path):
+    twins.save_weights(_classifier(), tmp_path / "model.safetensors", "timm")
+    config = {"input_size": [3, 256, 256], "crop_pct": 0.9, "interpolation": "bilinear"}
+    config |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": config}))
+    expected = Preprocess(size=256, crop=0.9, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert model_from_checkpoint(tmp_path / "model.safetensors").info.preprocess == expected
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"pretrained_cfg": null}', '{"pretrained_cfg": {"input_size": []}}'])
+def test_a_broken_hub_config_is_passed_over(text, tmp_path):
+    twins.save_weights(_classifier(), tmp_path / "model.safetensors", "timm")
+    (tmp_path / "config.json").write_text(text)
+    assert model_from_checkpoint(tmp_path / "model.safetensors").info.preprocess == Preprocess()
+
+
+def test_a_hub_config_out_of_range_is_passed_over(tmp_path):
+    twins.save_weights(_classifier(), tmp_path / "model.safetensors", "timm")
+    config = {"input_size": [3, 8, 8], "crop_pct": 9, "interpolation": "x", "mean": [0.5] * 3, "std": [0.5] * 3}
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": config}))
+    assert model_from_checkpoint(tmp_path / "model.safetensors").info.preprocess == Preprocess()
+
+
+def test_a_backbone_alone_is_no_network_to_rebuild(tmp_path):
+    twins.save_weights(twins.create_backbone(NAME), tmp_path / "backbone.safetensors")
+    with pytest.raises(WeightsError, match=r"backbone of twins_svt_nano without a classifier.*create_backbone"):
+        model_from_checkpoint(tmp_path / "backbone.safetensors")
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_an_mm_file_is_converted_to_the_bit(ending, tmp_path, golden, formula_weights):
+    state = formula_weights(golden("keys_mmseg_semantic_fpn_svt_small"))
+    torch.save({"meta": {}, "state_dict": state}, tmp_path / "mm.pth")
+    target = tmp_path / f"ours{ending}"
+    assert convert(tmp_path / "mm.pth", target, to="twins") == "mmseg"
+    found = read_tensors(target).tensors
+    joined = [found[f"backbone.stages.0.blocks.1.attn.{part}.weight"] for part in ("q", "kv")]
+    assert torch.equal(torch.cat(joined), state["backbone.layers.0.1.attn.attn.in_proj_weight"])
+    assert not twins.load_weights(twins.create_backbone("twins_svt_small").double(), target).initialised
+
+
+def test_converting_there_and_back_keeps_every_tensor(saved, tmp_path):
+    model, path = saved
+    assert convert(path, tmp_path / "timm.pth", to="timm") == "twins"
+    assert convert(tmp_path / "timm.pth", tmp_path / "again.safetensors", to="twins") == "timm"
+    _same(read_tensors(tmp_path / "again.safetensors").tensors, model.state_dict())
+
+
+def test_what_cannot_be_written_is_refused(saved, tmp_path):
+    model, _ = saved
+    with pytest.raises(ConfigError, match=r"twins, timm, reference, found 'tim'; did you mean timm"):
+        twins.save_weights(model, tmp_path / "x.pth", "tim")
+    with pytest.raises(WeightsError, match=r"\.safetensors, \.pth.*found 'x\.onnx'"):
+        twins.save_weights(model, tmp_path / "x.onnx")
+    with pytest.raises(WeightsError, match=r"no folder .*nowhere"):
+        twins.save_weights(model, tmp_path / "nowhere" / "x.pth")
+
+
+@pytest.mark.parametrize("key", ["stages.3.blocks.1.mlp.fc1.weight", "stages.0.patch_embed.proj.weight"])
+def test_tensors_without_dimensions_are_mis_shaped_and_no_network(key, saved, save_timm):
+    model, _ = saved
+    path = save_timm(model.state_dict() | {f"backbone.{key}": torch.tensor(0.0)})
+    with pytest.raises(WeightsError, match=rf"mis-shaped \(1\): backbone\.{key} \(\) for"):
+        twins.load_weights(_classifier(), path)
+    with pytest.raises(WeightsError, match="no known Twins variant"):
+        model_from_checkpoint(path)
