@@ -1,0 +1,112 @@
+"""Accuracy, per-class numbers, confusion and calibration of a classifier, as counts that add over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from twins.predictions import Prediction
+
+BINS = 15
+"""Confidence bins of the calibration error (Guo et al. 2017, arXiv 1706.04599)."""
+
+
+class ClassificationMetric:
+    """Counts what is right; implements the `Metric` contract.
+
+    Args:
+        names: class names by class id.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        classes = len(self.names)
+        self._state = {
+            "confusion": torch.zeros(classes, classes, dtype=torch.int64),
+            "top5": torch.zeros((), dtype=torch.int64),
+            "bin_count": torch.zeros(BINS, dtype=torch.int64),
+            "bin_right": torch.zeros(BINS, dtype=torch.int64),
+            "bin_confidence": torch.zeros(BINS, dtype=torch.float64),
+        }
+
+    def update(self, predictions: Sequence[Prediction], targets: Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            predictions: of a classifier, one per image.
+            targets: true class ids `(B,)`.
+        """
+        labels = torch.from_numpy(np.stack([_field(p.labels)[:5] for p in predictions]))  # (B, 5 at most)
+        confidence = torch.tensor([float(_field(p.scores)[0]) for p in predictions], dtype=torch.float64)
+        targets = targets.cpu()
+        right = labels[:, 0] == targets
+        state = self._state
+        state["confusion"] += multiclass_confusion_matrix(labels[:, 0], targets, num_classes=len(self.names))
+        state["top5"] += (labels == targets[:, None]).any(dim=1).sum()
+        bins = (confidence * BINS).long().clamp(max=BINS - 1)
+        state["bin_count"] += torch.bincount(bins, minlength=BINS)
+        state["bin_right"] += torch.bincount(bins[right], minlength=BINS)
+        state["bin_confidence"] += torch.bincount(bins, weights=confidence, minlength=BINS)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what processes exchange."""
+        return {key: value.clone() for key, value in self._state.items()}
+
+    def merge(self, states: Sequence[dict[str, Tensor]]) -> None:
+        """Add the counts of other processes."""
+        for state in states:
+            for key, value in state.items():
+                self._state[key] += value
+
+    def compute(self) -> dict[str, float]:
+        """Return `top1`, `top5` (with six classes or more), `mean_class_accuracy` and `ece`, each in 0..1."""
+        confusion = self._state["confusion"].double()
+        total, support = confusion.sum(), confusion.sum(dim=1)
+        if total == 0:
+            return {}
+        recall = confusion.diagonal() / support
+        result = {"top1": float(confusion.diagonal().sum() / total)}
+        if len(self.names) > 5:
+            result["top5"] = float(self._state["top5"] / total)
+        gaps = (self._state["bin_right"] - self._state["bin_confidence"]).abs().sum()
+        return result | {"mean_class_accuracy": float(recall[support > 0].mean()), "ece": float(gaps / total)}
+
+    def details(self) -> dict[str, Any]:
+        """Return `per_class`, `confusion` (rows are the truth) and `calibration`, JSON-ready."""
+        confusion = self._state["confusion"]
+        right, support, said = confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)
+        rows = []
+        for label, name in enumerate(self.names):
+            hits, truth, claims = int(right[label]), int(support[label]), int(said[label])
+            recall, precision = _share(hits, truth), _share(hits, claims)
+            f1 = _share(2 * hits, truth + claims)
+            rows.append({"name": name, "support": truth, "recall": recall, "precision": precision, "f1": f1})
+        return {"per_class": rows, "confusion": confusion.tolist(), "calibration": self._calibration()}
+
+    def _calibration(self) -> list[dict[str, float]]:
+        """Return the occupied bins: how sure the network was, and how often it was right."""
+        counts, rights = self._state["bin_count"].tolist(), self._state["bin_right"].tolist()
+        sums = self._state["bin_confidence"].tolist()
+        return [
+            {"count": count, "confidence": total / count, "accuracy": hits / count}
+            for count, hits, total in zip(counts, rights, sums, strict=True)
+            if count
+        ]
+
+
+def _field(values: Any) -> Any:
+    assert values is not None, "a classifier's prediction lists labels and scores"
+    return values
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

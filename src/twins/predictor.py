@@ -1,0 +1,143 @@
+"""A trained network ready to use: any images in, predictions out."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+
+from twins.data.dataset import list_images
+from twins.data.images import open_image
+from twins.errors import ConfigError, NotFoundError
+from twins.factory import model_from_checkpoint
+from twins.predictions import Prediction
+from twins.tasks.classification import Classification
+
+BEST, LAST = "best.safetensors", "last/model.safetensors"
+
+
+class Predictor:
+    """A network with its own preparation of images; see `load`.
+
+    Args:
+        model: a task's network.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+
+    Raises:
+        ConfigError: a device that this machine does not have.
+    """
+
+    def __init__(self, model: Classification, *, device: str = "auto") -> None:
+        self.device = pick_device(device)
+        self.model = model.eval().to(self.device)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names by class id."""
+        return self.model.info.names
+
+    def predict(self, images: Any, *, batch_size: int = 8) -> list[Prediction]:
+        """Return one prediction per image, in order.
+
+        Args:
+            images: one image or several: paths, folders, globs, Pillow images, numpy arrays `(H, W, 3)`, tensors
+                `(3, H, W)`; RGB, of any size.
+            batch_size: images per forward pass.
+
+        Raises:
+            NotFoundError: a path that leads to nothing.
+            DataError: a file that is no image.
+            InputError: an array or tensor of another shape or type.
+        """
+        return [prediction for _, prediction in self.stream(expand(images), batch_size=batch_size)]
+
+    def stream(self, sources: Iterable[Any], *, batch_size: int = 8) -> Iterator[tuple[Image, Prediction]]:
+        """Yield each opened image with its prediction, a batch at a time; memory does not grow with the number."""
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, found {batch_size}")
+        remaining = iter(sources)
+        while chunk := list(islice(remaining, batch_size)):
+            opened = [open_image(source) for source in chunk]
+            yield from zip(opened, self._predict(opened), strict=True)
+
+    @torch.inference_mode()
+    def _predict(self, images: list[Image]) -> list[Prediction]:
+        reference = next(self.model.parameters())
+        batch = torch.stack([self.model.info.preprocess(image) for image in images]).to(reference)
+        return self.model.decode(self.model(batch), None, [(image.height, image.width) for image in images])
+
+
+def load(path_or_name: str | Path, *, device: str = "auto") -> Predictor:
+    """Return a predictor for a run folder, a checkpoint of any known layout, or a published name.
+
+    Args:
+        path_or_name: what holds the network.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+
+    Raises:
+        NotFoundError: nothing is called so.
+        WeightsError: the file cannot be read, or is of no known network.
+        ConfigError: a device that this machine does not have.
+    """
+    return Predictor(model_from_checkpoint(weights_of(path_or_name)), device=device)
+
+
+def weights_of(path_or_name: str | Path) -> str | Path:
+    """Return a run folder's best weights, or its newest; anything else as it is.
+
+    Raises:
+        NotFoundError: a folder that holds no weights.
+    """
+    folder = Path(path_or_name)
+    if not folder.is_dir():
+        return path_or_name
+    for name in (BEST, LAST):
+        if (folder / name).is_file():
+            return folder / name
+    raise NotFoundError(
+        f"the folder {folder} holds no {BEST}; name a run folder whose training got that far, or a file"
+    )
+
+
+def expand(images: Any) -> list[Any]:
+    """Return a flat list of single images; folders and globs give their image files, sorted.
+
+    Raises:
+        NotFoundError: a path, folder or glob that leads to no image.
+    """
+    if isinstance(images, list | tuple):
+        return [single for item in images for single in expand(item)]
+    if not isinstance(images, str | Path):
+        return [images]
+    path = Path(images)
+    if path.is_dir():
+        found: list[Any] = list_images(path)
+    elif not path.exists() and glob.has_magic(str(images)):
+        found = sorted(Path(name) for name in glob.glob(str(images), recursive=True) if Path(name).is_file())
+    else:
+        return [path]
+    if not found:
+        raise NotFoundError(f"{images} leads to no image; check the path")
+    return found
+
+
+def pick_device(device: str) -> torch.device:
+    """Return a device by name; `auto` is the first of cuda, mps and cpu that is there.
+
+    Raises:
+        ConfigError: an unknown name, or a device that this machine does not have.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(name for name, there in present.items() if there))
+    kind = device.partition(":")[0]
+    if kind not in present:
+        raise ConfigError(f"--device must be one of auto, {', '.join(present)}, found {device!r}")
+    if not present[kind]:
+        raise ConfigError(f"--device {device} is not available on this machine; leave it out or use cpu")
+    return torch.device(device)
