@@ -8,7 +8,9 @@ import contextlib
 import hashlib
 import os
 import pickle
+import re
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +89,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], info: ModelIn
     if path.suffix not in (".safetensors", *PICKLED):
         endings = ", ".join((".safetensors", *PICKLED))
         raise WeightsError(f"weights are written as {endings}, found {path.name!r}; choose one of these endings")
-    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    plain = _plain(tensors)
     with atomic_file(path) as beside:
         if path.suffix == ".safetensors":
             save_file(plain, beside, {INFO_KEY: info.to_json()} if info else {})
@@ -152,24 +154,28 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelInfo | None]:
 
 def _read_pickled(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file, torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols: a file that cannot be read says so itself
+            return torch.load(file, map_location="cpu", weights_only=True)  # a path's ending would mislead torch
     except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "Unsupported" in str(error):
+        if culprit := _culprit(error):
             raise WeightsError(
                 f"{path} holds more than tensors and could run code when read, so it was not read "
-                f"({_culprit(error)}); ask for it as .safetensors, or save its plain state dict where you trust it"
+                f"({culprit}); ask for it as .safetensors, or save its plain state dict where you trust it"
             ) from error
         raise WeightsError(f"{path} is no weight file, or damaged; copy or download it again") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+    except Exception as error:  # the parsers raise whatever damaged bytes lead them to
         raise WeightsError(
             f"{path} is damaged or cut short ({_first_line(error)}); copy or download it again"
         ) from error
 
 
 def _culprit(error: Exception) -> str:
-    words = str(error).split("GLOBAL ")
-    return f"it names {words[1].split()[0]}" if len(words) > 1 else "an unsupported instruction"
+    """Return what torch's restricted unpickler refused to call or build, or nothing when it could not parse."""
+    text = str(error)
+    if found := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"it names {found[1]}"
+    return "it calls or builds an unknown object" if re.search("call reduce|Can only (create|build)", text) else ""
 
 
 def _find_tensors(content: Any, path: Path) -> dict[str, Tensor]:
@@ -193,8 +199,22 @@ def _strip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Drop what wrappers put before every name."""
     for prefix in ("module.", "_orig_mod.", "model."):
         if all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+            return _strip({key.removeprefix(prefix): value for key, value in tensors.items()})
     return tensors
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring tensors to the CPU, each with memory of its own: shared memory is refused, or written too large."""
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in tensors.items():
+        alone = value.detach().cpu().contiguous()
+        storage = alone.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != alone.nbytes:
+            alone = alone.clone()
+        seen.add(alone.untyped_storage().data_ptr())
+        plain[key] = alone
+    return plain
 
 
 def _first_line(error: BaseException) -> str:

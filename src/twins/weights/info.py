@@ -57,6 +57,9 @@ class ModelInfo:
             values["preprocess"] = Preprocess.from_dict(values["preprocess"])
             values["names"] = tuple(values["names"])
             known = {f.name for f in fields(cls)}
+            for name, least in (("num_classes", 0), ("in_chans", 1)):
+                if type(value := values.get(name, least)) is not int or value < least:
+                    raise ValueError(f"{name} is {value!r}")
             return cls(**{name: value for name, value in values.items() if name in known})
         except WeightsError:
             raise

@@ -1,0 +1,312 @@
+"""Weight files run nothing, end in one sentence when damaged, and are replaced whole or not at all."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from twins.errors import NotFoundError, TrainingError, WeightsError
+from twins.weights import files
+from twins.weights.files import read_tensors, write_tensors
+from twins.weights.info import ModelInfo
+
+TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2, dtype=torch.float16)}
+
+
+class Malicious:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path, call=os.system):
+        self.path, self.call = path, call
+
+    def __reduce__(self):
+        return (self.call, (f"touch {self.path}",)) if self.call is os.system else (self.call, (str(self.path), "w"))
+
+
+def _same(found, expected=TENSORS):
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) and found[key].dtype == expected[key].dtype for key in expected)
+
+
+def _refused(path):
+    with pytest.raises(WeightsError) as caught:
+        read_tensors(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    assert len(message) < 500 + len(str(path))
+    return message
+
+
+@pytest.fixture(params=[".safetensors", ".pth"])
+def whole(request, tmp_path):
+    path = tmp_path / f"whole{request.param}"
+    write_tensors(path, TENSORS)
+    return path
+
+
+# What must not run
+
+
+@pytest.mark.parametrize("call", [os.system, open])
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("ending", [".pth", ".bin", ".safetensors"])
+def test_a_malicious_pickle_is_not_run(ending, old, call, tmp_path):
+    path, side_effect = tmp_path / f"evil{ending}", tmp_path / "side_effect"
+    torch.save({"model": TENSORS, "x": Malicious(side_effect, call)}, path, _use_new_zipfile_serialization=not old)
+    assert "could run code" in _refused(path)
+    assert not side_effect.exists()
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_a_malicious_plain_pickle_is_not_run(protocol, tmp_path):
+    path, side_effect = tmp_path / "evil.pth", tmp_path / "side_effect"
+    path.write_bytes(pickle.dumps(Malicious(side_effect), protocol))
+    _refused(path)
+    assert not side_effect.exists()
+
+
+def test_the_refusal_names_the_culprit_and_the_way_out(tmp_path):
+    torch.save({"x": Malicious(tmp_path / "side_effect")}, tmp_path / "evil.pth")
+    message = _refused(tmp_path / "evil.pth")
+    assert "it names posix.system" in message
+    assert ".safetensors" in message
+
+
+# What is damaged
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9, 0.999])
+def test_a_file_cut_short_says_so(whole, share):
+    content = whole.read_bytes()
+    whole.write_bytes(content[: int(share * len(content))])
+    assert "again" in _refused(whole)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_every_length_of_a_cut_file_ends_in_our_error(old, tmp_path):
+    path = tmp_path / "cut.pth"
+    torch.save(TENSORS, path, _use_new_zipfile_serialization=not old)
+    content = path.read_bytes()
+    for length in range(0, len(content) - 1, 37):
+        path.write_bytes(content[:length])
+        _refused(path)
+
+
+def test_flipped_bytes_end_in_our_error_or_in_tensors(whole):
+    content = bytearray(whole.read_bytes())
+    for position in range(0, len(content), 29):
+        damaged = content.copy()
+        damaged[position] ^= 0xFF
+        whole.write_bytes(damaged)
+        with contextlib.suppress(WeightsError):
+            read_tensors(whole)
+
+
+def test_an_empty_file_says_so(tmp_path):
+    for name in ("empty.pth", "empty.safetensors"):
+        (tmp_path / name).touch()
+        assert "0 bytes" in _refused(tmp_path / name)
+
+
+def test_a_folder_and_a_missing_file_say_so(tmp_path):
+    assert "is a folder" in _refused(tmp_path)
+    with pytest.raises(NotFoundError, match=r"no weight file .*missing\.pth"):
+        read_tensors(tmp_path / "missing.pth")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read everything")
+def test_an_unreadable_file_says_so(whole):
+    whole.chmod(0)
+    assert "Permission" in _refused(whole)
+
+
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<!DOCTYPE html><html><body>Not found</body></html>",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
+        b'{"error": "not found"}',
+        b"hello\n",
+        b"\x89PNG\r\n\x1a\n" + bytes(64),
+        bytes(1000),
+        b"\xff" * 1000,
+    ],
+    ids=["html", "pointer", "json", "text", "png", "zeros", "ones"],
+)
+def test_what_is_no_weight_file_says_so(content, ending, tmp_path):
+    path = tmp_path / f"file{ending}"
+    path.write_bytes(content)
+    assert "again" in _refused(path)
+
+
+def test_a_zip_of_something_else_says_so(tmp_path):
+    with zipfile.ZipFile(tmp_path / "photos.pth", "w") as archive:
+        archive.writestr("photo.txt", "hello")
+    _refused(tmp_path / "photos.pth")
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"epoch": 3}, [1, 2], torch.ones(3), {"model": {}}, {1: torch.ones(1)}, "text"]
+)
+def test_a_file_without_named_tensors_says_so(content, tmp_path):
+    torch.save(content, tmp_path / "other.pth")
+    assert "holds no named tensors" in _refused(tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not json",
+        "[]",
+        "null",
+        "{}",
+        '{"format": 1}',
+        '{"format": "x"}',
+        '{"format": null}',
+        '{"format": 1, "preprocess": {"size": 1}, "names": [], "task": "classification", "model": "m"}',
+        '{"format": 1, "preprocess": {}, "names": 3, "task": "classification", "model": "m"}',
+        '{"format": 1, "preprocess": [], "names": [], "task": "classification", "model": "m"}',
+        '{"format": 1, "preprocess": {"mean": 3}, "names": [], "task": "classification", "model": "m"}',
+        '{"format": 1, "preprocess": {"std": ["a", "b", "c"]}, "names": [], "task": "classification", "model": "m"}',
+        '{"format": 1, "preprocess": {}, "names": []}',
+        '{"format": 1, "preprocess": {}, "names": [], "task": "classification", "model": "m", "num_classes": "x"}',
+        '{"format": 1, "preprocess": {}, "names": [], "task": "classification", "model": "m", "in_chans": 0}',
+    ],
+)
+def test_a_damaged_description_says_so(text, tmp_path):
+    save_file(TENSORS, tmp_path / "model.safetensors", {"twins": text})
+    with pytest.raises(WeightsError, match="description of its network is damaged") as caught:
+        read_tensors(tmp_path / "model.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_newer_description_says_so(tmp_path):
+    save_file(TENSORS, tmp_path / "model.safetensors", {"twins": json.dumps({"format": 99})})
+    with pytest.raises(WeightsError, match="format 99, this twins reads up to 1; update"):
+        read_tensors(tmp_path / "model.safetensors")
+
+
+# What published files hold
+
+
+def test_the_references_checkpoint_is_unwrapped(tmp_path):
+    network = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    content = {
+        "model": TENSORS,
+        "optimizer": optimizer.state_dict(),
+        "lr_scheduler": {"t_initial": 300},
+        "epoch": 299,
+        "model_ema": TENSORS,
+        "scaler": {"scale": 65536.0},
+        "args": argparse.Namespace(lr=5e-4, model="alt_gvt_small", clip_grad=None, betas=(0.9, 0.999)),
+    }
+    torch.save(content, tmp_path / "checkpoint.pth")
+    _same(read_tensors(tmp_path / "checkpoint.pth").tensors)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_])
+def test_numpy_scalars_and_arrays_are_harmless(kind, tmp_path):
+    content = {"state_dict": TENSORS, "meta": {"score": kind(1), "history": np.ones(3, kind)}}
+    torch.save(content, tmp_path / "mm.pth")
+    _same(read_tensors(tmp_path / "mm.pth").tensors)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.", "_orig_mod.module."])
+def test_wrappers_prefixes_are_dropped(prefix, tmp_path):
+    torch.save({"state_dict": {prefix + key: value for key, value in TENSORS.items()}}, tmp_path / "wrapped.pth")
+    _same(read_tensors(tmp_path / "wrapped.pth").tensors)
+
+
+def test_a_prefix_that_only_some_names_have_is_kept(tmp_path):
+    state = {"module.a": torch.ones(1), "b": torch.ones(1)}
+    torch.save(state, tmp_path / "mixed.pth")
+    _same(read_tensors(tmp_path / "mixed.pth").tensors, state)
+
+
+def test_parameters_and_old_files_are_read(tmp_path):
+    state = {key: torch.nn.Parameter(value) for key, value in TENSORS.items()}
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    _same(read_tensors(tmp_path / "old.pth").tensors)
+
+
+def test_content_and_not_the_ending_says_what_a_file_is(tmp_path):
+    write_tensors(tmp_path / "a.safetensors", TENSORS)
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.pth")
+    _same(read_tensors(tmp_path / "a.pth").tensors)
+
+
+# Writing
+
+
+def test_what_is_written_comes_back_with_its_description(tmp_path):
+    info = ModelInfo(task="classification", model="twins_svt_nano", num_classes=2, names=("ä", "b"))
+    write_tensors(tmp_path / "a.safetensors", TENSORS, info)
+    found = read_tensors(tmp_path / "a.safetensors")
+    assert found.info == info
+    _same(found.tensors)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_views_tied_and_transposed_tensors_are_written(ending, tmp_path):
+    base = torch.arange(12.0).reshape(3, 4)
+    state = {"q": base[:1], "kv": base[1:], "t": base.t(), "again": base, "once more": base}
+    write_tensors(tmp_path / f"a{ending}", state)
+    _same(read_tensors(tmp_path / f"a{ending}").tensors, state)
+
+
+def test_writing_leaves_nothing_beside_the_file(whole):
+    write_tensors(whole, TENSORS)
+    assert list(whole.parent.iterdir()) == [whole]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("write failed\nat line 3"), KeyboardInterrupt()],
+)
+def test_a_failed_write_leaves_the_old_file(whole, error, monkeypatch):
+    def fail(tensors, path, *rest):
+        path.write_bytes(b"half")
+        raise error
+
+    before = whole.read_bytes()
+    monkeypatch.setattr(files, "save_file", fail)
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises((TrainingError, KeyboardInterrupt)) as caught:
+        write_tensors(whole, {"b": torch.zeros(2)})
+    assert whole.read_bytes() == before
+    assert list(whole.parent.iterdir()) == [whole]
+    if isinstance(error, OSError):
+        assert "No space left on device" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_failed_switch_leaves_the_old_file(whole, monkeypatch):
+    def fail(*paths):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(TrainingError, match=r"Input/output error.*untouched"):
+        write_tensors(whole, {"b": torch.zeros(2)})
+    _same(read_tensors(whole).tensors)
+    assert list(whole.parent.iterdir()) == [whole]
+
+
+def test_a_folder_in_the_way_says_so(tmp_path):
+    (tmp_path / "model.pth").mkdir()
+    with pytest.raises(TrainingError, match="could not be written"):
+        write_tensors(tmp_path / "model.pth", TENSORS)
