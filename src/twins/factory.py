@@ -162,10 +162,15 @@ TASKS: dict[str, Callable[[Twins, ModelInfo, float], Classification]] = {"classi
 """How each task's network is put together from a backbone, its description and the head's dropout."""
 
 
-def _task_builder(task: str, head: str | None) -> Callable[[Twins, ModelInfo, float], Classification]:
+def check_task(task: str) -> None:
+    """Raise NotFoundError, with the nearest names, when no task is called so."""
     if task not in TASKS:
         hint = nearest(task, TASKS) or f"; the tasks are {', '.join(TASKS)}"
         raise NotFoundError(f"no task is called {task!r}{hint}")
+
+
+def _task_builder(task: str, head: str | None) -> Callable[[Twins, ModelInfo, float], Classification]:
+    check_task(task)
     if head is not None:
         raise ConfigError(f"{task} has one head and takes no name for it, found head={head!r}; leave it out")
     return TASKS[task]

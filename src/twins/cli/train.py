@@ -1,0 +1,29 @@
+"""`twins train`: from a folder of images to a run folder with its report."""
+
+from __future__ import annotations
+
+from twins.cli.parse import parse, value_of
+from twins.engine.config import TrainConfig
+from twins.recipes.table import starting_point
+
+
+def run(arguments: list[str]) -> int:
+    """Take the recipe's settings, put the flags over them, train."""
+    if value_of("--resume", arguments):
+        start = TrainConfig()
+    else:
+        start = starting_point(
+            value_of("--recipe", arguments),
+            data=value_of("--data", arguments) or "",
+            model=value_of("--model", arguments),
+            weights=value_of("--weights", arguments) or "auto",
+        )
+    config = parse(TrainConfig, "train", arguments, default=start)
+    from twins.training import train
+
+    result = train(config)
+    if result.interrupted:
+        return 130
+    scores = "  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
+    print(f"best weights: {scores}\nreport: {result.path / 'report.html'}")
+    return 0

@@ -1,0 +1,136 @@
+"""Charts and pictures as parts of a page: plain SVG that follows its colours, and images inside the HTML."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+
+from PIL import Image
+
+Point = tuple[float, float]
+WIDTH, HEIGHT, LEFT, BOTTOM = 460, 220, 52, 26
+
+
+def line_chart(title: str, points: Sequence[Point], *, percent: bool = False, logarithmic: bool = False) -> str:
+    """Return an SVG of one curve over steps, its last value written beside the title.
+
+    Args:
+        title: what the curve shows.
+        points: (step, value) in order.
+        percent: values are shares in 0..1.
+        logarithmic: decades on the vertical axis; values must be above 0.
+    """
+    from math import log10
+
+    if not points:
+        return ""
+    values = [log10(max(y, 1e-12)) if logarithmic else y for _, y in points]
+    low, high = min(values), max(values)
+    margin = 0.05 * (high - low) or 0.5
+    low, high = low - margin, high + margin
+    last = points[-1][0] or 1
+
+    def place(x: float, y: float) -> str:
+        across = LEFT + (WIDTH - LEFT - 10) * x / last
+        return f"{across:.1f},{10 + (HEIGHT - BOTTOM - 10) * (high - y) / (high - low):.1f}"
+
+    path = " ".join(place(x, y) for (x, _), y in zip(points, values, strict=True))
+    ticks = [low + (high - low) * part for part in (0.08, 0.5, 0.92)]
+    lines = "".join(_tick(place(0, tick), _number(10**tick if logarithmic else tick, percent)) for tick in ticks)
+    shown = _number(points[-1][1], percent)
+    return (
+        f"<figure><figcaption>{escape(title)} <b>{shown}</b></figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{lines}'
+        f'<polyline class="curve" points="{path}"/>'
+        f'<text x="{WIDTH - 10}" y="{HEIGHT - 6}" text-anchor="end">step {int(last)}</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">0</text></svg></figure>'
+    )
+
+
+def calibration_chart(bins: Sequence[dict[str, float]]) -> str:
+    """Return an SVG of accuracy over confidence; on the diagonal a network is as right as it is sure."""
+    side = 240
+    dots = "".join(
+        f'<circle class="dot" cx="{10 + (side - 20) * b["confidence"]:.1f}" '
+        f'cy="{10 + (side - 20) * (1 - b["accuracy"]):.1f}" r="{3 + min(9, b["count"] ** 0.5 / 3):.1f}">'
+        f"<title>{b['count']} images: {b['confidence']:.0%} sure, {b['accuracy']:.0%} right</title></circle>"
+        for b in bins
+    )
+    return (
+        '<figure class="square"><figcaption>Calibration: how sure (across), how often right (up)</figcaption>'
+        f'<svg viewBox="0 0 {side} {side}" role="img" aria-label="calibration">'
+        f'<path class="axis" d="M10 {side - 10}H{side - 10}M10 {side - 10}V10"/>'
+        f'<path class="axis dashed" d="M10 {side - 10}L{side - 10} 10"/>{dots}</svg></figure>'
+    )
+
+
+def confusion_table(names: Sequence[str], counts: Sequence[Sequence[int]], *, most: int = 30) -> str:
+    """Return the confusion matrix as a table, rows are the truth; large sets list their commonest mistakes instead."""
+    if len(names) > most:
+        return _mistake_table(names, counts)
+    head = "".join(f"<th><span>{escape(name)}</span></th>" for name in names)
+    rows = []
+    for truth, row in enumerate(counts):
+        total = sum(row) or 1
+        cells = "".join(_cell(count, count / total, truth == said) for said, count in enumerate(row))
+        rows.append(f"<tr><th>{escape(names[truth])}</th>{cells}</tr>")
+    return (
+        '<p>Rows are the truth, columns what was said.</p><div class="scroll"><table class="confusion">'
+        f"<tr><th></th>{head}</tr>{''.join(rows)}</table></div>"
+    )
+
+
+def picture(image: Image.Image, caption: str, *, kind: str = "") -> str:
+    """Return a figure with an image inside the page and its caption below."""
+    buffer = io.BytesIO()
+    image.save(
+        buffer, "PNG" if max(image.size) <= 200 else "WEBP", **({} if max(image.size) <= 200 else {"quality": 85})
+    )
+    kind_of = "png" if max(image.size) <= 200 else "webp"
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<figure class="thumb {kind}"><img alt="{escape(caption)}" src="data:image/{kind_of};base64,{data}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def facts(rows: Sequence[tuple[str, object]]) -> str:
+    """Return a two-column table."""
+    lines = "".join(f"<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>" for key, value in rows)
+    return f'<div class="scroll"><table class="facts">{lines}</table></div>'
+
+
+def share(value: float | None) -> str:
+    """Return a share as per cent, or a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _mistake_table(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    wrong = [
+        (count, names[truth], names[said])
+        for truth, row in enumerate(counts)
+        for said, count in enumerate(row)
+        if count and truth != said
+    ]
+    lines = "".join(
+        f"<tr><td>{escape(truth)}</td><td>{escape(said)}</td><td>{count}</td></tr>"
+        for count, truth, said in sorted(wrong, reverse=True)[:30]
+    )
+    return f"<table><tr><th>truth</th><th>said</th><th>times</th></tr>{lines}</table>"
+
+
+def _cell(count: int, part: float, right: bool) -> str:
+    kind = "right" if right else "wrong"
+    return f'<td class="{kind}" style="--part:{part:.2f}">{count or ""}</td>'
+
+
+def _tick(place: str, text: str) -> str:
+    y = place.split(",")[1]
+    label = f'<text x="{LEFT - 6}" y="{y}" dy="4" text-anchor="end">{text}</text>'
+    return f'<path class="grid" d="M{LEFT} {y}H{WIDTH - 10}"/>{label}'
+
+
+def _number(value: float, percent: bool) -> str:
+    return f"{100 * value:.1f} %" if percent else f"{value:.3g}"

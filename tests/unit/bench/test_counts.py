@@ -1,0 +1,30 @@
+"""Parameters and multiply-adds are the published networks'."""
+
+from __future__ import annotations
+
+import pytest
+
+from twins.bench.counts import model_counts
+
+EXPECTED = {  # parameters; GMACs at 224 by torch's counter, attention products in and out
+    "twins_pcpvt_small": (24_106_216, 3.81, 3.67),
+    "twins_pcpvt_base": (43_828_456, 6.65, 6.44),
+    "twins_pcpvt_large": (60_989_672, 9.81, 9.50),
+    "twins_svt_small": (24_060_776, 2.93, 2.81),
+    "twins_svt_base": (56_070_952, 8.56, 8.34),
+    "twins_svt_large": (99_271_400, 15.11, 14.81),
+}
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_counts_are_the_published_networks(name):
+    counts, (params, with_attention, without) = model_counts(name), EXPECTED[name]
+    assert counts.params == params
+    assert counts.gmacs_with_attention == pytest.approx(with_attention, abs=0.01)
+    assert counts.gmacs_without_attention == pytest.approx(without, abs=0.01)
+
+
+def test_a_larger_input_costs_more_than_its_share_of_pixels():
+    small, large = (model_counts("twins_pcpvt_nano", size=size) for size in (224, 448))
+    assert large.gmacs_without_attention == pytest.approx(4 * small.gmacs_without_attention, rel=0.01)
+    assert large.gmacs_with_attention > 4 * small.gmacs_with_attention
