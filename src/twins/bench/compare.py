@@ -1,0 +1,106 @@
+"""A whole benchmark: every combination, machine facts, a table."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from twins.backbone.config import resolve_name
+from twins.bench.config import BenchConfig
+from twins.bench.measure import Case, measure
+from twins.predictor import pick_device
+
+FORMAT = 1
+"""Version of the dictionary that `run_bench` returns."""
+DEFAULT = ("twins_svt_small", "twins_pcpvt_small")
+
+
+def run_bench(config: BenchConfig) -> dict[str, Any]:
+    """Measure every combination of models, modes, precisions, batches and sizes.
+
+    Returns:
+        `machine` and `rows`, JSON-ready.
+
+    Raises:
+        NotFoundError: no model is called so.
+        ConfigError: a device that is not there, or a model that the peer does not have.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    names = [resolve_name(name) for name in config.models or DEFAULT]
+    cases = [
+        Case(model=model, mode=mode, precision=precision, batch=batch, size=size)
+        for model, mode, precision, batch, size in product(
+            names, config.modes, config.precision, config.batch, config.size
+        )
+    ]
+    return {"format": FORMAT, "machine": machine(config), "rows": [measure(case, config) for case in cases]}
+
+
+def machine(config: BenchConfig) -> dict[str, Any]:
+    """Return what speed depends on besides the code."""
+    device = pick_device(config.device)
+    return {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "timm": version("timm"),
+        "python": platform.python_version(),
+        "compiled": config.compile,
+        "rounds": config.rounds,
+    }
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def to_markdown(result: dict[str, Any]) -> str:
+    """Return the rows as a Markdown table."""
+    facts = result["machine"]
+    lines = [
+        f"{facts['device']}, {facts['threads']} threads, torch {facts['torch']}, timm {facts['timm']}, "
+        f"{'compiled' if facts['compiled'] else 'eager'}, median of {facts['rounds']} interleaved rounds.",
+        "",
+        "| model | mode | precision | batch | size | twins img/s | timm img/s | ratio (middle half) "
+        "| timm against itself | twins MiB | timm MiB | outputs differ by |",
+        "| --- " * 12 + "|",
+    ]
+    return "\n".join([*lines, *(_line(row) for row in result["rows"])]) + "\n"
+
+
+def _line(row: dict[str, Any]) -> str:
+    peer = row.get("timm", {})
+    cells = [
+        row["model"],
+        row["mode"],
+        row["precision"],
+        row["batch"],
+        row["size"],
+        f"{row['twins']['images_per_s']:.1f}",
+        f"{peer['images_per_s']:.1f}" if peer else "-",
+        _spread(row.get("ratio")),
+        _spread(row.get("timm against itself")),
+        _mib(row["twins"]),
+        _mib(peer),
+        "-" if row["difference"] is None else f"{row['difference']:.1e}",
+    ]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _spread(ratio: dict[str, float] | None) -> str:
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" if ratio else "-"
+
+
+def _mib(subject: dict[str, float]) -> str:
+    return f"{subject['peak_mib']:.0f}" if "peak_mib" in subject else "-"

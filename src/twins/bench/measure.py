@@ -1,0 +1,145 @@
+"""Timing interleaved subjects, and peak memory in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+from twins.bench.config import BenchConfig
+from twins.bench.subjects import STEPS, Step, images_for, networks
+from twins.errors import TrainingError
+from twins.predictor import pick_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One combination to measure."""
+
+    model: str
+    mode: str
+    precision: str
+    batch: int
+    size: int
+
+
+def measure(case: Case, config: BenchConfig) -> dict[str, Any]:
+    """Return a row: each subject's throughput and latency, the ratio with its spread, and how far outputs differ."""
+    device = pick_device(config.device)
+    images = images_for(case.batch, case.size, device, case.precision)
+    subjects = networks(case.model, config.against, device, case.precision)
+    row: dict[str, Any] = vars(case) | {"difference": _difference(subjects, images)}
+    if config.compile:
+        subjects = {label: torch.compile(network) for label, network in subjects.items()}  # type: ignore[misc]
+    steps = {label: STEPS[case.mode](network, images) for label, network in subjects.items()}
+    times = interleaved(steps, config.rounds, config.warmup, device)
+    row |= {label: _timing(found, case.batch) for label, found in times.items()}
+    if config.against == "timm":
+        row["ratio"] = _ratio(times["timm"], times["twins"])
+        row["timm against itself"] = _ratio(times["timm"], times["timm again"])
+    if config.memory:
+        for label in [label for label in subjects if label != "timm again"]:
+            row[label]["peak_mib"] = peak_memory(case, config, label)
+    return row
+
+
+def interleaved(steps: dict[str, Step], rounds: int, warmup: int, device: torch.device) -> dict[str, list[float]]:
+    """Time every subject once per round, in turns, the order reversed every other round; seconds."""
+    times: dict[str, list[float]] = {label: [] for label in steps}
+    for number in range(warmup + rounds):
+        order = list(steps) if number % 2 else list(reversed(steps))
+        for label in order:
+            seconds = _timed(steps[label], device)
+            if number >= warmup:
+                times[label].append(seconds)
+    return times
+
+
+def peak_memory(case: Case, config: BenchConfig, label: str) -> float:
+    """Return the most memory that two steps need beyond the weights, in MiB, in a fresh process.
+
+    On a GPU it is what the allocator handed out; on a CPU the process's peak resident size less what it was
+    before the first step, so that the framework itself is not counted.
+
+    Raises:
+        TrainingError: the process failed.
+    """
+    request = json.dumps([vars(case), config.against, config.device, config.threads, label])
+    done = subprocess.run(
+        [sys.executable, "-m", "twins.bench.measure", request], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise TrainingError(f"memory of {label} could not be measured: {done.stderr.strip().splitlines()[-1:]}")
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def _own_peak(request: str) -> float:
+    case, against, device_name, threads, label = json.loads(request)
+    if threads:
+        torch.set_num_threads(threads)
+    device = pick_device(device_name)
+    network = networks(case["model"], against, device, case["precision"])[label]
+    step = STEPS[case["mode"]](network, images_for(case["batch"], case["size"], device, case["precision"]))
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        before = _resident()
+    step()
+    step()
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else _peak_resident()
+    return max(0.0, (peak - before) / 2**20)
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def _peak_resident() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _timed(step: Step, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _timing(times: list[float], batch: int) -> dict[str, float]:
+    ordered = sorted(times)
+    return {
+        "images_per_s": batch / median(ordered),
+        "p50_ms": 1e3 * median(ordered),
+        "p90_ms": 1e3 * ordered[int(0.9 * (len(ordered) - 1))],
+    }
+
+
+def _ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:
+    """Return the median of each round's ratio of times, and the range of its middle half; above 1 ours is faster."""
+    pairs = sorted(a / b for a, b in zip(theirs, ours, strict=True))
+    return {"median": median(pairs), "low": pairs[len(pairs) // 4], "high": pairs[(3 * len(pairs)) // 4]}
+
+
+def _difference(subjects: dict[str, torch.nn.Module], images: torch.Tensor) -> float | None:
+    """Return the largest difference of outputs, in units of the peer's standard deviation; `None` without a peer."""
+    if "timm" not in subjects:
+        return None
+    with torch.inference_mode():
+        ours, theirs = (subjects[label].eval()(images).double() for label in ("twins", "timm"))
+    return float((ours - theirs).abs().max() / theirs.std())
+
+
+if __name__ == "__main__":
+    print(_own_peak(sys.argv[1]))
