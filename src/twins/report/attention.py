@@ -41,11 +41,12 @@ def local_map(backbone: Twins, image: Tensor, stage: int) -> Tensor:
         stage: 0 to 3.
 
     Returns:
-        `(rows, columns)` of tokens; each whole window's values sum to one.
+        `(rows, columns)` of tokens, in multiples of what even attention inside the window would give: 1 on average.
     """
     attention, x = _inputs(backbone, image, stage, LocalAttention)
     weights = attention.weights(x)[0].mean(dim=(1, 2))  # (G, S)
-    return merge_windows(weights[..., None], attention.window, x.shape[1], x.shape[2])[0, :, :, 0]
+    relative = weights * (weights > 0).sum(dim=1, keepdim=True)  # a window at the border has fewer tokens
+    return merge_windows(relative[..., None], attention.window, x.shape[1], x.shape[2])[0, :, :, 0]
 
 
 def has_windows(backbone: Twins) -> bool:

@@ -133,4 +133,6 @@ def _tick(place: str, text: str) -> str:
 
 
 def _number(value: float, percent: bool) -> str:
-    return f"{100 * value:.1f} %" if percent else f"{value:.3g}"
+    if percent:
+        return f"{100 * value:.1f} %"
+    return f"{value:.0e}" if 0 < abs(value) < 0.01 else f"{value:.3g}"

@@ -136,21 +136,23 @@ def _examples(seen: list[_Seen]) -> str:
 
 def _explained(predictor: Predictor, seen: list[_Seen]) -> str:
     backbone, preprocess = predictor.model.backbone, predictor.model.info.preprocess
-    parts = []
+    rows = []
     for s in seen[:: max(1, len(seen) // EXPLAINED)][:EXPLAINED]:
         square = preprocess.resize(s.image)
         tensor = preprocess.normalise(square)
-        parts.append(picture(_enlarged(square), s.prediction.name(s.said)))
+        parts = [picture(_enlarged(square), s.prediction.name(s.said))]
         for stage in range(3):
             if has_windows(backbone):
-                parts.append(
-                    picture(_overlay(square, local_map(backbone, tensor, stage)), f"windows, stage {stage + 1}")
-                )
-            parts.append(picture(_overlay(square, global_map(backbone, tensor, stage)), f"keys, stage {stage + 1}"))
+                windows = local_map(backbone, tensor, stage)
+                parts.append(picture(_overlay(square, windows), f"windows, stage {stage + 1}"))
+            keys = global_map(backbone, tensor, stage)
+            if keys.numel() > 1:  # on a small input all tokens share one key
+                parts.append(picture(_overlay(square, keys), f"keys, stage {stage + 1}"))
+        rows.append(f"<div class=thumbs>{''.join(parts)}</div>")
     return (
         "<h2>Where it looks</h2><p>Brighter is looked at more. <i>Windows</i>: which tokens local attention (LSA) "
         "draws on inside each window. <i>Keys</i>: which cells of the whole map global attention (GSA) draws on.</p>"
-        f"<div class='thumbs rows{7 if has_windows(backbone) else 4}'>{''.join(parts)}</div>"
+        f"{''.join(rows)}"
     )
 
 

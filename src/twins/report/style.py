@@ -21,8 +21,6 @@ svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:12p
 .grid,.axis{stroke:var(--line);fill:none}.dashed{stroke-dasharray:4 4}.dot{fill:var(--blue);opacity:.75}
 .square{max-width:320px;margin-top:1.2rem}
 .thumbs{display:grid;grid-template-columns:repeat(auto-fill,minmax(105px,1fr));gap:.7rem}
-.rows7{grid-template-columns:repeat(7,1fr);gap:.35rem}.rows4{grid-template-columns:repeat(4,1fr)}
-@media(max-width:640px){.rows7{grid-template-columns:repeat(4,1fr)}.rows7 figure:nth-child(7n){grid-column-end:span 2}}
 .thumb img{width:100%;border-radius:6px;display:block}
 .thumb figcaption{padding:.15rem 0;overflow-wrap:anywhere;line-height:1.25}
 .good figcaption{color:var(--good)}.bad figcaption{color:var(--bad)}
