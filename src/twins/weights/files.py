@@ -119,7 +119,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise TrainingError(
-            f"{path} could not be written ({_first_line(error)}); free space or choose another folder, "
+            f"{path} could not be written ({first_line(error)}); free space or choose another folder, "
             "what stood there before is untouched"
         ) from error
     finally:
@@ -131,6 +131,12 @@ def sha256(path: Path) -> str:
     """Return a file's SHA-256 in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its name when it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -147,7 +153,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelInfo | None]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a mapping
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(
-            f"{path} is damaged or cut short ({_first_line(error)}); copy or download it again"
+            f"{path} is damaged or cut short ({first_line(error)}); copy or download it again"
         ) from error
     return tensors, ModelInfo.from_json(metadata[INFO_KEY]) if INFO_KEY in metadata else None
 
@@ -166,7 +172,7 @@ def _read_pickled(path: Path) -> Any:
         raise WeightsError(f"{path} is no weight file, or damaged; copy or download it again") from error
     except Exception as error:  # the parsers raise whatever damaged bytes lead them to
         raise WeightsError(
-            f"{path} is damaged or cut short ({_first_line(error)}); copy or download it again"
+            f"{path} is damaged or cut short ({first_line(error)}); copy or download it again"
         ) from error
 
 
@@ -215,8 +221,3 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         seen.add(alone.untyped_storage().data_ptr())
         plain[key] = alone
     return plain
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__

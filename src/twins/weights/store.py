@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from twins.backbone.config import PUBLISHED, resolve_name
 from twins.errors import NotFoundError, WeightsError
-from twins.weights.files import PICKLED, sha256
+from twins.weights.files import PICKLED, first_line, sha256
 
 OFFLINE = "TWINS_OFFLINE"
 """Environment variable that forbids every download when it is `1`; the hub's own `HF_HUB_OFFLINE` does the same."""
@@ -44,26 +47,58 @@ def fetch(repo: str, *, offline: bool = False) -> Path:
         WeightsError: offline and not cached, the hub cannot be reached or refuses, or the file's hash is wrong.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        path = Path(hf_hub_download(repo, WEIGHT_FILE, local_files_only=offline))
-        _verify(path, repo)
-        hf_hub_download(repo, "config.json", local_files_only=offline)
-    except LocalEntryNotFoundError as error:
-        reason = "downloads are switched off" if offline else "the hub cannot be reached"
-        raise WeightsError(
-            f"the weights of {repo} are not on this machine and {reason}; "
-            "connect once, or download the file elsewhere and pass its path"
-        ) from error
-    except (HfHubHTTPError, EntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise WeightsError(f"the hub does not give {repo} ({reason}); download the file and pass its path") from error
-    except OSError as error:
-        raise WeightsError(
-            f"the weights of {repo} did not arrive whole ({error}); try again, or download the file and pass its path"
-        ) from error
+        with _quiet():
+            path = Path(hf_hub_download(repo, WEIGHT_FILE, local_files_only=offline))
+            _verify(path, repo)
+            hf_hub_download(repo, "config.json", local_files_only=offline)
+    except WeightsError:
+        raise
+    except Exception as error:  # the hub's client, its transport and the disk each have errors of their own
+        raise WeightsError(_explain(error, repo)) from error
     return path
+
+
+def _explain(error: Exception, repo: str) -> str:
+    """Say in one sentence why the files of a hub repository are not here."""
+    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    local = isinstance(error, LocalEntryNotFoundError)
+    reason = error.__cause__ or error if local else error
+    if isinstance(reason, HfHubHTTPError) and not isinstance(reason, LocalEntryNotFoundError):
+        said = (reason.server_message or "").strip().splitlines()
+        answer = ": ".join([f"HTTP {reason.response.status_code}", *said[:1]])
+        return f"the hub does not give {repo} ({answer}); try again later, or download the file and pass its path"
+    if isinstance(reason, FileMetadataError):
+        return f"what answers for {repo} is no hub; check HF_ENDPOINT and the proxy, or pass a file's path"
+    if local or isinstance(error, OfflineModeIsEnabled):
+        off = reason is error or isinstance(reason, OfflineModeIsEnabled)
+        why = "downloads are switched off" if off else "the hub cannot be reached"
+        return (
+            f"the weights of {repo} are not on this machine and {why}; "
+            "connect once, or download the file elsewhere and pass its path"
+        )
+    if isinstance(error, OSError) and error.strerror:
+        return (
+            f"the weights of {repo} cannot be stored in the hub's cache ({error.strerror}: {error.filename}); mend it"
+        )
+    return (
+        f"the weights of {repo} did not arrive whole ({first_line(error)}); "
+        "try again, or download the file and pass its path"
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the hub's client from logging what an error will say."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _verify(path: Path, repo: str) -> None:

@@ -1,0 +1,278 @@
+"""Published weights from a hub on this machine: downloaded once, checked, and every failure is one sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import twins
+from twins.errors import NotFoundError
+from twins.weights.files import sha256
+from twins.weights.store import resolve
+
+REPO = "timm/twins_svt_small.in1k"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CLIENT = """
+import sys, time
+from twins.errors import TwinsError
+from twins.weights.store import resolve
+time.sleep = lambda seconds: None  # the client waits between its tries
+try:
+    print(resolve(sys.argv[1]))
+except TwinsError as error:
+    print(f"{type(error).__name__}: {error}")
+    sys.exit(2)
+"""
+
+
+class Hub:
+    """A hub's answers: what it promises of each file, and the bytes that it sends."""
+
+    def __init__(self, weights: bytes) -> None:
+        config = json.dumps({"pretrained_cfg": {"input_size": [3, 224, 224]}}).encode()
+        self.bodies = {"model.safetensors": weights, "config.json": config}
+        self.etags = {
+            "model.safetensors": hashlib.sha256(weights).hexdigest(),
+            "config.json": hashlib.sha1(config).hexdigest(),
+        }
+        self.sizes = {name: len(body) for name, body in self.bodies.items()}
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.breaks = 0
+        """How many downloads of the weights break off half-way."""
+        self.requests: list[tuple[str, str]] = []
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """Speaks the part of the hub's protocol that a download uses."""
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, *, body: bool) -> None:
+        hub: Hub = self.server.hub
+        name = self.path.rpartition("/")[2]
+        hub.requests.append((self.command, name))
+        if hub.status != 200 or name not in hub.bodies or not self.path.startswith(f"/{REPO}/resolve/"):
+            self.send_response(404 if hub.status == 200 else hub.status)
+            for key, value in hub.headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        content = hub.bodies[name]
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{hub.etags[name]}"')
+        self.send_header("Content-Length", str(len(content) if body else hub.sizes[name]))
+        self.end_headers()
+        if body and name == "model.safetensors" and hub.breaks:
+            hub.breaks -= 1
+            content = content[: len(content) // 2]
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("published") / "model.safetensors"
+    twins.save_weights(twins.create_model("twins_svt_nano", num_classes=2), path, "timm")
+    return path.read_bytes()
+
+
+@pytest.fixture
+def hub(weights):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        server.hub = Hub(weights)
+        server.hub.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server.hub
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def ask(tmp_path):
+    def ask(url, name=REPO, **settings):
+        kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+        environment = {key: value for key, value in kept.items() if not key.startswith(("HF_", "TWINS_"))} | {
+            "HF_ENDPOINT": url,
+            "HF_HOME": str(tmp_path / "hub"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_ETAG_TIMEOUT": "2",
+            "HF_HUB_DOWNLOAD_TIMEOUT": "2",
+            "NO_PROXY": "*",
+            **settings,
+        }
+        return subprocess.run(
+            [sys.executable, "-c", CLIENT, name], env=environment, capture_output=True, text=True, timeout=120
+        )
+
+    return ask
+
+
+def _path(done):
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+def _sentence(done):
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout.count("\n") == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert all("%|" in line for line in done.stderr.splitlines())  # nothing but the download's progress
+    assert done.stdout.startswith("WeightsError: ")
+    return done.stdout.strip()
+
+
+def _blobs(tmp_path):
+    return list((tmp_path / "hub").rglob("blobs/*"))
+
+
+def test_a_good_download_is_kept_and_served_offline(hub, ask, weights):
+    path = _path(ask(hub.url))
+    assert Path(path).read_bytes() == weights
+    assert Path(path).with_name("config.json").exists()
+    hub.requests.clear()
+    for switch in ("TWINS_OFFLINE", "HF_HUB_OFFLINE"):
+        assert _path(ask(hub.url, **{switch: "1"})) == path
+    assert hub.requests == []
+    assert _path(ask(hub.url)) == path
+    assert all(method == "HEAD" for method, _ in hub.requests)
+
+
+def test_the_names_of_a_model_lead_to_the_same_file(hub, ask):
+    path = _path(ask(hub.url))
+    for name in ("twins_svt_small", "Twins-SVT-S"):
+        assert _path(ask(hub.url, name, TWINS_OFFLINE="1")) == path
+
+
+def test_a_cached_file_is_served_when_the_hub_cannot_be_reached(hub, ask):
+    path = _path(ask(hub.url))
+    assert _path(ask(_closed())) == path
+    hub.status = 503
+    assert _path(ask(hub.url)) == path
+
+
+def test_wrong_bytes_of_the_right_length_are_removed_and_fetched_again(hub, ask, tmp_path, weights):
+    hub.bodies["model.safetensors"] = bytes([weights[0] ^ 1]) + weights[1:]
+    message = _sentence(ask(hub.url))
+    assert f"the file of {REPO} is damaged" in message
+    assert hub.etags["model.safetensors"][:12] in message
+    assert not any(path.stat().st_size == len(weights) for path in _blobs(tmp_path))
+    hub.bodies["model.safetensors"] = weights
+    assert _sha256(_path(ask(hub.url))) == hub.etags["model.safetensors"]
+
+
+def test_a_cached_file_that_was_damaged_is_removed_and_fetched_again(hub, ask, weights):
+    path = _path(ask(hub.url))
+    with open(path, "r+b") as file:
+        file.seek(len(weights) // 2)
+        file.write(b"\x00\xff\x00\xff")
+    assert "is damaged (SHA-256" in _sentence(ask(hub.url, TWINS_OFFLINE="1"))
+    assert "are not on this machine" in _sentence(ask(hub.url, TWINS_OFFLINE="1"))
+    assert _sha256(_path(ask(hub.url))) == hub.etags["model.safetensors"]
+
+
+def test_a_body_cut_short_leaves_nothing_behind(hub, ask, tmp_path, weights):
+    hub.bodies["model.safetensors"] = weights[: len(weights) // 2]
+    message = _sentence(ask(hub.url))
+    assert f"the weights of {REPO} did not arrive whole" in message
+    assert not _blobs(tmp_path)
+
+
+def test_a_connection_that_breaks_is_tried_again(hub, ask):
+    hub.breaks = 2
+    assert _sha256(_path(ask(hub.url))) == hub.etags["model.safetensors"]
+    assert hub.requests.count(("GET", "model.safetensors")) == 3
+
+
+def test_a_connection_that_stays_broken_is_said(hub, ask, tmp_path):
+    hub.breaks = 100
+    assert f"the weights of {REPO} did not arrive whole" in _sentence(ask(hub.url))
+    assert not _blobs(tmp_path)
+
+
+@pytest.mark.parametrize("code", ["RepoNotFound", "EntryNotFound", ""])
+def test_what_the_hub_does_not_have_is_said(code, hub, ask):
+    hub.status, hub.headers = 404, {"X-Error-Code": code, "X-Error-Message": "nothing here"}
+    message = _sentence(ask(hub.url))
+    assert f"the hub does not give {REPO}" in message
+    assert "download the file and pass its path" in message
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_a_refusing_hub_is_said(status, hub, ask):
+    hub.status = status
+    assert f"the hub does not give {REPO} (HTTP {status}" in _sentence(ask(hub.url))
+
+
+def test_weights_that_do_not_say_how_images_are_prepared_are_refused(hub, ask):
+    del hub.bodies["config.json"]
+    assert f"the hub does not give {REPO} (HTTP 404" in _sentence(ask(hub.url))
+
+
+def test_something_that_is_no_hub_is_said(hub, ask):
+    hub.status = 204
+    assert f"what answers for {REPO} is no hub; check HF_ENDPOINT" in _sentence(ask(hub.url))
+
+
+def test_a_host_that_cannot_be_reached_is_said(ask):
+    message = _sentence(ask(_closed()))
+    assert f"the weights of {REPO} are not on this machine and the hub cannot be reached" in message
+
+
+@pytest.mark.parametrize("switch", ["TWINS_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_without_a_copy_is_said_and_nothing_is_asked(switch, hub, ask):
+    message = _sentence(ask(hub.url, **{switch: "1"}))
+    assert "are not on this machine and downloads are switched off" in message
+    assert hub.requests == []
+
+
+def test_a_cache_that_cannot_be_written_is_said(hub, ask, tmp_path):
+    (tmp_path / "file").touch()
+    message = _sentence(ask(hub.url, HF_HOME=str(tmp_path / "file")))
+    assert f"{REPO} cannot be stored in the hub's cache (Not a directory: " in message
+
+
+def test_a_path_is_itself_and_a_missing_one_is_no_name(tmp_path):
+    (tmp_path / "model.pth").touch()
+    assert resolve(tmp_path / "model.pth") == tmp_path / "model.pth"
+    for missing in ("missing.pth", "./missing", "a/b/c"):
+        with pytest.raises(NotFoundError, match="no weight file"):
+            resolve(missing)
+    with pytest.raises(NotFoundError, match=r"did you mean twins_svt_small"):
+        resolve("twins_svt_smal")
+
+
+def test_a_model_without_published_weights_says_which_have_them():
+    with pytest.raises(NotFoundError, match=r"twins_svt_nano has no published weights.*twins_svt_small"):
+        resolve("twins_svt_nano")
+
+
+def _sha256(path):
+    return sha256(Path(path))
+
+
+def _closed():
+    """An address at which nobody listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}"
