@@ -141,7 +141,7 @@ def list_images(folder: Path) -> list[Path]:
 
 def _two_folders(train: Path, val: Path, root: Path) -> Splits:
     names = _class_names(train)
-    extra = sorted(set(_class_names(val)) - set(names))
+    extra = sorted({entry.name for entry in class_folders(val)} - set(names))
     if extra:
         raise DataError(f"{val} has classes that {train} has not: {', '.join(extra)}; rename or remove them")
     return Splits(_collect(train, names), _collect(val, names), str(root))

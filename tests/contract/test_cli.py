@@ -1,0 +1,109 @@
+"""The command line: help of every verb, one sentence and exit code 2 for mistakes, recipes that build."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import twins
+from twins.cli.main import VERBS, main
+from twins.recipes.table import RECIPES
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = main(list(arguments))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_explains_itself(capsys, verb):
+    code, out, _ = run(capsys, verb, "--help")
+    assert code == 0
+    assert f"usage: twins {verb}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tain"], "did you mean train"),
+        (["train", "--data", "digits", "--epoch", "3"], "did you mean --epochs"),
+        (["train", "--data", "digits", "--epochs", "many"], "--epochs"),
+        (["train", "--data", "digits", "--epochs", "-1"], "--epochs"),
+        (["train", "--data", "nowhere", "--model", "twins_svt_nano"], "nowhere does not exist"),
+        (["train", "--data", "digits", "--model", "twins_svt_nan"], "did you mean twins_svt_nano"),
+        (["train", "--data", "digits", "--recipe", "finetun"], "did you mean finetune"),
+        (["train", "--resume", "nowhere"], "nowhere"),
+        (["train"], "--data"),
+        (["eval", "nowhere.safetensors", "--data", "digits"], "no weight file nowhere.safetensors"),
+        (["predict", "nowhere.pth", "a.jpg"], "no weight file nowhere.pth"),
+        (["convert", "a.pth", "b.pth", "--to", "mmseg"], "mmseg"),
+        (["check", "nowhere"], "nowhere does not exist"),
+        (["check", "digits", "--task", "clasification"], "did you mean classification"),
+        (["bench", "twins_svt_smal"], "did you mean twins_svt_small"),
+        (["bench", "--rounds", "1"], "--rounds"),
+        (["demo", "--task", "semantics"], "no task is called 'semantics'"),
+        (["models", "--size", "16"], "at least 32"),
+    ],
+)
+def test_a_mistake_ends_in_one_sentence_and_exit_code_2(capsys, arguments, said):
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert said in err
+    assert err.startswith("twins: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_published_weights_that_cannot_be_had_are_never_replaced_by_chance(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("TWINS_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "train", "--data", "digits", "--model", "twins_svt_small", "--recipe", "finetune")
+    assert code == 2
+    assert "--weights PATH" in err
+    assert "--weights none" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_tells_clean_from_spoilt(capsys, tmp_path):
+    from PIL import Image
+
+    assert run(capsys, "check", "digits")[0] == 0
+    for name, count in (("a", 4), ("b", 4)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            Image.new("RGB", (40, 40), (index * 20, 0, 0 if name == "a" else 90)).save(tmp_path / name / f"{index}.png")
+    (tmp_path / "b" / "9.png").write_bytes(b"")
+    code, out, _ = run(capsys, "check", str(tmp_path), "--json")
+    assert code == 1
+    assert any("9.png is empty" in problem for problem in json.loads(out)["problems"])
+
+
+def test_models_prints_what_it_counts(capsys):
+    code, out, _ = run(capsys, "models", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0
+    assert list(rows) == twins.list_models()
+    assert rows["twins_svt_small"]["params"] == 24_060_776
+    assert rows["twins_svt_small"]["top1"] == 81.7
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_builds_its_config_and_its_network(name):
+    config = RECIPES[name]()
+    assert config.recipe == name
+    assert type(config).from_yaml(config.to_yaml()) == config
+    with torch.device("meta"):
+        twins.create_model(config.model, drop_path_rate=config.drop_path)
+
+
+def test_commands_of_the_readme_are_real():
+    commands = re.findall(r"^twins (\w+)", README.read_text(), flags=re.MULTILINE)
+    assert commands
+    assert set(commands) <= set(VERBS)

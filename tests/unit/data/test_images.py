@@ -1,0 +1,91 @@
+"""Every image opens as upright 8-bit RGB, or is named in one sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from twins.data.images import open_image
+from twins.data.preprocess import Preprocess
+from twins.errors import DataError, InputError, NotFoundError
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    image, exif = Image.new("RGB", (40, 20), "red"), Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert open_image(tmp_path / "turned.jpg").size == (20, 40)
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path):
+    Image.fromarray(np.array([[0, 257 * 100, 65535]], dtype=np.uint16)).save(tmp_path / "deep.png")
+    assert np.asarray(open_image(tmp_path / "deep.png"))[0, :, 0].tolist() == [0, 100, 255]
+
+
+def test_transparency_lies_on_white(tmp_path):
+    Image.new("RGBA", (3, 3), (10, 20, 30, 0)).save(tmp_path / "clear.png")
+    palette = Image.new("P", (3, 3))
+    palette.putpalette([9, 9, 9, 200, 100, 50])
+    palette.save(tmp_path / "palette.png", transparency=0)
+    assert np.asarray(open_image(tmp_path / "clear.png")).min() == 255
+    assert np.asarray(open_image(tmp_path / "palette.png")).min() == 255
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "CMYK", "1", "YCbCr", "F", "I"])
+def test_other_modes_become_rgb(mode):
+    image = open_image(Image.new(mode, (5, 4)))
+    assert (image.mode, image.size) == ("RGB", (5, 4))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20_000, 1), (1, 20_000)])
+def test_extreme_sizes_reach_the_network(size):
+    assert Preprocess(size=64)(open_image(Image.new("RGB", size))).shape == (3, 64, 64)
+
+
+def test_damaged_files_are_named(tmp_path):
+    Image.effect_noise((100, 100), 50).convert("RGB").save(tmp_path / "cut.jpg")
+    whole = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.jpg").write_text("no image")
+    for name in ("cut.jpg", "empty.jpg", "text.jpg"):
+        with pytest.raises(DataError, match=name):
+            open_image(tmp_path / name)
+    with pytest.raises(NotFoundError, match=r"gone\.jpg"):
+        open_image(tmp_path / "gone.jpg")
+
+
+def test_a_decompression_bomb_is_refused(tmp_path):
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(DataError, match=r"bomb\.png would unpack to more pixels"):
+        open_image(tmp_path / "bomb.png")
+
+
+def test_arrays_and_tensors_of_one_image_agree():
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    expected = np.asarray(open_image(Image.fromarray(pixels)))
+    for same in (pixels, pixels / 255.0, torch.from_numpy(pixels).permute(2, 0, 1)):
+        assert (np.asarray(open_image(same)) == expected).all()
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((2, 2, 5), np.uint8), np.full((2, 2), 2.0), np.zeros((2, 2), int), 5])
+def test_what_is_no_image_is_refused(wrong):
+    with pytest.raises(InputError, match=r"found|0\.\.1"):
+        open_image(wrong)
+
+
+def test_preprocessing_is_torchvisions():
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+
+    image = Image.effect_noise((300, 260), 60).convert("RGB")
+    theirs = Compose(
+        [
+            Resize(256, InterpolationMode.BICUBIC),
+            CenterCrop(224),
+            ToTensor(),
+            Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    torch.testing.assert_close(Preprocess()(image), theirs(image))
