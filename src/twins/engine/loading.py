@@ -18,21 +18,25 @@ def loading(start: Callable[[], Iterable[Batch]]) -> Iterator[Batch]:
     """
     with shielded():
         batches = iter(start())
-    while True:
+    failure: TwinsError | None = None
+    while failure is None:
         try:
             batch = next(batches)
         except StopIteration:
             return
         except TwinsError as error:
-            raise _plain(error) from None
+            failure = _plain(error)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            raise TrainingError(
+            failure = TrainingError(
                 f"a loading process died ({str(error).splitlines()[0]}), most likely for want of memory; use fewer "
                 "--workers and go on with twins train --resume"
-            ) from error
-        yield batch
+            )
+        else:
+            yield batch
+    del batches  # with it torch's watch over its processes, which would report the death a second time
+    raise failure
 
 
 def _plain(error: TwinsError) -> TwinsError:

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from twins.data.augment import AugmentConfig
+from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig, merge_resumed, read_config
+from twins.errors import ConfigError, NotFoundError
+
+
+def test_yaml_gives_back_every_setting() -> None:
+    config = TrainConfig(
+        data="photos",
+        minutes=1.5,
+        ema_decay=0.999,
+        trackers=("tensorboard",),
+        optimizer=OptimizerConfig(lr=1e-6, layer_decay=None),
+        augment=AugmentConfig(scale=(0.3, 0.9), rand_augment=None),
+    )
+    assert TrainConfig.from_yaml(config.to_yaml()) == config
+
+
+def test_an_older_file_gets_defaults_for_what_it_lacks() -> None:
+    assert TrainConfig.from_yaml("format: 1\ndata: photos\n") == TrainConfig(data="photos")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("epoks: 3", "epochs"),
+        ("optimizer: {lrr: 1}", "optimizer.lrr"),
+        ("format: 99", "update"),
+        ("- a", "list"),
+        ("a: [", "YAML"),
+        ("batch_size: many", "kind"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_sentence(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        TrainConfig.from_yaml(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "flag"),
+    [
+        ({"batch_size": 0}, "--batch-size"),
+        ({"epochs": -1.0}, "--epochs"),
+        ({"minutes": 0.0}, "--minutes"),
+        ({"precision": "fp8"}, "--precision"),
+        ({"ema_decay": 1.0}, "--ema-decay"),
+        ({"freeze": 5}, "--freeze"),
+        ({"batch_size": 10, "accumulate": 3}, "--accumulate"),
+        ({"max_skipped": 1.5}, "--max-skipped"),
+    ],
+)
+def test_a_value_out_of_range_names_the_flag_as_typed(setting: dict[str, object], flag: str) -> None:
+    with pytest.raises(ConfigError, match=flag):
+        TrainConfig(**setting)  # type: ignore[arg-type]
+
+
+def test_nested_values_out_of_range_name_the_dotted_flag() -> None:
+    with pytest.raises(ConfigError, match=r"--optimizer\.lr must be above 0, found 0"):
+        OptimizerConfig(lr=0)
+    with pytest.raises(ConfigError, match=r"--schedule\.warmup-epochs"):
+        ScheduleConfig(warmup_epochs=-1)
+
+
+def test_the_rate_follows_the_batch_where_a_reference_batch_is_set() -> None:
+    scaled = TrainConfig(batch_size=1024, optimizer=OptimizerConfig(lr=5e-4, lr_batch=512))
+    assert scaled.lr == pytest.approx(1e-3)
+    assert TrainConfig(batch_size=1024, optimizer=OptimizerConfig(lr=5e-4)).lr == 5e-4
+
+
+def test_resuming_takes_how_to_compute_and_refuses_what_makes_another_run() -> None:
+    saved = TrainConfig(data="photos", epochs=50, workers=4)
+    merged = merge_resumed(TrainConfig(resume="runs/a", workers=1), saved)
+    assert merged == replace(saved, resume="runs/a", workers=1)
+    with pytest.raises(ConfigError, match="--epochs"):
+        merge_resumed(TrainConfig(resume="runs/a", epochs=60), saved)
+    assert merge_resumed(TrainConfig(resume="runs/a", epochs=50), saved).epochs == 50
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"config\.yaml"):
+        read_config(tmp_path / "config.yaml")
+
+
+def test_every_setting_has_its_line_of_documentation() -> None:
+    source = Path(sys.modules[TrainConfig.__module__].__file__ or "").read_text()
+    for cls in (TrainConfig, OptimizerConfig, ScheduleConfig):
+        body = source.partition(f"class {cls.__name__}")[2].splitlines()
+        for field in fields(cls):
+            line = next(i for i, text in enumerate(body) if text.startswith(f"    {field.name}:"))
+            assert body[line + 1].strip().startswith('"""'), f"{cls.__name__}.{field.name}"
+
+
+def test_settings_and_recipes_import_no_torch() -> None:
+    code = "import twins.engine.config, twins.recipes.table, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from twins.engine.loading import loading
+from twins.engine.signals import stop_on_signals
+from twins.errors import DataError, TrainingError
+
+
+class Numbers(Dataset[int]):
+    def __init__(self, trouble: str = "") -> None:
+        self.trouble = trouble
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> int:
+        if index == 4 and self.trouble == "error":
+            raise DataError("none of the images can be read")
+        if index == 4 and self.trouble == "death":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.trouble == "signals":
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+        return index
+
+
+def _loader(trouble: str) -> Any:
+    return DataLoader(Numbers(trouble), batch_size=2, num_workers=1)
+
+
+def test_an_error_in_a_loading_process_keeps_its_class_and_its_one_sentence() -> None:
+    with pytest.raises(DataError) as caught:
+        list(loading(lambda: _loader("error")))
+    assert str(caught.value) == "none of the images can be read"
+
+
+def test_a_loading_process_that_dies_ends_in_one_sentence() -> None:
+    with pytest.raises(TrainingError, match="--workers") as caught:
+        list(loading(lambda: _loader("death")))
+    assert "\n" not in str(caught.value)
+
+
+def test_signals_to_the_group_do_not_reach_loading_processes() -> None:
+    with stop_on_signals():
+        batches: list[Any] = list(loading(lambda: _loader("signals")))
+    assert torch.cat(batches).tolist() == list(range(8))

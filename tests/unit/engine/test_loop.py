@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from twins.engine.config import OptimizerConfig
+from twins.engine.records import read_rows
+from twins.engine.state import load_state
+from twins.errors import DataError, TrainingError
+from twins.weights.files import read_tensors
+
+from .conftest import ToyTask, ToyUnreadable
+
+
+def _same(one: Any, other: Any) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_a_run_learns_and_leaves_its_records(toy: Any, tmp_path: Path) -> None:
+    _, outcome = toy()
+    assert outcome.reason == "finished"
+    assert outcome.progress.step == 20
+    assert outcome.metrics["top1"] > 0.8
+    train, evals = read_rows(tmp_path, "train"), read_rows(tmp_path, "eval")
+    assert [row["step"] for row in train] == [3, 6, 9, 12, 15, 18, 20]
+    assert set(train[0]) == {"kind", "step", "epoch", "lr", "loss", "images_per_s"}
+    assert [row["step"] for row in evals] == [5, 10, 15, 20]
+    assert evals[0].keys() == {"kind", "step", "epoch", "top1"}
+    assert train[-1]["loss"] < train[0]["loss"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.9}, {"accumulate": 1, "batch_size": 4}, {"save_every": 2}])
+def test_a_run_stopped_by_a_signal_ends_as_one_that_was_not(toy: Any, tmp_path: Path, settings: dict[str, Any]) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole.mkdir()
+    stopped.mkdir()
+    expected, _ = toy(folder=whole, **settings)
+
+    def interrupt(step: int, index: int, batch: Any) -> None:
+        if (step, index) == (7, 0):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    _, outcome = toy(interrupt, folder=stopped, **settings)
+    assert outcome.reason == "stopped"
+    assert outcome.progress.step == 8  # the step in progress is completed
+    log = (stopped / "log.txt").read_text()
+    assert f"twins train --resume {stopped}" in log
+    resumed, outcome = toy(folder=stopped, resume=str(stopped), **settings)
+    assert outcome.reason == "finished"
+    assert _same(resumed, expected)
+    for name in ("best.safetensors", "last/model.safetensors"):
+        ours, theirs = read_tensors(stopped / name).tensors, read_tensors(whole / name).tensors
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    keep = ("kind", "step", "loss", "top1", "lr")
+    rows = [[{k: row[k] for k in keep if k in row} for row in read_rows(run)] for run in (whole, stopped)]
+    assert rows[0] == rows[1]
+
+
+def test_a_run_without_a_state_yet_begins_again(toy: Any, tmp_path: Path) -> None:
+    expected, _ = toy(folder=tmp_path)
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    again, _ = toy(folder=fresh, resume=str(fresh))
+    assert _same(again, expected)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_loss_that_is_not_finite_stops_before_the_weights_move(toy: Any, tmp_path: Path, accumulate: int) -> None:
+    def spoil(step: int, index: int, batch: Any) -> None:
+        if step == 6 and index == 0:
+            batch.images[1] = float("nan")
+
+    task = ToyTask()
+    with pytest.raises(TrainingError) as caught:
+        toy(spoil, task=task, accumulate=accumulate, batch_size=4 * accumulate)
+    message = str(caught.value)
+    assert "step 7" in message
+    first = 6 * accumulate * 4 % 40
+    assert f"point-{first}, point-{first + 1}" in message
+    assert "\n" not in message
+    kept = load_state(tmp_path)
+    assert kept.progress.step == 6
+    assert all(torch.equal(kept.weights[key], value) for key, value in task.state_dict().items())
+    assert all(value.isfinite().all() for value in task.parameters())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(toy: Any) -> None:
+    task = ToyTask()
+    before = {}
+
+    def spoil(step: int, index: int, batch: Any) -> None:
+        if step == 3 and index == 1:
+            before.update({key: value.clone() for key, value in task.state_dict().items()})
+            task.last.weight.register_hook(lambda grad: grad * float("inf"))
+
+    with pytest.raises(TrainingError, match="gradients are not finite at step 4"):
+        toy(spoil, task=task)
+    assert all(torch.equal(before[key], value) for key, value in task.state_dict().items())
+
+
+def test_running_out_of_memory_names_the_batch_that_fits_and_keeps_the_state(toy: Any, tmp_path: Path) -> None:
+    class Hungry(ToyTask):
+        trained = 0
+
+        def losses(self, images: Any, targets: Any, sizes: Any = None) -> Any:
+            Hungry.trained += 1
+            if Hungry.trained > 12 and len(images) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().losses(images, targets, sizes)
+
+    with pytest.raises(TrainingError) as caught:
+        toy(task=Hungry())
+    assert "--accumulate 4, which keeps the recipe with 2 images" in str(caught.value)
+    assert load_state(tmp_path).progress.step == 6
+    _, outcome = toy(resume=str(tmp_path), accumulate=4)
+    assert outcome.progress.step == 20
+
+
+def test_a_full_disk_stops_with_one_sentence_and_the_run_goes_on_later(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "whole").mkdir()
+    expected, _ = toy(folder=tmp_path / "whole")
+    run, save, calls = tmp_path / "run", torch.save, []
+    run.mkdir()
+
+    def full(*arguments: Any, **settings: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        save(*arguments, **settings)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match="No space left on device"):
+        toy(folder=run)
+    assert load_state(run).progress.step == 5
+    resumed, _ = toy(folder=run, resume=str(run))
+    assert _same(resumed, expected)
+
+
+def test_unreadable_images_are_named_once_and_too_many_end_the_run(toy: Any, tmp_path: Path) -> None:
+    def spoil(step: int, index: int, batch: Any) -> None:
+        batch.skipped.append(ToyUnreadable(f"broken-{step % 2}.jpg"))
+
+    toy(spoil, max_skipped=0.05)
+    log = (tmp_path / "log.txt").read_text()
+    assert log.count("broken-0.jpg") == 1
+    assert log.count("broken-1.jpg") == 1
+    (tmp_path / "more").mkdir()
+    with pytest.raises(DataError, match=r"2 of 40 .*--max-skipped 0\.03"):
+        toy(spoil, folder=tmp_path / "more", max_skipped=0.03)
+
+
+def test_a_run_that_stops_getting_better_ends_early(toy: Any) -> None:
+    _, outcome = toy(epochs=200, patience=3, optimizer=OptimizerConfig(lr=1e-9, layer_decay=None))
+    assert outcome.reason == "patience"
+    assert outcome.progress.step < 200 * 5
+
+
+def test_a_time_budget_counts_what_was_spent_before_a_stop(toy: Any, tmp_path: Path) -> None:
+    def interrupt(step: int, index: int, batch: Any) -> None:
+        if (step, index) == (3, 0):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    _, outcome = toy(interrupt, minutes=1.0)
+    assert outcome.reason == "stopped"
+    state = load_state(tmp_path)
+    assert 0 < state.progress.seconds < 60
+    content = torch.load(tmp_path / "last" / "state.pt", weights_only=True)
+    content["progress"]["seconds"] = 59.99
+    torch.save(content, tmp_path / "last" / "state.pt")
+    _, outcome = toy(resume=str(tmp_path), minutes=1.0)
+    assert outcome.reason == "finished"
+    assert outcome.progress.step < 100
+    assert outcome.progress.evaluated == outcome.progress.step
+
+
+def test_a_run_does_not_go_on_with_other_data(toy: Any, tmp_path: Path) -> None:
+    toy(epochs=1)
+    content = torch.load(tmp_path / "last" / "state.pt", weights_only=True)
+    content["fingerprint"] = "other"
+    torch.save(content, tmp_path / "last" / "state.pt")
+    with pytest.raises(DataError, match="have changed"):
+        toy(resume=str(tmp_path), epochs=1)
+
+
+def test_the_best_weights_are_the_averaged_ones(toy: Any, tmp_path: Path) -> None:
+    task, _ = toy(ema_decay=0.95)
+    best, average = read_tensors(tmp_path / "best.safetensors").tensors, load_state(tmp_path).average
+    assert average is not None
+    assert not torch.equal(average["last.weight"], task.state_dict()["last.weight"])
+    assert any(not torch.equal(best[key], value) for key, value in task.state_dict().items())

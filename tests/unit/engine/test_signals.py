@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from twins.engine.signals import stop_on_signals
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_handlers_come_back_afterwards(signum: signal.Signals) -> None:
+    before = signal.getsignal(signum)
+    with stop_on_signals() as stop:
+        assert not stop.requested
+        os.kill(os.getpid(), signum)
+        time.sleep(0.01)
+        assert stop.requested
+    assert signal.getsignal(signum) is before
+
+
+def test_the_second_signal_ends_the_process_at_once() -> None:
+    code = (
+        "import time; from twins.engine.signals import stop_on_signals\n"
+        "with stop_on_signals():\n    print('ready', flush=True)\n    while True: time.sleep(0.02)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.6)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == -signal.SIGTERM
+
+
+def test_a_thread_may_train_though_it_cannot_listen() -> None:
+    seen = []
+
+    def work() -> None:
+        with stop_on_signals() as stop:
+            seen.append(stop.requested)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False]

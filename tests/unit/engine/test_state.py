@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from twins.engine import state as states
+from twins.engine.state import Progress, State, load_state, save_state
+from twins.errors import NotFoundError, TrainingError
+
+
+def _state(step: int) -> State:
+    optimizer = {"state": {0: {"exp_avg": torch.full((3,), float(step))}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    progress = Progress(step=step, best=0.5, skipped={"train": {"a.jpg": "cut short"}, "val": {}})
+    weights = {"weight": torch.full((3,), float(step))}
+    return State(weights=weights, progress=progress, optimizer=optimizer, average=weights, fingerprint="data")
+
+
+def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
+    save_state(tmp_path, _state(7), None)
+    back = load_state(tmp_path)
+    assert back.progress == _state(7).progress
+    assert back.fingerprint == "data"
+    assert torch.equal(back.weights["weight"], torch.full((3,), 7.0))
+    assert torch.equal(back.optimizer["state"][0]["exp_avg"], torch.full((3,), 7.0))
+
+
+def test_a_new_state_takes_the_place_of_the_old_one_and_the_old_is_removed(tmp_path: Path) -> None:
+    for step in (1, 2, 2, 2):
+        save_state(tmp_path, _state(step), None)
+    assert load_state(tmp_path).progress.step == 2
+    assert len(list((tmp_path / "states").iterdir())) == 1
+    assert (tmp_path / "last" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("dies_in", ["torch.save", "os.rename", "os.replace", "_point", "_remove_others"])
+def test_a_process_that_dies_while_saving_leaves_a_whole_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_in: str
+) -> None:
+    save_state(tmp_path, _state(1), None)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt  # as abrupt as a signal: no handler tidies up
+
+    owner, _, name = dies_in.rpartition(".")
+    with monkeypatch.context() as patch:
+        patch.setattr({"torch": torch, "os": os, "": states}[owner], name, die)
+        with pytest.raises(KeyboardInterrupt):
+            save_state(tmp_path, _state(2), None)
+    assert load_state(tmp_path).progress.step in (1, 2)
+    save_state(tmp_path, _state(3), None)
+    assert load_state(tmp_path).progress.step == 3
+
+
+def test_a_full_disk_is_one_sentence_and_the_state_before_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_state(tmp_path, _state(1), None)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match="No space left") as caught:
+        save_state(tmp_path, _state(2), None)
+    assert "\n" not in str(caught.value)
+    assert "--resume" in str(caught.value)
+    assert load_state(tmp_path).progress.step == 1
+    assert [entry.name for entry in (tmp_path / "states").iterdir()] == ["000000001"]
+
+
+def test_a_run_without_a_state_and_a_damaged_state_are_told(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no saved state"):
+        load_state(tmp_path)
+    save_state(tmp_path, _state(1), None)
+    (tmp_path / "last" / "state.pt").write_bytes(b"nonsense")
+    with pytest.raises(TrainingError, match="damaged"):
+        load_state(tmp_path)
