@@ -1,0 +1,138 @@
+"""From weights to predictions, numbers and a page: the parts a user of a trained network touches."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import twins
+from twins.cli.main import main
+from twins.data.dataset import Digits
+from twins.data.preprocess import Preprocess
+from twins.engine.config import TrainConfig
+from twins.errors import ConfigError, DataError, InputError, NotFoundError
+from twins.evaluation import evaluate
+from twins.predictor import Predictor, load
+from twins.report.attention import global_map, local_map
+from twins.report.page import write_report
+
+DIGITS = tuple(str(digit) for digit in range(10))
+
+
+def network(names=DIGITS, **settings):
+    torch.manual_seed(0)
+    return twins.create_model("twins_svt_nano", names=names, preprocess=Preprocess(size=32, crop=1.0), **settings)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder around an untrained network: enough to be read, measured and reported."""
+    folder = tmp_path_factory.mktemp("run")
+    twins.save_weights(network(), folder / "best.safetensors")
+    (folder / "config.yaml").write_text(TrainConfig(data="digits", model="twins_svt_nano", weights="none").to_yaml())
+    rows = [{"kind": "train", "step": 1, "epoch": 0.1, "lr": 1e-3, "loss": 2.3, "images_per_s": 100.0}]
+    rows += [{"kind": "eval", "step": 1, "epoch": 0.1, "top1": 0.1}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluate(folder, "digits", out=folder / "eval.json", device="cpu")
+    return folder
+
+
+def test_a_saved_network_predicts_as_before_whatever_the_form_and_batch_of_its_images(run, tmp_path):
+    image = Digits(train=False).load(0)
+    image.save(tmp_path / "digit.png")
+    predictor = load(run, device="cpu")
+    assert predictor.names == DIGITS
+    forms = [tmp_path / "digit.png", image, np.asarray(image), torch.from_numpy(np.array(image)).permute(2, 0, 1)]
+    scores = [p.scores for p in predictor.predict(forms, batch_size=3)]
+    with torch.inference_mode():
+        logits = network().eval()(Preprocess(size=32, crop=1.0)(image)[None])
+    expected = logits.softmax(1).sort(descending=True).values[0].numpy()
+    for found in scores:
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_what_leads_to_no_image_or_device_is_named(run, tmp_path):
+    predictor = load(run, device="cpu")
+    (tmp_path / "bare").mkdir()
+    for missing in (tmp_path / "gone.png", tmp_path / "bare", str(tmp_path / "*.png")):
+        with pytest.raises(NotFoundError):
+            predictor.predict(missing)
+    with pytest.raises(NotFoundError, match=r"holds no best\.safetensors"):
+        load(tmp_path / "bare")
+    with pytest.raises(ConfigError, match="--device"):
+        Predictor(network(), device="abacus")
+
+
+def test_the_result_says_everything_that_its_numbers_depend_on(run):
+    result = json.loads((run / "eval.json").read_text())
+    assert result["protocol"] | {"images": 359, "size": 32, "crop": 1.0, "padding": "exact"} == result["protocol"]
+    assert len(result["hashes"]["weights"]) == 64
+    assert sum(map(sum, result["confusion"])) == 359
+    assert 0.0 <= result["metrics"]["top1"] <= 1.0
+    assert "torch" in result["versions"]
+
+
+def test_classes_are_matched_by_name_not_by_number(run):
+    whole = json.loads((run / "eval.json").read_text())
+    turned = network(names=tuple(reversed(DIGITS))).eval()
+    with torch.no_grad():
+        turned.head.weight.copy_(turned.head.weight.flip(0))
+        turned.head.bias.copy_(turned.head.bias.flip(0))
+    found = evaluate(turned, "digits", device="cpu")
+    assert found["metrics"]["top1"] == pytest.approx(whole["metrics"]["top1"])
+    with pytest.raises(DataError, match="does not know the data's classes"):
+        evaluate(network(names=tuple("abcdefghij")), "digits", device="cpu")
+
+
+def test_the_page_needs_nothing_but_itself(run):
+    page = write_report(run).read_text()
+    for part in ("Training", "Confusion", "Where it looks", "Classes", "prefers-color-scheme", "viewport"):
+        assert part in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert page.count("data:image/") > 10
+
+
+def test_a_folder_that_is_no_finished_run_is_refused(run, tmp_path):
+    with pytest.raises(NotFoundError, match=r"config\.yaml"):
+        write_report(tmp_path)
+
+
+def test_attention_maps_have_the_shape_of_what_they_show():
+    backbone = network().backbone.eval()
+    image = torch.randn(3, 70, 90)
+    keys = global_map(backbone, image, 0)
+    assert keys.shape == (3, 3)  # 18 x 23 tokens in cells of 8
+    assert float(keys.sum()) == pytest.approx(1.0, abs=1e-5)
+    windows = local_map(backbone, image, 0)
+    assert windows.shape == (18, 23)
+    assert float(windows[:7, :7].mean()) == pytest.approx(1.0, abs=1e-5)
+    assert float(windows[14:, 21:].mean()) == pytest.approx(1.0, abs=1e-5)  # a partly filled window too
+
+
+def test_a_drawing_holds_the_image_and_its_classes():
+    (prediction,) = Predictor(network(), device="cpu").predict(Image.new("RGB", (64, 48), "red"))
+    drawn = prediction.draw(Image.new("RGB", (64, 48), "red"))
+    assert drawn.width == 320
+    assert drawn.getpixel((5, 5)) == (255, 0, 0)
+    assert drawn.height > 240
+    from dataclasses import replace
+
+    with pytest.raises(InputError, match="found one of semantic"):
+        replace(prediction, task="semantic", labels=None).draw(Image.new("RGB", (8, 8)))
+
+
+def test_predict_writes_what_was_asked_and_names_what_it_could_not_read(run, tmp_path, capsys):
+    Digits(train=False).load(3).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    out, table, rows = tmp_path / "drawn", tmp_path / "all.csv", tmp_path / "all.json"
+    arguments = ["predict", str(run), str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--out", str(out)]
+    code = main([*arguments, "--csv", str(table), "--json", str(rows), "--top", "2"])
+    assert code == 1
+    assert "b.png is empty" in capsys.readouterr().out
+    assert [path.name for path in out.iterdir()] == ["a.png"]
+    assert len(table.read_text().splitlines()) == 3
+    assert len(json.loads(rows.read_text())["predictions"]) == 1
