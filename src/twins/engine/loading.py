@@ -26,8 +26,9 @@ def loading(start: Callable[[], Iterable[Batch]]) -> Iterator[Batch]:
             return
         except TwinsError as error:
             failure = _plain(error)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # a batch on its way from a process that dies breaks its connection before torch reports the death
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             failure = TrainingError(
                 f"a loading process died ({str(error).splitlines()[0]}), most likely for want of memory; use fewer "

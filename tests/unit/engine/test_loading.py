@@ -43,6 +43,8 @@ def test_an_error_in_a_loading_process_keeps_its_class_and_its_one_sentence() ->
     assert str(caught.value) == "none of the images can be read"
 
 
+# torch's own handler of the death raises wherever it is, now and then in the loader's destructor
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_loading_process_that_dies_ends_in_one_sentence() -> None:
     with pytest.raises(TrainingError, match="--workers") as caught:
         list(loading(lambda: _loader("death")))
