@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from twins.backbone.layers import PATCH_NORM_EPS, CellConvolution
+from twins.backbone.layers import PATCH_NORM_EPS, CellConvolution, Linear
 from twins.ops.attention import attend, attention_weights, split_heads
-from twins.ops.padding import Padding, fit_cells, inside, reduce_sizes
-from twins.ops.windows import merge_windows, partition_windows, window_key_mask
+from twins.ops.padding import Padding, fit_cells, inside, pad_to_multiple, reduce_sizes
+from twins.ops.windows import merge_windows, split_window_heads, window_key_mask
 
 
 class LocalAttention(nn.Module):
@@ -25,8 +25,8 @@ class LocalAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads, self.window, self.padding, self.attn_drop = num_heads, window, padding, attn_drop
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels)
+        self.proj = Linear(channels, channels)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
@@ -34,8 +34,8 @@ class LocalAttention(nn.Module):
         _, height, width, _ = x.shape
         q, k, v = self._project(x)
         y = attend(q, k, v, self._keys(x, sizes), dropout=self.attn_drop if self.training else 0.0)
-        y = self.proj(y.transpose(1, 2).flatten(2))  # (B * G, S, C)
-        return self.proj_drop(merge_windows(y, self.window, height, width))
+        y = merge_windows(y.transpose(1, 2), self.window, height, width)
+        return self.proj_drop(self.proj(y))
 
     def weights(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the attention weights `(B, G, h, S, S)` of a normed map `(B, H, W, C)`; windows row by row."""
@@ -44,8 +44,8 @@ class LocalAttention(nn.Module):
         return weights.view(x.shape[0], -1, *weights.shape[1:])
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        windows = partition_windows(x, self.window)  # (B * G, S, C)
-        q, k, v = split_heads(self.qkv(windows), 3, self.num_heads)
+        x = self.qkv(pad_to_multiple(x, self.window))  # (B, H, W, 3 * C)
+        q, k, v = split_window_heads(x, self.window, 3, self.num_heads)
         return q, k, v
 
     def _keys(self, x: Tensor, sizes: Tensor | None) -> Tensor | None:
@@ -68,9 +68,9 @@ class GlobalAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads, self.cell, self.padding, self.attn_drop = num_heads, cell, padding, attn_drop
-        self.q = nn.Linear(channels, channels)
-        self.kv = nn.Linear(channels, 2 * channels)
-        self.proj = nn.Linear(channels, channels)
+        self.q = Linear(channels, channels)
+        self.kv = Linear(channels, 2 * channels)
+        self.proj = Linear(channels, channels)
         self.proj_drop = nn.Dropout(proj_drop)
         if cell > 1:
             self.sr = CellConvolution(channels, channels, cell)

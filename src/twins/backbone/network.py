@@ -30,9 +30,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
-        x = x + self.drop_path(self.attn(zero_outside(self.norm1(x), sizes), sizes))
-        y = self.drop_path(self.mlp(self.norm2(x)))
-        return x + y if torch.is_grad_enabled() else x.add_(y)  # x is this block's own: nobody else sees it change
+        x = _add(self.drop_path(self.attn(zero_outside(self.norm1(x), sizes), sizes)), x)
+        return _add(self.drop_path(self.mlp(self.norm2(x))), x)
 
 
 class Stage(nn.Module):
@@ -160,6 +159,11 @@ class Twins(nn.Module):
         for patch in PATCH_SIZES[: len(self.stages)]:
             sizes = reduce_sizes(sizes, patch, self.padding)
         return sizes
+
+
+def _add(branch: Tensor, x: Tensor) -> Tensor:
+    """Add a residual to its branch, which is nobody else's: in place where no gradient is recorded."""
+    return x + branch if torch.is_grad_enabled() else branch.add_(x)
 
 
 def layer_groups(prefix: str, coarse: bool) -> dict[str, object]:

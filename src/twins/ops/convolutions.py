@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twins.ops.linear import linear
+
 
 def cell_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve non-overlapping cells, kernel equal to stride, as one reshape and one matrix product.
@@ -24,7 +26,7 @@ def cell_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // cell, cell, width // cell, cell, channels)
     x = x.transpose(2, 3).flatten(3)  # (B, H / s, W / s, s * s * C)
-    return F.linear(x, weight.permute(0, 2, 3, 1).flatten(1), bias)
+    return linear(x, weight.permute(0, 2, 3, 1).flatten(1), bias)
 
 
 def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from twins.ops.padding import Padding, inside, pad_to_multiple
+from twins.ops.padding import Padding, inside
 
 
-def partition_windows(x: Tensor, window: int) -> Tensor:
-    """Cut a map `(B, H, W, C)`, padded with zeros to a multiple of `window`, into windows `(B * G, S, C)`."""
-    x = pad_to_multiple(x, window)
+def split_window_heads(x: Tensor, window: int, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """Lay the projections of a map out by window and head, in one copy.
+
+    Args:
+        x: map `(B, H, W, parts * h * d)`; `window` divides `H` and `W`.
+        window: side of a window in tokens, `S = window ** 2`.
+        parts: how many projections lie side by side in the channels.
+        heads: `h`.
+
+    Returns:
+        `parts` tensors `(B * G, h, S, d)`, the windows of an image row by row.
+    """
     batch, height, width, channels = x.shape
-    x = x.view(batch, height // window, window, width // window, window, channels)
-    return x.transpose(2, 3).reshape(-1, window * window, channels)  # (B * G, S, C)
+    down, across = height // window, width // window
+    x = x.view(batch, down, window, across, window, parts, heads, channels // (parts * heads))
+    x = x.permute(5, 0, 1, 3, 6, 2, 4, 7)  # (parts, B, H / w, W / w, h, w, w, d)
+    return x.reshape(parts, batch * down * across, heads, window * window, -1).unbind(0)
 
 
 def merge_windows(windows: Tensor, window: int, height: int, width: int) -> Tensor:
-    """Lay windows `(B * G, S, C)` out again as a map `(B, height, width, C)`; what was padding is dropped."""
+    """Lay windows `(B * G, S, ...)` out as a map `(B, height, width, C)`; what was padding is dropped.
+
+    The last dimensions become channels: `(B * G, S, h, d)` gives `C = h * d`.
+    """
     down, across = -(-height // window), -(-width // window)
-    x = windows.view(-1, down, across, window, window, windows.shape[-1]).transpose(2, 3)
-    x = x.reshape(-1, down * window, across * window, windows.shape[-1])
+    x = windows.view(-1, down, across, window, window, *windows.shape[2:]).transpose(2, 3)
+    x = x.reshape(-1, down * window, across * window, math.prod(windows.shape[2:]))
     return x if (down * window, across * window) == (height, width) else x[:, :height, :width]
 
 
@@ -49,7 +65,8 @@ def window_key_mask(
         limits = _key_limits(sizes, window, padding)
     down, across = -(-height // window) * window, -(-width // window) * window
     allowed = inside(limits, down, across)[..., None]  # (B, H, W, 1)
-    return partition_windows(allowed, window).squeeze(-1)  # (B * G, S)
+    (windows,) = split_window_heads(allowed, window, 1, 1)  # (B * G, 1, S, 1)
+    return windows.flatten(1)
 
 
 def _key_limits(sizes: Tensor, window: int, padding: Padding) -> Tensor:

@@ -1,0 +1,53 @@
+"""Attention's door: both forms agree, in values and gradients, with and without masked keys."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from twins.ops import attention
+from twins.ops.attention import attend, attention_weights
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("form", [True, False], ids=["products", "fused"])
+def test_both_forms_agree_with_the_definition(form, masked, monkeypatch):
+    monkeypatch.setattr(attention, "_products_are_faster", lambda q, k: form)
+    q, k, v = (torch.randn(3, 2, 9, 4, dtype=torch.float64).requires_grad_() for _ in range(3))
+    keys = torch.rand(3, 9) > 0.4 if masked else None
+    if keys is not None:
+        keys[1] = False  # a row without a key
+    y = attend(q, k, v, keys)
+    expected = attention_weights(q, k, keys) @ v
+    torch.testing.assert_close(y, expected, atol=1e-12, rtol=0)
+    got = torch.autograd.grad(y.square().sum(), (q, k, v))
+    if keys is None:  # with a row without keys the definition's own gradient is not a number
+        for one, other in zip(got, torch.autograd.grad(expected.square().sum(), (q, k, v)), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+    assert all(g.isfinite().all() for g in got)
+
+
+def test_the_form_follows_the_number_of_keys():
+    few, many = torch.zeros(1, 2, 49, 8), torch.zeros(1, 2, 256, 8)
+    assert attention._products_are_faster(few, few)
+    assert not attention._products_are_faster(few, many)
+    assert not attention._products_are_faster(torch.zeros(1, 2, 3136, 8), few)
+    assert attention._products_are_faster(torch.zeros(1, 2, 3136, 8, dtype=torch.bfloat16), few)
+
+
+@pytest.mark.parametrize("tokens", [16, 49])
+def test_dropout_keeps_the_expectation(tokens):
+    torch.manual_seed(0)
+    q = torch.zeros(4000, 1, 1, 4)
+    k = torch.zeros(4000, 1, tokens, 4)
+    y = attend(q, k, torch.ones_like(k), dropout=0.5)
+    assert y.std() > 0
+    assert abs(y.mean().item() - 1.0) < 0.02
+
+
+def test_products_and_fused_kernel_agree_in_bfloat16():
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(8, 2, 49, 32).bfloat16() for _ in range(3))
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    fused = (F.scaled_dot_product_attention(q, k, v).double() - exact).abs().mean()
+    products = (attend(q, k, v).double() - exact).abs().mean()
+    assert products < 2 * fused
