@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import http.server
 import json
 import math
+import os
+import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,8 @@ import torch
 
 HERE = Path(__file__).parent
 SAMPLE_DATA = HERE.parent.parent / "shared" / "data"
+HUB_REPO = "timm/twins_svt_small.in1k"
+HUB_COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +56,99 @@ def formula_input() -> Callable[[int, int], torch.Tensor]:
 def deviation() -> Callable[[torch.Tensor, dict[str, Any]], float]:
     """Return the largest difference of a tensor from a golden summary, in units of its standard deviation."""
     return _deviation
+
+
+@pytest.fixture(scope="session")
+def serve_hub() -> Callable[[bytes], contextlib.AbstractContextManager[_Hub]]:
+    """Run a hub on this machine that has the bytes of one file of weights."""
+    return _serve_hub
+
+
+@pytest.fixture(scope="session")
+def hub_environment() -> Callable[[str, Path], dict[str, str]]:
+    """Return the environment of a process that knows this hub, with an empty cache, and no other."""
+    return _hub_environment
+
+
+class _Hub:
+    """A hub's answers: what it promises of each file, and the bytes that it sends."""
+
+    def __init__(self, weights: bytes) -> None:
+        config = json.dumps({"pretrained_cfg": {"input_size": [3, 224, 224]}}).encode()
+        self.bodies = {"model.safetensors": weights, "config.json": config}
+        self.etags = {
+            "model.safetensors": hashlib.sha256(weights).hexdigest(),
+            "config.json": hashlib.sha1(config).hexdigest(),
+        }
+        self.sizes = {name: len(body) for name, body in self.bodies.items()}
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.breaks = 0
+        """How many downloads of the weights break off half-way."""
+        self.requests: list[tuple[str, str]] = []
+
+
+class _Answers(http.server.BaseHTTPRequestHandler):
+    """Speaks the part of the hub's protocol that a download uses."""
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, *, body: bool) -> None:
+        hub: _Hub = self.server.hub
+        name = self.path.rpartition("/")[2]
+        hub.requests.append((self.command, name))
+        if hub.status != 200 or name not in hub.bodies or not self.path.startswith(f"/{HUB_REPO}/resolve/"):
+            self.send_response(404 if hub.status == 200 else hub.status)
+            for key, value in hub.headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        content = hub.bodies[name]
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", HUB_COMMIT)
+        self.send_header("ETag", f'"{hub.etags[name]}"')
+        self.send_header("Content-Length", str(len(content) if body else hub.sizes[name]))
+        self.end_headers()
+        if body and name == "model.safetensors" and hub.breaks:
+            hub.breaks -= 1
+            content = content[: len(content) // 2]
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _serve_hub(weights: bytes) -> Iterator[_Hub]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as server:
+        server.hub = _Hub(weights)
+        server.hub.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server.hub
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _hub_environment(url: str, home: Path) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    return {key: value for key, value in kept.items() if not key.startswith(("HF_", "TWINS_"))} | {
+        "HF_ENDPOINT": url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_ETAG_TIMEOUT": "2",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "2",
+        "NO_PROXY": "*",
+    }
 
 
 def _fill(key: str, shape: list[int]) -> Any:

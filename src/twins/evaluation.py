@@ -18,6 +18,7 @@ from twins.backbone.network import Twins
 from twins.data.dataset import LabelledImages, open_classification
 from twins.data.loader import Batch, EvalSamples, Skipped, eval_loader
 from twins.data.preprocess import Preprocess
+from twins.engine.config import CONFIG, TrainConfig, read_config
 from twins.errors import ConfigError, DataError
 from twins.factory import create_backbone, model_from_checkpoint
 from twins.metrics.classification import ClassificationMetric
@@ -42,8 +43,8 @@ def evaluate(
     size: int | None = None,
     crop: float | None = None,
     padding: str | None = None,
-    seed: int = 0,
-    val_share: float = 0.2,
+    seed: int | None = None,
+    val_share: float | None = None,
     max_skipped: float = 0.05,
 ) -> dict[str, Any]:
     """Measure a classifier on a data set's held-out images.
@@ -58,8 +59,8 @@ def evaluate(
         size: side of the input in pixels; `None` is the network's own, as for `crop` and `padding`.
         crop: share of the shorter side that the centre crop keeps.
         padding: `exact`, `reference` or `unmasked`.
-        seed: as the run split an unsplit folder.
-        val_share: as the run split an unsplit folder.
+        seed: chooses what is held out of an unsplit folder; `None` is as the run did, or 0 where there is no run.
+        val_share: share held out of an unsplit folder; `None` is as the run did, or 0.2 where there is no run.
         max_skipped: share of unreadable images above which the numbers would mislead.
 
     Returns:
@@ -75,6 +76,8 @@ def evaluate(
     network = model if isinstance(model, Classification) else model_from_checkpoint(str(file))
     network = with_padding(network, padding).to(pick_device(device)).eval()
     preprocess = _settings(network.info.preprocess, size, crop)
+    split = _split_of(model)
+    seed, val_share = split[0] if seed is None else seed, split[1] if val_share is None else val_share
     images = open_classification(data, seed=seed, val_share=val_share).val
     matched = Relabelled(images, network.info.names, network.num_classes)
     loader = eval_loader(EvalSamples(matched, preprocess), batch=batch_size, workers=workers)
@@ -169,6 +172,13 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """
     with atomic_file(Path(path)) as beside:
         beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _split_of(model: str | Path | Classification) -> tuple[int, float]:
+    """Return the seed and the share by which a run held images out, so that it is measured on those."""
+    config = Path(model) / CONFIG if isinstance(model, str | Path) else None
+    run = read_config(config) if config is not None and config.is_file() else TrainConfig()
+    return run.seed, run.val_share
 
 
 def _settings(preprocess: Preprocess, size: int | None, crop: float | None) -> Preprocess:

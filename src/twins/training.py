@@ -19,7 +19,7 @@ from twins.data.loader import Batch, EvalSamples, TrainBatches, TrainSamples, ev
 from twins.data.preprocess import Preprocess
 from twins.data.transforms import train_transform
 from twins.engine import contracts
-from twins.engine.config import TrainConfig, merge_resumed, read_config
+from twins.engine.config import CONFIG, TrainConfig, merge_resumed, read_config
 from twins.engine.loop import Outcome, fit
 from twins.engine.processes import build_accelerator, on_main
 from twins.engine.randomness import reseed
@@ -32,8 +32,6 @@ from twins.metrics.classification import ClassificationMetric
 from twins.tasks.classification import Classification
 from twins.weights.files import atomic_file, read_tensors
 from twins.weights.store import resolve
-
-CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)

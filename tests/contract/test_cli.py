@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +10,6 @@ import torch
 import twins
 from twins.cli.main import VERBS, main
 from twins.recipes.table import RECIPES
-
-README = Path(__file__).parents[2] / "README.md"
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -101,9 +97,3 @@ def test_every_recipe_builds_its_config_and_its_network(name):
     assert type(config).from_yaml(config.to_yaml()) == config
     with torch.device("meta"):
         twins.create_model(config.model, drop_path_rate=config.drop_path)
-
-
-def test_commands_of_the_readme_are_real():
-    commands = re.findall(r"^twins (\w+)", README.read_text(), flags=re.MULTILINE)
-    assert commands
-    assert set(commands) <= set(VERBS)

@@ -32,10 +32,10 @@ class EvalArgs:
     """Share of the resized image's shorter side that the centre crop keeps."""
     padding: Literal["exact", "reference", "unmasked"] | None = None
     """How local attention treats borders."""
-    seed: int = 0
-    """As the run split a folder without a validation part."""
-    val_share: float = 0.2
-    """Share that the run held out of a folder without a validation part."""
+    seed: int | None = None
+    """Chooses what is held out of a folder without a validation part; unset is as the run did."""
+    val_share: float | None = None
+    """Share held out of a folder without a validation part; unset is as the run did."""
 
 
 def run(arguments: list[str]) -> int:

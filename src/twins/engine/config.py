@@ -9,6 +9,8 @@ from typing import Any, Literal
 from twins.data.augment import AugmentConfig
 from twins.errors import ConfigError, NotFoundError, nearest
 
+CONFIG = "config.yaml"
+"""Where a run folder keeps its settings."""
 FORMAT = 1
 """Version of `config.yaml`."""
 MACHINE_FIELDS = ("device", "workers", "accumulate", "checkpointing", "log_every", "save_every", "max_skipped")

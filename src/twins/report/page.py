@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from twins.data.dataset import LabelledImages, open_classification
-from twins.engine.config import TrainConfig, read_config
+from twins.engine.config import CONFIG, TrainConfig, read_config
 from twins.errors import DataError, NotFoundError
 from twins.evaluation import Relabelled
 from twins.predictions import Prediction
@@ -61,7 +61,7 @@ def write_report(run: str | Path) -> Path:
         DataError: a file of it is damaged, or the data cannot be used.
     """
     run = Path(run)
-    config = read_config(_part(run, "config.yaml"))
+    config = read_config(_part(run, CONFIG))
     rows, result = _records(_part(run, "metrics.jsonl")), _json(_part(run, "eval.json"))
     predictor = load(run, device="cpu")
     images = open_classification(config.data, seed=config.seed, val_share=config.val_share).val

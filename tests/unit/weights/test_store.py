@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.server
-import json
-import os
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -34,60 +29,6 @@ except TwinsError as error:
 """
 
 
-class Hub:
-    """A hub's answers: what it promises of each file, and the bytes that it sends."""
-
-    def __init__(self, weights: bytes) -> None:
-        config = json.dumps({"pretrained_cfg": {"input_size": [3, 224, 224]}}).encode()
-        self.bodies = {"model.safetensors": weights, "config.json": config}
-        self.etags = {
-            "model.safetensors": hashlib.sha256(weights).hexdigest(),
-            "config.json": hashlib.sha1(config).hexdigest(),
-        }
-        self.sizes = {name: len(body) for name, body in self.bodies.items()}
-        self.status = 200
-        self.headers: dict[str, str] = {}
-        self.breaks = 0
-        """How many downloads of the weights break off half-way."""
-        self.requests: list[tuple[str, str]] = []
-
-
-class Answers(http.server.BaseHTTPRequestHandler):
-    """Speaks the part of the hub's protocol that a download uses."""
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def _answer(self, *, body: bool) -> None:
-        hub: Hub = self.server.hub
-        name = self.path.rpartition("/")[2]
-        hub.requests.append((self.command, name))
-        if hub.status != 200 or name not in hub.bodies or not self.path.startswith(f"/{REPO}/resolve/"):
-            self.send_response(404 if hub.status == 200 else hub.status)
-            for key, value in hub.headers.items():
-                self.send_header(key, value)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        content = hub.bodies[name]
-        self.send_response(200)
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{hub.etags[name]}"')
-        self.send_header("Content-Length", str(len(content) if body else hub.sizes[name]))
-        self.end_headers()
-        if body and name == "model.safetensors" and hub.breaks:
-            hub.breaks -= 1
-            content = content[: len(content) // 2]
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *_args: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("published") / "model.safetensors"
@@ -96,31 +37,15 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture
-def hub(weights):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        server.hub = Hub(weights)
-        server.hub.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield server.hub
-        server.shutdown()
-        thread.join()
+def hub(weights, serve_hub):
+    with serve_hub(weights) as hub:
+        yield hub
 
 
 @pytest.fixture
-def ask(tmp_path):
+def ask(tmp_path, hub_environment):
     def ask(url, name=REPO, **settings):
-        kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
-        environment = {key: value for key, value in kept.items() if not key.startswith(("HF_", "TWINS_"))} | {
-            "HF_ENDPOINT": url,
-            "HF_HOME": str(tmp_path / "hub"),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_ETAG_TIMEOUT": "2",
-            "HF_HUB_DOWNLOAD_TIMEOUT": "2",
-            "NO_PROXY": "*",
-            **settings,
-        }
+        environment = hub_environment(url, tmp_path / "hub") | settings
         return subprocess.run(
             [sys.executable, "-c", CLIENT, name], env=environment, capture_output=True, text=True, timeout=120
         )
