@@ -41,7 +41,8 @@ def _onednn_serves(x: Tensor, weight: Tensor) -> bool:
     In float32 it does these shapes at 1.1 to 1.8 times the speed of MKL, which `F.linear` calls.
     """
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()  # first: a compiler cannot look into the rest
+        and x.device.type == "cpu"
         and not torch.is_grad_enabled()
         and type(x) is Tensor
         and type(weight) in (Tensor, torch.nn.Parameter)  # not a quantised or sharded one
@@ -50,7 +51,6 @@ def _onednn_serves(x: Tensor, weight: Tensor) -> bool:
         and torch._C._has_mkldnn
         and torch._C._get_mkldnn_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
         and not torch._C._is_tracing()
         and torch._C._len_torch_dispatch_stack() == 0  # who counts or records operators sees the standard one
     )

@@ -108,13 +108,15 @@ def test_gradient_checkpointing_keeps_fewer_activations():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NANOS)
-def test_compiles_without_a_graph_break_and_changes_nothing(name):
+@pytest.mark.parametrize("gradient", [True, False])
+def test_compiles_without_a_graph_break_and_changes_nothing(name, gradient):
     backbone = lively(name).float()
     images, sizes = torch.randn(2, 3, 70, 90), torch.tensor([[70, 90], [40, 61]])
     compiled = torch.compile(backbone, fullgraph=True, backend="aot_eager")
-    for arguments in ((images,), (images, sizes)):
-        for found, expected in zip(compiled(*arguments), backbone(*arguments), strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    with torch.set_grad_enabled(gradient):
+        for arguments in ((images,), (images, sizes)):
+            for found, expected in zip(compiled(*arguments), backbone(*arguments), strict=True):
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NANOS)
