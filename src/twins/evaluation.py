@@ -20,7 +20,7 @@ from twins.data.loader import Batch, EvalSamples, Skipped, eval_loader
 from twins.data.preprocess import Preprocess
 from twins.engine.config import CONFIG, TrainConfig, read_config
 from twins.errors import ConfigError, DataError
-from twins.factory import create_backbone, model_from_checkpoint
+from twins.factory import classifier_from_checkpoint, create_backbone
 from twins.metrics.classification import ClassificationMetric
 from twins.predictor import pick_device, weights_of
 from twins.tasks.classification import Classification
@@ -73,7 +73,7 @@ def evaluate(
         NotFoundError, WeightsError: the network cannot be had.
     """
     file = None if isinstance(model, Classification) else resolve(weights_of(model))
-    network = model if isinstance(model, Classification) else model_from_checkpoint(str(file))
+    network = model if isinstance(model, Classification) else classifier_from_checkpoint(str(file))
     network = with_padding(network, padding).to(pick_device(device)).eval()
     preprocess = _settings(network.info.preprocess, size, crop)
     split = _split_of(model)

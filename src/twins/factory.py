@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from twins.backbone.config import VARIANTS, resolve_name
@@ -10,13 +10,16 @@ from twins.backbone.network import Twins
 from twins.data.preprocess import Preprocess
 from twins.errors import ConfigError, NotFoundError, nearest
 from twins.tasks.classification import Classification
+from twins.tasks.semantic import HEADS, SemanticSegmentation
 from twins.weights.files import Checkpoint, read_tensors
 from twins.weights.info import ModelInfo
 from twins.weights.loading import infer_info, load_checkpoint
 from twins.weights.store import resolve
 
-DEFAULT_CLASSES = {"classification": 1000}
+DEFAULT_CLASSES = {"classification": 1000, "semantic": 150}
 """Classes of each task's published networks."""
+TaskNetwork = Classification | SemanticSegmentation
+"""A network with its losses and its decoding."""
 
 
 def create_backbone(
@@ -74,54 +77,59 @@ def create_model(
     weights: str | Path | None = None,
     padding: str | None = None,
     in_chans: int = 3,
-    drop_rate: float = 0.0,
+    drop_rate: float | None = None,
     drop_path_rate: float = 0.0,
     proj_drop_rate: float = 0.0,
     attn_drop_rate: float = 0.0,
     names: Sequence[str] = (),
     preprocess: Preprocess | None = None,
     resize_head: bool = False,
-) -> Classification:
+) -> TaskNetwork:
     """Build a network for a task, with its weights where they are asked for.
 
     Args:
         name: any name of a model, such as `twins_svt_small` or `Twins-SVT-S`.
-        task: `classification`.
-        head: which of the task's heads; `None` is its default. Classification has one.
-        num_classes: classes; `None` takes as many as the weights or `names` have, else 1000. 0 returns features.
+        task: `classification` or `semantic`.
+        head: which of the task's heads; `None` is that of the weights, or the default. Classification has one;
+            semantic segmentation has `semantic_fpn`, the default, and `upernet`.
+        num_classes: classes; `None` takes as many as the weights or `names` have, else as the published networks:
+            1000 and 150. A classifier of 0 returns features.
         weights: `None` initialises as the reference does; `"published"`, a published name, or a file's path.
         padding: `exact`, `reference` or `unmasked`; `None` is what the weights were trained with, else `exact`.
         in_chans: channels of the images.
-        drop_rate: dropout before the classifier.
+        drop_rate: dropout before the classifier; `None` is as published: 0 for classification, 0.1 for semantic.
         drop_path_rate: stochastic depth of the last block.
         proj_drop_rate: dropout after projections and in the feed-forward part.
         attn_drop_rate: dropout of attention weights.
         names: class names by class id.
         preprocess: how images are prepared; `None` is what belongs to the weights, else the reference's.
-        resize_head: put a fresh classifier in place of one with another number of classes.
+        resize_head: put a fresh head in place of one that is another task's, or has another number of classes.
 
     Raises:
         NotFoundError: no model, task or file is called so.
         ConfigError: a setting that no Twins network has.
         WeightsError: the file does not fit.
     """
-    name, build = resolve_name(name), _task_builder(task, head)
+    name = resolve_name(name)
+    check_task(task)
     checkpoint = None if weights is None else _find(name, weights)
     known = None if checkpoint is None else _describe(checkpoint)
+    same_task = known is not None and known.task == task
     if num_classes is None:
-        num_classes = len(names) or (known.num_classes if known else DEFAULT_CLASSES[task])
+        num_classes = len(names) or (known.num_classes if known and same_task else DEFAULT_CLASSES[task])
     if names and len(names) != num_classes:
         raise ConfigError(f"names must list one name per class, found {len(names)} for {num_classes} classes")
-    if not names and known and known.num_classes == num_classes:
+    if not names and known and same_task and known.num_classes == num_classes:
         names = known.names
     info = ModelInfo(
         task=task,
         model=name,
+        head=check_head(task, head or (known.head if known and same_task else None)),
         num_classes=num_classes,
         names=tuple(names),
         padding=padding or (known.padding if known else "exact"),
         in_chans=in_chans,
-        stage_norms=known.stage_norms if known and known.task == task else False,
+        stage_norms=known.stage_norms if known and same_task else _has_stage_norms(task, name),
         preprocess=preprocess or (known.preprocess if known else Preprocess()),
     )
     backbone = create_backbone(
@@ -133,13 +141,13 @@ def create_model(
         proj_drop_rate=proj_drop_rate,
         attn_drop_rate=attn_drop_rate,
     )
-    model = build(backbone, info, drop_rate)
+    model = _build(backbone, info, drop_rate)
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, resize_head=resize_head)
     return model
 
 
-def model_from_checkpoint(path_or_name: str | Path) -> Classification:
+def model_from_checkpoint(path_or_name: str | Path) -> TaskNetwork:
     """Rebuild the network that a checkpoint holds, of any known layout, and load it.
 
     Raises:
@@ -149,31 +157,64 @@ def model_from_checkpoint(path_or_name: str | Path) -> Classification:
     checkpoint = read_tensors(resolve(path_or_name))
     info = _describe(checkpoint)
     backbone = create_backbone(info.model, padding=info.padding, stage_norms=info.stage_norms, in_chans=info.in_chans)
-    model = _task_builder(info.task, info.head)(backbone, info, 0.0)
+    model = _build(backbone, info)
     load_checkpoint(model, checkpoint)
     return model
 
 
-def _classification(backbone: Twins, info: ModelInfo, drop_rate: float) -> Classification:
-    return Classification(backbone, info, drop_rate=drop_rate)
-
-
-TASKS: dict[str, Callable[[Twins, ModelInfo, float], Classification]] = {"classification": _classification}
-"""How each task's network is put together from a backbone, its description and the head's dropout."""
-
-
 def check_task(task: str) -> None:
     """Raise NotFoundError, with the nearest names, when no task is called so."""
-    if task not in TASKS:
-        hint = nearest(task, TASKS) or f"; the tasks are {', '.join(TASKS)}"
+    if task not in DEFAULT_CLASSES:
+        hint = nearest(task, DEFAULT_CLASSES) or f"; the tasks are {', '.join(DEFAULT_CLASSES)}"
         raise NotFoundError(f"no task is called {task!r}{hint}")
 
 
-def _task_builder(task: str, head: str | None) -> Callable[[Twins, ModelInfo, float], Classification]:
+def check_runs(task: str) -> None:
+    """Raise, with the nearest names, when no task is called so, or when verbs do not know it yet."""
     check_task(task)
-    if head is not None:
-        raise ConfigError(f"{task} has one head and takes no name for it, found head={head!r}; leave it out")
-    return TASKS[task]
+    if task != "classification":
+        raise ConfigError(f"the task {task} has its networks only (twins.create_model); leave --task out")
+
+
+def classifier_from_checkpoint(path_or_name: str | Path) -> Classification:
+    """Rebuild a classifier; see `model_from_checkpoint`.
+
+    Raises:
+        ConfigError: the network is of another task.
+    """
+    model = model_from_checkpoint(path_or_name)
+    if not isinstance(model, Classification):
+        raise ConfigError(
+            f"{path_or_name} holds a network for the task {model.task}, which only twins.create_model takes so far; "
+            "give a classifier"
+        )
+    return model
+
+
+def check_head(task: str, head: str | None) -> str | None:
+    """Return the name of a task's head, its default for `None`; a task with one head has no name for it.
+
+    Raises:
+        ConfigError: a head that the task does not have.
+    """
+    if task == "classification":
+        if head is not None:
+            raise ConfigError(f"{task} has one head and takes no name for it, found head={head!r}; leave it out")
+        return None
+    if head is not None and head not in HEADS:
+        raise ConfigError(f"the heads of {task} are {', '.join(HEADS)}, found {head!r}{nearest(head, HEADS)}")
+    return head or HEADS[0]
+
+
+def _has_stage_norms(task: str, model: str) -> bool:
+    """Whether a task's published networks on this backbone end their stages in norms: dense ones of SVT do."""
+    return task != "classification" and VARIANTS[model].family == "svt"
+
+
+def _build(backbone: Twins, info: ModelInfo, drop_rate: float | None = None) -> TaskNetwork:
+    if info.task == "classification":
+        return Classification(backbone, info, drop_rate=drop_rate or 0.0)
+    return SemanticSegmentation(backbone, info, drop_rate=0.1 if drop_rate is None else drop_rate)
 
 
 def _find(name: str, weights: str | Path) -> Checkpoint:

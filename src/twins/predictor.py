@@ -14,7 +14,7 @@ from PIL.Image import Image
 from twins.data.dataset import list_images
 from twins.data.images import open_image
 from twins.errors import ConfigError, NotFoundError
-from twins.factory import model_from_checkpoint
+from twins.factory import classifier_from_checkpoint
 from twins.predictions import Prediction
 from twins.tasks.classification import Classification
 
@@ -84,7 +84,7 @@ def load(path_or_name: str | Path, *, device: str = "auto") -> Predictor:
         WeightsError: the file cannot be read, or is of no known network.
         ConfigError: a device that this machine does not have.
     """
-    return Predictor(model_from_checkpoint(weights_of(path_or_name)), device=device)
+    return Predictor(classifier_from_checkpoint(weights_of(path_or_name)), device=device)
 
 
 def weights_of(path_or_name: str | Path) -> str | Path:

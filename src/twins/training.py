@@ -27,7 +27,7 @@ from twins.engine.records import Records
 from twins.engine.session import BEST
 from twins.engine.state import LAST, WEIGHTS
 from twins.errors import ConfigError, NotFoundError, WeightsError
-from twins.factory import create_model
+from twins.factory import check_runs, create_model
 from twins.metrics.classification import ClassificationMetric
 from twins.tasks.classification import Classification
 from twins.weights.files import atomic_file, read_tensors
@@ -208,6 +208,7 @@ def _settle(config: TrainConfig) -> TrainConfig:
         return merge_resumed(config, read_config(Path(config.resume) / CONFIG))
     if not config.data:
         raise ConfigError("--data is missing; give a folder with one folder per class, or digits")
+    check_runs(config.task)
     model = resolve_name(config.model)
     weights = config.weights
     if weights == "auto":
@@ -239,6 +240,7 @@ def _build_network(config: TrainConfig, splits: Splits, accelerator: Accelerator
         preprocess=known.preprocess if known else None,
         resize_head=True,
     )
+    assert isinstance(network, Classification)
     preprocess = replace(network.info.preprocess, size=config.size, crop=config.crop, fit=config.fit)
     network.info = replace(network.info, preprocess=preprocess)
     network.label_smoothing = 0.0 if mixes(config) else config.augment.smoothing

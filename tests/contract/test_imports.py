@@ -15,7 +15,7 @@ SOURCE = Path(twins.__file__).parent
 LEVELS = [
     {"ops", "predictions", "errors"},
     {"backbone"},
-    {"data", "metrics", "drawing"},
+    {"heads", "data", "metrics", "drawing"},
     {"weights"},
     {"tasks"},
     {"factory"},

@@ -30,9 +30,9 @@ def run(arguments: list[str]) -> int:
     """Print the report; 0 when nothing is wrong, 1 otherwise."""
     args = parse(CheckArgs, "check", arguments)
     from twins.data.check import check_classification
-    from twins.factory import check_task
+    from twins.factory import check_runs
 
-    check_task(args.task)
+    check_runs(args.task)
     report = check_classification(args.data, seed=args.seed, val_share=args.val_share)
     if args.json:
         print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))

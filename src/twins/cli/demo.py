@@ -24,9 +24,9 @@ class DemoArgs:
 def run(arguments: list[str]) -> int:
     """Train, evaluate, predict, and say where the report is."""
     args = parse(DemoArgs, "demo", arguments)
-    from twins.factory import check_task
+    from twins.factory import check_runs
 
-    check_task(args.task)
+    check_runs(args.task)
     config: TrainConfig = replace(starting_point(data="digits"), out=args.out, device=args.device)  # type: ignore[arg-type]
     from twins.training import train
 

@@ -19,6 +19,8 @@ from twins.weights.dialects import State, check_written, detect, from_twins, to_
 from twins.weights.files import Checkpoint, read_tensors, write_tensors
 from twins.weights.info import ModelInfo
 
+_CLASSIFIER = ("norm.", "head.")
+"""What a dense network does not need of a file: the classifier and its norm."""
 _HEADS = ("norm.", "head.", "decode_head.", "auxiliary_head.", "neck.")
 """What a dense backbone does not need of a file."""
 
@@ -136,19 +138,23 @@ def infer_info(checkpoint: Checkpoint) -> ModelInfo:
     dialect = detect(checkpoint.tensors)
     state = to_twins(checkpoint.tensors, dialect)
     stem = state.get("backbone.stages.0.patch_embed.proj.weight")
-    model, head = infer_variant(state), state.get("head.weight")
+    model = infer_variant(state)
+    dense = state.get("decode_head.conv_seg.weight")
+    head = state.get("head.weight") if dense is None else dense
     if stem is None or stem.ndim != 4 or model is None:
         raise WeightsError(f"{checkpoint.path} holds a network of {dialect}'s layout that is no known Twins variant")
-    if head is None or head.ndim != 2:
+    if head is None or head.ndim != (2 if dense is None else 4):
         raise WeightsError(
             f"{checkpoint.path} holds the backbone of {model} without a classifier; load it with create_backbone"
         )
     classes = head.shape[0]
+    pooled = any(key.startswith("decode_head.psp_modules.") for key in state)
     return ModelInfo(
-        task="classification",
+        task="classification" if dense is None else "semantic",
         model=model,
+        head=None if dense is None else "upernet" if pooled else "semantic_fpn",
         num_classes=classes,
-        names=imagenet_names() if classes == 1000 else (),
+        names=imagenet_names() if dense is None and classes == 1000 else (),
         in_chans=stem.shape[1],
         stage_norms="backbone.stages.0.norm.weight" in state,
         preprocess=_hub_preprocess(checkpoint.path),
@@ -180,9 +186,17 @@ def _compare(
     surplus, lacking = sorted(set(state) - set(own)), sorted(set(own) - set(state))
     shared = sorted(set(own) & set(state))
     wrong = [key for key in shared if own[key].shape != state[key].shape]
-    heads = {key for key in (*wrong, *surplus, *lacking) if resize_head and key.startswith("head.")}
-    unused = [key for key in surplus if key in heads or (bare and _is_unused(key, own))]
-    expected = [key for key in lacking if key in heads or (bare and re.fullmatch(r"stages\.\d\.norm\..*", key))]
+    dense = any(key.startswith("decode_head.") for key in own)
+    heads = {
+        key for key in (*wrong, *surplus, *lacking) if resize_head and key.startswith(_HEADS if dense else "head.")
+    }
+    unused = [
+        key
+        for key in surplus
+        if key in heads or (bare and _is_unused(key, own)) or (dense and key.startswith(_CLASSIFIER))
+    ]
+    norms = r"(backbone\.)?stages\.\d\.norm\..*"
+    expected = [key for key in lacking if key in heads or ((bare or dense) and re.fullmatch(norms, key))]
     resized = [key for key in wrong if key in heads]
     return LoadReport(
         path=path,

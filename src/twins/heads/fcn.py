@@ -1,0 +1,32 @@
+"""The fully convolutional head, in mmsegmentation's form and under its names."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from twins.heads.layers import ConvNormAct, Norm, init_head
+
+
+class FCNHead(nn.Module):
+    """3x3 convolution and classifier (arXiv 1411.4038): the auxiliary head of UPerNet's training.
+
+    Args:
+        in_channels: channels of the map.
+        num_classes: `K`.
+        channels: width inside.
+        drop_rate: dropout of whole channels before the classifier.
+        norm: `batch` or `group`.
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: int, *, channels: int = 256, drop_rate: float = 0.1, norm: Norm = "batch"
+    ) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(ConvNormAct(in_channels, channels, 3, norm=norm))
+        self.dropout = nn.Dropout2d(drop_rate)
+        self.conv_seg = nn.Conv2d(channels, num_classes, 1)
+        init_head(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits `(B, K, H, W)`."""
+        return self.conv_seg(self.dropout(self.convs(x)))

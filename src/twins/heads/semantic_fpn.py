@@ -1,0 +1,57 @@
+"""The head of Semantic FPN (arXiv 1901.02446, section 3), in mmsegmentation's form and under its names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from twins.heads.layers import ConvNormAct, Norm, init_head, resize
+
+
+class SemanticFPNHead(nn.Module):
+    """Brings every pyramid level to the first one's resolution, adds them and classifies each position.
+
+    A level of stride `s` passes `log2(s / s_0)` times a 3x3 convolution and a doubling; the first passes one
+    convolution.
+
+    Args:
+        in_channels: channels of the pyramid's levels.
+        strides: pixels per position of each level.
+        num_classes: `K`.
+        channels: width inside.
+        drop_rate: dropout of whole channels before the classifier.
+        norm: `batch` or `group`.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        num_classes: int,
+        *,
+        channels: int = 128,
+        drop_rate: float = 0.1,
+        norm: Norm = "batch",
+    ) -> None:
+        super().__init__()
+        self.scale_heads = nn.ModuleList()
+        for width, stride in zip(in_channels, strides, strict=True):
+            doublings = int(math.log2(stride // strides[0]))
+            steps: list[nn.Module] = []
+            for step in range(max(doublings, 1)):
+                steps.append(ConvNormAct(width if step == 0 else channels, channels, 3, norm=norm))
+                if doublings:
+                    steps.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
+            self.scale_heads.append(nn.Sequential(*steps))
+        self.dropout = nn.Dropout2d(drop_rate)
+        self.conv_seg = nn.Conv2d(channels, num_classes, 1)
+        init_head(self)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return logits `(B, K, H_0, W_0)` at the first level's resolution."""
+        x = self.scale_heads[0](maps[0])
+        for head, level in zip(self.scale_heads[1:], maps[1:], strict=True):
+            x = x + resize(head(level), x.shape[2:])
+        return self.conv_seg(self.dropout(x))

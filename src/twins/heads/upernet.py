@@ -1,0 +1,61 @@
+"""The head of UPerNet (arXiv 1807.10221), in mmsegmentation's form and under its names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from twins.heads.layers import ConvNormAct, Norm, init_head, resize
+
+POOLS = (1, 2, 3, 6)
+"""Sides of the grids that the last map is pooled to (PSPNet, arXiv 1612.01105)."""
+
+
+class UPerNetHead(nn.Module):
+    """Pyramid pooling on the last map, a top-down path over all, and one classifier on their fusion.
+
+    Args:
+        in_channels: channels of the maps that come in, high to low resolution.
+        num_classes: `K`.
+        channels: width inside.
+        drop_rate: dropout of whole channels before the classifier.
+        norm: `batch` or `group`.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        num_classes: int,
+        *,
+        channels: int = 512,
+        drop_rate: float = 0.1,
+        norm: Norm = "batch",
+    ) -> None:
+        super().__init__()
+        last = in_channels[-1]
+        self.psp_modules = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(side), ConvNormAct(last, channels, 1, norm=norm)) for side in POOLS
+        )
+        self.bottleneck = ConvNormAct(last + len(POOLS) * channels, channels, 3, norm=norm)
+        self.lateral_convs = nn.ModuleList(ConvNormAct(width, channels, 1, norm=norm) for width in in_channels[:-1])
+        self.fpn_convs = nn.ModuleList(ConvNormAct(channels, channels, 3, norm=norm) for _ in in_channels[:-1])
+        self.fpn_bottleneck = ConvNormAct(len(in_channels) * channels, channels, 3, norm=norm)
+        self.dropout = nn.Dropout2d(drop_rate)
+        self.conv_seg = nn.Conv2d(channels, num_classes, 1)
+        init_head(self)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return logits `(B, K, H_0, W_0)` at the first map's resolution."""
+        levels = [conv(x) for conv, x in zip(self.lateral_convs, maps[:-1], strict=True)]
+        levels.append(self._pool(maps[-1]))
+        for level in range(len(levels) - 1, 0, -1):
+            levels[level - 1] = levels[level - 1] + resize(levels[level], levels[level - 1].shape[2:])
+        fused = [conv(x) for conv, x in zip(self.fpn_convs, levels[:-1], strict=True)] + levels[-1:]
+        x = self.fpn_bottleneck(torch.cat([resize(x, fused[0].shape[2:]) for x in fused], dim=1))
+        return self.conv_seg(self.dropout(x))
+
+    def _pool(self, x: Tensor) -> Tensor:
+        pooled = [resize(module(x), x.shape[2:]) for module in self.psp_modules]
+        return self.bottleneck(torch.cat([x, *pooled], dim=1))

@@ -1,0 +1,190 @@
+"""Semantic segmentation: a class for each pixel, by Semantic FPN or UPerNet on a Twins backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twins.backbone.network import Twins, layer_groups
+from twins.errors import ConfigError, InputError
+from twins.heads.fcn import FCNHead
+from twins.heads.fpn import FeaturePyramid
+from twins.heads.layers import Norm, resize
+from twins.heads.semantic_fpn import SemanticFPNHead
+from twins.heads.upernet import UPerNetHead
+from twins.ops.padding import reduce_sizes
+from twins.predictions import Prediction
+
+if TYPE_CHECKING:
+    from twins.weights.info import ModelInfo
+
+IGNORE = 255
+"""Value of a mask's pixels that count for nothing."""
+HEADS = ("semantic_fpn", "upernet")
+"""The heads, the default first."""
+AUXILIARY_WEIGHT = 0.4
+"""Share of the auxiliary head's loss, as in mmsegmentation's UPerNet."""
+
+
+class SemanticSegmentation(nn.Module):
+    """The published dense networks: a backbone, for Semantic FPN a neck, and a head at the first map's resolution.
+
+    Args:
+        backbone: gives four maps.
+        info: what the network is and how its images are prepared; its `head` names the head.
+        drop_rate: dropout of whole channels before the classifiers; 0.1 as published.
+        norm: `batch`, as published, or `group`, for batches too small for statistics.
+
+    Attributes:
+        class_weights: weight of each class in `losses`, `(K,)`, or `None`.
+
+    Raises:
+        ConfigError: an unknown head or norm, no class, or a backbone without all four maps.
+    """
+
+    task = "semantic"
+
+    def __init__(self, backbone: Twins, info: ModelInfo, *, drop_rate: float = 0.1, norm: Norm = "batch") -> None:
+        super().__init__()
+        if backbone.out_indices != (0, 1, 2, 3):
+            raise ConfigError(f"a semantic network needs all four maps, found out_indices {backbone.out_indices}")
+        if info.num_classes < 1:
+            raise ConfigError(f"num_classes must be at least 1, found {info.num_classes}")
+        if info.head not in HEADS:
+            raise ConfigError(f"the head of a semantic network must be {' or '.join(HEADS)}, found {info.head!r}")
+        if norm not in get_args(Norm):
+            raise ConfigError(f"the norm of a head must be {' or '.join(get_args(Norm))}, found {norm!r}")
+        self.info = info
+        self.backbone = backbone
+        self.neck: nn.Module | None = None
+        self.auxiliary_head: nn.Module | None = None
+        classes = info.num_classes
+        if info.head == "semantic_fpn":
+            self.neck = FeaturePyramid(backbone.channels)
+            self.decode_head: nn.Module = SemanticFPNHead(
+                self.neck.channels, backbone.strides, classes, drop_rate=drop_rate, norm=norm
+            )
+        else:
+            self.decode_head = UPerNetHead(backbone.channels, classes, drop_rate=drop_rate, norm=norm)
+            self.auxiliary_head = FCNHead(backbone.channels[2], classes, drop_rate=drop_rate, norm=norm)
+        self.class_weights: Tensor | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that the network tells apart."""
+        return self.info.num_classes
+
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
+        """Return `logits` `(B, K, H / 4, W / 4)` and, of UPerNet, `auxiliary` `(B, K, H / 16, W / 16)`.
+
+        Args:
+            images: normalised float `(B, C, H, W)`, `H, W >= 32`.
+            sizes: true sizes in pixels, int `(B, 2)`, or `None`; see `Twins.forward`. An image's logits are those
+                it has alone, and zero outside it.
+
+        Raises:
+            InputError: a wrong rank, number of channels or size; or `sizes` in training, where a norm's statistics
+                would count what is padded.
+        """
+        maps = self.backbone(images, sizes)
+        if sizes is None:
+            return self._heads(maps)
+        if self.training:
+            raise InputError("a semantic network is trained on images that fill their batch; crop them to one size")
+        alone = [self._heads(_own_part(maps, index, self._map_sizes(sizes))) for index in range(len(images))]
+        shapes = {"logits": maps[0].shape[2:], "auxiliary": maps[2].shape[2:]}
+        return {name: torch.cat([_fill_up(one[name], shapes[name]) for one in alone]) for name in alone[0]}
+
+    def _heads(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        result = {"logits": self.decode_head(maps if self.neck is None else self.neck(maps))}
+        if self.auxiliary_head is not None:
+            result["auxiliary"] = self.auxiliary_head(maps[2])
+        return result
+
+    def _map_sizes(self, sizes: Tensor) -> list[Tensor]:
+        """Return each image's true sizes `(B, 2)` in the units of each map."""
+        result: list[Tensor] = []
+        for patch in (4, 2, 2, 2):
+            reduced = reduce_sizes(result[-1] if result else sizes, patch, self.backbone.padding)
+            assert reduced is not None
+            result.append(reduced)
+        return result
+
+    def losses(self, images: Tensor, targets: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the cross-entropy over all pixels, `semantic`, and of UPerNet 0.4 of the auxiliary head's.
+
+        As in mmsegmentation the sum is divided by all pixels, those that are ignored too; so a mask with nothing but
+        ignored pixels gives 0.
+
+        Args:
+            images: normalised float `(B, C, H, W)`.
+            targets: class ids int64 `(B, H, W)`, 255 where ignored.
+            sizes: `None`; see `forward`.
+        """
+        outputs = self(images, sizes)
+        result = {"semantic": self._cross_entropy(outputs["logits"], targets)}
+        if "auxiliary" in outputs:
+            result["auxiliary"] = AUXILIARY_WEIGHT * self._cross_entropy(outputs["auxiliary"], targets)
+        return result
+
+    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device, torch.float32)
+        logits = resize(logits.float(), targets.shape[1:])
+        total = F.cross_entropy(logits, targets, weight=weights, ignore_index=IGNORE, reduction="sum")
+        return total / targets.numel()
+
+    def decode(
+        self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
+    ) -> list[Prediction]:
+        """Turn logits into one map of class ids per image, at the user's own size.
+
+        An image's own logits are resized to its size in the network's input, where `sizes` says it, and from there
+        to the original, both bilinearly, as mmsegmentation does.
+
+        Args:
+            outputs: what `forward` returned.
+            sizes: true sizes in pixels, int `(B, 2)`, or `None`: every image fills its batch.
+            originals: height and width of each of the users' images in pixels.
+        """
+        logits = outputs["logits"].detach().float()
+        parts = _map_parts(logits, None if sizes is None else self._map_sizes(sizes)[0])
+        result = []
+        for index, (part, original) in enumerate(zip(parts, originals, strict=True)):
+            if sizes is not None:
+                part = resize(part, sizes[index].tolist())
+            part = resize(part, original)
+            label_map = part[0].argmax(dim=0).cpu().numpy()
+            result.append(Prediction(task=self.task, size=original, names=self.info.names, label_map=label_map))
+        return result
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of keeping its activations; results are the same."""
+        self.backbone.set_grad_checkpointing(enable)
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the parameters, norms and biases aside, that are trained without weight decay: the PEG."""
+        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
+        """Return timm's description of layers for layer decay: by stage when `coarse`, else by block."""
+        return layer_groups("backbone.", coarse)
+
+
+def _own_part(maps: Sequence[Tensor], index: int, sizes: Sequence[Tensor]) -> list[Tensor]:
+    """Cut one image's true part out of each map of a batch."""
+    return [_map_parts(x[index : index + 1], size[index : index + 1])[0] for x, size in zip(maps, sizes, strict=True)]
+
+
+def _map_parts(x: Tensor, sizes: Tensor | None) -> list[Tensor]:
+    """Return each image's true part `(1, C, H_i, W_i)` of a map `(B, C, H, W)`."""
+    limits = [list(x.shape[2:])] * len(x) if sizes is None else sizes.tolist()
+    return [x[i : i + 1, :, :height, :width] for i, (height, width) in enumerate(limits)]
+
+
+def _fill_up(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Pad a map with zeros at the bottom right."""
+    return F.pad(x, (0, size[1] - x.shape[3], 0, size[0] - x.shape[2]))
