@@ -13,7 +13,7 @@ from twins.tasks.classification import Classification
 from twins.tasks.semantic import HEADS, SemanticSegmentation
 from twins.weights.files import Checkpoint, read_tensors
 from twins.weights.info import ModelInfo
-from twins.weights.loading import infer_info, load_checkpoint
+from twins.weights.loading import holds_head, infer_info, load_checkpoint
 from twins.weights.store import resolve
 
 DEFAULT_CLASSES = {"classification": 1000, "semantic": 150}
@@ -103,7 +103,7 @@ def create_model(
         attn_drop_rate: dropout of attention weights.
         names: class names by class id.
         preprocess: how images are prepared; `None` is what belongs to the weights, else the reference's.
-        resize_head: put a fresh head in place of one that is another task's, or has another number of classes.
+        resize_head: put a fresh head where the weights have none, another task's, or one of other classes.
 
     Raises:
         NotFoundError: no model, task or file is called so.
@@ -113,7 +113,8 @@ def create_model(
     name = resolve_name(name)
     check_task(task)
     checkpoint = None if weights is None else _find(name, weights)
-    known = None if checkpoint is None else _describe(checkpoint)
+    alone = checkpoint is not None and resize_head and not holds_head(checkpoint)
+    known = None if checkpoint is None or alone else _describe(checkpoint)
     same_task = known is not None and known.task == task
     if num_classes is None:
         num_classes = len(names) or (known.num_classes if known and same_task else DEFAULT_CLASSES[task])

@@ -77,6 +77,17 @@ def test_a_classifier_feeds_a_dense_network_when_its_head_may_be_new(tmp_path):
         twins.create_model("twins_svt_nano", task="semantic", num_classes=3, weights=path)
 
 
+def test_a_backbone_alone_feeds_a_dense_network(golden, formula_weights, tmp_path):
+    path = tmp_path / "backbone.pth"
+    state = formula_weights(golden("keys_reference_segmentation_backbone_svt_small"))
+    torch.save({key: value for key, value in state.items() if not key.startswith(("norm.", "head."))}, path)
+    model = twins.create_model("twins_svt_small", task="semantic", num_classes=3, weights=path, resize_head=True)
+    backbone = twins.create_backbone("twins_svt_small", weights=path)
+    assert all(torch.equal(model.backbone.state_dict()[key], value) for key, value in backbone.state_dict().items())
+    with pytest.raises(WeightsError, match="create_backbone"):
+        twins.create_model("twins_svt_small", task="semantic", num_classes=3, weights=path)
+
+
 def test_a_dense_network_comes_back_as_it_was_saved(tmp_path):
     model = twins.create_model("twins_svt_nano", task="semantic", head="upernet", num_classes=4, names=tuple("abcd"))
     twins.save_weights(model, tmp_path / "a.safetensors")

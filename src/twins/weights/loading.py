@@ -161,6 +161,12 @@ def infer_info(checkpoint: Checkpoint) -> ModelInfo:
     )
 
 
+def holds_head(checkpoint: Checkpoint) -> bool:
+    """Return whether a file holds a task's head, or a backbone alone."""
+    state = to_twins(checkpoint.tensors, detect(checkpoint.tensors))
+    return "head.weight" in state or "decode_head.conv_seg.weight" in state
+
+
 def infer_variant(state: State) -> str | None:
     """Return the variant whose widths, depths and family a state dict of our layout has, or `None`."""
     for name, config in VARIANTS.items():
