@@ -38,6 +38,8 @@ def test_every_verb_explains_itself(capsys, verb):
         (["train", "--resume", "nowhere"], "nowhere"),
         (["train"], "--data"),
         (["eval", "nowhere.safetensors", "--data", "digits"], "no weight file nowhere.safetensors"),
+        (["eval", "runs/nowhere", "--data", "digits"], "no run folder or weight file runs/nowhere"),
+        (["eval", "runs/nowhere"], "twins eval needs --data"),
         (["predict", "nowhere.pth", "a.jpg"], "no weight file nowhere.pth"),
         (["convert", "a.pth", "b.pth", "--to", "mmseg"], "mmseg"),
         (["check", "nowhere"], "nowhere does not exist"),

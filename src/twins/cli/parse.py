@@ -42,7 +42,7 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
     except SystemExit as stop:
         if asked or not stop.code:
             raise
-        raise ConfigError(f"{_sentence(complaint.getvalue())}; see twins {verb} --help") from None
+        raise ConfigError(f"{_sentence(complaint.getvalue(), verb)}; see twins {verb} --help") from None
     if unknown:
         flags = _flags(kind, verb)
         raise ConfigError(
@@ -69,9 +69,13 @@ def _flags(kind: type[object], verb: str) -> list[str]:
     return sorted(set(re.findall(r"--[a-z][a-z0-9.\-]*", text.getvalue())))
 
 
-def _sentence(text: str) -> str:
+def _sentence(text: str, verb: str) -> str:
     """Return tyro's framed complaint as one line."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    if "Required options" in plain:
+        needed = re.findall(r"--[a-z][a-z0-9.\-]*", re.split(r"For full helptext", plain)[0])
+        if needed:
+            return f"twins {verb} needs {' and '.join(dict.fromkeys(needed))}"
     words = re.sub(r"[╭╮╰╯│─]+", " ", plain)
     words = re.sub(r"(Parsing error|Required options|Unrecognized options|Missing from)\s+", "", words, count=1)
     words = re.split(r"For full helptext", words)[0]

@@ -34,6 +34,8 @@ def resolve(name_or_path: str | Path, *, offline: bool | None = None) -> Path:
         return path
     if _looks_like_a_path(str(name_or_path)):
         raise NotFoundError(f"there is no weight file {name_or_path}; check the path")
+    if path.parent != Path() and str(name_or_path) not in {variant.hub for variant in PUBLISHED.values()}:
+        raise NotFoundError(f"there is no run folder or weight file {name_or_path}; check the path")
     name = resolve_name(str(name_or_path))
     if name not in PUBLISHED:
         raise NotFoundError(f"{name} has no published weights; train it, or name one of {', '.join(PUBLISHED)}")
