@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
-import resource
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -91,20 +93,20 @@ def _own_peak(request: str) -> float:
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
     else:
-        before = _resident()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what setting up has freed would serve the steps unseen
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of setting up, and of the parent process
+        before = _resident("VmRSS")
     step()
     step()
-    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else _peak_resident()
-    return max(0.0, (peak - before) / 2**20)
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else _resident("VmHWM")
+    return (peak - before) / 2**20
 
 
-def _resident() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-
-
-def _peak_resident() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _resident(which: str) -> int:
+    """Return this process's resident bytes: `VmRSS` now, `VmHWM` at their peak."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
+    return int(line.split()[1]) * 1024
 
 
 def _timed(step: Step, device: torch.device) -> float:
