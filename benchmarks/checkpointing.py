@@ -6,11 +6,9 @@ Each case runs in a process of its own; memory is the process's peak resident si
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 BATCH = {224: 8, 1024: 1}
 
@@ -19,6 +17,7 @@ def measure(size: int, enable: bool) -> None:
     import torch
 
     import twins
+    from twins.bench.measure import resident, start_peak
 
     torch.manual_seed(0)
     network = twins.create_model("twins_svt_small").train()
@@ -34,15 +33,14 @@ def measure(size: int, enable: bool) -> None:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    before = start_peak()
     start = time.perf_counter()
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         loss = network.losses(images, targets)["classification"]
     kept_mib = sum(kept.values()) / 2**20
     loss.backward()
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"{kept_mib:.0f} {(peak - before) / 2**20:.0f} {seconds:.2f}")
+    print(f"{kept_mib:.0f} {(resident('VmHWM') - before) / 2**20:.0f} {seconds:.2f}")
 
 
 def main() -> None:

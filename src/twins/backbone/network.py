@@ -14,6 +14,7 @@ from twins.backbone.attention import Attention, GlobalAttention, LocalAttention
 from twins.backbone.config import MIN_SIDE, PATCH_SIZES, STRIDES, TwinsConfig
 from twins.backbone.layers import NORM_EPS, DropPath, FeedForward, PatchEmbed, Positions
 from twins.errors import ConfigError, InputError
+from twins.ops.linear import rows_at_once
 from twins.ops.padding import Padding, check_padding, reduce_sizes, zero_outside
 
 
@@ -31,7 +32,12 @@ class Block(nn.Module):
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
         x = _add(self.drop_path(self.attn(zero_outside(self.norm1(x), sizes), sizes)), x)
-        return _add(self.drop_path(self.mlp(self.norm2(x))), x)
+        if torch.is_grad_enabled() or self.training:
+            return x + self.drop_path(self.mlp(self.norm2(x)))
+        rows = x.flatten(0, 2)  # (B * H * W, C), this block's own
+        for part in rows.split(rows_at_once(rows, self.mlp.fc1.out_features)):
+            part.add_(self.mlp(self.norm2(part)))
+        return rows.view(x.shape)
 
 
 class Stage(nn.Module):

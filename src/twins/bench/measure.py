@@ -93,17 +93,22 @@ def _own_peak(request: str) -> float:
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
     else:
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what setting up has freed would serve the steps unseen
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of setting up, and of the parent process
-        before = _resident("VmRSS")
+        before = start_peak()
     step()
     step()
-    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else _resident("VmHWM")
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident("VmHWM")
     return (peak - before) / 2**20
 
 
-def _resident(which: str) -> int:
+def start_peak() -> int:
+    """Begin to watch this process's peak memory on Linux; return its resident bytes now."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what setting up has freed would serve the steps unseen
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of setting up, and of the parent process
+    return resident("VmRSS")
+
+
+def resident(which: str) -> int:
     """Return this process's resident bytes: `VmRSS` now, `VmHWM` at their peak."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
     return int(line.split()[1]) * 1024

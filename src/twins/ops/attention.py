@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twins.ops.precision import emulated
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:
     """Scaled dot-product attention; a row with no valid key gives zeros.
@@ -21,6 +23,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None = None, *, dropo
     Returns:
         `(B, h, N, d)`.
     """
+    if emulated(q):
+        return attend(q.float(), k.float(), v.float(), keys, dropout=dropout).to(q.dtype)
     products = _attend_by_products if _products_are_faster(q, k) else F.scaled_dot_product_attention
     if keys is None:
         return products(q, k, v, None, dropout)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twins.ops.linear import linear
+from twins.ops.precision import emulated
 
 
 def cell_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -39,6 +40,9 @@ def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
         weight: `(C, 1, 3, 3)`.
         bias: `(C,)` or `None`.
     """
+    if emulated(x):
+        wide = positional_convolution(x.float(), weight.float(), None if bias is None else bias.float())
+        return wide.to(x.dtype)
     y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=x.shape[-1])
     y = y.permute(0, 2, 3, 1)
     return x + y if torch.is_grad_enabled() else y.add_(x)

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+import twins
+from twins.ops import linear as module
 from twins.ops.linear import linear, linear_gelu
 
 
@@ -46,3 +48,30 @@ def test_who_counts_operations_counts_these():
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         linear(x, weight, bias)
     assert counter.get_total_flops() == 2 * 2 * 5 * 7 * 64 * 96
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_both_kernels_take_what_the_processor_is_said_to_like(dtype, monkeypatch):
+    x, weight, bias = make(dtype)
+    expected = F.linear(x.double(), weight.double(), bias.double())
+    for wide in (True, False):
+        monkeypatch.setattr(module, "_WIDE", wide)
+        with torch.no_grad():
+            for found, wanted in (
+                (linear(x, weight, bias), expected),
+                (linear_gelu(x, weight, bias), F.gelu(expected)),
+            ):
+                torch.testing.assert_close(
+                    found.double(), wanted, atol=1e-5 if dtype == torch.float32 else 0.05, rtol=0
+                )
+
+
+def test_a_feed_forward_part_taken_in_pieces_is_the_same(monkeypatch):
+    block = twins.create_backbone("twins_svt_nano").stages[0].blocks[0].eval().double()
+    x = torch.randn(2, 9, 11, 32, dtype=torch.float64)
+    with torch.no_grad():
+        whole = block(x.clone())
+        monkeypatch.setattr(module, "_AT_ONCE", 7 * 128 * 8)  # seven tokens of 128 hidden channels
+        assert module.rows_at_once(x.flatten(0, 2), 128) == 7
+        torch.testing.assert_close(block(x.clone()), whole, atol=1e-12, rtol=0)
+    torch.testing.assert_close(block(x.clone()), whole, atol=1e-12, rtol=0)  # with a gradient, in one piece

@@ -1,0 +1,55 @@
+"""On a processor without bfloat16, operators compute in float32: nearer to the truth, same type, gradients flow."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import twins
+from twins.ops import precision
+from twins.ops.attention import attend
+from twins.ops.convolutions import positional_convolution
+from twins.ops.linear import linear, linear_gelu
+
+
+@pytest.fixture(autouse=True)
+def _no_bfloat16(monkeypatch):
+    monkeypatch.setitem(precision._IN_HARDWARE, torch.bfloat16, False)
+
+
+def near(found: torch.Tensor, expected: torch.Tensor) -> None:
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=2**-8)  # one rounding to 8 bits
+
+
+def test_every_operator_rounds_once():
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(5, 64).bfloat16(), torch.randn(32, 64).bfloat16(), torch.randn(32).bfloat16()
+    expected = F.linear(x.double(), weight.double(), bias.double())
+    near(linear(x, weight, bias), expected)
+    near(linear(x, weight, None), F.linear(x.double(), weight.double()))
+    torch.testing.assert_close(linear_gelu(x, weight, bias).double(), F.gelu(expected), atol=1e-2, rtol=2**-7)
+    q, k, v = (torch.randn(2, 2, 9, 16).bfloat16() for _ in range(3))
+    near(attend(q, k, v), F.scaled_dot_product_attention(q.double(), k.double(), v.double()))
+    image, kernel = torch.randn(1, 6, 7, 8).bfloat16(), torch.randn(8, 1, 3, 3).bfloat16()
+    with torch.no_grad():
+        near(
+            positional_convolution(image, kernel, None),
+            positional_convolution(image.double(), kernel.double(), None),
+        )
+
+
+def test_a_network_learns_in_bfloat16():
+    torch.manual_seed(0)
+    network = twins.create_model("twins_svt_nano", num_classes=3).bfloat16()
+    loss = network.losses(torch.randn(2, 3, 40, 56).bfloat16(), torch.tensor([0, 2]))["classification"]
+    loss.backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.bfloat16 for p in network.parameters())
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_other_types_and_hardware_that_has_it_are_left_alone(monkeypatch):
+    assert precision.emulated(torch.zeros(1, dtype=torch.bfloat16))
+    assert not precision.emulated(torch.zeros(1))
+    assert not precision.emulated(torch.zeros(1, dtype=torch.float64))
+    monkeypatch.setitem(precision._IN_HARDWARE, torch.bfloat16, True)
+    assert not precision.emulated(torch.zeros(1, dtype=torch.bfloat16))
