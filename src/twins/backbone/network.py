@@ -35,7 +35,7 @@ class Block(nn.Module):
         if torch.is_grad_enabled() or self.training:
             return x + self.drop_path(self.mlp(self.norm2(x)))
         rows = x.flatten(0, 2)  # (B * H * W, C), this block's own
-        for part in rows.split(rows_at_once(rows, self.mlp.fc1.out_features)):
+        for part in torch.split(rows, rows_at_once(rows, self.mlp.fc1.out_features)):
             part.add_(self.mlp(self.norm2(part)))
         return rows.view(x.shape)
 

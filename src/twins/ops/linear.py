@@ -32,7 +32,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the exact GELU of `linear`, arguments as there; without a gradient no second tensor of its size is made."""
+    """Return the exact GELU of `linear`; without a gradient no second tensor of the result's size is made."""
     if _onednn_serves(x, weight):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "none")
     y = linear(x, weight, bias)
