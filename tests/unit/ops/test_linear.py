@@ -62,9 +62,7 @@ def test_both_kernels_take_what_the_processor_is_said_to_like(dtype, monkeypatch
                 (linear(x, weight, bias), expected),
                 (linear_gelu(x, weight, bias), F.gelu(expected)),
             ):
-                torch.testing.assert_close(
-                    found.double(), wanted, atol=1e-5 if dtype == torch.float32 else 0.05, rtol=0
-                )
+                torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=0)
 
 
 def test_a_feed_forward_part_taken_in_pieces_is_the_same(monkeypatch):
