@@ -16,6 +16,7 @@ from twins.backbone.layers import NORM_EPS, DropPath, FeedForward, PatchEmbed, P
 from twins.errors import ConfigError, InputError
 from twins.ops.linear import rows_at_once
 from twins.ops.padding import Padding, check_padding, reduce_sizes, zero_outside
+from twins.ops.recompute import recomputed
 
 
 class Block(nn.Module):
@@ -28,16 +29,38 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(channels, eps=NORM_EPS)
         self.mlp = FeedForward(channels, hidden, drop=drop)
         self.drop_path = DropPath(drop_path)
+        self.lean = True
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
-        x = _add(self.drop_path(self.attn(zero_outside(self.norm1(x), sizes), sizes)), x)
-        if torch.is_grad_enabled() or self.training:
+        if torch.is_grad_enabled():
+            return self._learn(x, sizes)
+        x = self.drop_path(self.attn(zero_outside(self.norm1(x), sizes), sizes)).add_(x)
+        if self.training:
             return x + self.drop_path(self.mlp(self.norm2(x)))
         rows = x.flatten(0, 2)  # (B * H * W, C), this block's own
         for part in torch.split(rows, rows_at_once(rows, self.mlp.fc1.out_features)):
             part.add_(self.mlp(self.norm2(part)))
         return rows.view(x.shape)
+
+    def _learn(self, x: Tensor, sizes: Tensor | None) -> Tensor:
+        """Do the same for a backward pass; a lean block computes norms and GELU again instead of keeping them."""
+        x = x + self.drop_path(self._attend(x, sizes))
+        return x + self.drop_path(self._feed(x))
+
+    def _attend(self, x: Tensor, sizes: Tensor | None) -> Tensor:
+        normed = zero_outside(self.norm1(x), sizes)
+        if not self.lean:
+            return self.attn(normed, sizes)
+        with recomputed(normed, lambda: zero_outside(self.norm1(x), sizes)):
+            return self.attn(normed, sizes)
+
+    def _feed(self, x: Tensor) -> Tensor:
+        normed = self.norm2(x)
+        if not self.lean:
+            return self.mlp(normed)
+        with recomputed(normed, lambda: self.norm2(x)):
+            return self.mlp(normed, lean=True)
 
 
 class Stage(nn.Module):
@@ -151,6 +174,9 @@ class Twins(nn.Module):
         for stage in self.stages:
             assert isinstance(stage, Stage)
             stage.grad_checkpointing = enable
+            for block in stage.blocks:
+                assert isinstance(block, Block)
+                block.lean = not enable  # a block that is computed again as a whole keeps nothing anyway
 
     def no_weight_decay(self) -> set[str]:
         """Return the parameters that the reference trains without weight decay besides norms and biases: the PEG."""
@@ -165,11 +191,6 @@ class Twins(nn.Module):
         for patch in PATCH_SIZES[: len(self.stages)]:
             sizes = reduce_sizes(sizes, patch, self.padding)
         return sizes
-
-
-def _add(branch: Tensor, x: Tensor) -> Tensor:
-    """Add a residual to its branch, which is nobody else's: in place where no gradient is recorded."""
-    return x + branch if torch.is_grad_enabled() else branch.add_(x)
 
 
 def layer_groups(prefix: str, coarse: bool) -> dict[str, object]:

@@ -1,0 +1,39 @@
+"""Less to keep for the backward pass: what is cheap to compute again is not kept."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def recomputed(y: Tensor, again: Callable[[], Tensor]) -> contextlib.AbstractContextManager[Any]:
+    """Let operators in this block not keep `y` for their backward pass, but compute it again by `again`.
+
+    The gradients are the same to the bit. Compiled code, which chooses for itself what to keep, is left alone.
+
+    Args:
+        y: a tensor that operators in the block read.
+        again: returns its values, from tensors that are kept anyway.
+    """
+    if torch.compiler.is_compiling() or not y.requires_grad:
+        return contextlib.nullcontext()
+    if not torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]  # within torch.func
+        return contextlib.nullcontext()
+    place, shape, kind = y.data_ptr(), y.shape, y.dtype
+
+    def pack(kept: Tensor) -> Tensor | torch.Size:
+        """Keep the shape alone of what is `y`, or a view of all of it."""
+        same = kept.data_ptr() == place and kept.numel() == shape.numel() and kept.dtype == kind
+        return kept.shape if same and kept.is_contiguous() else kept
+
+    def unpack(kept: Tensor | torch.Size) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        with torch.no_grad():
+            return again().to(kind).view(kept)
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
