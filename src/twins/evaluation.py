@@ -1,43 +1,52 @@
-"""Measuring a classifier on a data set, with everything that the numbers depend on beside them."""
+"""Measuring a network on a data set, with everything that the numbers depend on beside them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import platform
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch import nn
 
-from twins.backbone.network import Twins
-from twins.data.dataset import LabelledImages, open_classification
-from twins.data.loader import Batch, EvalSamples, Skipped, eval_loader
+from twins.data.config import DataConfig, MaskConfig
+from twins.data.dataset import ImageSet
+from twins.data.loader import EvalSamples, Skipped, eval_loader
 from twins.data.preprocess import Preprocess
+from twins.data.semantic_transforms import check_fit
 from twins.engine.config import CONFIG, TrainConfig, read_config
 from twins.errors import ConfigError, DataError
-from twins.factory import classifier_from_checkpoint, create_backbone
-from twins.metrics.classification import ClassificationMetric
-from twins.predictor import pick_device, weights_of
-from twins.tasks.classification import Classification
+from twins.factory import TaskNetwork, create_backbone, model_from_checkpoint
+from twins.kits.contract import DetailedMetric, Kit
+from twins.kits.table import kit_of
+from twins.metrics.semantic import Absent, SemanticMetric
+from twins.ops.padding import true_sizes
+from twins.predictions import Prediction
+from twins.predictor import check_inference, pick_device, weights_of
+from twins.tasks.inference import InferenceConfig
+from twins.tasks.semantic import SemanticSegmentation
+from twins.tasks.semantic_inference import look
 from twins.weights.files import atomic_file, sha256
 from twins.weights.store import resolve
 
 FORMAT = 1
 """Version of the dictionary that `evaluate` returns."""
 PACKAGES = ("twins-vision", "torch", "torchvision", "timm", "pillow", "numpy")
+Measured = tuple[list[Prediction], list[Any], list[Skipped]]
+"""Predictions of some images, their targets, and images that could not be read."""
 
 
 def evaluate(
-    model: str | Path | Classification,
+    model: str | Path | TaskNetwork,
     data: str | Path,
     *,
     out: str | Path | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int = 0,
     device: str = "auto",
     size: int | None = None,
@@ -45,48 +54,67 @@ def evaluate(
     padding: str | None = None,
     seed: int | None = None,
     val_share: float | None = None,
+    masks: MaskConfig | None = None,
+    inference: InferenceConfig | None = None,
+    absent: Absent = "left_out",
     max_skipped: float = 0.05,
 ) -> dict[str, Any]:
-    """Measure a classifier on a data set's held-out images.
+    """Measure a network on a data set's held-out images.
 
     Args:
         model: a run folder, a checkpoint, a published name, or a network.
-        data: `digits` or a folder; see `open_classification`. Classes are matched by name.
+        data: an embedded set or a folder, as the network's task takes it. Classes are matched by name.
         out: where to write the result as JSON.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; `None` is 32, or 4 for a dense network.
         workers: loading processes.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        size: side of the input in pixels; `None` is the network's own, as for `crop` and `padding`.
-        crop: share of the shorter side that the centre crop keeps.
+        size: side of the input in pixels (of a dense network the shorter side); `None` is the network's own, as for
+            `crop` and `padding`.
+        crop: share of the shorter side that a classifier's centre crop keeps.
         padding: `exact`, `reference` or `unmasked`.
-        seed: chooses what is held out of an unsplit folder; `None` is as the run did, or 0 where there is no run.
-        val_share: share held out of an unsplit folder; `None` is as the run did, or 0.2 where there is no run.
+        seed: chooses what is held out of unsplit data; `None` is as the run did, or 0 where there is no run.
+        val_share: share held out of unsplit data; `None` is as the run did, or 0.2 where there is no run.
+        masks: how masks are read; `None` is as the run did.
+        inference: how a semantic network looks at images; `None` is once, whole.
+        absent: what a class counts in the mean over classes that neither truth nor prediction has.
         max_skipped: share of unreadable images above which the numbers would mislead.
 
     Returns:
-        `metrics` (shares in 0..1), `protocol`, `versions`, `hashes`, `per_class`, `confusion`, `calibration`,
-        `skipped`.
+        `metrics` (shares in 0..1), `protocol`, `versions`, `hashes`, `per_class`, `confusion`, `skipped`, and what
+        else the task's metric says.
 
     Raises:
         ConfigError: settings that contradict the network or the machine.
         DataError: the data cannot be used, or its classes are not the network's.
         NotFoundError, WeightsError: the network cannot be had.
     """
-    file = None if isinstance(model, Classification) else resolve(weights_of(model))
-    network = model if isinstance(model, Classification) else classifier_from_checkpoint(str(file))
+    file = None if isinstance(model, nn.Module) else resolve(weights_of(model))
+    network = model if isinstance(model, nn.Module) else model_from_checkpoint(str(file))
     network = with_padding(network, padding).to(pick_device(device)).eval()
-    preprocess = _settings(network.info.preprocess, size, crop)
-    split = _split_of(model)
-    seed, val_share = split[0] if seed is None else seed, split[1] if val_share is None else val_share
-    images = open_classification(data, seed=seed, val_share=val_share).val
-    matched = Relabelled(images, network.info.names, network.num_classes)
-    loader = eval_loader(EvalSamples(matched, preprocess), batch=batch_size, workers=workers)
-    metric, skipped = measure(network, loader, matched.names)
+    network.info = replace(network.info, preprocess=_settings(network.info.preprocess, size, crop))
+    inference = check_inference(network, inference)
+    kit = kit_of(network.task)
+    images = kit.open(_data_config(model, str(data), seed, val_share, masks)).val
+    matched, names = match_classes(kit, images, network)
+    dense = isinstance(network, SemanticSegmentation)
+    metric: DetailedMetric = (
+        SemanticMetric(names, absent=absent, boundary=True) if dense else kit.metric(names, full=True)
+    )
+    skipped: list[Skipped] = []
+    for predictions, targets, unreadable in _measure(
+        network, kit, matched, inference, batch_size or (4 if dense else 32), workers
+    ):
+        skipped += unreadable
+        if predictions:
+            metric.update(predictions, targets)
     _check_skipped(skipped, len(images), max_skipped)
+    protocol = _protocol(network, str(data), len(images), len(skipped))
+    if dense:
+        protocol |= {"inference": asdict(inference), "absent_classes": absent}
     result = {
         "format": FORMAT,
         "metrics": metric.compute(),
-        "protocol": _protocol(network, preprocess, data, len(images), len(skipped)),
+        "protocol": protocol,
         "versions": versions(),
         "hashes": {"weights": sha256(file) if file else None, "images": _listing(images)},
         **metric.details(),
@@ -97,60 +125,29 @@ def evaluate(
     return result
 
 
-def measure(
-    network: Classification, batches: Iterable[Batch] | DataLoader[Any], names: tuple[str, ...]
-) -> tuple[ClassificationMetric, list[Skipped]]:
-    """Run a network over batches and count; returns the metric and the images that could not be read."""
-    metric = ClassificationMetric(names)
-    skipped: list[Skipped] = []
-    reference = next(network.parameters())
-    for batch in batches:
-        skipped += batch.skipped
-        if batch.indices:
-            with torch.inference_mode():
-                outputs = network(batch.images.to(reference))
-            metric.update(network.decode(outputs, None, batch.originals), batch.targets)
-    return metric, skipped
-
-
-class Relabelled:
-    """A data set whose class ids are the network's, matched by name.
+def match_classes(kit: Kit, images: Any, network: TaskNetwork) -> tuple[Any, tuple[str, ...]]:
+    """Return images whose class ids are the network's, matched by name, and the names.
 
     Raises:
         DataError: a class that the network does not know.
     """
-
-    def __init__(self, images: LabelledImages, names: tuple[str, ...], num_classes: int) -> None:
-        self.images = images
-        if not names and len(images.names) != num_classes:
-            raise DataError(
-                f"the data has {len(images.names)} classes, the network {num_classes} without names; "
-                "evaluate it on its own classes"
-            )
-        self.names = names or images.names
-        if unknown := [name for name in images.names if name not in self.names]:
-            raise DataError(
-                f"the network does not know the data's classes {_few(unknown)}; it knows {_few(list(self.names))}"
-            )
-        self.labels = [self.names.index(images.names[label]) for label in images.labels]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def load(self, index: int) -> Any:
-        """Return an image; raises DataError where it cannot be read."""
-        return self.images.load(index)
-
-    def path(self, index: int) -> str:
-        """Return what to call an image."""
-        return self.images.path(index)
+    names = network.info.names
+    if not names and len(images.names) != network.num_classes:
+        raise DataError(
+            f"the data has {len(images.names)} classes, the network {network.num_classes} without names; "
+            "evaluate it on its own classes"
+        )
+    names = names or tuple(images.names)
+    if unknown := [name for name in images.names if name not in names]:
+        raise DataError(f"the network does not know the data's classes {_few(unknown)}; it knows {_few(list(names))}")
+    return kit.relabel(images, [names.index(name) for name in images.names]), names
 
 
-def with_padding(network: Classification, padding: str | None) -> Classification:
+def with_padding(network: TaskNetwork, padding: str | None) -> TaskNetwork:
     """Return the network with another treatment of borders; the weights are shared."""
     if padding is None or padding == network.info.padding:
         return network
-    backbone: Twins = create_backbone(
+    backbone = create_backbone(
         network.info.model, padding=padding, stage_norms=network.info.stage_norms, in_chans=network.info.in_chans
     )
     backbone.load_state_dict(network.backbone.state_dict())
@@ -174,41 +171,82 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
         beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def _split_of(model: str | Path | Classification) -> tuple[int, float]:
-    """Return the seed and the share by which a run held images out, so that it is measured on those."""
+def _measure(
+    network: TaskNetwork, kit: Kit, images: ImageSet, inference: InferenceConfig, batch_size: int, workers: int
+) -> Iterator[Measured]:
+    if not inference.plain:
+        assert isinstance(network, SemanticSegmentation)
+        yield from _one_by_one(network, images, inference)
+        return
+    reference = next(network.parameters())
+    samples = EvalSamples(images, kit.eval_transform(network.info.preprocess))
+    for batch in eval_loader(samples, batch=batch_size, workers=workers):
+        if not batch.indices:
+            yield [], [], batch.skipped
+            continue
+        sizes = None if batch.sizes is None else batch.sizes.to(reference.device)
+        with torch.inference_mode():
+            outputs = network(batch.images.to(reference), sizes)
+        seen = true_sizes(batch.images, sizes)
+        yield network.decode(outputs, seen, batch.originals), batch.targets, batch.skipped
+
+
+def _one_by_one(network: SemanticSegmentation, images: ImageSet, inference: InferenceConfig) -> Iterator[Measured]:
+    for index in range(len(images)):
+        try:
+            image, target = images.load(index), images.target(index)
+            check_fit(image, target)
+        except DataError as error:
+            yield [], [], [Skipped(images.path(index), str(error))]
+            continue
+        yield [look(network, image, inference)], [target], []
+
+
+def _data_config(
+    model: str | Path | nn.Module, data: str, seed: int | None, val_share: float | None, masks: MaskConfig | None
+) -> DataConfig:
+    """Return how data is read: as a run did, so that it is measured on what it held out, unless said otherwise."""
     config = Path(model) / CONFIG if isinstance(model, str | Path) else None
     run = read_config(config) if config is not None and config.is_file() else TrainConfig()
-    return run.seed, run.val_share
+    return DataConfig(
+        data=data,
+        seed=run.seed if seed is None else seed,
+        val_share=run.val_share if val_share is None else val_share,
+        masks=run.masks if masks is None else masks,
+    )
 
 
 def _settings(preprocess: Preprocess, size: int | None, crop: float | None) -> Preprocess:
+    if crop is not None and preprocess.fit == "keep":
+        raise ConfigError("--crop is for classifiers; a dense network sees the whole image")
     return replace(preprocess, size=size or preprocess.size, crop=crop if crop is not None else preprocess.crop)
 
 
-def _protocol(
-    network: Classification, preprocess: Preprocess, data: str | Path, count: int, skipped: int
-) -> dict[str, Any]:
+def _protocol(network: TaskNetwork, data: str, count: int, skipped: int) -> dict[str, Any]:
     parameter = next(network.parameters())
+    head = {"head": network.info.head} if network.info.head else {}
     return {
         "task": network.task,
         "model": network.info.model,
+        **head,
         "padding": network.info.padding,
-        **preprocess.to_dict(),
+        **network.info.preprocess.to_dict(),
         "precision": str(parameter.dtype).removeprefix("torch."),
         "device": parameter.device.type,
-        "data": str(data),
+        "data": data,
         "split": "val",
         "images": count - skipped,
         "skipped": skipped,
     }
 
 
-def _listing(images: LabelledImages) -> str:
-    lines = "\n".join(f"{Path(images.path(i)).name} {images.names[label]}" for i, label in enumerate(images.labels))
-    return hashlib.sha256(lines.encode()).hexdigest()
+def _listing(images: ImageSet) -> str:
+    """Return a hash of the images' names and the classes."""
+    lines = [*images.names, *("/".join(Path(images.path(index)).parts[-2:]) for index in range(len(images)))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _check_skipped(skipped: list[Skipped], count: int, most: float) -> None:
+def _check_skipped(skipped: Sequence[Skipped], count: int, most: float) -> None:
     if not 0.0 <= most <= 1.0:
         raise ConfigError(f"max_skipped must be between 0 and 1, found {most}")
     if skipped and len(skipped) > most * count:

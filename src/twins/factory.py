@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from twins.backbone.config import VARIANTS, resolve_name
+from twins.backbone.config import PUBLISHED, VARIANTS, resolve_name
 from twins.backbone.network import Twins
-from twins.data.preprocess import Preprocess
+from twins.data.preprocess import DENSE, Preprocess
 from twins.errors import ConfigError, NotFoundError, nearest
 from twins.tasks.classification import Classification
 from twins.tasks.semantic import HEADS, SemanticSegmentation
@@ -18,6 +19,8 @@ from twins.weights.store import resolve
 
 DEFAULT_CLASSES = {"classification": 1000, "semantic": 150}
 """Classes of each task's published networks."""
+NANO_WIDTH = 64
+"""Channels inside the dense heads of the networks that are not published."""
 TaskNetwork = Classification | SemanticSegmentation
 """A network with its losses and its decoding."""
 
@@ -83,6 +86,7 @@ def create_model(
     attn_drop_rate: float = 0.0,
     names: Sequence[str] = (),
     preprocess: Preprocess | None = None,
+    norm: str | None = None,
     resize_head: bool = False,
 ) -> TaskNetwork:
     """Build a network for a task, with its weights where they are asked for.
@@ -103,6 +107,7 @@ def create_model(
         attn_drop_rate: dropout of attention weights.
         names: class names by class id.
         preprocess: how images are prepared; `None` is what belongs to the weights, else the reference's.
+        norm: norm of a semantic head, `batch` or `group`; `None` is that of the weights, else `batch`, as published.
         resize_head: put a fresh head where the weights have none, another task's, or one of other classes.
 
     Raises:
@@ -131,7 +136,9 @@ def create_model(
         padding=padding or (known.padding if known else "exact"),
         in_chans=in_chans,
         stage_norms=known.stage_norms if known and same_task else _has_stage_norms(task, name),
-        preprocess=preprocess or (known.preprocess if known else Preprocess()),
+        preprocess=preprocess or _preprocess(task, known),
+        norm=norm or (known.norm if known and same_task else "batch"),
+        width=known.width if known and same_task else _width(task, name),
     )
     backbone = create_backbone(
         name,
@@ -170,28 +177,6 @@ def check_task(task: str) -> None:
         raise NotFoundError(f"no task is called {task!r}{hint}")
 
 
-def check_runs(task: str) -> None:
-    """Raise, with the nearest names, when no task is called so, or when verbs do not know it yet."""
-    check_task(task)
-    if task != "classification":
-        raise ConfigError(f"the task {task} has its networks only (twins.create_model); leave --task out")
-
-
-def classifier_from_checkpoint(path_or_name: str | Path) -> Classification:
-    """Rebuild a classifier; see `model_from_checkpoint`.
-
-    Raises:
-        ConfigError: the network is of another task.
-    """
-    model = model_from_checkpoint(path_or_name)
-    if not isinstance(model, Classification):
-        raise ConfigError(
-            f"{path_or_name} holds a network for the task {model.task}, which only twins.create_model takes so far; "
-            "give a classifier"
-        )
-    return model
-
-
 def check_head(task: str, head: str | None) -> str | None:
     """Return the name of a task's head, its default for `None`; a task with one head has no name for it.
 
@@ -210,6 +195,20 @@ def check_head(task: str, head: str | None) -> str | None:
 def _has_stage_norms(task: str, model: str) -> bool:
     """Whether a task's published networks on this backbone end their stages in norms: dense ones of SVT do."""
     return task != "classification" and VARIANTS[model].family == "svt"
+
+
+def _width(task: str, model: str) -> int | None:
+    """Return the channels inside a dense head: as published, or few for the small networks that are ours."""
+    return NANO_WIDTH if task != "classification" and model not in PUBLISHED else None
+
+
+def _preprocess(task: str, known: ModelInfo | None) -> Preprocess:
+    """Return how a task's images are prepared: as the weights say, of another task's weights their normalisation."""
+    usual = Preprocess() if task == "classification" else DENSE
+    if known is None:
+        return usual
+    same = known.task == task
+    return known.preprocess if same else replace(usual, mean=known.preprocess.mean, std=known.preprocess.std)
 
 
 def _build(backbone: Twins, info: ModelInfo, drop_rate: float | None = None) -> TaskNetwork:

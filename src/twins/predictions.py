@@ -25,6 +25,8 @@ class Prediction:
     """Height and width of the user's image in pixels."""
     names: tuple[str, ...] = ()
     """Class names by class id; empty when the network has none."""
+    colours: tuple[tuple[int, int, int], ...] = ()
+    """RGB of each class in drawings; empty where they are chosen."""
     labels: NDArray[np.int64] | None = None
     """Class ids: classification `(K,)`, every class, most probable first; detection and instance `(R,)`."""
     scores: NDArray[np.float32] | None = None
@@ -33,8 +35,8 @@ class Prediction:
     """`(R, 4)` xyxy in pixels, continuous coordinates."""
     masks: NDArray[np.bool_] | None = None
     """`(R, H, W)`."""
-    label_map: NDArray[np.int64] | None = None
-    """Class id of each pixel, `(H, W)`."""
+    label_map: NDArray[np.integer[Any]] | None = None
+    """Class id of each pixel, `(H, W)`, in one byte where there are no more than 256 classes."""
 
     def name(self, label: int) -> str:
         """Return the name of a class id, or the id itself as text when the network has no names."""

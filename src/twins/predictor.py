@@ -13,10 +13,14 @@ from PIL.Image import Image
 
 from twins.data.dataset import list_images
 from twins.data.images import open_image
+from twins.data.loader import fill_batch
 from twins.errors import ConfigError, NotFoundError
-from twins.factory import classifier_from_checkpoint
+from twins.factory import TaskNetwork, model_from_checkpoint
+from twins.ops.padding import true_sizes
 from twins.predictions import Prediction
-from twins.tasks.classification import Classification
+from twins.tasks.inference import InferenceConfig
+from twins.tasks.semantic import SemanticSegmentation
+from twins.tasks.semantic_inference import look
 
 BEST, LAST = "best.safetensors", "last/model.safetensors"
 
@@ -27,14 +31,16 @@ class Predictor:
     Args:
         model: a task's network.
         device: `auto`, `cpu`, `cuda` or `mps`.
+        inference: how a semantic network looks at images; `None` is once, whole.
 
     Raises:
-        ConfigError: a device that this machine does not have.
+        ConfigError: a device that this machine does not have, or `inference` for another task.
     """
 
-    def __init__(self, model: Classification, *, device: str = "auto") -> None:
+    def __init__(self, model: TaskNetwork, *, device: str = "auto", inference: InferenceConfig | None = None) -> None:
         self.device = pick_device(device)
-        self.model = model.eval().to(self.device)
+        self.model: TaskNetwork = model.eval().to(self.device)
+        self.inference = check_inference(model, inference)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,24 +73,44 @@ class Predictor:
 
     @torch.inference_mode()
     def _predict(self, images: list[Image]) -> list[Prediction]:
-        reference = next(self.model.parameters())
-        batch = torch.stack([self.model.info.preprocess(image) for image in images]).to(reference)
-        return self.model.decode(self.model(batch), None, [(image.height, image.width) for image in images])
+        if not self.inference.plain:
+            assert isinstance(self.model, SemanticSegmentation)
+            return [look(self.model, image, self.inference) for image in images]
+        batch, sizes = fill_batch([self.model.info.preprocess(image) for image in images])
+        sizes = None if sizes is None else sizes.to(self.device)
+        outputs = self.model(batch.to(next(self.model.parameters())), sizes)
+        originals = [(image.height, image.width) for image in images]
+        return self.model.decode(outputs, true_sizes(batch, sizes), originals)
 
 
-def load(path_or_name: str | Path, *, device: str = "auto") -> Predictor:
+def check_inference(model: TaskNetwork, inference: InferenceConfig | None) -> InferenceConfig:
+    """Return how a network looks at images.
+
+    Raises:
+        ConfigError: more than once, or in parts, by a network that is not semantic.
+    """
+    inference = inference or InferenceConfig()
+    if not inference.plain and not isinstance(model, SemanticSegmentation):
+        raise ConfigError(
+            f"--scales, --flip, --window and --tile are for semantic networks, found one for {model.task}"
+        )
+    return inference
+
+
+def load(path_or_name: str | Path, *, device: str = "auto", inference: InferenceConfig | None = None) -> Predictor:
     """Return a predictor for a run folder, a checkpoint of any known layout, or a published name.
 
     Args:
         path_or_name: what holds the network.
         device: `auto`, `cpu`, `cuda` or `mps`.
+        inference: how a semantic network looks at images; `None` is once, whole.
 
     Raises:
         NotFoundError: nothing is called so.
         WeightsError: the file cannot be read, or is of no known network.
         ConfigError: a device that this machine does not have.
     """
-    return Predictor(classifier_from_checkpoint(weights_of(path_or_name)), device=device)
+    return Predictor(model_from_checkpoint(weights_of(path_or_name)), device=device, inference=inference)
 
 
 def weights_of(path_or_name: str | Path) -> str | Path:

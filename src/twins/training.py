@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from twins.backbone.config import PUBLISHED, resolve_name
-from twins.data.dataset import LabelledImages, Splits, open_classification
-from twins.data.loader import Batch, EvalSamples, TrainBatches, TrainSamples, eval_loader, mix, train_loader
+from twins.data.dataset import ImageSet, Splits
+from twins.data.loader import Batch, EvalSamples, TrainBatches, TrainSamples, eval_loader, train_loader
 from twins.data.preprocess import Preprocess
-from twins.data.transforms import train_transform
 from twins.engine import contracts
 from twins.engine.config import CONFIG, TrainConfig, merge_resumed, read_config
 from twins.engine.loop import Outcome, fit
 from twins.engine.processes import build_accelerator, on_main
 from twins.engine.randomness import reseed
 from twins.engine.records import Records
-from twins.engine.session import BEST
 from twins.engine.state import LAST, WEIGHTS
 from twins.errors import ConfigError, NotFoundError, WeightsError
-from twins.factory import check_runs, create_model
-from twins.metrics.classification import ClassificationMetric
-from twins.tasks.classification import Classification
+from twins.factory import TaskNetwork, create_model
+from twins.kits.contract import Kit
+from twins.kits.table import kit_of
 from twins.weights.files import atomic_file, read_tensors
 from twins.weights.store import resolve
 
@@ -47,7 +43,7 @@ class RunResult:
 
 
 def train(config: TrainConfig) -> RunResult:
-    """Train a classifier, or go on with a run that was stopped; writes the run folder and its report.
+    """Train a network, or go on with a run that was stopped; writes the run folder and its report.
 
     The same call under `torchrun` trains on all its processes.
 
@@ -66,28 +62,38 @@ def train(config: TrainConfig) -> RunResult:
     """
     config = _settle(config)
     accelerator = build_accelerator(config)
-    splits = open_classification(config.data, seed=config.seed, val_share=config.val_share)
-    network = _build_network(config, splits, accelerator)
-    source = ClassificationSource(splits, network.info.preprocess, config, accelerator)
+    kit = kit_of(config.task)
+    splits = kit.open(config.source)
+    network = _build_network(config, kit, splits, accelerator)
+    source = TaskSource(kit, splits, network.info.preprocess, config, accelerator)
     run = on_main(accelerator, lambda: _open_run(config, network, accelerator.device.type))
     records = Records(run, active=accelerator.is_main_process, tracker=accelerator if config.trackers else None)
     if config.trackers:
         accelerator.project_configuration.set_directories(str(run))
         accelerator.init_trackers("twins", {"model": config.model, "data": config.data, "seed": config.seed})
-    for warning in class_warnings(splits):
-        records.say(f"note: {warning}")
-    metric = ClassificationMetric(splits.train.names)
-    outcome = fit(network, source, metric, config, accelerator, records, fingerprint=fingerprint(splits.train))
+    for note in (*splits.notes, *kit.warnings(splits)):
+        records.say(f"note: {note}")
+    outcome = fit(
+        network,
+        source,
+        kit.metric(splits.train.names),
+        config,
+        accelerator,
+        records,
+        leading=kit.leading,
+        fingerprint=fingerprint(splits.train),
+    )
     main = accelerator.is_main_process
     if config.trackers or accelerator.num_processes > 1:
         accelerator.end_training()
     return _finish(run, config, outcome, main=main)
 
 
-class ClassificationSource:
-    """One process's share of labelled images, as the engine takes it.
+class TaskSource:
+    """One process's share of a task's data, as the engine takes it.
 
     Args:
+        kit: the task's parts.
         splits: images to learn from and to evaluate on.
         preprocess: how images are prepared.
         config: batch, augmentation, workers.
@@ -97,8 +103,10 @@ class ClassificationSource:
         ConfigError: a batch that processes and passes do not divide.
     """
 
-    def __init__(self, splits: Splits, preprocess: Preprocess, config: TrainConfig, accelerator: Accelerator) -> None:
-        self.splits, self.config = splits, config
+    def __init__(
+        self, kit: Kit, splits: Splits[Any], preprocess: Preprocess, config: TrainConfig, accelerator: Accelerator
+    ) -> None:
+        self.kit, self.splits, self.config = kit, splits, config
         self.train_count, self.val_count = len(splits.train), len(splits.val)
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.pin = accelerator.device.type == "cuda"
@@ -113,8 +121,8 @@ class ClassificationSource:
             repeats=config.augment.repeats,
         )
         self.steps_per_epoch = self.batches.steps
-        self.learn_from = TrainSamples(splits.train, train_transform(config.augment, preprocess), seed=config.seed)
-        self.evaluate_on = EvalSamples(splits.val, preprocess)
+        self.learn_from = TrainSamples(splits.train, kit.train_transform(config, preprocess), seed=config.seed)
+        self.evaluate_on = EvalSamples(splits.val, kit.eval_transform(preprocess))
 
     def train(self, step: int) -> Iterator[Batch]:
         """Yield training batches without end, from optimiser step `step` of the run on."""
@@ -138,67 +146,20 @@ class ClassificationSource:
             pin=self.pin,
         )
 
-    def prepare(self, batch: contracts.Batch, epoch: int) -> tuple[Tensor, Tensor]:
-        """Return images and targets, mixed where the settings say so; an odd image out stays as it is."""
-        augment, images, targets = self.config.augment, batch.images, batch.targets
-        even = len(images) // 2 * 2
-        if not mixes(self.config) or not even:
-            return images, targets
-        classes = len(self.splits.train.names)
-        mixed, soft = mix(
-            images[:even],
-            targets[:even],
-            mixup=augment.mixup,
-            cutmix=augment.cutmix,
-            smoothing=augment.smoothing,
-            num_classes=classes,
-            key=(self.config.seed, epoch, batch.indices[0]),
-        )
-        if even == len(images):
-            return mixed, soft
-        alone = torch.nn.functional.one_hot(targets[even:], classes).to(soft)
-        alone = alone * (1.0 - augment.smoothing) + augment.smoothing / classes
-        return torch.cat([mixed, images[even:]]), torch.cat([soft, alone])
+    def prepare(self, batch: contracts.Batch, epoch: int) -> tuple[Tensor, Any]:
+        """Return the images and targets that a training batch is learned from."""
+        return self.kit.prepare(self.config, batch, epoch, len(self.splits.train.names))
 
     def path(self, index: int) -> str:
         """Return what to call a training image in messages."""
         return self.splits.train.path(index)
 
 
-def mixes(config: TrainConfig) -> bool:
-    """Return whether training mixes images."""
-    return config.augment.mixup > 0 or config.augment.cutmix > 0
-
-
-def class_warnings(splits: Splits) -> list[str]:
-    """Return a sentence for each class that has too few images to be learned or measured."""
-    learn, held_out = Counter(splits.train.labels), Counter(splits.val.labels)
-    sentences = []
-    for label, name in enumerate(splits.train.names):
-        if learn[label] == 0:
-            sentences.append(f"class {name} has no training image, so it cannot be learned; add images or remove it")
-        elif learn[label] + held_out[label] == 1:
-            sentences.append(
-                f"class {name} has one image, which is trained on, so nothing tells how well it is learned; add images"
-            )
-        elif learn[label] == 1:
-            sentences.append(f"class {name} has one training image, too few to learn it well; add images")
-    return sentences
-
-
-def balanced_weights(images: LabelledImages) -> Tensor:
-    """Return each class's weight `(K,)`: the inverse of its number of images, 1 on average over the images."""
-    counts = torch.bincount(torch.tensor(images.labels), minlength=len(images.names)).float()
-    present = counts > 0
-    weights = len(images) / (int(present.sum()) * counts.clamp(min=1))
-    return torch.where(present, weights, 0.0)
-
-
-def fingerprint(images: LabelledImages) -> str:
-    """Return a text that changes when an image is added, removed, renamed or moved to another class."""
-    hasher = hashlib.blake2b(digest_size=16)
-    for index, label in enumerate(images.labels):
-        hasher.update(f"{'/'.join(Path(images.path(index)).parts[-2:])}\0{images.names[label]}\n".encode())
+def fingerprint(images: ImageSet) -> str:
+    """Return a text that changes when an image is added, removed, renamed or moved to another class's folder."""
+    hasher = hashlib.blake2b("\0".join(images.names).encode(), digest_size=16)
+    for index in range(len(images)):
+        hasher.update(f"{'/'.join(Path(images.path(index)).parts[-2:])}\n".encode())
     return hasher.hexdigest()
 
 
@@ -207,8 +168,8 @@ def _settle(config: TrainConfig) -> TrainConfig:
     if config.resume:
         return merge_resumed(config, read_config(Path(config.resume) / CONFIG))
     if not config.data:
-        raise ConfigError("--data is missing; give a folder with one folder per class, or digits")
-    check_runs(config.task)
+        raise ConfigError("--data is missing; give a folder, or the name of an embedded set such as digits")
+    kit_of(config.task)
     model = resolve_name(config.model)
     weights = config.weights
     if weights == "auto":
@@ -219,11 +180,11 @@ def _settle(config: TrainConfig) -> TrainConfig:
         raise ConfigError(
             f"--out {config.out} is not empty; choose another folder, or go on with it by --resume {config.out}"
         )
-    data = config.data if config.data == "digits" else str(Path(config.data).resolve())
+    data = str(Path(config.data).resolve()) if Path(config.data).exists() else config.data
     return replace(config, model=model, weights=weights, data=data)
 
 
-def _build_network(config: TrainConfig, splits: Splits, accelerator: Accelerator) -> Classification:
+def _build_network(config: TrainConfig, kit: Kit, splits: Splits[Any], accelerator: Accelerator) -> TaskNetwork:
     newest = Path(config.resume or "") / LAST / WEIGHTS
     known = read_tensors(newest).info if config.resume and newest.exists() else None
     weights = None if known is not None else _find_weights(config, accelerator)
@@ -238,14 +199,11 @@ def _build_network(config: TrainConfig, splits: Splits, accelerator: Accelerator
         drop_path_rate=config.drop_path,
         names=splits.train.names,
         preprocess=known.preprocess if known else None,
+        norm=config.semantic.norm,
         resize_head=True,
     )
-    assert isinstance(network, Classification)
-    preprocess = replace(network.info.preprocess, size=config.size, crop=config.crop, fit=config.fit)
-    network.info = replace(network.info, preprocess=preprocess)
-    network.label_smoothing = 0.0 if mixes(config) else config.augment.smoothing
-    if config.class_weights == "balanced":
-        network.class_weights = balanced_weights(splits.train).to(accelerator.device)
+    network.info = replace(network.info, preprocess=kit.preprocess(config, network.info.preprocess))
+    kit.set_up(network, config, splits.train)
     network.set_grad_checkpointing(config.checkpointing)
     for stage in network.backbone.stages[: config.freeze]:
         stage.requires_grad_(False)
@@ -280,7 +238,7 @@ def _images_per_pass(config: TrainConfig, world: int) -> int:
     return config.batch_size // parts
 
 
-def _open_run(config: TrainConfig, network: Classification, device: str) -> Path:
+def _open_run(config: TrainConfig, network: TaskNetwork, device: str) -> Path:
     """Make the run's folder and write the settings as they are used."""
     run = Path(config.resume) if config.resume else _new_folder(config)
     if not config.resume:
@@ -316,13 +274,6 @@ def _finish(run: Path, config: TrainConfig, outcome: Outcome, *, main: bool) -> 
     from twins.evaluation import evaluate
     from twins.report.page import write_report
 
-    result = evaluate(
-        run / BEST,
-        config.data,
-        out=run / "eval.json",
-        seed=config.seed,
-        val_share=config.val_share,
-        max_skipped=config.max_skipped,
-    )
+    result = evaluate(run, config.data, out=run / "eval.json", max_skipped=config.max_skipped)
     write_report(run)
     return RunResult(path=run, metrics=dict(result["metrics"]), interrupted=False)

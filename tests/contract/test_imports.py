@@ -20,7 +20,7 @@ LEVELS = [
     {"tasks"},
     {"factory"},
     {"engine"},
-    {"recipes", "predictor"},
+    {"kits", "recipes", "predictor"},
     {"evaluation"},
     {"report"},
     {"training"},

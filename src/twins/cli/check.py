@@ -3,50 +3,62 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from twins.cli.parse import parse
+from twins.data.config import DataConfig, MaskConfig
+
+if TYPE_CHECKING:
+    from twins.data.check import CheckReport
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckArgs:
-    """Read every image of a data set and report what is in it and what would spoil a run; exit code 1 on problems."""
+    """Read a whole data set and report what is in it and what would spoil a run; exit code 1 on problems."""
 
     data: Positional[str]
-    """Folder with one folder per class (or with train and val in it), or `digits`."""
+    """Folder with one folder per class, or with images and masks; or an embedded set."""
     task: str = "classification"
-    """What is to be learned."""
+    """What is to be learned: `classification` or `semantic`."""
     json: bool = False
     """Print JSON instead of text."""
     seed: int = 0
-    """As a run would split a folder without a validation part."""
+    """As a run would split data without a validation part."""
     val_share: float = 0.2
-    """Share that a run would hold out of a folder without a validation part."""
+    """Share that a run would hold out of data without a validation part."""
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    """How masks are read."""
 
 
 def run(arguments: list[str]) -> int:
     """Print the report; 0 when nothing is wrong, 1 otherwise."""
     args = parse(CheckArgs, "check", arguments)
-    from twins.data.check import check_classification
-    from twins.factory import check_runs
+    from twins.kits.table import kit_of
 
-    check_runs(args.task)
-    report = check_classification(args.data, seed=args.seed, val_share=args.val_share)
+    source = DataConfig(data=args.data, seed=args.seed, val_share=args.val_share, masks=args.masks)
+    report = kit_of(args.task).check(source)
     if args.json:
         print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
-        return 1 if report.problems else 0
-    total = {split: sum(counts.values()) for split, counts in report.counts.items()}
-    print(f"{report.data}: {len(report.names)} classes, {total['train']} images to train on, {total['val']} held out")
+    else:
+        _show(report)
+    return 1 if report.problems else 0
+
+
+def _show(report: CheckReport) -> None:
+    learn, held_out = report.images["train"], report.images["val"]
+    print(f"{report.data}: {len(report.names)} classes, {learn} images to train on, {held_out} held out")
     for axis, (low, middle, high) in report.sizes.items():
         print(f"{axis}: {low} to {high} pixels, median {middle}")
     width = max(map(len, report.names))
     for name in report.names:
-        print(f"  {name:<{width}}  train {report.counts['train'][name]:>6}  val {report.counts['val'][name]:>6}")
+        parts = [f"{split} {counts[name]:>6}" for split, counts in report.counts.items()]
+        parts += [f"{shares[name]:8.2%} of {split} pixels" for split, shares in report.shares.items()]
+        print(f"  {name:<{width}}  {'  '.join(parts)}")
     for note in report.notes:
         print(f"note: {note}")
     for problem in report.problems:
         print(f"problem: {problem}")
     print(f"{len(report.problems)} problems found" if report.problems else "no problems found")
-    return 1 if report.problems else 0

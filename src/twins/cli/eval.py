@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
+import tyro
 from tyro.conf import Positional
 
 from twins.cli.parse import parse
+from twins.data.config import MaskConfig
+from twins.tasks.inference import InferenceConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,25 +20,31 @@ class EvalArgs:
     model: Positional[str]
     """Run folder, checkpoint or published name."""
     data: str
-    """Folder with one folder per class (or with train and val in it), or `digits`."""
+    """Data set of the network's task: a folder, `digits` or `scenes`."""
     out: str | None = None
     """File to write the result to, as JSON."""
-    batch_size: int = 32
-    """Images per forward pass."""
+    batch_size: int | None = None
+    """Images per forward pass; unset is 32, or 4 for a dense network."""
     workers: int = 0
     """Processes that load images."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """What computes."""
     size: int | None = None
-    """Side of the input in pixels; unset is the network's own, as for crop and padding."""
+    """Side of the input in pixels, of a dense network the shorter one; unset is the network's own."""
     crop: float | None = None
-    """Share of the resized image's shorter side that the centre crop keeps."""
+    """Share of the resized image's shorter side that a classifier's centre crop keeps; unset is the network's own."""
     padding: Literal["exact", "reference", "unmasked"] | None = None
-    """How local attention treats borders."""
+    """How local attention treats borders; unset is the network's own."""
     seed: int | None = None
-    """Chooses what is held out of a folder without a validation part; unset is as the run did."""
+    """Chooses what is held out of data without a validation part; unset is as the run did."""
     val_share: float | None = None
-    """Share held out of a folder without a validation part; unset is as the run did."""
+    """Share held out of data without a validation part; unset is as the run did."""
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    """How masks are read; unset is as the run did."""
+    inference: Annotated[InferenceConfig, tyro.conf.arg(name="")] = field(default_factory=InferenceConfig)
+    """How a semantic network looks at an image."""
+    absent: Literal["left_out", "zero"] = "left_out"
+    """What a class that neither truth nor prediction has counts in a mean over classes: nothing, or 0."""
 
 
 def run(arguments: list[str]) -> int:
@@ -43,30 +52,36 @@ def run(arguments: list[str]) -> int:
     args = parse(EvalArgs, "eval", arguments)
     from twins.evaluation import evaluate
 
-    result = evaluate(
-        args.model,
-        args.data,
-        out=args.out,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        device=args.device,
-        size=args.size,
-        crop=args.crop,
-        padding=args.padding,
-        seed=args.seed,
-        val_share=args.val_share,
-    )
-    protocol = result["protocol"]
-    print(
-        f"{protocol['model']} on {protocol['images']} images of {protocol['data']} ({protocol['split']}): "
-        f"size {protocol['size']}, crop {protocol['crop']:g}, {protocol['interpolation']}, "
-        f"padding {protocol['padding']}, {protocol['precision']} on {protocol['device']}"
-    )
+    given = {name: value for name, value in vars(args).items() if name not in ("model", "data", "masks")}
+    result = evaluate(args.model, args.data, masks=None if args.masks == MaskConfig() else args.masks, **given)
+    print(_protocol(result["protocol"]))
     for name, value in result["metrics"].items():
         print(f"  {name:<20} {100 * value:6.2f} %")
-    seen = [row for row in result["per_class"] if row["support"]]
-    for row in sorted(seen, key=lambda row: row["recall"])[:5]:
-        print(f"  class {row['name']}: {100 * row['recall']:.1f} % of {row['support']} found")
+    for line in _weakest(result["per_class"]):
+        print(f"  {line}")
     if result["skipped"]:
         print(f"  {len(result['skipped'])} images could not be read and are not counted")
     return 0
+
+
+def _protocol(said: dict[str, Any]) -> str:
+    """Return what the numbers depend on, in one line."""
+    how = [f"size {said['size']}", said["interpolation"], f"padding {said['padding']}"]
+    if said["fit"] == "crop":
+        how.insert(1, f"crop {said['crop']:g}")
+    how += [f"{key} {value}" for key, value in said.get("inference", {}).items() if value not in (None, False, (1.0,))]
+    if "absent_classes" in said:
+        how.append(f"absent classes {said['absent_classes'].replace('_', ' ')}")
+    return (
+        f"{said['model']} on {said['images']} images of {said['data']} ({said['split']}): {', '.join(how)}, "
+        f"{said['precision']} on {said['device']}"
+    )
+
+
+def _weakest(rows: list[dict[str, Any]], most: int = 5) -> list[str]:
+    """Return a line for each of the classes that are found least."""
+    if rows and "iou" in rows[0]:
+        seen = sorted((row for row in rows if row["iou"] is not None), key=lambda row: row["iou"])
+        return [f"class {row['name']}: IoU {100 * row['iou']:.1f} %, {row['pixels']:,} pixels" for row in seen[:most]]
+    seen = sorted((row for row in rows if row["support"]), key=lambda row: row["recall"])
+    return [f"class {row['name']}: {100 * row['recall']:.1f} % of {row['support']} found" for row in seen[:most]]

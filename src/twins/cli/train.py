@@ -1,4 +1,4 @@
-"""`twins train`: from a folder of images to a run folder with its report."""
+"""`twins train`: from a data set to a run folder with its report."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ def run(arguments: list[str]) -> int:
         start = starting_point(
             value_of("--recipe", arguments),
             data=value_of("--data", arguments) or "",
+            task=value_of("--task", arguments),
             model=value_of("--model", arguments),
             weights=value_of("--weights", arguments) or "auto",
+            length=next((name for name in ("minutes", "steps", "epochs") if value_of(f"--{name}", arguments)), None),
         )
     config = parse(TrainConfig, "train", arguments, default=start)
     from twins.training import train

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from twins.errors import ConfigError
 
@@ -38,10 +39,10 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         for name in ("hflip", "vflip", "erasing"):
-            _check_range(name, getattr(self, name), 0.0, 1.0)
-        _check_range("smoothing", self.smoothing, 0.0, 0.999)
+            _check_range("augment", name, getattr(self, name), 0.0, 1.0)
+        _check_range("augment", "smoothing", self.smoothing, 0.0, 0.999)
         for name in ("mixup", "cutmix", "color_jitter"):
-            _check_range(name, getattr(self, name), 0.0, 100.0)
+            _check_range("augment", name, getattr(self, name), 0.0, 100.0)
         for name, low, high in (("scale", *self.scale), ("ratio", *self.ratio)):
             if not 0.0 < low <= high:
                 raise ConfigError(f"--augment.{name} must be two ascending numbers above 0, found {low} {high}")
@@ -51,7 +52,42 @@ class AugmentConfig:
             raise ConfigError(f"--augment.repeats must be at least 1, found {self.repeats}")
 
 
-def _check_range(name: str, value: float, low: float, high: float) -> None:
+@dataclass(frozen=True, kw_only=True)
+class SemanticConfig:
+    """How training images and masks are changed together, and the head's norm; the defaults are the ADE20K recipe."""
+
+    crop: int = 512
+    """Side of the random square that is learned from, in pixels; smaller images are filled up."""
+    ratio: tuple[float, float] = (0.5, 2.0)
+    """Smallest and largest factor of a random resize, on top of the resize that evaluation does."""
+    longest: int = 2048
+    """Most pixels of the longer side after the resize that evaluation does."""
+    max_share: float = 0.75
+    """Most of a crop that one class may fill; up to ten crops are tried. 1 takes the first."""
+    hflip: float = 0.5
+    """Probability of a left-right flip; 0 where left and right mean something."""
+    vflip: float = 0.0
+    """Probability of an upside-down flip."""
+    photometric: bool = True
+    """Whether brightness, contrast, saturation and hue change at random."""
+    norm: Literal["batch", "group"] = "batch"
+    """Norm of the head: `batch`, as published (over all processes where they train on GPUs), or `group`, for batches
+    too small for statistics."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_share", "hflip", "vflip"):
+            _check_range("semantic", name, getattr(self, name), 0.0, 1.0)
+        if self.crop < 32:
+            raise ConfigError(f"--semantic.crop must be at least 32 pixels, found {self.crop}")
+        if self.longest < 32:
+            raise ConfigError(f"--semantic.longest must be at least 32 pixels, found {self.longest}")
+        if not 0.0 < self.ratio[0] <= self.ratio[1]:
+            raise ConfigError(f"--semantic.ratio must be two ascending numbers above 0, found {self.ratio}")
+        if self.norm not in ("batch", "group"):
+            raise ConfigError(f"--semantic.norm must be batch or group, found {self.norm!r}")
+
+
+def _check_range(group: str, name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         flag = name.replace("_", "-")
-        raise ConfigError(f"--augment.{flag} must be between {low:g} and {high:g}, found {value}")
+        raise ConfigError(f"--{group}.{flag} must be between {low:g} and {high:g}, found {value}")

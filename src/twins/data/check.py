@@ -18,14 +18,18 @@ FORMAT = 1
 
 @dataclass(kw_only=True)
 class CheckReport:
-    """What `check_classification` found."""
+    """What reading a data set found."""
 
     data: str
     """The data set."""
     names: list[str]
     """Class names by class id."""
     counts: dict[str, dict[str, int]]
-    """Images of each class, by split."""
+    """Images of each class, or that have it, by split."""
+    images: dict[str, int]
+    """Images, by split."""
+    shares: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Share of the pixels of each class, by split, where there are masks."""
     sizes: dict[str, list[int]] = field(default_factory=dict)
     """Smallest, median and largest `width` and `height` in pixels."""
     problems: list[str] = field(default_factory=list)
@@ -59,8 +63,13 @@ def check_classification(path: str | Path, *, seed: int = 0, val_share: float = 
     splits = open_classification(path, seed=seed, val_share=val_share)
     parts = {"train": splits.train, "val": splits.val}
     facts = {name: _read_all(images) for name, images in parts.items()}
-    report = CheckReport(data=splits.source, names=list(splits.train.names), counts=_count(parts))
-    report.sizes = _sizes([fact for found in facts.values() for fact in found])
+    report = CheckReport(
+        data=splits.source,
+        names=list(splits.train.names),
+        counts=_count(parts),
+        images={name: len(images) for name, images in parts.items()},
+    )
+    report.sizes = size_ranges([fact.size for found in facts.values() for fact in found if fact.size])
     report.problems += _faults(facts) + _class_problems(report.counts) + _duplicates(parts, facts)
     report.notes += _notes(splits, report.counts)
     return report
@@ -88,14 +97,12 @@ def _count(parts: dict[str, LabelledImages]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _sizes(facts: list[_Facts]) -> dict[str, list[int]]:
-    sizes = [fact.size for fact in facts if fact.size is not None]
-    result = {}
-    for axis, name in enumerate(("width", "height")):
-        values = sorted(size[axis] for size in sizes)
-        if values:
-            result[name] = [values[0], values[len(values) // 2], values[-1]]
-    return result
+def size_ranges(sizes: list[tuple[int, int]]) -> dict[str, list[int]]:
+    """Return smallest, median and largest `width` and `height` of images' sizes."""
+    if not sizes:
+        return {}
+    ordered = {axis: sorted(size[place] for size in sizes) for place, axis in enumerate(("width", "height"))}
+    return {axis: [values[0], values[len(values) // 2], values[-1]] for axis, values in ordered.items()}
 
 
 def _faults(facts: dict[str, list[_Facts]]) -> list[str]:
@@ -134,7 +141,7 @@ def _duplicates(parts: dict[str, LabelledImages], facts: dict[str, list[_Facts]]
     return problems
 
 
-def _notes(splits: Splits, counts: dict[str, dict[str, int]]) -> list[str]:
+def _notes(splits: Splits[LabelledImages], counts: dict[str, dict[str, int]]) -> list[str]:
     notes = []
     train = [count for count in counts["train"].values() if count]
     if train and max(train) > 10 * min(train):

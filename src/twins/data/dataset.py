@@ -1,11 +1,11 @@
-"""What a set of labelled images must offer, and the sets that lie in folders or come with the package."""
+"""What a set of images must offer, and the labelled sets that lie in folders or come with the package."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -19,13 +19,11 @@ TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "test", "testing")
 
 
-class LabelledImages(Protocol):
-    """A set of images with one class id each."""
+class ImageSet(Protocol):
+    """A set of images with what is to be learned of each."""
 
     names: tuple[str, ...]
     """Class names by class id."""
-    labels: list[int]
-    """Class id of each image."""
 
     def __len__(self) -> int: ...
 
@@ -33,19 +31,35 @@ class LabelledImages(Protocol):
         """Return an image, RGB and upright; raises DataError where it cannot be read."""
         ...
 
+    def target(self, index: int) -> Any:
+        """Return what is to be learned of an image, as the task has it; raises DataError where it cannot be read."""
+        ...
+
     def path(self, index: int) -> str:
         """Return what to call an image in messages."""
         ...
 
 
+class LabelledImages(ImageSet, Protocol):
+    """A set of images with one class id each, which is the target."""
+
+    labels: list[int]
+    """Class id of each image."""
+
+
+Images = TypeVar("Images", bound=ImageSet)
+
+
 @dataclass(frozen=True)
-class Splits:
+class Splits(Generic[Images]):
     """The two parts of a data set; both have the same class names."""
 
-    train: LabelledImages
-    val: LabelledImages
+    train: Images
+    val: Images
     source: str
     """What the data was opened by."""
+    notes: tuple[str, ...] = ()
+    """What was decided in opening it that a user should know, a sentence each."""
 
 
 class ImageFiles:
@@ -60,6 +74,10 @@ class ImageFiles:
     def load(self, index: int) -> Image:
         """Return an image, RGB and upright; raises DataError where it cannot be read."""
         return open_image(self.files[index])
+
+    def target(self, index: int) -> int:
+        """Return an image's class id."""
+        return self.labels[index]
 
     def path(self, index: int) -> str:
         """Return an image's path."""
@@ -79,9 +97,9 @@ class Digits:
         chosen = _stratified(labels.tolist(), val_share=0.2, seed=0)[0 if train else 1]
         self.labels = [int(labels[i]) for i in chosen]
         self._names = [f"digits/{i}" for i in chosen]
-        grey = (pixels.reshape(-1, 8, 8) * (255.0 / 16.0)).round().astype(np.uint8)
+        self.grey = (pixels.reshape(-1, 8, 8) * (255.0 / 16.0)).round().astype(np.uint8)[chosen]
         self._images = [
-            Image.fromarray(grey[i]).resize((32, 32), Image.Resampling.BICUBIC).convert("RGB") for i in chosen
+            Image.fromarray(grey).resize((32, 32), Image.Resampling.BICUBIC).convert("RGB") for grey in self.grey
         ]
 
     def __len__(self) -> int:
@@ -91,12 +109,16 @@ class Digits:
         """Return a digit, 32 x 32 RGB, white on black."""
         return self._images[index]
 
+    def target(self, index: int) -> int:
+        """Return a digit's class id."""
+        return self.labels[index]
+
     def path(self, index: int) -> str:
         """Return a digit's number in scikit-learn's set, as `digits/N`."""
         return self._names[index]
 
 
-def open_classification(path: str | Path, *, seed: int = 0, val_share: float = 0.2) -> Splits:
+def open_classification(path: str | Path, *, seed: int = 0, val_share: float = 0.2) -> Splits[LabelledImages]:
     """Open a data set for classification.
 
     Args:
@@ -115,7 +137,7 @@ def open_classification(path: str | Path, *, seed: int = 0, val_share: float = 0
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise DataError(f"the data folder {root} {what}; give a folder with one folder per class, or digits")
-    train, val = _subfolder(root, TRAIN_NAMES), _subfolder(root, VAL_NAMES)
+    train, val = subfolder(root, TRAIN_NAMES), subfolder(root, VAL_NAMES)
     if train is None:
         return _split_folder(root, seed, val_share)
     if val is None:
@@ -139,7 +161,7 @@ def list_images(folder: Path) -> list[Path]:
     )
 
 
-def _two_folders(train: Path, val: Path, root: Path) -> Splits:
+def _two_folders(train: Path, val: Path, root: Path) -> Splits[LabelledImages]:
     names = _class_names(train)
     extra = sorted({entry.name for entry in class_folders(val)} - set(names))
     if extra:
@@ -147,7 +169,7 @@ def _two_folders(train: Path, val: Path, root: Path) -> Splits:
     return Splits(_collect(train, names), _collect(val, names), str(root))
 
 
-def _split_folder(folder: Path, seed: int, val_share: float, source: Path | None = None) -> Splits:
+def _split_folder(folder: Path, seed: int, val_share: float, source: Path | None = None) -> Splits[LabelledImages]:
     names = _class_names(folder)
     whole = _collect(folder, names)
     parts = _stratified(whole.labels, val_share=val_share, seed=seed)
@@ -182,9 +204,17 @@ def _collect(folder: Path, names: Sequence[str]) -> ImageFiles:
     return ImageFiles(files, labels, names)
 
 
-def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
+def subfolder(root: Path, names: Sequence[str]) -> Path | None:
+    """Return the first folder in `root` that is called one of some names, whatever the case."""
     entries = {entry.name.lower(): entry for entry in root.iterdir() if entry.is_dir()}
     return next((entries[name] for name in names if name in entries), None)
+
+
+def hold_out(count: int, seed: int, val_share: float) -> tuple[list[int], list[int]]:
+    """Split `count` indices by the seed; of two or more at least one is held out, unless the share is 0."""
+    share = min(max(round(val_share * count), 1), count - 1) if val_share > 0 else 0
+    chosen = set(np.random.default_rng([seed, count]).permutation(count)[:share].tolist())
+    return [i for i in range(count) if i not in chosen], sorted(chosen)
 
 
 def _stratified(labels: Sequence[int], *, val_share: float, seed: int) -> tuple[list[int], list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def open_image(source: Any) -> Image.Image:
         InputError: an array or tensor of another shape or type.
     """
     if isinstance(source, str | Path):
-        return _open_file(Path(source))
+        return open_file(Path(source), to_rgb)
     if isinstance(source, Image.Image):
         return to_rgb(source)
     if isinstance(source, np.ndarray):
@@ -49,7 +50,13 @@ def open_image(source: Any) -> Image.Image:
     )
 
 
-def _open_file(path: Path) -> Image.Image:
+def open_file(path: Path, convert: Callable[[Image.Image], Image.Image] = Image.Image.copy) -> Image.Image:
+    """Return a file's image, as it is stored or converted.
+
+    Raises:
+        NotFoundError: there is no such file.
+        DataError: the file is no image, damaged, or of more pixels than is safe.
+    """
     if not path.exists():
         raise NotFoundError(f"there is no image {path}; check the path")
     if path.is_dir():
@@ -61,7 +68,7 @@ def _open_file(path: Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 image.load()
-                return to_rgb(image)
+                return convert(image)
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is no image in a known format; remove it or convert it") from error
     except Image.DecompressionBombError as error:

@@ -7,7 +7,7 @@ what ran before. So a run that was stopped goes on exactly where it was, and wor
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from twins.data.dataset import LabelledImages
-from twins.data.transforms import Transform
-from twins.errors import ConfigError, DataError
+from twins.data.dataset import ImageSet
+from twins.errors import ConfigError, DataError, NotFoundError
 
+Transform = Callable[[Any, Any], tuple[Tensor, Any]]
+"""Turns a Pillow image and its target into the network's input `(C, H, W)` and what is learned from it."""
 Entry = tuple[int, int, int]
 """Epoch, image and copy: what a training sample is drawn for."""
 
@@ -38,7 +39,7 @@ class Sample:
     """One image, ready for the network."""
 
     image: Tensor
-    target: int
+    target: Any
     index: int
     original: tuple[int, int]
     """Height and width of the image in its file, in pixels."""
@@ -50,25 +51,29 @@ class Batch:
     """Images of one step. An evaluation batch can be empty, when none of its images could be read."""
 
     images: Tensor
-    """Normalised float32 `(B, 3, H, W)`."""
-    targets: Tensor
-    """Class ids int64 `(B,)`."""
+    """Normalised float32 `(B, 3, H, W)`; images of several shapes are padded with zeros at the bottom right."""
+    targets: Any
+    """As the task has them: class ids int64 `(B,)`, stacked maps, or a list."""
     indices: list[int]
     """Each image's place in its data set."""
     originals: list[tuple[int, int]]
     """Height and width of each image in its file, in pixels."""
     skipped: list[Skipped] = field(default_factory=list)
+    sizes: Tensor | None = None
+    """True height and width of each image in the batch, int64 `(B, 2)`; `None` where all fill it."""
 
     def pin_memory(self) -> Batch:
         """Move the tensors to page-locked memory; called by the loader where there is a GPU."""
-        self.images, self.targets = self.images.pin_memory(), self.targets.pin_memory()
+        self.images = self.images.pin_memory()
+        if isinstance(self.targets, Tensor):
+            self.targets = self.targets.pin_memory()
         return self
 
 
 class TrainSamples(Dataset[Sample]):
     """Augmented samples by (epoch, image, copy); an unreadable image is replaced by the next one, and reported."""
 
-    def __init__(self, images: LabelledImages, transform: Transform, *, seed: int) -> None:
+    def __init__(self, images: ImageSet, transform: Transform, *, seed: int) -> None:
         self.images, self.transform, self.seed = images, transform, seed
 
     def __getitem__(self, entry: Entry) -> Sample:
@@ -76,29 +81,29 @@ class TrainSamples(Dataset[Sample]):
         skipped: list[Skipped] = []
         for index in (*range(wanted, len(self.images)), *range(wanted)):
             try:
-                image = self.images.load(index)
-            except DataError as error:
+                image, target = self.images.load(index), self.images.target(index)
+                with seeded(self.seed, epoch, wanted, copy):
+                    tensor, learned = self.transform(image, target)
+            except (DataError, NotFoundError) as error:
                 skipped.append(Skipped(self.images.path(index), str(error)))
                 continue
-            with seeded(self.seed, epoch, wanted, copy):
-                tensor = self.transform(image)
-            original = (image.height, image.width)
-            return Sample(tensor, self.images.labels[index], index, original, tuple(skipped))
+            return Sample(tensor, learned, index, (image.height, image.width), tuple(skipped))
         raise DataError(f"none of the {len(self.images)} training images can be read; the first: {skipped[0].reason}")
 
 
 class EvalSamples(Dataset["Sample | Skipped"]):
     """Samples for evaluation, in order; an unreadable image is left out, and reported."""
 
-    def __init__(self, images: LabelledImages, transform: Transform) -> None:
+    def __init__(self, images: ImageSet, transform: Transform) -> None:
         self.images, self.transform = images, transform
 
     def __getitem__(self, index: int) -> Sample | Skipped:
         try:
             image = self.images.load(index)
-        except DataError as error:
+            tensor, target = self.transform(image, self.images.target(index))
+        except (DataError, NotFoundError) as error:
             return Skipped(self.images.path(index), str(error))
-        return Sample(self.transform(image), self.images.labels[index], index, (image.height, image.width))
+        return Sample(tensor, target, index, (image.height, image.width))
 
 
 class TrainBatches:
@@ -251,11 +256,32 @@ class _Stream:
 
 
 def _stack(samples: Sequence[Sample], skipped: list[Skipped]) -> Batch:
-    images = torch.stack([sample.image for sample in samples]) if samples else torch.empty(0)
+    images, sizes = fill_batch([sample.image for sample in samples])
     return Batch(
         images=images,
-        targets=torch.tensor([sample.target for sample in samples], dtype=torch.int64),
+        targets=_stack_targets([sample.target for sample in samples]),
         indices=[sample.index for sample in samples],
         originals=[sample.original for sample in samples],
         skipped=skipped,
+        sizes=sizes,
     )
+
+
+def fill_batch(images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Stack images `(C, H_i, W_i)`; where shapes differ, pad them and return their true sizes too."""
+    shapes = [image.shape for image in images]
+    if len(set(shapes)) <= 1:
+        return torch.stack(list(images)) if images else torch.empty(0), None
+    height, width = (max(shape[axis] for shape in shapes) for axis in (1, 2))
+    batch = images[0].new_zeros(len(images), shapes[0][0], height, width)
+    for place, image in zip(batch, images, strict=True):
+        place[:, : image.shape[1], : image.shape[2]] = image
+    return batch, torch.tensor([shape[1:] for shape in shapes])
+
+
+def _stack_targets(targets: Sequence[Any]) -> Any:
+    """Return class ids as one tensor, tensors of one shape stacked, anything else as a list."""
+    if all(isinstance(target, int) for target in targets):
+        return torch.tensor(targets, dtype=torch.int64)
+    alike = all(isinstance(target, Tensor) for target in targets) and len({target.shape for target in targets}) == 1
+    return torch.stack(list(targets)) if alike else list(targets)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
-Fit = Literal["crop", "squash"]
+Fit = Literal["crop", "squash", "keep"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Preprocess:
     """Size, crop, resampling and normalisation; the defaults are the reference's evaluation protocol."""
 
     size: int = 224
-    """Side of the square input in pixels."""
+    """Side of the square input in pixels; the shorter side of one that keeps its shape."""
     crop: float = 0.875
     """Share of the resized image's shorter side that the centre crop keeps, in (0, 1]."""
     interpolation: Interpolation = "bicubic"
@@ -32,7 +32,10 @@ class Preprocess:
     std: tuple[float, float, float] = IMAGENET_STD
     """Standard deviation of each RGB channel, of values in 0..1."""
     fit: Fit = "crop"
-    """`crop` keeps the aspect ratio and cuts the centre out; `squash` resizes both sides to `size`."""
+    """`crop` keeps the aspect ratio and cuts the centre out; `squash` resizes both sides to `size`; `keep` keeps the
+    whole image and its aspect ratio."""
+    longest: int = 2048
+    """Most pixels of the longer side where the shape is kept; the shorter one is then below `size`."""
 
     def __post_init__(self) -> None:
         if self.size < 32:
@@ -41,17 +44,19 @@ class Preprocess:
             raise ConfigError(f"crop must be above 0 and at most 1, found {self.crop}")
         if self.interpolation not in ("bicubic", "bilinear", "nearest"):
             raise ConfigError(f"interpolation must be bicubic, bilinear or nearest, found {self.interpolation!r}")
-        if self.fit not in ("crop", "squash"):
-            raise ConfigError(f"fit must be crop or squash, found {self.fit!r}")
+        if self.fit not in ("crop", "squash", "keep"):
+            raise ConfigError(f"fit must be crop, squash or keep, found {self.fit!r}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0.0:
             raise ConfigError(f"mean and std must be three numbers, std above 0, found {self.mean} and {self.std}")
 
     def __call__(self, image: Image) -> Tensor:
-        """Turn an RGB image into a normalised float32 tensor `(3, size, size)`."""
+        """Turn an RGB image into a normalised float32 tensor, `(3, size, size)` unless its shape is kept."""
         return self.normalise(self.resize(image))
 
     def resize(self, image: Image) -> Image:
-        """Resize and crop an RGB image to `size` x `size`, as torchvision's Resize and CenterCrop do."""
+        """Resize and crop an RGB image to `size` x `size`, as torchvision does, or resize it in its own shape."""
+        if self.fit == "keep":
+            return image.resize(self.kept_size(image), _filter(self.interpolation))
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.v2 import functional as T
 
@@ -64,14 +69,26 @@ class Preprocess:
             image = _cut_strip(image)
         return T.center_crop(T.resize(image, [round(self.size / self.crop)], interpolation=mode), [self.size] * 2)
 
+    def kept_size(self, image: Image, factor: float = 1.0) -> tuple[int, int]:
+        """Return the width and height that an image is resized to where its shape is kept, times a factor.
+
+        As in mmdetection and mmsegmentation: the shorter side becomes `size`, unless the longer one then exceeds
+        `longest`; no side falls below 32 pixels.
+        """
+        short, long = sorted(image.size)
+        scale = factor * min(self.size / short, self.longest / long)
+        width, height = (max(32, int(side * scale + 0.5)) for side in image.size)
+        return width, height
+
     def normalise(self, image: Image) -> Tensor:
         """Turn an RGB image into a normalised float32 tensor `(3, H, W)`."""
         import numpy as np
         import torch
 
-        pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
+        levels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return (pixels / 255.0 - mean) / std
+        pixels = torch.empty(levels.shape).copy_(levels)
+        return pixels.div_(255.0).sub_(mean).div_(std)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON-ready values."""
@@ -91,6 +108,16 @@ class Preprocess:
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
         }
         return cls(**plain)
+
+
+DENSE = Preprocess(size=512, fit="keep", longest=2048, interpolation="bilinear")
+"""How the published semantic networks want their images: the shorter side 512, the longer at most 2048."""
+
+
+def _filter(interpolation: Interpolation) -> Any:
+    from PIL.Image import Resampling
+
+    return Resampling[interpolation.upper()]
 
 
 def _cut_strip(image: Image) -> Image:

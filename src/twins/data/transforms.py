@@ -15,10 +15,21 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-Transform = Callable[["Image"], "Tensor"]
+ImageTransform = Callable[["Image"], "Tensor"]
 
 
-def train_transform(augment: AugmentConfig, preprocess: Preprocess) -> Transform:
+class ImageAlone:
+    """A transform of images that leaves their targets as they are."""
+
+    def __init__(self, transform: ImageTransform) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Image, target: Any) -> tuple[Tensor, Any]:
+        """Return the network's input `(3, H, W)` and the target."""
+        return self.transform(image), target
+
+
+def train_transform(augment: AugmentConfig, preprocess: Preprocess) -> ImageTransform:
     """Return a random transform of RGB images to normalised `(3, size, size)`.
 
     Crops, flips, RandAugment, colour and erasing are timm's, in the order of the reference's `build_transform`.
@@ -60,7 +71,7 @@ class Shift:
         return self.preprocess.normalise(moved)
 
 
-def _mend_posterize(transform: Any) -> Transform:
+def _mend_posterize(transform: Any) -> ImageTransform:
     """Let timm's RandAugment reduce to 0 bits, which gives black, where newer Pillow refuses."""
     for step in transform.transforms:
         for operation in getattr(step, "ops", ()):

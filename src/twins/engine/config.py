@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from twins.data.augment import AugmentConfig
+from twins.data.augment import AugmentConfig, SemanticConfig
+from twins.data.config import DataConfig, MaskConfig
 from twins.errors import ConfigError, NotFoundError, nearest
 
 CONFIG = "config.yaml"
@@ -49,16 +50,26 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """The learning rate over the run: a linear warm-up, then a cosine down to a floor."""
+    """The learning rate over the run: a linear warm-up, then a curve down to a floor."""
 
+    kind: Literal["cosine", "poly"] = "cosine"
+    """The curve: half a cosine, or `(1 - share of the run done) ^ power`."""
+    power: float = 1.0
+    """Exponent of `poly`; 1 is a straight line."""
     warmup_epochs: float = 1.0
     """Epochs of warm-up; as a share of `--epochs` it also holds for a run given in minutes. At most half the run."""
+    warmup_steps: int | None = None
+    """Optimiser steps of warm-up, where `--steps` gives the run's length; unset takes `warmup_epochs`."""
     warmup_lr: float = 1e-6
     """Learning rate that the warm-up begins at."""
     min_lr: float = 1e-6
-    """Learning rate that the cosine ends at."""
+    """Learning rate that the curve ends at."""
 
     def __post_init__(self) -> None:
+        _check("schedule.kind", self.kind, self.kind in ("cosine", "poly"), "cosine or poly")
+        _check("schedule.power", self.power, self.power > 0, "above 0")
+        steps = self.warmup_steps
+        _check("schedule.warmup-steps", steps, steps is None or steps >= 0, "at least 0")
         _check("schedule.warmup-epochs", self.warmup_epochs, self.warmup_epochs >= 0, "at least 0")
         _check("schedule.warmup-lr", self.warmup_lr, self.warmup_lr >= 0, "at least 0")
         _check("schedule.min-lr", self.min_lr, self.min_lr >= 0, "at least 0")
@@ -76,13 +87,14 @@ class TrainConfig:
     """Everything a training run is; the defaults are a short fine-tuning of published weights."""
 
     data: str = ""
-    """Folder with one folder per class (or with train and val in it), or `digits`."""
+    """Folder with one folder per class (or with train and val in it), or with images and masks; or an embedded set:
+    `digits`, `scenes`."""
     model: str = "twins_svt_small"
     """Name of the network."""
     recipe: str | None = None
     """Name of the recipe that these settings came from: a record, see `twins recipes`."""
     task: str = "classification"
-    """What is learned."""
+    """What is learned: `classification` or `semantic`."""
     head: str | None = None
     """Which of the task's heads; unset is its default."""
     weights: str = "auto"
@@ -92,7 +104,9 @@ class TrainConfig:
     resume: str | None = None
     """Run folder to go on with, exactly where it was stopped."""
     epochs: float = 20.0
-    """Passes over the training images; not used where `minutes` is set."""
+    """Passes over the training images; not used where `minutes` or `steps` is set."""
+    steps: int | None = None
+    """Optimiser steps of the run, instead of epochs; not used where `minutes` is set."""
     minutes: float | None = None
     """Wall-clock budget in minutes, counted over stops, evaluations included; the schedule follows it."""
     max_steps: int | None = None
@@ -102,13 +116,13 @@ class TrainConfig:
     seed: int = 0
     """Chooses the initial weights, the order of images, augmentation and dropout."""
     size: int = 224
-    """Side of the square that images are brought to, in pixels."""
+    """Side of the square that images are brought to, in pixels; of dense tasks, their shorter side in evaluation."""
     crop: float = 0.875
-    """Share of the resized image's side that evaluation keeps."""
+    """Share of the resized image's side that a classifier's evaluation keeps."""
     fit: Literal["crop", "squash"] = "crop"
-    """How evaluation makes an image square: cut the centre out, or resize both sides."""
+    """How a classifier's evaluation makes an image square: cut the centre out, or resize both sides."""
     val_share: float = 0.2
-    """Share of each class that is held out where the data has no folder for validation."""
+    """Share (of each class) that is held out where the data has no folder for validation."""
     batch_size: int = 64
     """Images per optimiser step, over all processes and accumulated passes."""
     accumulate: int = 1
@@ -123,14 +137,14 @@ class TrainConfig:
     """Recompute activations in the backward pass: less memory, more time, the same result."""
     padding: Literal["exact", "reference", "unmasked"] | None = None
     """How local attention treats borders; unset is what the weights were trained with, else `exact`."""
-    drop_rate: float = 0.0
-    """Dropout before the classifier."""
+    drop_rate: float | None = None
+    """Dropout before the classifier; unset is as published: 0 for classification, 0.1 for semantic."""
     drop_path: float = 0.1
     """Stochastic depth of the last block; it grows linearly from 0 at the first."""
     ema_decay: float | None = None
     """Decay per step of a running mean of the weights, which is then what is evaluated and kept as best."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced` weighs each class in the loss by the inverse of its number of images."""
+    """`balanced` weighs each class in the loss by the inverse of its number of images, or of its share of pixels."""
     freeze: int = 0
     """Stages, from the first, whose weights stay as they are."""
     patience: int | None = None
@@ -150,12 +164,16 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """The learning rate over the run."""
     augment: AugmentConfig = field(default_factory=_mild)
-    """How training images are changed."""
+    """How a classifier's training images are changed."""
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    """How masks are read."""
+    semantic: SemanticConfig = field(default_factory=SemanticConfig)
+    """How training images and masks are changed, and the norm of a semantic head."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "eval_every", "log_every"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "above 0")
-        for name in ("minutes", "max_steps", "save_every", "patience"):
+        for name in ("minutes", "steps", "max_steps", "save_every", "patience"):
             value = getattr(self, name)
             _check(name, value, value is None or value > 0, "above 0")
         _check("workers", self.workers, self.workers >= 0, "at least 0")
@@ -164,11 +182,16 @@ class TrainConfig:
         _check("crop", self.crop, 0 < self.crop <= 1, "above 0 and at most 1")
         _check("freeze", self.freeze, 0 <= self.freeze <= 4, "between 0 and 4, the number of stages")
         for name in ("drop_rate", "drop_path", "val_share"):
-            _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+            value = getattr(self, name)
+            _check(name, value, value is None or 0 <= value < 1, "at least 0 and below 1")
         _check("max_skipped", self.max_skipped, 0 <= self.max_skipped <= 1, "between 0 and 1")
         _check("ema_decay", self.ema_decay, self.ema_decay is None or 0 < self.ema_decay < 1, "above 0 and below 1")
         for name, choices in _CHOICES.items():
             _check(name, getattr(self, name), getattr(self, name) in choices, f"one of {', '.join(map(str, choices))}")
+        if self.schedule.warmup_steps is not None and self.steps is None:
+            raise ConfigError(
+                "--schedule.warmup-steps is for a run of --steps; give --steps, or --schedule.warmup-epochs instead"
+            )
         if self.batch_size % self.accumulate:
             raise ConfigError(
                 f"--batch-size must be a multiple of --accumulate, found {self.batch_size} and {self.accumulate}"
@@ -179,6 +202,11 @@ class TrainConfig:
         """Peak learning rate that this run uses, scaled to its batch."""
         reference = self.optimizer.lr_batch
         return self.optimizer.lr * self.batch_size / reference if reference else self.optimizer.lr
+
+    @property
+    def source(self) -> DataConfig:
+        """Which data the run has, and how it is read."""
+        return DataConfig(data=self.data, seed=self.seed, val_share=self.val_share, masks=self.masks)
 
     def to_yaml(self) -> str:
         """Return the settings as YAML, with the format's version."""
@@ -249,7 +277,13 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "class_weights": ("none", "balanced"),
     "fit": ("crop", "squash"),
 }
-_NESTED: dict[str, type] = {"optimizer": OptimizerConfig, "schedule": ScheduleConfig, "augment": AugmentConfig}
+_NESTED: dict[str, type] = {
+    "optimizer": OptimizerConfig,
+    "schedule": ScheduleConfig,
+    "augment": AugmentConfig,
+    "masks": MaskConfig,
+    "semantic": SemanticConfig,
+}
 
 
 def _check(name: str, value: object, good: bool, wanted: str) -> None:

@@ -72,6 +72,8 @@ class Batch(Protocol):
     """Normalised float `(B, C, H, W)`."""
     targets: Any
     """What the task's losses and its metric take."""
+    sizes: Tensor | None
+    """True height and width of each image in the batch, int `(B, 2)`; `None` where all fill it."""
 
     @property
     def indices(self) -> Sequence[int]:

@@ -11,6 +11,7 @@ from twins.engine.contracts import Batch, Metric, Task, Unreadable
 from twins.engine.loading import loading
 from twins.engine.processes import gather
 from twins.engine.signals import Stop
+from twins.ops.padding import true_sizes
 from twins.predictions import Prediction
 
 
@@ -27,9 +28,10 @@ def predictions(
         if not len(batch.indices):
             yield [], batch
             continue
+        sizes = None if batch.sizes is None else batch.sizes.to(accelerator.device)
         with torch.inference_mode(), accelerator.autocast():
-            outputs = network(batch.images.to(accelerator.device, non_blocking=True))
-        yield network.decode(outputs, None, batch.originals), batch
+            outputs = network(batch.images.to(accelerator.device, non_blocking=True), sizes)
+        yield network.decode(outputs, true_sizes(batch.images, sizes), batch.originals), batch
 
 
 def evaluate(

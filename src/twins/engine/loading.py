@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import weakref
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from twins.engine.contracts import Batch
 from twins.engine.signals import shielded
 from twins.errors import TrainingError, TwinsError
+
+_open: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Loaders whose processes have not ended yet."""
 
 
 def loading(start: Callable[[], Iterable[Batch]]) -> Iterator[Batch]:
@@ -18,26 +24,49 @@ def loading(start: Callable[[], Iterable[Batch]]) -> Iterator[Batch]:
     """
     with shielded():
         batches = iter(start())
+    _watch(batches)
     failure: TwinsError | None = None
-    while failure is None:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except TwinsError as error:
-            failure = _plain(error)
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            # a batch on its way from a process that dies breaks its connection before torch reports the death
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                raise
-            failure = TrainingError(
-                f"a loading process died ({str(error).splitlines()[0]}), most likely for want of memory; use fewer "
-                "--workers and go on with twins train --resume"
-            )
-        else:
-            yield batch
-    del batches  # with it torch's watch over its processes, which would report the death a second time
+    try:
+        while failure is None:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except TwinsError as error:
+                failure = _plain(error)
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                # a batch on its way from a process that dies breaks its connection before torch reports the death
+                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                    raise
+                failure = TrainingError(
+                    f"a loading process died ({str(error).splitlines()[0]}), most likely for want of memory; use "
+                    "fewer --workers and go on with twins train --resume"
+                )
+            else:
+                yield batch
+    finally:
+        _end(batches)
     raise failure
+
+
+def _watch(batches: Any) -> None:
+    """End a loader's processes with ours, whoever still holds the loader: no signal would end them."""
+    if not hasattr(batches, "_shutdown_workers"):
+        return
+    if not _open:
+        atexit.register(_end_all)
+    _open.add(batches)
+
+
+def _end(batches: Any) -> None:
+    if batches in _open:
+        _open.discard(batches)
+        batches._shutdown_workers()
+
+
+def _end_all() -> None:
+    for batches in list(_open):
+        _end(batches)
 
 
 def _plain(error: TwinsError) -> TwinsError:

@@ -51,8 +51,9 @@ def _by_decay(network: Task, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def build_optimizer(network: Task, config: OptimizerConfig) -> AdamW:
-    """Return AdamW over a network's parameter groups; the rate is set before each step."""
-    return AdamW(parameter_groups(network, config), lr=config.lr, betas=config.betas, eps=config.eps)
+    """Return AdamW over a network's parameter groups, in one kernel; the rate is set before each step."""
+    groups = parameter_groups(network, config)
+    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 
 from twins.engine.config import TrainConfig
 from twins.errors import ConfigError, MissingExtraError, TwinsError, nearest
@@ -35,6 +36,7 @@ def build_accelerator(config: TrainConfig, run: Path | None = None) -> Accelerat
         mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
         log_with=list(config.trackers) or None,
         project_dir=run,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # `engine.norms` keeps them alike
     )
     if config.device not in ("auto", accelerator.device.type):
         raise ConfigError(f"--device {config.device} was asked for, this machine computes on {accelerator.device.type}")

@@ -27,15 +27,31 @@ def learning_rate(progress: float, *, peak: float, warmup: float, warmup_lr: flo
     return min_lr + 0.5 * (peak - min_lr) * (1.0 + math.cos(math.pi * min(progress, 1.0)))
 
 
+def poly_rate(progress: float, *, peak: float, power: float, warmup: float, warmup_lr: float, min_lr: float) -> float:
+    """Return the learning rate of mmsegmentation's `poly` policy: `(1 - progress) ^ power` from `peak` to `min_lr`.
+
+    The curve spans the whole run; the warm-up rises from `warmup_lr` to meet it. Arguments as in `learning_rate`.
+    """
+    curve = min_lr + (peak - min_lr) * (1.0 - min(progress, 1.0)) ** power
+    return warmup_lr + (curve - warmup_lr) * progress / warmup if progress < warmup else curve
+
+
 def scheduled_rate(config: TrainConfig, progress: float) -> float:
     """Return a run's learning rate at `progress`, 0..1."""
-    return learning_rate(
-        progress,
-        peak=config.lr,
-        warmup=min(config.schedule.warmup_epochs / config.epochs, MOST_WARMUP),
-        warmup_lr=config.schedule.warmup_lr,
-        min_lr=config.schedule.min_lr,
-    )
+    schedule = config.schedule
+    warmup, ends = warmup_share(config), {"warmup_lr": schedule.warmup_lr, "min_lr": schedule.min_lr}
+    if schedule.kind == "poly":
+        return poly_rate(progress, peak=config.lr, power=schedule.power, warmup=warmup, **ends)
+    return learning_rate(progress, peak=config.lr, warmup=warmup, **ends)
+
+
+def warmup_share(config: TrainConfig) -> float:
+    """Return the share of a run that is warm-up."""
+    schedule = config.schedule
+    share = schedule.warmup_epochs / config.epochs
+    if config.steps and schedule.warmup_steps is not None:
+        share = schedule.warmup_steps / config.steps
+    return min(share, MOST_WARMUP)
 
 
 def averaging_decay(step: int, decay: float) -> float:
@@ -45,7 +61,8 @@ def averaging_decay(step: int, decay: float) -> float:
 
 def total_steps(config: TrainConfig, steps_per_epoch: int) -> int | None:
     """Return the optimiser steps of a run, or `None` where time alone ends it."""
-    steps = None if config.minutes else max(1, round(config.epochs * steps_per_epoch))
+    planned = config.steps or max(1, round(config.epochs * steps_per_epoch))
+    steps = None if config.minutes else planned
     if config.max_steps is None:
         return steps
     return config.max_steps if steps is None else min(steps, config.max_steps)

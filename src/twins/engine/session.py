@@ -19,6 +19,7 @@ from twins.engine.ema import Average
 from twins.engine.evaluate import EvaluationStopped, evaluate
 from twins.engine.loading import loading
 from twins.engine.memory import free_memory, is_out_of_memory, largest_fit, out_of_memory
+from twins.engine.norms import average_statistics, copies, kept, restore, running_statistics, synchronise
 from twins.engine.optim import all_finite, build_optimizer, train_mode
 from twins.engine.processes import gather, on_main, total
 from twins.engine.randomness import reseed
@@ -88,8 +89,12 @@ class Session:
         self.accelerator, self.leading, self.fingerprint = accelerator, leading, fingerprint
         self.records, self.run = records, records.run
         losses = Losses(task).to(accelerator.device)
+        if (said := synchronise(losses, accelerator)) is not None:
+            records.say(f"note: {said}")
         if config.compile:
             losses.compile()
+        train_mode(self.task_module)
+        self.buffers, self.statistics = list(self.task_module.buffers()), running_statistics(self.task_module)
         self.optimizer = accelerator.prepare_optimizer(build_optimizer(task, config.optimizer))
         self.average = Average(task, config.ema_decay) if config.ema_decay else None
         self.losses: nn.Module = accelerator.prepare_model(losses)
@@ -163,8 +168,8 @@ class Session:
         # the wrapper orders its sums anew after its first backward pass: let that be one that counts for nothing,
         # so that a run that was stopped adds in the same order as one that was not
         first = next(batches)
-        train_mode(self.task_module)
-        torch.autograd.backward(self._loss(first, self.losses))
+        with kept(self.buffers):
+            torch.autograd.backward(self._loss(first, self.losses))
         self.optimizer.zero_grad()
         return chain([first], batches)
 
@@ -182,7 +187,9 @@ class Session:
         """
         losses: list[Tensor] = []
         ran_out = False
-        train_mode(self.task_module)
+        if not self.task_module.training:  # an evaluation came between
+            train_mode(self.task_module)
+        before = copies(self.buffers)
         try:
             for index, batch in enumerate(batches):
                 reseed(self.config.seed, self.progress.step, index, self.accelerator.process_index)
@@ -192,7 +199,8 @@ class Session:
                 raise
             ran_out = True  # outside this block the failed pass's tensors are free again
         if ran_out:
-            raise self._out_of_memory(batches[len(losses)])
+            raise self._out_of_memory(batches[len(losses)], before)
+        average_statistics(self.statistics, self.accelerator)
         return torch.stack(losses).sum()
 
     def _backward(self, batch: Batch, *, last: bool) -> Tensor:
@@ -271,12 +279,13 @@ class Session:
         parameters = [p for p in self.task.parameters() if p.requires_grad]
         return self.accelerator.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
 
-    def _out_of_memory(self, batch: Batch) -> TrainingError:
-        """Find out what fits, and keep the state: the weights have not moved."""
+    def _out_of_memory(self, batch: Batch, before: list[Tensor]) -> TrainingError:
+        """Find out what fits, and keep the state: the weights have not moved, and statistics are put back."""
         self.optimizer.zero_grad()
         images, targets = self.source.prepare(batch, 0)
         fits = largest_fit(len(images), lambda count: self._probe(images[:count], targets[:count]))
         self.optimizer.zero_grad()
+        restore(self.buffers, before)
         free_memory()
         if self.accelerator.is_main_process and self.saved != self.progress.step:
             self._write_state()  # other processes may not have come here

@@ -49,6 +49,11 @@ def reduce_sizes(sizes: Tensor | None, stride: int, padding: Padding) -> Tensor 
     return (sizes + stride - 1) // stride if padding == "exact" else sizes // stride
 
 
+def true_sizes(images: Tensor, sizes: Tensor | None) -> Tensor:
+    """Return `sizes`, or where every image fills its batch `(B, C, H, W)` the batch's own for each, int `(B, 2)`."""
+    return torch.tensor([images.shape[2:]] * len(images), device=images.device) if sizes is None else sizes
+
+
 def inside(sizes: Tensor, height: int, width: int) -> Tensor:
     """Return a bool map `(B, height, width)`: true at the positions that belong to each image."""
     rows = torch.arange(height, device=sizes.device) < sizes[:, :1]  # (B, H)

@@ -8,62 +8,95 @@ from dataclasses import replace
 from twins.backbone.config import PUBLISHED, resolve_name
 from twins.engine.config import TrainConfig
 from twins.errors import NotFoundError, nearest
-from twins.recipes.folder import digits, finetune, scratch
-from twins.recipes.imagenet import (
-    imagenet_pcpvt_base,
-    imagenet_pcpvt_large,
-    imagenet_pcpvt_small,
-    imagenet_svt_base,
-    imagenet_svt_large,
-    imagenet_svt_small,
-)
+from twins.recipes import folder, imagenet, semantic
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    "digits": digits,
-    "finetune": finetune,
-    "imagenet_pcpvt_base": imagenet_pcpvt_base,
-    "imagenet_pcpvt_large": imagenet_pcpvt_large,
-    "imagenet_pcpvt_small": imagenet_pcpvt_small,
-    "imagenet_svt_base": imagenet_svt_base,
-    "imagenet_svt_large": imagenet_svt_large,
-    "imagenet_svt_small": imagenet_svt_small,
-    "scratch": scratch,
+    recipe.__name__: recipe
+    for recipe in (
+        folder.digits,
+        folder.finetune,
+        folder.scratch,
+        imagenet.imagenet_pcpvt_base,
+        imagenet.imagenet_pcpvt_large,
+        imagenet.imagenet_pcpvt_small,
+        imagenet.imagenet_svt_base,
+        imagenet.imagenet_svt_large,
+        imagenet.imagenet_svt_small,
+        semantic.scenes,
+        semantic.semantic_finetune,
+        semantic.semantic_fpn_pcpvt_base,
+        semantic.semantic_fpn_pcpvt_large,
+        semantic.semantic_fpn_pcpvt_small,
+        semantic.semantic_fpn_svt_base,
+        semantic.semantic_fpn_svt_large,
+        semantic.semantic_fpn_svt_small,
+        semantic.semantic_scratch,
+        semantic.upernet_pcpvt_base,
+        semantic.upernet_pcpvt_large,
+        semantic.upernet_pcpvt_small,
+        semantic.upernet_svt_base,
+        semantic.upernet_svt_large,
+        semantic.upernet_svt_small,
+    )
 }
 """Name to function; each function's docstring says command, hardware, hours, expected score and its source."""
+_EMBEDDED = {"classification": {"digits": "digits"}, "semantic": {"scenes": "scenes"}}
+_USUAL = {
+    "classification": ("finetune", "scratch"),
+    "semantic": ("semantic_finetune", "semantic_scratch"),
+}
+"""Each task's recipes from published weights and from nothing."""
 
 
-def default_recipe(*, data: str, model: str | None = None, weights: str = "auto") -> str:
-    """Return the recipe for who names none: by the data, and by whether training starts from weights.
+def default_recipe(*, data: str, task: str = "classification", model: str | None = None, weights: str = "auto") -> str:
+    """Return the recipe for who names none: by the task, the data, and whether training starts from weights.
 
     Raises:
-        NotFoundError: no model is called so.
+        NotFoundError: no task or model is called so.
     """
-    if data == "digits":
-        return "digits"
+    if task not in _USUAL:
+        hint = nearest(task, _USUAL) or f"; the tasks are {', '.join(_USUAL)}"
+        raise NotFoundError(f"no task is called {task!r}{hint}")
+    if data in _EMBEDDED[task]:
+        return _EMBEDDED[task][data]
+    adapt, scratch = _USUAL[task]
     if weights == "none":
-        return "scratch"
+        return scratch
     nano = model is not None and resolve_name(model) not in PUBLISHED
-    return "scratch" if nano and weights == "auto" else "finetune"
+    return scratch if nano and weights == "auto" else adapt
 
 
 def starting_point(
-    recipe: str | None = None, *, data: str = "", model: str | None = None, weights: str = "auto"
+    recipe: str | None = None,
+    *,
+    data: str = "",
+    task: str | None = None,
+    model: str | None = None,
+    weights: str = "auto",
+    length: str | None = None,
 ) -> TrainConfig:
     """Return a recipe's settings for a data set and a model, to be changed from there.
 
     Args:
-        recipe: name; `None` is the default for the data and model.
-        data: folder or `digits`.
+        recipe: name; `None` is the default for the task, data and model.
+        data: folder, `digits` or `scenes`.
+        task: `classification` or `semantic`; `None` is the recipe's, or classification.
         model: any name of a network; `None` is the recipe's.
         weights: `auto` leaves the recipe's.
+        length: `epochs`, `steps` or `minutes`, where the run's length will be given so; the recipe's own is dropped.
 
     Raises:
-        NotFoundError: no recipe or model is called so.
+        NotFoundError: no recipe, task or model is called so.
     """
-    name = recipe or default_recipe(data=data, model=model, weights=weights)
+    name = recipe or default_recipe(data=data, task=task or "classification", model=model, weights=weights)
     if name not in RECIPES:
         raise NotFoundError(f"no recipe is called {name!r}{nearest(name, RECIPES) or '; see twins recipes'}")
     config = RECIPES[name]()
+    if length in ("epochs", "steps"):
+        config = replace(config, minutes=None)
+    if length in ("epochs", "minutes") and config.steps is not None:
+        schedule = replace(config.schedule, warmup_steps=None)
+        config = replace(config, steps=None, schedule=schedule)
     return replace(
         config,
         data=data or config.data,

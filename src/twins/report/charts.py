@@ -66,18 +66,31 @@ def calibration_chart(bins: Sequence[dict[str, float]]) -> str:
     )
 
 
-def confusion_table(names: Sequence[str], counts: Sequence[Sequence[int]], *, most: int = 30) -> str:
-    """Return the confusion matrix as a table, rows are the truth; large sets list their commonest mistakes instead."""
+def confusion_table(
+    names: Sequence[str], counts: Sequence[Sequence[int]], *, most: int = 30, shares: bool = False
+) -> str:
+    """Return the confusion matrix as a table, rows are the truth; large sets list their commonest mistakes instead.
+
+    Args:
+        names: class names by class id.
+        counts: how often each class (rows) was said to be each class (columns).
+        most: classes from which on mistakes are listed.
+        shares: show per cent of the row instead of counts.
+    """
     if len(names) > most:
         return _mistake_table(names, counts)
     head = "".join(f"<th><span>{escape(name)}</span></th>" for name in names)
     rows = []
     for truth, row in enumerate(counts):
         total = sum(row) or 1
-        cells = "".join(_cell(count, count / total, truth == said) for said, count in enumerate(row))
+        cells = "".join(
+            _cell(_per_cent(count / total) if shares else str(count or ""), count / total, truth == said)
+            for said, count in enumerate(row)
+        )
         rows.append(f"<tr><th>{escape(names[truth])}</th>{cells}</tr>")
     return (
-        '<p>Rows are the truth, columns what was said.</p><div class="scroll"><table class="confusion">'
+        f"<p>Rows are the truth, columns what was said{', in per cent of the truth' if shares else ''}.</p>"
+        '<div class="scroll"><table class="confusion">'
         f"<tr><th></th>{head}</tr>{''.join(rows)}</table></div>"
     )
 
@@ -121,9 +134,13 @@ def _mistake_table(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str
     return f"<table><tr><th>truth</th><th>said</th><th>times</th></tr>{lines}</table>"
 
 
-def _cell(count: int, part: float, right: bool) -> str:
+def _cell(text: str, part: float, right: bool) -> str:
     kind = "right" if right else "wrong"
-    return f'<td class="{kind}" style="--part:{part:.2f}">{count or ""}</td>'
+    return f'<td class="{kind}" style="--part:{part:.2f}">{text}</td>'
+
+
+def _per_cent(part: float) -> str:
+    return f"{100 * part:.0f}" if part >= 0.005 else ""
 
 
 def _tick(place: str, text: str) -> str:

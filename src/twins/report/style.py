@@ -24,6 +24,9 @@ svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:12p
 .thumb img{width:100%;border-radius:6px;display:block}
 .thumb figcaption{padding:.15rem 0;overflow-wrap:anywhere;line-height:1.25}
 .good figcaption{color:var(--good)}.bad figcaption{color:var(--bad)}
+.triple{display:grid;grid-template-columns:repeat(3,1fr);gap:.5rem;margin-bottom:.8rem}
+.legend{display:flex;flex-wrap:wrap;gap:.2rem .9rem}.legend i{display:inline-block;width:.9em;height:.9em;
+border-radius:3px;margin-right:.35em;vertical-align:-.1em}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-size:.9rem}
 th,td{padding:.25rem .7rem;text-align:left;border-bottom:1px solid var(--line)}

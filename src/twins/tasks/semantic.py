@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twins.backbone.network import Twins, layer_groups
+from twins.data.masks import IGNORE
 from twins.errors import ConfigError, InputError
 from twins.heads.fcn import FCNHead
 from twins.heads.fpn import FeaturePyramid
@@ -22,10 +23,12 @@ from twins.predictions import Prediction
 if TYPE_CHECKING:
     from twins.weights.info import ModelInfo
 
-IGNORE = 255
-"""Value of a mask's pixels that count for nothing."""
 HEADS = ("semantic_fpn", "upernet")
 """The heads, the default first."""
+WIDTHS = {"semantic_fpn": 256, "upernet": 512}
+"""Channels of the published heads' neck and of UPerNet's inner maps; the other head or part has half as many."""
+CHUNK = 1 << 26
+"""Logits at an image's own size that are held at a time in decoding."""
 AUXILIARY_WEIGHT = 0.4
 """Share of the auxiliary head's loss, as in mmsegmentation's UPerNet."""
 
@@ -35,9 +38,9 @@ class SemanticSegmentation(nn.Module):
 
     Args:
         backbone: gives four maps.
-        info: what the network is and how its images are prepared; its `head` names the head.
+        info: what the network is and how its images are prepared; its `head` names the head, its `norm` the head's
+            norm: `batch`, as published, or `group`, for batches too small for statistics.
         drop_rate: dropout of whole channels before the classifiers; 0.1 as published.
-        norm: `batch`, as published, or `group`, for batches too small for statistics.
 
     Attributes:
         class_weights: weight of each class in `losses`, `(K,)`, or `None`.
@@ -48,29 +51,34 @@ class SemanticSegmentation(nn.Module):
 
     task = "semantic"
 
-    def __init__(self, backbone: Twins, info: ModelInfo, *, drop_rate: float = 0.1, norm: Norm = "batch") -> None:
+    def __init__(self, backbone: Twins, info: ModelInfo, *, drop_rate: float = 0.1) -> None:
         super().__init__()
         if backbone.out_indices != (0, 1, 2, 3):
             raise ConfigError(f"a semantic network needs all four maps, found out_indices {backbone.out_indices}")
         if info.num_classes < 1:
             raise ConfigError(f"num_classes must be at least 1, found {info.num_classes}")
+        if info.preprocess.fit != "keep":
+            raise ConfigError(f"a semantic network sees whole images, with fit=keep, found fit={info.preprocess.fit}")
         if info.head not in HEADS:
             raise ConfigError(f"the head of a semantic network must be {' or '.join(HEADS)}, found {info.head!r}")
-        if norm not in get_args(Norm):
-            raise ConfigError(f"the norm of a head must be {' or '.join(get_args(Norm))}, found {norm!r}")
+        if info.norm not in get_args(Norm):
+            raise ConfigError(f"the norm of a head must be {' or '.join(get_args(Norm))}, found {info.norm!r}")
         self.info = info
         self.backbone = backbone
         self.neck: nn.Module | None = None
         self.auxiliary_head: nn.Module | None = None
-        classes = info.num_classes
+        classes, norm = info.num_classes, cast(Norm, info.norm)
+        width = info.width or WIDTHS[info.head]
         if info.head == "semantic_fpn":
-            self.neck = FeaturePyramid(backbone.channels)
+            self.neck = FeaturePyramid(backbone.channels, width)
             self.decode_head: nn.Module = SemanticFPNHead(
-                self.neck.channels, backbone.strides, classes, drop_rate=drop_rate, norm=norm
+                self.neck.channels, backbone.strides, classes, channels=width // 2, drop_rate=drop_rate, norm=norm
             )
         else:
-            self.decode_head = UPerNetHead(backbone.channels, classes, drop_rate=drop_rate, norm=norm)
-            self.auxiliary_head = FCNHead(backbone.channels[2], classes, drop_rate=drop_rate, norm=norm)
+            self.decode_head = UPerNetHead(backbone.channels, classes, channels=width, drop_rate=drop_rate, norm=norm)
+            self.auxiliary_head = FCNHead(
+                backbone.channels[2], classes, channels=width // 2, drop_rate=drop_rate, norm=norm
+            )
         self.class_weights: Tensor | None = None
 
     @property
@@ -122,7 +130,7 @@ class SemanticSegmentation(nn.Module):
 
         Args:
             images: normalised float `(B, C, H, W)`.
-            targets: class ids int64 `(B, H, W)`, 255 where ignored.
+            targets: class ids `(B, H, W)`, of any integer type, 255 where ignored.
             sizes: `None`; see `forward`.
         """
         outputs = self(images, sizes)
@@ -134,7 +142,7 @@ class SemanticSegmentation(nn.Module):
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         weights = None if self.class_weights is None else self.class_weights.to(logits.device, torch.float32)
         logits = resize(logits.float(), targets.shape[1:])
-        total = F.cross_entropy(logits, targets, weight=weights, ignore_index=IGNORE, reduction="sum")
+        total = F.cross_entropy(logits, targets.long(), weight=weights, ignore_index=IGNORE, reduction="sum")
         return total / targets.numel()
 
     def decode(
@@ -154,12 +162,15 @@ class SemanticSegmentation(nn.Module):
         parts = _map_parts(logits, None if sizes is None else self._map_sizes(sizes)[0])
         result = []
         for index, (part, original) in enumerate(zip(parts, originals, strict=True)):
-            if sizes is not None:
-                part = resize(part, sizes[index].tolist())
-            part = resize(part, original)
-            label_map = part[0].argmax(dim=0).cpu().numpy()
-            result.append(Prediction(task=self.task, size=original, names=self.info.names, label_map=label_map))
+            way = [original] if sizes is None else [sizes[index].tolist(), original]
+            result.append(self.prediction(largest_class(part, way), original))
         return result
+
+    def prediction(self, label_map: Tensor, size: tuple[int, int]) -> Prediction:
+        """Return a map of class ids `(H, W)` as a prediction, in as few bytes as the classes need."""
+        kind = torch.uint8 if self.num_classes <= 256 else torch.int32
+        found = label_map.to(kind).cpu().numpy()
+        return Prediction(task=self.task, size=size, names=self.info.names, label_map=found, colours=self.info.colours)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations; results are the same."""
@@ -172,6 +183,26 @@ class SemanticSegmentation(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, object]:
         """Return timm's description of layers for layer decay: by stage when `coarse`, else by block."""
         return layer_groups("backbone.", coarse)
+
+
+def largest_class(logits: Tensor, way: Sequence[Sequence[int]]) -> Tensor:
+    """Resize logits `(1, K, h, w)` through some sizes, and return where which class is the largest, int64 `(H, W)`.
+
+    A few classes are resized at a time: what is held does not grow with their number.
+    """
+    step = max(1, CHUNK // (way[-1][0] * way[-1][1]))
+    best: Tensor | None = None
+    for first in range(0, logits.shape[1], step):
+        part = logits[:, first : first + step]
+        for size in way:
+            part = resize(part, size)
+        value, label = part[0].max(dim=0)
+        if best is None:
+            best, found = value, label
+        else:
+            better = value > best
+            best, found = torch.where(better, value, best), torch.where(better, label + first, found)
+    return found
 
 
 def _own_part(maps: Sequence[Tensor], index: int, sizes: Sequence[Tensor]) -> list[Tensor]:

@@ -34,6 +34,12 @@ class ModelInfo:
     """Whether each stage of the backbone ends in its own norm."""
     preprocess: Preprocess = field(default_factory=Preprocess)
     """How images are prepared."""
+    norm: str = "batch"
+    """Norm of a semantic head: `batch` or `group`."""
+    width: int | None = None
+    """Channels inside a semantic head; `None` is as published: 256, of UPerNet 512."""
+    colours: tuple[tuple[int, int, int], ...] = ()
+    """RGB of each class in drawings; empty where they are chosen."""
 
     def to_json(self) -> str:
         """Return the description as one line of JSON, with its format version."""
@@ -56,6 +62,7 @@ class ModelInfo:
                 )
             values["preprocess"] = Preprocess.from_dict(values["preprocess"])
             values["names"] = tuple(values["names"])
+            values["colours"] = tuple(tuple(map(int, colour)) for colour in values.get("colours", ()))
             known = {f.name for f in fields(cls)}
             for name, least in (("num_classes", 0), ("in_chans", 1)):
                 if type(value := values.get(name, least)) is not int or value < least:

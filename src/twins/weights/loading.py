@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from twins.backbone.config import VARIANTS
 from twins.backbone.network import Twins
+from twins.data.classes import built_in
 from twins.data.imagenet import imagenet_names
-from twins.data.preprocess import Preprocess
+from twins.data.preprocess import DENSE, Preprocess
 from twins.errors import ConfigError, WeightsError
 from twins.weights.dialects import State, check_written, detect, from_twins, to_twins
 from twins.weights.files import Checkpoint, read_tensors, write_tensors
@@ -154,11 +155,27 @@ def infer_info(checkpoint: Checkpoint) -> ModelInfo:
         model=model,
         head=None if dense is None else "upernet" if pooled else "semantic_fpn",
         num_classes=classes,
-        names=imagenet_names() if dense is None and classes == 1000 else (),
+        names=_known_names(dense is None, classes),
         in_chans=stem.shape[1],
         stage_norms="backbone.stages.0.norm.weight" in state,
-        preprocess=_hub_preprocess(checkpoint.path),
+        preprocess=_hub_preprocess(checkpoint.path) if dense is None else DENSE,
+        width=None if dense is None else _head_width(state, "upernet" if pooled else "semantic_fpn"),
+        norm="batch" if dense is None or any(key.endswith("running_mean") for key in state) else "group",
     )
+
+
+def _head_width(state: State, head: str) -> int | None:
+    """Return the channels inside a semantic head, `None` where they are the published ones."""
+    key = {"upernet": "decode_head.bottleneck.conv.weight", "semantic_fpn": "neck.lateral_convs.0.conv.weight"}[head]
+    width = state[key].shape[0] if key in state else None
+    return None if width == {"upernet": 512, "semantic_fpn": 256}[head] else width
+
+
+def _known_names(classifier: bool, classes: int) -> tuple[str, ...]:
+    """Return the class names of the published networks, told by their number."""
+    if classifier:
+        return imagenet_names() if classes == 1000 else ()
+    return built_in("ade20k").names if classes == 150 else ()
 
 
 def holds_head(checkpoint: Checkpoint) -> bool:

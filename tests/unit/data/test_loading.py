@@ -14,7 +14,7 @@ from twins.data.check import check_classification
 from twins.data.dataset import Digits, open_classification
 from twins.data.loader import EvalSamples, TrainBatches, TrainSamples, eval_loader, mix, seeded, train_loader
 from twins.data.preprocess import Preprocess
-from twins.data.transforms import train_transform
+from twins.data.transforms import ImageAlone, train_transform
 from twins.errors import ConfigError, DataError
 
 PREPROCESS = Preprocess(size=32, crop=1.0)
@@ -84,7 +84,7 @@ def test_digits_are_split_without_overlap_and_alike_each_time():
 
 def samples(images, augment=None):
     augment = augment or AugmentConfig()
-    return TrainSamples(images, train_transform(augment, PREPROCESS), seed=3)
+    return TrainSamples(images, ImageAlone(train_transform(augment, PREPROCESS)), seed=3)
 
 
 def test_augmentation_depends_on_epoch_image_and_copy_alone(folder):
@@ -142,7 +142,7 @@ def test_an_unreadable_image_is_replaced_in_training_and_left_out_of_evaluation(
     sample = samples(splits.train)[(0, 4, 0)]
     assert sample.index == 5
     assert [skipped.path for skipped in sample.skipped] == [str(splits.train.files[4])]
-    loader = eval_loader(EvalSamples(splits.val, PREPROCESS), batch=2)
+    loader = eval_loader(EvalSamples(splits.val, ImageAlone(PREPROCESS)), batch=2)
     batches = list(loader)
     assert sum(len(batch.indices) for batch in batches) == 3
     assert sum(len(batch.skipped) for batch in batches) == 1
@@ -154,7 +154,7 @@ def test_evaluation_sees_each_image_once_over_all_processes(world):
     indices = [
         index
         for rank in range(world)
-        for batch in eval_loader(EvalSamples(images, PREPROCESS), batch=50, rank=rank, world=world)
+        for batch in eval_loader(EvalSamples(images, ImageAlone(PREPROCESS)), batch=50, rank=rank, world=world)
         for index in batch.indices
     ]
     assert sorted(indices) == list(range(len(images)))

@@ -78,6 +78,7 @@ class ToyBatch:
     indices: list[int]
     originals: list[tuple[int, int]]
     skipped: list[ToyUnreadable] = field(default_factory=list)
+    sizes: None = None
 
 
 class ToySource:

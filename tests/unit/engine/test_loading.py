@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -55,3 +57,17 @@ def test_signals_to_the_group_do_not_reach_loading_processes() -> None:
     with stop_on_signals():
         batches: list[Any] = list(loading(lambda: _loader("signals")))
     assert torch.cat(batches).tolist() == list(range(8))
+
+
+def test_a_loader_that_something_still_holds_does_not_keep_the_process_from_ending() -> None:
+    held = (
+        "from torch.utils.data import DataLoader\n"
+        "from twins.engine.loading import loading\n"
+        "batches = loading(lambda: DataLoader(range(8), batch_size=1, num_workers=1))\n"
+        "next(batches)\n"
+        "kept = [batches]; kept.append(kept)\n"
+        "raise ValueError('a mistake of ours')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", held], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("ValueError: a mistake of ours")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from twins.engine.schedule import averaging_decay, learning_rate, progress_of, scheduled_rate, total_steps
+from twins.engine.schedule import averaging_decay, learning_rate, poly_rate, progress_of, scheduled_rate, total_steps
 
 
 def test_the_reference_recipe_has_the_rates_of_timms_scheduler() -> None:
@@ -15,6 +15,50 @@ def test_the_reference_recipe_has_the_rates_of_timms_scheduler() -> None:
     for epoch in (0, 1, 4, 5, 6, 100, 299):
         ours = learning_rate(epoch / 300, peak=1e-3, warmup=5 / 300, warmup_lr=1e-6, min_lr=1e-5)
         assert ours == pytest.approx(theirs._get_lr(epoch)[0], rel=1e-9)
+
+
+def poly(progress: float, **settings: float) -> float:
+    return poly_rate(
+        progress, **({"peak": 1e-2, "power": 0.9, "warmup": 0.1, "warmup_lr": 1e-6, "min_lr": 1e-4} | settings)
+    )
+
+
+def test_poly_goes_from_its_first_rate_to_its_last_and_never_below() -> None:
+    assert poly(0.0) == pytest.approx(1e-6, rel=1e-12)
+    assert poly(0.0, warmup=0.0) == pytest.approx(1e-2, rel=1e-12)
+    assert poly(1.0) == poly(1.5) == pytest.approx(1e-4, rel=1e-12)
+    rates = [poly(step / 100) for step in range(101)]
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_polys_warm_up_meets_its_curve_without_a_jump() -> None:
+    assert poly(0.1 - 1e-9) == pytest.approx(poly(0.1), rel=1e-6)
+    assert poly(0.1) == poly(0.1, warmup=0.0)  # the curve spans the whole run
+    assert poly(0.05) < poly(0.05, warmup=0.0)
+
+
+@pytest.mark.parametrize("power", [0.5, 0.9, 1.0, 2.0])
+def test_poly_has_the_rates_of_pytorchs_polynomial_scheduler(power: float) -> None:
+    import torch
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
+    theirs = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=40, power=power)
+    for step in range(41):
+        ours = poly(step / 40, power=power, warmup=0.0, min_lr=0.0)
+        assert ours == pytest.approx(theirs.get_last_lr()[0], rel=1e-6, abs=1e-12)
+        optimizer.step()
+        theirs.step()
+
+
+def test_a_run_in_steps_warms_up_in_steps_and_follows_the_curve_it_names() -> None:
+    schedule = ScheduleConfig(kind="poly", power=2.0, warmup_steps=50, warmup_lr=0.0, min_lr=0.0)
+    config = TrainConfig(steps=200, optimizer=OptimizerConfig(lr=1.0, lr_batch=None), schedule=schedule)
+    assert total_steps(config, 10) == 200
+    found = [scheduled_rate(config, step / 200) for step in (0, 25, 50, 100, 200)]
+    assert found == pytest.approx([0.0, 0.5 * (7 / 8) ** 2, 0.75**2, 0.25, 0.0], abs=1e-12)
+    straight = TrainConfig(steps=200, optimizer=OptimizerConfig(lr=1.0), schedule=ScheduleConfig(warmup_steps=0))
+    assert scheduled_rate(straight, 0.25) > 0.8  # a cosine, where none is named
 
 
 def test_a_run_shorter_than_its_warm_up_still_comes_down() -> None:

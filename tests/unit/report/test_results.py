@@ -121,7 +121,7 @@ def test_a_drawing_holds_the_image_and_its_classes():
     assert drawn.height > 240
     from dataclasses import replace
 
-    with pytest.raises(InputError, match="found one of semantic"):
+    with pytest.raises(InputError, match="a prediction of semantic without"):
         replace(prediction, task="semantic", labels=None).draw(Image.new("RGB", (8, 8)))
 
 

@@ -1,0 +1,192 @@
+"""Class tables: names, the values that masks hold, colours. Those of the well-known sets come with the package."""
+
+from __future__ import annotations
+
+import colorsys
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from twins.errors import DataError, NotFoundError, nearest
+
+Colour = tuple[int, int, int]
+BUILT_IN = ("ade20k", "cityscapes", "coco", "coco_panoptic", "voc")
+"""Sets whose classes come with the package: ADE20K's 150 (CSAILVision/sceneparsing), Cityscapes' 19, COCO's 80 things
+and its 133 panoptic categories (cocodataset/panopticapi), VOC's 21."""
+MOST = 255
+"""Most classes of a semantic map, whose ids are one byte with 255 for what counts for nothing."""
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Classes by class id: the position in every tuple."""
+
+    names: tuple[str, ...]
+    """What each class is called; no two alike."""
+    values: tuple[int, ...]
+    """The value that masks, or annotations, hold for each class."""
+    colours: tuple[Colour, ...]
+    """RGB, 0..255, of each class."""
+
+    def __post_init__(self) -> None:
+        for what, items in (("name", self.names), ("value", self.values)):
+            if twice := sorted({str(item) for item in items if items.count(item) > 1}):
+                raise DataError(f"two classes have the same {what}, {twice[0]!r}; give each its own")
+        if not self.names:
+            raise DataError("there is no class; list at least one")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def built_in(name: str) -> ClassTable:
+    """Return the classes of a well-known set.
+
+    Raises:
+        NotFoundError: none is called so.
+    """
+    if name not in BUILT_IN:
+        hint = nearest(name, BUILT_IN) or f"; the built-in ones are {', '.join(BUILT_IN)}"
+        raise NotFoundError(f"no class table is called {name!r}, and no file{hint}")
+    return _from_csv((files("twins.data") / "tables" / f"{name}.csv").read_text().splitlines())
+
+
+def numbered(values: Iterable[int]) -> ClassTable:
+    """Return classes that are called by their values."""
+    values = tuple(sorted(values))
+    return table(tuple(map(str, values)), values)
+
+
+def table(
+    names: Sequence[str], values: Sequence[int] | None = None, colours: Sequence[Colour] | None = None
+) -> ClassTable:
+    """Return a table; values left out are 0, 1, ..., colours are chosen."""
+    return ClassTable(
+        tuple(names),
+        tuple(range(len(names)) if values is None else values),
+        tuple(distinct_colours(len(names)) if colours is None else colours),
+    )
+
+
+def read_table(path: Path) -> ClassTable:
+    """Read a table that a user wrote.
+
+    Args:
+        path: `.txt`, a name per line, with or without three numbers of a colour behind it; `.csv` with the columns
+            `name` and, where wanted, `value`, `red`, `green`, `blue`; `.json` or `.yaml`, a list of names, or a
+            dictionary from mask values to names, at the top or under `classes` or `names`.
+
+    Raises:
+        NotFoundError: there is no such file.
+        DataError: it cannot be understood; says the line where there is one.
+    """
+    if not path.is_file():
+        raise NotFoundError(f"there is no file of classes {path}; check the path")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text ({error}); save it as UTF-8") from error
+    try:
+        return _in_range(_from_text(text, path.suffix.lower()))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no list of classes ({type(error).__name__}: {error}); mend it") from error
+
+
+def distinct_colours(count: int) -> tuple[Colour, ...]:
+    """Return so many colours that are easy to tell apart; the first is dark, for what is often the background."""
+    colours: list[Colour] = [(40, 44, 52)]
+    for number in range(count - 1):
+        hue = number * 0.61803398875 % 1.0  # the golden ratio spreads any number of hues evenly
+        red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.3 * (number % 3 == 1), 0.95 - 0.25 * (number % 3 == 2))
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return tuple(colours[:count])
+
+
+def _from_text(text: str, ending: str) -> ClassTable:
+    if ending == ".csv":
+        return _from_csv(text.splitlines())
+    if ending in (".json", ".yaml", ".yml"):
+        return _from_content(_parse(text, ending))
+    return _from_lines(text.splitlines())
+
+
+def _in_range(classes: ClassTable) -> ClassTable:
+    """Refuse values that no mask can hold, and colours that are none."""
+    for name, value, colour in zip(classes.names, classes.values, classes.colours, strict=True):
+        if not 0 <= value <= 65535:
+            raise DataError(f"class {name} has the value {value}; masks hold 0 to 65535")
+        if not all(0 <= level <= 255 for level in colour):
+            raise DataError(f"class {name} has the colour {colour}; red, green and blue are 0 to 255")
+    return classes
+
+
+def _parse(text: str, ending: str) -> Any:
+    if ending == ".json":
+        return json.loads(text)
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)  # which leaves names such as `no` and `on` as they are written
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+
+
+def _from_content(content: Any) -> ClassTable:
+    if isinstance(content, dict):
+        content = next((content[key] for key in ("classes", "names") if key in content), content)
+    if isinstance(content, dict):
+        items = sorted((int(value), _name(name)) for value, name in content.items())
+        return table([name for _, name in items], [value for value, _ in items])
+    if not isinstance(content, list):
+        raise DataError(
+            f"expected a list of names or a dictionary from values to names, found {type(content).__name__}"
+        )
+    return table([_name(name) for name in content])
+
+
+def _name(item: Any) -> str:
+    if not isinstance(item, str | int | float) or item == "":
+        raise DataError(f"expected the name of a class, found {item!r}")
+    return str(item)
+
+
+def _from_lines(lines: Iterable[str]) -> ClassTable:
+    names: list[str] = []
+    colours: list[Colour] = []
+    for line in filter(None, (line.strip() for line in lines)):
+        words = line.replace(",", " ").split()
+        if len(words) > 3 and all(word.isdigit() and int(word) < 256 for word in words[-3:]):
+            colours.append((int(words[-3]), int(words[-2]), int(words[-1])))
+            line = " ".join(words[:-3])
+        names.append(line)
+    if colours and len(colours) != len(names):
+        raise DataError(f"{len(colours)} of {len(names)} classes have a colour; give one to each or to none")
+    return table(names, colours=colours or None)
+
+
+def _from_csv(lines: Sequence[str]) -> ClassTable:
+    reader = csv.DictReader(lines, skipinitialspace=True)
+    columns = reader.fieldnames or ()
+    if "name" not in columns:
+        raise DataError(f"expected a column called name, found {', '.join(columns) or 'nothing'}")
+    coloured = {"red", "green", "blue"} <= set(columns)
+    names: list[str] = []
+    values: list[int] = []
+    colours: list[Colour] = []
+    for row in reader:
+        try:
+            names.append(_name((row["name"] or "").strip()))
+            values.append(int(row["value"]) if "value" in columns else len(values))
+            colours.append((int(row["red"]), int(row["green"]), int(row["blue"])) if coloured else (0, 0, 0))
+        except (ValueError, TypeError, DataError) as error:
+            found = ", ".join(str(row[column]) for column in columns)
+            raise DataError(
+                f"line {reader.line_num} ({found}) does not fit the columns {', '.join(columns)}; mend it"
+            ) from error
+    return table(names, values, colours if coloured else None)

@@ -1,0 +1,72 @@
+"""Batch norm over several processes, and its statistics as part of a run's exact state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def synchronise(network: nn.Module, accelerator: Accelerator) -> str | None:
+    """Let batch norms see the batch of all processes, and say what was done; `None` where nothing is.
+
+    PyTorch's synchronised batch norm computes on GPUs. On other devices each process normalises by its own images, and
+    `average_statistics` keeps the running statistics alike.
+    """
+    if accelerator.num_processes == 1 or not _batch_norms(network):
+        return None
+    if accelerator.device.type != "cuda":
+        return (
+            "batch norm sees each process's own images, because PyTorch synchronises it on GPUs alone; running "
+            "statistics are averaged over the processes after each step"
+        )
+    nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return "batch norm sees the images of all processes"
+
+
+def running_statistics(network: nn.Module) -> list[Tensor]:
+    """Return the running means and variances that each process gathers for itself."""
+    norms = [norm for norm in _batch_norms(network) if not isinstance(norm, nn.SyncBatchNorm)]
+    both = [value for norm in norms for value in (norm.running_mean, norm.running_var)]
+    return [value for value in both if value is not None]
+
+
+def average_statistics(values: Sequence[Tensor], accelerator: Accelerator) -> None:
+    """Make statistics the same on every process: their mean."""
+    if accelerator.num_processes == 1 or not values:
+        return
+    joined = torch.cat([value.flatten() for value in values])
+    torch.distributed.all_reduce(joined)
+    joined /= accelerator.num_processes
+    for value, part in zip(values, torch.split(joined, [value.numel() for value in values]), strict=True):
+        value.copy_(part.view_as(value))
+
+
+@contextmanager
+def kept(buffers: Sequence[Tensor]) -> Iterator[None]:
+    """Put buffers back as they were when the block ends: what was computed in it counts for nothing."""
+    before = copies(buffers)
+    try:
+        yield
+    finally:
+        restore(buffers, before)
+
+
+def copies(buffers: Sequence[Tensor]) -> list[Tensor]:
+    """Return copies of buffers."""
+    return [buffer.clone() for buffer in buffers]
+
+
+@torch.no_grad()
+def restore(buffers: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+    """Put buffers back as `copies` found them."""
+    for buffer, value in zip(buffers, before, strict=True):
+        buffer.copy_(value)
+
+
+def _batch_norms(network: nn.Module) -> list[_BatchNorm]:
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
