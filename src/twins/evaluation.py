@@ -20,6 +20,7 @@ from twins.data.loader import EvalSamples, Skipped, eval_loader
 from twins.data.preprocess import Preprocess
 from twins.data.semantic_transforms import check_fit
 from twins.engine.config import CONFIG, TrainConfig, read_config
+from twins.engine.contracts import check_measured
 from twins.errors import ConfigError, DataError
 from twins.factory import TaskNetwork, create_backbone, model_from_checkpoint
 from twins.kits.contract import DetailedMetric, Kit
@@ -74,7 +75,7 @@ def evaluate(
         padding: `exact`, `reference` or `unmasked`.
         seed: chooses what is held out of unsplit data; `None` is as the run did, or 0 where there is no run.
         val_share: share held out of unsplit data; `None` is as the run did, or 0.2 where there is no run.
-        masks: how masks are read; `None` is as the run did.
+        masks: how masks are read; what is left at its default is as the run did.
         inference: how a semantic network looks at images; `None` is once, whole.
         absent: what a class counts in the mean over classes that neither truth nor prediction has.
         max_skipped: share of unreadable images above which the numbers would mislead.
@@ -94,7 +95,8 @@ def evaluate(
     network.info = replace(network.info, preprocess=_settings(network.info.preprocess, size, crop))
     inference = check_inference(network, inference)
     kit = kit_of(network.task)
-    images = kit.open(_data_config(model, str(data), seed, val_share, masks)).val
+    source = _data_config(model, str(data), seed, val_share, masks)
+    images = kit.open(source).val
     matched, names = match_classes(kit, images, network)
     dense = isinstance(network, SemanticSegmentation)
     metric: DetailedMetric = (
@@ -108,12 +110,14 @@ def evaluate(
         if predictions:
             metric.update(predictions, targets)
     _check_skipped(skipped, len(images), max_skipped)
+    metrics = metric.compute()
+    check_measured(metrics, kit.leading, len(images))
     protocol = _protocol(network, str(data), len(images), len(skipped))
     if dense:
-        protocol |= {"inference": asdict(inference), "absent_classes": absent}
+        protocol |= {"masks": asdict(source.masks), "inference": asdict(inference), "absent_classes": absent}
     result = {
         "format": FORMAT,
-        "metrics": metric.compute(),
+        "metrics": metrics,
         "protocol": protocol,
         "versions": versions(),
         "hashes": {"weights": sha256(file) if file else None, "images": _listing(images)},
@@ -212,8 +216,14 @@ def _data_config(
         data=data,
         seed=run.seed if seed is None else seed,
         val_share=run.val_share if val_share is None else val_share,
-        masks=run.masks if masks is None else masks,
+        masks=_anew(masks or MaskConfig(), run.masks),
     )
+
+
+def _anew(given: MaskConfig, known: MaskConfig) -> MaskConfig:
+    """Return how a run read masks, with what is given anew; a setting at its default counts as not given."""
+    default, values = asdict(MaskConfig()), asdict(given)
+    return replace(known, **{name: value for name, value in values.items() if value != default[name]})
 
 
 def _settings(preprocess: Preprocess, size: int | None, crop: float | None) -> Preprocess:
@@ -250,9 +260,10 @@ def _check_skipped(skipped: Sequence[Skipped], count: int, most: float) -> None:
     if not 0.0 <= most <= 1.0:
         raise ConfigError(f"max_skipped must be between 0 and 1, found {most}")
     if skipped and len(skipped) > most * count:
+        path, reason = skipped[0].path, skipped[0].reason
         raise DataError(
             f"{len(skipped)} of {count} images cannot be read, more than the share of {most:g} allowed; "
-            f"the first: {skipped[0].reason}"
+            f"the first: {reason if path in reason else f'{path}: {reason}'}"
         )
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 import twins
 
 README = Path(__file__).parents[2] / "README.md"
-RUN = "runs/twins_svt_nano-DATA-1"
+RUNS = ("runs/twins_svt_small-DATA-1", "runs/twins_svt_nano-DATA-1", "runs/twins_svt_small-MASKED-1")
 
 
 def blocks(language: str) -> list[str]:
@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder where DATA, image.jpg and alt_gvt_small.pth lie, as the README speaks of them."""
+    """A folder where DATA, MASKED, image.jpg and alt_gvt_small.pth lie, as the README speaks of them."""
     folder = tmp_path_factory.mktemp("newcomer")
     random = np.random.default_rng(0)
     for name, tone in (("cat", 60), ("dog", 190)):
@@ -33,6 +33,14 @@ def folder(tmp_path_factory):
             pixels = np.clip(random.normal(tone, 20, (48, 56, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / "DATA" / name / f"{index}.jpg")
     Image.fromarray(pixels).save(folder / "image.jpg")
+    for part in ("images", "masks"):
+        (folder / "MASKED" / part).mkdir(parents=True)
+    for index in range(5):
+        mask = np.zeros((48, 56), dtype=np.uint8)
+        mask[8 * index :, 10:40] = 1
+        pixels = np.clip(random.normal(90 + 80 * mask[..., None], 15, (48, 56, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "MASKED" / "images" / f"{index}.jpg")
+        Image.fromarray(mask).save(folder / "MASKED" / "masks" / f"{index}.png")
     twins.save_weights(twins.create_model("twins_svt_small"), folder / "alt_gvt_small.pth", "reference")
     return folder
 
@@ -60,10 +68,17 @@ def test_its_commands_run_as_written(folder, type_in):
     lines = [line.partition("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("twins ")]
     assert len(commands) >= 6
+    run = ""
     for command in commands:
-        type_in("-m", *shlex.split(command.replace("IMAGE...", "image.jpg").replace("RUN", RUN)))
-    assert (folder / RUN / "report.html").is_file()
-    assert (folder / "runs" / "twins_svt_small-DATA-1" / "report.html").is_file()
+        words = shlex.split(command.replace("IMAGE...", "image.jpg").replace("LARGE", "image.jpg"))
+        if words[1] == "train" and "MASKED" in words:
+            words += ["--max-steps", "2"]  # fine-tuning is of 80 epochs at 512 pixels
+        if words[1] == "train" and "--data" in words:
+            model = words[words.index("--model") + 1] if "--model" in words else "twins_svt_small"
+            run = f"runs/{model}-{words[words.index('--data') + 1]}-1"
+        type_in("-m", *(run if word == "RUN" else word for word in words))
+    assert all((folder / name / "report.html").is_file() for name in RUNS)
+    assert {"image.png", "image-classes.png"} <= {path.name for path in (folder / "drawn").iterdir()}
 
 
 @pytest.mark.slow

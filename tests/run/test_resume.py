@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
+
+from twins.engine.records import read_rows
 
 STEPS = 14
 SETTINGS = ["--data", "digits", "--max-steps", str(STEPS), "--batch-size", "32", "--device", "cpu"]
@@ -23,83 +18,34 @@ CASES = {
 }
 
 
-def start(*arguments: str, processes: int = 1) -> subprocess.Popen[str]:
-    launcher = [sys.executable, "-m"]
-    if processes > 1:
-        launcher += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*launcher, "twins", "train", *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
-
-
-def trained_steps(run: Path) -> int:
-    records = run / "metrics.jsonl"
-    lines = records.read_text().splitlines() if records.exists() else []
-    return sum('"train"' in line for line in lines)
-
-
-def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 240
-    while trained_steps(run) < step:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end, "the run made no step"
-        time.sleep(0.02)
-
-
-def assert_same_weights(first: Path, second: Path) -> None:
-    for name in ("last/model.safetensors", "best.safetensors"):
-        one, other = load_file(first / name), load_file(second / name)
-        assert one.keys() == other.keys()
-        for key, value in one.items():
-            assert torch.equal(value, other[key]), f"{name}: {key}"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("case", sorted(CASES))
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
-def test_a_stopped_run_goes_on_to_the_bit(tmp_path, case, stop):
+def test_a_stopped_run_goes_on_to_the_bit(tmp_path, start, assert_same_weights, case, stop):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(start(*SETTINGS, *CASES[case], "--out", str(whole)))
-    process = start(*SETTINGS, *CASES[case], "--out", str(broken))
-    wait_for_step(broken, 5, process)
+    start(*SETTINGS, *CASES[case], "--out", str(whole)).finish()
+    training = start(*SETTINGS, *CASES[case], "--out", str(broken))
+    training.wait_for_step(broken, 5)
     if stop == signal.SIGKILL:
-        os.killpg(process.pid, stop)
-        process.communicate()
+        training.kill()
     else:
-        process.send_signal(stop)
-        output, _ = process.communicate(timeout=120)
-        assert "--resume" in output
-    assert trained_steps(broken) < STEPS
-    finish(start("--resume", str(broken)))
+        assert "--resume" in training.ask_to_stop()
+    assert len(read_rows(broken, "train")) < STEPS
+    start("--resume", str(broken)).finish()
     assert_same_weights(whole, broken)
-    rows = [json.loads(line) for line in (broken / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, STEPS + 1))
+    assert [row["step"] for row in read_rows(broken, "train")] == list(range(1, STEPS + 1))
 
 
 @pytest.mark.slow
-def test_two_processes_killed_go_on_to_the_bit_and_count_each_image_once(tmp_path):
+def test_two_processes_killed_go_on_to_the_bit_and_count_each_image_once(tmp_path, start, assert_same_weights):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(start(*SETTINGS, "--out", str(whole), processes=2))
-    process = start(*SETTINGS, "--out", str(broken), processes=2)
-    wait_for_step(broken, 5, process)
-    subprocess.run(["pkill", "-9", "-f", str(broken)], check=False)
-    process.communicate(timeout=60)
-    finish(start("--resume", str(broken), processes=2))
+    start(*SETTINGS, "--out", str(whole), processes=2).finish()
+    training = start(*SETTINGS, "--out", str(broken), processes=2)
+    training.wait_for_step(broken, 5)
+    training.kill()
+    start("--resume", str(broken), processes=2).finish()
     assert_same_weights(whole, broken)
-    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
-    held_out = [row["top1"] for row in rows if row["kind"] == "eval"][-1]
+    held_out = read_rows(whole, "eval")[-1]["top1"]
     result = json.loads((whole / "eval.json").read_text())
     assert result["protocol"]["images"] == 359  # two processes cannot share these evenly
     assert held_out == pytest.approx(result["metrics"]["top1"], abs=1e-9)

@@ -12,7 +12,9 @@ import torch
 
 from twins.backbone.config import resolve_name
 from twins.bench.config import BenchConfig
-from twins.bench.measure import Case, measure
+from twins.bench.measure import measure
+from twins.bench.subjects import Case
+from twins.factory import check_head
 from twins.predictor import pick_device
 
 FORMAT = 1
@@ -28,15 +30,17 @@ def run_bench(config: BenchConfig) -> dict[str, Any]:
 
     Raises:
         NotFoundError: no model is called so.
-        ConfigError: a device that is not there, or a model that the peer does not have.
+        ConfigError: a device that is not there, a head that the task does not have, or a model that the peer does not
+            have.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    head = check_head(config.task, config.head)
     names = [resolve_name(name) for name in config.models or DEFAULT]
     cases = [
-        Case(model=model, mode=mode, precision=precision, batch=batch, size=size)
+        Case(task=config.task, head=head, model=model, mode=mode, precision=precision, batch=batch, size=size)
         for model, mode, precision, batch, size in product(
-            names, config.modes, config.precision, config.batch, config.size
+            names, config.modes, config.precision, config.batch, config.sizes
         )
     ]
     return {"format": FORMAT, "machine": machine(config), "rows": [measure(case, config) for case in cases]}
@@ -69,14 +73,19 @@ def to_markdown(result: dict[str, Any]) -> str:
     """Return the rows as a Markdown table."""
     facts = result["machine"]
     lines = [
-        f"{facts['device']}, {facts['threads']} threads, torch {facts['torch']}, timm {facts['timm']}, "
-        f"{'compiled' if facts['compiled'] else 'eager'}, median of {facts['rounds']} interleaved rounds.",
+        f"{_title(result['rows'][0])}: {facts['device']}, {facts['threads']} threads, torch {facts['torch']}, "
+        f"timm {facts['timm']}, {'compiled' if facts['compiled'] else 'eager'}, median of {facts['rounds']} "
+        "interleaved rounds.",
         "",
         "| model | mode | precision | batch | size | twins img/s | timm img/s | ratio (middle half) "
         "| timm against itself | twins MiB | timm MiB | outputs differ by |",
         "| --- " * 12 + "|",
     ]
     return "\n".join([*lines, *(_line(row) for row in result["rows"])]) + "\n"
+
+
+def _title(row: dict[str, Any]) -> str:
+    return f"{row['task']} with {row['head']}" if row["head"] else str(row["task"])
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -9,6 +9,9 @@ from tyro.conf import Positional
 
 from twins.errors import ConfigError
 
+SIZES = {"classification": (224,), "semantic": (512,)}
+"""The tasks that can be measured, and the sides of the input where none are given, in pixels."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
@@ -16,16 +19,20 @@ class BenchConfig:
 
     models: Positional[tuple[str, ...]] = ()
     """Networks; none named are twins_svt_small and twins_pcpvt_small."""
+    task: str = "classification"
+    """What the networks do: `classification` or `semantic`."""
+    head: str | None = None
+    """Head of a dense network, `semantic_fpn` or `upernet`; unset is the task's default."""
     against: Literal["none", "timm"] = "none"
-    """Peer to compare with, of the same name."""
+    """Peer to compare with, of the same name; of a dense network its backbone, below the very same head."""
     modes: tuple[Literal["inference", "training"], ...] = ("inference", "training")
-    """Forward pass alone, and a training step: forward, loss, backward, AdamW."""
+    """Forward pass alone, and a training step: forward, the task's loss, backward, AdamW."""
     precision: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)
     """Number formats: weights and images alike."""
     batch: tuple[int, ...] = (8,)
     """Images in a batch."""
-    size: tuple[int, ...] = (224,)
-    """Sides of the input in pixels."""
+    size: tuple[int, ...] = ()
+    """Sides of the input in pixels; none given are 224, for semantic 512."""
     compile: bool = False
     """Compile both sides with torch.compile."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -41,11 +48,24 @@ class BenchConfig:
     json: str | None = None
     """File to write the result to."""
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sides of the input in pixels, the task's own where none are given."""
+        return self.size or SIZES[self.task]
+
     def __post_init__(self) -> None:
-        for name in ("batch", "size", "modes", "precision"):
+        if self.task not in SIZES:
+            raise ConfigError(f"--task of twins bench must be {' or '.join(SIZES)}, found {self.task!r}")
+        for name in ("batch", "modes", "precision"):
             if not getattr(self, name):
                 raise ConfigError(f"--{name} needs at least one value")
-        if min(self.batch) < 1 or min(self.size) < 32:
-            raise ConfigError(f"--batch must be at least 1 and --size at least 32, found {self.batch} and {self.size}")
+        if min(self.batch) < 1 or min(self.sizes) < 32:
+            raise ConfigError(f"--batch must be at least 1 and --size at least 32, found {self.batch} and {self.sizes}")
+        alone = self.task == "semantic" and "training" in self.modes and min(self.batch) == 1
+        if alone and (self.head == "upernet" or min(self.sizes) < 64):
+            raise ConfigError(
+                "a training step of upernet, or of a dense network at a size below 64, needs --batch 2 or more, found "
+                "1: batch norm has no statistics of a single value"
+            )
         if self.rounds < 3 or self.warmup < 1 or (self.threads is not None and self.threads < 1):
             raise ConfigError(f"--rounds must be at least 3, --warmup and --threads at least 1, found {self.rounds}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,20 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from twins.factory import create_model
+from twins.tasks.semantic import HEADS, SemanticSegmentation
+
+PUBLISHED_DENSE = {
+    "twins_pcpvt_base": {"semantic_fpn": 48.1, "upernet": 74.3},
+    "twins_pcpvt_large": {"semantic_fpn": 65.3, "upernet": 91.5},
+    "twins_pcpvt_small": {"semantic_fpn": 28.4, "upernet": 54.6},
+    "twins_svt_base": {"semantic_fpn": 60.4, "upernet": 88.5},
+    "twins_svt_large": {"semantic_fpn": 103.7, "upernet": 133.0},
+    "twins_svt_small": {"semantic_fpn": 28.3, "upernet": 54.4},
+}
+"""Millions of parameters of the dense networks in the paper's table 2, its auxiliary head and what nothing reads (the
+backbone's final norm and its classifier) counted too."""
+DENSE_SOURCE = "arXiv 2104.13840, table 2"
+"""Where `PUBLISHED_DENSE` is reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +84,18 @@ def model_counts(name: str, *, size: int = 224) -> Counts:
         gmacs_without_attention=rest / 1e9,
         size=size,
     )
+
+
+def dense_counts(name: str) -> dict[str, int]:
+    """Count the parameters of a model's dense networks of 150 classes, by head; UPerNet's with its auxiliary head.
+
+    Raises:
+        NotFoundError: no model is called so.
+    """
+    with torch.device("meta"):
+        first = create_model(name, task="semantic")
+        networks = {head: SemanticSegmentation(first.backbone, replace(first.info, head=head)) for head in HEADS}
+    return {head: sum(parameter.numel() for parameter in network.parameters()) for head, network in networks.items()}
 
 
 def _product(query: Tensor, key: Tensor) -> int:

@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,30 +15,20 @@ from typing import Any
 import torch
 
 from twins.bench.config import BenchConfig
-from twins.bench.subjects import STEPS, Step, images_for, networks
+from twins.bench.subjects import STEPS, Case, Step, images_for, networks
 from twins.errors import TrainingError
 from twins.predictor import pick_device
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One combination to measure."""
-
-    model: str
-    mode: str
-    precision: str
-    batch: int
-    size: int
 
 
 def measure(case: Case, config: BenchConfig) -> dict[str, Any]:
     """Return a row: each subject's throughput and latency, the ratio with its spread, and how far outputs differ."""
     device = pick_device(config.device)
-    images = images_for(case.batch, case.size, device, case.precision)
-    subjects = networks(case.model, config.against, device, case.precision)
+    images = images_for(case, device)
+    subjects = networks(case, config.against, device)
     row: dict[str, Any] = vars(case) | {"difference": _difference(subjects, images)}
     if config.compile:
-        subjects = {label: torch.compile(network) for label, network in subjects.items()}  # type: ignore[misc]
+        for network in subjects.values():
+            network.compile()  # in place: what a task's loss calls is compiled too
     steps = {label: STEPS[case.mode](network, images) for label, network in subjects.items()}
     times = interleaved(steps, config.rounds, config.warmup, device)
     row |= {label: _timing(found, case.batch) for label, found in times.items()}
@@ -83,12 +72,11 @@ def peak_memory(case: Case, config: BenchConfig, label: str) -> float:
 
 
 def _own_peak(request: str) -> float:
-    case, against, device_name, threads, label = json.loads(request)
+    combination, against, device_name, threads, label = json.loads(request)
     if threads:
         torch.set_num_threads(threads)
-    device = pick_device(device_name)
-    network = networks(case["model"], against, device, case["precision"])[label]
-    step = STEPS[case["mode"]](network, images_for(case["batch"], case["size"], device, case["precision"]))
+    case, device = Case(**combination), pick_device(device_name)
+    step = STEPS[case.mode](networks(case, against, device)[label], images_for(case, device))
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -144,8 +132,13 @@ def _difference(subjects: dict[str, torch.nn.Module], images: torch.Tensor) -> f
     if "timm" not in subjects:
         return None
     with torch.inference_mode():
-        ours, theirs = (subjects[label].eval()(images).double() for label in ("twins", "timm"))
-    return float((ours - theirs).abs().max() / theirs.std())
+        ours, theirs = (_outputs(subjects[label].eval()(images)) for label in ("twins", "timm"))
+    return max(float((a - b).abs().max() / b.std()) for a, b in zip(ours, theirs, strict=True))
+
+
+def _outputs(found: torch.Tensor | dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """Return what a network gave in float64: a classifier's logits, or all of a dense network's maps of logits."""
+    return [x.double() for x in (found.values() if isinstance(found, dict) else [found])]
 
 
 if __name__ == "__main__":

@@ -3,46 +3,103 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twins.backbone.network import Twins
 from twins.errors import ConfigError
-from twins.factory import create_model
+from twins.factory import TaskNetwork, create_backbone, create_model
+from twins.tasks.semantic import SemanticSegmentation
 from twins.weights.dialects import from_twins
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-Step = Callable[[], Tensor]
+Step = Callable[[], Any]
 
 
-def networks(name: str, against: str, device: torch.device, precision: str) -> dict[str, nn.Module]:
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One combination to measure."""
+
+    task: str
+    head: str | None
+    """Which of the task's heads; `None` where the task has one."""
+    model: str
+    mode: str
+    precision: str
+    batch: int
+    size: int
+
+
+def networks(case: Case, against: str, device: torch.device) -> dict[str, nn.Module]:
     """Return `twins`, and with a peer `timm` and `timm again`, with equal weights: the last shows timm's own spread.
+
+    No two share a parameter. Beside timm ours is what timm computes: without masks at the borders of windows, and,
+    of dense networks, without norms at the ends of stages.
 
     Raises:
         ConfigError: the peer has no network of this name.
     """
     torch.manual_seed(0)
-    ours = create_model(name, padding="unmasked" if against == "timm" else "exact")
+    alone = against == "none"
+    ours = create_model(case.model, task=case.task, head=case.head, padding="exact" if alone else "unmasked")
     found: dict[str, nn.Module] = {"twins": ours}
     if against == "timm":
+        if isinstance(ours, SemanticSegmentation):
+            ours.backbone = create_backbone(case.model, padding="unmasked", stage_norms=False)
+        found |= {label: timm_network(ours) for label in ("timm", "timm again")}
+    return {label: network.to(device, DTYPES[case.precision]) for label, network in found.items()}
+
+
+def timm_network(ours: TaskNetwork) -> nn.Module:
+    """Return timm's network with copies of our weights: its classifier, or its backbone below a copy of our heads.
+
+    Raises:
+        ConfigError: timm has no network of this name.
+    """
+    import timm
+
+    if not timm.is_model(ours.info.model):
+        raise ConfigError(f"timm has no {ours.info.model}; compare the six published variants")
+    if isinstance(ours, SemanticSegmentation):
+        dense = deepcopy(ours)
+        dense.backbone = TimmBackbone(ours.info.model, ours.backbone)  # type: ignore[assignment]
+        return dense
+    classifier: nn.Module = timm.create_model(ours.info.model)
+    classifier.load_state_dict(from_twins(ours.state_dict(), "timm"))
+    return classifier
+
+
+class TimmBackbone(nn.Module):
+    """timm's backbone with copies of our weights, called as ours is.
+
+    Args:
+        name: canonical name of the model.
+        ours: where the weights come from; it has no stage norms, as timm's has none.
+    """
+
+    def __init__(self, name: str, ours: Twins) -> None:
+        super().__init__()
         import timm
 
-        if not timm.is_model(ours.info.model):
-            raise ConfigError(f"timm has no {ours.info.model}; compare the six published variants")
-        state = from_twins(ours.state_dict(), "timm")
-        for label in ("timm", "timm again"):
-            peer = timm.create_model(ours.info.model)
-            peer.load_state_dict(state)
-            found[label] = peer
-    return {label: network.to(device, DTYPES[precision]) for label, network in found.items()}
+        self.features = timm.create_model(name, features_only=True)
+        state = {f"backbone.{key}": value for key, value in ours.state_dict().items()}
+        self.features.model.load_state_dict(from_twins(state, "timm"))
+
+    def forward(self, images: Tensor, sizes: None = None) -> tuple[Tensor, ...]:
+        """Return the maps `(B, C, H / stride, W / stride)` at strides 4, 8, 16, 32; every image fills its batch."""
+        return tuple(self.features(images))
 
 
 def inference_step(network: nn.Module, images: Tensor) -> Step:
     """Return a call of the forward pass alone."""
     network.eval()
 
-    def step() -> Tensor:
+    def step() -> Tensor | dict[str, Tensor]:
         with torch.inference_mode():
             return network(images)
 
@@ -50,14 +107,14 @@ def inference_step(network: nn.Module, images: Tensor) -> Step:
 
 
 def training_step(network: nn.Module, images: Tensor) -> Step:
-    """Return a call of forward, cross-entropy, backward and an AdamW step."""
+    """Return a call of forward, the task's loss, backward and an AdamW step; it returns the loss."""
     network.train()
-    targets = torch.arange(len(images), device=images.device) % 1000
+    loss_of = _loss_of(network, images)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, foreach=True)
 
     def step() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(network(images).float(), targets)
+        loss = loss_of()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss.detach()
@@ -65,10 +122,21 @@ def training_step(network: nn.Module, images: Tensor) -> Step:
     return step
 
 
+def _loss_of(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:
+    """Return a call of the forward pass and the loss: of dense networks the task's own, else cross-entropy."""
+    if isinstance(network, SemanticSegmentation):
+        batch, _, height, width = images.shape
+        pixels = torch.arange(batch * height * width, device=images.device)
+        maps = (pixels % network.num_classes).view(batch, height, width)
+        return lambda: torch.stack(list(network.losses(images, maps).values())).sum()
+    targets = torch.arange(len(images), device=images.device) % 1000
+    return lambda: F.cross_entropy(network(images).float(), targets)
+
+
 STEPS: dict[str, Callable[[nn.Module, Tensor], Step]] = {"inference": inference_step, "training": training_step}
 
 
-def images_for(batch: int, size: int, device: torch.device, precision: str) -> Tensor:
-    """Return a normalised-looking batch `(batch, 3, size, size)`, the same each time."""
+def images_for(case: Case, device: torch.device) -> Tensor:
+    """Return a normalised-looking batch `(B, 3, size, size)`, the same each time."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, 3, size, size, generator=generator).to(device, DTYPES[precision])
+    return torch.randn(case.batch, 3, case.size, case.size, generator=generator).to(device, DTYPES[case.precision])

@@ -52,8 +52,8 @@ def run(arguments: list[str]) -> int:
     args = parse(EvalArgs, "eval", arguments)
     from twins.evaluation import evaluate
 
-    given = {name: value for name, value in vars(args).items() if name not in ("model", "data", "masks")}
-    result = evaluate(args.model, args.data, masks=None if args.masks == MaskConfig() else args.masks, **given)
+    given = {name: value for name, value in vars(args).items() if name not in ("model", "data")}
+    result = evaluate(args.model, args.data, **given)
     print(_protocol(result["protocol"]))
     for name, value in result["metrics"].items():
         print(f"  {name:<20} {100 * value:6.2f} %")
@@ -69,6 +69,7 @@ def _protocol(said: dict[str, Any]) -> str:
     how = [f"size {said['size']}", said["interpolation"], f"padding {said['padding']}"]
     if said["fit"] == "crop":
         how.insert(1, f"crop {said['crop']:g}")
+    how += [f"masks.{key} {value}" for key, value in said.get("masks", {}).items() if value not in ("auto", (), None)]
     how += [f"{key} {value}" for key, value in said.get("inference", {}).items() if value not in (None, False, (1.0,))]
     if "absent_classes" in said:
         how.append(f"absent classes {said['absent_classes'].replace('_', ' ')}")

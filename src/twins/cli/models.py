@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from twins.backbone.config import PUBLISHED, aliases, list_models
 from twins.cli.parse import parse
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsArgs:
-    """List the networks: parameters and multiply-adds counted on the spot, published accuracy with its source."""
+    """List the networks: parameters and multiply-adds counted on the spot, published numbers with their source."""
 
     json: bool = False
     """Print JSON instead of a table."""
@@ -20,7 +24,7 @@ class ModelsArgs:
 
 
 def run(arguments: list[str]) -> int:
-    """Print the table."""
+    """Print the tables."""
     args = parse(ModelsArgs, "models", arguments)
     from twins.bench.counts import model_counts
 
@@ -33,6 +37,7 @@ def run(arguments: list[str]) -> int:
                 "top1": published.top1 if published else None,
                 "source": published.source if published else None,
                 "aliases": list(aliases(name)),
+                "semantic": _dense(name),
             }
         )
     if args.json:
@@ -42,8 +47,34 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _show(rows: list[dict[str, object]], size: int) -> None:
+def _dense(name: str) -> dict[str, dict[str, Any]]:
+    """Return parameters counted and millions published, by head."""
+    from twins.bench.counts import DENSE_SOURCE, PUBLISHED_DENSE, dense_counts
+
+    return {
+        head: {
+            "params": params,
+            "published_millions": (millions := PUBLISHED_DENSE.get(name, {}).get(head)),
+            "source": DENSE_SOURCE if millions else None,
+        }
+        for head, params in dense_counts(name).items()
+    }
+
+
+def _show(rows: list[dict[str, Any]], size: int) -> None:
     from rich.console import Console
+
+    from twins.bench.counts import DENSE_SOURCE
+
+    console = Console()
+    console.print(_classifiers(rows, size))
+    console.print("GMACs: multiply-adds by torch's counter, with / without attention's products")
+    console.print(f"top-1 as reported: {next(iter(PUBLISHED.values())).source}, ImageNet-1k validation, 224\n")
+    console.print(_dense_networks(rows))
+    console.print(f"published: {DENSE_SOURCE}; it counts the backbone's unused norm and classifier too")
+
+
+def _classifiers(rows: list[dict[str, Any]], size: int) -> Table:
     from rich.table import Table
 
     table = Table(title=f"Twins at {size} x {size}, 1000 classes", box=None, pad_edge=False)
@@ -58,9 +89,22 @@ def _show(rows: list[dict[str, object]], size: int) -> None:
             f"{row['params']:,}",
             f"{row['gmacs_with_attention']:.2f} / {row['gmacs_without_attention']:.2f}",
             f"{row['top1']}" if row["top1"] else "-",
-            ", ".join(row["aliases"]),  # type: ignore[arg-type]
+            ", ".join(row["aliases"]),
         )
-    console = Console()
-    console.print(table)
-    console.print("GMACs: multiply-adds by torch's counter, with / without attention's products")
-    console.print(f"top-1 as reported: {next(iter(PUBLISHED.values())).source}, ImageNet-1k validation, 224")
+    return table
+
+
+def _dense_networks(rows: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="Dense networks, 150 classes, millions of parameters", box=None, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    for title in ("Semantic FPN", "published", "UPerNet with auxiliary head", "published"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        cells = []
+        for counts in row["semantic"].values():
+            published = counts["published_millions"]
+            cells += [f"{counts['params'] / 1e6:.2f}", f"{published:g}" if published else "-"]
+        table.add_row(row["name"], *cells)
+    return table

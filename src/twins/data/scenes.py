@@ -19,13 +19,17 @@ from twins.data.dataset import Digits, Splits
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SIDE = 128
+SIDE = 112
 """Height and width of a scene in pixels."""
 COUNTS = {True: 2000, False: 200}
 """Scenes to learn from, and to evaluate on."""
 DIGITS = tuple(str(digit) for digit in range(10))
-_LEAST_VISIBLE = 0.6
-"""Share of a digit that must stay visible under those laid on it later."""
+_OVERLAP = 0.2
+"""Greatest share of a digit's square that another's may cover."""
+_DIMMED = 0.45
+"""The photographs' brightness under the digits."""
+_TINTS = (190.0, 255.0)
+"""Least and greatest red, green and blue of a digit."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +55,21 @@ class Scene:
 
 @lru_cache(maxsize=64)  # a picture and its target are asked for in turn
 def draw_scene(number: int, *, train: bool, seed: int = 0) -> Scene:
-    """Draw a scene: one to six digits, scaled and tinted, on a crop of a photograph."""
+    """Draw a scene: some digits, scaled and tinted, that overlap little, on a dimmed crop of a photograph."""
     random = np.random.default_rng([seed, int(train), number])
-    canvas = _backdrop(random, train=train)
+    canvas = _DIMMED * _backdrop(random, train=train)
     labels: list[int] = []
     masks: list[NDArray[np.bool_]] = []
-    areas: list[int] = []
-    for _ in range(int(random.integers(1, 7))):
+    taken: list[tuple[slice, slice]] = []
+    for _ in range(int(random.integers(4, 25))):
         label, alpha, place = _place(random, train=train)
+        if any(_shared(place, other) > _OVERLAP for other in taken):
+            continue
+        under = canvas[place]
+        canvas[place] = under + alpha[..., None] * (_tint(random) - under)
         solid = np.zeros((SIDE, SIDE), dtype=bool)
         solid[place] = alpha > 0.5
-        covered = [mask & ~solid for mask in masks]
-        if any(mask.sum() < _LEAST_VISIBLE * area for mask, area in zip(covered, areas, strict=True)):
-            continue  # it would hide another
-        under = canvas[place]
-        canvas[place] = under + alpha[..., None] * (_tint(random, under) - under)
-        masks, labels, areas = [*covered, solid], [*labels, label], [*areas, int(solid.sum())]
+        masks, labels, taken = [*(mask & ~solid for mask in masks), solid], [*labels, label], [*taken, place]
     return _finish(canvas, labels, masks)
 
 
@@ -138,17 +141,23 @@ def _place(random: np.random.Generator, *, train: bool) -> tuple[int, NDArray[np
 
     glyphs, labels = _glyphs(train)
     chosen = int(random.integers(len(labels)))
-    side = int(random.integers(24, 57))
+    side = int(random.integers(28, 42))
     large = Image.fromarray(glyphs[chosen]).resize((side, side), Image.Resampling.BICUBIC)
     alpha = np.clip(np.asarray(large, dtype=np.float32) / 255.0 * 1.6 - 0.3, 0.0, 1.0)  # crisper strokes
     x, y = (int(random.integers(SIDE - side + 1)) for _ in range(2))
     return int(labels[chosen]), alpha, (slice(y, y + side), slice(x, x + side))
 
 
-def _tint(random: np.random.Generator, under: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a colour that stands out from what lies under it."""
-    colours = random.uniform(0, 255, size=(8, 3)).astype(np.float32)
-    return colours[np.abs(colours - under.mean(axis=(0, 1))).sum(axis=1).argmax()]
+def _shared(first: tuple[slice, slice], second: tuple[slice, slice]) -> float:
+    """Return how much of the smaller of two rectangles the other covers, 0..1."""
+    sides = [max(0, min(a.stop, b.stop) - max(a.start, b.start)) for a, b in zip(first, second, strict=True)]
+    areas = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in (first, second)]
+    return sides[0] * sides[1] / min(areas)
+
+
+def _tint(random: np.random.Generator) -> NDArray[np.float32]:
+    """Return a bright colour."""
+    return random.uniform(*_TINTS, size=3).astype(np.float32)
 
 
 @cache

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 from torch import Tensor
 from torch.nn import Module, Parameter
 
+from twins.errors import DataError
 from twins.predictions import Prediction
 
 
@@ -118,3 +119,12 @@ class Source(Protocol):
     def path(self, index: int) -> str:
         """Return what to call a training image in messages."""
         ...
+
+
+def check_measured(values: Mapping[str, float], leading: str, images: int) -> None:
+    """Raise DataError where nothing in the held-out images counts, so that the leading metric has no value."""
+    if leading not in values:
+        raise DataError(
+            f"nothing in the {images} held-out images counts, so {leading} cannot be measured; "
+            "look at them with twins check"
+        )

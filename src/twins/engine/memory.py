@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from twins.engine.config import TrainConfig
-from twins.errors import TrainingError
+from twins.errors import InputError, TrainingError
 
 _CPU_WORDS = ("can't allocate memory", "not enough memory", "cannot allocate memory", "out of memory")
 
@@ -40,6 +40,8 @@ def largest_fit(images: int, probe: Callable[[int], None]) -> int:
         try:
             probe(count)
             return count
+        except InputError:  # too few images for the network's batch norm
+            return 0
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -72,5 +72,5 @@ def train_mode(network: nn.Module) -> None:
 
 
 def all_finite(network: nn.Module) -> bool:
-    """Return whether every weight is a finite number."""
-    return all(bool(torch.isfinite(value).all()) for value in network.parameters())
+    """Return whether every weight and running statistic is a finite number."""
+    return all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from twins.engine.config import TrainConfig
-from twins.engine.contracts import Batch, Metric, Source, Task, Unreadable
+from twins.engine.contracts import Batch, Metric, Source, Task, Unreadable, check_measured
 from twins.engine.ema import Average
 from twins.engine.evaluate import EvaluationStopped, evaluate
 from twins.engine.loading import loading
@@ -94,10 +94,12 @@ class Session:
         if config.compile:
             losses.compile()
         train_mode(self.task_module)
-        self.buffers, self.statistics = list(self.task_module.buffers()), running_statistics(self.task_module)
         self.optimizer = accelerator.prepare_optimizer(build_optimizer(task, config.optimizer))
         self.average = Average(task, config.ema_decay) if config.ema_decay else None
         self.losses: nn.Module = accelerator.prepare_model(losses)
+        # only now: moving a module, which `prepare_model` does too, can put new tensors in its buffers' place
+        self.buffers, self.statistics = list(self.task_module.buffers()), running_statistics(self.task_module)
+        self._buffers_before = copies(self.buffers)
         self.progress, self.saved = Progress(), -1
         self.steps = total_steps(config, source.steps_per_epoch)
         self.eval_steps = max(1, round(config.eval_every * source.steps_per_epoch))
@@ -189,7 +191,7 @@ class Session:
         ran_out = False
         if not self.task_module.training:  # an evaluation came between
             train_mode(self.task_module)
-        before = copies(self.buffers)
+        self._buffers_before = copies(self.buffers)
         try:
             for index, batch in enumerate(batches):
                 reseed(self.config.seed, self.progress.step, index, self.accelerator.process_index)
@@ -199,7 +201,7 @@ class Session:
                 raise
             ran_out = True  # outside this block the failed pass's tensors are free again
         if ran_out:
-            raise self._out_of_memory(batches[len(losses)], before)
+            raise self._out_of_memory(batches[len(losses)])
         average_statistics(self.statistics, self.accelerator)
         return torch.stack(losses).sum()
 
@@ -255,6 +257,7 @@ class Session:
 
     def _lost(self, what: str, paths: list[str]) -> None:
         kept = "no state was saved"
+        restore(self.buffers, self._buffers_before)
         if self.saved != self.progress.step and all_finite(self.task_module):
             self.save()
         if self.saved >= 0:
@@ -279,13 +282,13 @@ class Session:
         parameters = [p for p in self.task.parameters() if p.requires_grad]
         return self.accelerator.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
 
-    def _out_of_memory(self, batch: Batch, before: list[Tensor]) -> TrainingError:
+    def _out_of_memory(self, batch: Batch) -> TrainingError:
         """Find out what fits, and keep the state: the weights have not moved, and statistics are put back."""
         self.optimizer.zero_grad()
         images, targets = self.source.prepare(batch, 0)
         fits = largest_fit(len(images), lambda count: self._probe(images[:count], targets[:count]))
         self.optimizer.zero_grad()
-        restore(self.buffers, before)
+        restore(self.buffers, self._buffers_before)
         free_memory()
         if self.accelerator.is_main_process and self.saved != self.progress.step:
             self._write_state()  # other processes may not have come here
@@ -359,6 +362,7 @@ class Session:
         self._keep_best(values)
 
     def _keep_best(self, values: dict[str, float]) -> None:
+        check_measured(values, self.leading, self.source.val_count)
         where, value = self.progress, values[self.leading]
         better = where.best is None or value > where.best
         if better:

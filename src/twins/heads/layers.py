@@ -13,7 +13,9 @@ from twins.errors import ConfigError
 Norm = Literal["batch", "group"]
 """Normalisation of a head's convolutions; `batch` is the published one."""
 GROUPS = 32
-"""Groups of group norm, as its paper has them (arXiv 1803.08494)."""
+"""Groups of group norm, as its paper has them (arXiv 1803.08494); fewer where channels are few."""
+SMALLEST = 4
+"""Channels of a group at least: one alone in a map of one pixel has no variance."""
 
 
 class ConvNormAct(nn.Module):
@@ -39,9 +41,10 @@ def build_norm(norm: str, channels: int) -> nn.Module:
         return nn.BatchNorm2d(channels)
     if norm != "group":
         raise ConfigError(f"a head's norm must be batch or group, found {norm!r}")
-    if channels % GROUPS:
-        raise ConfigError(f"group norm needs a multiple of {GROUPS} channels, found {channels}")
-    return nn.GroupNorm(GROUPS, channels)
+    groups = min(GROUPS, channels // SMALLEST)
+    if not groups or channels % groups:
+        raise ConfigError(f"group norm needs {GROUPS} equal groups, or groups of {SMALLEST}, found {channels} channels")
+    return nn.GroupNorm(groups, channels)
 
 
 def init_head(head: nn.Module) -> None:

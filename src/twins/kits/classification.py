@@ -15,6 +15,7 @@ from twins.data.config import DataConfig
 from twins.data.dataset import LabelledImages, Splits, open_classification
 from twins.data.loader import Transform, mix
 from twins.data.preprocess import Preprocess
+from twins.data.semantic import IMAGE_FOLDERS, MASK_FOLDERS
 from twins.data.transforms import ImageAlone, train_transform
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Batch
@@ -37,12 +38,14 @@ class ClassificationKit:
 
     def check(self, config: DataConfig) -> CheckReport:
         """Read every image and report what would spoil a run."""
-        return check_classification(config.data, seed=config.seed, val_share=config.val_share)
+        report = check_classification(config.data, seed=config.seed, val_share=config.val_share)
+        report.notes += _masks_as_classes(report.names)
+        return report
 
     def warnings(self, splits: Splits[LabelledImages]) -> list[str]:
-        """Return a sentence for each class that has too few images to be learned or measured."""
+        """Return a sentence for each class that has too few images to be learned or measured, or looks like masks."""
         learn, held_out = Counter(splits.train.labels), Counter(splits.val.labels)
-        sentences = []
+        sentences = _masks_as_classes(splits.train.names)
         for label, name in enumerate(splits.train.names):
             if learn[label] == 0:
                 sentences.append(
@@ -132,6 +135,16 @@ def balanced_weights(images: LabelledImages) -> Tensor:
     present = counts > 0
     weights = len(images) / (int(present.sum()) * counts.clamp(min=1))
     return torch.where(present, weights, 0.0)
+
+
+def _masks_as_classes(names: Sequence[str]) -> list[str]:
+    """Return a sentence where the only classes are a folder of images and one of masks."""
+    if len(names) != 2 or not set(names) & set(IMAGE_FOLDERS) or not set(names) & set(MASK_FOLDERS):
+        return []
+    return [
+        f"the classes are called {' and '.join(names)}, as the folders of images and their masks are; "
+        "to learn the masks, say --task semantic"
+    ]
 
 
 def _mixes(config: TrainConfig) -> bool:

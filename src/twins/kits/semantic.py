@@ -110,7 +110,7 @@ def balanced_pixel_weights(images: MappedImages) -> Tensor:
     """
     classes = len(images.names)
     pixels, inside = np.zeros(classes), np.zeros(classes)
-    for index in range(0, len(images), max(1, len(images) // _COUNTED)):
+    for index in range(0, len(images), -(-len(images) // _COUNTED)):
         try:
             counts = np.bincount(images.target(index).ravel(), minlength=IGNORE + 1)[:classes]
         except DataError:

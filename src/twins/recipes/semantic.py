@@ -179,15 +179,16 @@ def scenes() -> TrainConfig:
         data="scenes",
         model="twins_svt_nano",
         weights="none",
-        size=128,
+        size=112,
         minutes=3.0,
-        batch_size=16,
-        workers=0,
+        batch_size=4,
+        workers=1,
+        drop_rate=0.0,
         drop_path=0.0,
-        eval_every=2.0,
-        optimizer=OptimizerConfig(lr=2e-3, weight_decay=0.05, layer_decay=None, clip_grad=5.0),
-        schedule=ScheduleConfig(kind="poly", warmup_epochs=0.5, min_lr=0.0),
-        semantic=SemanticConfig(crop=128, ratio=(1.0, 1.0), max_share=1.0, hflip=0.0, photometric=False),
+        log_every=50,
+        optimizer=OptimizerConfig(lr=5e-3, betas=(0.9, 0.98), weight_decay=0.05, layer_decay=None, clip_grad=5.0),
+        schedule=ScheduleConfig(kind="poly", power=0.9, warmup_epochs=2, min_lr=0.0),
+        semantic=SemanticConfig(crop=112, ratio=(1.0, 1.0), max_share=1.0, hflip=0.0, photometric=False),
     )
 
 

@@ -14,7 +14,7 @@ WIDTH, HEIGHT, LEFT, BOTTOM = 460, 220, 52, 26
 
 
 def line_chart(title: str, points: Sequence[Point], *, percent: bool = False, logarithmic: bool = False) -> str:
-    """Return an SVG of one curve over steps, its last value written beside the title.
+    """Return an SVG of one curve over steps, its last value written beside the title; of fewer than two points nothing.
 
     Args:
         title: what the curve shows.
@@ -24,7 +24,7 @@ def line_chart(title: str, points: Sequence[Point], *, percent: bool = False, lo
     """
     from math import log10
 
-    if not points:
+    if len(points) < 2:
         return ""
     values = [log10(max(y, 1e-12)) if logarithmic else y for _, y in points]
     low, high = min(values), max(values)

@@ -100,7 +100,7 @@ def _look(predictor: Predictor, images: MappedImages) -> tuple[list[_Seen], Pale
     """Predict held-out images, at most `EXAMINED` spread over the set; those that cannot be used are left out."""
     matched, names = match_classes(SemanticKit(), images, predictor.model)
     seen: list[_Seen] = []
-    for index in range(0, len(matched), max(1, len(matched) // EXAMINED)):
+    for index in range(0, len(matched), -(-len(matched) // EXAMINED)):
         try:
             image, truth = matched.load(index), matched.target(index)
             check_fit(image, truth)

@@ -95,10 +95,12 @@ class SemanticSegmentation(nn.Module):
                 it has alone, and zero outside it.
 
         Raises:
-            InputError: a wrong rank, number of channels or size; or `sizes` in training, where a norm's statistics
-                would count what is padded.
+            InputError: a wrong rank, number of channels or size; in training also `sizes`, where a norm's statistics
+                would count what is padded, or one image alone that leaves batch norm one value of a channel.
         """
         maps = self.backbone(images, sizes)
+        if self.training and len(images) == 1:
+            self._check_statistics(maps)
         if sizes is None:
             return self._heads(maps)
         if self.training:
@@ -112,6 +114,15 @@ class SemanticSegmentation(nn.Module):
         if self.auxiliary_head is not None:
             result["auxiliary"] = self.auxiliary_head(maps[2])
         return result
+
+    def _check_statistics(self, maps: Sequence[Tensor]) -> None:
+        """Refuse one image alone where a map, or what UPerNet pools of it, has one pixel: it has no variance."""
+        alone = self.info.head == "upernet" or maps[-1].shape[2:].numel() == 1
+        if alone and any(isinstance(module, nn.BatchNorm2d) for module in self.modules()):
+            raise InputError(
+                "batch norm found a single image in a pass, which leaves it one value of a channel; give a pass more "
+                "images (--batch-size, --accumulate) or larger ones (--semantic.crop), or use --semantic.norm group"
+            )
 
     def _map_sizes(self, sizes: Tensor) -> list[Tensor]:
         """Return each image's true sizes `(B, 2)` in the units of each map."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from twins.bench.counts import model_counts
+from twins.backbone.config import VARIANTS
+from twins.bench.counts import PUBLISHED_DENSE, dense_counts, model_counts
 
 EXPECTED = {  # parameters; GMACs at 224 by torch's counter, attention products in and out
     "twins_pcpvt_small": (24_106_216, 3.81, 3.67),
@@ -28,3 +29,13 @@ def test_a_larger_input_costs_more_than_its_share_of_pixels():
     small, large = (model_counts("twins_pcpvt_nano", size=size) for size in (224, 448))
     assert large.gmacs_without_attention == pytest.approx(4 * small.gmacs_without_attention, rel=0.01)
     assert large.gmacs_with_attention > 4 * small.gmacs_with_attention
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED_DENSE))
+def test_the_paper_counts_dense_networks_with_the_norm_and_classifier_that_nothing_reads(name):
+    width = VARIANTS[name].embed_dims[-1]
+    unread = 2 * width + 1000 * width + 1000
+    for head, params in dense_counts(name).items():
+        published = PUBLISHED_DENSE[name][head]
+        digit = 1.0 if (name, head) == ("twins_svt_large", "upernet") else 0.1  # the last that the paper prints
+        assert abs((params + unread) / 1e6 - published) < digit

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from twins.engine.config import OptimizerConfig
+from twins.engine.config import OptimizerConfig, ScheduleConfig
 from twins.engine.records import read_rows
 from twins.engine.state import load_state
 from twins.errors import DataError, TrainingError
@@ -87,6 +87,30 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move(toy: Any, tmp_p
     assert kept.progress.step == 6
     assert all(torch.equal(kept.weights[key], value) for key, value in task.state_dict().items())
     assert all(value.isfinite().all() for value in task.parameters())
+
+
+def test_a_lost_step_leaves_no_trace_in_the_running_statistics(toy: Any, tmp_path: Path) -> None:
+    class Normed(ToyTask):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(2)
+
+        def forward(self, images: torch.Tensor, sizes: Any = None) -> torch.Tensor:
+            return super().forward(self.norm(images))
+
+    def spoil(step: int, index: int, batch: Any) -> None:
+        if (step, index) == (6, 1):
+            batch.images[1] = float("nan")
+
+    with pytest.raises(TrainingError, match="loss is nan at step 7"):
+        toy(spoil, task=Normed())
+    kept = load_state(tmp_path)
+    (tmp_path / "short").mkdir()
+    expected, _ = toy(task=Normed(), folder=tmp_path / "short", steps=6, schedule=ScheduleConfig(warmup_epochs=0))
+    assert kept.progress.step == 6
+    assert kept.weights["norm.num_batches_tracked"] == 12
+    assert torch.equal(kept.weights["norm.running_mean"], expected.norm.running_mean)
+    assert torch.equal(kept.weights["norm.running_var"], expected.norm.running_var)
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(toy: Any) -> None:

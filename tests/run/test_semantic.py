@@ -1,0 +1,539 @@
+"""Semantic segmentation as a user runs it: from masks to a report, stopped, in two processes, and misused."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import twins
+from twins.cli.main import main
+from twins.data.preprocess import Preprocess
+from twins.engine.records import read_rows
+from twins.engine.state import load_state
+from twins.tasks import semantic
+from twins.tasks.inference import InferenceConfig
+
+NAMES = ("ground", "red", "blue", "green")
+COLOURS = np.array([[90, 90, 90], [200, 60, 60], [60, 60, 200]])
+TRAIN, VAL = 14, 5
+STEPS, EPOCH = 12, 7
+SETTINGS = ["--task", "semantic", "--model", "twins_svt_nano", "--device", "cpu", "--log-every", "1"]
+SETTINGS += ["--size", "64", "--semantic.crop", "64", "--eval-every", "100", "--workers", "0"]
+BROKEN = [*SETTINGS, "--batch-size", "2", "--steps", str(STEPS), "--save-every", "2", "--drop-path", "0.2"]
+ALONE = [*BROKEN, "--workers", "1", "--ema-decay", "0.9"]
+SPY = """
+import sys
+import torch
+from twins.cli.main import main
+from twins.engine import session
+
+folder, average = sys.argv.pop(1), session.average_statistics
+
+def spy(values, accelerator):
+    mine = [value.clone() for value in values]
+    average(values, accelerator)
+    torch.save(mine, f"{folder}/{accelerator.process_index}.pt")
+
+session.average_statistics = spy
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On images this small a second thread only waits; and so numbers are those of the processes that runs start."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Images of two shapes with a red and a blue disc on grey; the fourth class is nowhere."""
+    root = tmp_path_factory.mktemp("semantic") / "discs"
+    random = np.random.default_rng(0)
+    for part, count in (("train", TRAIN), ("val", VAL)):
+        for number in range(count):
+            height, width = ((56, 64), (64, 48))[number % 2]
+            rows, columns = np.mgrid[:height, :width]
+            mask = np.zeros((height, width), dtype=np.uint8)
+            for label in (1, 2):
+                middle, radius = random.integers(14, (height - 14, width - 14)), random.integers(10, 15)
+                mask[(rows - middle[0]) ** 2 + (columns - middle[1]) ** 2 < radius**2] = label
+            pixels = np.clip(COLOURS[mask] + random.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8)
+            for kind, content in (("images", pixels), ("masks", mask)):
+                (root / kind / part).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(content).save(root / kind / part / f"{number:02}.png")
+    (root / "classes.txt").write_text("\n".join(NAMES))
+    return root
+
+
+@pytest.fixture
+def spoilt(data, tmp_path):
+    """A copy of the data that a test may damage."""
+    return shutil.copytree(data, tmp_path / "spoilt")
+
+
+@pytest.fixture
+def type_in(capsys):
+    """Type a command; returns the exit code, what was printed, and what was said on the side."""
+
+    def type_in(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return type_in
+
+
+@pytest.fixture
+def train(type_in, data, tmp_path):
+    """Train in this process and return the run's folder."""
+
+    def train(name: str, *arguments: object, source: Path = data) -> Path:
+        run = tmp_path / name
+        code, _, said = type_in("train", *SETTINGS, "--data", source, "--out", run, *arguments)
+        assert code == 0, said
+        return run
+
+    return train
+
+
+@pytest.fixture
+def refused(type_in):
+    """Expect a mistake: exit code 2 and one sentence, which is returned."""
+
+    def refused(*arguments: object) -> str:
+        code, _, said = type_in(*arguments)
+        assert code == 2, said
+        assert "Traceback" not in said
+        (sentence,) = (line for line in said.splitlines() if not line.startswith(("skipped: ", "note: ")))
+        assert sentence.startswith("twins: ")
+        return sentence
+
+    return refused
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A run that has learned to tell the discs from the ground."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    arguments = ["--data", str(data), "--out", str(run), "--steps", "50", "--batch-size", "7", "--eval-every", "20"]
+    code = main(["train", *SETTINGS, *arguments, "--optimizer.lr", "3e-3", "--schedule.warmup-epochs", "3"])
+    assert code == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """The file of an untrained classifier of two classes, and a folder of such classes."""
+    folder = tmp_path_factory.mktemp("classes")
+    for name, tone in (("dark", 40), ("light", 200)):
+        (folder / "data" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (40, 40), (tone, tone, 40 * number)).save(folder / "data" / name / f"{number}.png")
+    file = folder / "classifier.safetensors"
+    preprocess = Preprocess(size=32)
+    twins.save_weights(twins.create_model("twins_svt_nano", names=("dark", "light"), preprocess=preprocess), file)
+    return file, folder / "data"
+
+
+def statistics(run: Path, name: str = "last/model.safetensors") -> list[torch.Tensor]:
+    """Return a run's running means and variances in the network's order."""
+    tensors = load_file(run / name)
+    keys = twins.load(run, device="cpu").model.state_dict()
+    return [tensors[key] for key in keys if key.endswith(("running_mean", "running_var"))]
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in read_rows(run, "train")]
+
+
+def cut_short(path: Path) -> Path:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path
+
+
+# stopped and gone on with
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_and_killed_in_mid_epoch_ends_to_the_bit_as_one_that_was_not(
+    data, tmp_path, start, train, type_in, assert_same_weights
+):
+    whole, broken = train("whole", *ALONE), tmp_path / "broken"
+    training = start(*ALONE, "--data", str(data), "--out", str(broken))
+    training.wait_for_step(broken, 2)
+    assert "--resume" in training.ask_to_stop()
+    assert 2 <= load_state(broken).progress.step < EPOCH
+    training = start("--resume", str(broken))
+    training.wait_for_step(broken, EPOCH + 2)
+    training.kill()
+    assert EPOCH < load_state(broken).progress.step < STEPS
+    assert type_in("train", "--resume", broken)[0] == 0
+    assert_same_weights(whole, broken)
+    assert [row["step"] for row in read_rows(broken, "train")] == list(range(1, STEPS + 1))
+    assert losses(broken) == losses(whole)
+    for name in ("last/model.safetensors", "best.safetensors"):  # the best weights are the running mean's
+        assert all(value.isfinite().all() and value.std() > 0 for value in statistics(whole, name))
+    assert any(not torch.equal(*pair) for pair in zip(statistics(whole), statistics(whole, name), strict=True))
+
+
+@pytest.fixture(scope="module")
+def two_processes(data, tmp_path_factory, start):
+    """A run of two processes with an image each in a pass, and the folder of what each knew before it was averaged."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "spy.py").write_text(SPY)
+    program = (str(folder / "spy.py"), str(folder))
+    start(*BROKEN, "--data", str(data), "--out", str(folder / "run"), processes=2, program=program).finish()
+    return folder / "run", folder
+
+
+@pytest.mark.slow
+def test_two_processes_killed_in_mid_epoch_go_on_to_the_bit(data, tmp_path, start, two_processes, assert_same_weights):
+    whole, broken = two_processes[0], tmp_path / "broken"
+    training = start(*BROKEN, "--data", str(data), "--out", str(broken), processes=2)
+    training.wait_for_step(broken, 3)
+    training.kill()
+    assert 2 <= load_state(broken).progress.step < EPOCH
+    start("--resume", str(broken), processes=2).finish()
+    assert_same_weights(whole, broken)
+    assert losses(broken) == losses(whole)
+
+
+@pytest.mark.slow
+def test_the_statistics_that_are_saved_are_the_mean_of_both_processes(two_processes):
+    run, folder = two_processes
+    first, second = (torch.load(folder / f"{rank}.pt") for rank in range(2))  # of the last step
+    saved = statistics(run)
+    assert len(saved) == len(first) > 0
+    for one, other, mean in zip(first, second, saved, strict=True):
+        assert not torch.equal(one, other)
+        assert torch.equal((one + other) / 2, mean)
+
+
+@pytest.mark.slow
+def test_two_processes_measure_each_image_once(data, tmp_path, type_in, two_processes):
+    run, _ = two_processes
+    (held_out,) = read_rows(run, "eval")
+    file = tmp_path / "alone.json"
+    weights = run / "last" / "model.safetensors"
+    assert type_in("eval", weights, "--data", data, "--out", file, "--batch-size", 1, "--device", "cpu")[0] == 0
+    alone = json.loads(file.read_text())
+    assert alone["protocol"]["images"] == VAL  # which two processes cannot share evenly
+    assert sum(map(sum, alone["confusion"])) == sum(np.asarray(Image.open(p)).size for p in data.glob("masks/val/*"))
+    for name in ("miou", "pixel_accuracy", "mean_class_accuracy"):
+        assert held_out[name] == alone["metrics"][name], name
+
+
+# what can be switched on
+
+
+def test_settings_go_together(data, train):
+    together = ["--head", "upernet", "--semantic.norm", "group", "--class-weights", "balanced", "--precision", "bf16"]
+    together += ["--checkpointing", "--accumulate", "2", "--ema-decay", "0.9", "--steps", "2", "--batch-size", "4"]
+    run = train("together", *together)
+    assert len(losses(run)) == 2
+    assert all(math.isfinite(loss) for loss in losses(run))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["head"], config["semantic"]["norm"], config["precision"]) == ("upernet", "group", "bf16")
+    model = twins.load(run, device="cpu").model
+    assert (model.info.head, model.info.norm) == ("upernet", "group")
+    kinds = {type(module) for module in model.modules()}
+    assert torch.nn.GroupNorm in kinds
+    assert torch.nn.BatchNorm2d not in kinds
+    assert all(value.dtype == torch.float32 for value in model.parameters())
+    page = (run / "report.html").read_text()
+    assert "upernet" in page
+    assert all(f"<td>{name}</td>" in page for name in NAMES[:3])
+
+
+def test_a_budget_of_minutes_ends_the_run_and_its_schedule(train):
+    run = train("minutes", "--minutes", 0.06, "--batch-size", 2)
+    state, rows = load_state(run), read_rows(run, "train")
+    assert state.progress.seconds >= 0.06 * 60
+    assert state.progress.evaluated == state.progress.step == rows[-1]["step"] > 1
+    assert rows[-1]["lr"] < 0.5 * max(row["lr"] for row in rows)
+    assert (run / "report.html").is_file()
+
+
+def test_checkpointing_gives_the_same_weights_to_the_bit(train, assert_same_weights):
+    settings = ["--steps", 3, "--batch-size", 4, "--drop-path", 0.3]
+    assert_same_weights(train("plain", *settings), train("checkpointed", *settings, "--checkpointing"))
+
+
+def test_accumulated_passes_are_the_step_that_they_are_parts_of(train):
+    settings = ["--steps", 3, "--batch-size", 4, "--semantic.norm", "group", "--drop-rate", 0, "--drop-path", 0]
+    whole, parts = train("whole", *settings), train("parts", *settings, "--accumulate", 2)
+    assert losses(parts) == pytest.approx(losses(whole), abs=1e-4)
+
+
+def test_balanced_class_weights_reach_the_loss(data, train, monkeypatch):
+    weighed, cross_entropy = [], semantic.F.cross_entropy
+
+    def spy(logits, targets, *, weight, **settings):
+        weighed.append(weight)
+        return cross_entropy(logits, targets, weight=weight, **settings)
+
+    monkeypatch.setattr(semantic.F, "cross_entropy", spy)
+    train("balanced", "--steps", 1, "--batch-size", 4, "--class-weights", "balanced")
+    masks = [np.asarray(Image.open(path)) for path in sorted((data / "masks" / "train").iterdir())]
+    counts = np.array([[(mask == label).sum() for label in range(3)] for mask in masks])
+    sizes = np.array([mask.size for mask in masks])
+    frequency = [counts[:, k].sum() / sizes[counts[:, k] > 0].sum() for k in range(3)]
+    expected = [np.median(frequency) / share for share in frequency]
+    assert len(weighed) == 1
+    assert weighed[0].tolist() == pytest.approx([*expected, 0.0], rel=1e-6)
+    assert expected[0] < 0.3 < 0.9 < expected[1]
+
+
+@pytest.mark.slow
+def test_a_compiled_run_learns_as_an_eager_one_does(train):
+    settings = ["--steps", 2, "--batch-size", 4, "--drop-rate", 0, "--drop-path", 0]
+    eager, compiled = train("eager", *settings), train("compiled", *settings, "--compile")
+    assert losses(compiled) == pytest.approx(losses(eager), abs=1e-3)
+    ours, theirs = statistics(compiled), statistics(eager)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-2)
+
+
+# commands, as they are typed
+
+
+def test_check_tells_clean_from_spoilt(type_in, spoilt):
+    code, out, _ = type_in("check", spoilt, "--task", "semantic")
+    assert code == 0
+    assert f"4 classes, {TRAIN} images to train on, {VAL} held out" in out
+    assert "1 of the 4 classes are in no image and cannot be learned: green" in out
+    assert "no problems found" in out
+    cut_short(spoilt / "images" / "train" / "03.png")
+    code, out, _ = type_in("check", spoilt, "--task", "semantic", "--json")
+    (problem,) = json.loads(out)["problems"]
+    assert code == 1
+    assert "03.png is damaged" in problem
+
+
+def test_a_run_folder_holds_what_it_should(trained):
+    files = {
+        "config.yaml",
+        "metrics.jsonl",
+        "best.safetensors",
+        "last",
+        "states",
+        "eval.json",
+        "report.html",
+        "log.txt",
+    }
+    assert {path.name for path in trained.iterdir()} == files
+    assert {path.name for path in (trained / "last").iterdir()} == {"model.safetensors", "state.pt"}
+    config, result = (
+        yaml.safe_load((trained / "config.yaml").read_text()),
+        json.loads((trained / "eval.json").read_text()),
+    )
+    assert (config["format"], config["task"], config["device"], config["padding"]) == (1, "semantic", "cpu", "exact")
+    assert {"metrics", "protocol", "versions", "hashes", "per_class", "confusion"} <= result.keys()
+    with safe_open(trained / "best.safetensors", "pt") as file:
+        said = json.loads(file.metadata()["twins"])
+    assert said["format"] == result["format"] == torch.load(trained / "last" / "state.pt")["format"] == 1
+    assert (said["task"], said["head"], tuple(said["names"])) == ("semantic", "semantic_fpn", NAMES)
+    assert (said["preprocess"]["fit"], said["preprocess"]["size"], said["padding"]) == ("keep", 64, "exact")
+    train_row, eval_row = read_rows(trained, "train")[0], read_rows(trained, "eval")[-1]
+    assert set(train_row) == {"kind", "step", "epoch", "lr", "loss", "images_per_s"}
+    assert set(eval_row) == {"kind", "step", "epoch", "miou", "pixel_accuracy", "mean_class_accuracy"}
+    assert losses(trained)[-1] < 0.5 * losses(trained)[0]
+    best = max(row["miou"] for row in read_rows(trained, "eval"))
+    assert result["metrics"]["miou"] == pytest.approx(best, abs=1e-3)  # other batches round differently
+    assert best > 0.5
+
+
+def test_eval_says_what_its_numbers_depend_on(type_in, data, trained, tmp_path):
+    def measure(*arguments: object) -> tuple[str, dict]:
+        file = tmp_path / "eval.json"
+        code, out, said = type_in("eval", trained, "--data", data, "--out", file, "--device", "cpu", *arguments)
+        assert code == 0, said
+        return out, json.loads(file.read_text())
+
+    out, plain = measure()
+    first = json.loads((trained / "eval.json").read_text())
+    for part in ("metrics", "hashes", "per_class", "confusion"):
+        assert plain[part] == first[part]
+    assert "absent classes left out" in out
+    assert plain["protocol"]["absent_classes"] == "left_out"
+    assert plain["protocol"]["inference"]["scales"] == [1.0]
+    assert [row["name"] for row in plain["per_class"]] == list(NAMES)
+    assert plain["per_class"][3] | {"pixels": 0, "iou": None} == plain["per_class"][3]  # nor did anybody say green
+
+    out, zero = measure("--absent", "zero")
+    assert "absent classes zero" in out
+    assert zero["protocol"]["absent_classes"] == "zero"
+    assert zero["metrics"]["miou"] == pytest.approx(plain["metrics"]["miou"] * 3 / 4, abs=1e-12)
+
+    out, scales = measure("--scales", 0.75, 1.25, "--flip")
+    assert "scales (0.75, 1.25), flip True" in out
+    assert scales["protocol"]["inference"]["flip"] is True
+    assert scales["confusion"] != plain["confusion"]
+
+    out, window = measure("--window", 48, "--stride", 24)
+    assert "window 48, stride 24" in out
+    assert window["protocol"]["inference"]["window"] == 48
+    assert window["confusion"] not in (plain["confusion"], scales["confusion"])
+    for found in (scales, window):
+        assert found["metrics"]["miou"] > 0.4
+        assert sum(map(sum, found["confusion"])) == sum(map(sum, plain["confusion"]))
+
+
+def test_eval_reads_masks_as_the_run_did_but_for_what_is_given_anew(type_in, data, trained, tmp_path):
+    run, file = shutil.copytree(trained, tmp_path / "run", symlinks=True), tmp_path / "eval.json"
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("values: auto", "values: index"))
+    out = type_in("eval", run, "--data", data, "--out", file, "--device", "cpu", "--masks.ignore", 2)[1]
+    result = json.loads(file.read_text())
+    assert "masks.values index, masks.ignore (2,)" in out
+    assert result["protocol"]["masks"] | {"values": "index", "ignore": [2]} == result["protocol"]["masks"]
+    assert result["per_class"][2]["pixels"] == 0
+
+
+def test_predict_writes_maps_drawings_and_areas(type_in, data, trained, tmp_path):
+    image, out, file = data / "images" / "val" / "00.png", tmp_path / "drawn", tmp_path / "all.json"
+    code, said, _ = type_in("predict", trained, image, "--out", out, "--json", file, "--device", "cpu")
+    assert code == 0
+    assert "ground" in said
+    (expected,) = twins.load(trained, device="cpu").predict(image)
+    labels = np.asarray(Image.open(out / "00-classes.png"))
+    assert (labels == expected.label_map).all()
+    assert len(np.unique(labels)) > 1
+    content = json.loads(file.read_text())
+    (row,) = content["predictions"]
+    assert (content["format"], row["task"], row["size"]) == (1, "semantic", list(labels.shape))
+    assert row["areas"] == {NAMES[label]: int((labels == label).sum()) for label in np.unique(labels)}
+    original, drawn = np.asarray(Image.open(image)), np.asarray(Image.open(out / "00.png"))
+    assert drawn.shape[1] == original.shape[1]
+    assert (drawn[: original.shape[0]] != original).any(axis=2).mean() > 0.9
+
+
+def test_a_report_needs_nothing_but_itself(trained):
+    page = (trained / "report.html").read_text()
+    for section in ("Training", "Predictions", "Worst images", "Where it looks", "Classes", "Confusion", "Facts"):
+        assert f"<h2>{section}</h2>" in page
+    assert "://" not in page
+    assert not re.findall(r"<(?:script|link|iframe|object|embed)|@import", page)
+    sources = re.findall(r"""(?:src|href|url\()\s*=?\s*["']?([^"'\s>)]+)""", page)
+    assert len(sources) >= 12
+    for source in sources:
+        assert source.startswith("data:image/")
+        Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2]))).load()
+    classes = page.partition("<h2>Classes</h2>")[2].partition("</table>")[0]
+    assert [name for name in NAMES if f"<td>{name}</td>" in classes] == list(NAMES[:3])
+    assert "mean IoU" in page
+
+
+# malformed input
+
+
+def test_unreadable_images_and_masks_are_named_counted_and_skipped(spoilt, train):
+    image = cut_short(spoilt / "images" / "train" / "03.png")
+    mask, held_out = spoilt / "masks" / "train" / "05.png", cut_short(spoilt / "images" / "val" / "01.png")
+    mask.write_bytes(b"no mask")
+    settings = ["--steps", 8, "--batch-size", 4, "--eval-every", 1, "--max-skipped", 0.25]
+    run = train("skipping", *settings, source=spoilt)
+    log = (run / "log.txt").read_text()
+    assert log.count("skipped: ") == 3  # each once, though met in every epoch
+    for path in (image, mask, held_out):
+        assert str(path) in log
+    skipped = load_state(run).progress.skipped
+    assert set(skipped["train"]) == {str(image), str(spoilt / "images" / "train" / "05.png")}
+    result = json.loads((run / "eval.json").read_text())
+    assert [item["path"] for item in result["skipped"]] == [str(held_out)]
+    assert (result["protocol"]["images"], result["protocol"]["skipped"]) == (VAL - 1, 1)
+
+
+def test_too_many_unreadable_images_end_the_run(spoilt, refused, tmp_path):
+    cut_short(spoilt / "images" / "train" / "03.png")
+    cut_short(spoilt / "masks" / "train" / "05.png")
+    arguments = ["train", *SETTINGS, "--data", spoilt, "--steps", 8, "--batch-size", 4, "--out", tmp_path / "run"]
+    said = refused(*arguments, "--max-skipped", 0.1)
+    assert "2 of 14 images cannot be read, a larger share than --max-skipped 0.1" in said
+
+
+def test_a_mask_of_another_size_than_its_image_is_named_with_both(spoilt, refused, trained, tmp_path):
+    for part, name in (("train", "04.png"), ("val", "01.png")):
+        Image.new("L", (30, 20)).save(spoilt / "masks" / part / name)
+    arguments = ["train", *SETTINGS, "--data", spoilt, "--steps", 4, "--batch-size", 7, "--out", tmp_path / "run"]
+    assert "1 of 14 images cannot be read" in refused(*arguments)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert f"{spoilt / 'images' / 'train' / '04.png'}: the mask has 30 x 20 pixels, its image 64 x 56" in log
+    for way in ([], ["--flip"]):
+        said = refused("eval", trained, "--data", spoilt, "--device", "cpu", *way)
+        assert f"{spoilt / 'images' / 'val' / '01.png'}: the mask has 30 x 20 pixels, its image 48 x 64" in said
+
+
+def test_a_value_beyond_the_classes_is_named_with_its_file(spoilt, refused, tmp_path):
+    mask = spoilt / "masks" / "train" / "06.png"
+    Image.fromarray(np.where(np.asarray(Image.open(mask)) == 2, 77, 0).astype(np.uint8)).save(mask)
+    arguments = ["train", *SETTINGS, "--data", spoilt, "--steps", 4, "--batch-size", 7, "--out", tmp_path / "run"]
+    assert "1 of 14 images cannot be read" in refused(*arguments)
+    assert f"{mask} holds values that no class has: 77" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_held_out_masks_that_hold_nothing_that_counts_are_refused(spoilt, refused, trained, tmp_path):
+    for mask in (spoilt / "masks" / "val").iterdir():
+        Image.new("L", Image.open(mask).size, 255).save(mask)
+    arguments = ["train", *SETTINGS, "--data", spoilt, "--steps", 1, "--batch-size", 4, "--out", tmp_path / "run"]
+    for said in (refused(*arguments), refused("eval", trained, "--data", spoilt, "--device", "cpu")):
+        assert "nothing in the 5 held-out images counts, so miou cannot be measured" in said
+
+
+@pytest.mark.parametrize("settings", [["--head", "upernet"], ["--semantic.crop", 32]], ids=["pooled", "small"])
+def test_one_image_alone_is_too_little_for_batch_norm(data, refused, train, tmp_path, settings):
+    alone = ["--steps", 1, "--batch-size", 2, "--accumulate", 2, *settings]
+    said = refused("train", *SETTINGS, "--data", data, "--out", tmp_path / "run", *alone)
+    assert "a single image in a pass" in said
+    assert "--semantic.norm group" in said
+    run = train("group", *alone, "--semantic.norm", "group")
+    assert math.isfinite(losses(run)[0])
+    smallest = twins.load(run, device="cpu", inference=InferenceConfig(tile=32))
+    assert smallest.predict(Image.new("RGB", (32, 32)))[0].label_map.shape == (32, 32)
+
+
+def test_a_network_of_another_task_is_refused(data, refused, trained, classifier):
+    network, classes = classifier
+    assert "holds no images with masks" in refused("eval", trained, "--data", classes)
+    said = refused("eval", network, "--data", data)
+    assert "does not know the data's classes images, masks; it knows dark, light" in said
+    assert "for semantic networks" in refused("eval", network, "--data", classes, "--flip")
+    assert "--crop is for classifiers" in refused("eval", trained, "--data", data, "--crop", 0.5)
+
+
+def test_images_and_masks_taken_for_classes_are_worth_a_note(type_in, data, classifier):
+    code, out, _ = type_in("check", data)
+    assert "note: the classes are called images and masks" in out
+    assert "--task semantic" in out
+    code, out, _ = type_in("check", classifier[1])
+    assert code == 0
+    assert "--task semantic" not in out
+
+
+def test_weights_that_are_cut_short_are_refused(data, refused, trained, tmp_path):
+    run, image = shutil.copytree(trained, tmp_path / "run", symlinks=True), data / "images" / "val" / "00.png"
+    cut_short(run / "best.safetensors")
+    for arguments in (["eval", run, "--data", data], ["predict", run, image]):
+        assert "best.safetensors is damaged or cut short" in refused(*arguments)
+    cut_short(run / "last" / "model.safetensors")
+    assert "model.safetensors is damaged or cut short" in refused("train", "--resume", run)
+    shutil.copy(trained / "last" / "model.safetensors", run / "last" / "model.safetensors")
+    cut_short(run / "last" / "state.pt")
+    assert "state.pt is damaged" in refused("train", "--resume", run)

@@ -1,0 +1,127 @@
+"""What is measured is the same network on all sides, and each side keeps its own weights."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+import torch
+
+import twins
+from twins.bench.compare import run_bench, to_markdown
+from twins.bench.config import SIZES, BenchConfig
+from twins.bench.counts import dense_counts
+from twins.bench.measure import _difference
+from twins.bench.subjects import Case, images_for, networks, training_step
+from twins.errors import ConfigError
+from twins.tasks.semantic import HEADS
+
+CPU = torch.device("cpu")
+COMBINATIONS = [("classification", None), *(("semantic", head) for head in HEADS)]
+
+
+def case(task: str, head: str | None, *, batch: int = 2, size: int = 64) -> Case:
+    model = "twins_svt_small"
+    return Case(task=task, head=head, model=model, mode="training", precision="fp32", batch=batch, size=size)
+
+
+@pytest.fixture(params=COMBINATIONS, ids=lambda pair: pair[1] or pair[0])
+def found(request):
+    chosen = case(*request.param)
+    return chosen, networks(chosen, "timm", CPU)
+
+
+def test_outputs_and_losses_are_timms(found):
+    chosen, subjects = found
+    images = images_for(chosen, CPU)
+    assert _difference(subjects, images) < 1e-4
+    losses = []
+    for network in subjects.values():
+        step = training_step(network, images)
+        torch.manual_seed(0)  # dropout
+        losses.append(float(step()))
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
+
+
+def test_a_step_of_one_side_leaves_the_others_as_they_were(found):
+    chosen, subjects = found
+    for one, other in combinations(subjects.values(), 2):
+        assert not {p.data_ptr() for p in one.parameters()} & {p.data_ptr() for p in other.parameters()}
+    kept = {label: [x.clone() for x in network.state_dict().values()] for label, network in subjects.items()}
+    training_step(subjects["timm"], images_for(chosen, CPU))()
+    changed = {
+        label
+        for label, network in subjects.items()
+        if not all(map(torch.equal, network.state_dict().values(), kept[label]))
+    }
+    assert changed == {"timm"}
+
+
+@pytest.mark.parametrize("size", [96, 130])
+def test_borders_that_windows_and_patches_do_not_divide_are_the_same_too(size):
+    chosen = case("semantic", "semantic_fpn", batch=1, size=size)
+    assert _difference(networks(chosen, "timm", CPU), images_for(chosen, CPU)) < 1e-4
+
+
+def test_dense_sides_have_as_many_parameters_and_alone_ours_is_as_published():
+    chosen = case("semantic", "upernet")
+    ours, theirs, _ = networks(chosen, "timm", CPU).values()
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+    with torch.device("meta"):
+        published = twins.create_model("twins_svt_small", task="semantic", head="upernet")
+    alone = networks(chosen, "none", CPU)["twins"]
+    assert alone.state_dict().keys() == published.state_dict().keys()
+    assert alone.info == published.info
+
+
+def test_rows_say_task_and_head_and_compare_both_sides():
+    config = BenchConfig(
+        models=("twins_pcpvt_small",),
+        task="semantic",
+        against="timm",
+        modes=("training",),
+        batch=(1,),
+        size=(64,),
+        rounds=3,
+        warmup=1,
+        memory=False,
+    )
+    result = run_bench(config)
+    (row,) = result["rows"]
+    assert (row["task"], row["head"], row["mode"], row["size"]) == ("semantic", "semantic_fpn", "training", 64)
+    assert row["difference"] < 1e-4
+    assert all(row[label]["images_per_s"] > 0 for label in ("twins", "timm", "timm again"))
+    assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
+    table = to_markdown(result)
+    assert table.startswith("semantic with semantic_fpn: ")
+    assert "| twins_pcpvt_small | training | fp32 | 1 | 64 |" in table
+
+
+def test_memory_of_a_dense_training_step_holds_gradients_and_adamws_two_moments():
+    config = BenchConfig(
+        models=("twins_svt_nano",), task="semantic", modes=("training",), batch=(2,), size=(64,), rounds=3, warmup=1
+    )
+    (row,) = run_bench(config)["rows"]
+    assert row["difference"] is None
+    assert row["twins"]["peak_mib"] > 3 * 4 * dense_counts("twins_svt_nano")["semantic_fpn"] / 2**20
+
+
+def test_sizes_are_the_tasks_own_where_none_are_given():
+    assert {task: BenchConfig(task=task).sizes for task in SIZES} == SIZES
+    assert BenchConfig(task="semantic", size=(96, 128)).sizes == (96, 128)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"task": "detection"}, "--task of twins bench must be classification or semantic, found 'detection'"),
+        ({"head": "upernet"}, "classification has one head and takes no name for it"),
+        ({"task": "semantic", "head": "upernett"}, "did you mean upernet"),
+        ({"task": "semantic", "head": "upernet", "batch": (1, 2)}, "needs --batch 2 or more"),
+        ({"task": "semantic", "batch": (1,), "size": (32,)}, "needs --batch 2 or more"),
+        ({"task": "semantic", "models": ("twins_svt_nano",), "against": "timm"}, "timm has no twins_svt_nano"),
+    ],
+)
+def test_a_mistake_is_said_before_anything_is_measured(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        run_bench(BenchConfig(**settings))
