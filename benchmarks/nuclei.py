@@ -75,8 +75,8 @@ def our_config(data: Path, minutes: float, seed: int) -> TrainConfig:
         class_weights="none",
         epochs=100,  # only says what share of the minutes the warm-up is
         eval_every=1e6,  # once, at the end
-        optimizer=OptimizerConfig(lr=4e-3, weight_decay=0.05, betas=(0.9, 0.98), layer_decay=None, clip_grad=5.0),
-        schedule=ScheduleConfig(kind="poly", warmup_epochs=5, min_lr=0.0),
+        optimizer=OptimizerConfig(lr=2e-3, weight_decay=0.05, betas=(0.9, 0.98), layer_decay=None, clip_grad=5.0),
+        schedule=ScheduleConfig(kind="poly", warmup_epochs=10, min_lr=0.0),
         semantic=SemanticConfig(crop=192, ratio=(0.75, 1.5), max_share=1.0, vflip=0.5, photometric=False),
     )
 

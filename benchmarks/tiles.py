@@ -4,8 +4,8 @@ Command: python benchmarks/tiles.py [--model RUN]
 Memory: an image file (scikit-learn's photographs, mirrored on) goes through `predict` with `--tile`, each case in a
 process of its own, on the CPU; peaks are what is resident beyond the process before, which has looked at a small image.
 The image and its map of classes take four bytes a pixel, Pillow pads its RGB with a fourth, the rest is the tile's.
-Weights are random and classes 150: neither asks for less. Seams: a trained network looks at held-out images of its
-own data, mirrored on to 1024 x 768, whole and by tiles; without --model it first learns scenes.
+Weights are random, which needs no less. Seams: a trained network looks at held-out images of its own data, mirrored on
+to 1024 x 768, whole and by tiles; without --model it first learns scenes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 MIB = 2**20
+CLASSES = (3, 150)
+"""Of the networks whose memory is measured: a user's own, and ADE20K's."""
 WIDTH, HEIGHT, OFFSET = 1024, 768, 50
 """Images whose seams are looked at, and where their originals begin in them: at no tile's edge."""
 IMAGES = 4
@@ -45,7 +48,7 @@ def measure(case: dict[str, Any]) -> None:
     """Print a case's peak memory in bytes, and its seconds; in a process of its own."""
     from twins.bench.measure import resident, start_peak
 
-    act = _decoding(case["file"]) if case["model"] is None else _prediction(case["file"], case["model"], case["tile"])
+    act = _prediction(**case) if case["model"] else _decoding(case["file"])
     before = start_peak()
     start = time.perf_counter()
     act()
@@ -61,38 +64,38 @@ def _decoding(file: str) -> Any:
     return decode
 
 
-def _prediction(file: str, model: str, tile: int) -> Any:
+def _prediction(file: str, model: str, classes: int, tile: int) -> Any:
     import twins
     from twins.tasks.inference import InferenceConfig
 
-    network = twins.create_model(model, task="semantic")
+    network = twins.create_model(model, task="semantic", num_classes=classes)
     predictor = twins.Predictor(network, device="cpu", inference=InferenceConfig(tile=tile))
     predictor.predict(np.zeros((32, 32, 3), dtype=np.uint8))  # libraries are loaded when they are first used
     return lambda: predictor.predict(file)
 
 
-def _run(file: Path, model: str | None, tile: int) -> tuple[float, str]:
+def _run(**case: Any) -> tuple[float, str]:
     """Return a case's peak in MiB, and its seconds."""
-    case = json.dumps({"file": str(file), "model": model, "tile": tile})
-    done = subprocess.run([sys.executable, __file__, "--case", case], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, __file__, "--case", json.dumps(case)], capture_output=True, text=True, check=True)
     peak, seconds = done.stdout.split()[-2:]
     return int(peak) / MIB, seconds
 
 
 def print_memory(sizes: list[str], models: list[str], tile: int, folder: Path) -> None:
     print("MiB beyond the process before:\n")
-    print("| image, H x W | network | tile | decoding alone | peak | image + map | fourth byte | rest | seconds |")
-    print("| --- " * 9 + "|")
+    print("| image, H x W | network | classes | tile | decoding alone | peak | image + map | fourth byte | rest | s |")
+    print("| --- " * 10 + "|")
     for size in sizes:
         height, width = map(int, size.split("x"))
         file = folder / f"{size}.png"
         write_photograph(file, height, width)
-        decoding, _ = _run(file, None, tile)
+        decoding, _ = _run(file=str(file), model=None)
         needed, fourth = height * width * (3 + 1) / MIB, height * width / MIB
-        for model in models:
-            peak, seconds = _run(file, model, tile)
-            parts = f"{peak:.0f} | {needed:.0f} | {fourth:.0f} | {peak - needed - fourth:.0f}"
-            print(f"| {height:,} x {width:,} | {model} | {tile} | {decoding:.0f} | {parts} | {seconds} |", flush=True)
+        for model, classes in product(models, CLASSES):
+            peak, seconds = _run(file=str(file), model=model, classes=classes, tile=tile)
+            parts = [decoding, peak, needed, fourth, peak - needed - fourth]
+            numbers = " | ".join(f"{part:.0f}" for part in parts)
+            print(f"| {height:,} x {width:,} | {model} | {classes} | {tile} | {numbers} | {seconds} |", flush=True)
         file.unlink()
 
 
