@@ -17,27 +17,18 @@ def measure(size: int, enable: bool) -> None:
     import torch
 
     import twins
-    from twins.bench.measure import resident, start_peak
+    from twins.bench.measure import Made, resident, start_peak
 
     torch.manual_seed(0)
     network = twins.create_model("twins_svt_small").train()
     network.set_grad_checkpointing(enable)
     batch = BATCH[size]
     images, targets = torch.randn(batch, 3, size, size), torch.zeros(batch, dtype=torch.int64)
-    kept: dict[int, int] = {}
-    parameters = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
-
-    def count(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     before = start_peak()
     start = time.perf_counter()
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+    with Made() as made:
         loss = network.losses(images, targets)["classification"]
-    kept_mib = sum(kept.values()) / 2**20
+    kept_mib = made.held() / 2**20
     loss.backward()
     seconds = time.perf_counter() - start
     print(f"{kept_mib:.0f} {(resident('VmHWM') - before) / 2**20:.0f} {seconds:.2f}")

@@ -76,7 +76,9 @@ def _prediction(file: str, model: str, classes: int, tile: int) -> Any:
 
 def _run(**case: Any) -> tuple[float, str]:
     """Return a case's peak in MiB, and its seconds."""
-    done = subprocess.run([sys.executable, __file__, "--case", json.dumps(case)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, __file__, "--case", json.dumps(case)], capture_output=True, text=True, check=True
+    )
     peak, seconds = done.stdout.split()[-2:]
     return int(peak) / MIB, seconds
 

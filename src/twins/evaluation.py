@@ -6,12 +6,12 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from twins.data.config import DataConfig, MaskConfig
@@ -21,12 +21,12 @@ from twins.data.preprocess import Preprocess
 from twins.data.semantic_transforms import check_fit
 from twins.engine.config import CONFIG, TrainConfig, read_config
 from twins.engine.contracts import check_measured
-from twins.errors import ConfigError, DataError
+from twins.engine.evaluate import predict_batch
+from twins.errors import ConfigError, DataError, NotFoundError
 from twins.factory import TaskNetwork, create_backbone, model_from_checkpoint
-from twins.kits.contract import DetailedMetric, Kit
+from twins.kits.contract import Kit
 from twins.kits.table import kit_of
-from twins.metrics.semantic import Absent, SemanticMetric
-from twins.ops.padding import true_sizes
+from twins.metrics.semantic import Absent
 from twins.predictions import Prediction
 from twins.predictor import check_inference, pick_device, weights_of
 from twins.tasks.inference import InferenceConfig
@@ -90,18 +90,18 @@ def evaluate(
         NotFoundError, WeightsError: the network cannot be had.
     """
     file = None if isinstance(model, nn.Module) else resolve(weights_of(model))
-    network = model if isinstance(model, nn.Module) else model_from_checkpoint(str(file))
+    network = deepcopy(model) if isinstance(model, nn.Module) else model_from_checkpoint(str(file))
     network = with_padding(network, padding).to(pick_device(device)).eval()
     network.info = replace(network.info, preprocess=_settings(network.info.preprocess, size, crop))
     inference = check_inference(network, inference)
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"--batch-size must be at least 1, found {batch_size}")
     kit = kit_of(network.task)
     source = _data_config(model, str(data), seed, val_share, masks)
     images = kit.open(source).val
     matched, names = match_classes(kit, images, network)
     dense = isinstance(network, SemanticSegmentation)
-    metric: DetailedMetric = (
-        SemanticMetric(names, absent=absent, boundary=True) if dense else kit.metric(names, full=True)
-    )
+    metric = kit.metric(names, full=True, absent=absent)
     skipped: list[Skipped] = []
     for predictions, targets, unreadable in _measure(
         network, kit, matched, inference, batch_size or (4 if dense else 32), workers
@@ -143,7 +143,10 @@ def match_classes(kit: Kit, images: Any, network: TaskNetwork) -> tuple[Any, tup
         )
     names = names or tuple(images.names)
     if unknown := [name for name in images.names if name not in names]:
-        raise DataError(f"the network does not know the data's classes {_few(unknown)}; it knows {_few(list(names))}")
+        raise DataError(
+            f"the network does not know the data's classes {_few(unknown)}; it knows {_few(list(names))}; "
+            "measure it on data of its own classes"
+        )
     return kit.relabel(images, [names.index(name) for name in images.names]), names
 
 
@@ -182,17 +185,13 @@ def _measure(
         assert isinstance(network, SemanticSegmentation)
         yield from _one_by_one(network, images, inference)
         return
-    reference = next(network.parameters())
     samples = EvalSamples(images, kit.eval_transform(network.info.preprocess))
     for batch in eval_loader(samples, batch=batch_size, workers=workers):
         if not batch.indices:
             yield [], [], batch.skipped
             continue
-        sizes = None if batch.sizes is None else batch.sizes.to(reference.device)
-        with torch.inference_mode():
-            outputs = network(batch.images.to(reference), sizes)
-        seen = true_sizes(batch.images, sizes)
-        yield network.decode(outputs, seen, batch.originals), batch.targets, batch.skipped
+        found = predict_batch(network, batch.images, batch.sizes, batch.originals)
+        yield found, batch.targets, batch.skipped
 
 
 def _one_by_one(network: SemanticSegmentation, images: ImageSet, inference: InferenceConfig) -> Iterator[Measured]:
@@ -200,7 +199,7 @@ def _one_by_one(network: SemanticSegmentation, images: ImageSet, inference: Infe
         try:
             image, target = images.load(index), images.target(index)
             check_fit(image, target)
-        except DataError as error:
+        except (DataError, NotFoundError) as error:
             yield [], [], [Skipped(images.path(index), str(error))]
             continue
         yield [look(network, image, inference)], [target], []
@@ -229,7 +228,8 @@ def _anew(given: MaskConfig, known: MaskConfig) -> MaskConfig:
 def _settings(preprocess: Preprocess, size: int | None, crop: float | None) -> Preprocess:
     if crop is not None and preprocess.fit == "keep":
         raise ConfigError("--crop is for classifiers; a dense network sees the whole image")
-    return replace(preprocess, size=size or preprocess.size, crop=crop if crop is not None else preprocess.crop)
+    given = {"size": size, "crop": crop}
+    return replace(preprocess, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
 def _protocol(network: TaskNetwork, data: str, count: int, skipped: int) -> dict[str, Any]:
@@ -262,8 +262,8 @@ def _check_skipped(skipped: Sequence[Skipped], count: int, most: float) -> None:
     if skipped and len(skipped) > most * count:
         path, reason = skipped[0].path, skipped[0].reason
         raise DataError(
-            f"{len(skipped)} of {count} images cannot be read, more than the share of {most:g} allowed; "
-            f"the first: {reason if path in reason else f'{path}: {reason}'}"
+            f"{len(skipped)} of {count} images cannot be read, more than the share of {most:g} that leaves the numbers "
+            f"honest; mend or remove them, first: {reason if path in reason else f'{path}: {reason}'}"
         )
 
 

@@ -14,9 +14,9 @@ from PIL.Image import Image
 from twins.data.dataset import list_images
 from twins.data.images import open_image
 from twins.data.loader import fill_batch
+from twins.engine.evaluate import predict_batch
 from twins.errors import ConfigError, NotFoundError
 from twins.factory import TaskNetwork, model_from_checkpoint
-from twins.ops.padding import true_sizes
 from twins.predictions import Prediction
 from twins.tasks.inference import InferenceConfig
 from twins.tasks.semantic import SemanticSegmentation
@@ -77,10 +77,7 @@ class Predictor:
             assert isinstance(self.model, SemanticSegmentation)
             return [look(self.model, image, self.inference) for image in images]
         batch, sizes = fill_batch([self.model.info.preprocess(image) for image in images])
-        sizes = None if sizes is None else sizes.to(self.device)
-        outputs = self.model(batch.to(next(self.model.parameters())), sizes)
-        originals = [(image.height, image.width) for image in images]
-        return self.model.decode(outputs, true_sizes(batch, sizes), originals)
+        return predict_batch(self.model, batch, sizes, [(image.height, image.width) for image in images])
 
 
 def check_inference(model: TaskNetwork, inference: InferenceConfig | None) -> InferenceConfig:

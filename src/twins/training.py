@@ -174,14 +174,19 @@ def _settle(config: TrainConfig) -> TrainConfig:
     weights = config.weights
     if weights == "auto":
         weights = "published" if model in PUBLISHED else "none"
-    elif Path(weights).exists():
-        weights = str(Path(weights).resolve())
+    else:
+        weights = _from_anywhere(weights)
     if config.out and Path(config.out).is_dir() and any(Path(config.out).iterdir()):
         raise ConfigError(
             f"--out {config.out} is not empty; choose another folder, or go on with it by --resume {config.out}"
         )
-    data = str(Path(config.data).resolve()) if Path(config.data).exists() else config.data
-    return replace(config, model=model, weights=weights, data=data)
+    masks = replace(config.masks, classes=_from_anywhere(config.masks.classes))
+    return replace(config, model=model, weights=weights, data=_from_anywhere(config.data), masks=masks)
+
+
+def _from_anywhere(path_or_name: str) -> str:
+    """Return a path that holds from any folder; a name as it is."""
+    return str(Path(path_or_name).resolve()) if Path(path_or_name).exists() else path_or_name
 
 
 def _build_network(config: TrainConfig, kit: Kit, splits: Splits[Any], accelerator: Accelerator) -> TaskNetwork:

@@ -67,5 +67,7 @@ class BenchConfig:
                 "a training step of upernet, or of a dense network at a size below 64, needs --batch 2 or more, found "
                 "1: batch norm has no statistics of a single value"
             )
-        if self.rounds < 3 or self.warmup < 1 or (self.threads is not None and self.threads < 1):
-            raise ConfigError(f"--rounds must be at least 3, --warmup and --threads at least 1, found {self.rounds}")
+        for name, least in (("rounds", 3), ("warmup", 1), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"--{name} must be at least {least}, found {value}")

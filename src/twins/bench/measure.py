@@ -13,6 +13,9 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from twins.bench.config import BenchConfig
 from twins.bench.subjects import STEPS, Case, Step, images_for, networks
@@ -62,7 +65,7 @@ def peak_memory(case: Case, config: BenchConfig, label: str) -> float:
     Raises:
         TrainingError: the process failed.
     """
-    request = json.dumps([vars(case), config.against, config.device, config.threads, label])
+    request = json.dumps([vars(case), config.against, config.device, config.threads, config.compile, label])
     done = subprocess.run(
         [sys.executable, "-m", "twins.bench.measure", request], capture_output=True, text=True, check=False
     )
@@ -72,11 +75,15 @@ def peak_memory(case: Case, config: BenchConfig, label: str) -> float:
 
 
 def _own_peak(request: str) -> float:
-    combination, against, device_name, threads, label = json.loads(request)
+    combination, against, device_name, threads, compiled, label = json.loads(request)
     if threads:
         torch.set_num_threads(threads)
     case, device = Case(**combination), pick_device(device_name)
-    step = STEPS[case.mode](networks(case, against, device)[label], images_for(case, device))
+    network, images = networks(case, against, device)[label], images_for(case, device)
+    step = STEPS[case.mode](network, images)
+    if compiled:
+        network.compile()
+        step()  # what the compiler itself needs is not counted
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -86,6 +93,24 @@ def _own_peak(request: str) -> float:
     step()
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident("VmHWM")
     return (peak - before) / 2**20
+
+
+class Made(TorchDispatchMode):
+    """Counts the memory of what operators make inside this block, as far as somebody still holds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[StorageWeakRef, int]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        storages = [leaf.untyped_storage() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        self.made += [(StorageWeakRef(storage), storage.nbytes()) for storage in storages]
+        return result
+
+    def held(self) -> int:
+        """Return the bytes that are still held."""
+        return sum({reference.cdata: size for reference, size in self.made if not reference.expired()}.values())
 
 
 def start_peak() -> int:

@@ -52,7 +52,7 @@ def built_in(name: str) -> ClassTable:
     if name not in BUILT_IN:
         hint = nearest(name, BUILT_IN) or f"; the built-in ones are {', '.join(BUILT_IN)}"
         raise NotFoundError(f"no class table is called {name!r}, and no file{hint}")
-    return _from_csv((files("twins.data") / "tables" / f"{name}.csv").read_text().splitlines())
+    return _from_csv((files("twins.data") / "tables" / f"{name}.csv").read_text(encoding="utf-8").splitlines())
 
 
 def numbered(values: Iterable[int]) -> ClassTable:

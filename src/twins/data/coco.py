@@ -212,7 +212,7 @@ def open_coco_semantic(root: Path, kind: str, config: DataConfig) -> tuple[CocoM
     if masks.classes != "auto" or masks.values != "auto" or masks.reduce_zero_label is not None:
         raise ConfigError(
             f"{parts.train} says itself which classes its masks have; of --masks.classes, --masks.values and "
-            "--masks.reduce-zero-label leave out what you gave"
+            "--masks.reduce-zero-label leave out what was given here or for the run"
         )
     files = [read_coco(path) for path in (parts.train, parts.val) if path is not None]
     for file in files:

@@ -15,7 +15,7 @@ class MaskConfig:
     classes: str = "auto"
     """Class names, mask values and colours: `ade20k`, `cityscapes`, `coco`, `coco_panoptic`, `voc`, or a file of one
     name per line (or CSV, JSON, YAML); `auto` takes `classes.*` of the data folder, then the layout's own classes,
-    then the values that training masks hold."""
+    then the values that the masks hold."""
     values: Literal["auto", "index", "binary", "colour"] = "auto"
     """What pixels hold: `index`, a class's value; `binary`, 0 and anything else (such as 255) as two classes;
     `colour`, a class's RGB colour."""

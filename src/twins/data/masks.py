@@ -115,10 +115,10 @@ def build_reader(
         if values != "index":
             notes.append(_SAID[values])
     ignore = {*config.ignored_values, *ignored}
-    if config.reduce_zero_label is False:
-        ignore.discard(0)
-        if classes is not None and 0 in ignored and min(classes.values) == 1:  # masks that were reduced already
-            classes = _moved(classes, -1)
+    reduced = config.reduce_zero_label is False and classes is not None and min(classes.values) == 1 and 0 in ignored
+    if reduced and classes is not None:  # 0 would count for nothing, but these masks have been reduced already
+        ignore -= {0} - config.ignored_values
+        classes = _moved(classes, -1)
     if config.reduce_zero_label:
         ignore.add(0)
         if classes is not None and 0 in classes.values:  # names in order of 1, 2, ...

@@ -200,14 +200,18 @@ def _voc(root: Path) -> _Layout:
 
 def _pair(images: Path, masks: Path, notes: list[str], *, quiet: bool = False) -> Pairs:
     """Match images and masks by their place and name, endings such as `_mask` aside."""
-    known = _by_key(_masks_below(masks), masks, _MASK_ENDINGS)
+    same = _by_key(_masks_below(masks), masks, ())
+    known = _by_key(list(same.values()), masks, _MASK_ENDINGS)
     pairs, lonely = [], []
     for key, image in _by_key(list_images(images), images, _IMAGE_ENDINGS).items():
-        mask = known.get(key) or known.get(key.rpartition("/")[2])
+        mask = same.get(_key(image, images, ())) or known.get(key) or known.get(key.rpartition("/")[2])
         if mask is None:
             lonely.append(image)
         else:
             pairs.append((image, mask))
+    unused = sorted(set(same.values()) - {mask for _, mask in pairs})
+    if unused and pairs and not quiet:
+        notes.append(f"{len(unused)} masks in {masks} have no image in {images}, {unused[0].name} first")
     if lonely and pairs and not quiet:
         notes.append(
             f"{len(lonely)} images in {images} have no mask in {masks} and are left out, {lonely[0].name} first"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from twins.engine.contracts import Batch, Metric, Task, Unreadable
 from twins.engine.loading import loading
@@ -28,10 +29,27 @@ def predictions(
         if not len(batch.indices):
             yield [], batch
             continue
-        sizes = None if batch.sizes is None else batch.sizes.to(accelerator.device)
-        with torch.inference_mode(), accelerator.autocast():
-            outputs = network(batch.images.to(accelerator.device, non_blocking=True), sizes)
-        yield network.decode(outputs, true_sizes(batch.images, sizes), batch.originals), batch
+        with accelerator.autocast():
+            found = predict_batch(network, batch.images, batch.sizes, batch.originals)
+        yield found, batch
+
+
+@torch.inference_mode()
+def predict_batch(
+    network: Task, images: Tensor, sizes: Tensor | None, originals: Sequence[tuple[int, int]]
+) -> list[Prediction]:
+    """Return the decoded predictions of a batch, on the network's device and in its number format.
+
+    Args:
+        network: in evaluation mode.
+        images: prepared `(B, 3, H, W)`.
+        sizes: true sizes in pixels, int `(B, 2)`, or `None`: every image fills its batch.
+        originals: height and width of each of the users' images in pixels.
+    """
+    reference = next(iter(network.parameters()))
+    sizes = None if sizes is None else sizes.to(reference.device)
+    outputs = network(images.to(reference, non_blocking=True), sizes)
+    return network.decode(outputs, true_sizes(images, sizes), originals)
 
 
 def evaluate(

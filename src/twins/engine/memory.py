@@ -28,7 +28,7 @@ def free_memory() -> None:
 
 
 def largest_fit(images: int, probe: Callable[[int], None]) -> int:
-    """Return the most images, found by halving, that a pass has memory for; 0 when not even one fits.
+    """Return the most images, found by halving, that a pass has memory for; 0 when none of those tried fits.
 
     Args:
         images: how many did not fit.
@@ -40,7 +40,7 @@ def largest_fit(images: int, probe: Callable[[int], None]) -> int:
         try:
             probe(count)
             return count
-        except InputError:  # too few images for the network's batch norm
+        except InputError:  # too few images for the network's batch norm, so fewer need not be tried
             return 0
         except Exception as error:
             if not is_out_of_memory(error):
@@ -62,7 +62,7 @@ def out_of_memory(config: TrainConfig, images: int, fits: int, processes: int, k
     what = f"memory ran out with {images} images of {config.size} pixels in a pass"
     if not fits:
         return TrainingError(
-            f"{what} and not even one fits; use --checkpointing, a smaller --size or a smaller model; {kept}"
+            f"{what} and no fewer fit; use --checkpointing, a smaller --size or a smaller model; {kept}"
         )
     share = config.batch_size // processes
     passes = next(n for n in range(config.accumulate, share + 1) if share % n == 0 and share // n <= fits)

@@ -256,15 +256,15 @@ class Session:
             self._lost("the gradients are not finite", [p for share in gather(self.accelerator, here) for p in share])
 
     def _lost(self, what: str, paths: list[str]) -> None:
-        kept = "no state was saved"
+        left = "no state was saved"
         restore(self.buffers, self._buffers_before)
         if self.saved != self.progress.step and all_finite(self.task_module):
             self.save()
         if self.saved >= 0:
-            kept = f"the state of step {self.saved} is kept in {self.run / LAST}"
+            left = f"the state of step {self.saved} is kept in {self.run / LAST}"
         shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
         raise TrainingError(
-            f"{what} at step {self.progress.step + 1}, and training stopped before the weights moved; {kept}; look at "
+            f"{what} at step {self.progress.step + 1}, and training stopped before the weights moved; {left}; look at "
             f"its images ({shown}), or train with a smaller --optimizer.lr or --precision fp32"
         )
 
@@ -292,8 +292,8 @@ class Session:
         free_memory()
         if self.accelerator.is_main_process and self.saved != self.progress.step:
             self._write_state()  # other processes may not have come here
-        kept = f"the state of step {self.progress.step} is kept in {self.run / LAST}"
-        return out_of_memory(self.config, len(images), fits, self.accelerator.num_processes, kept)
+        left = f"the state of step {self.progress.step} is kept in {self.run / LAST}"
+        return out_of_memory(self.config, len(images), fits, self.accelerator.num_processes, left)
 
     def _probe(self, images: Tensor, targets: Any) -> None:
         device = self.accelerator.device

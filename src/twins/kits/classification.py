@@ -19,8 +19,10 @@ from twins.data.semantic import IMAGE_FOLDERS, MASK_FOLDERS
 from twins.data.transforms import ImageAlone, train_transform
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Batch
+from twins.errors import ConfigError
 from twins.factory import TaskNetwork
 from twins.metrics.classification import ClassificationMetric
+from twins.metrics.semantic import Absent
 from twins.tasks.classification import Classification
 
 if TYPE_CHECKING:
@@ -100,8 +102,10 @@ class ClassificationKit:
         if config.class_weights == "balanced":
             network.class_weights = balanced_weights(images)
 
-    def metric(self, names: Sequence[str], *, full: bool = False) -> ClassificationMetric:
+    def metric(self, names: Sequence[str], *, full: bool = False, absent: Absent = "left_out") -> ClassificationMetric:
         """Return accuracy, per-class counts and calibration; all of it is quick."""
+        if absent != "left_out":
+            raise ConfigError(f"--absent is for semantic networks, found {absent} for classification; leave it out")
         return ClassificationMetric(names)
 
     def relabel(self, images: LabelledImages, classes: Sequence[int]) -> LabelledImages:

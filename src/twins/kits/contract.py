@@ -16,6 +16,7 @@ from twins.data.preprocess import Preprocess
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Batch, Metric
 from twins.factory import TaskNetwork
+from twins.metrics.semantic import Absent
 
 
 class DetailedMetric(Metric, Protocol):
@@ -59,8 +60,17 @@ class Kit(Protocol):
         """Give a network and its losses what the settings and the training images say of them."""
         ...
 
-    def metric(self, names: Sequence[str], *, full: bool = False) -> DetailedMetric:
-        """Return an empty metric; `full` measures what takes too long for each evaluation of a run too."""
+    def metric(self, names: Sequence[str], *, full: bool = False, absent: Absent = "left_out") -> DetailedMetric:
+        """Return an empty metric.
+
+        Args:
+            names: class names by class id.
+            full: measure what takes too long for each evaluation of a run too.
+            absent: what a class that neither truth nor prediction has counts in a mean over classes.
+
+        Raises:
+            ConfigError: `absent` is chosen for a task that has no such mean.
+        """
         ...
 
     def relabel(self, images: Any, classes: Sequence[int]) -> Any:

@@ -13,7 +13,8 @@ from torch import Tensor
 def recomputed(y: Tensor, again: Callable[[], Tensor]) -> contextlib.AbstractContextManager[Any]:
     """Let operators in this block not keep `y` for their backward pass, but compute it again by `again`.
 
-    The gradients are the same to the bit. Compiled code, which chooses for itself what to keep, is left alone.
+    The gradients are the same to the bit. Compiled code, which chooses for itself what to keep, is left alone. Hooks
+    that a caller has set on saved tensors do not see what this block saves, since PyTorch asks the innermost alone.
 
     Args:
         y: a tensor that operators in the block read.

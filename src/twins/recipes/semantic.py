@@ -151,6 +151,8 @@ def semantic_scratch() -> TrainConfig:
     """Train a small network from nothing on a small folder of images and masks.
 
     Command: twins train --task semantic --data DIR --model twins_svt_nano
+    Hardware and hours: depend on the folder; a CPU will do.
+    Expected: depends on the folder.
     """
     return TrainConfig(
         recipe="semantic_scratch",
@@ -172,6 +174,8 @@ def scenes() -> TrainConfig:
     """Find handwritten digits on photographs, from nothing, in about three minutes on two cores.
 
     Command: twins demo --task semantic
+    Hardware: two cores, 3 minutes.
+    Expected: mIoU 84 % (docs/results/semantic.md).
     """
     return TrainConfig(
         recipe="scenes",

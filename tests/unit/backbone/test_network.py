@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import twins
 from twins.backbone.config import VARIANTS
 from twins.backbone.network import Twins
+from twins.bench.measure import Made
 from twins.errors import ConfigError, InputError
 
 NANOS = ["twins_pcpvt_nano", "twins_svt_nano"]
@@ -92,23 +90,6 @@ def test_gradient_checkpointing_changes_neither_outputs_nor_gradients(name, with
         torch.testing.assert_close(recomputed, plain, rtol=0, atol=0)
 
 
-class Alive(TorchDispatchMode):
-    """Counts the bytes of what operators made that somebody still holds."""
-
-    def __init__(self):
-        super().__init__()
-        self.made = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        storages = [leaf.untyped_storage() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        self.made += [(StorageWeakRef(storage), storage.nbytes()) for storage in storages]
-        return result
-
-    def total(self):
-        return sum({reference.cdata: size for reference, size in self.made if not reference.expired()}.values())
-
-
 @pytest.mark.parametrize("name", NANOS)
 def test_a_block_keeps_less_than_it_computes_and_checkpointing_keeps_less_still(name):
     def kept(*, lean: bool = True, checkpointing: bool = False) -> int:
@@ -116,10 +97,10 @@ def test_a_block_keeps_less_than_it_computes_and_checkpointing_keeps_less_still(
         backbone.set_grad_checkpointing(checkpointing)
         for block in [block for stage in backbone.stages for block in stage.blocks]:
             block.lean &= lean
-        with Alive() as alive:
+        with Made() as made:
             outputs = backbone(torch.randn(1, 3, 224, 224, dtype=torch.float64))
         assert all(output.requires_grad for output in outputs)
-        return alive.total()
+        return made.held()
 
     plain = kept(lean=False)
     assert kept() < 0.8 * plain

@@ -125,6 +125,14 @@ def test_ade20k_ignores_0_unless_its_masks_were_reduced_before(tmp_path, save_ma
     assert chosen([path], built_in("ade20k"), (0,))[0](path).tolist() == [[255, 0, 148, 255]]
     reduced, _ = chosen([path], built_in("ade20k"), (0,), reduce_zero_label=False)
     assert reduced(path).tolist() == [[0, 1, 149, 255]]
+    reduced, _ = chosen([path], built_in("ade20k"), (0,), reduce_zero_label=False, ignore=(0,))
+    assert reduced(path).tolist() == [[255, 0, 148, 255]]
+
+
+def test_a_zero_that_is_not_reduced_still_counts_for_nothing_where_no_class_has_it(tmp_path, save_mask):
+    path = save_mask(tmp_path / "a.png", [[0, 7, 8]])
+    cityscapes, _ = chosen([path], built_in("cityscapes"), (0,), reduce_zero_label=False)
+    assert cityscapes(path).tolist() == [[255, 0, 1]]
 
 
 @pytest.mark.parametrize(

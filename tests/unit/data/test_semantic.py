@@ -66,6 +66,19 @@ def test_usual_endings_of_names_do_not_keep_pairs_apart(pairs, ending):
     assert held(splits.train) | held(splits.val) == {"a_img": ("1", "0"), "b_img": ("2", "0"), "c_img": ("3", "0")}
 
 
+@pytest.mark.parametrize("ending", ["_img", "_rgb", "_mask", "_image"])
+def test_an_ending_that_both_have_keeps_no_pair_apart(pairs, ending):
+    root = pairs("images", "masks", names=("a", "b"), endings=(ending, ending))
+    splits = opened(root)
+    assert held(splits.train) | held(splits.val) == {f"a{ending}": ("1", "0"), f"b{ending}": ("2", "0")}
+
+
+def test_masks_without_an_image_are_said(pairs, save_mask):
+    root = pairs("images", "masks", names=("a", "b", "c"))
+    save_mask(root / "masks" / "z.png", 1)
+    assert any("1 masks in" in note and "z.png first" in note for note in opened(root).notes)
+
+
 @pytest.mark.parametrize("folders", [("images", "masks"), ("train/images", "train/masks"), ("img/train", "gt/train")])
 def test_an_unsplit_set_is_split_by_seed_with_no_image_in_both(pairs, folders):
     root = pairs(*folders, names=[f"{i:02}" for i in range(20)])

@@ -1,5 +1,8 @@
 """On a processor without bfloat16, operators compute in float32: nearer to the truth, same type, gradients flow."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -45,6 +48,18 @@ def test_a_network_learns_in_bfloat16():
     loss.backward()
     assert all(p.grad is not None and p.grad.dtype == torch.bfloat16 for p in network.parameters())
     assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_autocast_which_would_undo_it_keeps_the_standard_operators():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not precision.emulated(torch.zeros(1, dtype=torch.bfloat16))
+    assert precision.emulated(torch.zeros(1, dtype=torch.bfloat16))
+
+
+def test_a_pytorch_without_onednn_imports_and_keeps_the_standard_operators():
+    script = "import torch; torch._C._has_mkldnn = False; import twins.ops.precision as p; print(p._IN_HARDWARE)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.count("True") == 2
 
 
 def test_other_types_and_hardware_that_has_it_are_left_alone(monkeypatch):
