@@ -68,7 +68,7 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def planar(x: Tensor) -> Tensor:
-    """Lay a map `(B, C, H, W)` out channel by channel where a CPU is to learn: a quarter less time for the convolutions.
+    """Lay a map `(B, C, H, W)` out channel by channel where a CPU is to learn: convolutions take a quarter less time.
 
     Measured on a step of Semantic FPN at 512 x 512. Without a gradient, and elsewhere, it stays as it lies, which is
     the faster way there.
