@@ -99,18 +99,20 @@ class Made(TorchDispatchMode):
     """Counts the memory of what operators make inside this block, as far as somebody still holds it."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.made: list[tuple[StorageWeakRef, int]] = []
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.made: list[tuple[Any, int]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Note what an operator made."""
         result = func(*args, **(kwargs or {}))
         storages = [leaf.untyped_storage() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        self.made += [(StorageWeakRef(storage), storage.nbytes()) for storage in storages]
+        self.made += [(StorageWeakRef(storage), storage.nbytes()) for storage in storages]  # type: ignore[no-untyped-call]
         return result
 
     def held(self) -> int:
         """Return the bytes that are still held."""
-        return sum({reference.cdata: size for reference, size in self.made if not reference.expired()}.values())
+        sizes: dict[int, int] = {reference.cdata: size for reference, size in self.made if not reference.expired()}
+        return sum(sizes.values())
 
 
 def start_peak() -> int:
