@@ -38,7 +38,8 @@ def open_image(source: Any) -> Image.Image:
     if isinstance(source, str | Path):
         return open_file(Path(source), to_rgb)
     if isinstance(source, Image.Image):
-        return to_rgb(source)
+        upright = to_rgb(source)
+        return source.copy() if upright is source else upright
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if hasattr(source, "detach") and hasattr(source, "permute"):
@@ -78,7 +79,7 @@ def open_file(path: Path, convert: Callable[[Image.Image], Image.Image] = Image.
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an upright 8-bit RGB copy; transparency is laid on white, 16 bits are scaled to 8."""
+    """Return an image upright and in 8-bit RGB, itself if it is; transparency is laid on white, 16 bits are scaled."""
     if image.getexif().get(0x0112, 1) != 1:  # the orientation tag
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
@@ -86,7 +87,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+    return image.convert("RGB") if image.mode != "RGB" else image
 
 
 def _to_8_bit(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
