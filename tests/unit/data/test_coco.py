@@ -241,5 +241,5 @@ def test_what_a_file_lists_and_is_not_there_is_named(coco, refused):
 
 @pytest.mark.parametrize("setting", [{"classes": "coco"}, {"values": "index"}, {"reduce_zero_label": True}])
 def test_settings_of_masks_that_say_nothing_of_json_are_refused(coco, refused, setting):
-    with refused(r"says itself which classes its masks have; .*leave out what you gave"):
+    with refused(r"says itself which classes its masks have; .*leave out what was given"):
         opened(coco([annotation(POLYGON)]), **setting)
