@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from twins.predictions import Prediction
 
@@ -45,6 +44,9 @@ class ClassificationMetric:
             predictions: of a classifier, one per image.
             targets: true class ids `(B,)`.
         """
+        # here, because it takes seconds, and whoever checks or measures another task imports this file too
+        from torchmetrics.functional.classification import multiclass_confusion_matrix
+
         labels = torch.from_numpy(np.stack([_field(p.labels)[:5] for p in predictions]))  # (B, 5 at most)
         confidence = torch.tensor([float(_field(p.scores)[0]) for p in predictions], dtype=torch.float64)
         targets = targets.cpu()
