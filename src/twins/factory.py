@@ -8,20 +8,27 @@ from pathlib import Path
 
 from twins.backbone.config import PUBLISHED, VARIANTS, resolve_name
 from twins.backbone.network import Twins
-from twins.data.preprocess import DENSE, Preprocess
+from twins.data.preprocess import DENSE, DETECTION, Preprocess
 from twins.errors import ConfigError, NotFoundError, nearest
+from twins.tasks import detection, instance, semantic
 from twins.tasks.classification import Classification
-from twins.tasks.semantic import HEADS, SemanticSegmentation
+from twins.tasks.detection import Detection
+from twins.tasks.instance import InstanceSegmentation
+from twins.tasks.semantic import SemanticSegmentation
 from twins.weights.files import Checkpoint, read_tensors
 from twins.weights.info import ModelInfo
 from twins.weights.loading import holds_head, infer_info, load_checkpoint
 from twins.weights.store import resolve
 
-DEFAULT_CLASSES = {"classification": 1000, "semantic": 150}
+DEFAULT_CLASSES = {"classification": 1000, "semantic": 150, "detection": 80, "instance": 80}
 """Classes of each task's published networks."""
+HEADS = {"semantic": semantic.HEADS, "detection": detection.HEADS, "instance": instance.HEADS}
+"""Heads of each task that names them, the default first."""
+DETECTORS = ("detection", "instance")
+"""Tasks whose networks find objects."""
 NANO_WIDTH = 64
 """Channels inside the dense heads of the networks that are not published."""
-TaskNetwork = Classification | SemanticSegmentation
+TaskNetwork = Classification | SemanticSegmentation | Detection | InstanceSegmentation
 """A network with its losses and its decoding."""
 
 
@@ -87,27 +94,34 @@ def create_model(
     names: Sequence[str] = (),
     preprocess: Preprocess | None = None,
     norm: str | None = None,
+    anchor_scale: float | None = None,
     resize_head: bool = False,
 ) -> TaskNetwork:
     """Build a network for a task, with its weights where they are asked for.
 
     Args:
         name: any name of a model, such as `twins_svt_small` or `Twins-SVT-S`.
-        task: `classification` or `semantic`.
+        task: `classification`, `semantic`, `detection` or `instance`.
         head: which of the task's heads; `None` is that of the weights, or the default. Classification has one;
-            semantic segmentation has `semantic_fpn`, the default, and `upernet`.
+            semantic segmentation has `semantic_fpn`, the default, and `upernet`; detection `retinanet`, the default,
+            and `faster_rcnn`; instance segmentation `mask_rcnn`.
         num_classes: classes; `None` takes as many as the weights or `names` have, else as the published networks:
-            1000 and 150. A classifier of 0 returns features.
+            1000, 150, 80 and 80. A classifier of 0 returns features. Background is a class in semantic segmentation
+            alone.
         weights: `None` initialises as the reference does; `"published"`, a published name, or a file's path.
         padding: `exact`, `reference` or `unmasked`; `None` is what the weights were trained with, else `exact`.
         in_chans: channels of the images.
         drop_rate: dropout before the classifier; `None` is as published: 0 for classification, 0.1 for semantic.
+            Detectors have none.
         drop_path_rate: stochastic depth of the last block.
         proj_drop_rate: dropout after projections and in the feed-forward part.
         attn_drop_rate: dropout of attention weights.
         names: class names by class id.
         preprocess: how images are prepared; `None` is what belongs to the weights, else the reference's.
         norm: norm of a semantic head, `batch` or `group`; `None` is that of the weights, else `batch`, as published.
+            Detectors have none.
+        anchor_scale: side of a detector's smallest square anchors in multiples of a level's stride; `None` is that of
+            the weights, else as published: 4 of RetinaNet, 8 of the others. Half of it suits small objects.
         resize_head: put a fresh head where the weights have none, another task's, or one of other classes.
 
     Raises:
@@ -127,10 +141,14 @@ def create_model(
         raise ConfigError(f"names must list one name per class, found {len(names)} for {num_classes} classes")
     if not names and known and same_task and known.num_classes == num_classes:
         names = known.names
+    _check_settings(task, drop_rate, norm, anchor_scale)
+    head = check_head(task, head or (known.head if known and same_task else None))
+    if anchor_scale is None and known and same_task and known.head == head:
+        anchor_scale = known.anchor_scale
     info = ModelInfo(
         task=task,
         model=name,
-        head=check_head(task, head or (known.head if known and same_task else None)),
+        head=head,
         num_classes=num_classes,
         names=tuple(names),
         padding=padding or (known.padding if known else "exact"),
@@ -139,6 +157,7 @@ def create_model(
         preprocess=preprocess or _preprocess(task, known),
         norm=norm or (known.norm if known and same_task else "batch"),
         width=known.width if known and same_task else _width(task, name),
+        anchor_scale=anchor_scale,
     )
     backbone = create_backbone(
         name,
@@ -187,9 +206,18 @@ def check_head(task: str, head: str | None) -> str | None:
         if head is not None:
             raise ConfigError(f"{task} has one head and takes no name for it, found head={head!r}; leave it out")
         return None
-    if head is not None and head not in HEADS:
-        raise ConfigError(f"the heads of {task} are {', '.join(HEADS)}, found {head!r}{nearest(head, HEADS)}")
-    return head or HEADS[0]
+    heads = HEADS[task]
+    if head is not None and head not in heads:
+        raise ConfigError(f"the heads of {task} are {', '.join(heads)}, found {head!r}{nearest(head, heads)}")
+    return head or heads[0]
+
+
+def _check_settings(task: str, drop_rate: float | None, norm: str | None, anchor_scale: float | None) -> None:
+    """Raise ConfigError for a setting that a task's networks do not have."""
+    if task not in DETECTORS and anchor_scale is not None:
+        raise ConfigError(f"anchor_scale is for detectors, found {anchor_scale} for {task}; leave it out")
+    if task in DETECTORS and (drop_rate or norm not in (None, "batch")):
+        raise ConfigError(f"a detector has no dropout and no norm to choose, found drop_rate={drop_rate}, norm={norm}")
 
 
 def _has_stage_norms(task: str, model: str) -> bool:
@@ -204,7 +232,7 @@ def _width(task: str, model: str) -> int | None:
 
 def _preprocess(task: str, known: ModelInfo | None) -> Preprocess:
     """Return how a task's images are prepared: as the weights say, of another task's weights their normalisation."""
-    usual = Preprocess() if task == "classification" else DENSE
+    usual = Preprocess() if task == "classification" else DETECTION if task in DETECTORS else DENSE
     if known is None:
         return usual
     same = known.task == task
@@ -214,6 +242,10 @@ def _preprocess(task: str, known: ModelInfo | None) -> Preprocess:
 def _build(backbone: Twins, info: ModelInfo, drop_rate: float | None = None) -> TaskNetwork:
     if info.task == "classification":
         return Classification(backbone, info, drop_rate=drop_rate or 0.0)
+    if info.task == "detection":
+        return Detection(backbone, info)
+    if info.task == "instance":
+        return InstanceSegmentation(backbone, info)
     return SemanticSegmentation(backbone, info, drop_rate=0.1 if drop_rate is None else drop_rate)
 
 

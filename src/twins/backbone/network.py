@@ -186,6 +186,17 @@ class Twins(nn.Module):
         """Return timm's description of layers for layer decay: by stage when `coarse`, else by block."""
         return layer_groups("", coarse)
 
+    def map_sizes(self, sizes: Tensor) -> tuple[Tensor, ...]:
+        """Return each image's true size `(B, 2)` on each map that comes back, from those in pixels."""
+        found = []
+        for index, patch in enumerate(PATCH_SIZES):
+            reduced = reduce_sizes(sizes, patch, self.padding)
+            assert reduced is not None
+            sizes = reduced
+            if index in self.out_indices:
+                found.append(sizes)
+        return tuple(found)
+
     def last_sizes(self, sizes: Tensor | None) -> Tensor | None:
         """Return the true sizes `(B, 2)` of the last map, in its tokens, from those of the images in pixels."""
         for patch in PATCH_SIZES[: len(self.stages)]:

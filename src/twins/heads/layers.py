@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twins.errors import ConfigError
+from twins.ops.padding import zero_outside
 
 Norm = Literal["batch", "group"]
 """Normalisation of a head's convolutions; `batch` is the published one."""
@@ -30,6 +31,24 @@ class ConvNormAct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return a map of the same height and width."""
         return F.relu(self.bn(self.conv(x)), inplace=True)
+
+
+class PlainConv(nn.Module):
+    """Convolution with bias, and ReLU where wanted: `(B, C_in, H, W)` to `(B, C, H / stride, W / stride)`."""
+
+    def __init__(
+        self, in_channels: int, channels: int, kernel: int, *, stride: int = 1, activation: bool = False
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, kernel, stride=stride, padding=kernel // 2)
+        self.activation = activation
+        nn.init.xavier_uniform_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a map; a side that the stride does not divide is rounded up."""
+        x = self.conv(x)
+        return F.relu(x, inplace=True) if self.activation else x
 
 
 def build_norm(norm: str, channels: int) -> nn.Module:
@@ -58,6 +77,24 @@ def init_head(head: nn.Module) -> None:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def init_normal(layer: nn.Module, std: float) -> None:
+    """Initialise a layer's weight by a normal distribution, and its bias with zeros."""
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    assert layer.bias is not None
+    nn.init.normal_(layer.weight, std=std)
+    nn.init.zeros_(layer.bias)
+
+
+def clear_outside(x: Tensor, sizes: Tensor | None) -> Tensor:
+    """Put zeros at the positions of a map `(B, C, H, W)` that belong to no image; `sizes` `(B, 2)` in its units."""
+    return zero_outside(x.permute(0, 2, 3, 1), sizes).permute(0, 3, 1, 2)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Return half precision as float32, and anything else as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -34,6 +34,7 @@ class Classification(nn.Module):
     """
 
     task = "classification"
+    one_graph = True
 
     def __init__(self, backbone: Twins, info: ModelInfo, *, drop_rate: float = 0.0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How a dense network looks at an image. Nothing here imports torch."""
+"""How a dense network looks at an image, and what a detector gives. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -48,3 +48,27 @@ class InferenceConfig:
     def plain(self) -> bool:
         """Whether images are looked at once and whole, as batches can be."""
         return self == InferenceConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """Which of the objects that a detector finds are given; by default as published, for measuring."""
+
+    score: float = 0.05
+    """Probability that an object must exceed."""
+    nms: float = 0.5
+    """Intersection over union above which the less sure of two boxes of a class goes."""
+    most: int = 100
+    """Objects of an image, the surest first."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score < 1:
+            raise ConfigError(f"--score must be at least 0 and below 1, found {self.score}")
+        if not 0 < self.nms <= 1:
+            raise ConfigError(f"--nms must be above 0 and at most 1, found {self.nms}")
+        if self.most < 1:
+            raise ConfigError(f"--most must be at least 1, found {self.most}")
+
+
+SHOWN = SelectionConfig(score=0.3)
+"""The objects that are shown to people, where they say nothing else."""

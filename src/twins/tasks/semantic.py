@@ -17,7 +17,6 @@ from twins.heads.fpn import FeaturePyramid
 from twins.heads.layers import Norm, planar, resize
 from twins.heads.semantic_fpn import SemanticFPNHead
 from twins.heads.upernet import UPerNetHead
-from twins.ops.padding import reduce_sizes
 from twins.predictions import Prediction
 
 if TYPE_CHECKING:
@@ -50,6 +49,7 @@ class SemanticSegmentation(nn.Module):
     """
 
     task = "semantic"
+    one_graph = True
 
     def __init__(self, backbone: Twins, info: ModelInfo, *, drop_rate: float = 0.1) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class SemanticSegmentation(nn.Module):
             return self._heads(maps)
         if self.training:
             raise InputError("a semantic network is trained on images that fill their batch; crop them to one size")
-        alone = [self._heads(_own_part(maps, index, self._map_sizes(sizes))) for index in range(len(images))]
+        alone = [self._heads(_own_part(maps, index, self.backbone.map_sizes(sizes))) for index in range(len(images))]
         shapes = {"logits": maps[0].shape[2:], "auxiliary": maps[2].shape[2:]}
         return {name: torch.cat([_fill_up(one[name], shapes[name]) for one in alone]) for name in alone[0]}
 
@@ -123,15 +123,6 @@ class SemanticSegmentation(nn.Module):
                 "batch norm found a single image in a pass, which leaves it one value of a channel; give a pass more "
                 "images (--batch-size, --accumulate) or larger ones (--semantic.crop), or use --semantic.norm group"
             )
-
-    def _map_sizes(self, sizes: Tensor) -> list[Tensor]:
-        """Return each image's true sizes `(B, 2)` in the units of each map."""
-        result: list[Tensor] = []
-        for patch in (4, 2, 2, 2):
-            reduced = reduce_sizes(result[-1] if result else sizes, patch, self.backbone.padding)
-            assert reduced is not None
-            result.append(reduced)
-        return result
 
     def losses(self, images: Tensor, targets: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
         """Return the cross-entropy over all pixels, `semantic`, and of UPerNet 0.4 of the auxiliary head's.
@@ -170,7 +161,7 @@ class SemanticSegmentation(nn.Module):
             originals: height and width of each of the users' images in pixels.
         """
         logits = outputs["logits"].detach().float()
-        parts = _map_parts(logits, None if sizes is None else self._map_sizes(sizes)[0])
+        parts = _map_parts(logits, None if sizes is None else self.backbone.map_sizes(sizes)[0])
         result = []
         for index, (part, original) in enumerate(zip(parts, originals, strict=True)):
             way = [original] if sizes is None else [sizes[index].tolist(), original]

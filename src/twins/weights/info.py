@@ -37,7 +37,10 @@ class ModelInfo:
     norm: str = "batch"
     """Norm of a semantic head: `batch` or `group`."""
     width: int | None = None
-    """Channels inside a semantic head; `None` is as published: 256, of UPerNet 512."""
+    """Channels inside a dense head; `None` is as published: 256, of UPerNet 512."""
+    anchor_scale: float | None = None
+    """Side of a detector's smallest square anchors in multiples of a level's stride; `None` is as published: 4 of
+    RetinaNet, whose levels begin at stride 8, and 8 of the others, whose levels begin at stride 4."""
     colours: tuple[tuple[int, int, int], ...] = ()
     """RGB of each class in drawings; empty where they are chosen."""
 
@@ -67,6 +70,8 @@ class ModelInfo:
             for name, least in (("num_classes", 0), ("in_chans", 1)):
                 if type(value := values.get(name, least)) is not int or value < least:
                     raise ValueError(f"{name} is {value!r}")
+            if not isinstance(scale := values.get("anchor_scale"), int | float | None):
+                raise ValueError(f"anchor_scale is {scale!r}")
             return cls(**{name: value for name, value in values.items() if name in known})
         except WeightsError:
             raise

@@ -12,18 +12,21 @@ from torch import Tensor, nn
 
 from twins.backbone.config import VARIANTS
 from twins.backbone.network import Twins
-from twins.data.classes import built_in
-from twins.data.imagenet import imagenet_names
-from twins.data.preprocess import DENSE, Preprocess
+from twins.data.preprocess import DENSE, DETECTION, Preprocess
 from twins.errors import ConfigError, WeightsError
 from twins.weights.dialects import State, check_written, detect, from_twins, to_twins
 from twins.weights.files import Checkpoint, read_tensors, write_tensors
+from twins.weights.heads import find_head
 from twins.weights.info import ModelInfo
 
 _CLASSIFIER = ("norm.", "head.")
 """What a dense network does not need of a file: the classifier and its norm."""
-_HEADS = ("norm.", "head.", "decode_head.", "auxiliary_head.", "neck.")
+_DENSE = ("decode_head.", "bbox_head.", "rpn_head.", "roi_head.")
+"""What only a dense network has."""
+_HEADS = ("norm.", "head.", "auxiliary_head.", "neck.", *_DENSE)
 """What a dense backbone does not need of a file."""
+_PREPROCESS = {"semantic": DENSE, "detection": DETECTION, "instance": DETECTION}
+"""How the published dense networks want their images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,48 +143,32 @@ def infer_info(checkpoint: Checkpoint) -> ModelInfo:
     state = to_twins(checkpoint.tensors, dialect)
     stem = state.get("backbone.stages.0.patch_embed.proj.weight")
     model = infer_variant(state)
-    dense = state.get("decode_head.conv_seg.weight")
-    head = state.get("head.weight") if dense is None else dense
+    head = find_head(state)
     if stem is None or stem.ndim != 4 or model is None:
         raise WeightsError(f"{checkpoint.path} holds a network of {dialect}'s layout that is no known Twins variant")
-    if head is None or head.ndim != (2 if dense is None else 4):
+    if head is None:
         raise WeightsError(
             f"{checkpoint.path} holds the backbone of {model} without a classifier; load it with create_backbone"
         )
-    classes = head.shape[0]
-    pooled = any(key.startswith("decode_head.psp_modules.") for key in state)
+    classes = head.classes(state)
+    grouped = head.task == "semantic" and not any(key.endswith("running_mean") for key in state)
     return ModelInfo(
-        task="classification" if dense is None else "semantic",
+        task=head.task,
         model=model,
-        head=None if dense is None else "upernet" if pooled else "semantic_fpn",
+        head=head.head,
         num_classes=classes,
-        names=_known_names(dense is None, classes),
+        names=head.names(classes),
         in_chans=stem.shape[1],
         stage_norms="backbone.stages.0.norm.weight" in state,
-        preprocess=_hub_preprocess(checkpoint.path) if dense is None else DENSE,
-        width=None if dense is None else _head_width(state, "upernet" if pooled else "semantic_fpn"),
-        norm="batch" if dense is None or any(key.endswith("running_mean") for key in state) else "group",
+        preprocess=_PREPROCESS.get(head.task) or _hub_preprocess(checkpoint.path),
+        width=head.channels(state),
+        norm="group" if grouped else "batch",
     )
-
-
-def _head_width(state: State, head: str) -> int | None:
-    """Return the channels inside a semantic head, `None` where they are the published ones."""
-    key = {"upernet": "decode_head.bottleneck.conv.weight", "semantic_fpn": "neck.lateral_convs.0.conv.weight"}[head]
-    width = state[key].shape[0] if key in state else None
-    return None if width == {"upernet": 512, "semantic_fpn": 256}[head] else width
-
-
-def _known_names(classifier: bool, classes: int) -> tuple[str, ...]:
-    """Return the class names of the published networks, told by their number."""
-    if classifier:
-        return imagenet_names() if classes == 1000 else ()
-    return built_in("ade20k").names if classes == 150 else ()
 
 
 def holds_head(checkpoint: Checkpoint) -> bool:
     """Return whether a file holds a task's head, or a backbone alone."""
-    state = to_twins(checkpoint.tensors, detect(checkpoint.tensors))
-    return "head.weight" in state or "decode_head.conv_seg.weight" in state
+    return find_head(to_twins(checkpoint.tensors, detect(checkpoint.tensors))) is not None
 
 
 def infer_variant(state: State) -> str | None:
@@ -209,7 +196,7 @@ def _compare(
     surplus, lacking = sorted(set(state) - set(own)), sorted(set(own) - set(state))
     shared = sorted(set(own) & set(state))
     wrong = [key for key in shared if own[key].shape != state[key].shape]
-    dense = any(key.startswith("decode_head.") for key in own)
+    dense = any(key.startswith(_DENSE) for key in own)
     heads = {
         key for key in (*wrong, *surplus, *lacking) if resize_head and key.startswith(_HEADS if dense else "head.")
     }

@@ -1,0 +1,75 @@
+"""What a detector learns from: the boxes, labels and masks of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from twins.errors import InputError
+
+Target = Mapping[str, Tensor]
+"""One image's objects: `boxes` `(R, 4)`, float xyxy in pixels of the network's input; `labels` `(R,)`, int class ids
+from 0; for instances `masks` `(R, H, W)`, bool or uint8; where there are any `crowd` `(C, 4)`, boxes of regions in
+which finding an object is neither right nor wrong."""
+
+
+def check_targets(
+    targets: Sequence[Target], images: Tensor, num_classes: int, sizes: Tensor | None = None, *, masks: bool = False
+) -> None:
+    """Check what a batch of images is to learn.
+
+    Args:
+        targets: one per image.
+        images: `(B, C, H, W)`.
+        num_classes: classes of the network.
+        sizes: true sizes in pixels, int `(B, 2)`, or `None`.
+        masks: whether masks are needed, of the size of the batch or of the image.
+
+    Raises:
+        InputError: a target that does not fit; says which.
+    """
+    if len(targets) != len(images):
+        raise InputError(f"each image needs a target, found {len(targets)} targets for {len(images)} images")
+    for number, target in enumerate(targets):
+        _check_shapes(f"targets[{number}]", target)
+        if masks:
+            whole = tuple(images.shape[2:])
+            _check_masks(f"targets[{number}]", target, whole, whole if sizes is None else tuple(sizes[number].tolist()))
+    _check_values(targets, num_classes)
+
+
+def _check_shapes(name: str, target: Target) -> None:
+    if missing := {"boxes", "labels"} - target.keys():
+        raise InputError(f"{name} lacks {' and '.join(sorted(missing))}; it has {', '.join(target) or 'nothing'}")
+    boxes, labels = target["boxes"], target["labels"]
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not boxes.is_floating_point():
+        raise InputError(f"{name} needs float boxes (R, 4), found {boxes.dtype} of shape {tuple(boxes.shape)}")
+    if labels.shape != boxes.shape[:1] or labels.is_floating_point():
+        raise InputError(
+            f"{name} needs an int label for each of {len(boxes)} boxes, found {labels.dtype} of shape "
+            f"{tuple(labels.shape)}"
+        )
+
+
+def _check_masks(name: str, target: Target, whole: tuple[int, ...], own: tuple[Any, ...]) -> None:
+    shape = tuple(target["masks"].shape) if "masks" in target else None
+    count = len(target["boxes"])
+    if shape not in ((count, *whole), (count, *own)):
+        raise InputError(f"{name} needs masks {(count, *own)}, one per box, found {shape or 'none'}")
+
+
+def _check_values(targets: Sequence[Target], num_classes: int) -> None:
+    boxes = torch.cat([target["boxes"] for target in targets])
+    labels = torch.cat([target["labels"] for target in targets])
+    bad_box = ~((boxes[:, 2:] > boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1))
+    bad_label = (labels < 0) | (labels >= num_classes)
+    if not bool((bad_box | bad_label).any()):
+        return
+    row = int(torch.where(bad_box | bad_label)[0][0])
+    number = next(i for i in range(len(targets)) if row < sum(len(target["boxes"]) for target in targets[: i + 1]))
+    if bad_box[row]:
+        raise InputError(f"targets[{number}] has a box without area, {boxes[row].tolist()}; leave it out")
+    raise InputError(f"targets[{number}] has the label {int(labels[row])}, the classes are 0 to {num_classes - 1}")

@@ -1,0 +1,76 @@
+"""Which anchor is to find which object, on cases small enough to check by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from twins.heads import matching
+from twins.heads.matching import BACKGROUND, IGNORED, assign, match, sample
+
+ANCHORS = torch.tensor(
+    [
+        [0.0, 0.0, 10.0, 10.0],  # the first box itself
+        [0.0, 0.0, 10.0, 7.5],  # overlaps it by 0.75
+        [0.0, 0.0, 10.0, 4.5],  # by 0.45
+        [0.0, 0.0, 10.0, 2.0],  # by 0.2
+        [50.0, 50.0, 60.0, 60.0],  # overlaps the second box by 0.25, more than any other
+        [80.0, 80.0, 90.0, 90.0],
+    ]
+)
+BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 70.0, 70.0]])
+
+
+def test_overlap_decides():
+    assert match(ANCHORS, BOXES, high=0.5, low=0.4).tolist() == [0, 0, IGNORED, -1, -1, -1]
+
+
+def test_an_object_keeps_the_anchor_that_overlaps_it_most():
+    assert match(ANCHORS, BOXES, high=0.5, low=0.4, least=0.0)[4] == 1
+    assert match(ANCHORS, BOXES, high=0.5, low=0.4, least=0.3)[4] == BACKGROUND
+    nowhere = torch.tensor([[200.0, 200.0, 210.0, 210.0]])
+    assert (match(ANCHORS, nowhere, high=0.5, low=0.4, least=0.0) == BACKGROUND).all()
+
+
+def test_an_object_takes_its_best_of_the_anchors_that_count():
+    able = torch.tensor([False, False, True, True, True, True])
+    target = {"boxes": BOXES, "labels": torch.zeros(2, dtype=torch.int64)}
+    found = assign(ANCHORS, target, high=0.7, low=0.3, least=0.3, able=able)
+    assert found.tolist() == [IGNORED, IGNORED, 0, BACKGROUND, BACKGROUND, BACKGROUND]
+
+
+def test_without_objects_all_is_background():
+    assert (match(ANCHORS, torch.zeros(0, 4), high=0.5, low=0.4, least=0.0) == BACKGROUND).all()
+
+
+def test_crowds_count_for_nothing_unless_an_object_is_there():
+    crowd = torch.tensor([[45.0, 45.0, 100.0, 100.0]])
+    target = {"boxes": BOXES, "labels": torch.zeros(2, dtype=torch.int64), "crowd": crowd}
+    assert assign(ANCHORS, target, high=0.5, low=0.4, least=0.0).tolist() == [0, 0, IGNORED, -1, 1, IGNORED]
+
+
+@pytest.mark.parametrize("least", [None, 0.0])
+def test_a_few_boxes_at_a_time_match_as_all_at_once(monkeypatch, least):
+    torch.manual_seed(0)
+    low = torch.rand(340, 2) * 80
+    boxes = torch.cat([low, low + 2 + torch.rand(340, 2) * 30], dim=1)
+    anchors, boxes = boxes[:300], boxes[300:]
+    whole = match(anchors, boxes, high=0.5, low=0.4, least=least)
+    monkeypatch.setattr(matching, "PAIRS", 300 * 7)
+    assert torch.equal(match(anchors, boxes, high=0.5, low=0.4, least=least), whole)
+    assert (whole >= 0).sum() > 5
+
+
+def test_samples_keep_their_share_and_follow_the_seed():
+    matches = torch.full((1000,), BACKGROUND)
+    matches[:50], matches[50:100] = 3, IGNORED
+    torch.manual_seed(0)
+    chosen = sample(matches, 64, 0.25)
+    assert len(chosen.unique()) == 64
+    assert (matches[chosen[:16]] == 3).all()
+    assert (matches[chosen[16:]] == BACKGROUND).all()
+    torch.manual_seed(0)
+    assert torch.equal(sample(matches, 64, 0.25), chosen)
+    assert not torch.equal(sample(matches, 64, 0.25), chosen)
+    matches[4:50] = IGNORED
+    assert (matches[sample(matches, 64, 0.25)] >= 0).sum() == 4  # background fills up

@@ -1,0 +1,50 @@
+"""A target that a detector cannot learn from is said, with its number."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from twins.errors import InputError
+from twins.heads.targets import check_targets
+
+IMAGES = torch.zeros(2, 3, 64, 96)
+
+
+def good(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
+    boxes, labels = torch.tensor([[1.0, 2.0, 30.0, 40.0]]), torch.tensor([4])
+    return {"boxes": boxes, "labels": labels, "masks": torch.ones(1, 64, 96, dtype=torch.bool)} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"boxes": torch.tensor([[5.0, 2.0, 5.0, 40.0]])}, r"targets\[1\] has a box without area, \[5.0, 2.0, 5.0"),
+        ({"boxes": torch.tensor([[torch.nan, 2.0, 5.0, 40.0]])}, r"targets\[1\] has a box without area, \[nan"),
+        ({"labels": torch.tensor([5])}, r"targets\[1\] has the label 5, the classes are 0 to 4"),
+        ({"labels": torch.tensor([-1])}, r"targets\[1\] has the label -1"),
+        ({"labels": torch.tensor([1, 2])}, r"targets\[1\] needs an int label for each of 1 boxes"),
+        ({"labels": torch.tensor([1.0])}, r"targets\[1\] needs an int label"),
+        ({"boxes": torch.tensor([[1, 2, 30, 40]])}, r"targets\[1\] needs float boxes"),
+        ({"masks": torch.ones(1, 64, 64)}, r"targets\[1\] needs masks \(1, 64, 96\)"),
+    ],
+)
+def test_a_mistake_names_the_target(changes, said):
+    with pytest.raises(InputError, match=said):
+        check_targets([good(), good(**changes)], IMAGES, 5, masks=True)
+
+
+def test_a_missing_part_and_a_missing_target_are_said():
+    with pytest.raises(InputError, match="found 1 targets for 2 images"):
+        check_targets([good()], IMAGES, 5)
+    with pytest.raises(InputError, match=r"targets\[0\] lacks labels; it has boxes"):
+        check_targets([{"boxes": torch.zeros(0, 4)}, good()], IMAGES, 5)
+    with pytest.raises(InputError, match="found none"):
+        check_targets([good(), {k: v for k, v in good().items() if k != "masks"}], IMAGES, 5, masks=True)
+
+
+def test_images_without_objects_and_masks_of_their_own_size_are_fine():
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    check_targets([empty, good()], IMAGES, 5)
+    sizes = torch.tensor([[64, 96], [50, 60]])
+    check_targets([good(), good(masks=torch.ones(1, 50, 60))], IMAGES, 5, sizes, masks=True)
