@@ -26,10 +26,13 @@ from twins.errors import ConfigError, DataError, NotFoundError
 from twins.factory import TaskNetwork, create_backbone, model_from_checkpoint
 from twins.kits.contract import Kit
 from twins.kits.table import kit_of
+from twins.metrics.coco_results import coco_results
 from twins.metrics.semantic import Absent
 from twins.predictions import Prediction
-from twins.predictor import check_inference, pick_device, weights_of
-from twins.tasks.inference import InferenceConfig
+from twins.predictor import check_inference, choose, pick_device, weights_of
+from twins.tasks.detection import Detection
+from twins.tasks.inference import InferenceConfig, SelectionConfig
+from twins.tasks.instance import InstanceSegmentation
 from twins.tasks.semantic import SemanticSegmentation
 from twins.tasks.semantic_inference import look
 from twins.weights.files import atomic_file, sha256
@@ -57,6 +60,8 @@ def evaluate(
     val_share: float | None = None,
     masks: MaskConfig | None = None,
     inference: InferenceConfig | None = None,
+    selection: SelectionConfig | None = None,
+    results: str | Path | None = None,
     absent: Absent = "left_out",
     max_skipped: float = 0.05,
 ) -> dict[str, Any]:
@@ -77,6 +82,8 @@ def evaluate(
         val_share: share held out of unsplit data; `None` is as the run did, or 0.2 where there is no run.
         masks: how masks are read; what is left at its default is as the run did.
         inference: how a semantic network looks at images; `None` is once, whole.
+        selection: which of the objects that a detector finds are counted; `None` is as published.
+        results: where to write what a detector finds, as a COCO results file.
         absent: what a class counts in the mean over classes that neither truth nor prediction has.
         max_skipped: share of unreadable images above which the numbers would mislead.
 
@@ -96,11 +103,13 @@ def evaluate(
     inference = check_inference(network, inference)
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"--batch-size must be at least 1, found {batch_size}")
+    choose(network, selection)
     kit = kit_of(network.task)
     source = _data_config(model, str(data), seed, val_share, masks)
     images = kit.open(source).val
     matched, names = match_classes(kit, images, network)
-    dense = isinstance(network, SemanticSegmentation)
+    dense, semantic = network.task != "classification", isinstance(network, SemanticSegmentation)
+    writer = _Results(results, network, images, names)
     metric = kit.metric(names, full=True, absent=absent)
     skipped: list[Skipped] = []
     for predictions, targets, unreadable in _measure(
@@ -109,12 +118,15 @@ def evaluate(
         skipped += unreadable
         if predictions:
             metric.update(predictions, targets)
+            writer.add(predictions, targets)
     _check_skipped(skipped, len(images), max_skipped)
     metrics = metric.compute()
     check_measured(metrics, kit.leading, len(images))
     protocol = _protocol(network, str(data), len(images), len(skipped))
-    if dense:
+    if semantic:
         protocol |= {"masks": asdict(source.masks), "inference": asdict(inference), "absent_classes": absent}
+    elif dense:
+        protocol |= {"selection": asdict(selection or SelectionConfig())}
     result = {
         "format": FORMAT,
         "metrics": metrics,
@@ -124,6 +136,7 @@ def evaluate(
         **metric.details(),
         "skipped": [{"path": item.path, "reason": item.reason} for item in skipped],
     }
+    writer.write()
     if out is not None:
         write_json(out, result)
     return result
@@ -186,7 +199,7 @@ def _measure(
         yield from _one_by_one(network, images, inference)
         return
     samples = EvalSamples(images, kit.eval_transform(network.info.preprocess))
-    for batch in eval_loader(samples, batch=batch_size, workers=workers):
+    for batch in eval_loader(samples, batch=batch_size, workers=workers, shapes=kit.shapes(images)):
         if not batch.indices:
             yield [], [], batch.skipped
             continue
@@ -203,6 +216,36 @@ def _one_by_one(network: SemanticSegmentation, images: ImageSet, inference: Infe
             yield [], [], [Skipped(images.path(index), str(error))]
             continue
         yield [look(network, image, inference)], [target], []
+
+
+class _Results:
+    """What a detector finds, gathered for a COCO results file where one is asked for.
+
+    Raises:
+        ConfigError: one is asked of a network that finds no objects.
+    """
+
+    def __init__(self, path: str | Path | None, network: TaskNetwork, images: ImageSet, names: Sequence[str]) -> None:
+        self.path = path
+        if path is None:
+            return
+        if not isinstance(network, Detection | InstanceSegmentation):
+            raise ConfigError(f"--results is for detectors, found a network for {network.task}")
+        ids = dict(zip(images.names, images.classes.values, strict=True))  # type: ignore[attr-defined]
+        self.category_ids = [ids.get(name) for name in names]
+        self.entries: list[dict[str, Any]] = []
+
+    def add(self, predictions: Sequence[Prediction], targets: Sequence[Any]) -> None:
+        if self.path is None:
+            return
+        for prediction, target in zip(predictions, targets, strict=True):
+            self.entries += coco_results(prediction, image_id=target.image_id, category_ids=self.category_ids)
+
+    def write(self) -> None:
+        if self.path is None:
+            return
+        with atomic_file(Path(self.path)) as beside:
+            beside.write_text(json.dumps(self.entries) + "\n")
 
 
 def _data_config(

@@ -18,7 +18,9 @@ from twins.engine.evaluate import predict_batch
 from twins.errors import ConfigError, NotFoundError
 from twins.factory import TaskNetwork, model_from_checkpoint
 from twins.predictions import Prediction
-from twins.tasks.inference import InferenceConfig
+from twins.tasks.detection import Detection
+from twins.tasks.inference import SHOWN, InferenceConfig, SelectionConfig
+from twins.tasks.instance import InstanceSegmentation
 from twins.tasks.semantic import SemanticSegmentation
 from twins.tasks.semantic_inference import look
 
@@ -32,15 +34,24 @@ class Predictor:
         model: a task's network.
         device: `auto`, `cpu`, `cuda` or `mps`.
         inference: how a semantic network looks at images; `None` is once, whole.
+        selection: which of the objects that a detector finds are given; `None` is those of a score above 0.3.
 
     Raises:
-        ConfigError: a device that this machine does not have, or `inference` for another task.
+        ConfigError: a device that this machine does not have, or settings for another task.
     """
 
-    def __init__(self, model: TaskNetwork, *, device: str = "auto", inference: InferenceConfig | None = None) -> None:
+    def __init__(
+        self,
+        model: TaskNetwork,
+        *,
+        device: str = "auto",
+        inference: InferenceConfig | None = None,
+        selection: SelectionConfig | None = None,
+    ) -> None:
         self.device = pick_device(device)
         self.model: TaskNetwork = model.eval().to(self.device)
         self.inference = check_inference(model, inference)
+        choose(model, selection, usual=SHOWN)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -94,20 +105,40 @@ def check_inference(model: TaskNetwork, inference: InferenceConfig | None) -> In
     return inference
 
 
-def load(path_or_name: str | Path, *, device: str = "auto", inference: InferenceConfig | None = None) -> Predictor:
+def choose(model: TaskNetwork, selection: SelectionConfig | None, *, usual: SelectionConfig | None = None) -> None:
+    """Set which of the objects that a detector finds are given.
+
+    Raises:
+        ConfigError: `selection` for a network that finds none.
+    """
+    if isinstance(model, Detection | InstanceSegmentation):
+        model.inference = selection or usual or SelectionConfig()
+    elif selection is not None:
+        raise ConfigError(f"--score, --nms and --most are for detectors, found a network for {model.task}")
+
+
+def load(
+    path_or_name: str | Path,
+    *,
+    device: str = "auto",
+    inference: InferenceConfig | None = None,
+    selection: SelectionConfig | None = None,
+) -> Predictor:
     """Return a predictor for a run folder, a checkpoint of any known layout, or a published name.
 
     Args:
         path_or_name: what holds the network.
         device: `auto`, `cpu`, `cuda` or `mps`.
         inference: how a semantic network looks at images; `None` is once, whole.
+        selection: which of the objects that a detector finds are given; `None` is those of a score above 0.3.
 
     Raises:
         NotFoundError: nothing is called so.
         WeightsError: the file cannot be read, or is of no known network.
         ConfigError: a device that this machine does not have.
     """
-    return Predictor(model_from_checkpoint(weights_of(path_or_name)), device=device, inference=inference)
+    model = model_from_checkpoint(weights_of(path_or_name))
+    return Predictor(model, device=device, inference=inference, selection=selection)
 
 
 def weights_of(path_or_name: str | Path) -> str | Path:

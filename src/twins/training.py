@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from twins.backbone.config import PUBLISHED, resolve_name
+from twins.data.config import EMBEDDED
 from twins.data.dataset import ImageSet, Splits
 from twins.data.loader import Batch, EvalSamples, TrainBatches, TrainSamples, eval_loader, train_loader
 from twins.data.preprocess import Preprocess
@@ -119,10 +120,12 @@ class TaskSource:
             world=self.world,
             accumulate=config.accumulate,
             repeats=config.augment.repeats,
+            shapes=kit.shapes(splits.train),
         )
         self.steps_per_epoch = self.batches.steps
         self.learn_from = TrainSamples(splits.train, kit.train_transform(config, preprocess), seed=config.seed)
         self.evaluate_on = EvalSamples(splits.val, kit.eval_transform(preprocess))
+        self.val_shapes = kit.shapes(splits.val)
 
     def train(self, step: int) -> Iterator[Batch]:
         """Yield training batches without end, from optimiser step `step` of the run on."""
@@ -144,6 +147,7 @@ class TaskSource:
             world=self.world,
             workers=self.config.workers,
             pin=self.pin,
+            shapes=self.val_shapes,
         )
 
     def prepare(self, batch: contracts.Batch, epoch: int) -> tuple[Tensor, Any]:
@@ -181,7 +185,8 @@ def _settle(config: TrainConfig) -> TrainConfig:
             f"--out {config.out} is not empty; choose another folder, or go on with it by --resume {config.out}"
         )
     masks = replace(config.masks, classes=_from_anywhere(config.masks.classes))
-    return replace(config, model=model, weights=weights, data=_from_anywhere(config.data), masks=masks)
+    data = config.data if config.data in EMBEDDED else _from_anywhere(config.data)
+    return replace(config, model=model, weights=weights, data=data, masks=masks)
 
 
 def _from_anywhere(path_or_name: str) -> str:
@@ -205,6 +210,7 @@ def _build_network(config: TrainConfig, kit: Kit, splits: Splits[Any], accelerat
         names=splits.train.names,
         preprocess=known.preprocess if known else None,
         norm=config.semantic.norm,
+        anchor_scale=config.detection.anchor_scale,
         resize_head=True,
     )
     network.info = replace(network.info, preprocess=kit.preprocess(config, network.info.preprocess))

@@ -104,9 +104,10 @@ def test_models_shows_dense_networks_beside_the_published_in_100_columns(capsys,
     code, out, _ = run(capsys, "models")
     assert code == 0
     assert max(map(len, out.splitlines())) <= 100
-    lines = [line.split() for line in out.partition("Dense networks")[2].splitlines()]
+    lines = [line.split() for line in out.partition("Semantic segmentation")[2].splitlines()]
     assert ["twins_svt_large", "102.74", "103.7", "132.78", "133"] in lines
     assert ["twins_svt_nano", "2.76", "-", "3.17", "-"] in lines
+    assert ["twins_svt_large", "118.65", "119.7"] in lines
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -115,4 +116,4 @@ def test_every_recipe_builds_its_config_and_its_network(name):
     assert config.recipe == name
     assert type(config).from_yaml(config.to_yaml()) == config
     with torch.device("meta"):
-        twins.create_model(config.model, drop_path_rate=config.drop_path)
+        twins.create_model(config.model, task=config.task, head=config.head, drop_path_rate=config.drop_path)

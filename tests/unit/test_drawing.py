@@ -1,4 +1,4 @@
-"""Maps of classes as overlays, as images whose pixels are class ids, and with their legend."""
+"""Maps of classes as overlays, as images whose pixels are class ids, and with their legend; objects with labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 from twins import drawing
 from twins.data.classes import distinct_colours
 from twins.data.masks import IGNORE, read_values
-from twins.drawing import draw, index_image, overlay, palette
+from twins.drawing import CROWDED, LEAST, NAMED, Mark, draw, index_image, mark, overlay, palette
 from twins.errors import InputError
 from twins.predictions import Prediction
 
@@ -124,3 +124,186 @@ def test_the_legend_of_many_classes_names_the_twelve_largest(legend):
     texts, picture = legend(said(sizes[None].repeat(50, 0), names, ()))
     assert [text.rsplit(" ", 1)[0] for text in texts] == [f"class {number}" for number in range(19, 7, -1)]
     assert picture.width == 210
+
+
+# objects
+
+
+def found(boxes, labels=None, size=(600, 800), masks=None, names=NAMES, colours=(RED, GREEN, BLUE)) -> Prediction:
+    count = len(boxes)
+    return Prediction(
+        task="detection" if masks is None else "instance",
+        size=size,
+        names=names,
+        colours=colours,
+        boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        labels=np.array(labels if labels is not None else [0] * count, dtype=np.int64),
+        scores=np.linspace(0.9, 0.4, count, dtype=np.float32),
+        masks=masks,
+    )
+
+
+def scattered(count: int, width: int = 800, height: int = 600) -> list[list[float]]:
+    random = np.random.default_rng(0)
+    low = random.uniform(0, (width - 60, height - 60), (count, 2))
+    return np.concatenate([low, low + random.uniform(12, 60, (count, 2))], axis=1).tolist()
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """What is written where: texts with their rectangles `(left, top, right, bottom)` in the picture."""
+    texts = []
+    plain = drawing.ImageDraw.ImageDraw.text
+
+    def text(self, place, words, **settings):
+        texts.append((words, self.textbbox(place, words, font=settings["font"])))
+        return plain(self, place, words, **settings)
+
+    monkeypatch.setattr(drawing.ImageDraw.ImageDraw, "text", text)
+    return texts
+
+
+@pytest.mark.parametrize("size", [(600, 800), (100, 133), (2000, 1500)])
+def test_a_boxs_edges_have_its_classs_colour(size):
+    height, width = size
+    box = [0.25 * width, 0.25 * height, 0.75 * width, 0.75 * height]
+    picture = draw(found([box], [1], size), grey(width, height))
+    scale = picture.width // width
+    left, top, right, bottom = (round(scale * side) for side in box)
+    x, y = picture.width // 2, picture.height // 2
+    for place in ((left, y), (right - 1, y), (x, bottom - 1), (right - 2, top)):
+        assert picture.getpixel(place) == GREEN
+    assert picture.getpixel((x, y)) == (100, 100, 100)
+
+
+def test_small_images_are_enlarged_so_that_labels_can_be_read(written):
+    picture = draw(found([[30, 40, 60, 80]], size=(112, 112)), grey(112, 112))
+    assert picture.size == (448, 448)
+    ((text, (_, top, _, bottom)),) = written
+    assert text == "sky 90%"
+    assert bottom - top >= 8
+    assert draw(found([], size=(112, 100)), grey(100, 112)).size == (400, 448)
+    assert draw(found([], size=(LEAST, LEAST)), grey(LEAST, LEAST)).size == (LEAST, LEAST)
+
+
+def test_an_image_in_which_nothing_was_found_is_as_it_was():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (500, 600, 3), dtype=np.uint8))
+    assert (np.asarray(draw(found([], size=(500, 600)), image)) == np.asarray(image)).all()
+
+
+def test_drawing_leaves_the_image_and_the_prediction_alone():
+    masks = np.zeros((2, 600, 800), dtype=bool)
+    masks[:, 100:200, 100:300] = True
+    image, prediction = grey(800, 600), found([[100, 100, 300, 200]] * 2, masks=masks)
+    before = (np.asarray(image).copy(), prediction.boxes.copy(), masks.copy())
+    draw(prediction, image)
+    for then, now in zip(before, (np.asarray(image), prediction.boxes, prediction.masks), strict=True):
+        assert (then == now).all()
+
+
+@pytest.mark.parametrize("count", [1, 12, CROWDED + 10, NAMED])
+@pytest.mark.parametrize("size", [(600, 800), (112, 112), (90, 700)])
+def test_labels_stay_inside_the_picture_whole_and_cover_no_other(written, count, size):
+    height, width = size
+    boxes = scattered(count, width, height)
+    boxes[0] = [-20.0, -20.0, width + 20.0, height + 20.0]  # as large as the image, and more
+    picture = draw(found(boxes, size=size), grey(width, height))
+    assert written
+    for _, (left, top, right, bottom) in written:
+        assert left >= 0
+        assert top >= 0
+        assert right <= picture.width
+        assert bottom <= picture.height
+    if count > 1 and size == (600, 800):
+        areas = np.zeros((picture.height, picture.width), dtype=int)
+        for _, (left, top, right, bottom) in written:
+            areas[round(top) : round(bottom), round(left) : round(right)] += 1
+        assert (areas > 1).sum() < 0.05 * (areas > 0).sum()
+
+
+@pytest.mark.parametrize("box", [[300, 200, 500, 400], [0, 0, 200, 200], [600, 400, 800, 600], [300, 0, 420, 600]])
+def test_a_label_leaves_its_object_free_where_it_can(box):
+    picture = np.asarray(draw(found([box]), grey(800, 600)))
+    left, top, right, bottom = box
+    inside = picture[top + 4 : bottom - 4, left + 4 : right - 4]
+    assert (inside == 100).all()
+    assert ((picture == RED).all(axis=2).sum()) > 2 * (right - left) + 2 * (bottom - top)  # the label is elsewhere
+
+
+def test_a_name_that_is_wider_than_the_picture_is_shortened(written):
+    draw(found([[10, 10, 60, 90]], names=("a very long name " * 9,), size=(100, 100)), grey(100, 100))
+    ((text, (left, _, right, _)),) = written
+    assert text.endswith("…")
+    assert left >= 0
+    assert right <= 500
+
+
+def test_the_surest_object_lies_on_top():
+    boxes = [[100, 100, 300, 300], [100, 100, 300, 300]]
+    assert draw(found(boxes, [2, 1]), grey(800, 600)).getpixel((100, 200)) == BLUE
+
+
+def test_hundreds_of_objects_are_counted_by_class_below_instead_of_named(written):
+    boxes = scattered(300)
+    labels = [0] * 200 + [2] * 100
+    picture = draw(found(boxes, labels), grey(800, 600))
+    assert [text for text, _ in written] == ["200 × sky", "100 × tree"]
+    assert picture.width == 800
+    assert picture.height > 600
+    shown = np.asarray(picture)[:600]
+    assert (shown == 100).all(axis=2).mean() > 0.5  # lines, not blocks
+    assert draw(found(boxes, labels), grey(800, 600), steady=True).size == (800, 600)
+
+
+def test_masks_are_tints_with_an_outline_in_their_classs_colour():
+    masks = np.zeros((1, 600, 800), dtype=bool)
+    masks[0, 200:400, 300:500] = True
+    picture = draw(found([[300, 200, 500, 400]], [2], masks=masks), grey(800, 600))
+    assert picture.getpixel((301, 300)) == BLUE  # inside the box's thin line
+    red, green, blue = picture.getpixel((400, 300))
+    assert red == green < 100 < blue < 255
+    assert picture.getpixel((600, 300)) == (100, 100, 100)
+
+
+def test_small_masks_are_enlarged_with_their_image_and_empty_ones_are_nothing():
+    masks = np.zeros((2, 112, 112), dtype=bool)
+    masks[0, 50:60, 40:60] = True
+    prediction = found([[40, 50, 60, 60], [80, 80, 90, 90]], size=(112, 112), masks=masks)
+    picture = np.asarray(draw(prediction, grey(112, 112))).astype(int)
+    assert (picture[4 * 55, 4 * 50] != 100).any()
+    assert (picture[4 * 85, 4 * 85] == 100).all()
+
+
+def test_a_mask_of_another_size_is_refused():
+    with pytest.raises(InputError, match=r"800 x 600 pixels, its mask \(80, 60\)"):
+        draw(found([[1, 1, 9, 9]], masks=np.ones((1, 60, 80), dtype=bool)), grey(800, 600))
+
+
+def test_chosen_colours_of_objects_are_bright():
+    for colour in palette(found([[1, 1, 9, 9]], [5], names=(), colours=())):
+        assert max(colour) > 150
+
+
+def test_lines_tell_marks_apart_without_colours():
+    shown = {}
+    for line in ("solid", "dashed", "double"):
+        picture = np.asarray(mark(grey(800, 600), [Mark(box=(100, 100, 400, 400), colour=RED, line=line)]))
+        shown[line] = (picture[250, 90:120] == RED).all(axis=1).sum(), (picture[100:400, 100] == RED).all(axis=1).mean()
+    thick, whole = shown["solid"]
+    assert whole == 1.0
+    assert 0.3 < shown["dashed"][1] < 0.8
+    assert shown["double"] == (2 * thick, 1.0)
+
+
+@pytest.mark.parametrize("line", ["solid", "dashed", "double"])
+@pytest.mark.parametrize("box", [(5, 5, 5, 5), (3, 3, 4, 9), (-50, -50, -10, -10), (900, 700, 950, 800), (9, 9, 2, 2)])
+def test_boxes_without_area_or_beyond_the_image_can_be_drawn(line, box):
+    assert mark(grey(800, 600), [Mark(box=box, colour=RED, text="odd", line=line)]).size == (800, 600)
+
+
+def test_frames_of_a_video_are_alike_in_size_whatever_is_seen():
+    names = tuple(f"class {number}" for number in range(30))
+    maps = [np.full((60, 90), 3, dtype=np.uint8), np.arange(5400, dtype=np.uint8).reshape(60, 90) % 30]
+    sizes = {draw(said(one, names, ()), grey(90, 60), steady=True).size for one in maps}
+    assert len(sizes) == 1
+    assert len({draw(said(one, names, ()), grey(90, 60)).size for one in maps}) == 2

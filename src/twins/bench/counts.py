@@ -11,20 +11,19 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from twins.factory import create_model
-from twins.tasks.semantic import HEADS, SemanticSegmentation
+from twins.factory import HEADS, create_model
 
 PUBLISHED_DENSE = {
-    "twins_pcpvt_base": {"semantic_fpn": 48.1, "upernet": 74.3},
-    "twins_pcpvt_large": {"semantic_fpn": 65.3, "upernet": 91.5},
-    "twins_pcpvt_small": {"semantic_fpn": 28.4, "upernet": 54.6},
-    "twins_svt_base": {"semantic_fpn": 60.4, "upernet": 88.5},
-    "twins_svt_large": {"semantic_fpn": 103.7, "upernet": 133.0},
-    "twins_svt_small": {"semantic_fpn": 28.3, "upernet": 54.4},
+    "twins_pcpvt_base": {"semantic_fpn": 48.1, "upernet": 74.3, "retinanet": 54.1, "mask_rcnn": 64.0},
+    "twins_pcpvt_large": {"semantic_fpn": 65.3, "upernet": 91.5, "retinanet": 71.2, "mask_rcnn": 81.2},
+    "twins_pcpvt_small": {"semantic_fpn": 28.4, "upernet": 54.6, "retinanet": 34.4, "mask_rcnn": 44.3},
+    "twins_svt_base": {"semantic_fpn": 60.4, "upernet": 88.5, "retinanet": 67.0, "mask_rcnn": 76.3},
+    "twins_svt_large": {"semantic_fpn": 103.7, "upernet": 133.0, "retinanet": 110.9, "mask_rcnn": 119.7},
+    "twins_svt_small": {"semantic_fpn": 28.3, "upernet": 54.4, "retinanet": 34.3, "mask_rcnn": 44.0},
 }
-"""Millions of parameters of the dense networks in the paper's table 2, its auxiliary head and what nothing reads (the
-backbone's final norm and its classifier) counted too."""
-DENSE_SOURCE = "arXiv 2104.13840, table 2"
+"""Millions of parameters of the dense networks in the paper's tables and the reference's README, the auxiliary head and
+what nothing reads (the backbone's final norm and its classifier) counted too."""
+DENSE_SOURCE = "arXiv 2104.13840, tables 2 to 4, and the reference's README"
 """Where `PUBLISHED_DENSE` is reported."""
 
 
@@ -86,15 +85,20 @@ def model_counts(name: str, *, size: int = 224) -> Counts:
     )
 
 
-def dense_counts(name: str) -> dict[str, int]:
-    """Count the parameters of a model's dense networks of 150 classes, by head; UPerNet's with its auxiliary head.
+def dense_counts(name: str, task: str) -> dict[str, int]:
+    """Count the parameters of a model's dense networks, by head; UPerNet's with its auxiliary head.
+
+    Args:
+        name: any name of a model.
+        task: `semantic`, of 150 classes, `detection` or `instance`, of 80.
 
     Raises:
         NotFoundError: no model is called so.
     """
     with torch.device("meta"):
-        first = create_model(name, task="semantic")
-        networks = {head: SemanticSegmentation(first.backbone, replace(first.info, head=head)) for head in HEADS}
+        first = create_model(name, task=task)
+        build: Any = type(first)
+        networks = {head: build(first.backbone, replace(first.info, head=head)) for head in HEADS[task]}
     return {head: sum(parameter.numel() for parameter in network.parameters()) for head, network in networks.items()}
 
 

@@ -20,9 +20,9 @@ class CheckArgs:
     """Read a whole data set and report what is in it and what would spoil a run; exit code 1 on problems."""
 
     data: Positional[str]
-    """Folder with one folder per class, or with images and masks; or an embedded set."""
+    """Folder with one folder per class, with images and masks, or with images and boxes; or an embedded set."""
     task: str = "classification"
-    """What is to be learned: `classification` or `semantic`."""
+    """What is to be learned: `classification`, `semantic`, `detection` or `instance`."""
     json: bool = False
     """Print JSON instead of text."""
     seed: int = 0

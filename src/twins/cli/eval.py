@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -10,7 +11,8 @@ from tyro.conf import Positional
 
 from twins.cli.parse import parse
 from twins.data.config import MaskConfig
-from twins.tasks.inference import InferenceConfig
+from twins.errors import ConfigError
+from twins.tasks.inference import InferenceConfig, SelectionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +20,10 @@ class EvalArgs:
     """Measure a network on a data set's held-out images; the protocol is printed and saved with the numbers."""
 
     model: Positional[str]
-    """Run folder, checkpoint or published name."""
+    """Run folder, checkpoint or published name; or a COCO results file, to be scored."""
     data: str
-    """Data set of the network's task: a folder, `digits` or `scenes`."""
+    """Data set of the network's task: a folder, `digits` or `scenes`; of a results file the COCO file with the truth.
+    """
     out: str | None = None
     """File to write the result to, as JSON."""
     batch_size: int | None = None
@@ -43,6 +46,12 @@ class EvalArgs:
     """How masks are read; unset is as the run did."""
     inference: Annotated[InferenceConfig, tyro.conf.arg(name="")] = field(default_factory=InferenceConfig)
     """How a semantic network looks at an image."""
+    selection: Annotated[SelectionConfig, tyro.conf.arg(name="")] = field(default_factory=SelectionConfig)
+    """Which of the objects that a detector finds are counted."""
+    results: str | None = None
+    """File to write what a detector finds to, as COCO results."""
+    task: Literal["detection", "instance"] | None = None
+    """What a COCO results file holds, where one is named instead of a model: its boxes or its masks are scored."""
     absent: Literal["left_out", "zero"] = "left_out"
     """What a class that neither truth nor prediction has counts in a mean over classes: nothing, or 0."""
 
@@ -50,18 +59,42 @@ class EvalArgs:
 def run(arguments: list[str]) -> int:
     """Print the numbers, the protocol and the weakest classes."""
     args = parse(EvalArgs, "eval", arguments)
+    if args.model.endswith(".json"):
+        return _score(args)
+    if args.task is not None:
+        raise ConfigError(f"--task is for results files (.json); {args.model} knows its own task, leave --task out")
     from twins.evaluation import evaluate
 
-    given = {name: value for name, value in vars(args).items() if name not in ("model", "data")}
+    given = {name: value for name, value in vars(args).items() if name not in ("model", "data", "task")}
+    given["selection"] = None if args.selection == SelectionConfig() else args.selection
     result = evaluate(args.model, args.data, **given)
     print(_protocol(result["protocol"]))
+    _show(result)
+    if result["skipped"]:
+        print(f"  {len(result['skipped'])} images could not be read and are not counted")
+    return 0
+
+
+def _score(args: EvalArgs) -> int:
+    """Score a COCO results file."""
+    if args.task is None:
+        raise ConfigError(f"{args.model} is a results file; say --task detection or --task instance")
+    from twins.evaluation import write_json
+    from twins.metrics.coco_results import score_results
+
+    result = score_results(Path(args.model), Path(args.data), masks=args.task == "instance")
+    print(f"{args.model} against {args.data}: {'masks' if args.task == 'instance' else 'boxes'}, COCO's protocol")
+    _show(result)
+    if args.out:
+        write_json(args.out, {"format": 1, **result})
+    return 0
+
+
+def _show(result: dict[str, Any]) -> None:
     for name, value in result["metrics"].items():
         print(f"  {name:<20} {100 * value:6.2f} %")
     for line in _weakest(result["per_class"]):
         print(f"  {line}")
-    if result["skipped"]:
-        print(f"  {len(result['skipped'])} images could not be read and are not counted")
-    return 0
 
 
 def _protocol(said: dict[str, Any]) -> str:
@@ -71,6 +104,7 @@ def _protocol(said: dict[str, Any]) -> str:
         how.insert(1, f"crop {said['crop']:g}")
     how += [f"masks.{key} {value}" for key, value in said.get("masks", {}).items() if value not in ("auto", (), None)]
     how += [f"{key} {value}" for key, value in said.get("inference", {}).items() if value not in (None, False, (1.0,))]
+    how += [f"{key} {value:g}" for key, value in said.get("selection", {}).items()]
     if "absent_classes" in said:
         how.append(f"absent classes {said['absent_classes'].replace('_', ' ')}")
     return (
@@ -81,6 +115,10 @@ def _protocol(said: dict[str, Any]) -> str:
 
 def _weakest(rows: list[dict[str, Any]], most: int = 5) -> list[str]:
     """Return a line for each of the classes that are found least."""
+    leading = next((key for key in ("mask_ap", "ap") if rows and key in rows[0]), None)
+    if leading:
+        known = sorted((row for row in rows if row[leading] is not None), key=lambda row: row[leading])
+        return [f"class {r['name']}: AP {100 * r[leading]:.1f} %, {r['objects']:,} objects" for r in known[:most]]
     if rows and "iou" in rows[0]:
         seen = sorted((row for row in rows if row["iou"] is not None), key=lambda row: row["iou"])
         return [f"class {row['name']}: IoU {100 * row['iou']:.1f} %, {row['pixels']:,} pixels" for row in seen[:most]]

@@ -11,11 +11,11 @@ from twins.errors import TwinsError, nearest
 VERBS = {
     "models": "list the networks: parameters, multiply-adds, published accuracy",
     "recipes": "list the training recipes",
-    "demo": "learn handwritten digits in about a minute, and show the result",
+    "demo": "learn handwritten digits in about a minute, or to find them, and show the result",
     "check": "read a data set before training and report what would spoil a run",
     "train": "train a network on a folder of images, or go on with a run",
-    "eval": "measure a trained network on a data set",
-    "predict": "run a trained network on images",
+    "eval": "measure a trained network on a data set, or score a COCO results file",
+    "predict": "run a trained network on images or videos",
     "convert": "write a weight file in another layout",
     "bench": "measure speed and memory on this machine, also against timm",
 }

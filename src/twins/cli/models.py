@@ -13,6 +13,21 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+DENSE = {
+    "semantic": "Semantic segmentation, 150 classes",
+    "detection": "Detection, 80 classes",
+    "instance": "Instance segmentation, 80 classes",
+}
+"""Tasks whose networks are listed beside the classifiers, and what to call them."""
+HEAD_TITLES = {
+    "semantic_fpn": "Semantic FPN",
+    "upernet": "UPerNet with auxiliary head",
+    "retinanet": "RetinaNet",
+    "faster_rcnn": "Faster R-CNN",
+    "mask_rcnn": "Mask R-CNN",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelsArgs:
     """List the networks: parameters and multiply-adds counted on the spot, published numbers with their source."""
@@ -37,8 +52,8 @@ def run(arguments: list[str]) -> int:
                 "top1": published.top1 if published else None,
                 "source": published.source if published else None,
                 "aliases": list(aliases(name)),
-                "semantic": _dense(name),
             }
+            | {task: _dense(name, task) for task in DENSE}
         )
     if args.json:
         print(json.dumps(rows, indent=1))
@@ -47,7 +62,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _dense(name: str) -> dict[str, dict[str, Any]]:
+def _dense(name: str, task: str) -> dict[str, dict[str, Any]]:
     """Return parameters counted and millions published, by head."""
     from twins.bench.counts import DENSE_SOURCE, PUBLISHED_DENSE, dense_counts
 
@@ -57,7 +72,7 @@ def _dense(name: str) -> dict[str, dict[str, Any]]:
             "published_millions": (millions := PUBLISHED_DENSE.get(name, {}).get(head)),
             "source": DENSE_SOURCE if millions else None,
         }
-        for head, params in dense_counts(name).items()
+        for head, params in dense_counts(name, task).items()
     }
 
 
@@ -70,7 +85,9 @@ def _show(rows: list[dict[str, Any]], size: int) -> None:
     console.print(_classifiers(rows, size))
     console.print("GMACs: multiply-adds by torch's counter, with / without attention's products")
     console.print(f"top-1 as reported: {next(iter(PUBLISHED.values())).source}, ImageNet-1k validation, 224\n")
-    console.print(_dense_networks(rows))
+    for task, title in DENSE.items():
+        console.print(f"{title}, millions of parameters", style="italic")
+        console.print(_dense_networks(rows, task), "")
     console.print(f"published: {DENSE_SOURCE}; it counts the backbone's unused norm and classifier too")
 
 
@@ -94,16 +111,17 @@ def _classifiers(rows: list[dict[str, Any]], size: int) -> Table:
     return table
 
 
-def _dense_networks(rows: list[dict[str, Any]]) -> Table:
+def _dense_networks(rows: list[dict[str, Any]], task: str) -> Table:
     from rich.table import Table
 
-    table = Table(title="Dense networks, 150 classes, millions of parameters", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column("model", no_wrap=True)
-    for title in ("Semantic FPN", "published", "UPerNet with auxiliary head", "published"):
-        table.add_column(title, justify="right")
+    for head in rows[0][task]:
+        table.add_column(HEAD_TITLES[head], justify="right")
+        table.add_column("published", justify="right")
     for row in rows:
         cells = []
-        for counts in row["semantic"].values():
+        for counts in row[task].values():
             published = counts["published_millions"]
             cells += [f"{counts['params'] / 1e6:.2f}", f"{published:g}" if published else "-"]
         table.add_row(row["name"], *cells)

@@ -1,52 +1,58 @@
-"""`twins predict`: a trained network on images."""
+"""`twins predict`: a trained network on images and videos."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
 
 from twins.cli.parse import parse
 from twins.errors import ConfigError, DataError
-from twins.tasks.inference import InferenceConfig
+from twins.tasks.inference import SHOWN, InferenceConfig, SelectionConfig
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
+    from twins.cli.predicted import Add, Seen
     from twins.predictions import Prediction
     from twins.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictArgs:
-    """Run a network on images and print what it sees."""
+    """Run a network on images and videos and print what it sees."""
 
     model: Positional[str]
     """Run folder, checkpoint or published name."""
     images: Positional[tuple[str, ...]]
-    """Files, folders or globs."""
+    """Files, folders or globs; of images, and of videos such as `clip.mp4`. A folder stands for the images in it."""
     out: str | None = None
-    """Folder to write results to: each image with its prediction drawn; of a semantic network also `NAME-classes.png`,
-    whose pixels are class ids."""
+    """Folder to write results to: each image with its prediction drawn, each video as an MP4 of such frames; of a
+    semantic network also `NAME-classes.png` of each image, whose pixels are class ids."""
     json: str | None = None
-    """File to write all predictions to, as JSON; a semantic network's are the pixels of each class."""
+    """File to write all predictions to, as JSON: of a detector every object, of a semantic network the pixels of each
+    class; of a video each frame."""
     csv: str | None = None
-    """File to write the listed classes to, as CSV."""
+    """File to write them to as CSV: a line for each listed class, or of a detector for every object."""
+    coco: str | None = None
+    """File to write what a detector finds to, as COCO results. `image_id` is the number that files are named by, else
+    the image's place, from 0; `category_id` is COCO's of a network that knows COCO's 80 names, else the class id."""
     top: int = 5
-    """Classes to list for each image."""
+    """Classes to list for each image, or objects, the surest first."""
+    every: int = 1
+    """Of a video, every how many frames one is looked at."""
     batch_size: int = 8
     """Images per forward pass."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """What computes."""
     inference: Annotated[InferenceConfig, tyro.conf.arg(name="")] = field(default_factory=InferenceConfig)
     """How a semantic network looks at an image."""
+    selection: Annotated[SelectionConfig, tyro.conf.arg(name="")] = SHOWN
+    """Which of the objects that a detector finds are given."""
 
 
 def run(arguments: list[str]) -> int:
@@ -54,105 +60,87 @@ def run(arguments: list[str]) -> int:
     args = parse(PredictArgs, "predict", arguments)
     if not args.images:
         raise ConfigError("no image is named; give files, folders or globs after the model")
-    if args.top < 1 or args.batch_size < 1:
-        raise ConfigError(f"--top and --batch-size must be at least 1, found {args.top} and {args.batch_size}")
+    for flag, value in (("--top", args.top), ("--batch-size", args.batch_size), ("--every", args.every)):
+        if value < 1:
+            raise ConfigError(f"{flag} must be at least 1, found {value}")
+    from twins.cli.predicted import Listing
+    from twins.data.video import is_video_file, require_av
     from twins.predictor import expand, load
 
-    predictor = load(args.model, device=args.device, inference=args.inference)
-    rows, failures = _predict_all(predictor, expand(args.images), args)
-    _write(rows, args)
-    _show(rows)
+    selection = None if args.selection == SHOWN else args.selection
+    predictor = load(args.model, device=args.device, inference=args.inference, selection=selection)
+    paths: list[Path] = expand(args.images)
+    if any(map(is_video_file, paths)):
+        require_av()
+    listing, failures = Listing(predictor.model.task, args.top), list[str]()
+    try:
+        with ExitStack() as stack:
+            outputs = [listing.add, *_outputs(stack, predictor, paths, args)]
+            for seen, prediction in _predicted(predictor, _opened(paths, args.every, failures), args.batch_size):
+                for add in outputs:
+                    add(seen, prediction)
+    except _NetworkError as error:
+        raise error.cause from None
+    listing.show()
     for failure in failures:
         print(f"not read: {failure}")
     return 1 if failures else 0
 
 
-def _predict_all(predictor: Predictor, paths: list[Any], args: PredictArgs) -> tuple[list[dict[str, Any]], list[str]]:
-    """Predict batch by batch; a file that cannot be read is named and the others go on."""
+def _opened(paths: list[Path], every: int, failures: list[str]) -> Iterator[Seen]:
+    """Yield images and the frames of videos; a file that cannot be read is named and the others go on."""
+    from twins.cli.predicted import Seen
     from twins.data.images import open_image
+    from twins.data.video import is_video_file, read_frames
 
-    folder = Path(args.out) if args.out else None
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    failures: list[str] = []
-    for start in range(0, len(paths), args.batch_size):
-        chunk, opened = [], []
-        for path in paths[start : start + args.batch_size]:
-            try:
-                opened.append(open_image(path))
-                chunk.append(path)
-            except DataError as error:
-                failures.append(str(error))
-        for path, image, prediction in zip(
-            chunk, opened, predictor.predict(opened, batch_size=args.batch_size), strict=True
-        ):
-            rows.append({"image": str(path)} | prediction.to_dict(top=args.top))
-            if folder:
-                _save(folder, Path(path), image, prediction)
-    return rows, failures
+    place = 0
+    for path in paths:
+        try:
+            if not is_video_file(path):
+                place += 1
+                yield Seen(path, place - 1, open_image(path))
+                continue
+            for frame in read_frames(path, every=every):
+                place += 1
+                yield Seen(path, place - 1, frame.image, frame.number, frame.seconds)
+        except DataError as error:
+            failures.append(str(error))
 
 
-def _save(folder: Path, source: Path, image: Image, prediction: Prediction) -> None:
-    """Write a drawing, and the map of class ids where there is one, under a name that nothing has taken."""
-    from twins.drawing import index_image, palette
+class _NetworkError(Exception):
+    """Takes a network's error past the files that are open, which would take it for their own."""
 
-    stem, number = source.stem, 1
-    while (folder / f"{stem}.png").exists():
-        number += 1
-        stem = f"{source.stem}-{number}"
-    prediction.draw(image).save(folder / f"{stem}.png")
-    if prediction.label_map is not None:
-        index_image(prediction.label_map, palette(prediction)).save(folder / f"{stem}-classes.png")
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
 
 
-def _write(rows: list[dict[str, Any]], args: PredictArgs) -> None:
-    from twins.weights.files import atomic_file
+def _predicted(predictor: Predictor, sources: Iterator[Seen], batch: int) -> Iterator[tuple[Seen, Prediction]]:
+    from twins.engine.memory import is_out_of_memory
 
+    while chunk := list(islice(sources, batch)):
+        try:
+            found = predictor.predict([seen.image for seen in chunk], batch_size=batch)
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise ConfigError(f"memory ran out with {len(chunk)} images in a pass; lower --batch-size") from error
+            raise _NetworkError(error) from error
+        yield from zip(chunk, found, strict=True)
+
+
+def _outputs(stack: ExitStack, predictor: Predictor, paths: list[Path], args: PredictArgs) -> Iterator[Add]:
+    """Open what was asked for, before anything is computed; the stack closes it."""
+    from twins.cli import predicted
+    from twins.data.video import is_video_file
+
+    task = predictor.model.task
+    if args.coco and task not in ("detection", "instance"):
+        raise ConfigError(f"--coco is for detectors, found a network for {task}")
     if args.json:
-        with atomic_file(Path(args.json)) as beside:
-            beside.write_text(json.dumps({"format": 1, "predictions": rows}, indent=1, ensure_ascii=False) + "\n")
+        yield stack.enter_context(predicted.json_file(Path(args.json), task, args.top))
     if args.csv:
-        text = io.StringIO()
-        writer = csv.writer(text)
-        dense = any("areas" in row for row in rows)
-        writer.writerow(["image", "name", "pixels"] if dense else ["image", "rank", "label", "name", "score"])
-        for row in rows:
-            writer.writerows(_areas(row) if dense else _ranks(row))
-        with atomic_file(Path(args.csv)) as beside:
-            beside.write_text(text.getvalue())
-
-
-def _ranks(row: dict[str, Any]) -> list[list[Any]]:
-    listed = zip(row["labels"], row["names"], row["scores"], strict=True)
-    return [[row["image"], rank, *values] for rank, values in enumerate(listed, 1)]
-
-
-def _areas(row: dict[str, Any]) -> list[list[Any]]:
-    return [[row["image"], name, pixels] for name, pixels in row["areas"].items()]
-
-
-def _show(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("image", overflow="fold")
-    table.add_column("classes", overflow="fold")
-    for row in rows:
-        table.add_row(escape(row["image"]), escape(_LISTED["areas" in row](row)))
-    Console().print(table)
-
-
-def _listed_scores(row: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {score:.1%}" for name, score in zip(row["names"], row["scores"], strict=True))
-
-
-def _listed_areas(row: dict[str, Any]) -> str:
-    total = max(1, sum(row["areas"].values()))
-    ordered = sorted(row["areas"].items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {pixels / total:.1%}" for name, pixels in ordered)
-
-
-_LISTED: dict[bool, Callable[[dict[str, Any]], str]] = {False: _listed_scores, True: _listed_areas}
+        video = any(map(is_video_file, paths))
+        yield stack.enter_context(predicted.csv_file(Path(args.csv), task, args.top, video=video))
+    if args.coco:
+        yield stack.enter_context(predicted.coco_file(Path(args.coco), predictor.model.info, paths))
+    if args.out:
+        yield stack.enter_context(predicted.Drawings(Path(args.out))).add

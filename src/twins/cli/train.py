@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from twins.cli.parse import parse, value_of
 from twins.engine.config import TrainConfig
 from twins.recipes.table import starting_point
@@ -26,6 +28,6 @@ def run(arguments: list[str]) -> int:
     result = train(config)
     if result.interrupted:
         return 130
-    scores = "  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
+    scores = "  ".join(f"{name} {value:.4f}" for name, value in islice(result.metrics.items(), 5))
     print(f"best weights: {scores}\nreport: {result.path / 'report.html'}")
     return 0

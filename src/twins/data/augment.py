@@ -87,6 +87,52 @@ class SemanticConfig:
             raise ConfigError(f"--semantic.norm must be batch or group, found {self.norm!r}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class DetectionConfig:
+    """How training images and their objects are changed together, and a detector's anchors; the defaults are 1x's."""
+
+    shorter: tuple[int, ...] = ()
+    """Shorter sides in pixels that a training image is brought to, one at random; none given leaves it to `ratio`."""
+    ratio: tuple[float, float] = (1.0, 1.0)
+    """Smallest and largest factor of a random resize, on top of the resize that evaluation does."""
+    longest: int = 1333
+    """Most pixels of the longer side."""
+    crop: float = 0.0
+    """Probability of the second way of the published 3x: a random part is cut out before the resize."""
+    jitter: tuple[float, float] | None = None
+    """Smallest and largest factor of a random resize, cut to the size of evaluation (large-scale jitter, arXiv
+    2012.07177: 0.1 2.0); unset is off."""
+    hflip: float = 0.5
+    """Probability of a left-right flip; 0 where left and right mean something."""
+    vflip: float = 0.0
+    """Probability of an upside-down flip."""
+    photometric: bool = False
+    """Whether brightness, contrast, saturation and hue change at random."""
+    anchor_scale: float | None = None
+    """Side of a detector's smallest anchors in multiples of a map's stride; unset is as published: 4 for retinanet,
+    8 for the others. Smaller for smaller objects."""
+    samples: int = 512
+    """Regions of each image that the second stage of Faster and Mask R-CNN learns from; fewer take less time."""
+
+    def __post_init__(self) -> None:
+        for name in ("crop", "hflip", "vflip"):
+            _check_range("detection", name, getattr(self, name), 0.0, 1.0)
+        if self.samples < 4:
+            raise ConfigError(f"--detection.samples must be at least 4, found {self.samples}")
+        for side in (*self.shorter, self.longest):
+            if side < 32:
+                raise ConfigError(f"--detection.shorter and --detection.longest must be at least 32, found {side}")
+        for name, pair in (("ratio", self.ratio), ("jitter", self.jitter)):
+            if pair is not None and not 0.0 < pair[0] <= pair[1]:
+                raise ConfigError(f"--detection.{name} must be two ascending numbers above 0, found {pair}")
+        if self.shorter and self.ratio != (1.0, 1.0):
+            raise ConfigError("--detection.shorter and --detection.ratio both resize; leave one of them out")
+        if self.jitter is not None and (self.shorter or self.crop or self.ratio != (1.0, 1.0)):
+            raise ConfigError("--detection.jitter goes with none of --detection.shorter, .ratio and .crop; choose")
+        if self.anchor_scale is not None and not self.anchor_scale > 0:
+            raise ConfigError(f"--detection.anchor-scale must be above 0, found {self.anchor_scale}")
+
+
 def _check_range(group: str, name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         flag = name.replace("_", "-")

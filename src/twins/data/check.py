@@ -25,7 +25,7 @@ class CheckReport:
     names: list[str]
     """Class names by class id."""
     counts: dict[str, dict[str, int]]
-    """Images of each class, or that have it, by split."""
+    """Images of each class, or that have it, by split; where there are boxes, objects of each class."""
     images: dict[str, int]
     """Images, by split."""
     shares: dict[str, dict[str, float]] = field(default_factory=dict)

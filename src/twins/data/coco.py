@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twins.data.annotated import coloured
 from twins.data.classes import MOST, ClassTable, built_in, table
 from twins.data.config import DataConfig, MaskConfig
 from twins.data.images import ENDINGS, open_image
 from twins.data.masks import IGNORE, check_ignored, read_values
+from twins.data.objects import Rle, encode_mask
 from twins.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -63,11 +66,11 @@ def find_coco(root: Path, kind: str) -> CocoParts | None:
     return CocoParts(found["train"], found.get("val") or found.get("test"))
 
 
-def read_coco(path: Path) -> CocoFile:
-    """Read a JSON file of instances or panoptic segments.
+def read_content(path: Path) -> dict[str, Any]:
+    """Return a JSON file's content, with the lists of COCO's in it.
 
     Raises:
-        DataError: the file is damaged, lacks a part, or has a record without a key or of an unlisted category.
+        DataError: the file is damaged, or lacks a list.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -77,24 +80,46 @@ def read_coco(path: Path) -> CocoFile:
     missing = [key for key in ("images", "annotations", "categories") if key not in keys]
     if missing:
         raise DataError(f"{path} has no {' and no '.join(missing)}, so it is no COCO file; check which file it is")
+    return dict(content)
+
+
+def read_coco(path: Path) -> CocoFile:
+    """Read a JSON file of instances or panoptic segments.
+
+    Raises:
+        DataError: the file is damaged, lacks a part, or has a record without a key or of an unlisted category.
+    """
+    content = read_content(path)
     annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    try:
+    with sound_records(path):
         for record in content["annotations"]:
             annotations[record["image_id"]].append(record)
-        categories = sorted((int(record["id"]), str(record["name"])) for record in content["categories"])
+        categories = list_categories(content)
         panoptic = any("segments_info" in record for record in content["annotations"][:1])
         for record in content["images"]:
             hash(record["id"]), Path(record["file_name"])
         listed = {value for value, _ in categories}
         for record in content["annotations"]:
             _check_categories(record, listed, panoptic=panoptic)
+    return CocoFile(path, content["images"], categories, dict(annotations), panoptic)
+
+
+@contextmanager
+def sound_records(path: Path) -> Iterator[None]:
+    """Raise DataError, naming the file, where a record is read that is none of COCO's."""
+    try:
+        yield
     except KeyError as error:
         raise DataError(f"{path} has a record without {error}; mend the file") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{path} has a record that is none of COCO's ({error}); mend the file") from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    return CocoFile(path, content["images"], categories, dict(annotations), panoptic)
+
+
+def list_categories(content: dict[str, Any]) -> list[tuple[int, str]]:
+    """Return category ids and names, by id."""
+    return sorted((int(record["id"]), str(record["name"])) for record in content["categories"])
 
 
 def _check_categories(record: dict[str, Any], categories: set[int], *, panoptic: bool) -> None:
@@ -110,7 +135,7 @@ def _check_categories(record: dict[str, Any], categories: set[int], *, panoptic:
             )
 
 
-class _CocoImages:
+class CocoImages:
     """Images of a COCO file."""
 
     def __init__(self, root: Path, file: CocoFile) -> None:
@@ -131,8 +156,16 @@ class _CocoImages:
         """Return an image's path."""
         return str(self.folder / self.records[index]["file_name"])
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Return the height and width that a record says; raises DataError where no image has them."""
+        sides = self.records[index].get("height"), self.records[index].get("width")
+        height, width = (int(side) if isinstance(side, int | float) and 0 < side < 65536 else 0 for side in sides)
+        if not height or not width:
+            raise DataError(f"{self.file.path} says {sides} for height and width of {self.path(index)}; mend it")
+        return height, width
 
-class PanopticMaps(_CocoImages):
+
+class PanopticMaps(CocoImages):
     """Panoptic segments as a semantic map: each segment's category; what belongs to none counts for nothing."""
 
     def __init__(self, root: Path, file: CocoFile, masks: MaskConfig) -> None:
@@ -162,7 +195,7 @@ class PanopticMaps(_CocoImages):
         return np.array([segments[int(code)] for code in ids], dtype=np.uint8)[places].reshape(codes.shape)
 
 
-class InstanceMaps(_CocoImages):
+class InstanceMaps(CocoImages):
     """Instances as a semantic map: each one's category, `background` elsewhere; where two categories lie on one
     pixel it counts for nothing.
     """
@@ -175,13 +208,9 @@ class InstanceMaps(_CocoImages):
 
     def target(self, index: int) -> NDArray[np.uint8]:
         """Return class ids `(H, W)`; raises DataError where a mask is damaged or of another size."""
-        record = self.records[index]
-        sides: tuple[Any, Any] = record.get("height"), record.get("width")
-        if not all(isinstance(side, int | float) and 0 < side < 65536 for side in sides):
-            raise DataError(f"{self.file.path} says {sides} for height and width of {self.path(index)}; mend it")
-        height, width = (int(side) for side in sides)
+        height, width = self.size(index)
         found = np.zeros((height, width), dtype=np.uint8)
-        for annotation in self.file.annotations.get(record["id"], ()):
+        for annotation in self.file.annotations.get(self.records[index]["id"], ()):
             mask = decode_mask(annotation, height, width, self.file.path)
             label = self.class_of.get(annotation["category_id"], IGNORE)
             clash = mask & (found != 0) & (found != label)
@@ -227,36 +256,63 @@ def open_coco_semantic(root: Path, kind: str, config: DataConfig) -> tuple[CocoM
 
 
 def decode_mask(annotation: dict[str, Any], height: int, width: int, source: Path) -> NDArray[np.bool_]:
-    """Return an annotation's mask `(H, W)` from polygons, or from run lengths of either kind.
+    """Return an annotation's mask `(H, W)`; see `read_mask`."""
+    from faster_coco_eval import mask as rle
+
+    return np.asarray(rle.decode(read_mask(annotation, height, width, source))).astype(bool)
+
+
+def read_mask(annotation: dict[str, Any], height: int, width: int, source: Path) -> Rle:
+    """Return an annotation's mask as compressed run lengths, from polygons or run lengths of either kind.
 
     Raises:
         DataError: it has none, or one that is damaged or of another size.
     """
-    from faster_coco_eval import mask as rle
-
     what = f"annotation {annotation.get('id', '?')} of {source}"
     segmentation = annotation.get("segmentation")
     try:
         if isinstance(segmentation, list) and segmentation:
-            polygons = _polygons(segmentation)
-            if not polygons:
-                return np.zeros((height, width), dtype=bool)
-            encoded = rle.merge(rle.frPyObjects(polygons, height, width))
-        elif isinstance(segmentation, dict):
-            if list(segmentation["size"]) != [height, width]:
-                raise DataError(
-                    f"{what} has a mask of {segmentation['size']} on an image of {[height, width]} pixels; mend it"
-                )
-            plain = isinstance(segmentation["counts"], list)
-            encoded = rle.frPyObjects(segmentation, height, width) if plain else segmentation
-        else:
+            return encode_polygons(segmentation, height, width)
+        if not isinstance(segmentation, dict):
             raise DataError(f"{what} has no mask; add it or remove the annotation")
-        return rle.decode(encoded).astype(bool)
+        if list(segmentation["size"]) != [height, width]:
+            raise DataError(
+                f"{what} has a mask of {segmentation['size']} on an image of {[height, width]} pixels; mend it"
+            )
+        return _compressed(segmentation, height, width)
     except DataError:
         raise
     except Exception as error:  # the decoder raises whatever damaged counts lead it to
         reason = str(error).partition("\n")[0]
         raise DataError(f"{what} has a damaged mask ({type(error).__name__}: {reason}); mend it") from error
+
+
+def encode_polygons(polygons: Sequence[Any], height: int, width: int) -> Rle:
+    """Return what polygons cover together, each a list of x and y in turns, in pixels.
+
+    Raises:
+        ValueError: a polygon of something else.
+    """
+    from faster_coco_eval import mask as rle
+
+    kept = _polygons(polygons)
+    if not kept:
+        return encode_mask(np.zeros((height, width), dtype=bool))
+    encoded: Rle = rle.merge(rle.frPyObjects(kept, height, width))
+    return encoded
+
+
+def _compressed(segmentation: dict[str, Any], height: int, width: int) -> Rle:
+    """Return run lengths of either kind compressed; raises what decoding them raises."""
+    from faster_coco_eval import mask as rle
+
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        encoded: Rle = rle.frPyObjects(segmentation, height, width)
+    else:
+        encoded = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
+    rle.decode(encoded)  # which finds those that do not fill the mask
+    return encoded
 
 
 def _polygons(segmentation: Sequence[Any]) -> list[list[float]]:
@@ -271,23 +327,25 @@ def _polygons(segmentation: Sequence[Any]) -> list[list[float]]:
     return polygons
 
 
+def class_table(categories: Sequence[tuple[int, str]]) -> ClassTable:
+    """Return categories as classes, in COCO's own colours where they are COCO's; none has the background's."""
+    known = built_in("coco_panoptic")
+    colours = dict(zip(zip(known.values, known.names, strict=True), known.colours, strict=True))
+    theirs = [colours[category] for category in categories if category in colours]
+    names, values = [name for _, name in categories], [value for value, _ in categories]
+    return table(names, values, theirs) if len(theirs) == len(categories) else coloured(names, values)
+
+
 def _classes(file: CocoFile, masks: MaskConfig, *, background: bool = False) -> ClassTable:
-    """Return a file's categories, in COCO's own colours where they are COCO's, behind a background where wanted."""
+    """Return the classes of a semantic map, behind a background where wanted."""
     check_ignored(masks.ignored_names, [name for _, name in file.categories])
     categories = [
         (value, name)
         for value, name in file.categories
         if value not in masks.ignored_values and name not in masks.ignored_names
     ]
-    known = built_in("coco_panoptic")
-    colours = dict(zip(zip(known.values, known.names, strict=True), known.colours, strict=True))
-    theirs = [colours[category] for category in categories if category in colours]
     try:
-        classes = table(
-            [name for _, name in categories],
-            [value for value, _ in categories],
-            theirs if len(theirs) == len(categories) else None,
-        )
+        classes = class_table(categories)
         if background:
             first = table((BACKGROUND,), (-1,))
             classes = ClassTable(
@@ -304,21 +362,22 @@ def _image_folder(root: Path, file: CocoFile) -> Path:
     """Return the folder that a file's image names are relative to."""
     if not file.images:
         raise DataError(f"{file.path} lists no image; check which file it is")
-    part = re.sub(r"^(instances|panoptic)_?", "", file.path.stem)
+    part = re.sub(r"^(annotations|instances|panoptic)_?", "", file.path.stem)
     first = file.images[0]["file_name"]
-    for folder in _places(root, part):
+    places = list(_places(root, part, file.path.parent))
+    for folder in places:
         if (folder / first).exists():
             return folder
-    for folder in _places(root, part):
+    for folder in places:
         if folder.is_dir() and any(path.suffix.lower() in ENDINGS for path in folder.iterdir()):
             return folder  # the first record's image is missing, which its reading will say
     raise DataError(f"the images of {file.path}, such as {first}, are not in {root}; put them in {root / 'images'}")
 
 
-def _places(root: Path, part: str) -> Iterator[Path]:
+def _places(root: Path, part: str, beside: Path) -> Iterator[Path]:
     if part:
         yield from (root / "images" / part, root / part, root / part / "images")
-    yield from (root / "images", root, root / "train2017", root / "val2017")
+    yield from (root / "images", root, root / "train2017", root / "val2017", beside, beside / "images")
 
 
 def _map_folder(file: CocoFile) -> Path:

@@ -7,6 +7,9 @@ from typing import Literal
 
 from twins.errors import ConfigError
 
+EMBEDDED = ("digits", "scenes")
+"""Sets that come with the package; a folder of such a name is meant by `./digits`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskConfig:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,6 +25,10 @@ Transform = Callable[[Any, Any], tuple[Tensor, Any]]
 """Turns a Pillow image and its target into the network's input `(C, H, W)` and what is learned from it."""
 Entry = tuple[int, int, int]
 """Epoch, image and copy: what a training sample is drawn for."""
+Shape = tuple[int, int]
+"""Height and width in pixels."""
+_SORTED = 16
+"""Batches whose images are sorted together by aspect ratio."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +125,24 @@ class TrainBatches:
         world: number of processes.
         accumulate: forward passes per optimiser step.
         repeats: copies of each image in the order (repeated augmentation, DeiT's `RASampler`).
+        shapes: height and width of each image, where batches are to be of alike ones; an epoch's order is then
+            sorted a few batches at a time, and the batches shuffled.
 
     Raises:
         ConfigError: fewer images than processes times accumulation.
     """
 
     def __init__(
-        self, count: int, batch: int, *, seed: int, rank: int = 0, world: int = 1, accumulate: int = 1, repeats: int = 1
+        self,
+        count: int,
+        batch: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        accumulate: int = 1,
+        repeats: int = 1,
+        shapes: Sequence[Shape] | None = None,
     ) -> None:
         if count < world * accumulate:
             raise ConfigError(
@@ -136,10 +152,14 @@ class TrainBatches:
         self.batch = min(batch, count // (world * accumulate))
         self.steps = count // (self.batch * world * accumulate)
         self.micro_batches = self.steps * accumulate
+        self.ratios = None if shapes is None else np.array([width / height for height, width in shapes])
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Entry]]:
         """Yield this process's entries of each micro-batch of an epoch, from micro-batch `start` on."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        random = np.random.default_rng([self.seed, epoch])
+        order = random.permutation(self.count)
+        if self.ratios is not None:
+            order = _alike(order, self.ratios, self.batch, random)
         copies = np.tile(np.arange(self.repeats), self.count)[: self.count]
         order = order.repeat(self.repeats)[: self.count]
         for micro in range(start, self.micro_batches):
@@ -154,6 +174,19 @@ class TrainBatches:
         while True:
             epoch += 1
             yield from self.epoch(epoch)
+
+
+def _alike(
+    order: NDArray[np.int64], ratios: NDArray[np.float64], batch: int, random: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return an order whose batches hold images of like aspect ratio; what fills no batch stays at its end."""
+    whole = len(order) - len(order) % batch
+    batches: list[NDArray[np.int64]] = []
+    for first in range(0, whole, _SORTED * batch):
+        part = order[first : min(whole, first + _SORTED * batch)]
+        batches += list(part[np.argsort(ratios[part], kind="stable")].reshape(-1, batch))
+    shuffled = [batches[i] for i in random.permutation(len(batches))]
+    return np.concatenate([*shuffled, order[whole:]])
 
 
 def train_loader(
@@ -171,10 +204,30 @@ def train_loader(
 
 
 def eval_loader(
-    samples: EvalSamples, *, batch: int, rank: int = 0, world: int = 1, workers: int = 0, pin: bool = False
+    samples: EvalSamples,
+    *,
+    batch: int,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    pin: bool = False,
+    shapes: Sequence[Shape] | None = None,
 ) -> DataLoader[Any]:
-    """Return batches of every `world`-th image from `rank` on: over all processes each image exactly once."""
-    mine = range(rank, len(samples.images), world)
+    """Return batches of every `world`-th image from `rank` on: over all processes each image exactly once.
+
+    Args:
+        samples: the images.
+        batch: images at a time.
+        rank: this process.
+        world: number of processes.
+        workers: loading processes.
+        pin: whether batches are moved to page-locked memory.
+        shapes: height and width of each image, by which they are sorted; `None` leaves them in their order.
+    """
+    order: Sequence[int] = range(len(samples.images))
+    if shapes is not None:
+        order = sorted(order, key=lambda index: (shapes[index][1] / shapes[index][0], shapes[index]))
+    mine = order[rank::world]
     chunks = [list(mine[i : i + batch]) for i in range(0, len(mine), batch)]
     return DataLoader(
         samples,

@@ -6,15 +6,19 @@ region of a photograph: training crops lie in the left halves, validation crops 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twins.data.annotated import coloured
 from twins.data.classes import ClassTable, table
 from twins.data.dataset import Digits, Splits
+from twins.data.objects import Objects, build_objects, encode_mask
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,10 +78,13 @@ def draw_scene(number: int, *, train: bool, seed: int = 0) -> Scene:
 
 
 def open_scenes(task: str) -> Splits[Any]:
-    """Return the scenes for a task."""
-    if task != "semantic":
+    """Return the scenes for a task: `semantic`, `detection` or `instance`."""
+    if task == "semantic":
+        return Splits(SemanticScenes(train=True), SemanticScenes(train=False), "scenes")
+    if task not in ("detection", "instance"):
         raise ValueError(f"scenes have no targets for the task {task!r}")
-    return Splits(SemanticScenes(train=True), SemanticScenes(train=False), "scenes")
+    masks = task == "instance"
+    return Splits(SceneObjects(train=True, masks=masks), SceneObjects(train=False, masks=masks), "scenes")
 
 
 class SemanticScenes:
@@ -99,6 +106,53 @@ class SemanticScenes:
     def target(self, index: int) -> NDArray[np.uint8]:
         """Return a scene's class ids `(H, W)`."""
         return draw_scene(index, train=self.train).label_map()
+
+    def path(self, index: int) -> str:
+        """Return a scene's name, such as `scenes/train/7`."""
+        return f"scenes/{'train' if self.train else 'val'}/{index}"
+
+
+class SceneObjects:
+    """Scenes with their digits as objects; there is no background among the classes.
+
+    Args:
+        train: which part.
+        masks: whether objects have masks.
+    """
+
+    classes: ClassTable = coloured(DIGITS)
+    names = classes.names
+    without_area: Mapping[int, Sequence[str]] = MappingProxyType({})
+
+    def __init__(self, *, train: bool, masks: bool) -> None:
+        self.train, self.masks = train, masks
+
+    def __len__(self) -> int:
+        return COUNTS[self.train]
+
+    def load(self, index: int) -> Image:
+        """Return a scene's picture."""
+        return draw_scene(index, train=self.train).image
+
+    def target(self, index: int) -> Objects:
+        """Return a scene's digits, what is visible of each; areas are those of the masks."""
+        scene = draw_scene(index, train=self.train)
+        return build_objects(
+            scene.boxes.tolist(),
+            scene.labels.tolist(),
+            size=(SIDE, SIDE),
+            image_id=index,
+            areas=scene.masks.sum(axis=(1, 2)).tolist(),
+            masks=[encode_mask(mask) for mask in scene.masks] if self.masks else None,
+        )
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """Return a scene's height and width."""
+        return SIDE, SIDE
+
+    def named(self, index: int, place: int) -> str:
+        """Return what to call one of a scene's objects."""
+        return f"object {place + 1} of {self.path(index)}"
 
     def path(self, index: int) -> str:
         """Return a scene's name, such as `scenes/train/7`."""

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from twins.data.augment import AugmentConfig, SemanticConfig
+from twins.data.augment import AugmentConfig, DetectionConfig, SemanticConfig
 from twins.data.config import DataConfig, MaskConfig
 from twins.errors import ConfigError, NotFoundError, nearest
 
@@ -52,10 +52,12 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over the run: a linear warm-up, then a curve down to a floor."""
 
-    kind: Literal["cosine", "poly"] = "cosine"
-    """The curve: half a cosine, or `(1 - share of the run done) ^ power`."""
+    kind: Literal["cosine", "poly", "step"] = "cosine"
+    """The curve: half a cosine, `(1 - share of the run done) ^ power`, or steps down to a tenth each."""
     power: float = 1.0
     """Exponent of `poly`; 1 is a straight line."""
+    drop_epochs: tuple[float, ...] = (8.0, 11.0)
+    """Epochs at which the rate of `step` falls; as shares of `--epochs` they also hold for a run given otherwise."""
     warmup_epochs: float = 1.0
     """Epochs of warm-up; as a share of `--epochs` it also holds for a run given in minutes. At most half the run."""
     warmup_steps: int | None = None
@@ -66,7 +68,9 @@ class ScheduleConfig:
     """Learning rate that the curve ends at."""
 
     def __post_init__(self) -> None:
-        _check("schedule.kind", self.kind, self.kind in ("cosine", "poly"), "cosine or poly")
+        _check("schedule.kind", self.kind, self.kind in ("cosine", "poly", "step"), "cosine, poly or step")
+        drops = self.drop_epochs
+        _check("schedule.drop-epochs", drops, all(epoch > 0 for epoch in drops), "above 0, each")
         _check("schedule.power", self.power, self.power > 0, "above 0")
         steps = self.warmup_steps
         _check("schedule.warmup-steps", steps, steps is None or steps >= 0, "at least 0")
@@ -87,14 +91,14 @@ class TrainConfig:
     """Everything a training run is; the defaults are a short fine-tuning of published weights."""
 
     data: str = ""
-    """Folder with one folder per class (or with train and val in it), or with images and masks; or an embedded set:
-    `digits`, `scenes`."""
+    """Folder with one folder per class (or with train and val in it), with images and masks, or with images and boxes
+    (COCO, VOC or YOLO); or an embedded set: `digits`, `scenes`."""
     model: str = "twins_svt_small"
     """Name of the network."""
     recipe: str | None = None
     """Name of the recipe that these settings came from: a record, see `twins recipes`."""
     task: str = "classification"
-    """What is learned: `classification` or `semantic`."""
+    """What is learned: `classification`, `semantic`, `detection` or `instance`."""
     head: str | None = None
     """Which of the task's heads; unset is its default."""
     weights: str = "auto"
@@ -169,6 +173,8 @@ class TrainConfig:
     """How masks are read."""
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
     """How training images and masks are changed, and the norm of a semantic head."""
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
+    """How training images and objects are changed, and a detector's anchors."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "eval_every", "log_every"):
@@ -283,6 +289,7 @@ _NESTED: dict[str, type] = {
     "augment": AugmentConfig,
     "masks": MaskConfig,
     "semantic": SemanticConfig,
+    "detection": DetectionConfig,
 }
 
 

@@ -18,6 +18,10 @@ class Task(Protocol):
 
     info: Any
     """Description that is saved with the weights."""
+    backbone: Any
+    """What its maps come from."""
+    one_graph: bool
+    """Whether network and losses compile as one graph; of another the backbone is compiled alone."""
 
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Any: ...
     def losses(self, images: Tensor, targets: Any, sizes: Tensor | None = None) -> dict[str, Tensor]:

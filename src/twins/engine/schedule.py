@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from twins.engine.config import TrainConfig
 
@@ -36,12 +37,26 @@ def poly_rate(progress: float, *, peak: float, power: float, warmup: float, warm
     return warmup_lr + (curve - warmup_lr) * progress / warmup if progress < warmup else curve
 
 
+def step_rate(
+    progress: float, *, peak: float, drops: Sequence[float], warmup: float, warmup_lr: float, min_lr: float
+) -> float:
+    """Return the learning rate that falls to a tenth at each of some shares of the run.
+
+    The warm-up rises from `warmup_lr`. Arguments as in `learning_rate`.
+    """
+    rate = max(min_lr, peak * 0.1 ** sum(progress >= drop for drop in drops))
+    return warmup_lr + (rate - warmup_lr) * progress / warmup if progress < warmup else rate
+
+
 def scheduled_rate(config: TrainConfig, progress: float) -> float:
     """Return a run's learning rate at `progress`, 0..1."""
     schedule = config.schedule
     warmup, ends = warmup_share(config), {"warmup_lr": schedule.warmup_lr, "min_lr": schedule.min_lr}
     if schedule.kind == "poly":
         return poly_rate(progress, peak=config.lr, power=schedule.power, warmup=warmup, **ends)
+    if schedule.kind == "step":
+        drops = [epoch / config.epochs for epoch in schedule.drop_epochs]
+        return step_rate(progress, peak=config.lr, drops=drops, warmup=warmup, **ends)
     return learning_rate(progress, peak=config.lr, warmup=warmup, **ends)
 
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -31,6 +31,8 @@ from twins.errors import DataError, TrainingError
 from twins.weights.files import write_tensors
 
 BEST = "best.safetensors"
+_SAID = 5
+"""Numbers of an evaluation that are said; all are in the records."""
 
 
 class Losses(nn.Module):
@@ -40,9 +42,9 @@ class Losses(nn.Module):
         super().__init__()
         self.task = task
 
-    def forward(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, targets: Any, sizes: Tensor | None = None) -> dict[str, Tensor]:
         """Return the task's named losses."""
-        return self.task.losses(images, targets)
+        return self.task.losses(images, targets, sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,7 @@ class Session:
         if (said := synchronise(losses, accelerator)) is not None:
             records.say(f"note: {said}")
         if config.compile:
-            losses.compile()
+            (losses if task.one_graph else task.backbone).compile()
         train_mode(self.task_module)
         self.optimizer = accelerator.prepare_optimizer(build_optimizer(task, config.optimizer))
         self.average = Average(task, config.ema_decay) if config.ema_decay else None
@@ -219,8 +221,8 @@ class Session:
         device = self.accelerator.device
         epoch = self.progress.step // self.source.steps_per_epoch
         images, targets = self.source.prepare(batch, epoch)
-        images, targets = images.to(device, non_blocking=True), _to(targets, device)
-        return torch.stack(list(losses(images, targets).values())).sum() / self.config.accumulate
+        images, targets, sizes = (_to(part, device) for part in (images, targets, batch.sizes))
+        return torch.stack(list(losses(images, targets, sizes).values())).sum() / self.config.accumulate
 
     def exchange(self, loss: Tensor, batches: Sequence[Batch], stop: Stop) -> Report:
         """Let all processes know what each knows of a step."""
@@ -286,7 +288,11 @@ class Session:
         """Find out what fits, and keep the state: the weights have not moved, and statistics are put back."""
         self.optimizer.zero_grad()
         images, targets = self.source.prepare(batch, 0)
-        fits = largest_fit(len(images), lambda count: self._probe(images[:count], targets[:count]))
+        sizes = batch.sizes
+        fits = largest_fit(
+            len(images),
+            lambda count: self._probe(images[:count], targets[:count], None if sizes is None else sizes[:count]),
+        )
         self.optimizer.zero_grad()
         restore(self.buffers, self._buffers_before)
         free_memory()
@@ -295,10 +301,10 @@ class Session:
         left = f"the state of step {self.progress.step} is kept in {self.run / LAST}"
         return out_of_memory(self.config, len(images), fits, self.accelerator.num_processes, left)
 
-    def _probe(self, images: Tensor, targets: Any) -> None:
+    def _probe(self, images: Tensor, targets: Any, sizes: Tensor | None) -> None:
         device = self.accelerator.device
         with self.accelerator.autocast():
-            losses = self.task.losses(images.to(device), _to(targets, device))
+            losses = self.task.losses(images.to(device), _to(targets, device), _to(sizes, device))
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
 
     # telling
@@ -371,7 +377,7 @@ class Session:
             on_main(self.accelerator, lambda: write_tensors(self.run / BEST, network.state_dict(), self.task.info))
         else:
             where.stale += 1
-        numbers = "  ".join(f"{name} {number:.4g}" for name, number in values.items())
+        numbers = "  ".join(f"{name} {number:.4g}" for name, number in islice(values.items(), _SAID))
         self.records.say(f"epoch {self.epoch:6.2f}  step {where.step:6d}  {numbers}{'  (best)' if better else ''}")
 
     def save_if_due(self) -> None:
@@ -403,7 +409,7 @@ class Session:
 
 
 def _to(targets: Any, device: torch.device) -> Any:
-    """Bring targets to a device: a tensor, or any nesting of lists and dicts of them."""
+    """Bring what a batch holds to a device: a tensor, any nesting of lists and dicts of them, or nothing."""
     if isinstance(targets, Tensor):
         return targets.to(device, non_blocking=True)
     if isinstance(targets, dict):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from twins.data.check import CheckReport, check_classification
 from twins.data.config import DataConfig
-from twins.data.dataset import LabelledImages, Splits, open_classification
+from twins.data.dataset import ImageSet, LabelledImages, Splits, open_classification
 from twins.data.loader import Transform, mix
 from twins.data.preprocess import Preprocess
 from twins.data.semantic import IMAGE_FOLDERS, MASK_FOLDERS
@@ -73,6 +73,9 @@ class ClassificationKit:
     def eval_transform(self, preprocess: Preprocess) -> Transform:
         """Return the preparation alone."""
         return ImageAlone(preprocess)
+
+    def shapes(self, images: ImageSet) -> None:
+        """Return nothing: training images are cut to one size."""
 
     def prepare(self, config: TrainConfig, batch: Batch, epoch: int, classes: int) -> tuple[Tensor, Tensor]:
         """Return images and targets, mixed where the settings say so; an odd image out stays as it is."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from twins.data.check import CheckReport
 from twins.data.check_semantic import check_semantic
 from twins.data.config import DataConfig
-from twins.data.dataset import Splits
+from twins.data.dataset import ImageSet, Splits
 from twins.data.loader import Transform
 from twins.data.masks import IGNORE
 from twins.data.preprocess import Preprocess
@@ -60,6 +60,9 @@ class SemanticKit:
     def eval_transform(self, preprocess: Preprocess) -> Transform:
         """Return the preparation of the image; the truth stays at its own size."""
         return WholeImage(preprocess)
+
+    def shapes(self, images: ImageSet) -> None:
+        """Return nothing: training images are cut to one size."""
 
     def prepare(self, config: TrainConfig, batch: Batch, epoch: int, classes: int) -> tuple[Tensor, Any]:
         """Return a batch's images and maps."""

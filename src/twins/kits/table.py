@@ -5,9 +5,15 @@ from __future__ import annotations
 from twins.errors import NotFoundError, nearest
 from twins.kits.classification import ClassificationKit
 from twins.kits.contract import Kit
+from twins.kits.detection import DetectionKit
 from twins.kits.semantic import SemanticKit
 
-KITS: dict[str, Kit] = {"classification": ClassificationKit(), "semantic": SemanticKit()}
+KITS: dict[str, Kit] = {
+    "classification": ClassificationKit(),
+    "semantic": SemanticKit(),
+    "detection": DetectionKit(),
+    "instance": DetectionKit(masks=True),
+}
 
 
 def kit_of(task: str) -> Kit:

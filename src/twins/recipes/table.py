@@ -8,11 +8,26 @@ from dataclasses import replace
 from twins.backbone.config import PUBLISHED, resolve_name
 from twins.engine.config import TrainConfig
 from twins.errors import NotFoundError, nearest
-from twins.recipes import folder, imagenet, semantic
+from twins.recipes import detection, folder, imagenet, instance, semantic
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     recipe.__name__: recipe
     for recipe in (
+        detection.detection_finetune,
+        detection.detection_scratch,
+        detection.retinanet_1x_pcpvt_base,
+        detection.retinanet_1x_pcpvt_large,
+        detection.retinanet_1x_pcpvt_small,
+        detection.retinanet_1x_svt_base,
+        detection.retinanet_1x_svt_large,
+        detection.retinanet_1x_svt_small,
+        detection.retinanet_3x_pcpvt_base,
+        detection.retinanet_3x_pcpvt_large,
+        detection.retinanet_3x_pcpvt_small,
+        detection.retinanet_3x_svt_base,
+        detection.retinanet_3x_svt_large,
+        detection.retinanet_3x_svt_small,
+        detection.scenes_detection,
         folder.digits,
         folder.finetune,
         folder.scratch,
@@ -22,6 +37,21 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         imagenet.imagenet_svt_base,
         imagenet.imagenet_svt_large,
         imagenet.imagenet_svt_small,
+        instance.instance_finetune,
+        instance.instance_scratch,
+        instance.mask_rcnn_1x_pcpvt_base,
+        instance.mask_rcnn_1x_pcpvt_large,
+        instance.mask_rcnn_1x_pcpvt_small,
+        instance.mask_rcnn_1x_svt_base,
+        instance.mask_rcnn_1x_svt_large,
+        instance.mask_rcnn_1x_svt_small,
+        instance.mask_rcnn_3x_pcpvt_base,
+        instance.mask_rcnn_3x_pcpvt_large,
+        instance.mask_rcnn_3x_pcpvt_small,
+        instance.mask_rcnn_3x_svt_base,
+        instance.mask_rcnn_3x_svt_large,
+        instance.mask_rcnn_3x_svt_small,
+        instance.scenes_instance,
         semantic.scenes,
         semantic.semantic_finetune,
         semantic.semantic_fpn_pcpvt_base,
@@ -40,10 +70,17 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     )
 }
 """Name to function; each function's docstring says command, hardware, hours, expected score and its source."""
-_EMBEDDED = {"classification": {"digits": "digits"}, "semantic": {"scenes": "scenes"}}
+_EMBEDDED = {
+    "classification": {"digits": "digits"},
+    "semantic": {"scenes": "scenes"},
+    "detection": {"scenes": "scenes_detection"},
+    "instance": {"scenes": "scenes_instance"},
+}
 _USUAL = {
     "classification": ("finetune", "scratch"),
     "semantic": ("semantic_finetune", "semantic_scratch"),
+    "detection": ("detection_finetune", "detection_scratch"),
+    "instance": ("instance_finetune", "instance_scratch"),
 }
 """Each task's recipes from published weights and from nothing."""
 
@@ -80,7 +117,7 @@ def starting_point(
     Args:
         recipe: name; `None` is the default for the task, data and model.
         data: folder, `digits` or `scenes`.
-        task: `classification` or `semantic`; `None` is the recipe's, or classification.
+        task: `classification`, `semantic`, `detection` or `instance`; `None` is the recipe's, or classification.
         model: any name of a network; `None` is the recipe's.
         weights: `auto` leaves the recipe's.
         length: `epochs`, `steps` or `minutes`, where the run's length will be given so; the recipe's own is dropped.

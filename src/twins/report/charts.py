@@ -49,6 +49,91 @@ def line_chart(title: str, points: Sequence[Point], *, percent: bool = False, lo
     )
 
 
+def precision_recall_chart(
+    title: str,
+    recall: Sequence[float],
+    curves: Sequence[tuple[str, Sequence[float], str]],
+    behind: Sequence[tuple[str, Sequence[float]]] = (),
+) -> str:
+    """Return an SVG of precision (up) over recall (across), both from 0 to 1.
+
+    Args:
+        title: what was found.
+        recall: where the curves are known, ascending.
+        curves: of each its name, its precisions, and `solid` or `dashed`.
+        behind: curves to show thin behind them, each with its name.
+    """
+    width, height = WIDTH - LEFT - 10, HEIGHT - BOTTOM - 10
+
+    def line(values: Sequence[float], kind: str, name: str) -> str:
+        pairs = zip(recall, values, strict=True)
+        points = " ".join(f"{LEFT + width * x:.1f},{10 + height * (1 - y):.1f}" for x, y in pairs)
+        return f'<polyline class="{kind}" points="{points}"><title>{escape(name)}</title></polyline>'
+
+    ticks = "".join(_tick(f"0,{10 + height * (1 - part):.1f}", f"{part:.0%}") for part in (0.0, 0.5, 1.0))
+    lines = "".join(line(values, "curve thin", name) for name, values in behind)
+    lines += "".join(line(values, f"curve {kind}", name) for name, values, kind in curves)
+    keys = "".join(
+        f'<span><svg viewBox="0 0 24 8"><path class="curve {kind}" d="M0 4H24"/></svg>{escape(name)}</span>'
+        for name, _, kind in [*curves, *([("each class", (), "thin")] if behind else [])]
+    )
+    return (
+        f"<figure><figcaption>{escape(title)}<div class=keys>{keys}</div></figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{ticks}{lines}'
+        f'<text x="{WIDTH - 10}" y="{HEIGHT - 6}" text-anchor="end">recall 100%</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">0%</text></svg></figure>'
+    )
+
+
+def bar_chart(bars: Sequence[tuple[str, float, str]]) -> str:
+    """Return horizontal bars, the longest of which fills its place.
+
+    Args:
+        bars: of each its name, its length (0 or more) and what is written at its end.
+    """
+    most = max((length for _, length, _ in bars), default=0.0) or 1.0
+    rows = "".join(
+        f"<span>{escape(name)}</span><i><b style='width:{100 * length / most:.1f}%'></b></i><em>{escape(text)}</em>"
+        for name, length, text in bars
+    )
+    return f"<div class=bars>{rows}</div>"
+
+
+def score_chart(right: Sequence[int], wrong: Sequence[int], threshold: float) -> str:
+    """Return an SVG of how many objects have a score, the right ones below and the wrong ones on top.
+
+    Args:
+        right: objects of each of some bins of the same width over the scores 0 to 1.
+        wrong: likewise.
+        threshold: a score to mark.
+    """
+    width, height, count = WIDTH - LEFT - 10, HEIGHT - BOTTOM - 10, len(right)
+    most = max((a + b for a, b in zip(right, wrong, strict=True)), default=0) or 1
+
+    def bar(number: int, low: int, high: int, kind: str) -> str:
+        top, tall = 10 + height * (1 - high / most), height * (high - low) / most
+        return (
+            f'<rect class="{kind}" x="{LEFT + width * number / count + 1:.1f}" y="{top:.1f}" '
+            f'width="{width / count - 2:.1f}" height="{tall:.1f}"><title>{high - low}</title></rect>'
+        )
+
+    bars = "".join(
+        bar(number, 0, a, "right") + bar(number, a, a + b, "wrong")
+        for number, (a, b) in enumerate(zip(right, wrong, strict=True))
+    )
+    mark = LEFT + width * threshold
+    ticks = _tick(f"0,{10 + height:.1f}", "0") + _tick("0,10", str(most))
+    title = "Scores of right and of wrong objects"
+    return (
+        f"<figure><figcaption>{title}<div class=keys><span><u class=right></u>right</span>"
+        f"<span><u class=wrong></u>wrong</span></div></figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{ticks}{bars}'
+        f'<path class="mark" d="M{mark:.1f} 10V{10 + height}"/>'
+        f'<text x="{WIDTH - 10}" y="{HEIGHT - 6}" text-anchor="end">score 1</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">0</text></svg></figure>'
+    )
+
+
 def calibration_chart(bins: Sequence[dict[str, float]]) -> str:
     """Return an SVG of accuracy over confidence; on the diagonal a network is as right as it is sure."""
     side = 240

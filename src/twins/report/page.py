@@ -12,14 +12,21 @@ from twins.engine.config import CONFIG, TrainConfig, read_config
 from twins.errors import DataError, NotFoundError
 from twins.kits.table import kit_of
 from twins.predictor import Predictor, load
-from twins.report import classification, semantic
+from twins.report import classification, detection, semantic
 from twins.report.charts import facts, line_chart, share
 from twins.report.style import STYLE
 from twins.weights.files import atomic_file
 
 Sections = Callable[[Predictor, Any, dict[str, Any]], list[str]]
 """A task's own part of the page, from its predictor, its held-out images and its result."""
-SECTIONS: dict[str, Sections] = {"classification": classification.sections, "semantic": semantic.sections}
+SECTIONS: dict[str, Sections] = {
+    "classification": classification.sections,
+    "semantic": semantic.sections,
+    "detection": detection.sections,
+    "instance": detection.sections,
+}
+KINDS = {"box_ap": "box AP", "mask_ap": "mask AP"}
+SIZES = {"": "", "50": "50", "75": "75", "_small": ", small", "_medium": ", medium", "_large": ", large"}
 TITLES = {
     "top1": "top-1",
     "top5": "top-5",
@@ -28,8 +35,9 @@ TITLES = {
     "miou": "mean IoU",
     "pixel_accuracy": "pixel accuracy",
     "boundary_f1": "boundary F1",
+    **{kind + size: name + addition for kind, name in KINDS.items() for size, addition in SIZES.items()},
 }
-"""What readers know metrics by."""
+"""What readers know metrics by; others are in `eval.json` alone."""
 
 
 def write_report(run: str | Path) -> Path:
@@ -67,8 +75,9 @@ def write_report(run: str | Path) -> Path:
 
 def _head(config: TrainConfig, result: dict[str, Any]) -> str:
     tiles = "".join(
-        f"<div class=tile><b>{share(value)}</b><span>{TITLES.get(key, key)}</span></div>"
+        f"<div class=tile><b>{share(value)}</b><span>{TITLES[key]}</span></div>"
         for key, value in result["metrics"].items()
+        if key in TITLES
     )
     protocol = result["protocol"]
     head = f", {escape(protocol['head'].replace('_', ' '))}" if "head" in protocol else ""

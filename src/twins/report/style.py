@@ -18,6 +18,16 @@ p{color:var(--soft);margin:.4rem 0 1rem}
 figure{margin:0}figcaption{font-size:.85rem;color:var(--soft)}figcaption b{color:var(--ink)}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:12px}
 .curve{fill:none;stroke:var(--blue);stroke-width:2;stroke-linejoin:round}
+.curve.dashed{stroke-dasharray:6 4}.curve.thin{stroke:var(--soft);stroke-width:1;opacity:.55}
+.keys{display:flex;flex-wrap:wrap;gap:0 .9rem}.keys svg{display:inline-block;width:24px;margin-right:.4em;
+vertical-align:.15em}.keys u{display:inline-block;width:.9em;height:.9em;border-radius:3px;margin-right:.35em;
+vertical-align:-.1em}
+rect.right,u.right{fill:var(--good);background:var(--good)}rect.wrong,u.wrong{fill:var(--bad);background:var(--bad)}
+.mark{stroke:var(--ink);stroke-dasharray:3 3}
+.bars{display:grid;grid-template-columns:fit-content(9rem) minmax(6rem,1fr) auto;gap:.35rem .7rem;align-items:center;
+font-size:.9rem;margin-bottom:1.6rem}
+.bars i{display:block;height:1rem}.bars b{display:block;height:100%;min-width:2px;background:var(--blue);
+border-radius:3px}.bars em{font-style:normal;color:var(--soft);font-variant-numeric:tabular-nums}
 .grid,.axis{stroke:var(--line);fill:none}.dashed{stroke-dasharray:4 4}.dot{fill:var(--blue);opacity:.75}
 .square{max-width:320px;margin-top:1.2rem}
 .thumbs{display:grid;grid-template-columns:repeat(auto-fill,minmax(105px,1fr));gap:.7rem}
@@ -25,12 +35,14 @@ svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:12p
 .thumb figcaption{padding:.15rem 0;overflow-wrap:anywhere;line-height:1.25}
 .good figcaption{color:var(--good)}.bad figcaption{color:var(--bad)}
 .triple{display:grid;grid-template-columns:repeat(3,1fr);gap:.5rem;margin-bottom:.8rem}
+.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));gap:.7rem;margin-bottom:1.2rem}
 .legend{display:flex;flex-wrap:wrap;gap:.2rem .9rem}.legend i{display:inline-block;width:.9em;height:.9em;
 border-radius:3px;margin-right:.35em;vertical-align:-.1em}
+.lines i{width:1.7em;height:1.1em;margin-right:.5em}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-size:.9rem}
 th,td{padding:.25rem .7rem;text-align:left;border-bottom:1px solid var(--line)}
-td{font-variant-numeric:tabular-nums}
+td{font-variant-numeric:tabular-nums}.numbers td{white-space:nowrap}
 .facts th{color:var(--soft);font-weight:400;white-space:nowrap}.facts td{overflow-wrap:anywhere}
 .confusion th,.confusion td{padding:.2rem .4rem;text-align:center;min-width:2.1rem;border:1px solid var(--line)}
 .confusion .right{background:color-mix(in srgb,var(--good) calc(var(--part)*55%),transparent)}

@@ -196,3 +196,30 @@ def test_real_images_are_clean(sample_data):
     assert report.problems == []
     assert sum(report.counts["train"].values()) == 419
     assert sum(report.counts["val"].values()) == 100
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_batches_of_like_shapes_are_still_one_permutation_of_the_images(world):
+    shapes = [((100, 150), (150, 100), (100, 100))[i % 3] for i in range(240)]
+    ranks = [TrainBatches(240, 4, seed=3, rank=rank, world=world, shapes=shapes) for rank in range(world)]
+    plain = TrainBatches(240, 4, seed=3)
+    seen = [[index for _, index, _ in batch] for batches in ranks for batch in batches.epoch(1)]
+    assert sorted(index for batch in seen for index in batch) == list(range(240))
+    assert sum(len({shapes[index] for index in batch}) == 1 for batch in seen) > 0.8 * len(seen)
+    assert sum(len({shapes[i] for _, i, _ in batch}) == 1 for batch in plain.epoch(1)) < 0.3 * len(seen)
+    first, second = ([i for batch in ranks[0].epoch(epoch) for _, i, _ in batch] for epoch in (0, 1))
+    assert first != second
+    again = [entry for batch in ranks[0].epoch(1, start=5) for entry in batch]
+    assert again == [entry for batch in ranks[0].epoch(1) for entry in batch][20:]
+
+
+def test_evaluation_sorts_images_by_shape_and_shows_each_once(folder):
+    images = open_classification(folder).train
+    samples = EvalSamples(images, ImageAlone(PREPROCESS))
+    shapes = [(40, 30 + 10 * (index % 3)) for index in range(len(images))]
+    found = [list(eval_loader(samples, batch=4, rank=rank, world=2, shapes=shapes)) for rank in (0, 1)]
+    indices = [batch.indices for batches in found for batch in batches]
+    assert sorted(index for batch in indices for index in batch) == list(range(len(images)))
+    for batches in found:
+        widths = [shapes[index][1] for batch in batches for index in batch.indices]
+        assert widths == sorted(widths)

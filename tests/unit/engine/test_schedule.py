@@ -84,3 +84,10 @@ def test_steps_end_a_run_at_whichever_limit_comes_first() -> None:
 def test_the_average_forgets_its_first_weights_soon_and_then_keeps_its_decay() -> None:
     assert averaging_decay(0, 0.999) == pytest.approx(0.1)
     assert averaging_decay(10**6, 0.999) == 0.999
+
+
+def test_a_rate_in_steps_falls_to_a_tenth_at_each_of_them() -> None:
+    schedule = ScheduleConfig(kind="step", drop_epochs=(8.0, 11.0), warmup_epochs=0.5, warmup_lr=0.0, min_lr=0.0)
+    config = TrainConfig(epochs=12, optimizer=OptimizerConfig(lr=1e-2), schedule=schedule)
+    rates = [scheduled_rate(config, epoch / 12) for epoch in (0, 0.25, 0.5, 7.99, 8, 10.99, 11, 12)]
+    assert rates == pytest.approx([0, 5e-3, 1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4], rel=1e-9)

@@ -1,0 +1,300 @@
+"""Detection and instance segmentation learned from nothing on a CPU: twins_svt_nano against torchvision's detectors.
+
+Commands: python benchmarks/detectors.py --data bccd --minutes 30
+          python benchmarks/detectors.py --data dsb2018 --minutes 10
+Blood cells (BCCD: 205 images to learn from, 87 held out, boxes) and nuclei (the Data Science Bowl's: 35 and 11, masks).
+Both detectors have the same wall-clock, images, views of them, schedule and optimiser; each has the rate and the batch
+that suit it. The last weights are measured, by COCO's protocol: none are chosen by the held-out images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.models import detection
+from torchvision.models.detection.backbone_utils import mobilenet_backbone
+
+import twins
+from twins.data.augment import DetectionConfig
+from twins.data.detection_transforms import RandomView
+from twins.data.loader import TrainBatches, TrainSamples, train_loader
+from twins.data.objects import AnnotatedImages
+from twins.data.preprocess import DETECTION, Preprocess
+from twins.drawing import grid
+from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from twins.engine.schedule import scheduled_rate
+from twins.kits.detection import DetectionKit
+from twins.metrics.detection import DetectionMetric
+from twins.predictions import Prediction
+from twins.tasks.inference import SelectionConfig
+
+SOURCES = {"bccd": "detection/bccd", "dsb2018": "instance/dsb2018"}
+TASKS = {"bccd": "detection", "dsb2018": "instance"}
+DRAWN = 0.4
+"""Score from which on objects are drawn."""
+Predict = Callable[[Image.Image], Prediction]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A detector that was trained, and what that took."""
+
+    name: str
+    predict: Predict
+    parameters: int
+    steps: int
+    batch: int
+    minutes: float
+
+
+def our_config(data: str, source: Path, minutes: float, seed: int) -> TrainConfig:
+    """Return our settings: cells are large, nuclei small, and either may lie any way up."""
+    sides = {"bccd": (256, 288, 320), "dsb2018": (256, 320, 384)}[data]
+    return TrainConfig(
+        task=TASKS[data],
+        data=str(source),
+        model="twins_svt_nano",
+        weights="none",
+        minutes=minutes,
+        seed=seed,
+        size={"bccd": 288, "dsb2018": 320}[data],
+        batch_size=4,
+        workers=1,
+        drop_path=0.0,
+        epochs=100,  # only says what share of the minutes the warm-up is
+        eval_every=1e6,  # once, at the end
+        optimizer=OptimizerConfig(lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98), layer_decay=None, clip_grad=5.0),
+        schedule=ScheduleConfig(kind="poly", power=0.9, warmup_epochs=5, min_lr=0.0),
+        detection=DetectionConfig(
+            shorter=sides,
+            longest=640,
+            vflip=0.5,
+            anchor_scale={"bccd": None, "dsb2018": 2.0}[data],
+            samples={"bccd": 128, "dsb2018": 128}[data],
+        ),
+    )
+
+
+def train_ours(config: TrainConfig) -> Trained:
+    start = time.perf_counter()
+    run = twins.train(config)
+    minutes = (time.perf_counter() - start) / 60
+    predictor = twins.load(run.path / "last" / "model.safetensors", device="cpu", selection=SelectionConfig())
+    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    return Trained(
+        name=f"{config.model}, {predictor.model.info.head}",
+        predict=lambda image: predictor.predict(image)[0],
+        parameters=_size(predictor.model),
+        steps=max(row["step"] for row in rows if "step" in row),
+        batch=config.batch_size,
+        minutes=minutes,
+    )
+
+
+def build_peer(config: TrainConfig, classes: int) -> tuple[str, nn.Module]:
+    """Return torchvision's detector with MobileNetV3-Large and a pyramid, all from random weights."""
+    settings: dict[str, Any] = {"_skip_resize": True, "num_classes": classes + 1}
+    if config.task == "detection":
+        name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+        build = getattr(detection, name)
+        return name, build(weights=None, weights_backbone=None, trainable_backbone_layers=6, **settings)
+    backbone = mobilenet_backbone(
+        backbone_name="mobilenet_v3_large", weights=None, fpn=True, norm_layer=nn.BatchNorm2d, trainable_layers=6
+    )
+    anchors = detection.anchor_utils.AnchorGenerator(((16, 32, 64, 128, 256),) * 3, ((0.5, 1.0, 2.0),) * 3)
+    network = detection.MaskRCNN(backbone, rpn_anchor_generator=anchors, box_batch_size_per_image=128, **settings)
+    return "maskrcnn_mobilenet_v3_large_fpn", network
+
+
+def train_peer(config: TrainConfig) -> Trained:
+    """Train torchvision's detector by the plainest loop, with our views, schedule and optimiser."""
+    assert config.minutes
+    start = time.perf_counter()
+    torch.manual_seed(config.seed)
+    kit = DetectionKit(masks=config.task == "instance")
+    images = kit.open(config.source).train
+    name, network = build_peer(config, len(images.names))
+    preprocess = replace(kit.preprocess(config, DETECTION), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    samples = TrainSamples(images, RandomView(config.detection, preprocess), seed=config.seed)
+    order = TrainBatches(len(images), config.batch_size, seed=config.seed, shapes=kit.shapes(images))
+    batches = train_loader(samples, order, step=0, accumulate=1, workers=config.workers, pin=False)
+    optimizer = _optimizer(network, config.optimizer)
+    network.train()
+    steps = 0
+    while (done := (time.perf_counter() - start) / 60 / config.minutes) < 1:
+        batch = next(batches)
+        for group in optimizer.param_groups:
+            group["lr"] = scheduled_rate(config, done)
+        loss = sum(network(*_theirs(batch.images, batch.sizes, batch.targets)).values())
+        assert isinstance(loss, Tensor)
+        if math.isfinite(loss.item()):
+            torch.autograd.backward(loss)
+            nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.clip_grad or float("inf"))
+            optimizer.step()
+        optimizer.zero_grad()
+        steps += 1
+        if steps % 100 == 0:
+            print(f"{name}: step {steps}, loss {loss.item():.4f}", flush=True)
+    network.eval()
+    return Trained(
+        name=name,
+        predict=lambda image: _predict(network, preprocess, image, config.task, images.names),
+        parameters=_size(network),
+        steps=steps,
+        batch=config.batch_size,
+        minutes=(time.perf_counter() - start) / 60,
+    )
+
+
+def _theirs(images: Tensor, sizes: Tensor | None, targets: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], Any]:
+    """Return a batch as torchvision takes it: a list of images, and background as class 0."""
+    shapes = [tuple(images.shape[2:])] * len(images) if sizes is None else [tuple(size) for size in sizes.tolist()]
+    cut = [image[:, :height, :width] for image, (height, width) in zip(images, shapes, strict=True)]
+    wanted = [
+        {name: value for name, value in target.items() if name != "crowd"} | {"labels": target["labels"] + 1}
+        for target in targets
+    ]
+    for target in wanted:
+        if "masks" in target:
+            target["masks"] = target["masks"].to(torch.uint8)
+    return cut, wanted
+
+
+def _optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """Return AdamW as the engine makes it: no decay on norms and biases."""
+    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    plain = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+
+
+@torch.inference_mode()
+def _predict(
+    network: nn.Module, preprocess: Preprocess, image: Image.Image, task: str, names: tuple[str, ...]
+) -> Prediction:
+    tensor = preprocess(image)
+    (found,) = network([tensor])
+    scale = np.array([image.width / tensor.shape[2], image.height / tensor.shape[1]] * 2, dtype=np.float32)
+    masks = None
+    if "masks" in found:  # pasted at the size that the network saw
+        large = nn.functional.interpolate(found["masks"], size=(image.height, image.width), mode="bilinear")
+        masks = (large[:, 0] >= 0.5).numpy()
+    return Prediction(
+        task=task,
+        size=(image.height, image.width),
+        names=names,
+        boxes=found["boxes"].numpy() * scale,
+        scores=found["scores"].numpy(),
+        labels=found["labels"].numpy() - 1,
+        masks=masks,
+    )
+
+
+def _size(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def score(predict: Predict, images: AnnotatedImages, *, masks: bool) -> DetectionMetric:
+    """Return the metric of the held-out images."""
+    metric = DetectionMetric(images.names, masks=masks)
+    for index in range(len(images)):
+        metric.update([predict(images.load(index))], [images.target(index)])
+    return metric
+
+
+def table(trained: list[Trained], images: AnnotatedImages, *, masks: bool) -> str:
+    """Return the results as a Markdown table."""
+    kinds = [*(("mask",) if masks else ()), "box"]
+    head = ["detector", "parameters", "batch", "steps", "images seen"]
+    head += [f"{kind} {name}" for kind in kinds for name in ("AP50", "AP")]
+    head += [f"AP50 {name}" for name in images.names] + ["minutes"]
+    rows: list[list[Any]] = [head, ["---"] * len(head)]
+    for one in trained:
+        metric = score(one.predict, images, masks=masks)
+        numbers = metric.compute()
+        shares = [numbers.get(f"{kind}_{name}", 0.0) for kind in kinds for name in ("ap50", "ap")]
+        shares += [row["mask_ap50" if masks else "ap50"] for row in metric.details()["per_class"]]
+        counts = [f"{one.parameters / 1e6:.2f} M", one.batch, f"{one.steps:,}", f"{one.steps * one.batch:,}"]
+        rows.append([one.name, *counts, *(f"{share:.3f}" for share in shares), f"{one.minutes:.1f}"])
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
+def draw(trained: list[Trained], images: AnnotatedImages, count: int) -> Image.Image:
+    """Return some images, each with its truth and what every detector finds beside it."""
+    pictures, captions = [], []
+    for index in range(0, len(images), max(1, len(images) // count))[:count]:
+        image = images.load(index)
+        found = [one.predict(image) for one in trained]
+        shown = [_sure(one) for one in found]
+        pictures += [_true(images, index).draw(image), *(one.draw(image) for one in shown)]
+        captions += ["truth", *(one.name for one in trained)]
+    return grid(pictures, captions, columns=1 + len(trained), side=360)
+
+
+def _sure(prediction: Prediction) -> Prediction:
+    assert prediction.scores is not None
+    kept = prediction.scores > DRAWN
+    parts = {name: getattr(prediction, name) for name in ("boxes", "scores", "labels", "masks")}
+    return replace(prediction, **{name: None if part is None else part[kept] for name, part in parts.items()})
+
+
+def _true(images: AnnotatedImages, index: int) -> Prediction:
+    from twins.data.objects import decode_masks
+
+    objects = images.target(index)
+    return Prediction(
+        task="detection" if objects.masks is None else "instance",
+        size=objects.size,
+        names=images.names,
+        boxes=objects.boxes.astype(np.float32),
+        labels=objects.labels,
+        scores=np.ones(len(objects), dtype=np.float32),
+        masks=None if objects.masks is None else decode_masks(objects.masks, objects.size),
+    )
+
+
+def machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=SOURCES, default="bccd")
+    parser.add_argument("--root", type=Path, default=Path("../shared/data"), help="folder that holds the data sets")
+    parser.add_argument("--minutes", type=float, default=30.0, help="wall-clock of each training")
+    parser.add_argument("--lr", type=float, help="our learning rate")
+    parser.add_argument("--peer-lr", type=float, default=1e-3, help="the peer's learning rate")
+    parser.add_argument("--only", choices=("ours", "peer"), help="train one of the two")
+    parser.add_argument("--out", type=Path, help="new folder for our run and the picture")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    out = given.out or Path(tempfile.mkdtemp(prefix="detectors-"))
+    config = our_config(given.data, given.root / SOURCES[given.data], given.minutes, given.seed)
+    theirs = replace(config, optimizer=replace(config.optimizer, lr=given.peer_lr, betas=(0.9, 0.999)))
+    if given.lr:
+        config = replace(config, optimizer=replace(config.optimizer, lr=given.lr))
+    trained = [train_ours(replace(config, out=str(out / "run")))] if given.only != "peer" else []
+    trained += [train_peer(theirs)] if given.only != "ours" else []
+    masks = config.task == "instance"
+    held_out = DetectionKit(masks=masks).open(config.source).val
+    out.mkdir(parents=True, exist_ok=True)
+    draw(trained, held_out, 4).save(out / f"{given.data}.png")
+    print(f"\n{table(trained, held_out, masks=masks)}\n\n{machine()}; seed {given.seed}; pictures in {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+"""What `twins predict` writes and prints. Files grow as predictions come, so memory does not."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from PIL.Image import Image
+
+from twins.data.classes import built_in
+from twins.data.video import VideoWriter, is_video_file
+from twins.drawing import draw, index_image, palette
+from twins.errors import ConfigError
+from twins.metrics.coco_results import coco_results
+from twins.predictions import FORMAT, Prediction
+from twins.weights.files import atomic_file
+from twins.weights.info import ModelInfo
+
+DETECTORS = ("detection", "instance")
+
+
+class Seen(NamedTuple):
+    """An image that was looked at."""
+
+    path: Path
+    """The file that it comes from."""
+    place: int
+    """Its number among all images and frames, from 0; images that could not be read count."""
+    image: Image
+    """RGB."""
+    frame: int | None = None
+    """Its number in a video."""
+    seconds: float | None = None
+    """When it is shown in a video."""
+
+    def origin(self) -> dict[str, Any]:
+        """Return where it comes from: `image`, and of a video `frame` and `seconds`."""
+        moment = {} if self.seconds is None else {"frame": self.frame, "seconds": round(self.seconds, 3)}
+        return {"image": str(self.path)} | moment
+
+
+Add = Callable[[Seen, Prediction], None]
+"""Takes the next image with its prediction."""
+
+
+@contextmanager
+def json_file(path: Path, task: str, top: int) -> Iterator[Add]:
+    """Write `format` and `predictions`: where each image comes from, with what `Prediction.to_dict` returns.
+
+    Args:
+        path: the file.
+        task: of the network.
+        top: classes of a classifier to give for each image; a detector's objects are given all.
+    """
+    with atomic_file(path) as beside, beside.open("w", encoding="utf-8") as file:
+        file.write(f'{{"format": {FORMAT}, "predictions": [')
+        append, most = _lines(file.write), None if task in DETECTORS else top
+        yield lambda seen, prediction: append(seen.origin() | prediction.to_dict(top=most))
+        file.write("\n]}\n")
+
+
+@contextmanager
+def coco_file(path: Path, info: ModelInfo, paths: Sequence[Path]) -> Iterator[Add]:
+    """Write what a detector finds as COCO results, see `twins.metrics.coco_results`.
+
+    `image_id` is the number that is a file's name, as COCO's `000000397133.jpg` is 397133's, where every name is one
+    and no two are alike; else, and with videos, the image's or frame's place among all that was named, from 0.
+    `category_id` is COCO's own of a network that knows COCO's 80 names, else the class id, from 0.
+
+    Args:
+        path: the file.
+        info: what the network knows.
+        paths: all files that are looked at.
+    """
+    table = built_in("coco")
+    values = dict(zip(table.names, table.values, strict=True))
+    known = set(info.names) == set(values)
+    categories = [values[name] for name in info.names] if known else list(range(info.num_classes))
+    numbers = _numbers(paths)
+    with atomic_file(path) as beside, beside.open("w", encoding="utf-8") as file:
+        file.write("[")
+        append = _lines(file.write)
+
+        def add(seen: Seen, prediction: Prediction) -> None:
+            number = seen.place if numbers is None else numbers[seen.path]
+            for entry in coco_results(prediction, image_id=number, category_ids=categories):
+                append(entry)
+
+        yield add
+        file.write("\n]\n")
+
+
+@contextmanager
+def csv_file(path: Path, task: str, top: int, *, video: bool) -> Iterator[Add]:
+    """Write a line for each object, each class of a semantic map, or each of a classifier's `top` classes."""
+    columns = ["rank", "label", "name", "score"]
+    if task in DETECTORS:
+        columns = ["label", "name", "score", "x1", "y1", "x2", "y2"]
+    elif task == "semantic":
+        columns = ["name", "pixels"]
+    with atomic_file(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", *(("frame", "seconds") if video else ()), *columns])
+
+        def add(seen: Seen, prediction: Prediction) -> None:
+            origin = [seen.path, *((seen.frame, seen.origin().get("seconds")) if video else ())]
+            writer.writerows([*origin, *row] for row in _rows(prediction, top))
+
+        yield add
+
+
+class Drawings:
+    """Draws each image to a PNG and the frames of each video to an MP4, under names that nothing has taken.
+
+    Args:
+        folder: made where it is missing.
+
+    Raises:
+        ConfigError: it is a file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"--out {folder} is a file; name a folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._open = folder, ExitStack()
+        self._video: VideoWriter | None = None
+
+    def __enter__(self) -> Drawings:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+    def add(self, seen: Seen, prediction: Prediction) -> None:
+        """Draw an image; of a semantic network write the map of class ids too."""
+        if seen.frame == 0 or seen.frame is None:
+            self._open.close()  # a video that was before
+        if seen.seconds is not None:
+            self._add_frame(seen, prediction)
+            return
+        path = self._free(seen.path.stem, ".png")
+        prediction.draw(seen.image).save(path)
+        if prediction.label_map is not None:
+            classes = index_image(prediction.label_map, palette(prediction))
+            classes.save(path.with_name(f"{path.stem}-classes.png"))
+
+    def _add_frame(self, seen: Seen, prediction: Prediction) -> None:
+        assert seen.seconds is not None
+        if seen.frame == 0:
+            beside = self._open.enter_context(atomic_file(self._free(seen.path.stem, ".mp4")))
+            self._video = self._open.enter_context(VideoWriter(beside))
+        assert self._video is not None
+        self._video.add(draw(prediction, seen.image, steady=True), seen.seconds)
+
+    def _free(self, stem: str, ending: str) -> Path:
+        name, number = stem, 1
+        while (self._folder / f"{name}{ending}").exists():
+            number += 1
+            name = f"{stem}-{number}"
+        return self._folder / f"{name}{ending}"
+
+
+@dataclass
+class _Tally:
+    """What was seen in a video so far."""
+
+    frames: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def text(self, task: str) -> str:
+        if task == "semantic":
+            return f"{self.frames} frames; {_shares(self.counts)}"
+        listed = ", ".join(f"{count} × {name}" for name, count in self.counts.most_common()) or "nothing"
+        return f"{self.frames} frames; {'found' if task in DETECTORS else 'most probable'}: {listed}"
+
+
+class Listing:
+    """The table on the screen: a row for each image or video.
+
+    Args:
+        task: of the network.
+        top: classes or objects of each image to list.
+    """
+
+    def __init__(self, task: str, top: int) -> None:
+        self.task, self.top = task, top
+        self.rows: list[tuple[str, str | _Tally]] = []
+
+    def add(self, seen: Seen, prediction: Prediction) -> None:
+        """Take the next image; the frames of a video are counted together."""
+        if seen.frame is None:
+            self.rows.append((str(seen.path), _text(prediction, self.top)))
+            return
+        if seen.frame == 0:
+            self.rows.append((str(seen.path), _Tally()))
+        tally = self.rows[-1][1]
+        assert isinstance(tally, _Tally)
+        tally.frames += 1
+        tally.counts.update(_counted(prediction))
+
+    def show(self) -> None:
+        """Print the table."""
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        table.add_column("image", overflow="fold")
+        table.add_column("objects" if self.task in DETECTORS else "classes", overflow="fold")
+        for name, said in self.rows:
+            table.add_row(escape(name), escape(said if isinstance(said, str) else said.text(self.task)))
+        Console().print(table)
+
+
+def _lines(write: Callable[[str], object]) -> Callable[[Any], None]:
+    """Return a function that appends a value to a JSON list, each on a line."""
+    before = "\n"
+
+    def append(value: Any) -> None:
+        nonlocal before
+        write(before + json.dumps(value, ensure_ascii=False))
+        before = ",\n"
+
+    return append
+
+
+def _numbers(paths: Sequence[Path]) -> dict[Path, int] | None:
+    """Return the numbers that files are named by; `None` where one is not, or two are alike."""
+    if any(is_video_file(path) or not (path.stem.isascii() and path.stem.isdigit()) for path in paths):
+        return None
+    numbers = {path: int(path.stem) for path in paths}
+    return numbers if len(set(numbers.values())) == len(paths) else None
+
+
+def _rows(prediction: Prediction, top: int) -> Iterator[list[Any]]:
+    """Yield what a CSV file says of an image."""
+    if prediction.label_map is not None:
+        yield from ([name, pixels] for name, pixels in _counted(prediction).items())
+        return
+    assert prediction.labels is not None
+    assert prediction.scores is not None
+    listed = zip(prediction.labels.tolist(), prediction.scores.tolist(), strict=True)
+    for number, (label, score) in enumerate(listed):
+        said = [label, prediction.name(label), score]
+        if prediction.boxes is not None:
+            yield [*said, *(round(side, 2) for side in prediction.boxes[number].tolist())]
+        elif number < top:
+            yield [number + 1, *said]
+
+
+def _text(prediction: Prediction, top: int) -> str:
+    """Return an image's row in the table."""
+    if prediction.label_map is not None:
+        return _shares(_counted(prediction))
+    assert prediction.labels is not None
+    assert prediction.scores is not None
+    surest = zip(prediction.labels[:top].tolist(), prediction.scores[:top].tolist(), strict=True)
+    text = ", ".join(f"{prediction.name(label)} {score:.1%}" for label, score in surest)
+    if prediction.boxes is None:
+        return text
+    more = len(prediction.labels) - top
+    return f"{text} and {more} more" if more > 0 else text or "nothing"
+
+
+def _counted(prediction: Prediction) -> dict[str, int]:
+    """Return pixels by class, objects by class, or the most probable class."""
+    if prediction.label_map is not None:
+        areas: dict[str, int] = prediction.to_dict()["areas"]
+        return areas
+    assert prediction.labels is not None
+    labels = prediction.labels if prediction.boxes is not None else prediction.labels[:1]
+    return dict(Counter(prediction.name(label) for label in labels.tolist()))
+
+
+def _shares(pixels: dict[str, int]) -> str:
+    """Return classes with their shares of some pixels, the largest first."""
+    total = max(1, sum(pixels.values()))
+    ordered = sorted(pixels.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {count / total:.1%}" for name, count in ordered)

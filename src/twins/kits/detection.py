@@ -1,0 +1,125 @@
+"""Detection's and instance segmentation's parts: images with objects, views of both, and average precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from twins.data.check import CheckReport
+from twins.data.check_detection import check_detection
+from twins.data.config import DataConfig
+from twins.data.dataset import Splits
+from twins.data.detection import open_detection
+from twins.data.detection_transforms import RandomView, WholeView
+from twins.data.loader import Transform
+from twins.data.objects import AnnotatedImages, Objects
+from twins.data.preprocess import Preprocess
+from twins.engine.config import TrainConfig
+from twins.engine.contracts import Batch
+from twins.errors import ConfigError
+from twins.factory import TaskNetwork
+from twins.metrics.detection import DetectionMetric
+from twins.metrics.semantic import Absent
+from twins.tasks.detection import Detection
+from twins.tasks.instance import InstanceSegmentation
+
+
+class DetectionKit:
+    """See `twins.kits.contract.Kit`.
+
+    Args:
+        masks: whether objects have masks, as instance segmentation needs them.
+    """
+
+    def __init__(self, *, masks: bool = False) -> None:
+        self.masks = masks
+        self.leading = "mask_ap" if masks else "box_ap"
+
+    def open(self, config: DataConfig) -> Splits[AnnotatedImages]:
+        """Open `scenes`, or a folder with images and COCO's, VOC's or YOLO's annotations."""
+        return open_detection(config, masks=self.masks)
+
+    def check(self, config: DataConfig) -> CheckReport:
+        """Read every image and its objects and report what would spoil a run."""
+        return check_detection(config, masks=self.masks)
+
+    def warnings(self, splits: Splits[AnnotatedImages]) -> list[str]:
+        """Return nothing: what is left out of training is among the notes of opening."""
+        return []
+
+    def preprocess(self, config: TrainConfig, known: Preprocess) -> Preprocess:
+        """Return a resize that keeps the image's shape."""
+        longest = config.detection.longest
+        return replace(known, size=config.size, fit="keep", longest=longest, interpolation="bilinear")
+
+    def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
+        """Return random views."""
+        return RandomView(config.detection, preprocess)
+
+    def eval_transform(self, preprocess: Preprocess) -> Transform:
+        """Return the preparation of the image; the truth stays in the image's pixels."""
+        return WholeView(preprocess)
+
+    def shapes(self, images: AnnotatedImages) -> list[tuple[int, int]] | None:
+        """Return each image's height and width, where the annotations say all of them."""
+        found = [images.shape(index) for index in range(len(images))]
+        known = [shape for shape in found if shape is not None]
+        return known if len(known) == len(found) else None
+
+    def prepare(self, config: TrainConfig, batch: Batch, epoch: int, classes: int) -> tuple[Tensor, Any]:
+        """Return a batch's images and objects."""
+        return batch.images, batch.targets
+
+    def set_up(self, network: TaskNetwork, config: TrainConfig, images: AnnotatedImages) -> None:
+        """Set the classes' colours, and how many regions a second stage learns from.
+
+        Raises:
+            ConfigError: settings that detectors do not have.
+        """
+        if config.class_weights != "none":
+            raise ConfigError(
+                f"--class-weights {config.class_weights} is for classification and semantic, found --task "
+                f"{config.task}; leave it out"
+            )
+        network.info = replace(network.info, colours=images.classes.colours)
+        assert isinstance(network, Detection | InstanceSegmentation)
+        if network.roi_head is not None:
+            network.roi_head.samples = config.detection.samples
+
+    def metric(self, names: Sequence[str], *, full: bool = False, absent: Absent = "left_out") -> DetectionMetric:
+        """Return COCO's average precision; with curves and error types where all is measured."""
+        if absent != "left_out":
+            raise ConfigError("--absent is for semantic networks; COCO's AP leaves absent classes out")
+        return DetectionMetric(names, masks=self.masks, full=full)
+
+    def relabel(self, images: AnnotatedImages, classes: Sequence[int]) -> AnnotatedImages:
+        """Return images whose class `i` is called `classes[i]`."""
+        return _Relabelled(images, classes)
+
+
+class _Relabelled:
+    """Annotated images under other class ids."""
+
+    def __init__(self, images: AnnotatedImages, labels: Sequence[int]) -> None:
+        self.images, self.names, self.classes = images, images.names, images.classes
+        self.lookup = np.asarray(labels, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def load(self, index: int) -> Any:
+        return self.images.load(index)
+
+    def target(self, index: int) -> Objects:
+        objects = self.images.target(index)
+        return replace(objects, labels=self.lookup[objects.labels])
+
+    def shape(self, index: int) -> tuple[int, int] | None:
+        return self.images.shape(index)
+
+    def path(self, index: int) -> str:
+        return self.images.path(index)

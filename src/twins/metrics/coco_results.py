@@ -1,0 +1,240 @@
+"""COCO results files: what a detector found, for other tools to read, and the scores of such a file."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+import sys
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from faster_coco_eval import mask as rle
+
+from twins.data.objects import Rle
+from twins.errors import DataError
+from twins.metrics.coco_eval import Example, Found, Truth, encode_masks, mask_areas
+from twins.metrics.coco_masks import parse_mask
+from twins.metrics.detection import DetectionMetric
+from twins.predictions import Prediction
+
+DIGITS = 4
+"""Digits after the point that boxes are written with, in pixels."""
+
+
+def coco_results(prediction: Prediction, *, image_id: int, category_ids: Sequence[int | None]) -> list[dict[str, Any]]:
+    """Return one image's prediction as entries of a COCO results file, JSON-ready.
+
+    Each has `image_id`, `category_id`, `bbox` (left, top, width and height in pixels, four digits after the point),
+    `score`, and of instance segmentation `segmentation`: compressed run lengths. pycocotools takes the box's area for
+    an object's size where an entry has both; who wants the mask's, as `DetectionMetric` takes it, leaves out `bbox`.
+
+    Args:
+        prediction: of a detector, in the image's pixels.
+        image_id: the image's id in its annotations.
+        category_ids: what the annotations call each class; objects of a class that is `None` are left out.
+    """
+    assert prediction.boxes is not None, "a detector's prediction has boxes"
+    assert prediction.labels is not None, "a detector's prediction has labels"
+    assert prediction.scores is not None, "a detector's prediction has scores"
+    corners = prediction.boxes.astype(np.float64)
+    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(DIGITS).tolist()
+    masks = None if prediction.masks is None else encode_masks(prediction.masks)
+    entries = []
+    for row, (label, score) in enumerate(zip(prediction.labels.tolist(), prediction.scores.tolist(), strict=True)):
+        if (category := category_ids[label]) is None:
+            continue
+        entry = {"image_id": image_id, "category_id": category, "bbox": boxes[row], "score": score}
+        if masks is not None:
+            size, counts = masks[row]["size"], masks[row]["counts"].decode("ascii")
+            entry["segmentation"] = {"size": list(size), "counts": counts}
+        entries.append(entry)
+    return entries
+
+
+def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:
+    """Score a COCO results file against the ground truth as pycocotools does.
+
+    All images and categories of the ground truth count, with at most 100 results of a category in an image. As in
+    pycocotools, results are small or large by their box's area where the file's first entry has a `bbox`, and by their
+    mask's where not; then a box is what encloses the mask. A file without entries has scores of 0.
+
+    Args:
+        results: a JSON list of `image_id`, `category_id`, `score`, and `bbox` (left, top, width, height), or
+            `segmentation` (run lengths or polygons), or both.
+        truth: COCO's JSON of instances: `images`, `annotations`, `categories`.
+        masks: whether masks are compared too; then each entry needs a `segmentation`.
+
+    Returns:
+        `metrics`: see `DetectionMetric.compute`; `per_class`: see `DetectionMetric.details`, by category id.
+
+    Raises:
+        DataError: a file that cannot be read, or an entry that cannot be scored; there is nothing to find.
+    """
+    known = _GroundTruth(truth)
+    entries = _read_json(results)
+    if not isinstance(entries, list):
+        raise DataError(f"{results} is no list of results, so it is no COCO results file; check which file it is")
+    found = _gather(_read_entries(results, entries, known, masks=masks), masks=masks)
+    metric = DetectionMetric(known.names, masks=masks, full=True, category_ids=known.category_ids)
+    metric.add(
+        Example(image_id=index, size=size or (0, 0), truth=known.truth(index, masks=masks), found=found[index])
+        for index, size in enumerate(known.sizes)
+    )
+    metrics = metric.compute()
+    if not metrics:
+        raise DataError(f"{truth} has no object to find, so nothing can be scored; check which file it is")
+    return {"metrics": metrics, "per_class": metric.details()["per_class"]}
+
+
+class _GroundTruth:
+    """What a COCO file of instances says; images are called by their place, by ascending id."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        content = _read_json(path)
+        keys = content.keys() if isinstance(content, dict) else ()
+        missing = [key for key in ("images", "annotations", "categories") if key not in keys]
+        if missing:
+            raise DataError(f"{path} has no {' and no '.join(missing)}, so it is no COCO file; check which file it is")
+        try:
+            categories = sorted((record["id"], str(record["name"])) for record in content["categories"])
+            images = sorted(content["images"], key=lambda record: record["id"])
+            self.places = {record["id"]: place for place, record in enumerate(images)}
+            self.annotations: list[list[dict[str, Any]]] = [[] for _ in images]
+            for record in content["annotations"]:
+                if record["image_id"] in self.places:
+                    self.annotations[self.places[record["image_id"]]].append(record)
+        except KeyError as error:
+            raise DataError(f"{path} has a record without {error}; mend the file") from error
+        except (TypeError, AttributeError) as error:
+            raise DataError(f"{path} has a record that is none of COCO's ({error}); mend the file") from error
+        self.sizes = [_size(record) for record in images]
+        self.category_ids, self.names = [value for value, _ in categories], [name for _, name in categories]
+        self.labels = {value: label for label, value in enumerate(self.category_ids)}
+
+    def truth(self, place: int, *, masks: bool) -> Truth:
+        """Return an image's objects; raises DataError where a record is damaged."""
+        boxes, labels, areas, crowd, shapes = [], [], [], [], []
+        for record in self.annotations[place]:
+            try:
+                box = _box(record)
+                boxes.append(box)
+                labels.append(self.labels[_known(record, "category_id", self.labels)])
+                areas.append(_number(record, "area") if "area" in record else box[2] * box[3])
+                crowd.append(bool(record.get("iscrowd", 0)))
+                if masks:
+                    shapes.append(_mask(record, self.sizes[place]))
+            except ValueError as error:
+                raise DataError(
+                    f"{self.path}: annotation {record.get('id', '?')} has {error}; mend the file"
+                ) from error
+        return Truth(
+            boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
+            labels=np.array(labels, dtype=np.int64),
+            areas=np.array(areas, dtype=np.float64),
+            crowd=np.array(crowd, dtype=np.bool_),
+            masks=tuple(shapes) if masks else None,
+        )
+
+
+class _Entry(NamedTuple):
+    """A result: the image's place, the class id, the score, and the box, the mask or both."""
+
+    place: int
+    label: int
+    score: float
+    box: list[float] | None
+    mask: Rle | None
+
+
+def _read_entries(path: Path, entries: list[Any], known: _GroundTruth, *, masks: bool) -> Iterator[_Entry]:
+    boxes = bool(entries) and isinstance(entries[0], dict) and entries[0].get("bbox", []) != []
+    for number, record in enumerate(entries, start=1):
+        try:
+            if not isinstance(record, dict):
+                raise ValueError(f"{reprlib.repr(record)} where image_id, category_id, score and what was found belong")
+            place = known.places[_known(record, "image_id", known.places)]
+            label = known.labels[_known(record, "category_id", known.labels)]
+            score, box = _number(record, "score"), _box(record) if boxes else None
+            mask = _mask(record, known.sizes[place]) if masks or not boxes else None
+        except ValueError as error:
+            raise DataError(f"{path}: entry {number} of {len(entries)} has {error}; mend the file") from error
+        yield _Entry(place, label, score, box, mask)
+
+
+def _gather(entries: Iterable[_Entry], *, masks: bool) -> defaultdict[int, Found]:
+    """Return the results by image, in the file's order; an image without any has none."""
+    images: dict[int, list[_Entry]] = defaultdict(list)
+    for entry in entries:
+        images[entry.place].append(entry)
+    empty = _found([], masks=masks)
+    return defaultdict(lambda: empty, {place: _found(group, masks=masks) for place, group in images.items()})
+
+
+def _found(entries: Sequence[_Entry], *, masks: bool) -> Found:
+    shapes = [entry.mask for entry in entries if entry.mask is not None]
+    given = [entry.box for entry in entries if entry.box is not None]
+    boxes = np.array(given if given or not shapes else rle.toBbox(shapes), dtype=np.float64).reshape(-1, 4)
+    areas = mask_areas(shapes) if shapes and not given else boxes[:, 2] * boxes[:, 3]
+    return Found(
+        boxes=boxes,
+        labels=np.array([entry.label for entry in entries], dtype=np.int64),
+        scores=np.array([entry.score for entry in entries], dtype=np.float64),
+        areas={"box": areas, "mask": areas},
+        masks=tuple(shapes) if masks else None,
+    )
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no JSON ({error}); copy it again") from error
+
+
+# what a record has, or a ValueError that says what it has instead
+
+
+def _known(record: dict[str, Any], key: str, known: Container[Any]) -> Any:
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | str) or value not in known:
+        raise ValueError(
+            f"the {key} {reprlib.repr(value)}, which the ground truth does not list" if key in record else f"no {key}"
+        )
+    return value
+
+
+def _number(record: dict[str, Any], key: str) -> float:
+    value = record.get(key)
+    if not _finite(value):
+        raise ValueError(f"the {key} {reprlib.repr(value)}, which is no number" if key in record else f"no {key}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _box(record: dict[str, Any]) -> list[float]:
+    box = record.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)):
+        said = f"the bbox {reprlib.repr(box)}, not left, top, width and height" if "bbox" in record else "no bbox"
+        raise ValueError(said)
+    return [float(value) for value in box]
+
+
+def _mask(record: dict[str, Any], size: tuple[int, int] | None) -> Rle:
+    if "segmentation" not in record:
+        raise ValueError("no segmentation")
+    if size is None:
+        raise ValueError("a segmentation in an image whose height and width are not in the ground truth")
+    return parse_mask(record["segmentation"], size)
+
+
+def _finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _size(record: dict[str, Any]) -> tuple[int, int] | None:
+    """Return an image's height and width where its record says them."""
+    size = record.get("height"), record.get("width")
+    return size if all(type(side) is int and side > 0 for side in size) else None  # type: ignore[return-value]

@@ -1,0 +1,308 @@
+"""Detection and instance segmentation as a user runs them: from boxes to a report, stopped, and misused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import twins
+from twins.cli.main import main
+from twins.data.objects import encode_mask
+from twins.engine.records import read_rows
+from twins.engine.state import load_state
+
+TRAIN, VAL = 14, 5
+STEPS, EPOCH = 12, 7
+SETTINGS = ["--model", "twins_svt_nano", "--device", "cpu", "--log-every", "1", "--size", "64"]
+SETTINGS += ["--eval-every", "100", "--workers", "0", "--detection.samples", "32", "--weights", "none"]
+BROKEN = [*SETTINGS, "--batch-size", "2", "--steps", str(STEPS), "--save-every", "2", "--drop-path", "0.2"]
+ALONE = [*BROKEN, "--workers", "1", "--ema-decay", "0.9"]
+TASKS = ["detection", "instance"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On images this small a second thread only waits; and so numbers are those of the processes that runs start."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Images of two shapes with red and blue discs on grey, in COCO's layout; the first of each part has no disc."""
+    root = tmp_path_factory.mktemp("detection") / "discs"
+    random = np.random.default_rng(0)
+    for part, count in (("train", TRAIN), ("val", VAL)):
+        (root / "images" / part).mkdir(parents=True)
+        images, annotations = [], []
+        for number in range(count):
+            height, width = ((56, 64), (64, 48))[number % 2]
+            pixels = np.full((height, width, 3), 90.0)
+            images.append({"id": number, "file_name": f"{number:02}.png", "height": height, "width": width})
+            for category in (3, 7) if number else ():
+                mask = disc(random, height, width)
+                pixels[mask] = (200, 60, 60) if category == 3 else (60, 60, 200)
+                annotations.append(annotation(len(annotations), number, category, mask))
+            noisy = np.clip(pixels + random.normal(0, 12, pixels.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(root / "images" / part / f"{number:02}.png")
+        categories = [{"id": 3, "name": "red"}, {"id": 7, "name": "blue"}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (root / f"instances_{part}.json").write_text(json.dumps(content))
+    return root
+
+
+def disc(random: np.random.Generator, height: int, width: int) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    middle, radius = random.integers(14, (height - 14, width - 14)), random.integers(10, 14)
+    return (rows - middle[0]) ** 2 + (columns - middle[1]) ** 2 < radius**2
+
+
+def annotation(number: int, image: int, category: int, mask: np.ndarray) -> dict:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
+    encoded = encode_mask(mask)
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": [int(side) for side in box],
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+        "segmentation": {"size": encoded["size"], "counts": encoded["counts"].decode()},
+    }
+
+
+@pytest.fixture
+def type_in(capsys):
+    """Type a command; returns the exit code, what was printed, and what was said on the side."""
+
+    def type_in(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return type_in
+
+
+@pytest.fixture
+def train(type_in, data, tmp_path):
+    """Train in this process and return the run's folder."""
+
+    def train(name: str, *arguments: object, task: str = "detection", source: Path = data) -> Path:
+        run = tmp_path / name
+        code, _, said = type_in("train", "--task", task, *SETTINGS, "--data", source, "--out", run, *arguments)
+        assert code == 0, said
+        return run
+
+    return train
+
+
+@pytest.fixture
+def refused(type_in):
+    """Expect a mistake: exit code 2 and one sentence, which is returned."""
+
+    def refused(*arguments: object) -> str:
+        code, _, said = type_in(*arguments)
+        assert code == 2, said
+        assert "Traceback" not in said
+        (sentence,) = (line for line in said.splitlines() if not line.startswith(("skipped: ", "note: ")))
+        assert sentence.startswith("twins: ")
+        return sentence
+
+    return refused
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def trained(request, data, tmp_path_factory):
+    """A run that has learned to find the discs."""
+    run = tmp_path_factory.mktemp(request.param) / "run"
+    arguments = ["--task", request.param, "--data", str(data), "--out", str(run), "--eval-every", "10"]
+    arguments += [
+        "--steps",
+        {"detection": "80", "instance": "40"}[request.param],
+        "--batch-size",
+        "7",
+        "--optimizer.lr",
+        "3e-3",
+        "--schedule.warmup-epochs",
+        "3",
+    ]
+    assert main(["train", *SETTINGS, *arguments]) == 0
+    return request.param, run
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in read_rows(run, "train")]
+
+
+def leading(task: str) -> str:
+    return "mask_ap50" if task == "instance" else "box_ap50"
+
+
+@pytest.mark.slow
+def test_a_run_learns_and_leaves_what_a_run_folder_holds(trained):
+    task, run = trained
+    result = json.loads((run / "eval.json").read_text())
+    assert result["metrics"][leading(task)] > 0.5
+    assert result["protocol"]["selection"] == {"score": 0.05, "nms": 0.5, "most": 100}
+    assert [row["name"] for row in result["per_class"]] == ["red", "blue"]
+    assert [row["objects"] for row in result["per_class"]] == [VAL - 1, VAL - 1]
+    (last, *_) = reversed(read_rows(run, "eval"))
+    assert last["box_ap"] <= result["metrics"]["box_ap"] + 1e-9 or task == "instance"
+    page = (run / "report.html").read_text()
+    assert "red" in page
+    assert "AP50" in page
+    model = twins.load(run, device="cpu").model
+    assert model.info.names == ("red", "blue")
+    assert len(model.info.colours) == 2
+
+
+@pytest.mark.slow
+def test_what_eval_writes_for_others_scores_the_same(trained, data, type_in, tmp_path):
+    task, run = trained
+    file, results = tmp_path / "eval.json", tmp_path / "results.json"
+    assert type_in("eval", run, "--data", data, "--out", file, "--results", results, "--device", "cpu")[0] == 0
+    ours = json.loads(file.read_text())["metrics"]
+    assert ours == pytest.approx(json.loads((run / "eval.json").read_text())["metrics"], abs=1e-6)
+    scored = tmp_path / "scored.json"
+    truth = data / "instances_val.json"
+    assert type_in("eval", results, "--data", truth, "--task", task, "--out", scored)[0] == 0
+    theirs = json.loads(scored.read_text())["metrics"]
+    prefix = "mask_" if task == "instance" else "box_"
+    sized = ("small", "medium", "large") if task == "instance" else ()  # pycocotools takes a mask's size from its box
+    same = {name for name in ours if name.startswith(prefix) and not name.endswith(sized or "-")}
+    assert {name: theirs[name] for name in same} == pytest.approx({name: ours[name] for name in same}, abs=1e-6)
+    assert {entry["category_id"] for entry in json.loads(results.read_text())} <= {3, 7}
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_and_killed_in_mid_epoch_ends_to_the_bit_as_one_that_was_not(
+    data, tmp_path, start, assert_same_weights
+):
+    settings = ["--task", "instance", *ALONE, "--data", str(data), "--out"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    start(*settings, str(whole)).finish()
+    training = start(*settings, str(broken))
+    training.wait_for_step(broken, 2)
+    assert "--resume" in training.ask_to_stop()
+    training = start("--resume", str(broken))
+    training.wait_for_step(broken, EPOCH + 2)
+    training.kill()
+    assert EPOCH < load_state(broken).progress.step < STEPS
+    start("--resume", str(broken)).finish()
+    assert_same_weights(whole, broken)
+    assert losses(broken) == losses(whole)
+
+
+@pytest.mark.slow
+def test_two_processes_measure_each_image_once(data, tmp_path, start, type_in):
+    run = tmp_path / "run"
+    settings = [*SETTINGS, "--batch-size", "2", "--steps", "4", "--eval-every", "0.5"]
+    start("--task", "detection", *settings, "--data", str(data), "--out", str(run), processes=2).finish()
+    held_out = read_rows(run, "eval")[-1]
+    file = tmp_path / "alone.json"
+    weights = run / "last" / "model.safetensors"
+    assert type_in("eval", weights, "--data", data, "--out", file, "--batch-size", 1, "--device", "cpu")[0] == 0
+    alone = json.loads(file.read_text())
+    assert alone["protocol"]["images"] == VAL  # which two processes cannot share evenly
+    for name, value in alone["metrics"].items():
+        assert held_out[name] == pytest.approx(value, abs=1e-6), name
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_settings_go_together(task, train):
+    precision = "bf16" if task == "detection" else "fp32"  # emulated by many processors, and slow
+    together = ["--precision", precision, "--checkpointing", "--accumulate", "2", "--ema-decay", "0.9", "--steps", "2"]
+    together += ["--batch-size", "4", "--detection.crop", "0.5", "--detection.ratio", "0.7", "1.3"]
+    together += ["--detection.photometric", "--detection.anchor-scale", "2", "--schedule.kind", "step"]
+    together += ["--head", "faster_rcnn" if task == "detection" else "mask_rcnn"]
+    run = train("together", *together, task=task)
+    assert len(losses(run)) == 2
+    assert all(math.isfinite(loss) for loss in losses(run))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["detection"]["ratio"] == [0.7, 1.3]
+    model = twins.load(run, device="cpu").model
+    assert (model.info.head, model.info.anchor_scale) == (together[-1], 2.0)
+    assert (run / "report.html").is_file()
+
+
+def test_checkpointing_gives_the_same_weights_to_the_bit(train, assert_same_weights):
+    settings = ["--steps", 3, "--batch-size", 4, "--drop-path", 0.3]
+    assert_same_weights(train("plain", *settings), train("checkpointed", *settings, "--checkpointing"))
+
+
+def test_a_batch_without_an_object_is_learned_from(train, data, tmp_path):
+    root = tmp_path / "empty"
+    root.mkdir()
+    (root / "images").symlink_to(data / "images")
+    for part in ("train", "val"):
+        content = json.loads((data / f"instances_{part}.json").read_text())
+        if part == "train":
+            content["annotations"] = content["annotations"][:1]  # one image of fourteen has an object
+        (root / f"instances_{part}.json").write_text(json.dumps(content))
+    run = train("learned", "--steps", 4, "--batch-size", 2, source=root)
+    assert all(math.isfinite(loss) for loss in losses(run))
+
+
+def test_a_loss_that_turns_infinite_stops_before_the_weights_move(data, tmp_path, type_in):
+    arguments = ["--task", "detection", *SETTINGS, "--data", data, "--steps", 8, "--batch-size", 2, "--save-every", 1]
+    code, _, said = type_in(
+        "train", *arguments, "--out", tmp_path / "run", "--optimizer.lr", 1e9, "--schedule.warmup-epochs", 0
+    )
+    assert code == 2
+    assert "training stopped before the weights moved" in said
+    assert "is kept in" in said
+
+
+@pytest.mark.slow
+def test_the_backbone_is_what_is_compiled(train, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, *a, **k: compiled.append(type(module).__name__))
+    train("compiled", "--steps", 1, "--batch-size", 2, "--compile")
+    assert compiled == ["Twins"]
+
+
+def test_a_classifier_is_where_a_detector_starts(data, train, tmp_path):
+    file = tmp_path / "classifier.safetensors"
+    classifier = twins.create_model("twins_svt_nano", names=("dark", "light"))
+    twins.save_weights(classifier, file)
+    run = train("started", "--steps", 1, "--batch-size", 2, "--weights", file, "--optimizer.lr", 1e-12)
+    theirs = twins.load(run, device="cpu").model.backbone.state_dict()
+    for name, value in classifier.backbone.state_dict().items():
+        if name.startswith("stages.") and ".norm." not in name[:16]:
+            torch.testing.assert_close(theirs[name], value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--class-weights", "balanced"], "--class-weights balanced is for classification and semantic"),
+        (["--masks.values", "binary"], "--masks says how semantic masks are read"),
+        (["--semantic.norm", "group"], "no norm to choose"),
+        (["--head", "mask_rcnn"], "the heads of detection are retinanet, faster_rcnn"),
+    ],
+)
+def test_settings_of_other_tasks_are_refused(arguments, said, refused, data, tmp_path):
+    command = ["train", "--task", "detection", *SETTINGS, "--data", data, "--out", tmp_path / "run", "--steps", 1]
+    assert said in refused(*command, *arguments)
+
+
+def test_eval_refuses_what_is_not_meant_for_it(refused, data, tmp_path):
+    file = tmp_path / "model.safetensors"
+    twins.save_weights(twins.create_model("twins_svt_nano", names=("dark", "light")), file)
+    assert "--score, --nms and --most are for detectors" in refused("eval", file, "--data", data, "--score", 0.5)
+    assert "is a results file; say --task detection" in refused("eval", tmp_path / "x.json", "--data", data)
+    assert "--task is for results files" in refused("eval", file, "--data", data, "--task", "detection")
+    twins.save_weights(twins.create_model("twins_svt_nano", task="detection", names=("red", "green")), file)
+    assert "does not know the data's classes blue" in refused("eval", file, "--data", data, "--device", "cpu")
+    assert "--crop is for classifiers" in refused("eval", file, "--data", data, "--crop", 0.9, "--device", "cpu")
+    twins.save_weights(twins.create_model("twins_svt_nano", task="detection", names=("red", "blue")), file)
+    assert "--absent is for semantic" in refused("eval", file, "--data", data, "--absent", "zero", "--device", "cpu")

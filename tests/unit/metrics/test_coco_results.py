@@ -1,0 +1,212 @@
+"""COCO results files: what we write, and what is said of files that cannot be scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from twins.data.objects import decode_masks, encode_mask
+from twins.errors import DataError
+from twins.metrics.coco_masks import parse_mask, read_lengths
+from twins.metrics.coco_results import coco_results, score_results
+from twins.predictions import Prediction
+
+SIZE = (20, 30)
+MASK = np.zeros(SIZE, dtype=bool)
+MASK[5:15, 4:14] = True
+TEXT = encode_mask(MASK)["counts"].decode()
+RLE = {"size": list(SIZE), "counts": TEXT}
+BOX = [4.0, 5.0, 10.0, 10.0]
+POLYGON = [[4, 5, 14, 5, 14, 15, 4, 15]]
+ENTRY = {"image_id": 7, "category_id": 90, "bbox": BOX, "score": 0.5, "segmentation": RLE}
+
+
+def without(key: str, record=None) -> dict:
+    return {name: value for name, value in (record or ENTRY).items() if name != key}
+
+
+def truth(**changes) -> dict:
+    record = {
+        "id": 1,
+        "image_id": 7,
+        "category_id": 90,
+        "bbox": BOX,
+        "area": 100,
+        "iscrowd": 0,
+        "segmentation": POLYGON,
+    }
+    return {
+        "images": [{"id": 9, "height": 20, "width": 30}, {"id": 7, "height": 20, "width": 30}],
+        "categories": [{"id": 90, "name": "toothbrush"}, {"id": 3, "name": "car"}],
+        "annotations": [record | changes],
+    }
+
+
+@pytest.fixture
+def score(tmp_path: Path):
+    """Score entries against a ground truth, both written to files as they are."""
+
+    def run(entries, content=None, *, masks=False):
+        paths = tmp_path / "results.json", tmp_path / "truth.json"
+        for path, value in zip(paths, (entries, content or truth()), strict=True):
+            path.write_text(value if isinstance(value, str) else json.dumps(value))
+        return score_results(*paths, masks=masks)
+
+    return run
+
+
+def test_results_are_written_as_others_read_them():
+    prediction = Prediction(
+        task="instance",
+        size=SIZE,
+        boxes=np.array([[4.123456, 5, 14, 15.5], [0, 0, 3, 3]], dtype=np.float32),
+        labels=np.array([1, 0]),
+        scores=np.array([0.75, 0.5], dtype=np.float32),
+        masks=np.stack([MASK, MASK]),
+    )
+    (entry,) = coco_results(prediction, image_id=7, category_ids=(None, 90))  # the data has no such class
+    assert json.loads(json.dumps(entry)) == {
+        **{"image_id": 7, "category_id": 90, "score": 0.75, "bbox": [4.1235, 5.0, 9.8765, 10.5]},
+        "segmentation": RLE,
+    }
+
+
+@pytest.mark.parametrize("segmentation", [RLE, POLYGON, {"size": list(SIZE), "counts": [85, *[10, 10] * 9, 10, 325]}])
+@pytest.mark.parametrize("drop", ["", "bbox"])
+def test_right_results_score_one_however_their_masks_are_written(score, segmentation, drop):
+    result = score([without(drop) | {"segmentation": segmentation}], masks=True)
+    assert result["metrics"] == pytest.approx(dict.fromkeys(result["metrics"], 1.0))
+    assert {name.partition("_")[0] for name in result["metrics"]} == {"mask", "box"}
+    car, brush = result["per_class"]  # by category id
+    assert (car["name"], car["category_id"], car["objects"], car["ap"]) == ("car", 3, 0, None)
+    assert (brush["name"], brush["category_id"], brush["objects"]) == ("toothbrush", 90, 1)
+    assert brush["ap"] == brush["mask_ap"] == pytest.approx(1.0)
+
+
+def test_boxes_alone_are_enough_for_boxes(score):
+    assert score([without("segmentation")])["metrics"]["box_ap"] == pytest.approx(1.0)
+    sizeless = truth() | {"images": [{"id": 7}, {"id": 9}]}
+    assert score([without("segmentation")], sizeless)["metrics"]["box_ap"] == pytest.approx(1.0)
+
+
+def test_no_results_score_nothing(score):
+    result = score([], masks=True)
+    assert result["metrics"]["mask_ap"] == result["metrics"]["box_ar100"] == 0.0
+    assert set(result["metrics"].values()) == {0.0}
+
+
+def test_annotations_of_unlisted_images_do_not_count(score):
+    content = truth()
+    content["annotations"].append({"id": 2, "image_id": 55, "category_id": 90, "bbox": BOX, "area": 100})
+    assert score([ENTRY], content)["metrics"]["box_ap"] == pytest.approx(1.0)
+
+
+def test_a_size_that_the_truth_leaves_out_is_the_boxs(score):
+    content = truth()
+    del content["annotations"][0]["area"], content["annotations"][0]["iscrowd"]
+    assert score([ENTRY], content)["metrics"]["box_ap_small"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "masks", "message"),
+    [
+        (ENTRY | {"image_id": 8}, False, "the image_id 8, which the ground truth does not list"),
+        (ENTRY | {"image_id": [7]}, False, r"the image_id \[7\]"),
+        (ENTRY | {"category_id": 1}, False, "the category_id 1, which the ground truth does not list"),
+        (without("category_id"), False, "no category_id"),
+        (without("score"), False, "no score"),
+        (ENTRY | {"score": float("nan")}, False, "the score nan, which is no number"),
+        (ENTRY | {"score": "0.5"}, False, "the score '0.5', which is no number"),
+        (ENTRY | {"score": 10**400}, False, "the score 1000"),
+        (without("bbox"), False, "no bbox"),
+        (ENTRY | {"bbox": BOX[:3]}, False, r"the bbox \[4.0, 5.0, 10.0\], not left, top, width and height"),
+        (ENTRY | {"bbox": [*BOX[:3], None]}, False, "not left, top, width and height"),
+        (ENTRY | {"bbox": [*BOX[:3], float("inf")]}, False, "not left, top, width and height"),
+        ([7, 90], False, r"\[7, 90\] where image_id, category_id, score"),
+        (without("segmentation"), True, "no segmentation"),
+        (ENTRY | {"segmentation": []}, True, r"segmentation \[\], not polygons of three points or more"),
+        (ENTRY | {"segmentation": [[1, 2, 3, 4]]}, True, "not polygons of three points"),
+        (ENTRY | {"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, True, "not polygons of three points"),
+        (ENTRY | {"segmentation": [[1, 2, 3, 4, 5, 1e300]]}, True, "not polygons of three points"),
+        (ENTRY | {"segmentation": "abc"}, True, "neither polygons nor run lengths"),
+        (ENTRY | {"segmentation": {"counts": TEXT}}, True, "neither polygons nor run lengths"),
+        (ENTRY | {"segmentation": RLE | {"size": [30, 20]}}, True, r"size \[30, 20\] where the image has \[20, 30\]"),
+        (ENTRY | {"segmentation": RLE | {"counts": TEXT[:-2]}}, True, "do not make 20 x 30 pixels"),
+        (ENTRY | {"segmentation": RLE | {"counts": TEXT + "1"}}, True, "do not make 20 x 30 pixels"),
+        (ENTRY | {"segmentation": RLE | {"counts": ""}}, True, "do not make 20 x 30 pixels"),
+        (ENTRY | {"segmentation": RLE | {"counts": "ä"}}, True, "do not make 20 x 30 pixels"),
+        (ENTRY | {"segmentation": RLE | {"counts": [601, -1]}}, True, "do not make 20 x 30 pixels"),
+        (ENTRY | {"segmentation": RLE | {"counts": [600.0]}}, True, "do not make 20 x 30 pixels"),
+        (ENTRY | {"segmentation": RLE | {"counts": 5}}, True, "do not make 20 x 30 pixels"),
+    ],
+)
+def test_an_entry_that_cannot_be_scored_is_named(score, entry, masks, message):
+    with pytest.raises(DataError, match=f"results.json: entry 2 of 2 has .*{message}"):
+        score([ENTRY, entry], masks=masks)
+
+
+def test_masks_are_asked_for_where_the_first_entry_has_no_box(score):
+    with pytest.raises(DataError, match="entry 1 of 1 has no segmentation"):
+        score([without("segmentation", without("bbox"))])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"image_id": 7}', "is no list of results"),
+        ("[", "is no JSON"),
+    ],
+)
+def test_a_file_that_is_no_list_of_results_is_said(score, content, message):
+    with pytest.raises(DataError, match=f"results.json {message}"):
+        score(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "truth.json has no images and no annotations and no categories, so it is no COCO file"),
+        (without("categories", truth()), "has no categories"),
+        (truth() | {"categories": [{"id": 1}]}, "has a record without 'name'"),
+        (truth() | {"images": [7]}, "has a record that is none of COCO's"),
+        (truth() | {"images": [{"id": 7}, {"id": "8"}]}, "has a record that is none of COCO's"),
+        (truth(image_id=[7]), "has a record that is none of COCO's"),
+        (truth(bbox=[1, 2]), "annotation 1 has the bbox"),
+        (truth(category_id=5), "annotation 1 has the category_id 5"),
+        (truth(area=None), "annotation 1 has the area None"),
+        (truth(segmentation=[]), "annotation 1 has a segmentation"),
+        (
+            truth() | {"images": [{"id": 7}]},
+            "annotation 1 has a segmentation in an image whose height and width are not",
+        ),
+        (truth(iscrowd=1), "has no object to find"),
+        (truth() | {"annotations": []}, "has no object to find"),
+    ],
+)
+def test_a_ground_truth_that_cannot_be_used_is_said(score, content, message):
+    with pytest.raises(DataError, match=message):
+        score([], content if content else "[]", masks=True)
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(DataError, match=r"missing.json is no JSON .*No such file"):
+        score_results(tmp_path / "missing.json", tmp_path / "missing.json", masks=False)
+
+
+def test_run_lengths_are_read_from_text_of_any_mask():
+    rng = np.random.default_rng(0)
+    for share in (0.0, 0.001, 0.02, 0.5, 1.0):
+        mask = rng.random((200, 300)) < share
+        edges = np.flatnonzero(np.diff(mask.T.ravel().astype(int), prepend=0, append=2))
+        lengths = read_lengths(encode_mask(mask)["counts"].decode())
+        assert lengths.tolist() == np.diff(edges, prepend=0).tolist()
+        parsed = parse_mask({"size": [200, 300], "counts": lengths.tolist()}, (200, 300))
+        assert np.array_equal(decode_masks([parsed], (200, 300))[0], mask)
+
+
+@pytest.mark.parametrize("text", ["", "P", "0P", "o" * 12 + "0", "\x00", "/", "p"])
+def test_text_that_is_no_run_lengths_is_none(text):
+    assert read_lengths(text) is None
