@@ -295,6 +295,15 @@ def test_settings_of_other_tasks_are_refused(arguments, said, refused, data, tmp
     assert said in refused(*command, *arguments)
 
 
+@pytest.mark.parametrize(
+    ("task", "data"), [("semantic", "digits"), ("detection", "digits"), ("classification", "scenes")]
+)
+def test_an_embedded_set_of_another_task_is_told_from_a_missing_folder(task, data, refused):
+    assert f"the embedded {data} has nothing to learn for this task; give a folder" in refused(
+        "check", data, "--task", task
+    )
+
+
 def test_eval_refuses_what_is_not_meant_for_it(refused, data, tmp_path):
     file = tmp_path / "model.safetensors"
     twins.save_weights(twins.create_model("twins_svt_nano", names=("dark", "light")), file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -13,9 +14,11 @@ import pytest
 from PIL import Image
 
 import twins
+from twins.data.video import VideoWriter
 
 README = Path(__file__).parents[2] / "README.md"
 RUNS = ("runs/twins_svt_small-DATA-1", "runs/twins_svt_nano-DATA-1", "runs/twins_svt_small-MASKED-1")
+RUNS += ("runs/twins_svt_small-BOXED-1", "runs/twins_svt_small-BOXED-2")
 
 
 def blocks(language: str) -> list[str]:
@@ -24,7 +27,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder where DATA, MASKED, image.jpg and alt_gvt_small.pth lie, as the README speaks of them."""
+    """A folder where DATA, MASKED, BOXED, image.jpg, clip.mp4 and alt_gvt_small.pth lie, as the README has them."""
     folder = tmp_path_factory.mktemp("newcomer")
     random = np.random.default_rng(0)
     for name, tone in (("cat", 60), ("dog", 190)):
@@ -41,8 +44,29 @@ def folder(tmp_path_factory):
         pixels = np.clip(random.normal(90 + 80 * mask[..., None], 15, (48, 56, 3)), 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / "MASKED" / "images" / f"{index}.jpg")
         Image.fromarray(mask).save(folder / "MASKED" / "masks" / f"{index}.png")
+    write_boxed(folder / "BOXED", random)
+    with VideoWriter(folder / "clip.mp4") as clip:
+        for number in range(3):
+            clip.add(Image.new("RGB", (64, 48), (80 * number, 90, 60)), number / 10)
     twins.save_weights(twins.create_model("twins_svt_small"), folder / "alt_gvt_small.pth", "reference")
     return folder
+
+
+def write_boxed(root: Path, random: np.random.Generator) -> None:
+    """Write images with a bright rectangle each, in COCO's layout."""
+    (root / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for index in range(5):
+        pixels = random.normal(70, 15, (48, 56, 3))
+        x, y = 4 + 3 * index, 6 + 2 * index
+        pixels[y : y + 20, x : x + 24] += 120
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(root / "images" / f"{index}.jpg")
+        images.append({"id": index, "file_name": f"{index}.jpg", "height": 48, "width": 56})
+        corners = [x, y, x + 24, y, x + 24, y + 20, x, y + 20]
+        found = {"bbox": [x, y, 24, 20], "area": 480, "iscrowd": 0, "segmentation": [corners]}
+        annotations.append({"id": index, "image_id": index, "category_id": 1, **found})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "lamp"}]}
+    (root / "instances.json").write_text(json.dumps(content))
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +97,16 @@ def test_its_commands_run_as_written(folder, type_in):
         words = shlex.split(command.replace("IMAGE...", "image.jpg").replace("LARGE", "image.jpg"))
         if words[1] == "train" and "MASKED" in words:
             words += ["--max-steps", "2"]  # fine-tuning is of 80 epochs at 512 pixels
+        if words[1] == "train" and "BOXED" in words:
+            words += ["--max-steps", "1", "--batch-size", "2", "--size", "96"]
         if words[1] == "train" and "--data" in words:
             model = words[words.index("--model") + 1] if "--model" in words else "twins_svt_small"
-            run = f"runs/{model}-{words[words.index('--data') + 1]}-1"
+            data = words[words.index("--data") + 1]
+            run = f"runs/{model}-{data}-{1 + len(list(folder.glob(f'runs/{model}-{data}-*')))}"
         type_in("-m", *(run if word == "RUN" else word for word in words))
     assert all((folder / name / "report.html").is_file() for name in RUNS)
-    assert {"image.png", "image-classes.png"} <= {path.name for path in (folder / "drawn").iterdir()}
+    assert {"image.png", "image-classes.png", "clip.mp4"} <= {path.name for path in (folder / "drawn").iterdir()}
+    assert (folder / "results.json").is_file()
 
 
 @pytest.mark.slow

@@ -9,8 +9,25 @@ from tyro.conf import Positional
 
 from twins.errors import ConfigError
 
-SIZES = {"classification": (224,), "semantic": (512,)}
-"""The tasks that can be measured, and the sides of the input where none are given, in pixels."""
+SIZES = {
+    "classification": ("224",),
+    "semantic": ("512",),
+    "detection": ("800x1333",),
+    "instance": ("800x1333",),
+}
+"""The tasks that can be measured, and the sizes of the input where none are given, in pixels."""
+
+
+def shape_of(size: str) -> tuple[int, int]:
+    """Return the height and width that a size says: one side of a square, or both as in `800x1333`.
+
+    Raises:
+        ConfigError: it says neither, or a side below 32.
+    """
+    sides = size.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) >= 32 for side in sides):
+        raise ConfigError(f"--size must be a side of at least 32, or two as in 800x1333, found {size!r}")
+    return int(sides[0]), int(sides[-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +37,9 @@ class BenchConfig:
     models: Positional[tuple[str, ...]] = ()
     """Networks; none named are twins_svt_small and twins_pcpvt_small."""
     task: str = "classification"
-    """What the networks do: `classification` or `semantic`."""
+    """What the networks do: `classification`, `semantic`, `detection` or `instance`."""
     head: str | None = None
-    """Head of a dense network, `semantic_fpn` or `upernet`; unset is the task's default."""
+    """Head of a dense network, such as `upernet` or `faster_rcnn`; unset is the task's default."""
     against: Literal["none", "timm"] = "none"
     """Peer to compare with, of the same name; of a dense network its backbone, below the very same head."""
     modes: tuple[Literal["inference", "training"], ...] = ("inference", "training")
@@ -31,8 +48,9 @@ class BenchConfig:
     """Number formats: weights and images alike."""
     batch: tuple[int, ...] = (8,)
     """Images in a batch."""
-    size: tuple[int, ...] = ()
-    """Sides of the input in pixels; none given are 224, for semantic 512."""
+    size: tuple[str, ...] = ()
+    """Sizes of the input in pixels, a square's side or height and width as in `800x1333`; none given are 224, for
+    semantic 512, for detectors 800x1333."""
     compile: bool = False
     """Compile both sides with torch.compile."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -49,8 +67,8 @@ class BenchConfig:
     """File to write the result to."""
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """Sides of the input in pixels, the task's own where none are given."""
+    def sizes(self) -> tuple[str, ...]:
+        """Sizes of the input in pixels, the task's own where none are given."""
         return self.size or SIZES[self.task]
 
     def __post_init__(self) -> None:
@@ -59,10 +77,11 @@ class BenchConfig:
         for name in ("batch", "modes", "precision"):
             if not getattr(self, name):
                 raise ConfigError(f"--{name} needs at least one value")
-        if min(self.batch) < 1 or min(self.sizes) < 32:
-            raise ConfigError(f"--batch must be at least 1 and --size at least 32, found {self.batch} and {self.sizes}")
+        if min(self.batch) < 1:
+            raise ConfigError(f"--batch must be at least 1, found {self.batch}")
+        least = min(side for size in self.sizes for side in shape_of(size))
         alone = self.task == "semantic" and "training" in self.modes and min(self.batch) == 1
-        if alone and (self.head == "upernet" or min(self.sizes) < 64):
+        if alone and (self.head == "upernet" or least < 64):
             raise ConfigError(
                 "a training step of upernet, or of a dense network at a size below 64, needs --batch 2 or more, found "
                 "1: batch norm has no statistics of a single value"

@@ -21,6 +21,7 @@ from twins.bench.config import BenchConfig
 from twins.bench.subjects import STEPS, Case, Step, images_for, networks
 from twins.errors import TrainingError
 from twins.predictor import pick_device
+from twins.tasks.detection import pyramid
 
 
 def measure(case: Case, config: BenchConfig) -> dict[str, Any]:
@@ -159,13 +160,22 @@ def _difference(subjects: dict[str, torch.nn.Module], images: torch.Tensor) -> f
     if "timm" not in subjects:
         return None
     with torch.inference_mode():
-        ours, theirs = (_outputs(subjects[label].eval()(images)) for label in ("twins", "timm"))
+        ours, theirs = (_outputs(subjects[label].eval(), images) for label in ("twins", "timm"))
     return max(float((a - b).abs().max() / b.std()) for a, b in zip(ours, theirs, strict=True))
 
 
-def _outputs(found: torch.Tensor | dict[str, torch.Tensor]) -> list[torch.Tensor]:
-    """Return what a network gave in float64: a classifier's logits, or all of a dense network's maps of logits."""
-    return [x.double() for x in (found.values() if isinstance(found, dict) else [found])]
+def _outputs(network: torch.nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """Return what a network gives in float64: logits, or all of a dense network's; of two stages what the first says.
+
+    Which regions a first stage passes on may hang on the last bit of two scores, so what the second says of them is
+    not compared.
+    """
+    rpn_head = getattr(network, "rpn_head", None)
+    if rpn_head is not None:
+        rated = rpn_head(pyramid(network.backbone, network.neck, images, None))  # type: ignore[arg-type]
+        return [x.double() for x in (*rated.scores, *rated.deltas)]
+    found = network(images)
+    return [x.double() for x in (found.values() if isinstance(found, dict) else [found]) if x.is_floating_point()]
 
 
 if __name__ == "__main__":

@@ -12,11 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twins.backbone.network import Twins
+from twins.bench.config import shape_of
 from twins.errors import ConfigError
 from twins.factory import TaskNetwork, create_backbone, create_model
+from twins.tasks.classification import Classification
+from twins.tasks.detection import Detection
+from twins.tasks.instance import InstanceSegmentation
 from twins.tasks.semantic import SemanticSegmentation
 from twins.weights.dialects import from_twins
 
+OBJECTS = 12
+"""Objects of each image in a detector's training step; COCO's images have seven on average."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Step = Callable[[], Any]
 
@@ -32,7 +38,8 @@ class Case:
     mode: str
     precision: str
     batch: int
-    size: int
+    size: str
+    """The input's side in pixels, or its height and width as in `800x1333`."""
 
 
 def networks(case: Case, against: str, device: torch.device) -> dict[str, nn.Module]:
@@ -49,7 +56,7 @@ def networks(case: Case, against: str, device: torch.device) -> dict[str, nn.Mod
     ours = create_model(case.model, task=case.task, head=case.head, padding="exact" if alone else "unmasked")
     found: dict[str, nn.Module] = {"twins": ours}
     if against == "timm":
-        if isinstance(ours, SemanticSegmentation):
+        if not isinstance(ours, Classification):
             ours.backbone = create_backbone(case.model, padding="unmasked", stage_norms=False)
         found |= {label: timm_network(ours) for label in ("timm", "timm again")}
     return {label: network.to(device, DTYPES[case.precision]) for label, network in found.items()}
@@ -65,7 +72,7 @@ def timm_network(ours: TaskNetwork) -> nn.Module:
 
     if not timm.is_model(ours.info.model):
         raise ConfigError(f"timm has no {ours.info.model}; compare the six published variants")
-    if isinstance(ours, SemanticSegmentation):
+    if not isinstance(ours, Classification):
         dense = deepcopy(ours)
         dense.backbone = TimmBackbone(ours.info.model, ours.backbone)  # type: ignore[assignment]
         return dense
@@ -86,6 +93,7 @@ class TimmBackbone(nn.Module):
         super().__init__()
         import timm
 
+        self.strides = ours.strides
         self.features = timm.create_model(name, features_only=True)
         state = {f"backbone.{key}": value for key, value in ours.state_dict().items()}
         self.features.model.load_state_dict(from_twins(state, "timm"))
@@ -129,14 +137,33 @@ def _loss_of(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:
         pixels = torch.arange(batch * height * width, device=images.device)
         maps = (pixels % network.num_classes).view(batch, height, width)
         return lambda: torch.stack(list(network.losses(images, maps).values())).sum()
+    if isinstance(network, Detection | InstanceSegmentation):
+        objects = [_objects(images, network.num_classes) for _ in images]
+        return lambda: torch.stack(list(network.losses(images, objects).values())).sum()
     targets = torch.arange(len(images), device=images.device) % 1000
     return lambda: F.cross_entropy(network(images).float(), targets)
+
+
+def _objects(images: Tensor, classes: int) -> dict[str, Tensor]:
+    """Return the same objects each time: squares of many sizes with discs as masks, all over an image."""
+    height, width = images.shape[2:]
+    random = torch.Generator().manual_seed(0)
+    sides = torch.logspace(-3.5, -1, OBJECTS, base=2)[:, None] * min(height, width)
+    low = torch.rand(OBJECTS, 2, generator=random) * (torch.tensor([width, height]) - sides)
+    boxes = torch.cat([low, low + sides], dim=1)
+    rows, columns = (torch.arange(side)[None] + 0.5 for side in (height, width))
+    middle, radius = (boxes[:, :2] + boxes[:, 2:]) / 2, sides / 2
+    far = (rows - middle[:, 1:])[:, :, None] ** 2 + (columns - middle[:, :1])[:, None] ** 2
+    masks = far < radius[:, :, None] ** 2
+    labels = torch.arange(OBJECTS) % classes
+    return {"boxes": boxes.to(images.device), "labels": labels.to(images.device), "masks": masks.to(images.device)}
 
 
 STEPS: dict[str, Callable[[nn.Module, Tensor], Step]] = {"inference": inference_step, "training": training_step}
 
 
 def images_for(case: Case, device: torch.device) -> Tensor:
-    """Return a normalised-looking batch `(B, 3, size, size)`, the same each time."""
+    """Return a normalised-looking batch `(B, 3, H, W)`, the same each time."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(case.batch, 3, case.size, case.size, generator=generator).to(device, DTYPES[case.precision])
+    images = torch.randn(case.batch, 3, *shape_of(case.size), generator=generator)
+    return images.to(device, DTYPES[case.precision])

@@ -15,7 +15,7 @@ BEGIN = {
     "classification": "learning 1,438 handwritten digits; 359 others are held out to measure",
     "semantic": "learning where digits are on 2,000 scenes, for three minutes; 200 others are held out to measure",
     "detection": "learning to find digits on 2,000 scenes, for three and a half minutes; 200 others are held out",
-    "instance": "learning to cut digits out of 2,000 scenes, for three and a half minutes; 200 others are held out",
+    "instance": "learning to cut digits out of 2,000 scenes, for two minutes; 200 others are held out to measure",
 }
 
 
@@ -102,10 +102,12 @@ def _draw_objects(run_folder: str, picture: Path) -> None:
     from twins.data.scenes import draw_scene
     from twins.drawing import grid
     from twins.predictor import load
+    from twins.tasks.inference import SelectionConfig
 
+    predictor = load(run_folder, selection=SelectionConfig(score=0.5))
     images = [draw_scene(index, train=False).image for index in range(6)]
     shown, captions = [], []
-    for image, prediction in zip(images, load(run_folder).predict(images), strict=True):
+    for image, prediction in zip(images, predictor.predict(images), strict=True):
         assert prediction.labels is not None
         shown += [image, prediction.draw(image)]
         captions += ["", f"finds {' '.join(sorted(prediction.name(label) for label in prediction.labels.tolist()))}"]

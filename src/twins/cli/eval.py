@@ -95,6 +95,12 @@ def _show(result: dict[str, Any]) -> None:
         print(f"  {name:<20} {100 * value:6.2f} %")
     for line in _weakest(result["per_class"]):
         print(f"  {line}")
+    kept = result.get("truth", {})
+    if kept.get("crowd") or kept.get("without_area"):
+        print(
+            f"  of the truth, which counts as it is, {kept['crowd']} are crowd regions and {kept['without_area']} "
+            "boxes have no area"
+        )
 
 
 def _protocol(said: dict[str, Any]) -> str:

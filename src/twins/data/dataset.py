@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from twins.data.config import EMBEDDED
 from twins.data.images import is_image_file, open_image
 from twins.errors import DataError
 
@@ -135,14 +136,21 @@ def open_classification(path: str | Path, *, seed: int = 0, val_share: float = 0
         return Splits(Digits(train=True), Digits(train=False), "digits")
     root = Path(path)
     if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise DataError(f"the data folder {root} {what}; give a folder with one folder per class, or digits")
+        raise missing_folder(root, "a folder with one folder per class, or digits")
     train, val = subfolder(root, TRAIN_NAMES), subfolder(root, VAL_NAMES)
     if train is None:
         return _split_folder(root, seed, val_share)
     if val is None:
         return _split_folder(train, seed, val_share, source=root)
     return _two_folders(train, val, root)
+
+
+def missing_folder(root: Path, wanted: str) -> DataError:
+    """Return the error for a data folder that is none; `wanted` says what to give instead."""
+    if str(root) in EMBEDDED:
+        return DataError(f"the embedded {root} has nothing to learn for this task; give {wanted}")
+    what = "is a file" if root.exists() else "does not exist"
+    return DataError(f"the data folder {root} {what}; give {wanted}")
 
 
 def class_folders(root: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from twins.data.annotated import AnnotatedSubset, NamedObjects, Opened, brighten
 from twins.data.classes import ClassTable, read_table
 from twins.data.coco_objects import open_coco_objects
 from twins.data.config import DataConfig, MaskConfig
-from twins.data.dataset import Splits, hold_out
+from twins.data.dataset import Splits, hold_out, missing_folder
 from twins.data.objects import AnnotatedImages
 from twins.data.scenes import open_scenes
 from twins.data.semantic import CLASS_FILES
@@ -49,8 +49,7 @@ def open_parts(config: DataConfig, *, masks: bool) -> tuple[Splits[NamedObjects]
         return open_scenes("instance" if masks else "detection"), []
     root = Path(config.data)
     if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise DataError(f"the data folder {root} {what}; give a folder with images and annotations, or scenes")
+        raise missing_folder(root, "a folder with images and annotations, or scenes")
     opened = _hold_out(_open(root, masks=masks), root, config)
     assert opened.val is not None
     for part, what in ((opened.train, "train on"), (opened.val, "evaluate on")):

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from twins.data.classes import ClassTable, built_in, read_table
 from twins.data.coco import open_coco_semantic
 from twins.data.config import DataConfig
-from twins.data.dataset import TRAIN_NAMES, VAL_NAMES, ImageSet, Splits, hold_out, list_images, subfolder
+from twins.data.dataset import (
+    TRAIN_NAMES,
+    VAL_NAMES,
+    ImageSet,
+    Splits,
+    hold_out,
+    list_images,
+    missing_folder,
+    subfolder,
+)
 from twins.data.images import open_image
 from twins.data.masks import MaskReader, build_reader
 from twins.data.scenes import open_scenes
@@ -82,8 +91,7 @@ def open_semantic(config: DataConfig) -> Splits[MappedImages]:
         return open_scenes("semantic")
     root = Path(config.data)
     if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise DataError(f"the data folder {root} {what}; give a folder with images and masks, or scenes")
+        raise missing_folder(root, "a folder with images and masks, or scenes")
     panoptic = open_coco_semantic(root, "panoptic", config)
     layout = _find_layout(root) if panoptic is None else None
     if layout is None:

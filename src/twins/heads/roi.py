@@ -137,11 +137,20 @@ class RoIHead(nn.Module):
         )
         return boxes, scores.clamp(min=0), labels
 
-    def masks(self, levels: Levels, boxes: Tensor, labels: Tensor) -> Tensor:
-        """Return the mask logits `(B, M, 28, 28)` of boxes `(B, M, 4)`, each of the class in `labels` `(B, M)`."""
+    def masks(self, levels: Levels, boxes: Tensor, labels: Tensor, meant: Tensor) -> Tensor:
+        """Return the mask logits `(B, M, 28, 28)` of boxes `(B, M, 4)`, each of the class in `labels` `(B, M)`.
+
+        Those that are not `meant`, bool `(B, M)`, are padding: 0, and not computed but where a graph is recorded, which
+        has one shape.
+        """
         assert self.mask_head is not None
-        pooled = pool(levels, boxes.flatten(0, 1), _owners(len(labels), labels.shape[1], labels), MASK_SIDE)
-        return self.mask_head(pooled, labels.flatten()).unflatten(0, labels.shape)
+        owners = _owners(*labels.shape, labels)
+        if torch.compiler.is_compiling():
+            found = self.mask_head(pool(levels, boxes.flatten(0, 1), owners, MASK_SIDE), labels.flatten())
+            return found.unflatten(0, labels.shape) * meant[:, :, None, None]
+        rows = torch.where(meant.flatten())[0]
+        some = self.mask_head(pool(levels, boxes.flatten(0, 1)[rows], owners[rows], MASK_SIDE), labels.flatten()[rows])
+        return some.new_zeros(len(owners), *some.shape[1:]).index_copy(0, rows, some).unflatten(0, labels.shape)
 
     def losses(self, levels: Levels, proposals: Tensor, meant: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the losses over sampled regions: cross-entropy, L1, and of the masks binary cross-entropy.

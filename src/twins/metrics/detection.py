@@ -113,6 +113,9 @@ class DetectionMetric:
         classes with objects, and `per_class` at 0.5, `None` for a class without.
 
         `errors`, with `full`: of `box` and `mask` what `analyse_errors` returns.
+
+        `truth`: `images`, `objects`, and what of it is kept though it can hardly be found, as in COCO's tools: `crowd`
+        regions, which nobody has to find, and boxes `without_area`.
         """
         examples, classes = self._sorted(), len(self.names)
         judged = {kind: judge_all(examples, kind) for kind in self.kinds} if self.full else {}
@@ -125,6 +128,12 @@ class DetectionMetric:
             "curves": {"recall": np.linspace(0.0, 1.0, RECALLS).round(DIGITS).tolist()},
         }
         result["curves"] |= {kind: _curves(self._evaluate(kind)) for kind in self.kinds}
+        result["truth"] = {
+            "images": len(examples),
+            "objects": sum(objects),
+            "crowd": sum(int(truth.crowd.sum()) for truth in truths),
+            "without_area": sum(int((truth.boxes[:, 2:] <= 0).any(axis=1).sum()) for truth in truths),
+        }
         if self.full:
             result["errors"] = {kind: analyse_errors(judged[kind], classes) for kind in self.kinds}
         return result

@@ -157,7 +157,7 @@ def scenes_instance() -> TrainConfig:
     """
     base = scenes_detection()
     detection = replace(base.detection, samples=64)
-    return replace(base, recipe="scenes_instance", task="instance", detection=detection)
+    return replace(base, recipe="scenes_instance", task="instance", minutes=2.0, detection=detection)
 
 
 def _mask_rcnn(model: str, config: TrainConfig) -> TrainConfig:

@@ -72,7 +72,8 @@ class InstanceSegmentation(nn.Module):
 
         Returns:
             `boxes` `(B, M, 4)` in pixels of `images`; `scores` `(B, M)`, the surest first, 0 is padding; `labels`
-            `(B, M)`; `masks` `(B, M, 28, 28)`, logits inside the boxes; `sizes`, the images' true sizes `(B, 2)`.
+            `(B, M)`; `masks` `(B, M, 28, 28)`, logits inside the boxes, 0 for padding; `sizes`, the images' true sizes
+            `(B, 2)`.
 
         Raises:
             InputError: a wrong rank, number of channels or size.
@@ -83,7 +84,7 @@ class InstanceSegmentation(nn.Module):
         boxes, scores, labels = self.roi_head.detections(
             outputs, score=chosen.score, overlap=chosen.nms, most=chosen.most
         )
-        masks = self.roi_head.masks(levels, boxes, labels)
+        masks = self.roi_head.masks(levels, boxes, labels, scores > 0)
         return {"boxes": boxes, "scores": scores, "labels": labels, "masks": masks, "sizes": levels.extents}
 
     def losses(self, images: Tensor, targets: Sequence[Target], sizes: Tensor | None = None) -> dict[str, Tensor]:

@@ -9,18 +9,18 @@ import torch
 
 import twins
 from twins.bench.compare import run_bench, to_markdown
-from twins.bench.config import SIZES, BenchConfig
+from twins.bench.config import SIZES, BenchConfig, shape_of
 from twins.bench.counts import dense_counts
 from twins.bench.measure import _difference
 from twins.bench.subjects import Case, images_for, networks, training_step
 from twins.errors import ConfigError
-from twins.tasks.semantic import HEADS
+from twins.factory import HEADS
 
 CPU = torch.device("cpu")
-COMBINATIONS = [("classification", None), *(("semantic", head) for head in HEADS)]
+COMBINATIONS = [("classification", None), *((task, head) for task, heads in HEADS.items() for head in heads)]
 
 
-def case(task: str, head: str | None, *, batch: int = 2, size: int = 64) -> Case:
+def case(task: str, head: str | None, *, batch: int = 2, size: str = "64") -> Case:
     model = "twins_svt_small"
     return Case(task=task, head=head, model=model, mode="training", precision="fp32", batch=batch, size=size)
 
@@ -57,7 +57,7 @@ def test_a_step_of_one_side_leaves_the_others_as_they_were(found):
     assert changed == {"timm"}
 
 
-@pytest.mark.parametrize("size", [96, 130])
+@pytest.mark.parametrize("size", ["96", "130", "66x141"])
 def test_borders_that_windows_and_patches_do_not_divide_are_the_same_too(size):
     chosen = case("semantic", "semantic_fpn", batch=1, size=size)
     assert _difference(networks(chosen, "timm", CPU), images_for(chosen, CPU)) < 1e-4
@@ -81,14 +81,14 @@ def test_rows_say_task_and_head_and_compare_both_sides():
         against="timm",
         modes=("training",),
         batch=(1,),
-        size=(64,),
+        size=("64",),
         rounds=3,
         warmup=1,
         memory=False,
     )
     result = run_bench(config)
     (row,) = result["rows"]
-    assert (row["task"], row["head"], row["mode"], row["size"]) == ("semantic", "semantic_fpn", "training", 64)
+    assert (row["task"], row["head"], row["mode"], row["size"]) == ("semantic", "semantic_fpn", "training", "64")
     assert row["difference"] < 1e-4
     assert all(row[label]["images_per_s"] > 0 for label in ("twins", "timm", "timm again"))
     assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
@@ -99,26 +99,30 @@ def test_rows_say_task_and_head_and_compare_both_sides():
 
 def test_memory_of_a_dense_training_step_holds_gradients_and_adamws_two_moments():
     config = BenchConfig(
-        models=("twins_svt_nano",), task="semantic", modes=("training",), batch=(2,), size=(64,), rounds=3, warmup=1
+        models=("twins_svt_nano",), task="semantic", modes=("training",), batch=(2,), size=("64",), rounds=3, warmup=1
     )
     (row,) = run_bench(config)["rows"]
     assert row["difference"] is None
-    assert row["twins"]["peak_mib"] > 3 * 4 * dense_counts("twins_svt_nano")["semantic_fpn"] / 2**20
+    assert row["twins"]["peak_mib"] > 3 * 4 * dense_counts("twins_svt_nano", "semantic")["semantic_fpn"] / 2**20
 
 
 def test_sizes_are_the_tasks_own_where_none_are_given():
     assert {task: BenchConfig(task=task).sizes for task in SIZES} == SIZES
-    assert BenchConfig(task="semantic", size=(96, 128)).sizes == (96, 128)
+    assert BenchConfig(task="semantic", size=("96", "64x128")).sizes == ("96", "64x128")
+    assert (shape_of("96"), shape_of("64x128")) == ((96, 96), (64, 128))
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"task": "detection"}, "--task of twins bench must be classification or semantic, found 'detection'"),
+        ({"task": "detecting"}, "--task of twins bench must be classification or semantic or .* found 'detecting'"),
+        ({"size": ("16",)}, "--size must be a side of at least 32, or two as in 800x1333, found '16'"),
+        ({"size": ("64x64x3",)}, "two as in 800x1333, found '64x64x3'"),
+        ({"size": ("wide",)}, "two as in 800x1333, found 'wide'"),
         ({"head": "upernet"}, "classification has one head and takes no name for it"),
         ({"task": "semantic", "head": "upernett"}, "did you mean upernet"),
         ({"task": "semantic", "head": "upernet", "batch": (1, 2)}, "needs --batch 2 or more"),
-        ({"task": "semantic", "batch": (1,), "size": (32,)}, "needs --batch 2 or more"),
+        ({"task": "semantic", "batch": (1,), "size": ("32",)}, "needs --batch 2 or more"),
         ({"task": "semantic", "models": ("twins_svt_nano",), "against": "timm"}, "timm has no twins_svt_nano"),
     ],
 )
