@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -22,8 +23,12 @@ FORMAT = 1
 DEFAULT = ("twins_svt_small", "twins_pcpvt_small")
 
 
-def run_bench(config: BenchConfig) -> dict[str, Any]:
+def run_bench(config: BenchConfig, *, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Measure every combination of models, modes, precisions, batches and sizes.
+
+    Args:
+        config: what to measure.
+        tell: gets the head of a Markdown table, and then each row as soon as it is measured.
 
     Returns:
         `machine` and `rows`, JSON-ready.
@@ -43,7 +48,12 @@ def run_bench(config: BenchConfig) -> dict[str, Any]:
             names, config.modes, config.precision, config.batch, config.sizes
         )
     ]
-    return {"format": FORMAT, "machine": machine(config), "rows": [measure(case, config) for case in cases]}
+    facts, rows = machine(config), []
+    tell(_head(facts, cases[0].task, cases[0].head))
+    for case in cases:
+        rows.append(measure(case, config))
+        tell(_line(rows[-1]))
+    return {"format": FORMAT, "machine": facts, "rows": rows}
 
 
 def machine(config: BenchConfig) -> dict[str, Any]:
@@ -69,11 +79,10 @@ def processor() -> str:
     )
 
 
-def to_markdown(result: dict[str, Any]) -> str:
-    """Return the rows as a Markdown table."""
-    facts = result["machine"]
+def _head(facts: dict[str, Any], task: str, head: str | None) -> str:
+    what = f"{task} with {head}" if head else task
     lines = [
-        f"{_title(result['rows'][0])}: {facts['device']}, {facts['threads']} threads, torch {facts['torch']}, "
+        f"{what}: {facts['device']}, {facts['threads']} threads, torch {facts['torch']}, "
         f"timm {facts['timm']}, {'compiled' if facts['compiled'] else 'eager'}, median of {facts['rounds']} "
         "interleaved rounds.",
         "",
@@ -81,11 +90,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         "| timm against itself | twins MiB | timm MiB | outputs differ by |",
         "| --- " * 12 + "|",
     ]
-    return "\n".join([*lines, *(_line(row) for row in result["rows"])]) + "\n"
-
-
-def _title(row: dict[str, Any]) -> str:
-    return f"{row['task']} with {row['head']}" if row["head"] else str(row["task"])
+    return "\n".join(lines)
 
 
 def _line(row: dict[str, Any]) -> str:

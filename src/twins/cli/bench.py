@@ -9,13 +9,12 @@ from twins.cli.parse import parse
 
 
 def run(arguments: list[str]) -> int:
-    """Measure, print the table, write JSON where asked."""
+    """Measure, print the table row by row, write JSON where asked."""
     config = parse(BenchConfig, "bench", arguments)
-    from twins.bench.compare import run_bench, to_markdown
+    from twins.bench.compare import run_bench
     from twins.evaluation import write_json
 
-    result = run_bench(config)
-    print(to_markdown(result))
+    result = run_bench(config, tell=lambda text: print(text, flush=True))
     if config.json:
         write_json(Path(config.json), result)
     return 0
