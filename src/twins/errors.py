@@ -13,7 +13,8 @@ TwinsError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class TwinsError(Exception):
@@ -52,3 +53,13 @@ def nearest(name: str, choices: Iterable[str], *, count: int = 3) -> str:
     """Return `; did you mean a, b?` with the names nearest to `name`, or an empty string when none is near."""
     close = difflib.get_close_matches(name, list(choices), n=count, cutoff=0.5)
     return f"; did you mean {', '.join(close)}?" if close else ""
+
+
+def few(items: Sequence[Any], *, most: int = 5) -> str:
+    """Return the first of some items for a message, with `, ...` where there are more."""
+    return ", ".join(map(str, items[:most])) + (", ..." if len(items) > most else "")
+
+
+def number_of(count: int, one: str, many: str | None = None) -> str:
+    """Return `1 image`, `2,000 images`; `many` is the plural where it is not `one` with an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

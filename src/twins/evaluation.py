@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from twins.data.config import DataConfig, MaskConfig
@@ -22,25 +23,25 @@ from twins.data.semantic_transforms import check_fit
 from twins.engine.config import CONFIG, TrainConfig, read_config
 from twins.engine.contracts import check_measured
 from twins.engine.evaluate import predict_batch
-from twins.errors import ConfigError, DataError, NotFoundError
+from twins.errors import ConfigError, DataError, NotFoundError, few
 from twins.factory import TaskNetwork, create_backbone, model_from_checkpoint
 from twins.kits.contract import Kit
 from twins.kits.table import kit_of
 from twins.metrics.coco_results import coco_results
 from twins.metrics.semantic import Absent
 from twins.predictions import Prediction
-from twins.predictor import check_inference, choose, pick_device, weights_of
+from twins.predictor import check_inference, choose, parts_of, pick_device, weights_of
 from twins.tasks.detection import Detection
 from twins.tasks.inference import InferenceConfig, SelectionConfig
 from twins.tasks.instance import InstanceSegmentation
 from twins.tasks.semantic import SemanticSegmentation
 from twins.tasks.semantic_inference import look
-from twins.weights.files import atomic_file, sha256
+from twins.weights.files import atomic_file, check_outputs, sha256
 from twins.weights.store import resolve
 
 FORMAT = 1
 """Version of the dictionary that `evaluate` returns."""
-PACKAGES = ("twins-vision", "torch", "torchvision", "timm", "pillow", "numpy")
+PACKAGES = ("twins-vision", "torch", "torchvision", "timm", "faster-coco-eval", "pillow", "numpy")
 Measured = tuple[list[Prediction], list[Any], list[Skipped]]
 """Predictions of some images, their targets, and images that could not be read."""
 
@@ -52,7 +53,7 @@ def evaluate(
     out: str | Path | None = None,
     batch_size: int | None = None,
     workers: int = 0,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     size: int | None = None,
     crop: float | None = None,
     padding: str | None = None,
@@ -73,9 +74,9 @@ def evaluate(
         out: where to write the result as JSON.
         batch_size: images per forward pass; `None` is 32, or 4 for a dense network.
         workers: loading processes.
-        device: `auto`, `cpu`, `cuda` or `mps`.
-        size: side of the input in pixels (of a dense network the shorter side); `None` is the network's own, as for
-            `crop` and `padding`.
+        device: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
+        size: side of the input in pixels (of a dense network the shorter side, with which the bound on the longer one
+            grows); `None` is the network's own, as for `crop` and `padding`.
         crop: share of the shorter side that a classifier's centre crop keeps.
         padding: `exact`, `reference` or `unmasked`.
         seed: chooses what is held out of unsplit data; `None` is as the run did, or 0 where there is no run.
@@ -92,11 +93,16 @@ def evaluate(
         else the task's metric says.
 
     Raises:
-        ConfigError: settings that contradict the network or the machine.
+        ConfigError: settings that contradict the network or the machine, or a file to write that would take the place
+            of what is read, or cannot be made.
         DataError: the data cannot be used, or its classes are not the network's.
         NotFoundError, WeightsError: the network cannot be had.
     """
     file = None if isinstance(model, nn.Module) else resolve(weights_of(model))
+    parts = [] if file is None else [("the network's weights", file), *parts_of(str(model))]
+    check_outputs({"--out": out, "--results": results}, parts, data=data)
+    if workers < 0:
+        raise ConfigError(f"--workers must be at least 0, found {workers}")
     network = deepcopy(model) if isinstance(model, nn.Module) else model_from_checkpoint(str(file))
     network = with_padding(network, padding).to(pick_device(device)).eval()
     network.info = replace(network.info, preprocess=_settings(network.info.preprocess, size, crop))
@@ -157,7 +163,7 @@ def match_classes(kit: Kit, images: Any, network: TaskNetwork) -> tuple[Any, tup
     names = names or tuple(images.names)
     if unknown := [name for name in images.names if name not in names]:
         raise DataError(
-            f"the network does not know the data's classes {_few(unknown)}; it knows {_few(list(names))}; "
+            f"the network does not know the data's classes {few(unknown)}; it knows {few(list(names))}; "
             "measure it on data of its own classes"
         )
     return kit.relabel(images, [names.index(name) for name in images.names]), names
@@ -272,6 +278,8 @@ def _settings(preprocess: Preprocess, size: int | None, crop: float | None) -> P
     if crop is not None and preprocess.fit == "keep":
         raise ConfigError("--crop is for classifiers; a dense network sees the whole image")
     given = {"size": size, "crop": crop}
+    if size is not None and preprocess.fit == "keep":
+        given["longest"] = max(preprocess.longest, round(preprocess.longest * size / preprocess.size))
     return replace(preprocess, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
@@ -308,7 +316,3 @@ def _check_skipped(skipped: Sequence[Skipped], count: int, most: float) -> None:
             f"{len(skipped)} of {count} images cannot be read, more than the share of {most:g} that leaves the numbers "
             f"honest; mend or remove them, first: {reason if path in reason else f'{path}: {reason}'}"
         )
-
-
-def _few(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

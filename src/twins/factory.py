@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from twins.backbone.config import PUBLISHED, VARIANTS, resolve_name
 from twins.backbone.network import Twins
+from twins.data.config import too_long
+from twins.data.imagenet import imagenet_names
 from twins.data.preprocess import DENSE, DETECTION, Preprocess
-from twins.errors import ConfigError, NotFoundError, nearest
+from twins.errors import ConfigError, NotFoundError, WeightsError, nearest
 from twins.tasks import detection, instance, semantic
 from twins.tasks.classification import Classification
 from twins.tasks.detection import Detection
@@ -131,6 +135,7 @@ def create_model(
     """
     name = resolve_name(name)
     check_task(task)
+    _check_classes(num_classes, names)
     checkpoint = None if weights is None else _find(name, weights)
     alone = checkpoint is not None and resize_head and not holds_head(checkpoint)
     known = None if checkpoint is None or alone else _describe(checkpoint)
@@ -182,11 +187,21 @@ def model_from_checkpoint(path_or_name: str | Path) -> TaskNetwork:
         WeightsError: the file cannot be read, or holds no network that is known.
     """
     checkpoint = read_tensors(resolve(path_or_name))
-    info = _describe(checkpoint)
-    backbone = create_backbone(info.model, padding=info.padding, stage_norms=info.stage_norms, in_chans=info.in_chans)
-    model = _build(backbone, info)
+    model = model_from_info(_describe(checkpoint))
     load_checkpoint(model, checkpoint)
     return model
+
+
+def model_from_info(info: ModelInfo, *, drop_rate: float | None = None, drop_path_rate: float = 0.0) -> TaskNetwork:
+    """Build the network that a description is of, with fresh weights; see `create_model`."""
+    backbone = create_backbone(
+        info.model,
+        padding=info.padding,
+        stage_norms=info.stage_norms,
+        in_chans=info.in_chans,
+        drop_path_rate=drop_path_rate,
+    )
+    return _build(backbone, info, drop_rate)
 
 
 def check_task(task: str) -> None:
@@ -212,8 +227,23 @@ def check_head(task: str, head: str | None) -> str | None:
     return head or heads[0]
 
 
+def _check_classes(num_classes: int | None, names: Sequence[str]) -> None:
+    """Raise ConfigError for a number of classes that is none, or names that cannot tell classes apart."""
+    if num_classes is not None and type(num_classes) is not int:
+        raise ConfigError(f"num_classes must be a whole number, found {num_classes!r}")
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"names must be a list of texts, one per class, found {names!r}")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice and tuple(names) != imagenet_names():  # which has two cranes and two maillots
+        raise ConfigError(f"names must differ, found {twice[0]!r} more than once")
+
+
 def _check_settings(task: str, drop_rate: float | None, norm: str | None, anchor_scale: float | None) -> None:
-    """Raise ConfigError for a setting that a task's networks do not have."""
+    """Raise ConfigError for a setting out of range, or one that a task's networks do not have."""
+    if drop_rate is not None and not 0 <= drop_rate < 1:
+        raise ConfigError(f"drop_rate must be at least 0 and below 1, found {drop_rate}")
+    if anchor_scale is not None and not 0 < anchor_scale < math.inf:
+        raise ConfigError(f"anchor_scale must be above 0 and finite, found {anchor_scale}")
     if task not in DETECTORS and anchor_scale is not None:
         raise ConfigError(f"anchor_scale is for detectors, found {anchor_scale} for {task}; leave it out")
     if task in DETECTORS and (drop_rate or norm not in (None, "batch")):
@@ -251,9 +281,15 @@ def _build(backbone: Twins, info: ModelInfo, drop_rate: float | None = None) -> 
 
 def _find(name: str, weights: str | Path) -> Checkpoint:
     """Read the weights that a caller names; `published` is the model's own."""
+    if too_long(weights):
+        raise NotFoundError(f"there is no weight file {weights}; check the path")
     return read_tensors(resolve(name if weights == "published" else weights))
 
 
 def _describe(checkpoint: Checkpoint) -> ModelInfo:
     """Return what a checkpoint says of itself, or what its tensors tell."""
-    return checkpoint.info or infer_info(checkpoint)
+    info = checkpoint.info or infer_info(checkpoint)
+    if info.num_classes < 1 and info.task != "classification":
+        head = info.head or info.task
+        raise WeightsError(f"{checkpoint.path} holds a {head} whose class layer is too small for a class; is it whole?")
+    return info

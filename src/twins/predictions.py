@@ -78,7 +78,10 @@ class Prediction:
 
 
 def _run_lengths(masks: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Return masks `(R, H, W)` as COCO's compressed run lengths, in plain text."""
+    """Return masks `(R, H, W)` as COCO's compressed run lengths, in plain text.
+
+    `data/objects.py` encodes masks faster; it lies above this module, which imports nothing of ours.
+    """
     from faster_coco_eval import mask as rle
 
     if not len(masks):

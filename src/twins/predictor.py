@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
+from twins.data.config import too_long
 from twins.data.dataset import list_images
 from twins.data.images import open_image
 from twins.data.loader import fill_batch
+from twins.engine.config import CONFIG
 from twins.engine.evaluate import predict_batch
+from twins.engine.records import LOG, METRICS
 from twins.errors import ConfigError, NotFoundError
 from twins.factory import TaskNetwork, model_from_checkpoint
 from twins.predictions import Prediction
@@ -25,6 +29,8 @@ from twins.tasks.semantic import SemanticSegmentation
 from twins.tasks.semantic_inference import look
 
 BEST, LAST = "best.safetensors", "last/model.safetensors"
+_RUN = (BEST, LAST, CONFIG, METRICS, LOG, "report.html")
+"""What of a run folder no result may take the place of."""
 
 
 class Predictor:
@@ -32,7 +38,7 @@ class Predictor:
 
     Args:
         model: a task's network.
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        device: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
         inference: how a semantic network looks at images; `None` is once, whole.
         selection: which of the objects that a detector finds are given; `None` is those of a score above 0.3.
 
@@ -44,7 +50,7 @@ class Predictor:
         self,
         model: TaskNetwork,
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         inference: InferenceConfig | None = None,
         selection: SelectionConfig | None = None,
     ) -> None:
@@ -120,7 +126,7 @@ def choose(model: TaskNetwork, selection: SelectionConfig | None, *, usual: Sele
 def load(
     path_or_name: str | Path,
     *,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     inference: InferenceConfig | None = None,
     selection: SelectionConfig | None = None,
 ) -> Predictor:
@@ -128,7 +134,7 @@ def load(
 
     Args:
         path_or_name: what holds the network.
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        device: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
         inference: how a semantic network looks at images; `None` is once, whole.
         selection: which of the objects that a detector finds are given; `None` is those of a score above 0.3.
 
@@ -145,10 +151,10 @@ def weights_of(path_or_name: str | Path) -> str | Path:
     """Return a run folder's best weights, or its newest; anything else as it is.
 
     Raises:
-        NotFoundError: a folder that holds no weights.
+        NotFoundError: a folder that holds no weights, or what no file can be called.
     """
-    folder = Path(path_or_name)
-    if not folder.is_dir():
+    folder = _path(path_or_name, "run folder or weight file")
+    if not os.path.isdir(folder):
         return path_or_name
     for name in (BEST, LAST):
         if (folder / name).is_file():
@@ -156,6 +162,13 @@ def weights_of(path_or_name: str | Path) -> str | Path:
     raise NotFoundError(
         f"the folder {folder} holds no {BEST}; name a run folder whose training got that far, or a file"
     )
+
+
+def parts_of(path_or_name: str | Path) -> list[tuple[str, str | Path]]:
+    """Return the files that a network is read from, or was written with, each after what to call it."""
+    if not os.path.isdir(path_or_name):
+        return [("the network's weights", path_or_name)]
+    return [(f"the run's {name}", Path(path_or_name) / name) for name in _RUN]
 
 
 def expand(images: Any) -> list[Any]:
@@ -168,10 +181,10 @@ def expand(images: Any) -> list[Any]:
         return [single for item in images for single in expand(item)]
     if not isinstance(images, str | Path):
         return [images]
-    path = Path(images)
-    if path.is_dir():
+    path = _path(images, "image")
+    if os.path.isdir(path):
         found: list[Any] = list_images(path)
-    elif not path.exists() and glob.has_magic(str(images)):
+    elif not os.path.exists(path) and glob.has_magic(str(images)):
         found = sorted(Path(name) for name in glob.glob(str(images), recursive=True) if Path(name).is_file())
     else:
         return [path]
@@ -180,18 +193,32 @@ def expand(images: Any) -> list[Any]:
     return found
 
 
-def pick_device(device: str) -> torch.device:
-    """Return a device by name; `auto` is the first of cuda, mps and cpu that is there.
+def pick_device(device: str | torch.device) -> torch.device:
+    """Return a device, by name where it is none; `auto` is the first of cuda, mps and cpu that is there.
 
     Raises:
         ConfigError: an unknown name, or a device that this machine does not have.
     """
+    name = str(device)
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return torch.device(next(name for name, there in present.items() if there))
-    kind = device.partition(":")[0]
-    if kind not in present:
-        raise ConfigError(f"--device must be one of auto, {', '.join(present)}, found {device!r}")
-    if not present[kind]:
-        raise ConfigError(f"--device {device} is not available on this machine; leave it out or use cpu")
-    return torch.device(device)
+    if name == "auto":
+        return torch.device(next(kind for kind, there in present.items() if there))
+    kind, colon, number = name.partition(":")
+    if kind not in present or (colon and not (number.isascii() and number.isdigit())):
+        raise ConfigError(f"--device must be one of auto, {', '.join(present)}, found {name!r}")
+    if not present[kind] or (kind == "cuda" and number and int(number) >= torch.cuda.device_count()):
+        raise ConfigError(f"--device {name} is not available on this machine; leave it out or use cpu")
+    return torch.device(name)
+
+
+def _path(given: str | Path, what: str) -> Path:
+    """Return a path; an empty one, which would be the current folder, or one of no file leads to nothing.
+
+    Raises:
+        NotFoundError: it is such a path.
+    """
+    if given == "":
+        raise NotFoundError(f"the path of the {what} is empty; give one, or . for the current folder")
+    if too_long(given):
+        raise NotFoundError(f"there is no {what} {given}; check the path")
+    return Path(given)

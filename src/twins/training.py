@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from twins.backbone.config import PUBLISHED, resolve_name
-from twins.data.config import EMBEDDED
+from twins.data.config import EMBEDDED, too_long
 from twins.data.dataset import ImageSet, Splits
 from twins.data.loader import Batch, EvalSamples, TrainBatches, TrainSamples, eval_loader, train_loader
 from twins.data.preprocess import Preprocess
@@ -24,11 +24,21 @@ from twins.engine.randomness import reseed
 from twins.engine.records import Records
 from twins.engine.state import LAST, WEIGHTS
 from twins.errors import ConfigError, NotFoundError, WeightsError
-from twins.factory import TaskNetwork, create_model
+from twins.factory import TaskNetwork, create_model, model_from_info
 from twins.kits.contract import Kit
 from twins.kits.table import kit_of
 from twins.weights.files import atomic_file, read_tensors
 from twins.weights.store import resolve
+
+MEANT_FOR = {
+    "augment": ("classification",),
+    "crop": ("classification",),
+    "fit": ("classification",),
+    "masks": ("semantic",),
+    "semantic": ("semantic",),
+    "detection": ("detection", "instance"),
+}
+"""Settings that say something of some tasks alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +184,7 @@ def _settle(config: TrainConfig) -> TrainConfig:
     if not config.data:
         raise ConfigError("--data is missing; give a folder, or the name of an embedded set such as digits")
     kit_of(config.task)
+    _check_groups(config)
     model = resolve_name(config.model)
     weights = config.weights
     if weights == "auto":
@@ -189,30 +200,43 @@ def _settle(config: TrainConfig) -> TrainConfig:
     return replace(config, model=model, weights=weights, data=data, masks=masks)
 
 
+def _check_groups(config: TrainConfig) -> None:
+    """Raise ConfigError for settings that say nothing of the run's task."""
+    default = TrainConfig()
+    for name, tasks in MEANT_FOR.items():
+        if config.task not in tasks and getattr(config, name) != getattr(default, name):
+            flag = f"--{name}.*" if is_dataclass(getattr(config, name)) else f"--{name}"
+            raise ConfigError(f"{flag} is for {' and '.join(tasks)}, found --task {config.task}; leave it out")
+
+
 def _from_anywhere(path_or_name: str) -> str:
     """Return a path that holds from any folder; a name as it is."""
+    if too_long(path_or_name):
+        raise NotFoundError(f"{path_or_name} does not exist; check the path")
     return str(Path(path_or_name).resolve()) if Path(path_or_name).exists() else path_or_name
 
 
 def _build_network(config: TrainConfig, kit: Kit, splits: Splits[Any], accelerator: Accelerator) -> TaskNetwork:
     newest = Path(config.resume or "") / LAST / WEIGHTS
     known = read_tensors(newest).info if config.resume and newest.exists() else None
-    weights = None if known is not None else _find_weights(config, accelerator)
-    reseed(config.seed)
-    network = create_model(
-        config.model,
-        task=config.task,
-        head=config.head,
-        weights=weights,
-        padding=config.padding,
-        drop_rate=config.drop_rate,
-        drop_path_rate=config.drop_path,
-        names=splits.train.names,
-        preprocess=known.preprocess if known else None,
-        norm=config.semantic.norm,
-        anchor_scale=config.detection.anchor_scale,
-        resize_head=True,
-    )
+    if known is not None:
+        network = model_from_info(known, drop_rate=config.drop_rate, drop_path_rate=config.drop_path)
+    else:
+        weights = _find_weights(config, accelerator)
+        reseed(config.seed)
+        network = create_model(
+            config.model,
+            task=config.task,
+            head=config.head,
+            weights=weights,
+            padding=config.padding,
+            drop_rate=config.drop_rate,
+            drop_path_rate=config.drop_path,
+            names=splits.train.names,
+            norm=config.semantic.norm,
+            anchor_scale=config.detection.anchor_scale,
+            resize_head=True,
+        )
     network.info = replace(network.info, preprocess=kit.preprocess(config, network.info.preprocess))
     kit.set_up(network, config, splits.train)
     network.set_grad_checkpointing(config.checkpointing)
@@ -253,7 +277,9 @@ def _open_run(config: TrainConfig, network: TaskNetwork, device: str) -> Path:
     """Make the run's folder and write the settings as they are used."""
     run = Path(config.resume) if config.resume else _new_folder(config)
     if not config.resume:
-        used: dict[str, Any] = {"out": str(run), "padding": network.info.padding, "device": device}
+        info = network.info
+        used: dict[str, Any] = {"out": str(run), "padding": info.padding, "device": device, "head": info.head}
+        used["detection"] = replace(config.detection, anchor_scale=info.anchor_scale)
         config = replace(config, **used)
         with atomic_file(run / CONFIG) as beside:
             beside.write_text(config.to_yaml())

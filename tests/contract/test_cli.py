@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -48,6 +49,28 @@ def test_every_verb_explains_itself(capsys, verb):
         (["bench", "--rounds", "1"], "--rounds"),
         (["demo", "--task", "semantics"], "no task is called 'semantics'"),
         (["models", "--size", "16"], "at least 32"),
+        (["models", "--size", "-4"], "at least 32"),
+        (["train", "coco"], "twins train has no place for 'coco'; the data set is given with --data"),
+        (["train", "--data", "x" * 300, "--model", "twins_svt_nano"], "does not exist"),
+        (
+            ["train", "--data", "digits", "--model", "twins_svt_nano", "--weights", "x" * 300],
+            "does not exist; check the path",
+        ),
+        (["train", "--resume", "x" * 300], "give a run folder"),
+        (["check", ""], "the path of the data is empty"),
+        (["check", "x" * 300], "does not exist"),
+        (["check", "x" * 300, "--task", "detection"], "does not exist"),
+        (["check", "digits", "--task", "semantic", "--masks.classes", "x" * 300], "does not exist"),
+        (["eval", "", "--data", "digits"], "is empty"),
+        (["eval", "x" * 300, "--data", "digits"], "there is no run folder or weight file"),
+        (["predict", "x" * 300, "a.png"], "there is no run folder or weight file"),
+        (["predict", "nowhere.pth", "a.png", "--scales", "1e9"], "--scales must list numbers above 0 and at most 100"),
+        (["eval", "r.json", "--data", "t.json", "--task", "detection", "--out", "r.json"], "is the results file"),
+        (["eval", "r.json", "--data", "t.json", "--task", "detection", "--out", "t.json"], "the file with the truth"),
+        (
+            ["eval", "r.json", "--data", "t.json", "--task", "detection", "--out", "nowhere/x.json"],
+            "there is no folder nowhere",
+        ),
     ],
 )
 def test_a_mistake_ends_in_one_sentence_and_exit_code_2(capsys, arguments, said):
@@ -67,6 +90,40 @@ def test_published_weights_that_cannot_be_had_are_never_replaced_by_chance(capsy
     assert "--weights PATH" in err
     assert "--weights none" in err
     assert not list(tmp_path.iterdir())
+
+
+def test_what_evaluation_is_to_write_is_checked_before_anything_is_computed(capsys, tmp_path, monkeypatch):
+    import twins.evaluation
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("something was computed")
+
+    monkeypatch.setattr(twins.evaluation, "model_from_checkpoint", fail)
+    run_folder, data = tmp_path / "run", tmp_path / "data"
+    truth = data / "annotations" / "instances_train.json"
+    for path in (run_folder / "best.safetensors", run_folder / "config.yaml", truth):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"images": []}')
+    for flags, said in (
+        (["--results", str(truth)], "--results .* is a file of --data"),
+        (["--out", str(truth)], "--out .* is a file of --data"),
+        (["--out", str(run_folder / "best.safetensors")], "is the network's weights|is the run's best.safetensors"),
+        (["--out", str(run_folder / "config.yaml")], "is the run's config.yaml"),
+        (
+            ["--out", str(tmp_path / "s.json"), "--results", str(tmp_path / "s.json")],
+            "--results .* is what --out names",
+        ),
+        (["--out", str(tmp_path / "nodir" / "x.json")], "there is no folder .*nodir"),
+        (["--out", str(data)], "is a folder"),
+        (["--results", str(tmp_path / "nodir" / "x.json")], "there is no folder .*nodir"),
+        (["--workers", "-1"], "--workers must be at least 0, found -1"),
+    ):
+        code, _, err = run(capsys, "eval", str(run_folder), "--data", str(data), *flags)
+        assert code == 2
+        assert re.search(said, err), err
+        assert err.count("\n") == 1
+    assert truth.read_text() == '{"images": []}'
+    assert not (tmp_path / "s.json").exists()
 
 
 def test_check_tells_clean_from_spoilt(capsys, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +17,20 @@ from PIL import Image
 import twins
 from twins.cli.main import main
 from twins.data.objects import encode_mask
+from twins.engine.config import CONFIG, read_config
+from twins.engine.processes import build_accelerator
 from twins.engine.records import read_rows
 from twins.engine.state import load_state
+from twins.kits.table import kit_of
+from twins.training import _build_network
 
 TRAIN, VAL = 14, 5
 STEPS, EPOCH = 12, 7
 SETTINGS = ["--model", "twins_svt_nano", "--device", "cpu", "--log-every", "1", "--size", "64"]
-SETTINGS += ["--eval-every", "100", "--workers", "0", "--detection.samples", "32", "--weights", "none"]
+SETTINGS += ["--eval-every", "100", "--workers", "0", "--weights", "none"]
+FEWER = ["--detection.samples", "32"]
 BROKEN = [*SETTINGS, "--batch-size", "2", "--steps", str(STEPS), "--save-every", "2", "--drop-path", "0.2"]
-ALONE = [*BROKEN, "--workers", "1", "--ema-decay", "0.9"]
+ALONE = [*BROKEN, *FEWER, "--workers", "1", "--ema-decay", "0.9"]
 TASKS = ["detection", "instance"]
 
 
@@ -125,6 +132,7 @@ def trained(request, data, tmp_path_factory):
     """A run that has learned to find the discs."""
     run = tmp_path_factory.mktemp(request.param) / "run"
     arguments = ["--task", request.param, "--data", str(data), "--out", str(run), "--eval-every", "10"]
+    arguments += FEWER if request.param == "instance" else []
     arguments += [
         "--steps",
         {"detection": "80", "instance": "40"}[request.param],
@@ -223,7 +231,8 @@ def test_settings_go_together(task, train):
     together = ["--precision", precision, "--checkpointing", "--accumulate", "2", "--ema-decay", "0.9", "--steps", "2"]
     together += ["--batch-size", "4", "--detection.crop", "0.5", "--detection.ratio", "0.7", "1.3"]
     together += ["--detection.photometric", "--detection.anchor-scale", "2", "--schedule.kind", "step"]
-    together += ["--head", "faster_rcnn" if task == "detection" else "mask_rcnn"]
+    together += [*FEWER, "--schedule.drop-epochs", "20", "--head"]
+    together += ["faster_rcnn" if task == "detection" else "mask_rcnn"]
     run = train("together", *together, task=task)
     assert len(losses(run)) == 2
     assert all(math.isfinite(loss) for loss in losses(run))
@@ -231,6 +240,26 @@ def test_settings_go_together(task, train):
     assert config["detection"]["ratio"] == [0.7, 1.3]
     model = twins.load(run, device="cpu").model
     assert (model.info.head, model.info.anchor_scale) == (together[-1], 2.0)
+    assert (run / "report.html").is_file()
+
+
+def test_what_the_weights_say_of_the_head_holds_when_a_run_goes_on(train, data, tmp_path):
+    file = tmp_path / "start.safetensors"
+    start = twins.create_model("twins_svt_nano", task="detection", head="faster_rcnn", anchor_scale=2.0, num_classes=3)
+    twins.save_weights(start, file)
+    run = train("run", *FEWER, "--weights", file, "--steps", 1, "--batch-size", 2)
+    config, kit = replace(read_config(run / CONFIG), resume=str(run)), kit_of("detection")
+    assert (config.head, config.detection.anchor_scale) == ("faster_rcnn", 2.0)
+    network = _build_network(config, kit, kit.open(config.source), build_accelerator(config))
+    assert (network.info.head, network.info.anchor_scale) == ("faster_rcnn", 2.0)
+    network.load_state_dict(load_state(run).weights)
+
+
+def test_a_missing_held_out_image_leaves_a_report(train, data, tmp_path):
+    root = shutil.copytree(data, tmp_path / "damaged")
+    (root / "images" / "val" / "02.png").unlink()
+    run = train("reported", "--steps", 1, "--batch-size", 2, "--max-skipped", 0.3, source=root)
+    assert json.loads((run / "eval.json").read_text())["protocol"]["skipped"] == 1
     assert (run / "report.html").is_file()
 
 
@@ -250,6 +279,19 @@ def test_a_batch_without_an_object_is_learned_from(train, data, tmp_path):
         (root / f"instances_{part}.json").write_text(json.dumps(content))
     run = train("learned", "--steps", 4, "--batch-size", 2, source=root)
     assert all(math.isfinite(loss) for loss in losses(run))
+
+
+def test_held_out_images_without_an_object_are_said_before_anything_is_learned(data, tmp_path, type_in, refused):
+    root = shutil.copytree(data, tmp_path / "nothing")
+    content = json.loads((root / "instances_val.json").read_text())
+    for record in content["annotations"]:
+        record["iscrowd"] = 1
+    (root / "instances_val.json").write_text(json.dumps(content))
+    code, out, _ = type_in("check", root, "--task", "detection")
+    assert code == 1
+    assert "no held-out image has an object to find" in out
+    command = ["train", "--task", "detection", *SETTINGS, "--data", root, "--out", tmp_path / "run", "--steps", 1]
+    assert "has an object to find, so nothing could be measured" in refused(*command)
 
 
 def test_a_loss_that_turns_infinite_stops_before_the_weights_move(data, tmp_path, type_in):
@@ -285,9 +327,14 @@ def test_a_classifier_is_where_a_detector_starts(data, train, tmp_path):
     ("arguments", "said"),
     [
         (["--class-weights", "balanced"], "--class-weights balanced is for classification and semantic"),
-        (["--masks.values", "binary"], "--masks says how semantic masks are read"),
-        (["--semantic.norm", "group"], "no norm to choose"),
+        (["--masks.values", "binary"], "--masks.* is for semantic, found --task detection"),
+        (["--semantic.norm", "group"], "--semantic.* is for semantic, found --task detection"),
+        (["--augment.mixup", 0.5], "--augment.* is for classification, found --task detection"),
+        (["--fit", "squash"], "--fit is for classification, found --task detection"),
         (["--head", "mask_rcnn"], "the heads of detection are retinanet, faster_rcnn"),
+        (FEWER, "--detection.samples is for a second stage, which retinanet has not"),
+        (["--detection.longest", 60], "--size is the shorter side and cannot exceed --detection.longest"),
+        (["--schedule.kind", "step", "--schedule.drop-epochs", 90], "must lie within --epochs 60, found 90"),
     ],
 )
 def test_settings_of_other_tasks_are_refused(arguments, said, refused, data, tmp_path):
@@ -309,6 +356,9 @@ def test_eval_refuses_what_is_not_meant_for_it(refused, data, tmp_path):
     twins.save_weights(twins.create_model("twins_svt_nano", names=("dark", "light")), file)
     assert "--score, --nms and --most are for detectors" in refused("eval", file, "--data", data, "--score", 0.5)
     assert "is a results file; say --task detection" in refused("eval", tmp_path / "x.json", "--data", data)
+    results = ["eval", tmp_path / "x.json", "--data", data, "--task", "detection"]
+    assert "scored as it is; leave out --score, --nms and --most" in refused(*results, "--score", 0.5)
+    assert "scored as it is; leave out --batch-size" in refused(*results, "--batch-size", 2)
     assert "--task is for results files" in refused("eval", file, "--data", data, "--task", "detection")
     twins.save_weights(twins.create_model("twins_svt_nano", task="detection", names=("red", "green")), file)
     assert "does not know the data's classes blue" in refused("eval", file, "--data", data, "--device", "cpu")

@@ -295,6 +295,65 @@ def test_a_file_in_place_of_the_folder_is_refused(type_in, detector, images):
     assert "is a file; name a folder" in err
 
 
+@pytest.mark.parametrize("flag", ["--json", "--csv", "--coco"])
+def test_a_forgotten_file_name_costs_no_image(type_in, detector, images, flag):
+    paths = sorted(images.iterdir())
+    before = [path.read_bytes() for path in paths]
+    code, _, err = type_in("predict", detector, flag, *paths, "--device", "cpu")  # as `--json images/*.png` comes
+    assert code == 2
+    assert f"{flag} {paths[0]} is an image" in err
+    code, _, err = type_in("predict", detector, paths[0], flag, detector, "--device", "cpu")
+    assert code == 2
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_two_outputs_and_the_folder_of_drawings_are_apart(type_in, detector, images, tmp_path):
+    same = tmp_path / "s.x"
+    code, _, err = type_in("predict", detector, images, "--csv", same, "--json", same, "--device", "cpu")
+    assert code == 2
+    assert "--json" in err
+    assert "--csv" in err
+    code, _, err = type_in("predict", detector, images, "--out", same, "--json", same, "--device", "cpu")
+    assert code == 2
+    assert "is the folder that --out names" in err
+    assert not same.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(type_in, detector, images):
+    file = images / "000000000007.png"
+    for out in (file / "drawn", images / ("x" * 300)):
+        code, _, err = type_in("predict", detector, file, "--out", out, "--device", "cpu")
+        assert code == 2
+        assert "cannot be made or written to" in err
+        assert err.count("\n") == 1
+
+
+def test_a_disk_that_refuses_a_drawing_is_one_sentence(type_in, detector, images, tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", refuse)
+    code, _, err = type_in("predict", detector, images, "--out", tmp_path / "drawn", "--device", "cpu")
+    assert code == 2
+    assert "could not be written" in err
+    assert not list((tmp_path / "drawn").iterdir())
+
+
+def test_long_names_are_drawn_under_shorter_ones(type_in, save, images, tmp_path):
+    network = save("semantic", "semantic", preprocess=small())
+    path, out = images / f"{'ä' * 120}x.png", tmp_path / "drawn"
+    (images / "000000000007.png").rename(path)
+    assert type_in("predict", network, path, "--out", out, "--device", "cpu")[0] == 0
+    assert sorted(file.name for file in out.iterdir()) == [f"{'ä' * 100}-classes.png", f"{'ä' * 100}.png"]
+
+
+@pytest.mark.parametrize("path", ["", "x" * 300])
+def test_an_empty_or_endless_path_is_no_image(type_in, detector, path):
+    code, _, err = type_in("predict", detector, path, "--device", "cpu")
+    assert code == 2
+    assert err.count("\n") == 1
+
+
 def test_drawing_beside_the_source_does_not_overwrite_it(type_in, detector, video):
     before = video.read_bytes()
     assert type_in("predict", detector, video, *LOW, "--out", video.parent)[0] == 0

@@ -9,8 +9,8 @@ from PIL import Image
 
 import twins
 from twins.data.preprocess import Preprocess
-from twins.errors import ConfigError
-from twins.predictor import Predictor
+from twins.errors import ConfigError, NotFoundError
+from twins.predictor import Predictor, expand, pick_device, weights_of
 from twins.tasks.inference import InferenceConfig
 
 CLASSES = 5
@@ -79,3 +79,50 @@ def test_classifiers_are_looked_through_once_and_whole():
     with pytest.raises(ConfigError, match="found one for classification"):
         Predictor(model, device="cpu", inference=InferenceConfig(flip=True))
     assert Predictor(model, device="cpu", inference=InferenceConfig()).names == ()
+
+
+def test_a_device_may_be_torchs_own():
+    model = twins.create_model("twins_svt_nano", num_classes=3)
+    assert Predictor(model, device=torch.device("cpu")).device == torch.device("cpu")
+    for device in ("cpu:x", "cpu:", "cuda:99", "gpu", torch.device("meta")):
+        with pytest.raises(ConfigError, match="--device"):
+            pick_device(device)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("", "is empty"), ("x" * 300, "check the path"), ("a\0b", "check the path")]
+)
+def test_a_path_that_no_file_can_have_leads_to_nothing(path, said):
+    for look in (expand, weights_of, twins.load):
+        with pytest.raises(NotFoundError, match=said):
+            look(path)
+    with pytest.raises(NotFoundError, match=said):
+        expand(["a.png", path])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"drop_rate": 2.0}, "drop_rate must be"),
+        ({"num_classes": 2.5}, "num_classes must be a whole number, found 2.5"),
+        ({"num_classes": "3"}, "num_classes must be a whole number, found '3'"),
+        ({"names": "abc"}, "names must be a list of texts"),
+        ({"names": (1, 2)}, "names must be a list of texts"),
+        ({"names": ("a", "b", "a")}, "names must differ, found 'a' more than once"),
+        ({"task": "detection", "anchor_scale": float("inf")}, "anchor_scale must be above 0 and finite"),
+    ],
+)
+def test_settings_that_no_network_has_are_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        twins.create_model("twins_svt_nano", **settings)
+
+
+def test_a_weight_file_that_no_file_can_be_is_not_there():
+    with pytest.raises(NotFoundError, match="no weight file"):
+        twins.create_model("twins_svt_nano", weights="x" * 300)
+
+
+def test_imagenets_names_have_two_cranes():
+    from twins.data.imagenet import imagenet_names
+
+    assert twins.create_model("twins_svt_nano", names=imagenet_names()).info.num_classes == 1000

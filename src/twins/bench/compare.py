@@ -43,7 +43,7 @@ def run_bench(config: BenchConfig, *, tell: Callable[[str], None] = lambda _: No
     head = check_head(config.task, config.head)
     names = [resolve_name(name) for name in config.models or DEFAULT]
     cases = [
-        Case(task=config.task, head=head, model=model, mode=mode, precision=precision, batch=batch, size=size)
+        Case(task=config.task, head=head, model=model, mode=mode, precision=precision, batch=batch, size=_plain(size))
         for model, mode, precision, batch, size in product(
             names, config.modes, config.precision, config.batch, config.sizes
         )
@@ -54,6 +54,10 @@ def run_bench(config: BenchConfig, *, tell: Callable[[str], None] = lambda _: No
         rows.append(measure(case, config))
         tell(_line(rows[-1]))
     return {"format": FORMAT, "machine": facts, "rows": rows}
+
+
+def _plain(size: str) -> int | str:
+    return int(size) if str(size).isdecimal() else size
 
 
 def machine(config: BenchConfig) -> dict[str, Any]:

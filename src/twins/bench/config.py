@@ -18,13 +18,13 @@ SIZES = {
 """The tasks that can be measured, and the sizes of the input where none are given, in pixels."""
 
 
-def shape_of(size: str) -> tuple[int, int]:
+def shape_of(size: int | str) -> tuple[int, int]:
     """Return the height and width that a size says: one side of a square, or both as in `800x1333`.
 
     Raises:
         ConfigError: it says neither, or a side below 32.
     """
-    sides = size.lower().split("x")
+    sides = str(size).lower().split("x")
     if len(sides) > 2 or not all(side.isdecimal() and int(side) >= 32 for side in sides):
         raise ConfigError(f"--size must be a side of at least 32, or two as in 800x1333, found {size!r}")
     return int(sides[0]), int(sides[-1])

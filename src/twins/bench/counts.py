@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from twins.errors import InputError
 from twins.factory import HEADS, create_model
 
 PUBLISHED_DENSE = {
@@ -21,10 +22,14 @@ PUBLISHED_DENSE = {
     "twins_svt_large": {"semantic_fpn": 103.7, "upernet": 133.0, "retinanet": 110.9, "mask_rcnn": 119.7},
     "twins_svt_small": {"semantic_fpn": 28.3, "upernet": 54.4, "retinanet": 34.3, "mask_rcnn": 44.0},
 }
-"""Millions of parameters of the dense networks in the paper's tables and the reference's README, the auxiliary head and
-what nothing reads (the backbone's final norm and its classifier) counted too."""
-DENSE_SOURCE = "arXiv 2104.13840, tables 2 to 4, and the reference's README"
+"""Millions of parameters of the dense networks in the paper's tables, the auxiliary head and what nothing reads (the
+backbone's final norm and its classifier) counted too."""
+DENSE_SOURCE = "arXiv 2104.13840, tables 2, 3, 4 and 8"
 """Where `PUBLISHED_DENSE` is reported."""
+
+
+LARGEST = 65536
+"""Pixels of the largest side that is counted at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +72,10 @@ def model_counts(name: str, *, size: int = 224) -> Counts:
 
     Raises:
         NotFoundError: no model is called so.
-        InputError: a size below 32.
+        InputError: a size below 32, or of more pixels than can be counted.
     """
+    if not 32 <= size <= LARGEST:
+        raise InputError(f"the size must be at least 32 and at most {LARGEST} pixels, found {size}")
     with torch.device("meta"):
         model = create_model(name).eval()
         images = torch.empty(1, 3, size, size)

@@ -156,12 +156,12 @@ def _ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:
 
 
 def _difference(subjects: dict[str, torch.nn.Module], images: torch.Tensor) -> float | None:
-    """Return the largest difference of outputs, in units of the peer's standard deviation; `None` without a peer."""
+    """Return the largest difference of outputs, in units of the peer's root mean square; `None` without a peer."""
     if "timm" not in subjects:
         return None
     with torch.inference_mode():
         ours, theirs = (_outputs(subjects[label].eval(), images) for label in ("twins", "timm"))
-    return max(float((a - b).abs().max() / b.std()) for a, b in zip(ours, theirs, strict=True))
+    return max(float((a - b).abs().max() / b.square().mean().sqrt()) for a, b in zip(ours, theirs, strict=True))
 
 
 def _outputs(network: torch.nn.Module, images: torch.Tensor) -> list[torch.Tensor]:

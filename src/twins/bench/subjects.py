@@ -38,7 +38,7 @@ class Case:
     mode: str
     precision: str
     batch: int
-    size: str
+    size: int | str
     """The input's side in pixels, or its height and width as in `800x1333`."""
 
 

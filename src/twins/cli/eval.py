@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from twins.cli.parse import parse
 from twins.data.config import MaskConfig
-from twins.errors import ConfigError
+from twins.errors import ConfigError, number_of
 from twins.tasks.inference import InferenceConfig, SelectionConfig
 
 
@@ -71,22 +71,36 @@ def run(arguments: list[str]) -> int:
     print(_protocol(result["protocol"]))
     _show(result)
     if result["skipped"]:
-        print(f"  {len(result['skipped'])} images could not be read and are not counted")
+        print(f"  not counted: {number_of(len(result['skipped']), 'image')} that could not be read")
     return 0
+
+
+_FLAT = {"selection": "--score, --nms and --most", "inference": "--scales, --flip, --window and --tile"}
+"""Flags of the settings that have no group's name before them."""
 
 
 def _score(args: EvalArgs) -> int:
     """Score a COCO results file."""
     if args.task is None:
         raise ConfigError(f"{args.model} is a results file; say --task detection or --task instance")
-    from twins.evaluation import write_json
+    plain = EvalArgs(model=args.model, data=args.data, task=args.task, out=args.out)
+    if other := [name for name, value in vars(args).items() if value != getattr(plain, name)]:
+        flags = _FLAT.get(other[0], f"--{other[0].replace('_', '-')}")
+        raise ConfigError(f"a results file is scored as it is; leave out {flags}")
+    from twins.evaluation import versions, write_json
     from twins.metrics.coco_results import score_results
+    from twins.weights.files import check_outputs, sha256
 
+    check_outputs({"--out": args.out}, [("the results file", args.model), ("the file with the truth", args.data)])
     result = score_results(Path(args.model), Path(args.data), masks=args.task == "instance")
     print(f"{args.model} against {args.data}: {'masks' if args.task == 'instance' else 'boxes'}, COCO's protocol")
+    for note in result["notes"]:
+        print(f"note: {note}")
     _show(result)
     if args.out:
-        write_json(args.out, {"format": 1, **result})
+        facts = {"protocol": {"task": args.task, "results": args.model, "data": args.data}, "versions": versions()}
+        facts["hashes"] = {"results": sha256(Path(args.model)), "truth": sha256(Path(args.data))}
+        write_json(args.out, {"format": 1, **result, **facts})
     return 0
 
 
@@ -97,15 +111,15 @@ def _show(result: dict[str, Any]) -> None:
         print(f"  {line}")
     kept = result.get("truth", {})
     if kept.get("crowd") or kept.get("without_area"):
-        print(
-            f"  of the truth, which counts as it is, {kept['crowd']} are crowd regions and {kept['without_area']} "
-            "boxes have no area"
-        )
+        crowds, flat = number_of(kept["crowd"], "crowd region"), number_of(kept["without_area"], "box", "boxes")
+        print(f"  in the truth, which counts as it is: {crowds} and {flat} without area")
 
 
 def _protocol(said: dict[str, Any]) -> str:
     """Return what the numbers depend on, in one line."""
     how = [f"size {said['size']}", said["interpolation"], f"padding {said['padding']}"]
+    if said["fit"] == "keep":
+        how.insert(1, f"longest {said['longest']}")
     if said["fit"] == "crop":
         how.insert(1, f"crop {said['crop']:g}")
     how += [f"masks.{key} {value}" for key, value in said.get("masks", {}).items() if value not in ("auto", (), None)]
@@ -114,8 +128,8 @@ def _protocol(said: dict[str, Any]) -> str:
     if "absent_classes" in said:
         how.append(f"absent classes {said['absent_classes'].replace('_', ' ')}")
     return (
-        f"{said['model']} on {said['images']} images of {said['data']} ({said['split']}): {', '.join(how)}, "
-        f"{said['precision']} on {said['device']}"
+        f"{said['model']} on {number_of(said['images'], 'image')} of {said['data']} ({said['split']}): "
+        f"{', '.join(how)}, {said['precision']} on {said['device']}"
     )
 
 
@@ -124,9 +138,14 @@ def _weakest(rows: list[dict[str, Any]], most: int = 5) -> list[str]:
     leading = next((key for key in ("mask_ap", "ap") if rows and key in rows[0]), None)
     if leading:
         known = sorted((row for row in rows if row[leading] is not None), key=lambda row: row[leading])
-        return [f"class {r['name']}: AP {100 * r[leading]:.1f} %, {r['objects']:,} objects" for r in known[:most]]
+        return [
+            f"class {r['name']}: AP {100 * r[leading]:.1f} %, {number_of(r['objects'], 'object')}" for r in known[:most]
+        ]
     if rows and "iou" in rows[0]:
         seen = sorted((row for row in rows if row["iou"] is not None), key=lambda row: row["iou"])
-        return [f"class {row['name']}: IoU {100 * row['iou']:.1f} %, {row['pixels']:,} pixels" for row in seen[:most]]
+        return [
+            f"class {row['name']}: IoU {100 * row['iou']:.1f} %, {number_of(row['pixels'], 'pixel')}"
+            for row in seen[:most]
+        ]
     seen = sorted((row for row in rows if row["support"]), key=lambda row: row["recall"])
     return [f"class {row['name']}: {100 * row['recall']:.1f} % of {row['support']} found" for row in seen[:most]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -27,7 +27,7 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
         ConfigError: a flag that does not exist, or a value that does not fit it.
     """
     complaint = io.StringIO()
-    start = tyro.MISSING_NONPROP if default is None else default
+    start: dict[str, Any] = {} if default is None else {"default": default}
     asked = any(argument in ("-h", "--help") for argument in arguments)
     try:
         with contextlib.nullcontext() if asked else contextlib.redirect_stderr(complaint):
@@ -35,9 +35,9 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
                 kind,
                 prog=f"twins {verb}",
                 args=arguments,
-                default=start,
                 return_unknown_args=True,
                 config=(tyro.conf.AvoidSubcommands,),
+                **start,
             )
     except SystemExit as stop:
         if asked or not stop.code:
@@ -45,6 +45,9 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
         raise ConfigError(f"{_sentence(complaint.getvalue(), verb)}; see twins {verb} --help") from None
     if unknown:
         flags = _flags(kind, verb)
+        if not unknown[0].startswith("-"):
+            known = "; the data set is given with --data" if "--data" in flags else ""
+            raise ConfigError(f"twins {verb} has no place for {unknown[0]!r}{known}; see twins {verb} --help")
         raise ConfigError(
             f"twins {verb} has no {unknown[0]}{nearest(unknown[0].partition('=')[0], flags)}; see twins {verb} --help"
         )

@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import Positional
 
 from twins.cli.parse import parse
-from twins.errors import ConfigError, DataError
+from twins.errors import ConfigError, DataError, NotFoundError
 from twins.tasks.inference import SHOWN, InferenceConfig, SelectionConfig
 
 if TYPE_CHECKING:
@@ -65,13 +65,18 @@ def run(arguments: list[str]) -> int:
             raise ConfigError(f"{flag} must be at least 1, found {value}")
     from twins.cli.predicted import Listing
     from twins.data.video import is_video_file, require_av
-    from twins.predictor import expand, load
+    from twins.predictor import expand, load, parts_of
+    from twins.weights.files import check_outputs
 
     selection = None if args.selection == SHOWN else args.selection
     predictor = load(args.model, device=args.device, inference=args.inference, selection=selection)
     paths: list[Path] = expand(args.images)
     if any(map(is_video_file, paths)):
         require_av()
+    inputs = [*parts_of(args.model), *(("an image that is looked at", path) for path in paths)]
+    if args.out is not None:
+        inputs.append(("the folder that --out names", args.out))
+    check_outputs({"--json": args.json, "--csv": args.csv, "--coco": args.coco}, inputs)
     listing, failures = Listing(predictor.model.task, args.top), list[str]()
     try:
         with ExitStack() as stack:
@@ -103,7 +108,7 @@ def _opened(paths: list[Path], every: int, failures: list[str]) -> Iterator[Seen
             for frame in read_frames(path, every=every):
                 place += 1
                 yield Seen(path, place - 1, frame.image, frame.number, frame.seconds)
-        except DataError as error:
+        except (DataError, NotFoundError) as error:
             failures.append(str(error))
 
 

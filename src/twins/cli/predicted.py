@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,6 +26,8 @@ from twins.weights.files import atomic_file
 from twins.weights.info import ModelInfo
 
 DETECTORS = ("detection", "instance")
+_LONGEST = 200
+"""Bytes of an image's name that what is drawn of it is called by: file systems take 255 of a whole name."""
 
 
 class Seen(NamedTuple):
@@ -123,13 +127,20 @@ class Drawings:
         folder: made where it is missing.
 
     Raises:
-        ConfigError: it is a file.
+        ConfigError: it is a file, or cannot be made or written to.
     """
 
     def __init__(self, folder: Path) -> None:
-        if folder.exists() and not folder.is_dir():
+        if os.path.exists(folder) and not os.path.isdir(folder):
             raise ConfigError(f"--out {folder} is a file; name a folder")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):  # whether files can be made in it
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"--out {folder} cannot be made or written to ({error.strerror}); choose another folder"
+            ) from error
         self._folder, self._open = folder, ExitStack()
         self._video: VideoWriter | None = None
 
@@ -142,17 +153,22 @@ class Drawings:
         self._open.__exit__(kind, error, trace)
 
     def add(self, seen: Seen, prediction: Prediction) -> None:
-        """Draw an image; of a semantic network write the map of class ids too."""
+        """Draw an image; of a semantic network write the map of class ids too.
+
+        Raises:
+            TrainingError: the disk is full or refuses.
+        """
         if seen.frame == 0 or seen.frame is None:
             self._open.close()  # a video that was before
         if seen.seconds is not None:
             self._add_frame(seen, prediction)
             return
-        path = self._free(seen.path.stem, ".png")
-        prediction.draw(seen.image).save(path)
+        endings = (".png",) if prediction.label_map is None else (".png", "-classes.png")
+        path = self._free(seen.path.stem, *endings)
+        _save(prediction.draw(seen.image), path)
         if prediction.label_map is not None:
             classes = index_image(prediction.label_map, palette(prediction))
-            classes.save(path.with_name(f"{path.stem}-classes.png"))
+            _save(classes, path.with_name(f"{path.stem}-classes.png"))
 
     def _add_frame(self, seen: Seen, prediction: Prediction) -> None:
         assert seen.seconds is not None
@@ -162,12 +178,20 @@ class Drawings:
         assert self._video is not None
         self._video.add(draw(prediction, seen.image, steady=True), seen.seconds)
 
-    def _free(self, stem: str, ending: str) -> Path:
+    def _free(self, stem: str, *endings: str) -> Path:
+        """Return a path with the first ending under a name that no file with any of the endings has."""
+        stem = stem if len(raw := os.fsencode(stem)) <= _LONGEST else raw[:_LONGEST].decode(errors="ignore")
         name, number = stem, 1
-        while (self._folder / f"{name}{ending}").exists():
+        while any(os.path.exists(self._folder / f"{name}{ending}") for ending in endings):
             number += 1
             name = f"{stem}-{number}"
-        return self._folder / f"{name}{ending}"
+        return self._folder / f"{name}{endings[0]}"
+
+
+def _save(image: Image, path: Path) -> None:
+    """Write a PNG whole or not at all."""
+    with atomic_file(path) as beside:
+        image.save(beside, format="PNG")
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,9 +44,8 @@ class AugmentConfig:
         _check_range("augment", "smoothing", self.smoothing, 0.0, 0.999)
         for name in ("mixup", "cutmix", "color_jitter"):
             _check_range("augment", name, getattr(self, name), 0.0, 100.0)
-        for name, low, high in (("scale", *self.scale), ("ratio", *self.ratio)):
-            if not 0.0 < low <= high:
-                raise ConfigError(f"--augment.{name} must be two ascending numbers above 0, found {low} {high}")
+        for name in ("scale", "ratio"):
+            _check_pair("augment", name, getattr(self, name))
         if self.shift_pixels is not None and self.shift_pixels < 0:
             raise ConfigError(f"--augment.shift-pixels must be at least 0, found {self.shift_pixels}")
         if self.repeats < 1:
@@ -81,8 +81,7 @@ class SemanticConfig:
             raise ConfigError(f"--semantic.crop must be at least 32 pixels, found {self.crop}")
         if self.longest < 32:
             raise ConfigError(f"--semantic.longest must be at least 32 pixels, found {self.longest}")
-        if not 0.0 < self.ratio[0] <= self.ratio[1]:
-            raise ConfigError(f"--semantic.ratio must be two ascending numbers above 0, found {self.ratio}")
+        _check_pair("semantic", "ratio", self.ratio)
         if self.norm not in ("batch", "group"):
             raise ConfigError(f"--semantic.norm must be batch or group, found {self.norm!r}")
 
@@ -123,14 +122,20 @@ class DetectionConfig:
             if side < 32:
                 raise ConfigError(f"--detection.shorter and --detection.longest must be at least 32, found {side}")
         for name, pair in (("ratio", self.ratio), ("jitter", self.jitter)):
-            if pair is not None and not 0.0 < pair[0] <= pair[1]:
-                raise ConfigError(f"--detection.{name} must be two ascending numbers above 0, found {pair}")
+            if pair is not None:
+                _check_pair("detection", name, pair)
         if self.shorter and self.ratio != (1.0, 1.0):
             raise ConfigError("--detection.shorter and --detection.ratio both resize; leave one of them out")
         if self.jitter is not None and (self.shorter or self.crop or self.ratio != (1.0, 1.0)):
             raise ConfigError("--detection.jitter goes with none of --detection.shorter, .ratio and .crop; choose")
-        if self.anchor_scale is not None and not self.anchor_scale > 0:
+        if self.anchor_scale is not None and not 0 < self.anchor_scale < math.inf:
             raise ConfigError(f"--detection.anchor-scale must be above 0, found {self.anchor_scale}")
+
+
+def _check_pair(group: str, name: str, pair: tuple[float, float]) -> None:
+    if not 0.0 < pair[0] <= pair[1] <= 100.0:
+        found = " ".join(f"{value:g}" for value in pair)
+        raise ConfigError(f"--{group}.{name} must be two ascending numbers above 0 and at most 100, found {found}")
 
 
 def _check_range(group: str, name: str, value: float, low: float, high: float) -> None:

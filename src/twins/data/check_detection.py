@@ -15,8 +15,8 @@ from twins.data.annotated import NamedObjects
 from twins.data.check import CheckReport, size_ranges
 from twins.data.config import DataConfig
 from twins.data.detection import open_parts
-from twins.data.objects import Objects
-from twins.errors import DataError, NotFoundError
+from twins.data.objects import Objects, mask_areas, mask_boxes
+from twins.errors import DataError, NotFoundError, few, number_of
 
 SLACK = 1.0
 """Pixels that a box may reach beyond its image without being named."""
@@ -66,9 +66,16 @@ def check_detection(config: DataConfig, *, masks: bool) -> CheckReport:
     )
     report.sizes = size_ranges([fact.size for found in facts.values() for fact in found if fact.size])
     report.problems += [*faults, *(problem for found in facts.values() for fact in found for problem in fact.problems)]
+    report.problems += _nothing_to_find(report.counts["val"])
     report.problems += _class_problems(report.counts) + _duplicates(parts, facts)
     report.notes += [*splits.notes, *_notes(report.counts, facts)]
     return report
+
+
+def _nothing_to_find(counts: dict[str, int]) -> list[str]:
+    if any(counts.values()):
+        return []
+    return ["no held-out image has an object to find, so nothing could be measured; annotate some, or hold out others"]
 
 
 def _read(images: NamedObjects, index: int) -> _Facts:
@@ -98,7 +105,11 @@ def _wrong_size(objects: Objects, size: tuple[int, int] | None, path: str) -> li
     height, width = objects.size
     if size is None or size == (width, height):
         return []
-    advice = "it is stored turned (EXIF), so annotate it upright" if size == (height, width) else "mend one of them"
+    advice = (
+        "height and width are swapped, or it is stored turned (EXIF) and must be annotated upright"
+        if size == (height, width)
+        else "mend one of them"
+    )
     return [f"{path} has {size[0]} x {size[1]} pixels, its annotations say {width} x {height}; {advice}"]
 
 
@@ -131,13 +142,11 @@ def _same_boxes(objects: Objects, names: Sequence[str], name: Callable[[int], st
 
 def _wrong_masks(objects: Objects, name: Callable[[int], str]) -> Iterator[str]:
     """Name masks that are empty, or lie elsewhere than their box."""
-    from faster_coco_eval import mask as rle
-
     if not objects.masks:
         return
-    around = np.asarray(rle.toBbox(list(objects.masks)), dtype=np.float64).reshape(-1, 4)
+    around = mask_boxes(objects.masks)
     around[:, 2:] += around[:, :2]
-    empty = np.asarray(rle.area(list(objects.masks))) == 0
+    empty = mask_areas(objects.masks) == 0
     fit = _overlap(objects.boxes, around)
     far = np.abs(objects.boxes - around).max(axis=1) > _ROUNDED
     for place in np.flatnonzero(empty | ((fit < _FIT) & far)).tolist():
@@ -169,7 +178,7 @@ def _count(facts: Sequence[_Facts], names: Sequence[str]) -> dict[str, int]:
 
 def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
     return [
-        f"class {name} has {_number(counts['val'][name], 'object')} to evaluate on and none to train on; move some"
+        f"class {name} has {number_of(counts['val'][name], 'object')} to evaluate on and none to train on; move some"
         for name, train in counts["train"].items()
         if not train and counts["val"][name]
     ]
@@ -198,13 +207,13 @@ def _empty(found: dict[str, list[Objects]]) -> list[str]:
     counts = {split: sum(not len(objects) for objects in part) for split, part in found.items()}
     if not any(counts.values()):
         return []
-    train, val = (_number(counts[split], "image") for split in ("train", "val"))
+    train, val = (number_of(counts[split], "image") for split in ("train", "val"))
     return [f"{train} to train on and {val} held out without objects; they are learned and measured as background"]
 
 
 def _crowds(found: dict[str, list[Objects]]) -> list[str]:
     count = sum(int(objects.crowd.sum()) for part in found.values() for objects in part)
-    return [f"{_number(count, 'crowd region')}, in which nothing found is right or wrong"] if count else []
+    return [f"{number_of(count, 'crowd region')}, in which nothing found is right or wrong"] if count else []
 
 
 def _small(train: Sequence[Objects]) -> list[str]:
@@ -228,10 +237,11 @@ def _absent(counts: dict[str, dict[str, int]]) -> list[str]:
     unmeasured = [name for name in train if train[name] and not val[name]]
     notes = []
     if unseen:
-        notes.append(f"{_number(len(unseen), 'class', 'classes')} without objects, not to be learned: {_few(unseen)}")
+        what = number_of(len(unseen), "class", "classes")
+        notes.append(f"{what} without objects, not to be learned: {few(unseen, most=10)}")
     if unmeasured:
-        what = _number(len(unmeasured), "class", "classes")
-        notes.append(f"{what} without objects to evaluate on, so without an AP: {_few(unmeasured)}")
+        what = number_of(len(unmeasured), "class", "classes")
+        notes.append(f"{what} without objects to evaluate on, so without an AP: {few(unmeasured, most=10)}")
     return notes
 
 
@@ -246,11 +256,3 @@ def _unbalanced(train: dict[str, int]) -> list[str]:
         f"class {commonest} has {counts[commonest]} training objects, {rarest} {counts[rarest]}; more images with "
         f"{rarest} would help it most"
     ]
-
-
-def _few(names: Sequence[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-
-
-def _number(count: int, one: str, many: str | None = None) -> str:
-    return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from twins.data.classes import MOST, ClassTable, built_in, table
 from twins.data.config import DataConfig, MaskConfig
 from twins.data.images import ENDINGS, open_image
 from twins.data.masks import IGNORE, check_ignored, read_values
-from twins.data.objects import Rle, encode_mask
+from twins.data.objects import Rle, decode_masks, encode_lengths, encode_polygons, has_pixels
 from twins.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -66,16 +67,25 @@ def find_coco(root: Path, kind: str) -> CocoParts | None:
     return CocoParts(found["train"], found.get("val") or found.get("test"))
 
 
+def read_json(path: Path) -> Any:
+    """Return a JSON file's content; raises DataError where it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}; check the path") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path} is a folder; name the JSON file in it") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no JSON ({error}); copy it again") from error
+
+
 def read_content(path: Path) -> dict[str, Any]:
     """Return a JSON file's content, with the lists of COCO's in it.
 
     Raises:
         DataError: the file is damaged, or lacks a list.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no JSON ({error}); copy it again") from error
+    content = read_json(path)
     keys = content.keys() if isinstance(content, dict) else ()
     missing = [key for key in ("images", "annotations", "categories") if key not in keys]
     if missing:
@@ -122,6 +132,13 @@ def list_categories(content: dict[str, Any]) -> list[tuple[int, str]]:
     return sorted((int(record["id"]), str(record["name"])) for record in content["categories"])
 
 
+def record_size(record: dict[str, Any]) -> tuple[int, int] | None:
+    """Return the height and width that an image's record says, `None` where no image has them."""
+    sides = record.get("height"), record.get("width")
+    height, width = (int(side) if isinstance(side, int | float) and 0 < side < 65536 else 0 for side in sides)
+    return (height, width) if height and width else None
+
+
 def _check_categories(record: dict[str, Any], categories: set[int], *, panoptic: bool) -> None:
     if panoptic:
         Path(record["file_name"])
@@ -158,11 +175,12 @@ class CocoImages:
 
     def size(self, index: int) -> tuple[int, int]:
         """Return the height and width that a record says; raises DataError where no image has them."""
-        sides = self.records[index].get("height"), self.records[index].get("width")
-        height, width = (int(side) if isinstance(side, int | float) and 0 < side < 65536 else 0 for side in sides)
-        if not height or not width:
+        record = self.records[index]
+        size = record_size(record)
+        if size is None:
+            sides = record.get("height"), record.get("width")
             raise DataError(f"{self.file.path} says {sides} for height and width of {self.path(index)}; mend it")
-        return height, width
+        return size
 
 
 class PanopticMaps(CocoImages):
@@ -211,7 +229,7 @@ class InstanceMaps(CocoImages):
         height, width = self.size(index)
         found = np.zeros((height, width), dtype=np.uint8)
         for annotation in self.file.annotations.get(self.records[index]["id"], ()):
-            mask = decode_mask(annotation, height, width, self.file.path)
+            mask = decode_masks([read_mask(annotation, height, width, self.file.path)], (height, width))[0]
             label = self.class_of.get(annotation["category_id"], IGNORE)
             clash = mask & (found != 0) & (found != label)
             found[mask] = label
@@ -255,76 +273,56 @@ def open_coco_semantic(root: Path, kind: str, config: DataConfig) -> tuple[CocoM
     return sets[0], sets[1] if len(sets) == 2 else None
 
 
-def decode_mask(annotation: dict[str, Any], height: int, width: int, source: Path) -> NDArray[np.bool_]:
-    """Return an annotation's mask `(H, W)`; see `read_mask`."""
-    from faster_coco_eval import mask as rle
-
-    return np.asarray(rle.decode(read_mask(annotation, height, width, source))).astype(bool)
-
-
 def read_mask(annotation: dict[str, Any], height: int, width: int, source: Path) -> Rle:
-    """Return an annotation's mask as compressed run lengths, from polygons or run lengths of either kind.
+    """Return an annotation's mask as compressed run lengths; see `parse_mask`.
 
     Raises:
         DataError: it has none, or one that is damaged or of another size.
     """
     what = f"annotation {annotation.get('id', '?')} of {source}"
     segmentation = annotation.get("segmentation")
+    if not segmentation:
+        raise DataError(f"{what} has no mask; add it or remove the annotation")
     try:
-        if isinstance(segmentation, list) and segmentation:
-            return encode_polygons(segmentation, height, width)
-        if not isinstance(segmentation, dict):
-            raise DataError(f"{what} has no mask; add it or remove the annotation")
-        if list(segmentation["size"]) != [height, width]:
-            raise DataError(
-                f"{what} has a mask of {segmentation['size']} on an image of {[height, width]} pixels; mend it"
-            )
-        return _compressed(segmentation, height, width)
-    except DataError:
-        raise
-    except Exception as error:  # the decoder raises whatever damaged counts lead it to
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{what} has a damaged mask ({type(error).__name__}: {reason}); mend it") from error
+        return parse_mask(segmentation, (height, width))
+    except ValueError as error:
+        raise DataError(f"{what} has {error}; mend it") from error
 
 
-def encode_polygons(polygons: Sequence[Any], height: int, width: int) -> Rle:
-    """Return what polygons cover together, each a list of x and y in turns, in pixels.
+def parse_mask(segmentation: Any, size: tuple[int, int]) -> Rle:
+    """Return a mask as compressed run lengths, from polygons or run lengths of either kind.
+
+    Args:
+        segmentation: a list of polygons, each `[x, y, x, y, ...]` in pixels, of which those of less than three points
+            cover nothing; or a dictionary of `size` (height, width) and `counts`, a list or text.
+        size: height and width of the image in pixels.
 
     Raises:
-        ValueError: a polygon of something else.
+        ValueError: it is none of these, or not of an image of this size; says what it is.
     """
-    from faster_coco_eval import mask as rle
-
-    kept = _polygons(polygons)
-    if not kept:
-        return encode_mask(np.zeros((height, width), dtype=bool))
-    encoded: Rle = rle.merge(rle.frPyObjects(kept, height, width))
-    return encoded
-
-
-def _compressed(segmentation: dict[str, Any], height: int, width: int) -> Rle:
-    """Return run lengths of either kind compressed; raises what decoding them raises."""
-    from faster_coco_eval import mask as rle
-
-    counts = segmentation["counts"]
-    if isinstance(counts, list):
-        encoded: Rle = rle.frPyObjects(segmentation, height, width)
-    else:
-        encoded = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
-    rle.decode(encoded)  # which finds those that do not fill the mask
-    return encoded
+    if isinstance(segmentation, list) and segmentation:
+        return encode_polygons(segmentation, size)
+    if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
+        raise ValueError(f"the segmentation {reprlib.repr(segmentation)}, neither polygons nor run lengths")
+    if segmentation["size"] != list(size):
+        found = reprlib.repr(segmentation["size"])
+        raise ValueError(f"a mask of {found} on an image of {list(size)} pixels")
+    return _compressed(segmentation["counts"], size)
 
 
-def _polygons(segmentation: Sequence[Any]) -> list[list[float]]:
-    """Return the polygons that have an area: the decoder takes four numbers for a box, and NaN for a huge polygon."""
-    polygons = []
-    for polygon in segmentation:
-        points = np.asarray(polygon, dtype=np.float64)
-        if points.ndim != 1 or points.size % 2 or not (np.abs(points) < 1e6).all():
-            raise ValueError("a polygon must list finite x and y in turns")
-        if points.size >= 6:
-            polygons.append(points.tolist())
-    return polygons
+def _compressed(counts: Any, size: tuple[int, int]) -> Rle:
+    """Return run lengths of either kind compressed; raises ValueError where they do not fill the mask."""
+    height, width = size
+    pixels, said = height * width, f"the run lengths {reprlib.repr(counts)}"
+    if isinstance(counts, str):
+        encoded = {"size": [height, width], "counts": counts.encode("ascii", errors="ignore")}
+        if counts.isascii() and has_pixels(encoded, pixels):
+            return encoded
+    elif not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError(f"{said}, which must be a text, or a list of whole numbers of at least 0")
+    elif sum(counts) == pixels:
+        return encode_lengths(counts, size)
+    raise ValueError(f"{said}, which do not make {height} x {width} pixels")
 
 
 def class_table(categories: Sequence[tuple[int, str]]) -> ClassTable:

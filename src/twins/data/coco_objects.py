@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -24,7 +25,7 @@ from twins.data.coco import (
     sound_records,
 )
 from twins.data.dataset import TRAIN_NAMES, VAL_NAMES, subfolder
-from twins.data.objects import Objects, Rle, build_objects
+from twins.data.objects import Objects, Rle, build_objects, mask_areas, mask_boxes
 from twins.errors import DataError
 
 _IN_PARTS = ("_annotations.coco.json", "annotations.json", "annotation_coco.json", "instances.json")
@@ -81,18 +82,16 @@ class CocoObjects(CocoImages):
         Raises:
             DataError: a box is none, or a mask is damaged, of another size, or missing where masks are wanted.
         """
-        found = self._annotations(index)
-        size = self._size(index)
-        masks = [self._mask(annotation, size) if self._needs_mask(annotation) else None for annotation in found]
-        boxes = [self._box(annotation, mask) for annotation, mask in zip(found, masks, strict=True)]
+        annotations, size = self._annotations(index), self._size(index)
+        found = [read_object(annotation, self.file.path, size, masks=self.masks) for annotation in annotations]
         return build_objects(
-            boxes,
-            [self.class_of[annotation["category_id"]] for annotation in found],
+            [_corners(one.box) for one in found],
+            [self.class_of[annotation["category_id"]] for annotation in annotations],
             size=size,
             image_id=self.records[index]["id"],
-            areas=[_area(*parts) for parts in zip(found, boxes, masks, strict=True)],
-            crowd=[bool(annotation.get("iscrowd")) for annotation in found],
-            masks=[mask for mask in masks if mask is not None] if self.masks else None,
+            areas=[one.area for one in found],
+            crowd=[one.crowd for one in found],
+            masks=[one.mask for one in found if one.mask is not None] if self.masks else None,
         )
 
     def shape(self, index: int) -> tuple[int, int] | None:
@@ -104,7 +103,7 @@ class CocoObjects(CocoImages):
 
     def named(self, index: int, place: int) -> str:
         """Return what to call one of an image's objects."""
-        return self._called(self._annotations(index)[place])
+        return _called(self._annotations(index)[place], self.file.path)
 
     def _size(self, index: int) -> tuple[int, int]:
         record = self.records[index]
@@ -114,59 +113,94 @@ class CocoObjects(CocoImages):
     def _annotations(self, index: int) -> Sequence[Record]:
         return self.file.annotations.get(self.records[index]["id"], ())
 
-    def _called(self, annotation: Record) -> str:
-        return f"annotation {annotation.get('id', '?')} of {self.file.path}"
-
-    def _needs_mask(self, annotation: Record) -> bool:
-        return self.masks or not annotation.get("bbox")
-
-    def _mask(self, annotation: Record, size: tuple[int, int]) -> Rle:
-        if not self.masks and not annotation.get("segmentation"):
-            raise DataError(f"{self._called(annotation)} has neither box nor mask; add one or remove the annotation")
-        return read_mask(annotation, *size, self.file.path)
-
-    def _box(self, annotation: Record, mask: Rle | None) -> list[float]:
-        """Return a box as xyxy: the file's, else the mask's."""
-        from faster_coco_eval import mask as rle
-
-        box = annotation.get("bbox")
-        if not box and mask is not None:
-            x, y, width, height = rle.toBbox(mask).tolist()
-        elif _is_box(box):
-            x, y, width, height = box
-        else:
-            raise DataError(
-                f"{self._called(annotation)} has the bbox {box!r:.60}; give four finite numbers, x, y, width and height"
-            )
-        return [x, y, x + width, y + height]
-
     def _without_area(self, index: int) -> list[str]:
         size = self.shape(index)
         return [
-            self._called(annotation)
+            _called(annotation, self.file.path)
             for annotation in self._annotations(index)
-            if _is_box(annotation.get("bbox")) and not has_area(self._box(annotation, None), size)
+            if is_box(box := annotation.get("bbox")) and not has_area(_corners(box), size)
         ]
 
 
-def _is_box(box: Any) -> TypeGuard[list[float]]:
-    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
+@dataclass(frozen=True)
+class CocoObject:
+    """What an annotation says of an object, its class aside."""
+
+    box: list[float]
+    """Left, top, width and height in pixels."""
+    area: float
+    """Pixels."""
+    crowd: bool
+    mask: Rle | None
+    """Where it was needed."""
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def read_object(annotation: Record, path: Path, size: tuple[int, int] | None, *, masks: bool) -> CocoObject:
+    """Return an annotation's object: its box as the file says, else the mask's, and its area in the same way.
+
+    Args:
+        annotation: a record of the file.
+        path: the file, to be named in messages.
+        size: height and width of the image in pixels; `None` where they are not known, which masks need.
+        masks: whether the mask is needed, even where there is a box.
+
+    Raises:
+        DataError: the box is none, or the mask is damaged, of another size, or missing where it is needed.
+    """
+    mask = _mask(annotation, path, size, masks=masks) if masks or not annotation.get("bbox") else None
+    box = _box(annotation, mask, path)
+    return CocoObject(box, _area(annotation, box, mask), str(annotation.get("iscrowd")) in ("1", "True"), mask)
+
+
+def is_box(box: Any) -> TypeGuard[list[float]]:
+    """Return whether a value is four finite numbers."""
+    return isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Return whether a value is a finite number, of a size that boxes and areas have."""
     return isinstance(value, int | float) and abs(value) < _HUGE
 
 
-def _area(annotation: Record, box: Sequence[float], mask: Rle | None) -> float:
-    """Return an object's pixels: as the file says, else the mask's, else the box's."""
-    from faster_coco_eval import mask as rle
+def _called(annotation: Record, path: Path) -> str:
+    return f"annotation {annotation.get('id', '?')} of {path}"
 
+
+def _corners(box: Sequence[float]) -> list[float]:
+    x, y, width, height = box
+    return [x, y, x + width, y + height]
+
+
+def _mask(annotation: Record, path: Path, size: tuple[int, int] | None, *, masks: bool) -> Rle:
+    if not masks and not annotation.get("segmentation"):
+        raise DataError(f"{_called(annotation, path)} has neither box nor mask; add one or remove the annotation")
+    if size is None:
+        raise DataError(
+            f"{_called(annotation, path)} has a segmentation in an image whose height and width are not in the file; "
+            "add them to the image's record"
+        )
+    return read_mask(annotation, *size, path)
+
+
+def _box(annotation: Record, mask: Rle | None, path: Path) -> list[float]:
+    box = annotation.get("bbox")
+    if not box and mask is not None:
+        around: list[float] = mask_boxes([mask])[0].tolist()
+        return around
+    if not is_box(box):
+        raise DataError(
+            f"{_called(annotation, path)} has the bbox {box!r:.60}; give four finite numbers, x, y, width and height"
+        )
+    return box
+
+
+def _area(annotation: Record, box: Sequence[float], mask: Rle | None) -> float:
     said = annotation.get("area")
-    if _is_number(said) and said >= 0:
+    if is_number(said) and said >= 0:
         return said
     if mask is not None:
-        return float(rle.area(mask))
-    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+        return float(mask_areas([mask])[0])
+    return max(0.0, box[2]) * max(0.0, box[3])
 
 
 def _in_parts(root: Path) -> CocoParts | None:
@@ -205,14 +239,34 @@ def _read(path: Path, faults: list[str], *, masks: bool) -> CocoFile:
         annotations = list(content["annotations"])
         if any("segments_info" in record for record in annotations[:1]):
             raise DataError("it holds panoptic segments; give it a name that says so")
-    sifter = _Sifter(path, {record["id"] for record in images}, {value for value, _ in categories})
-    kept: dict[int, list[Record]] = defaultdict(list)
+    known = {record["id"] for record in images}, {value for value, _ in categories}
+    kept = sift_annotations(path, annotations, *known, faults)
+    for found in kept.values():
+        for record in found:
+            _make_lean(record, masks=masks)
+    return CocoFile(path, images, categories, kept, panoptic=False)
+
+
+def sift_annotations(
+    path: Path, annotations: Iterable[Any], images: set[Any], categories: set[int], faults: list[str]
+) -> dict[Any, list[Record]]:
+    """Return annotations by image id, without those that contradict their file, which are added to the faults.
+
+    Args:
+        path: the file, to be named in messages.
+        annotations: its records.
+        images: ids of its images.
+        categories: ids of its categories.
+        faults: what is wrong with each annotation that is left out.
+    """
+    sifter = _Sifter(path, images, categories)
+    kept: dict[Any, list[Record]] = defaultdict(list)
     for record in annotations:
         if fault := sifter.fault(record):
             faults.append(fault)
         else:
-            kept[record["image_id"]].append(_lean(record, masks=masks))
-    return CocoFile(path, images, categories, dict(kept), panoptic=False)
+            kept[record["image_id"]].append(record)
+    return dict(kept)
 
 
 def _unique_images(path: Path, records: Sequence[Record], faults: list[str]) -> list[Record]:
@@ -236,7 +290,7 @@ class _Sifter:
     """Tells the annotations that contradict their file."""
 
     path: Path
-    images: set[int]
+    images: set[Any]
     categories: set[int]
     ids: set[str] = field(default_factory=set)
     """Ids of the annotations seen so far."""
@@ -252,7 +306,7 @@ class _Sifter:
         ):
             if key not in record:
                 return f"{what} has no {key}; add it or remove the annotation"
-            if not isinstance(record[key], int | float) or record[key] not in known:
+            if not isinstance(record[key], int | float | str) or record[key] not in known:
                 return f"{what} {told} {record[key]!r:.40}, which is not listed; list it or remove the annotation"
         if "id" in record and str(record["id"]) in self.ids:
             return f"{what} has an id that another annotation has; give each its own"
@@ -260,15 +314,11 @@ class _Sifter:
         return ""
 
 
-def _lean(record: Record, *, masks: bool) -> Record:
-    """Return an annotation as it is kept: no mask where none is needed, polygons in a quarter of the memory."""
+def _make_lean(record: Record, *, masks: bool) -> None:
+    """Take an annotation's mask away where none is needed, and store polygons in a quarter of the memory."""
     segmentation = record.get("segmentation")
     if not masks and record.get("bbox"):
         record.pop("segmentation", None)
-        return record
-    if isinstance(segmentation, list) and all(isinstance(part, list) and part for part in segmentation):
-        try:
+    elif isinstance(segmentation, list) and all(isinstance(part, list) and part for part in segmentation):
+        with suppress(ValueError):  # which reading the mask will say
             record["segmentation"] = [np.array(part) for part in segmentation]
-        except ValueError:  # which reading the mask will say
-            return record
-    return record

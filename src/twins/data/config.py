@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-from twins.errors import ConfigError
+from twins.errors import ConfigError, DataError
 
 EMBEDDED = ("digits", "scenes")
 """Sets that come with the package; a folder of such a name is meant by `./digits`."""
@@ -32,6 +35,8 @@ class MaskConfig:
             raise ConfigError(f"--masks.values must be one of auto, index, binary, colour, found {self.values!r}")
         if any(not 0 <= value <= 65535 for value in self.ignored_values):
             raise ConfigError(f"--masks.ignore must list values between 0 and 65535, or names, found {self.ignore}")
+        if too_long(self.classes):
+            raise ConfigError(f"--masks.classes {self.classes} does not exist; give a set's name or a file")
 
     @property
     def ignored_values(self) -> frozenset[int]:
@@ -58,7 +63,22 @@ class DataConfig:
     """How masks are read."""
 
     def __post_init__(self) -> None:
+        if not self.data:
+            raise ConfigError("the path of the data is empty; give a folder, or the name of an embedded set")
+        if too_long(self.data):
+            raise DataError(f"the data folder {self.data} does not exist; check the path")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"--seed must be at least 0 and below 2^32, found {self.seed}")
         if not 0 <= self.val_share < 1:
             raise ConfigError(f"--val-share must be at least 0 and below 1, found {self.val_share}")
+
+
+def too_long(path: str | Path) -> bool:
+    """Whether no file can be called so: the system then refuses to look whether it exists."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    except ValueError:  # a null character
+        return True
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,7 @@ def open_classification(path: str | Path, *, seed: int = 0, val_share: float = 0
     if str(path) == "digits":
         return Splits(Digits(train=True), Digits(train=False), "digits")
     root = Path(path)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise missing_folder(root, "a folder with one folder per class, or digits")
     train, val = subfolder(root, TRAIN_NAMES), subfolder(root, VAL_NAMES)
     if train is None:
@@ -149,7 +150,7 @@ def missing_folder(root: Path, wanted: str) -> DataError:
     """Return the error for a data folder that is none; `wanted` says what to give instead."""
     if str(root) in EMBEDDED:
         return DataError(f"the embedded {root} has nothing to learn for this task; give {wanted}")
-    what = "is a file" if root.exists() else "does not exist"
+    what = "is a file" if os.path.exists(root) else "does not exist"
     return DataError(f"the data folder {root} {what}; give {wanted}")
 
 

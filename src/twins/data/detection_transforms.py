@@ -14,14 +14,14 @@ from torch import Tensor
 
 from twins.data.augment import DetectionConfig
 from twins.data.objects import Objects, decode_masks, usable
-from twins.data.preprocess import Preprocess
+from twins.data.preprocess import Preprocess, fit_within
 from twins.data.semantic_transforms import distort
 from twins.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-CROP_SIDES, CROP_RANGE, CROP_LONGEST = (400, 500, 600), (384, 600), 4200
+CROP_SIDES, CROP_RANGE, CROP_LONGEST = (400, 500, 600), (384, 600), 1333
 """The published second way of 3x training: shorter sides before the crop, sides of the crop, most of the longer one."""
 LEAST = 1.0
 """Pixels of the network's input that an object's box must have each way to be learned from."""
@@ -121,9 +121,9 @@ class RandomView:
         """Return the size that a part is brought to."""
         size, longest = self.preprocess.size, self.preprocess.longest
         if self.config.shorter:
-            return _within(width, height, random.choice(self.config.shorter), longest)
+            return fit_within(width, height, random.choice(self.config.shorter), longest)
         factor = random.uniform(*self.config.ratio)
-        return _within(width, height, factor * size, factor * longest)
+        return fit_within(width, height, factor * size, factor * longest)
 
     def _jittered(self, image: Picture) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
         """Return a part, and its size: the image resized by a random factor, cut to the size that evaluation has."""
@@ -164,7 +164,9 @@ def learnable(objects: Objects, view: View, size: tuple[int, int]) -> dict[str, 
     target = {"crowd": torch.from_numpy(boxes[seen & objects.crowd]).float()}
     if objects.masks is not None:
         chosen = np.flatnonzero(learned)
-        masks = view.masks(decode_masks([objects.masks[i] for i in chosen], objects.size))
+        masks = np.zeros((len(chosen), *view.shape[::-1]), dtype=bool)
+        for place, number in enumerate(chosen.tolist()):  # one by one: whole they can be far larger than their view
+            masks[place] = view.masks(decode_masks([objects.masks[number]], objects.size))[0]
         there = masks.any(axis=(1, 2))
         learned[chosen[~there]] = False
         target["masks"] = torch.from_numpy(np.ascontiguousarray(masks[there]))
@@ -179,15 +181,8 @@ def _crop_of(size: tuple[int, int]) -> tuple[float, float, float, float]:
     The image is thought of with a shorter side of 400, 500 or 600 pixels, as in the published trainings of 36 epochs
     (DETR's augmentation, arXiv 2005.12872).
     """
-    resized = _within(*size, random.choice(CROP_SIDES), CROP_LONGEST)
+    resized = fit_within(*size, random.choice(CROP_SIDES), CROP_LONGEST)
     width, height = (random.randint(min(side, CROP_RANGE[0]), min(side, CROP_RANGE[1])) for side in resized)
     x, y = random.randint(0, resized[0] - width), random.randint(0, resized[1] - height)
     across, down = size[0] / resized[0], size[1] / resized[1]
     return x * across, y * down, (x + width) * across, (y + height) * down
-
-
-def _within(width: float, height: float, shorter: float, longest: float) -> tuple[int, int]:
-    """Return a size of the same shape: the shorter side as given, unless the longer one then exceeds its bound."""
-    scale = min(shorter / min(width, height), longest / max(width, height))
-    across, down = (max(32, int(side * scale + 0.5)) for side in (width, height))
-    return across, down

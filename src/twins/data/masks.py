@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from twins.data.classes import MOST, ClassTable, Colour, numbered, table
 from twins.data.config import MaskConfig
 from twins.data.images import open_file
-from twins.errors import ConfigError, DataError, nearest
+from twins.errors import ConfigError, DataError, few, nearest
 
 IGNORE = 255
 """Class id of pixels that count for nothing."""
@@ -88,7 +88,7 @@ class MaskReader:
             what = sorted({tuple(v) if np.ndim(v) else int(v) for v in pixels[wrong][:100_000].tolist()})
             share = wrong.mean()
             raise DataError(
-                f"{path} holds {'colours' if pixels.ndim == 3 else 'values'} that no class has: {_few(what)} "
+                f"{path} holds {'colours' if pixels.ndim == 3 else 'values'} that no class has: {few(what)} "
                 f"({share:.1%} of its pixels); {_advice(what, self.classes)}"
             )
         return found.astype(np.uint8)
@@ -148,7 +148,7 @@ def build_reader(
 def check_ignored(names: Collection[str], classes: Sequence[str]) -> None:
     """Raise ConfigError where a class that is to count for nothing does not exist."""
     if wrong := sorted(set(names) - set(classes)):
-        hint = nearest(wrong[0], classes) or f"; the classes are {_few(classes)}"
+        hint = nearest(wrong[0], classes) or f"; the classes are {few(classes)}"
         raise ConfigError(f"--masks.ignore names {wrong[0]!r}, which is no class{hint}")
 
 
@@ -246,7 +246,3 @@ def _advice(values: list[Any], classes: ClassTable) -> str:
         return "where 0 counts for nothing, say --masks.reduce-zero-label True"
     first, last = min(classes.values), max(classes.values)
     return f"the {len(classes)} classes have {first} to {last}; mend it, or pass values over with --masks.ignore"
-
-
-def _few(items: Sequence[Any], most: int = 5) -> str:
-    return ", ".join(map(str, items[:most])) + (", ..." if len(items) > most else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,8 @@ from twins.data.dataset import ImageSet
 
 Rle = dict[str, Any]
 """A mask as COCO's compressed run lengths: `size` (height, width) and `counts`, bytes."""
+FARTHEST = 1e6
+"""Pixels from the image's corner up to which a polygon is drawn."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,89 @@ def build_objects(
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> Rle:
-    """Return a mask `(H, W)` as compressed run lengths."""
+    """Return a mask `(H, W)` as compressed run lengths.
+
+    Its runs go down its columns. Only the columns that it touches are gone through, for most masks are small in their
+    image: five times as fast as encoding the whole.
+    """
+    height, width = mask.shape
+    columns = np.flatnonzero(mask.any(axis=0))
+    first, last = (columns[0], columns[-1] + 1) if len(columns) else (0, 0)
+    pixels = np.zeros((last - first) * height + 2, dtype=bool)  # one outside the mask before and after
+    pixels[1:-1] = mask[:, first:last].T.ravel()
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + first * height
+    lengths = np.diff(changes[changes < mask.size], prepend=0, append=mask.size)
+    return encode_lengths(lengths.tolist(), (height, width))
+
+
+def encode_lengths(lengths: Sequence[int], size: tuple[int, int]) -> Rle:
+    """Return run lengths, of pixels outside and inside in turns, compressed; together they are the image's pixels."""
     from faster_coco_eval import mask as rle
 
-    encoded: Rle = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
+    encoded: Rle = rle.frPyObjects({"size": list(size), "counts": list(lengths)}, *size)
     return encoded
+
+
+def encode_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> Rle:
+    """Return what polygons cover together, each a list of x and y in turns, in pixels.
+
+    Raises:
+        ValueError: a polygon of something else, which it says.
+    """
+    from faster_coco_eval import mask as rle
+
+    points = [_points(polygon) for polygon in polygons]
+    kept = [part for part in points if len(part) >= 6]  # fewer cover nothing, and of four the library makes a box
+    if not kept:
+        return encode_mask(np.zeros(size, dtype=bool))
+    encoded: Rle = rle.merge(rle.frPyObjects(kept, *size))
+    return encoded
+
+
+def _points(polygon: Any) -> list[float]:
+    try:
+        points = np.asarray(polygon)
+    except ValueError:  # lists of different lengths
+        points = np.zeros(1)
+    plain = points.ndim == 1 and points.size % 2 == 0 and points.dtype.kind in "iuf"
+    if not plain or not (np.abs(points.astype(np.float64)) < FARTHEST).all():  # the library makes NaN of a huge one
+        said = reprlib.repr(polygon.tolist() if isinstance(polygon, np.ndarray) else polygon)
+        raise ValueError(f"the polygon {said}, which must list x and y in turns, numbers below {FARTHEST:,.0f}")
+    listed: list[float] = points.astype(np.float64).tolist()
+    return listed
+
+
+def has_pixels(mask: Rle, count: int) -> bool:
+    """Return whether compressed run lengths are sound and make so many pixels, whatever their text is.
+
+    The library refuses text that is none and lengths beyond the image, and takes those that end before it: such are
+    not refused for an image of one pixel less either. That is fifty times as fast as decoding the mask.
+    """
+    return _fits(mask, count) and not _fits(mask, count - 1)
+
+
+def _fits(mask: Rle, count: int) -> bool:
+    from faster_coco_eval import mask as rle
+
+    try:
+        rle.area({"size": [1, count], "counts": mask["counts"]})
+    except (ValueError, RuntimeError):
+        return False
+    return True
+
+
+def mask_areas(masks: Sequence[Rle]) -> NDArray[np.float64]:
+    """Return the pixels of each mask, `(R,)`."""
+    from faster_coco_eval import mask as rle
+
+    return np.asarray(rle.area(list(masks)) if masks else [], dtype=np.float64)
+
+
+def mask_boxes(masks: Sequence[Rle]) -> NDArray[np.float64]:
+    """Return the smallest box around each mask, `(R, 4)`: left, top, width and height in pixels."""
+    from faster_coco_eval import mask as rle
+
+    return np.asarray(rle.toBbox(list(masks)) if masks else [], dtype=np.float64).reshape(-1, 4)
 
 
 def decode_masks(masks: Sequence[Rle], size: tuple[int, int]) -> NDArray[np.bool_]:

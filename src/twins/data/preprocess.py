@@ -70,15 +70,8 @@ class Preprocess:
         return T.center_crop(T.resize(image, [round(self.size / self.crop)], interpolation=mode), [self.size] * 2)
 
     def kept_size(self, image: Image, factor: float = 1.0) -> tuple[int, int]:
-        """Return the width and height that an image is resized to where its shape is kept, times a factor.
-
-        As in mmdetection and mmsegmentation: the shorter side becomes `size`, unless the longer one then exceeds
-        `longest`; no side falls below 32 pixels.
-        """
-        short, long = sorted(image.size)
-        scale = factor * min(self.size / short, self.longest / long)
-        width, height = (max(32, int(side * scale + 0.5)) for side in image.size)
-        return width, height
+        """Return the width and height that an image is resized to where its shape is kept, times a factor."""
+        return fit_within(*image.size, factor * self.size, factor * self.longest)
 
     def normalise(self, image: Image) -> Tensor:
         """Turn an RGB image into a normalised float32 tensor `(3, H, W)`."""
@@ -114,6 +107,17 @@ DENSE = Preprocess(size=512, fit="keep", longest=2048, interpolation="bilinear")
 """How the published semantic networks want their images: the shorter side 512, the longer at most 2048."""
 DETECTION = Preprocess(size=800, fit="keep", longest=1333, interpolation="bilinear")
 """How the published detectors want their images: the shorter side 800, the longer at most 1333."""
+
+
+def fit_within(width: float, height: float, shorter: float, longest: float) -> tuple[int, int]:
+    """Return the width and height that something is resized to where its shape is kept.
+
+    As in mmdetection and mmsegmentation: its shorter side becomes `shorter`, unless the longer one then exceeds
+    `longest`; no side falls below 32 pixels.
+    """
+    scale = min(shorter / min(width, height), longest / max(width, height))
+    across, down = (max(32, int(side * scale + 0.5)) for side in (width, height))
+    return across, down
 
 
 def _filter(interpolation: Interpolation) -> Any:

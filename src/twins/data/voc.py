@@ -14,7 +14,7 @@ from twins.data.classes import ClassTable, built_in, table
 from twins.data.dataset import TRAIN_NAMES, VAL_NAMES, list_images, subfolder
 from twins.data.images import open_image
 from twins.data.objects import Objects, build_objects
-from twins.errors import DataError, nearest
+from twins.errors import DataError, nearest, number_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,8 +42,9 @@ def open_voc(root: Path, own_classes: ClassTable | None) -> Opened | None:
     """Return a folder's VOC files as sets of images with objects, or `None` when it has none.
 
     Read are `JPEGImages` and `Annotations` (`images` and `annotations` too), split by `ImageSets/Main/train.txt` and
-    `val.txt` where these are; and `train` and `valid` with XML files beside the images. Objects that are `difficult`,
-    `truncated` or `occluded` are objects like others: COCO's evaluation knows no such thing.
+    `val.txt` where these are, of the first alone what it lists; and `train` and `valid` with XML files beside the
+    images. Objects that are `difficult`, `truncated` or `occluded` are objects like others: COCO's evaluation knows
+    no such thing.
 
     Args:
         root: the data set's folder.
@@ -177,8 +178,10 @@ def _find_parts(root: Path) -> list[_Part] | None:
     folders = _folders(root)
     if folders is not None:
         lists = [root / "ImageSets" / "Main" / f"{name}.txt" for name in ("train", "val", "test")]
-        if not lists[0].is_file() or not any(path.is_file() for path in lists[1:]):
+        if not lists[0].is_file():
             return [_Part(*folders)]
+        if not any(path.is_file() for path in lists[1:]):
+            return [_Part(*folders, lists[0])]
         return [_Part(*folders, lists[0]), _Part(*folders, next(path for path in lists[1:] if path.is_file()))]
     parts = [subfolder(root, names) for names in (TRAIN_NAMES, VAL_NAMES)]
     found = [_Part(*folders) for part in parts if part is not None and (folders := _folders(part) or _beside(part))]
@@ -203,15 +206,22 @@ def _read_all(part: _Part, notes: list[str]) -> _Read:
         stems = sorted(path.stem for path in part.annotations.glob("*.xml"))
         if lonely := sorted(found.keys() - set(stems)):
             notes.append(
-                f"{len(lonely)} images in {part.images} have no XML file in {part.annotations} and are left out, "
-                f"{found[lonely[0]].name} first"
+                f"{number_of(len(lonely), 'image')} in {part.images} without an XML file in {part.annotations}, left "
+                f"out; {found[lonely[0]].name} first"
             )
     else:
         lines = part.listed.read_text(encoding="utf-8", errors="replace").splitlines()
-        stems = [line.split()[0] for line in lines if line.strip()]
+        stems = [_stem(line.strip(), part, found) for line in lines if line.strip()]
     images = [found.get(stem, part.images / f"{stem}.jpg") for stem in stems]
     paths = [part.annotations / f"{stem}.xml" for stem in stems]
     return _Read(images, paths, [_attempt(path) for path in paths])
+
+
+def _stem(line: str, part: _Part, images: Mapping[str, Path]) -> str:
+    """Return the name that a line of a list gives: all of it where a file has it, for names may hold spaces, else its
+    first word, for lists of one class say after it whether the image has the class.
+    """
+    return line if line in images or (part.annotations / f"{line}.xml").is_file() else line.split()[0]
 
 
 def _attempt(path: Path) -> VocFile | DataError:

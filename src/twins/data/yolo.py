@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from twins.data.annotated import Opened, brightened, coloured, has_area, image_size
 from twins.data.classes import ClassTable, read_table
-from twins.data.coco import encode_polygons
 from twins.data.dataset import TRAIN_NAMES, VAL_NAMES, list_images, subfolder
 from twins.data.images import is_image_file, open_image
-from twins.data.objects import Objects, build_objects
-from twins.errors import DataError
+from twins.data.objects import Objects, build_objects, encode_polygons, mask_areas
+from twins.errors import DataError, number_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,7 +72,8 @@ def open_yolo(root: Path, own_classes: ClassTable | None, *, masks: bool) -> Ope
     classes = brightened(read_table(source)) if source is not None else own_classes or _listed_beside(pages)
     if classes is None:
         classes = _numbered(pages)
-        notes.append(f"classes are called by the {len(classes)} ids in the label files; give names in data.yaml")
+        what = number_of(len(classes), "class", "classes")
+        notes.append(f"{what} without names, called by id as in the label files; give names in data.yaml")
     faults: list[str] = []
     sets = [YoloObjects(part, classes, faults, masks=masks) for part in pages]
     return Opened(sets[0], sets[1] if len(sets) == 2 else None, notes, faults)
@@ -129,9 +129,7 @@ class YoloObjects:
         if not self.masks:
             return self._objects(lines, size, index)
         masks = [self._mask(line, size, index) for line in lines]
-        from faster_coco_eval import mask as rle
-
-        return self._objects(lines, size, index, areas=[float(rle.area(mask)) for mask in masks], masks=masks)
+        return self._objects(lines, size, index, areas=mask_areas(masks).tolist(), masks=masks)
 
     def shape(self, index: int) -> tuple[int, int] | None:
         """Return `None`: label files do not say an image's height and width."""
@@ -167,15 +165,15 @@ class YoloObjects:
             )
         height, width = size
         points = np.array(line.points).reshape(-1, 2)
-        return encode_polygons([(part * (width, height)).ravel().tolist() for part in _parts(points)], height, width)
+        return encode_polygons([(part * (width, height)).ravel().tolist() for part in _parts(points)], size)
 
     def _known(self, index: int, lines: Sequence[YoloObject], faults: list[str]) -> list[YoloObject]:
         """Return the lines that are of a class; the others are added to the faults."""
         for line in lines:
             if line.value not in self.class_of:
                 faults.append(
-                    f"{_called(line.number, self.labels[index])} has the class {line.value}, which is not among the "
-                    f"{len(self.names)} listed; list it or remove the line"
+                    f"{_called(line.number, self.labels[index])} has the class {line.value}, which is not listed; "
+                    "list it or remove the line"
                 )
         return [line for line in lines if line.value in self.class_of]
 
@@ -197,7 +195,8 @@ class _Pages:
         if not lonely:
             return []
         first = self.images[lonely[0]]
-        return [f"{len(lonely)} images in {first.parent} have no label file and so no objects, {first.name} first"]
+        what = number_of(len(lonely), "image")
+        return [f"{what} in {first.parent} without a label file and so without objects, {first.name} first"]
 
 
 def _attempt(path: Path) -> list[YoloObject]:
@@ -269,7 +268,10 @@ def _find_parts(root: Path, settings: Mapping[str, Any]) -> list[list[Path]]:
     for keys in (TRAIN_NAMES, VAL_NAMES):
         said = next((settings[key] for key in keys if settings.get(key)), None)
         images = _images_of(root, settings, said) if said else []
-        parts.append(images or _images_in(_part_folder(root, keys)))
+        images = images or _images_in(_part_folder(root, keys))
+        if said and not images:
+            raise DataError(f"the data.yaml of {root} leads to {said}, where no image is; mend that entry")
+        parts.append(images)
     if parts[0]:
         return [part for part in parts if part]
     whole = _images_in(root / "images") or [path for path in sorted(root.iterdir()) if is_image_file(path)]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from twins.data.augment import AugmentConfig, DetectionConfig, SemanticConfig
-from twins.data.config import DataConfig, MaskConfig
+from twins.data.config import DataConfig, MaskConfig, too_long
 from twins.errors import ConfigError, NotFoundError, nearest
 
 CONFIG = "config.yaml"
 """Where a run folder keeps its settings."""
-FORMAT = 1
-"""Version of `config.yaml`."""
+FORMAT = 2
+"""Version of `config.yaml`; from 2 on it ends in `END`, without which it was cut short."""
+END = "complete"
+"""Last name in `config.yaml`, with the value true."""
 MACHINE_FIELDS = ("device", "workers", "accumulate", "checkpointing", "log_every", "save_every", "max_skipped")
 """What may be given anew with `--resume`: it changes how a run is computed, not what it is."""
 
@@ -182,6 +186,7 @@ class TrainConfig:
         for name in ("minutes", "steps", "max_steps", "save_every", "patience"):
             value = getattr(self, name)
             _check(name, value, value is None or value > 0, "above 0")
+        _check("out", self.out, self.out is None or not too_long(self.out), "a path that a folder can have")
         _check("workers", self.workers, self.workers >= 0, "at least 0")
         _check("seed", self.seed, 0 <= self.seed < 2**32, "at least 0 and below 2^32")
         _check("size", self.size, self.size >= 32, "at least 32")
@@ -197,6 +202,11 @@ class TrainConfig:
         if self.schedule.warmup_steps is not None and self.steps is None:
             raise ConfigError(
                 "--schedule.warmup-steps is for a run of --steps; give --steps, or --schedule.warmup-epochs instead"
+            )
+        late = [epoch for epoch in self.schedule.drop_epochs if epoch >= self.epochs]
+        if self.schedule.kind == "step" and late:
+            raise ConfigError(
+                f"--schedule.drop-epochs must lie within --epochs {self.epochs:g}, found {late[0]:g}; give others"
             )
         if self.batch_size % self.accumulate:
             raise ConfigError(
@@ -218,26 +228,30 @@ class TrainConfig:
         """Return the settings as YAML, with the format's version."""
         import yaml
 
-        return yaml.safe_dump({"format": FORMAT, **_plain(asdict(self))}, sort_keys=False, allow_unicode=True)
+        values = {"format": FORMAT, **_plain(asdict(self)), END: True}
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
     @classmethod
     def from_yaml(cls, text: str) -> TrainConfig:
         """Read what `to_yaml` wrote; what an older version did not write has its default.
 
         Raises:
-            ConfigError: not such a text, a newer format, an unknown setting, or a value out of range.
+            ConfigError: not such a text, a newer format, a text cut short, an unknown setting, or a value of the wrong
+                kind or out of range.
         """
         import yaml
 
         try:
             values = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(f"the settings are no YAML ({str(error).splitlines()[0]}); mend the file") from error
         if not isinstance(values, dict):
             raise ConfigError(f"the settings must be names with values, found {type(values).__name__}")
-        version = values.pop("format", FORMAT)
+        version = values.pop("format", 1)
         if not isinstance(version, int) or version > FORMAT:
             raise ConfigError(f"the settings have format {version}, this twins reads up to {FORMAT}; update it")
+        if values.pop(END, False) is not True and version > 1:
+            raise ConfigError(f"the settings are cut short: they lack the last line, {END}: true; copy the run again")
         return _build(cls, values, "")
 
 
@@ -248,12 +262,16 @@ def read_config(path: Path) -> TrainConfig:
         NotFoundError: there is none.
         ConfigError: it cannot be understood; names the file.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise NotFoundError(f"{path.parent} holds no {path.name}; give a run folder that twins train has written")
     try:
         return TrainConfig.from_yaml(path.read_text())
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is damaged: it holds no text; copy the run folder again") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
 
 
 def merge_resumed(given: TrainConfig, saved: TrainConfig) -> TrainConfig:
@@ -311,16 +329,43 @@ def _plain(value: Any) -> Any:
 
 def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
     assert is_dataclass(cls)
-    known = {f.name for f in fields(cls)}
-    if unknown := sorted(set(values) - known):
+    known = get_type_hints(cls)
+    if unknown := sorted(map(str, set(values) - set(known))):
         raise ConfigError(f"there is no setting {prefix}{unknown[0]}{nearest(unknown[0], known)}")
     built = {}
     for name, value in values.items():
         if name in _NESTED and isinstance(value, dict):
             built[name] = _build(_NESTED[name], value, f"{name}.")
-        else:
-            built[name] = tuple(value) if isinstance(value, list) else value
-    try:
-        return cls(**built)
-    except TypeError as error:
-        raise ConfigError(f"a setting has a value of the wrong kind ({error})") from error
+            continue
+        built[name] = tuple(value) if isinstance(value, list) else value
+        if not _is_kind(built[name], known[name]):
+            raise ConfigError(
+                f"{prefix}{name} has a value of the wrong kind, {value!r}; it must be {_say(known[name])}"
+            )
+    return cls(**built)
+
+
+def _is_kind(value: object, kind: Any) -> bool:
+    """Whether a value is of a field's type; a whole number is a number, and choices are left to their own check."""
+    inside = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is_kind(value, one) for one in inside)
+    if get_origin(kind) is Literal:
+        return any(type(value) is type(choice) for choice in inside)
+    if get_origin(kind) is tuple:
+        each = inside[:1] * len(value) if isinstance(value, tuple) and inside[-1] is Ellipsis else inside
+        return isinstance(value, tuple) and len(value) == len(each) and all(map(_is_kind, value, each))
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is kind
+
+
+def _say(kind: Any) -> str:
+    """Return a field's type in words."""
+    inside = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_say(one) for one in inside)
+    if get_origin(kind) is tuple:
+        return "a list" if inside[-1] is Ellipsis else f"a list of {len(inside)} values"
+    words = {float: "a number", int: "a whole number", bool: "true or false", NoneType: "null"}
+    return "names with values" if is_dataclass(kind) else words.get(kind, "text")

@@ -64,11 +64,11 @@ class Records:
         self._append(LOG, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}")
 
     def forget_after(self, step: int) -> None:
-        """Drop the rows of steps beyond `step`, and a row that was cut short: the resumed run makes them again."""
+        """Drop the rows of steps beyond `step`, and what is no row, such as one cut short; they are made again."""
         path = self.run / METRICS
         if not self.active or not path.exists():
             return
-        kept = [line for line in path.read_text().splitlines(keepends=True) if _step_of(line) <= step]
+        kept = [line for line in path.read_text(errors="replace").splitlines(keepends=True) if _step_of(line) <= step]
         beside = path.with_name(f".{METRICS}.new")
         with beside.open("w") as file:
             file.writelines(kept)
@@ -118,15 +118,15 @@ class Records:
 
 
 def read_rows(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """Return the rows of a run's `metrics.jsonl`, or those of one kind; a last row that was cut short is left out."""
+    """Return the rows of a run's `metrics.jsonl`, or those of one kind; what is no row is left out."""
     path = run / METRICS
-    rows = [json.loads(line) for line in path.read_text().splitlines() if _step_of(line) < float("inf")]
-    return [row for row in rows if kind is None or row["kind"] == kind]
+    rows = [json.loads(line) for line in path.read_text(errors="replace").splitlines() if _step_of(line) < float("inf")]
+    return [row for row in rows if kind is None or row.get("kind") == kind]
 
 
 def _step_of(line: str) -> float:
     """Return a row's step; a row that is damaged belongs to no step that anybody resumes from."""
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("inf")

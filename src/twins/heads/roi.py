@@ -144,7 +144,7 @@ class RoIHead(nn.Module):
         has one shape.
         """
         assert self.mask_head is not None
-        owners = _owners(*labels.shape, labels)
+        owners = _owners(len(labels), labels.shape[1], labels)
         if torch.compiler.is_compiling():
             found = self.mask_head(pool(levels, boxes.flatten(0, 1), owners, MASK_SIDE), labels.flatten())
             return found.unflatten(0, labels.shape) * meant[:, :, None, None]

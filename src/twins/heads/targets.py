@@ -16,6 +16,10 @@ from 0; for instances `masks` `(R, H, W)`, bool or uint8; where there are any `c
 which finding an object is neither right nor wrong."""
 
 
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_NONE = torch.empty(0)
+
+
 def check_targets(
     targets: Sequence[Target], images: Tensor, num_classes: int, sizes: Tensor | None = None, *, masks: bool = False
 ) -> None:
@@ -31,6 +35,8 @@ def check_targets(
     Raises:
         InputError: a target that does not fit; says which.
     """
+    if isinstance(targets, Mapping | Tensor) or not isinstance(targets, Sequence):
+        raise InputError(f"targets must be a list of one dictionary per image, found {type(targets).__name__}")
     if len(targets) != len(images):
         raise InputError(f"each image needs a target, found {len(targets)} targets for {len(images)} images")
     for number, target in enumerate(targets):
@@ -42,16 +48,23 @@ def check_targets(
 
 
 def _check_shapes(name: str, target: Target) -> None:
+    if not isinstance(target, Mapping):
+        raise InputError(f"{name} must be a dictionary of tensors, found {type(target).__name__}")
+    for part in ("boxes", "labels", "masks", "crowd"):
+        if not isinstance(found := target.get(part, _NONE), Tensor):
+            raise InputError(f"{name} needs {part} as a tensor, found {type(found).__name__}; use torch.as_tensor")
     if missing := {"boxes", "labels"} - target.keys():
         raise InputError(f"{name} lacks {' and '.join(sorted(missing))}; it has {', '.join(target) or 'nothing'}")
     boxes, labels = target["boxes"], target["labels"]
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not boxes.is_floating_point():
         raise InputError(f"{name} needs float boxes (R, 4), found {boxes.dtype} of shape {tuple(boxes.shape)}")
-    if labels.shape != boxes.shape[:1] or labels.is_floating_point():
+    if labels.shape != boxes.shape[:1] or labels.dtype not in _INTEGERS:
         raise InputError(
             f"{name} needs an int label for each of {len(boxes)} boxes, found {labels.dtype} of shape "
             f"{tuple(labels.shape)}"
         )
+    if (crowd := target.get("crowd")) is not None and (crowd.ndim != 2 or crowd.shape[1] != 4):
+        raise InputError(f"{name} needs crowd boxes (C, 4), found the shape {tuple(crowd.shape)}")
 
 
 def _check_masks(name: str, target: Target, whole: tuple[int, ...], own: tuple[Any, ...]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from twins.data.augment import DetectionConfig
 from twins.data.check import CheckReport
 from twins.data.check_detection import check_detection
 from twins.data.config import DataConfig
@@ -20,7 +21,7 @@ from twins.data.objects import AnnotatedImages, Objects
 from twins.data.preprocess import Preprocess
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Batch
-from twins.errors import ConfigError
+from twins.errors import ConfigError, DataError, NotFoundError
 from twins.factory import TaskNetwork
 from twins.metrics.detection import DetectionMetric
 from twins.metrics.semantic import Absent
@@ -40,8 +41,10 @@ class DetectionKit:
         self.leading = "mask_ap" if masks else "box_ap"
 
     def open(self, config: DataConfig) -> Splits[AnnotatedImages]:
-        """Open `scenes`, or a folder with images and COCO's, VOC's or YOLO's annotations."""
-        return open_detection(config, masks=self.masks)
+        """Open `scenes`, or a folder with images and COCO's, VOC's or YOLO's annotations, with something to find."""
+        splits = open_detection(config, masks=self.masks)
+        _check_found(splits.val, splits.source)
+        return splits
 
     def check(self, config: DataConfig) -> CheckReport:
         """Read every image and its objects and report what would spoil a run."""
@@ -52,8 +55,13 @@ class DetectionKit:
         return []
 
     def preprocess(self, config: TrainConfig, known: Preprocess) -> Preprocess:
-        """Return a resize that keeps the image's shape."""
+        """Return a resize that keeps the image's shape; raises ConfigError where it cannot have the size asked for."""
         longest = config.detection.longest
+        if config.size > longest:
+            raise ConfigError(
+                f"--size is the shorter side and cannot exceed --detection.longest, found {config.size} and {longest}; "
+                "raise the latter"
+            )
         return replace(known, size=config.size, fit="keep", longest=longest, interpolation="bilinear")
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
@@ -89,6 +97,8 @@ class DetectionKit:
         assert isinstance(network, Detection | InstanceSegmentation)
         if network.roi_head is not None:
             network.roi_head.samples = config.detection.samples
+        elif config.detection.samples != DetectionConfig().samples:
+            raise ConfigError(f"--detection.samples is for a second stage, which {network.info.head} has not")
 
     def metric(self, names: Sequence[str], *, full: bool = False, absent: Absent = "left_out") -> DetectionMetric:
         """Return COCO's average precision; with curves and error types where all is measured."""
@@ -123,3 +133,21 @@ class _Relabelled:
 
     def path(self, index: int) -> str:
         return self.images.path(index)
+
+
+def _check_found(val: AnnotatedImages, source: str) -> None:
+    """Raise DataError where no held-out image has an object to find, so that nothing could be measured.
+
+    Looks until it finds one; what cannot be read is left to whoever reads it.
+    """
+    for index in range(len(val)):
+        try:
+            objects = val.target(index)
+        except (DataError, NotFoundError):
+            return
+        if (~objects.crowd).any():
+            return
+    raise DataError(
+        f"none of the {len(val)} held-out images of {source} has an object to find, so nothing could be measured; "
+        "annotate some, or hold others out with --seed"
+    )

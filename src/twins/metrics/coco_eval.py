@@ -12,7 +12,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval import mask as rle
 from numpy.typing import NDArray
 
-from twins.data.objects import Objects, Rle
+from twins.data.objects import Objects, Rle, encode_mask, mask_areas
 from twins.errors import DataError
 from twins.predictions import Prediction
 
@@ -98,7 +98,7 @@ def build_example(prediction: Prediction, objects: Objects, *, masks: bool) -> E
     assert scores is not None, "a detector's prediction has scores"
     if masks:
         _check_masks(prediction, objects)
-    shapes = encode_masks(prediction.masks) if masks and prediction.masks is not None else None
+    shapes = tuple(map(encode_mask, prediction.masks)) if masks and prediction.masks is not None else None
     places = _from_corners(np.asarray(boxes, dtype=np.float64))
     return Example(
         image_id=objects.image_id,
@@ -128,11 +128,6 @@ def found_areas(boxes: Floats, masks: Sequence[Rle] | None) -> dict[Kind, Floats
     return areas
 
 
-def mask_areas(masks: Sequence[Rle]) -> Floats:
-    """Return the pixels of each mask."""
-    return np.asarray(rle.area(list(masks)) if masks else [], dtype=np.float64)
-
-
 def _check_masks(prediction: Prediction, objects: Objects) -> None:
     assert prediction.masks is not None, "the prediction of instance segmentation has masks"
     if objects.masks is None:
@@ -150,27 +145,6 @@ def _check_masks(prediction: Prediction, objects: Objects) -> None:
 def _from_corners(boxes: Floats) -> Floats:
     """Return xyxy boxes as left, top, width, height."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-
-
-def encode_masks(masks: NDArray[np.bool_]) -> tuple[Rle, ...]:
-    """Return masks `(R, H, W)` as compressed run lengths.
-
-    A mask's runs go down its columns. Only the columns that it touches are gone through, for most masks are small in
-    their image: five times as fast as encoding the whole.
-    """
-    return tuple(_encode(mask) for mask in masks)
-
-
-def _encode(mask: NDArray[np.bool_]) -> Rle:
-    height, width = mask.shape
-    columns = np.flatnonzero(mask.any(axis=0))
-    first, last = (columns[0], columns[-1] + 1) if len(columns) else (0, 0)
-    pixels = np.zeros((last - first) * height + 2, dtype=bool)  # one outside the mask before and after
-    pixels[1:-1] = mask[:, first:last].T.ravel()
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + first * height
-    lengths = np.diff(changes[changes < mask.size], prepend=0, append=mask.size)
-    encoded: Rle = rle.frPyObjects({"size": [height, width], "counts": lengths.tolist()}, height, width)
-    return encoded
 
 
 def overlaps(example: Example, kind: Kind) -> Floats:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import reprlib
-import sys
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from faster_coco_eval import mask as rle
 
-from twins.data.objects import Rle
-from twins.errors import DataError
-from twins.metrics.coco_eval import Example, Found, Truth, encode_masks, mask_areas
-from twins.metrics.coco_masks import parse_mask
+from twins.data.coco import list_categories, parse_mask, read_content, read_json, record_size, sound_records
+from twins.data.coco_objects import is_box, is_number, read_object, sift_annotations
+from twins.data.objects import Rle, encode_mask, mask_areas, mask_boxes
+from twins.errors import DataError, number_of
+from twins.metrics.coco_eval import Example, Found, Truth
 from twins.metrics.detection import DetectionMetric
 from twins.predictions import Prediction
 
@@ -41,7 +39,7 @@ def coco_results(prediction: Prediction, *, image_id: int, category_ids: Sequenc
     assert prediction.scores is not None, "a detector's prediction has scores"
     corners = prediction.boxes.astype(np.float64)
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(DIGITS).tolist()
-    masks = None if prediction.masks is None else encode_masks(prediction.masks)
+    masks = None if prediction.masks is None else [encode_mask(mask) for mask in prediction.masks]
     entries = []
     for row, (label, score) in enumerate(zip(prediction.labels.tolist(), prediction.scores.tolist(), strict=True)):
         if (category := category_ids[label]) is None:
@@ -68,13 +66,14 @@ def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:
         masks: whether masks are compared too; then each entry needs a `segmentation`.
 
     Returns:
-        `metrics`: see `DetectionMetric.compute`; `per_class`: see `DetectionMetric.details`, by category id.
+        `metrics`: see `DetectionMetric.compute`; `per_class`: see `DetectionMetric.details`, by category id; `notes`:
+        a sentence on the annotations that contradict the ground truth's lists, which do not count.
 
     Raises:
         DataError: a file that cannot be read, or an entry that cannot be scored; there is nothing to find.
     """
     known = _GroundTruth(truth)
-    entries = _read_json(results)
+    entries = read_json(results)
     if not isinstance(entries, list):
         raise DataError(f"{results} is no list of results, so it is no COCO results file; check which file it is")
     found = _gather(_read_entries(results, entries, known, masks=masks), masks=masks)
@@ -85,8 +84,9 @@ def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:
     )
     metrics = metric.compute()
     if not metrics:
-        raise DataError(f"{truth} has no object to find, so nothing can be scored; check which file it is")
-    return {"metrics": metrics, "per_class": metric.details()["per_class"]}
+        first = f" ({known.faults[0]})" if known.faults else ""
+        raise DataError(f"{truth} has no object to find, so nothing can be scored; check which file it is{first}")
+    return {"metrics": metrics, "per_class": metric.details()["per_class"], "notes": known.notes()}
 
 
 class _GroundTruth:
@@ -94,49 +94,35 @@ class _GroundTruth:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        content = _read_json(path)
-        keys = content.keys() if isinstance(content, dict) else ()
-        missing = [key for key in ("images", "annotations", "categories") if key not in keys]
-        if missing:
-            raise DataError(f"{path} has no {' and no '.join(missing)}, so it is no COCO file; check which file it is")
-        try:
-            categories = sorted((record["id"], str(record["name"])) for record in content["categories"])
-            images = sorted(content["images"], key=lambda record: record["id"])
-            self.places = {record["id"]: place for place, record in enumerate(images)}
-            self.annotations: list[list[dict[str, Any]]] = [[] for _ in images]
-            for record in content["annotations"]:
-                if record["image_id"] in self.places:
-                    self.annotations[self.places[record["image_id"]]].append(record)
-        except KeyError as error:
-            raise DataError(f"{path} has a record without {error}; mend the file") from error
-        except (TypeError, AttributeError) as error:
-            raise DataError(f"{path} has a record that is none of COCO's ({error}); mend the file") from error
-        self.sizes = [_size(record) for record in images]
+        content = read_content(path)
+        with sound_records(path):
+            categories = list_categories(content)
+            images = {record["id"]: record for record in content["images"]}  # some files list an image twice
+            self.ids = sorted(images)
+            self.places = {value: place for place, value in enumerate(self.ids)}
+            self.sizes = [record_size(images[value]) for value in self.ids]
+            annotations = list(content["annotations"])
         self.category_ids, self.names = [value for value, _ in categories], [name for _, name in categories]
         self.labels = {value: label for label, value in enumerate(self.category_ids)}
+        self.faults: list[str] = []
+        """What is wrong with each annotation that contradicts the file; they are left out here as in training."""
+        self.annotations = sift_annotations(path, annotations, set(self.ids), set(self.category_ids), self.faults)
+
+    def notes(self) -> list[str]:
+        """Return a sentence where annotations are left out."""
+        what = number_of(len(self.faults), "annotation")
+        return [f"{what} of the ground truth left out, the first: {fault}" for fault in self.faults[:1]]
 
     def truth(self, place: int, *, masks: bool) -> Truth:
         """Return an image's objects; raises DataError where a record is damaged."""
-        boxes, labels, areas, crowd, shapes = [], [], [], [], []
-        for record in self.annotations[place]:
-            try:
-                box = _box(record)
-                boxes.append(box)
-                labels.append(self.labels[_known(record, "category_id", self.labels)])
-                areas.append(_number(record, "area") if "area" in record else box[2] * box[3])
-                crowd.append(bool(record.get("iscrowd", 0)))
-                if masks:
-                    shapes.append(_mask(record, self.sizes[place]))
-            except ValueError as error:
-                raise DataError(
-                    f"{self.path}: annotation {record.get('id', '?')} has {error}; mend the file"
-                ) from error
+        records = self.annotations.get(self.ids[place], ())
+        found = [read_object(record, self.path, self.sizes[place], masks=masks) for record in records]
         return Truth(
-            boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
-            labels=np.array(labels, dtype=np.int64),
-            areas=np.array(areas, dtype=np.float64),
-            crowd=np.array(crowd, dtype=np.bool_),
-            masks=tuple(shapes) if masks else None,
+            boxes=np.array([one.box for one in found], dtype=np.float64).reshape(-1, 4),
+            labels=np.array([self.labels[record["category_id"]] for record in records], dtype=np.int64),
+            areas=np.array([one.area for one in found], dtype=np.float64),
+            crowd=np.array([one.crowd for one in found], dtype=np.bool_),
+            masks=tuple(one.mask for one in found if one.mask is not None) if masks else None,
         )
 
 
@@ -177,7 +163,7 @@ def _gather(entries: Iterable[_Entry], *, masks: bool) -> defaultdict[int, Found
 def _found(entries: Sequence[_Entry], *, masks: bool) -> Found:
     shapes = [entry.mask for entry in entries if entry.mask is not None]
     given = [entry.box for entry in entries if entry.box is not None]
-    boxes = np.array(given if given or not shapes else rle.toBbox(shapes), dtype=np.float64).reshape(-1, 4)
+    boxes = np.array(given if given else mask_boxes(shapes), dtype=np.float64).reshape(-1, 4)
     areas = mask_areas(shapes) if shapes and not given else boxes[:, 2] * boxes[:, 3]
     return Found(
         boxes=boxes,
@@ -186,13 +172,6 @@ def _found(entries: Sequence[_Entry], *, masks: bool) -> Found:
         areas={"box": areas, "mask": areas},
         masks=tuple(shapes) if masks else None,
     )
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no JSON ({error}); copy it again") from error
 
 
 # what a record has, or a ValueError that says what it has instead
@@ -209,32 +188,22 @@ def _known(record: dict[str, Any], key: str, known: Container[Any]) -> Any:
 
 def _number(record: dict[str, Any], key: str) -> float:
     value = record.get(key)
-    if not _finite(value):
+    if not is_number(value):
         raise ValueError(f"the {key} {reprlib.repr(value)}, which is no number" if key in record else f"no {key}")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def _box(record: dict[str, Any]) -> list[float]:
     box = record.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)):
+    if not is_box(box):
         said = f"the bbox {reprlib.repr(box)}, not left, top, width and height" if "bbox" in record else "no bbox"
         raise ValueError(said)
     return [float(value) for value in box]
 
 
 def _mask(record: dict[str, Any], size: tuple[int, int] | None) -> Rle:
-    if "segmentation" not in record:
+    if not record.get("segmentation"):
         raise ValueError("no segmentation")
     if size is None:
         raise ValueError("a segmentation in an image whose height and width are not in the ground truth")
     return parse_mask(record["segmentation"], size)
-
-
-def _finite(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
-
-
-def _size(record: dict[str, Any]) -> tuple[int, int] | None:
-    """Return an image's height and width where its record says them."""
-    size = record.get("height"), record.get("width")
-    return size if all(type(side) is int and side > 0 for side in size) else None  # type: ignore[return-value]

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from twins.data.dataset import LabelledImages
-from twins.errors import DataError
+from twins.errors import DataError, NotFoundError
 from twins.evaluation import match_classes
 from twins.kits.classification import ClassificationKit
 from twins.predictions import Prediction
@@ -98,7 +98,7 @@ def _look(predictor: Predictor, images: LabelledImages) -> list[_Seen]:
         try:
             opened.append(matched.load(index))
             truths.append(matched.target(index))
-        except DataError:
+        except (DataError, NotFoundError):
             continue
     found = predictor.predict(opened, batch_size=32)
     return [_Seen(*parts) for parts in zip(opened, truths, found, strict=True)]

@@ -14,7 +14,7 @@ from PIL import Image
 from twins.data.classes import distinct_colours
 from twins.data.objects import AnnotatedImages, Objects, decode_masks
 from twins.drawing import Mark, Palette, mark
-from twins.errors import DataError
+from twins.errors import DataError, NotFoundError
 from twins.evaluation import match_classes
 from twins.kits.detection import DetectionKit
 from twins.metrics.detection_errors import Judgement, judge
@@ -263,10 +263,11 @@ def _look(
     for index in chosen:
         try:
             image, objects = matched.load(index), matched.target(index)
-        except DataError:
+            (found,) = measured.predict(image)
+            judged = judge(found, objects, masks=masks)
+        except (DataError, NotFoundError):  # evaluation has left it out too
             continue
-        (found,) = measured.predict(image)
-        _add_scores(looked, found, judge(found, objects, masks=masks))
+        _add_scores(looked, found, judged)
         shown = _above(found, score)
         seen = _Seen(image, objects, shown, judge(shown, objects, masks=masks), matched.path(index))
         looked.count += 1

@@ -15,7 +15,7 @@ from twins.data.masks import IGNORE
 from twins.data.semantic import MappedImages
 from twins.data.semantic_transforms import check_fit
 from twins.drawing import Palette, overlay
-from twins.errors import DataError
+from twins.errors import DataError, NotFoundError
 from twins.evaluation import match_classes
 from twins.kits.semantic import SemanticKit
 from twins.predictor import Predictor
@@ -104,7 +104,7 @@ def _look(predictor: Predictor, images: MappedImages) -> tuple[list[_Seen], Pale
         try:
             image, truth = matched.load(index), matched.target(index)
             check_fit(image, truth)
-        except DataError:
+        except (DataError, NotFoundError):
             continue
         (prediction,) = predictor.predict(image)
         assert prediction.label_map is not None

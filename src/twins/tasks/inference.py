@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from twins.errors import ConfigError
@@ -28,8 +27,8 @@ class InferenceConfig:
     Unset is a quarter of the tile."""
 
     def __post_init__(self) -> None:
-        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
-            raise ConfigError(f"--scales must list numbers above 0, found {self.scales}")
+        if not self.scales or not all(0 < scale <= 100 for scale in self.scales):
+            raise ConfigError(f"--scales must list numbers above 0 and at most 100, found {self.scales}")
         for name in ("window", "tile"):
             value = getattr(self, name)
             if value is not None and value < 32:

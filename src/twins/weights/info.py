@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 
 from twins.data.preprocess import Preprocess
@@ -67,10 +68,12 @@ class ModelInfo:
             values["names"] = tuple(values["names"])
             values["colours"] = tuple(tuple(map(int, colour)) for colour in values.get("colours", ()))
             known = {f.name for f in fields(cls)}
-            for name, least in (("num_classes", 0), ("in_chans", 1)):
-                if type(value := values.get(name, least)) is not int or value < least:
+            for name, least in (("num_classes", 0), ("in_chans", 1), ("width", 1)):
+                missing = None if name == "width" else least
+                value = values.get(name, missing)
+                if value is not missing and (type(value) is not int or value < least):
                     raise ValueError(f"{name} is {value!r}")
-            if not isinstance(scale := values.get("anchor_scale"), int | float | None):
+            if (scale := values.get("anchor_scale")) is not None and not 0 < scale < math.inf:
                 raise ValueError(f"anchor_scale is {scale!r}")
             return cls(**{name: value for name, value in values.items() if name in known})
         except WeightsError:

@@ -6,6 +6,7 @@ import pytest
 
 from twins.backbone.config import VARIANTS
 from twins.bench.counts import PUBLISHED_DENSE, dense_counts, model_counts
+from twins.errors import InputError
 
 EXPECTED = {  # parameters; GMACs at 224 by torch's counter, attention products in and out
     "twins_pcpvt_small": (24_106_216, 3.81, 3.67),
@@ -29,6 +30,12 @@ def test_a_larger_input_costs_more_than_its_share_of_pixels():
     small, large = (model_counts("twins_pcpvt_nano", size=size) for size in (224, 448))
     assert large.gmacs_without_attention == pytest.approx(4 * small.gmacs_without_attention, rel=0.01)
     assert large.gmacs_with_attention > 4 * small.gmacs_with_attention
+
+
+@pytest.mark.parametrize("size", [-4, 0, 31, 10**12])
+def test_a_size_that_cannot_be_counted_is_refused(size):
+    with pytest.raises(InputError, match=f"at least 32 and at most 65536 pixels, found {size}"):
+        model_counts("twins_svt_nano", size=size)
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED_DENSE))

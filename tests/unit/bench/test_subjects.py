@@ -88,7 +88,7 @@ def test_rows_say_task_and_head_and_compare_both_sides():
     )
     told: list[str] = []
     (row,) = run_bench(config, tell=told.append)["rows"]
-    assert (row["task"], row["head"], row["mode"], row["size"]) == ("semantic", "semantic_fpn", "training", "64")
+    assert (row["task"], row["head"], row["mode"], row["size"]) == ("semantic", "semantic_fpn", "training", 64)
     assert row["difference"] < 1e-4
     assert all(row[label]["images_per_s"] > 0 for label in ("twins", "timm", "timm again"))
     assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]

@@ -276,13 +276,13 @@ def test_sizes_that_no_image_has_are_named(coco, refused, height):
 @pytest.mark.parametrize(
     ("segmentation", "saying"),
     [
-        ([[2, 1, 6, 1, 6]], "a polygon must list finite x and y in turns"),
-        ([[2, 1, float("nan"), 1, 6, 4]], "a polygon must list finite"),
-        ([["a", "b", "c", "d", "e", "f"]], "damaged mask"),
-        ([[[2, 1], [6, 1], [6, 4]]], "a polygon must list"),
+        ([[2, 1, 6, 1, 6]], "polygon .*must list x and y in turns, numbers below 1,000,000"),
+        ([[2, 1, float("nan"), 1, 6, 4]], "numbers below 1,000,000"),
+        ([["a", "b", "c", "d", "e", "f"]], "numbers below 1,000,000"),
+        ([[[2, 1], [6, 1], [6, 4]]], "must list x and y in turns"),
         ({"size": [8, 6], "counts": RUNS}, r"mask of \[8, 6\] on an image of \[6, 8\] pixels; mend it"),
-        ({"size": [6, 8], "counts": [13, 3]}, "damaged mask"),
-        ({"size": [6, 8], "counts": PACKED["counts"].decode()[:4]}, "damaged mask"),
+        ({"size": [6, 8], "counts": [13, 3]}, "which do not make 6 x 8 pixels"),
+        ({"size": [6, 8], "counts": PACKED["counts"].decode()[:4]}, "which do not make 6 x 8 pixels"),
     ],
 )
 def test_a_damaged_mask_is_named_where_masks_are_wanted(coco, refused, segmentation, saying):

@@ -93,7 +93,13 @@ def test_lists_say_which_image_is_in_which_part(voc, val):
     assert names == [["c.jpg", "a.jpg"], ["b.jpg"]]
 
 
-@pytest.mark.parametrize("lists", [None, {"trainval": ["a"]}, {"train": ["a"]}])
+def test_a_list_alone_says_which_images_the_set_has(voc):
+    splits = opened(voc({name: SIZE + box(1, 1, 2, 2) for name in "abcde"}, lists={"train": ["a", "c", "d"]}))
+    names = {part.path(i)[-5] for part in (splits.train, splits.val) for i in range(len(part))}
+    assert names == {"a", "c", "d"}
+
+
+@pytest.mark.parametrize("lists", [None, {"trainval": ["a"]}])
 def test_without_lists_of_both_parts_a_share_is_held_out(voc, lists):
     splits = opened(voc({name: SIZE + box(1, 1, 2, 2) for name in "abcde"}, lists=lists))
     assert (len(splits.train), len(splits.val)) == (4, 1)
@@ -119,8 +125,8 @@ def test_images_without_a_file_are_left_out_and_told(voc, save_image):
     save_image(root / "JPEGImages" / "c.jpg")
     splits = opened(root)
     assert set(targets(splits)) == {"a.jpg", "b.jpg"}
-    assert "1 images in" in splits.notes[0]
-    assert "left out, c.jpg first" in splits.notes[0]
+    assert splits.notes[0].startswith(f"1 image in {root / 'JPEGImages'} without an XML file in ")
+    assert splits.notes[0].endswith("left out; c.jpg first")
 
 
 def test_classes_are_the_names_in_the_files_sorted(voc):
@@ -222,3 +228,14 @@ def test_a_file_is_read_alone(voc):
     root = voc({"a": SIZE + box(1, 1, 8, 6)})
     file = read_voc(root / "Annotations" / "a.xml")
     assert (file.size, file.names, file.numbers) == ((6, 8), ("cell",), (1,))
+
+
+def test_names_in_lists_may_hold_spaces_and_lists_of_one_class_say_more_than_names(voc):
+    plain = SIZE + box(1, 1, 2, 2)
+    files = {"street 1": plain, "street": plain, "road": plain}
+    root = voc(files, lists={"train": ["  street 1 ", "road  -1"], "val": ["street  1"]})
+    splits = opened(root)
+    assert [splits.train.path(i) for i in range(2)] == [
+        str(root / f"JPEGImages/{name}.jpg") for name in files if name != "street"
+    ]
+    assert [splits.val.path(i) for i in range(len(splits.val))] == [str(root / "JPEGImages/street.jpg")]

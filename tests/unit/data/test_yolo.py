@@ -10,6 +10,7 @@ from twins.data.config import DataConfig
 from twins.data.detection import open_detection
 from twins.data.objects import decode_masks
 from twins.data.yolo import read_yolo
+from twins.errors import DataError
 
 SQUARE = "1 0.25 0.166667 0.75 0.166667 0.75 0.666667 0.25 0.666667"
 NAMES = "names: [cat, dog]\n"
@@ -160,14 +161,14 @@ def test_colours_that_a_user_has_chosen_are_kept_and_others_are_bright(yolo):
 def test_without_names_classes_are_called_by_their_ids_and_it_is_told(yolo):
     splits = opened(yolo({"labels/a.txt": "3 .5 .5 1 1\n1 .5 .5 1 1", "labels/b.txt": ""}, None))
     assert (splits.train.names, splits.train.classes.values) == (("1", "3"), (1, 3))
-    assert "classes are called by the 2 ids in the label files; give names in data.yaml" in splits.notes
+    assert "2 classes without names, called by id as in the label files; give names in data.yaml" in splits.notes
 
 
 def test_an_image_without_a_label_file_has_no_objects_and_is_counted_an_empty_file_says_so(yolo):
     root = yolo({"labels/train/a.txt": "", "labels/train/b.txt": None, "labels/val/c.txt": "0 .5 .5 1 1"})
     splits = opened(root)
     assert [len(objects) for objects in targets(splits).values()] == [0, 0, 1]
-    said = f"1 images in {root / 'images' / 'train'} have no label file and so no objects, b.png first"
+    said = f"1 image in {root / 'images' / 'train'} without a label file and so without objects, b.png first"
     assert splits.notes == (said,)
 
 
@@ -176,7 +177,7 @@ def test_a_class_beyond_the_names_is_left_out_and_told(yolo, masks):
     splits = opened(yolo({"labels/train/a.txt": f"2{SQUARE[1:]}\n{SQUARE}", "labels/val/b.txt": ""}), masks)
     assert splits.train.target(0).labels.tolist() == [1]
     assert splits.train.named(0, 0) == f"line 2 of {splits.source}/labels/train/a.txt"
-    said = f"line 1 of {splits.source}/labels/train/a.txt has the class 2, which is not among the 2 listed"
+    said = f"line 1 of {splits.source}/labels/train/a.txt has the class 2, which is not listed; list it"
     assert said in splits.notes[0]
 
 
@@ -276,3 +277,12 @@ def test_an_image_that_cannot_be_read_is_named(yolo, refused):
 
 def test_a_file_that_is_not_there_holds_nothing(tmp_path):
     assert read_yolo(tmp_path / "none.txt") == []
+
+
+def test_an_entry_that_leads_nowhere_is_named_where_no_usual_folder_has_its_part(yolo):
+    labels = {"labels/train/a.txt": "0 .5 .5 .5 .5", "labels/held/b.txt": "0 .5 .5 .5 .5"}
+    root = yolo(labels, yaml="train: images/train\nval: images/heldout\nnames: [cat, dog]\n")
+    with pytest.raises(DataError, match="leads to images/heldout, where no image is; mend that entry"):
+        opened(root)
+    yolo({"labels/val/c.txt": "0 .5 .5 .5 .5"}, yaml="train: /content/train\nval: /content/val\nnames: [cat, dog]\n")
+    assert (len(opened(root).train), len(opened(root).val)) == (1, 1)

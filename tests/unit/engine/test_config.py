@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from twins.data.augment import AugmentConfig
+from twins.data.augment import AugmentConfig, DetectionConfig, SemanticConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig, merge_resumed, read_config
 from twins.errors import ConfigError, NotFoundError
+from twins.tasks.inference import InferenceConfig
 
 
 def test_yaml_gives_back_every_setting() -> None:
@@ -37,12 +39,42 @@ def test_an_older_file_gets_defaults_for_what_it_lacks() -> None:
         ("- a", "list"),
         ("a: [", "YAML"),
         ("batch_size: many", "kind"),
+        ("data: 5", "data has a value of the wrong kind, 5; it must be text"),
+        ("model: null", "model has a value of the wrong kind"),
+        ("detection: 5", "detection has a value of the wrong kind, 5; it must be names with values"),
+        ("optimizer: {lr: [1]}", r"optimizer\.lr has .* must be a number"),
+        ("optimizer: {betas: [0.9]}", "a list of 2 values"),
+        ("schedule: {drop_epochs: [a]}", "must be a list"),
+        ("epochs: true", "must be a number"),
+        ("workers: 1.5", "must be a whole number"),
+        ("masks: {reduce_zero_label: 3}", "true or false or null"),
+        ("data: 2024-13-45", "no YAML"),
+        ("1: 2\nb: 3", "there is no setting 1"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_sentence(text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         TrainConfig.from_yaml(text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_cut_short_is_refused_and_one_of_the_first_format_has_no_end() -> None:
+    config = TrainConfig(data="photos", batch_size=7)
+    lines = config.to_yaml().splitlines(keepends=True)
+    assert lines[-1] == "complete: true\n"
+    for kept in range(2, len(lines)):
+        with pytest.raises(ConfigError, match="cut short"):
+            TrainConfig.from_yaml("".join(lines[:kept]))
+    older = "".join(lines[:-1]).replace("format: 2", "format: 1")
+    assert TrainConfig.from_yaml(older) == config
+
+
+def test_a_file_that_holds_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(ConfigError, match=r"config\.yaml is damaged"):
+        read_config(tmp_path / "config.yaml")
+    with pytest.raises(NotFoundError, match="give a run folder"):
+        read_config(tmp_path / ("x" * 300) / "config.yaml")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +88,7 @@ def test_a_wrong_file_is_refused_in_one_sentence(text: str, says: str) -> None:
         ({"freeze": 5}, "--freeze"),
         ({"batch_size": 10, "accumulate": 3}, "--accumulate"),
         ({"max_skipped": 1.5}, "--max-skipped"),
+        ({"out": "x" * 300}, "--out"),
     ],
 )
 def test_a_value_out_of_range_names_the_flag_as_typed(setting: dict[str, object], flag: str) -> None:
@@ -68,6 +101,25 @@ def test_nested_values_out_of_range_name_the_dotted_flag() -> None:
         OptimizerConfig(lr=0)
     with pytest.raises(ConfigError, match=r"--schedule\.warmup-epochs"):
         ScheduleConfig(warmup_epochs=-1)
+
+
+@pytest.mark.parametrize("high", [math.inf, math.nan, 101.0])
+def test_factors_are_finite_and_at_most_100(high: float) -> None:
+    for kind, name in (
+        (AugmentConfig, "scale"),
+        (AugmentConfig, "ratio"),
+        (SemanticConfig, "ratio"),
+        (DetectionConfig, "ratio"),
+        (DetectionConfig, "jitter"),
+    ):
+        with pytest.raises(
+            ConfigError, match=rf"\.{name} must be two ascending numbers above 0 and at most 100, found 1"
+        ):
+            kind(**{name: (1.0, high)})
+    with pytest.raises(ConfigError, match="--scales"):
+        InferenceConfig(scales=(high,))
+    with pytest.raises(ConfigError, match="anchor-scale"):
+        DetectionConfig(anchor_scale=math.inf)
 
 
 def test_the_rate_follows_the_batch_where_a_reference_batch_is_set() -> None:

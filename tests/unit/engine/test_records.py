@@ -28,6 +28,14 @@ def test_rows_beyond_the_resumed_step_and_a_row_cut_short_are_dropped(tmp_path: 
     assert rows[-1] == {"kind": "eval", "step": 25, "epoch": 2.5, "top1": 0.5}
 
 
+def test_bytes_that_are_no_rows_are_dropped(tmp_path: Path) -> None:
+    row = b'{"kind": "eval", "step": 10, "epoch": 1.0}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(b"\xff\xfe\x81\x00\n" + row + b'{"step": Infinity}\n{"step": 3}\n')
+    assert read_rows(tmp_path, "eval") == [{"kind": "eval", "step": 10, "epoch": 1.0}]
+    _records(tmp_path)[0].forget_after(10)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == row + b'{"step": 3}\n'
+
+
 def test_without_a_terminal_there_is_no_bar_and_sentences_are_kept(tmp_path: Path) -> None:
     records, screen = _records(tmp_path)
     records.start(done=0.0)

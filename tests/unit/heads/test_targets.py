@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,6 +27,12 @@ def good(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
         ({"labels": torch.tensor([1, 2])}, r"targets\[1\] needs an int label for each of 1 boxes"),
         ({"labels": torch.tensor([1.0])}, r"targets\[1\] needs an int label"),
         ({"boxes": torch.tensor([[1, 2, 30, 40]])}, r"targets\[1\] needs float boxes"),
+        ({"labels": torch.tensor([True])}, r"targets\[1\] needs an int label"),
+        ({"labels": np.array([4])}, r"targets\[1\] needs labels as a tensor, found ndarray"),
+        ({"boxes": [[1.0, 2.0, 30.0, 40.0]]}, r"targets\[1\] needs boxes as a tensor, found list"),
+        ({"masks": None}, r"targets\[1\] needs masks as a tensor, found NoneType"),
+        ({"crowd": torch.zeros(4)}, r"targets\[1\] needs crowd boxes \(C, 4\), found the shape \(4,\)"),
+        ({"crowd": [[0.0, 0.0, 1.0, 1.0]]}, r"targets\[1\] needs crowd as a tensor"),
         ({"masks": torch.ones(1, 64, 64)}, r"targets\[1\] needs masks \(1, 64, 96\)"),
     ],
 )
@@ -41,6 +48,14 @@ def test_a_missing_part_and_a_missing_target_are_said():
         check_targets([{"boxes": torch.zeros(0, 4)}, good()], IMAGES, 5)
     with pytest.raises(InputError, match="found none"):
         check_targets([good(), {k: v for k, v in good().items() if k != "masks"}], IMAGES, 5, masks=True)
+
+
+@pytest.mark.parametrize("targets", [None, good(), torch.zeros(2, 4), (target for target in ())])
+def test_what_is_no_list_of_targets_is_said(targets):
+    with pytest.raises(InputError, match="targets must be a list of one dictionary per image"):
+        check_targets(targets, IMAGES, 5)
+    with pytest.raises(InputError, match=r"targets\[1\] must be a dictionary of tensors, found list"):
+        check_targets([good(), []], IMAGES, 5)
 
 
 def test_images_without_objects_and_masks_of_their_own_size_are_fine():

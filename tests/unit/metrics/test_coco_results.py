@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from twins.data.objects import decode_masks, encode_mask
+from twins.data.coco_objects import open_coco_objects
+from twins.data.objects import encode_mask
 from twins.errors import DataError
-from twins.metrics.coco_masks import parse_mask, read_lengths
 from twins.metrics.coco_results import coco_results, score_results
 from twins.predictions import Prediction
 
@@ -98,10 +99,47 @@ def test_no_results_score_nothing(score):
     assert set(result["metrics"].values()) == {0.0}
 
 
-def test_annotations_of_unlisted_images_do_not_count(score):
+@pytest.mark.parametrize(
+    ("change", "told"), [({"image_id": 55}, "is for the image 55"), ({"category_id": 8}, "has the category 8")]
+)
+def test_annotations_that_contradict_the_truth_do_not_count_and_are_told(score, change, told):
     content = truth()
-    content["annotations"].append({"id": 2, "image_id": 55, "category_id": 90, "bbox": BOX, "area": 100})
+    content["annotations"].append(truth()["annotations"][0] | {"id": 2} | change)
+    result = score([ENTRY], content, masks=True)
+    assert result["metrics"]["mask_ap"] == result["metrics"]["box_ap"] == pytest.approx(1.0)
+    (note,) = result["notes"]
+    assert note.startswith("1 annotation of the ground truth left out, the first: annotation 2 of ")
+    assert told in note
+    assert score([ENTRY], masks=True)["notes"] == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"segmentation": [*POLYGON, [3, 3, 4, 4]]}, {"bbox": None}, {"bbox": []}, {"area": None}],
+    ids=["a polygon of two points", "no box", "an empty box", "no area"],
+)
+def test_a_truth_that_is_trained_with_is_scored_against_alike(score, changes, tmp_path):
+    content = truth(**changes)
+    for record in content["images"]:
+        record["file_name"] = f"{record['id']}.png"
+        Image.new("RGB", (30, 20)).save(tmp_path / record["file_name"])
+    result = score([ENTRY], content, masks=True)
+    assert result["metrics"] == pytest.approx(dict.fromkeys(result["metrics"], 1.0))
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    objects = open_coco_objects(tmp_path, masks=True).train.target(1)
+    assert (objects.boxes.tolist(), objects.areas.tolist()) == ([[4, 5, 14, 15]], [100])
+    assert objects.masks[0]["counts"].decode() == TEXT
+
+
+def test_an_image_that_is_listed_twice_counts_once(score):
+    content = truth()
+    content["images"] *= 2
     assert score([ENTRY], content)["metrics"]["box_ap"] == pytest.approx(1.0)
+
+
+def test_polygons_of_two_points_cover_nothing(score):
+    result = score([ENTRY, ENTRY | {"segmentation": [[1, 2, 3, 4]], "score": 0.4}], masks=True)
+    assert result["metrics"]["mask_ap"] == pytest.approx(1.0)
 
 
 def test_a_size_that_the_truth_leaves_out_is_the_boxs(score):
@@ -127,20 +165,23 @@ def test_a_size_that_the_truth_leaves_out_is_the_boxs(score):
         (ENTRY | {"bbox": [*BOX[:3], float("inf")]}, False, "not left, top, width and height"),
         ([7, 90], False, r"\[7, 90\] where image_id, category_id, score"),
         (without("segmentation"), True, "no segmentation"),
-        (ENTRY | {"segmentation": []}, True, r"segmentation \[\], not polygons of three points or more"),
-        (ENTRY | {"segmentation": [[1, 2, 3, 4]]}, True, "not polygons of three points"),
-        (ENTRY | {"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, True, "not polygons of three points"),
-        (ENTRY | {"segmentation": [[1, 2, 3, 4, 5, 1e300]]}, True, "not polygons of three points"),
+        (ENTRY | {"segmentation": []}, True, "no segmentation"),
+        (ENTRY | {"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, True, "the polygon .* must list x and y in turns"),
+        (ENTRY | {"segmentation": [[1, 2, 3, 4, 5, 1e300]]}, True, "numbers below 1,000,000"),
         (ENTRY | {"segmentation": "abc"}, True, "neither polygons nor run lengths"),
         (ENTRY | {"segmentation": {"counts": TEXT}}, True, "neither polygons nor run lengths"),
-        (ENTRY | {"segmentation": RLE | {"size": [30, 20]}}, True, r"size \[30, 20\] where the image has \[20, 30\]"),
+        (
+            ENTRY | {"segmentation": RLE | {"size": [30, 20]}},
+            True,
+            r"mask of \[30, 20\] on an image of \[20, 30\] pixels",
+        ),
         (ENTRY | {"segmentation": RLE | {"counts": TEXT[:-2]}}, True, "do not make 20 x 30 pixels"),
         (ENTRY | {"segmentation": RLE | {"counts": TEXT + "1"}}, True, "do not make 20 x 30 pixels"),
         (ENTRY | {"segmentation": RLE | {"counts": ""}}, True, "do not make 20 x 30 pixels"),
         (ENTRY | {"segmentation": RLE | {"counts": "ä"}}, True, "do not make 20 x 30 pixels"),
-        (ENTRY | {"segmentation": RLE | {"counts": [601, -1]}}, True, "do not make 20 x 30 pixels"),
-        (ENTRY | {"segmentation": RLE | {"counts": [600.0]}}, True, "do not make 20 x 30 pixels"),
-        (ENTRY | {"segmentation": RLE | {"counts": 5}}, True, "do not make 20 x 30 pixels"),
+        (ENTRY | {"segmentation": RLE | {"counts": [601, -1]}}, True, "whole numbers of at least 0"),
+        (ENTRY | {"segmentation": RLE | {"counts": [600.0]}}, True, "whole numbers of at least 0"),
+        (ENTRY | {"segmentation": RLE | {"counts": 5}}, True, "must be a text, or a list"),
     ],
 )
 def test_an_entry_that_cannot_be_scored_is_named(score, entry, masks, message):
@@ -173,14 +214,15 @@ def test_a_file_that_is_no_list_of_results_is_said(score, content, message):
         (truth() | {"categories": [{"id": 1}]}, "has a record without 'name'"),
         (truth() | {"images": [7]}, "has a record that is none of COCO's"),
         (truth() | {"images": [{"id": 7}, {"id": "8"}]}, "has a record that is none of COCO's"),
-        (truth(image_id=[7]), "has a record that is none of COCO's"),
-        (truth(bbox=[1, 2]), "annotation 1 has the bbox"),
-        (truth(category_id=5), "annotation 1 has the category_id 5"),
-        (truth(area=None), "annotation 1 has the area None"),
-        (truth(segmentation=[]), "annotation 1 has a segmentation"),
+        (truth() | {"annotations": 7}, "has a record that is none of COCO's"),
+        (truth(image_id=[7]), r"has no object to find.*annotation 1 of .*truth.json is for the image \[7\]"),
+        (truth(bbox=[1, 2]), r"annotation 1 of .*truth.json has the bbox \[1, 2\]; give four finite numbers"),
+        (truth(category_id=5), "has no object to find.*annotation 1 of .*truth.json has the category 5"),
+        (truth(segmentation=[]), "annotation 1 of .*truth.json has no mask; add it or remove the annotation"),
+        (truth(segmentation=RLE | {"counts": [601, -1]}), "annotation 1 of .*whole numbers of at least 0; mend it"),
         (
             truth() | {"images": [{"id": 7}]},
-            "annotation 1 has a segmentation in an image whose height and width are not",
+            "annotation 1 of .* has a segmentation in an image whose height and width are not",
         ),
         (truth(iscrowd=1), "has no object to find"),
         (truth() | {"annotations": []}, "has no object to find"),
@@ -192,21 +234,5 @@ def test_a_ground_truth_that_cannot_be_used_is_said(score, content, message):
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(DataError, match=r"missing.json is no JSON .*No such file"):
+    with pytest.raises(DataError, match=r"there is no file .*missing.json; check the path"):
         score_results(tmp_path / "missing.json", tmp_path / "missing.json", masks=False)
-
-
-def test_run_lengths_are_read_from_text_of_any_mask():
-    rng = np.random.default_rng(0)
-    for share in (0.0, 0.001, 0.02, 0.5, 1.0):
-        mask = rng.random((200, 300)) < share
-        edges = np.flatnonzero(np.diff(mask.T.ravel().astype(int), prepend=0, append=2))
-        lengths = read_lengths(encode_mask(mask)["counts"].decode())
-        assert lengths.tolist() == np.diff(edges, prepend=0).tolist()
-        parsed = parse_mask({"size": [200, 300], "counts": lengths.tolist()}, (200, 300))
-        assert np.array_equal(decode_masks([parsed], (200, 300))[0], mask)
-
-
-@pytest.mark.parametrize("text", ["", "P", "0P", "o" * 12 + "0", "\x00", "/", "p"])
-def test_text_that_is_no_run_lengths_is_none(text):
-    assert read_lengths(text) is None

@@ -14,7 +14,7 @@ import torch
 
 from twins.data.objects import build_objects, encode_mask
 from twins.errors import DataError
-from twins.metrics.coco_eval import encode_masks, evaluate, mean
+from twins.metrics.coco_eval import evaluate, mean
 from twins.metrics.detection import DetectionMetric
 from twins.metrics.detection_errors import analyse_errors, judge_all
 from twins.predictions import Prediction
@@ -197,17 +197,6 @@ def test_masks_that_cannot_be_compared_are_an_error():
         measured((prediction, turned), masks=True)
 
 
-def test_run_lengths_are_the_librarys():
-    rng = np.random.default_rng(0)
-    masks = [rng.random((13, 17)) < share for share in (0.0, 0.02, 0.5, 0.98, 1.0) for _ in range(8)]
-    masks += [np.pad(mask[2:9, 3:8], ((2, 4), (3, 9))) for mask in masks]
-    encoded = encode_masks(np.stack(masks))
-    assert [(tuple(mask["size"]), mask["counts"]) for mask in encoded] == [
-        (tuple(mask["size"]), mask["counts"]) for mask in map(encode_mask, masks)
-    ]
-    assert encode_masks(np.zeros((0, 5, 5), dtype=bool)) == ()
-
-
 @pytest.mark.parametrize("masks", [False, True])
 def test_numbers_do_not_depend_on_order_or_processes_to_the_bit(masks):
     pairs = [random_pair(seed, masks=masks, crowd=True) for seed in range(12)]
@@ -289,7 +278,7 @@ def test_details_are_json_and_kinds_of_error_are_for_full_ones():
     pairs = [random_pair(seed, masks=True) for seed in range(3)]
     short, full = (measured(*pairs, masks=True, full=full).details() for full in (False, True))
     assert json.loads(json.dumps(full, allow_nan=False)) == full
-    assert set(short) == {"per_class", "curves"}
+    assert set(short) == {"per_class", "curves", "truth"}
     assert set(full["errors"]) == {"mask", "box"}
     assert set(full["per_class"][0]) - set(short["per_class"][0]) == {"f1", "precision", "recall", "score"}
     assert {"ap", "ap50", "mask_ap", "mask_ap50"} < set(short["per_class"][0])

@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from twins.errors import NotFoundError, TrainingError, WeightsError
+from twins.errors import ConfigError, NotFoundError, TrainingError, WeightsError
 from twins.weights import files
-from twins.weights.files import read_tensors, write_tensors
+from twins.weights.files import check_outputs, read_tensors, write_tensors
 from twins.weights.info import ModelInfo
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2, dtype=torch.float16)}
@@ -183,6 +183,10 @@ def test_a_file_without_named_tensors_says_so(content, tmp_path):
         '{"format": 1, "preprocess": {}, "names": []}',
         '{"format": 1, "preprocess": {}, "names": [], "task": "classification", "model": "m", "num_classes": "x"}',
         '{"format": 1, "preprocess": {}, "names": [], "task": "classification", "model": "m", "in_chans": 0}',
+        '{"format": 1, "preprocess": {}, "names": [], "task": "semantic", "model": "m", "width": -64}',
+        '{"format": 1, "preprocess": {}, "names": [], "task": "semantic", "model": "m", "width": "64"}',
+        '{"format": 1, "preprocess": {}, "names": [], "task": "detection", "model": "m", "anchor_scale": -1}',
+        '{"format": 1, "preprocess": {}, "names": [], "task": "detection", "model": "m", "anchor_scale": Infinity}',
     ],
 )
 def test_a_damaged_description_says_so(text, tmp_path):
@@ -310,3 +314,59 @@ def test_a_folder_in_the_way_says_so(tmp_path):
     (tmp_path / "model.pth").mkdir()
     with pytest.raises(TrainingError, match="could not be written"):
         write_tensors(tmp_path / "model.pth", TENSORS)
+
+
+# What must not be written over
+
+
+def _output_refused(said, outputs, *rest, **named):
+    with pytest.raises(ConfigError, match=said) as caught:
+        check_outputs(outputs, *rest, **named)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_output_is_neither_an_input_nor_another_output(tmp_path):
+    (tmp_path / "in.json").write_text("[]")
+    (tmp_path / "link.json").symlink_to("in.json")
+    for path in (tmp_path / "in.json", tmp_path / "x" / ".." / "in.json", tmp_path / "link.json"):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        _output_refused("--out .* is the results file", {"--out": path}, [("the results file", tmp_path / "in.json")])
+    _output_refused("--json .* is what --csv names", {"--csv": tmp_path / "s", "--json": str(tmp_path / "s")})
+    check_outputs({"--csv": tmp_path / "s", "--json": tmp_path / "t", "--coco": None}, [("an image", tmp_path / "u")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.json", "link.json", "x"]
+
+
+def test_what_lies_in_a_data_folder_is_not_written_over_but_a_result_is(tmp_path):
+    truth, result = tmp_path / "annotations" / "train.json", tmp_path / "eval.json"
+    truth.parent.mkdir()
+    truth.write_text('{"images": []}')
+    result.write_text('{\n "format": 1}')
+    _output_refused("--results .* is a file of --data", {"--results": truth}, data=tmp_path)
+    check_outputs({"--out": result, "--results": tmp_path / "new.json"}, data=tmp_path)
+
+
+def test_an_output_that_cannot_be_made_or_holds_no_text_is_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0")
+    os.mkfifo(tmp_path / "pipe")
+    for name, said in (
+        ("a.png", "right after --json"),
+        (".", "is a folder"),
+        ("nodir/x.json", "there is no folder .*nodir"),
+        ("a.png/x.json", "there is no folder"),
+        ("pipe", "no ordinary file"),
+        ("x" * 300, "cannot be written"),
+        ("x" * 250, "cannot be written"),
+    ):
+        _output_refused(said, {"--json": tmp_path / name})
+    _output_refused("--json names no file", {"--json": ""})
+
+
+def test_a_file_for_less_than_a_class_is_named(tmp_path):
+    import twins
+
+    model = twins.create_model("twins_svt_nano", task="detection", num_classes=1)
+    state = model.state_dict()
+    key = next(key for key in state if key.endswith("retina_cls.weight"))
+    torch.save(state | {key: state[key][:7]}, tmp_path / "few.pth")
+    with pytest.raises(WeightsError, match=r"few\.pth holds a retinanet"):
+        twins.load(tmp_path / "few.pth", device="cpu")
