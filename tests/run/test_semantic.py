@@ -353,7 +353,7 @@ def test_a_run_folder_holds_what_it_should(trained):
         yaml.safe_load((trained / "config.yaml").read_text()),
         json.loads((trained / "eval.json").read_text()),
     )
-    assert (config["format"], config["task"], config["device"], config["padding"]) == (1, "semantic", "cpu", "exact")
+    assert (config["format"], config["task"], config["device"], config["padding"]) == (2, "semantic", "cpu", "exact")
     assert {"metrics", "protocol", "versions", "hashes", "per_class", "confusion"} <= result.keys()
     with safe_open(trained / "best.safetensors", "pt") as file:
         said = json.loads(file.metadata()["twins"])

@@ -268,10 +268,9 @@ def _find_parts(root: Path, settings: Mapping[str, Any]) -> list[list[Path]]:
     for keys in (TRAIN_NAMES, VAL_NAMES):
         said = next((settings[key] for key in keys if settings.get(key)), None)
         images = _images_of(root, settings, said) if said else []
-        images = images or _images_in(_part_folder(root, keys))
-        if said and not images:
+        parts.append(images or _images_in(_part_folder(root, keys)))
+        if said and parts[0] and not parts[-1]:
             raise DataError(f"the data.yaml of {root} leads to {said}, where no image is; mend that entry")
-        parts.append(images)
     if parts[0]:
         return [part for part in parts if part]
     whole = _images_in(root / "images") or [path for path in sorted(root.iterdir()) if is_image_file(path)]
