@@ -61,7 +61,13 @@ def _watch(batches: Any) -> None:
 def _end(batches: Any) -> None:
     if batches in _open:
         _open.discard(batches)
+        workers = list(batches._workers)
         batches._shutdown_workers()
+        for (
+            worker
+        ) in workers:  # torch's last resort is a signal that they do not hear, and the exit would wait for them
+            if worker.is_alive():
+                worker.kill()
 
 
 def _end_all() -> None:
