@@ -135,7 +135,7 @@ def test_cocos_yolo_labels_are_the_boxes_of_its_instances(sample_data, yolo, spl
     theirs = {one.image_id: one for one in every_target(opened(sample_data / "coco_open"))}
     splits = opened(yolo("detection_yolo", split))
     assert splits.train.names == built_in("coco").names
-    assert any("1 images in" in note and "000000000508.jpg" in note for note in splits.notes)
+    assert any("1 image in" in note and "000000000508.jpg" in note for note in splits.notes)
     found = 0
     for images, i in every(splits):
         objects, other = images.target(i), theirs[int(stem(images, i))]
