@@ -10,12 +10,11 @@ measured, by COCO's protocol: none are chosen by the held-out images.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import detection
 from torchvision.models.detection.backbone_utils import mobilenet_backbone
+from training import Predict, Trained, build_optimizer, machine, parameters, steps_of
 
 import twins
 from twins.data.augment import DetectionConfig
@@ -46,19 +46,6 @@ SAMPLES = 128
 """Regions of an image that a second stage learns from, on both sides; of the published 512 a step takes far longer."""
 DRAWN = 0.4
 """Score from which on objects are drawn."""
-Predict = Callable[[Image.Image], Prediction]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """A detector that was trained, and what that took."""
-
-    name: str
-    predict: Predict
-    parameters: int
-    steps: int
-    batch: int
-    minutes: float
 
 
 def our_config(data: str, source: Path, minutes: float, seed: int) -> TrainConfig:
@@ -94,12 +81,11 @@ def train_ours(config: TrainConfig) -> Trained:
     run = twins.train(config)
     minutes = (time.perf_counter() - start) / 60
     predictor = twins.load(run.path / "last" / "model.safetensors", device="cpu", selection=SelectionConfig())
-    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     return Trained(
         name=f"{config.model}, {predictor.model.info.head}",
         predict=lambda image: predictor.predict(image)[0],
-        parameters=_size(predictor.model),
-        steps=max(row["step"] for row in rows if "step" in row),
+        parameters=parameters(predictor.model),
+        steps=steps_of(run.path),
         batch=config.batch_size,
         minutes=minutes,
     )
@@ -133,7 +119,7 @@ def train_peer(config: TrainConfig) -> Trained:
     samples = TrainSamples(images, RandomView(config.detection, preprocess), seed=config.seed)
     order = TrainBatches(len(images), config.batch_size, seed=config.seed, shapes=kit.shapes(images))
     batches = train_loader(samples, order, step=0, accumulate=1, workers=config.workers, pin=False)
-    optimizer = _optimizer(network, config.optimizer)
+    optimizer = build_optimizer(network, config.optimizer)
     network.train()
     steps = 0
     while (done := (time.perf_counter() - start) / 60 / config.minutes) < 1:
@@ -154,7 +140,7 @@ def train_peer(config: TrainConfig) -> Trained:
     return Trained(
         name=name,
         predict=lambda image: _predict(network, preprocess, image, config.task, images.names),
-        parameters=_size(network),
+        parameters=parameters(network),
         steps=steps,
         batch=config.batch_size,
         minutes=(time.perf_counter() - start) / 60,
@@ -173,14 +159,6 @@ def _theirs(images: Tensor, sizes: Tensor | None, targets: Sequence[dict[str, Te
         if "masks" in target:
             target["masks"] = target["masks"].to(torch.uint8)
     return cut, wanted
-
-
-def _optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Return AdamW as the engine makes it: no decay on norms and biases."""
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    plain = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
 @torch.inference_mode()
@@ -205,10 +183,6 @@ def _predict(
     )
 
 
-def _size(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def score(predict: Predict, images: AnnotatedImages, *, masks: bool) -> DetectionMetric:
     """Return the metric of the held-out images."""
     metric = DetectionMetric(images.names, masks=masks)
@@ -229,8 +203,7 @@ def table(trained: list[Trained], images: AnnotatedImages, *, masks: bool) -> st
         numbers = metric.compute()
         shares = [numbers.get(f"{kind}_{name}", 0.0) for kind in kinds for name in ("ap50", "ap")]
         shares += [row["mask_ap50" if masks else "ap50"] for row in metric.details()["per_class"]]
-        counts = [f"{one.parameters / 1e6:.2f} M", one.batch, f"{one.steps:,}", f"{one.steps * one.batch:,}"]
-        rows.append([one.name, *counts, *(f"{share:.3f}" for share in shares), f"{one.minutes:.1f}"])
+        rows.append([one.name, *one.counts, *(f"{share:.3f}" for share in shares), f"{one.minutes:.1f}"])
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
@@ -266,12 +239,6 @@ def _true(images: AnnotatedImages, index: int) -> Prediction:
         scores=np.ones(len(objects), dtype=np.float32),
         masks=None if objects.masks is None else decode_masks(objects.masks, objects.size),
     )
-
-
-def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def main() -> None:

@@ -12,8 +12,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from PIL import Image
 from scipy.ndimage import maximum_filter, minimum_filter
 from torch import Tensor, nn
 from torchvision.models import segmentation
+from training import Predict, Trained, build_optimizer, machine, parameters, steps_of
 
 import twins
 from twins.data.augment import SemanticConfig
@@ -44,19 +44,6 @@ NAMES = ("background", "nucleus", "border")
 REACH = 2
 """How near two nuclei are to a pixel of a border, in pixels."""
 PEERS = {"lraspp": "lraspp_mobilenet_v3_large", "deeplab": "deeplabv3_mobilenet_v3_large"}
-Predict = Callable[[Image.Image], Prediction]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """A network that was trained, and what that took."""
-
-    name: str
-    predict: Predict
-    parameters: int
-    steps: int
-    batch: int
-    minutes: float
 
 
 def our_config(data: Path, minutes: float, seed: int) -> TrainConfig:
@@ -111,12 +98,11 @@ def train_ours(config: TrainConfig) -> Trained:
     run = twins.train(config)
     minutes = (time.perf_counter() - start) / 60
     predictor = twins.load(run.path, device="cpu")
-    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     return Trained(
         name=f"{config.model}, semantic_fpn",
         predict=lambda image: predictor.predict(image)[0],
-        parameters=_size(predictor.model),
-        steps=max(row["step"] for row in rows if "step" in row),
+        parameters=parameters(predictor.model),
+        steps=steps_of(run.path),
         batch=config.batch_size,
         minutes=minutes,
     )
@@ -137,7 +123,7 @@ def train_peer(name: str, config: TrainConfig) -> Trained:
     samples = TrainSamples(images, kit.train_transform(config, preprocess), seed=config.seed)
     order = TrainBatches(len(images), config.batch_size, seed=config.seed)
     batches = train_loader(samples, order, step=0, accumulate=1, workers=config.workers, pin=False)
-    optimizer = _optimizer(network, config.optimizer)
+    optimizer = build_optimizer(network, config.optimizer)
     network.train().to(memory_format=torch.channels_last)  # a tenth to a quarter less time a step
     steps = 0
     while (done := (time.perf_counter() - start) / 60 / config.minutes) < 1:
@@ -156,19 +142,11 @@ def train_peer(name: str, config: TrainConfig) -> Trained:
     return Trained(
         name=name,
         predict=lambda image: _predict(network, preprocess, image),
-        parameters=_size(network),
+        parameters=parameters(network),
         steps=steps,
         batch=config.batch_size,
         minutes=(time.perf_counter() - start) / 60,
     )
-
-
-def _optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Return AdamW as the engine makes it: no decay on norms and biases."""
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    plain = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
 def _loss(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
@@ -181,10 +159,6 @@ def _predict(network: nn.Module, preprocess: Preprocess, image: Image.Image) -> 
     size = (image.height, image.width)
     found = largest_class(network(preprocess(image)[None])["out"], [size])
     return Prediction(task="semantic", size=size, names=NAMES, label_map=found.numpy())
-
-
-def _size(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def score(predict: Predict, images: MappedImages) -> tuple[dict[str, float], list[float]]:
@@ -203,8 +177,7 @@ def table(trained: list[Trained], images: MappedImages) -> str:
     for one in trained:
         numbers, ious = score(one.predict, images)
         shares = [numbers["miou"], *ious, numbers["pixel_accuracy"], numbers["boundary_f1"]]
-        counts = [f"{one.parameters / 1e6:.2f} M", one.batch, f"{one.steps:,}", f"{one.steps * one.batch:,}"]
-        rows.append([one.name, *counts, *(f"{share:.3f}" for share in shares), f"{one.minutes:.1f}"])
+        rows.append([one.name, *one.counts, *(f"{share:.3f}" for share in shares), f"{one.minutes:.1f}"])
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
@@ -217,12 +190,6 @@ def draw(trained: list[Trained], images: MappedImages, count: int) -> Image.Imag
         pictures += [image, *(overlay(image, found, images.classes.colours) for found in maps if found is not None)]
         captions += ["image", "truth", *(one.name for one in trained)]
     return grid(pictures, captions, columns=2 + len(trained), side=256)
-
-
-def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from twins.data.loader import EvalSamples, Skipped, eval_loader
 from twins.data.preprocess import Preprocess
 from twins.data.semantic_transforms import check_fit
 from twins.engine.config import CONFIG, TrainConfig, read_config
-from twins.engine.contracts import check_measured
+from twins.engine.contracts import Metric, check_measured
 from twins.engine.evaluate import predict_batch
 from twins.errors import ConfigError, DataError, NotFoundError, few
 from twins.factory import TaskNetwork, create_backbone, model_from_checkpoint
@@ -101,42 +101,27 @@ def evaluate(
     file = None if isinstance(model, nn.Module) else resolve(weights_of(model))
     parts = [] if file is None else [("the network's weights", file), *parts_of(str(model))]
     check_outputs({"--out": out, "--results": results}, parts, data=data)
-    if workers < 0:
-        raise ConfigError(f"--workers must be at least 0, found {workers}")
+    _check_loading(batch_size, workers)
     network = deepcopy(model) if isinstance(model, nn.Module) else model_from_checkpoint(str(file))
     network = with_padding(network, padding).to(pick_device(device)).eval()
     network.info = replace(network.info, preprocess=_settings(network.info.preprocess, size, crop))
     inference = check_inference(network, inference)
-    if batch_size is not None and batch_size < 1:
-        raise ConfigError(f"--batch-size must be at least 1, found {batch_size}")
     choose(network, selection)
-    kit = kit_of(network.task)
-    source = _data_config(model, str(data), seed, val_share, masks)
+    kit, source = kit_of(network.task), _data_config(model, str(data), seed, val_share, masks)
     images = kit.open(source).val
     matched, names = match_classes(kit, images, network)
-    dense, semantic = network.task != "classification", isinstance(network, SemanticSegmentation)
-    writer = _Results(results, network, images, names)
     metric = kit.metric(names, full=True, absent=absent)
-    skipped: list[Skipped] = []
-    for predictions, targets, unreadable in _measure(
-        network, kit, matched, inference, batch_size or (4 if dense else 32), workers
-    ):
-        skipped += unreadable
-        if predictions:
-            metric.update(predictions, targets)
-            writer.add(predictions, targets)
+    writer = _Results(results, network, images, names)
+    measured = _measure(network, kit, matched, inference, batch_size or _usual_batch(network), workers)
+    skipped = _gather(measured, metric, writer)
     _check_skipped(skipped, len(images), max_skipped)
     metrics = metric.compute()
     check_measured(metrics, kit.leading, len(images))
-    protocol = _protocol(network, str(data), len(images), len(skipped))
-    if semantic:
-        protocol |= {"masks": asdict(source.masks), "inference": asdict(inference), "absent_classes": absent}
-    elif dense:
-        protocol |= {"selection": asdict(selection or SelectionConfig())}
     result = {
         "format": FORMAT,
         "metrics": metrics,
-        "protocol": protocol,
+        "protocol": _protocol(network, str(data), len(images), len(skipped))
+        | _looked(network, source, inference, absent),
         "versions": versions(),
         "hashes": {"weights": sha256(file) if file else None, "images": _listing(images)},
         **metric.details(),
@@ -195,6 +180,36 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """
     with atomic_file(Path(path)) as beside:
         beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _check_loading(batch_size: int | None, workers: int) -> None:
+    """Raise ConfigError for batches or loading processes that cannot be."""
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"--batch-size must be at least 1, found {batch_size}")
+    if workers < 0:
+        raise ConfigError(f"--workers must be at least 0, found {workers}")
+
+
+def _usual_batch(network: TaskNetwork) -> int:
+    return 32 if network.task == "classification" else 4
+
+
+def _gather(measured: Iterator[Measured], metric: Metric, writer: _Results) -> list[Skipped]:
+    """Feed a metric and a results file with all that is measured; return the images that could not be read."""
+    skipped: list[Skipped] = []
+    for predictions, targets, unreadable in measured:
+        skipped += unreadable
+        if predictions:
+            metric.update(predictions, targets)
+            writer.add(predictions, targets)
+    return skipped
+
+
+def _looked(network: TaskNetwork, source: DataConfig, inference: InferenceConfig, absent: Absent) -> dict[str, Any]:
+    """Return what of the protocol is a task's own."""
+    if isinstance(network, SemanticSegmentation):
+        return {"masks": asdict(source.masks), "inference": asdict(inference), "absent_classes": absent}
+    return {"selection": asdict(network.inference)} if isinstance(network, Detection | InstanceSegmentation) else {}
 
 
 def _measure(

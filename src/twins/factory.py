@@ -136,20 +136,13 @@ def create_model(
     name = resolve_name(name)
     check_task(task)
     _check_classes(num_classes, names)
+    _check_settings(task, drop_rate, norm, anchor_scale)
     checkpoint = None if weights is None else _find(name, weights)
     alone = checkpoint is not None and resize_head and not holds_head(checkpoint)
     known = None if checkpoint is None or alone else _describe(checkpoint)
-    same_task = known is not None and known.task == task
-    if num_classes is None:
-        num_classes = len(names) or (known.num_classes if known and same_task else DEFAULT_CLASSES[task])
-    if names and len(names) != num_classes:
-        raise ConfigError(f"names must list one name per class, found {len(names)} for {num_classes} classes")
-    if not names and known and same_task and known.num_classes == num_classes:
-        names = known.names
-    _check_settings(task, drop_rate, norm, anchor_scale)
-    head = check_head(task, head or (known.head if known and same_task else None))
-    if anchor_scale is None and known and same_task and known.head == head:
-        anchor_scale = known.anchor_scale
+    same = known if known is not None and known.task == task else None
+    head = check_head(task, head or (same.head if same else None))
+    num_classes, names = _classes(task, num_classes, names, same)
     info = ModelInfo(
         task=task,
         model=name,
@@ -158,22 +151,19 @@ def create_model(
         names=tuple(names),
         padding=padding or (known.padding if known else "exact"),
         in_chans=in_chans,
-        stage_norms=known.stage_norms if known and same_task else _has_stage_norms(task, name),
+        stage_norms=same.stage_norms if same else _has_stage_norms(task, name),
         preprocess=preprocess or _preprocess(task, known),
-        norm=norm or (known.norm if known and same_task else "batch"),
-        width=known.width if known and same_task else _width(task, name),
-        anchor_scale=anchor_scale,
+        norm=norm or (same.norm if same else "batch"),
+        width=same.width if same else _width(task, name),
+        anchor_scale=same.anchor_scale if anchor_scale is None and same and same.head == head else anchor_scale,
     )
-    backbone = create_backbone(
-        name,
-        padding=info.padding,
-        stage_norms=info.stage_norms,
-        in_chans=in_chans,
+    model = model_from_info(
+        info,
+        drop_rate=drop_rate,
         drop_path_rate=drop_path_rate,
         proj_drop_rate=proj_drop_rate,
         attn_drop_rate=attn_drop_rate,
     )
-    model = _build(backbone, info, drop_rate)
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, resize_head=resize_head)
     return model
@@ -192,14 +182,23 @@ def model_from_checkpoint(path_or_name: str | Path) -> TaskNetwork:
     return model
 
 
-def model_from_info(info: ModelInfo, *, drop_rate: float | None = None, drop_path_rate: float = 0.0) -> TaskNetwork:
-    """Build the network that a description is of, with fresh weights; see `create_model`."""
+def model_from_info(
+    info: ModelInfo,
+    *,
+    drop_rate: float | None = None,
+    drop_path_rate: float = 0.0,
+    proj_drop_rate: float = 0.0,
+    attn_drop_rate: float = 0.0,
+) -> TaskNetwork:
+    """Build the network that a description is of, with fresh weights; rates are those of `create_model`."""
     backbone = create_backbone(
         info.model,
         padding=info.padding,
         stage_norms=info.stage_norms,
         in_chans=info.in_chans,
         drop_path_rate=drop_path_rate,
+        proj_drop_rate=proj_drop_rate,
+        attn_drop_rate=attn_drop_rate,
     )
     return _build(backbone, info, drop_rate)
 
@@ -225,6 +224,19 @@ def check_head(task: str, head: str | None) -> str | None:
     if head is not None and head not in heads:
         raise ConfigError(f"the heads of {task} are {', '.join(heads)}, found {head!r}{nearest(head, heads)}")
     return head or heads[0]
+
+
+def _classes(task: str, count: int | None, names: Sequence[str], same: ModelInfo | None) -> tuple[int, Sequence[str]]:
+    """Return the number of classes and their names, from what is said, what the task's weights say, or as published.
+
+    Raises:
+        ConfigError: another number of names than of classes.
+    """
+    if count is None:
+        count = len(names) or (same.num_classes if same else DEFAULT_CLASSES[task])
+    if names and len(names) != count:
+        raise ConfigError(f"names must list one name per class, found {len(names)} for {count} classes")
+    return count, names or (same.names if same and same.num_classes == count else ())
 
 
 def _check_classes(num_classes: int | None, names: Sequence[str]) -> None:

@@ -15,6 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from twins.cli.main import main
+from twins.engine.records import read_rows
+
 
 class Training:
     """`twins train` as a user types it, on one thread; `program` is what Python is to run."""
@@ -96,3 +99,44 @@ def assert_same_weights():
                 assert torch.equal(value, other[key]), f"{name}: {key}"
 
     return compare
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """On images this small a second thread only waits; and so numbers are those of the processes that runs start."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def type_in(capsys):
+    """Type a command; returns the exit code, what was printed, and what was said on the side."""
+
+    def type_in(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return type_in
+
+
+@pytest.fixture
+def refused(type_in):
+    """Expect a mistake: exit code 2 and one sentence, which is returned."""
+
+    def refused(*arguments: object) -> str:
+        code, _, said = type_in(*arguments)
+        assert code == 2, said
+        assert "Traceback" not in said
+        (sentence,) = (line for line in said.splitlines() if not line.startswith(("skipped: ", "note: ")))
+        assert sentence.startswith("twins: ")
+        return sentence
+
+    return refused
+
+
+@pytest.fixture(scope="session")
+def losses():
+    """Return the losses of a run, in order."""
+    return lambda run: [row["loss"] for row in read_rows(run, "train")]

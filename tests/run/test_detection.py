@@ -34,13 +34,7 @@ ALONE = [*BROKEN, *FEWER, "--workers", "1", "--ema-decay", "0.9"]
 TASKS = ["detection", "instance"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On images this small a second thread only waits; and so numbers are those of the processes that runs start."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +83,6 @@ def annotation(number: int, image: int, category: int, mask: np.ndarray) -> dict
 
 
 @pytest.fixture
-def type_in(capsys):
-    """Type a command; returns the exit code, what was printed, and what was said on the side."""
-
-    def type_in(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return type_in
-
-
-@pytest.fixture
 def train(type_in, data, tmp_path):
     """Train in this process and return the run's folder."""
 
@@ -110,21 +93,6 @@ def train(type_in, data, tmp_path):
         return run
 
     return train
-
-
-@pytest.fixture
-def refused(type_in):
-    """Expect a mistake: exit code 2 and one sentence, which is returned."""
-
-    def refused(*arguments: object) -> str:
-        code, _, said = type_in(*arguments)
-        assert code == 2, said
-        assert "Traceback" not in said
-        (sentence,) = (line for line in said.splitlines() if not line.startswith(("skipped: ", "note: ")))
-        assert sentence.startswith("twins: ")
-        return sentence
-
-    return refused
 
 
 @pytest.fixture(scope="module", params=TASKS)
@@ -145,10 +113,6 @@ def trained(request, data, tmp_path_factory):
     ]
     assert main(["train", *SETTINGS, *arguments]) == 0
     return request.param, run
-
-
-def losses(run: Path) -> list[float]:
-    return [row["loss"] for row in read_rows(run, "train")]
 
 
 def leading(task: str) -> str:
@@ -193,7 +157,7 @@ def test_what_eval_writes_for_others_scores_the_same(trained, data, type_in, tmp
 
 @pytest.mark.slow
 def test_a_run_that_is_stopped_and_killed_in_mid_epoch_ends_to_the_bit_as_one_that_was_not(
-    data, tmp_path, start, assert_same_weights
+    data, tmp_path, start, assert_same_weights, losses
 ):
     settings = ["--task", "instance", *ALONE, "--data", str(data), "--out"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -226,7 +190,7 @@ def test_two_processes_measure_each_image_once(data, tmp_path, start, type_in):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_settings_go_together(task, train):
+def test_settings_go_together(task, train, losses):
     precision = "bf16" if task == "detection" else "fp32"  # emulated by many processors, and slow
     together = ["--precision", precision, "--checkpointing", "--accumulate", "2", "--ema-decay", "0.9", "--steps", "2"]
     together += ["--batch-size", "4", "--detection.crop", "0.5", "--detection.ratio", "0.7", "1.3"]
@@ -268,7 +232,7 @@ def test_checkpointing_gives_the_same_weights_to_the_bit(train, assert_same_weig
     assert_same_weights(train("plain", *settings), train("checkpointed", *settings, "--checkpointing"))
 
 
-def test_a_batch_without_an_object_is_learned_from(train, data, tmp_path):
+def test_a_batch_without_an_object_is_learned_from(train, data, tmp_path, losses):
     root = tmp_path / "empty"
     root.mkdir()
     (root / "images").symlink_to(data / "images")

@@ -26,12 +26,7 @@ LOW = ["--score", "0.001", "--most", "12", "--device", "cpu"]
 SELECTION = SelectionConfig(score=0.001, most=12)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +73,6 @@ def video(tmp_path):
         for number in range(6):
             writer.add(Image.new("RGB", (96, 64), (40 * number,) * 3), number / 10)
     return tmp_path / "clip.mp4"
-
-
-@pytest.fixture
-def type_in(capsys):
-    def type_in(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return type_in
 
 
 def small():

@@ -53,13 +53,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On images this small a second thread only waits; and so numbers are those of the processes that runs start."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -90,17 +84,6 @@ def spoilt(data, tmp_path):
 
 
 @pytest.fixture
-def type_in(capsys):
-    """Type a command; returns the exit code, what was printed, and what was said on the side."""
-
-    def type_in(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return type_in
-
-
-@pytest.fixture
 def train(type_in, data, tmp_path):
     """Train in this process and return the run's folder."""
 
@@ -111,21 +94,6 @@ def train(type_in, data, tmp_path):
         return run
 
     return train
-
-
-@pytest.fixture
-def refused(type_in):
-    """Expect a mistake: exit code 2 and one sentence, which is returned."""
-
-    def refused(*arguments: object) -> str:
-        code, _, said = type_in(*arguments)
-        assert code == 2, said
-        assert "Traceback" not in said
-        (sentence,) = (line for line in said.splitlines() if not line.startswith(("skipped: ", "note: ")))
-        assert sentence.startswith("twins: ")
-        return sentence
-
-    return refused
 
 
 @pytest.fixture(scope="module")
@@ -159,10 +127,6 @@ def statistics(run: Path, name: str = "last/model.safetensors") -> list[torch.Te
     return [tensors[key] for key in keys if key.endswith(("running_mean", "running_var"))]
 
 
-def losses(run: Path) -> list[float]:
-    return [row["loss"] for row in read_rows(run, "train")]
-
-
 def cut_short(path: Path) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -174,7 +138,7 @@ def cut_short(path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_run_that_is_stopped_and_killed_in_mid_epoch_ends_to_the_bit_as_one_that_was_not(
-    data, tmp_path, start, assert_same_weights
+    data, tmp_path, start, assert_same_weights, losses
 ):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     start(*ALONE, "--data", str(data), "--out", str(whole)).finish()
@@ -206,7 +170,9 @@ def two_processes(data, tmp_path_factory, start):
 
 
 @pytest.mark.slow
-def test_two_processes_killed_in_mid_epoch_go_on_to_the_bit(data, tmp_path, start, two_processes, assert_same_weights):
+def test_two_processes_killed_in_mid_epoch_go_on_to_the_bit(
+    data, tmp_path, start, two_processes, assert_same_weights, losses
+):
     whole, broken = two_processes[0], tmp_path / "broken"
     training = start(*BROKEN, "--data", str(data), "--out", str(broken), processes=2)
     training.wait_for_step(broken, 3)
@@ -245,7 +211,7 @@ def test_two_processes_measure_each_image_once(data, tmp_path, type_in, two_proc
 # what can be switched on
 
 
-def test_settings_go_together(data, train):
+def test_settings_go_together(data, train, losses):
     together = ["--head", "upernet", "--semantic.norm", "group", "--class-weights", "balanced", "--precision", "bf16"]
     together += ["--checkpointing", "--accumulate", "2", "--ema-decay", "0.9", "--steps", "2", "--batch-size", "4"]
     run = train("together", *together)
@@ -278,7 +244,7 @@ def test_checkpointing_gives_the_same_weights_to_the_bit(train, assert_same_weig
     assert_same_weights(train("plain", *settings), train("checkpointed", *settings, "--checkpointing"))
 
 
-def test_accumulated_passes_are_the_step_that_they_are_parts_of(train):
+def test_accumulated_passes_are_the_step_that_they_are_parts_of(train, losses):
     settings = ["--steps", 3, "--batch-size", 4, "--semantic.norm", "group", "--drop-rate", 0, "--drop-path", 0]
     whole, parts = train("whole", *settings), train("parts", *settings, "--accumulate", 2)
     assert losses(parts) == pytest.approx(losses(whole), abs=1e-4)
@@ -304,7 +270,7 @@ def test_balanced_class_weights_reach_the_loss(data, train, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_compiled_run_learns_as_an_eager_one_does(train, monkeypatch):
+def test_a_compiled_run_learns_as_an_eager_one_does(train, monkeypatch, losses):
     def all_but_the_kernels(graph, inputs):  # which would take minutes to build
         graphs.append(graph)
         return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
@@ -336,7 +302,7 @@ def test_check_tells_clean_from_spoilt(type_in, spoilt):
     assert "03.png is damaged" in problem
 
 
-def test_a_run_folder_holds_what_it_should(trained):
+def test_a_run_folder_holds_what_it_should(trained, losses):
     files = {
         "config.yaml",
         "metrics.jsonl",
@@ -507,7 +473,7 @@ def test_held_out_masks_that_hold_nothing_that_counts_are_refused(spoilt, refuse
 
 
 @pytest.mark.parametrize("settings", [["--head", "upernet"], ["--semantic.crop", 32]], ids=["pooled", "small"])
-def test_one_image_alone_is_too_little_for_batch_norm(data, refused, train, tmp_path, settings):
+def test_one_image_alone_is_too_little_for_batch_norm(data, refused, train, tmp_path, settings, losses):
     alone = ["--steps", 1, "--batch-size", 2, "--accumulate", 2, *settings]
     said = refused("train", *SETTINGS, "--data", data, "--out", tmp_path / "run", *alone)
     assert "a single image in a pass" in said

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from twins.cli.parse import parse, value_of
 from twins.engine.config import TrainConfig
 from twins.recipes.table import starting_point
@@ -23,11 +21,11 @@ def run(arguments: list[str]) -> int:
             length=next((name for name in ("minutes", "steps", "epochs") if value_of(f"--{name}", arguments)), None),
         )
     config = parse(TrainConfig, "train", arguments, default=start)
+    from twins.engine.records import brief
     from twins.training import train
 
     result = train(config)
     if result.interrupted:
         return 130
-    scores = "  ".join(f"{name} {value:.4f}" for name, value in islice(result.metrics.items(), 5))
-    print(f"best weights: {scores}\nreport: {result.path / 'report.html'}")
+    print(f"best weights: {brief(result.metrics)}\nreport: {result.path / 'report.html'}")
     return 0

@@ -105,6 +105,24 @@ def size_ranges(sizes: list[tuple[int, int]]) -> dict[str, list[int]]:
     return {axis: [values[0], values[len(values) // 2], values[-1]] for axis, values in ordered.items()}
 
 
+def in_both_parts(named: dict[str, list[tuple[str, str]]]) -> list[str]:
+    """Name the same pixels in training and in evaluation.
+
+    Args:
+        named: of each part the digest of each image, empty where it cannot be read, and what to call it.
+    """
+    places: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for split, images in named.items():
+        for digest, path in images:
+            if digest:
+                places[digest].append((split, path))
+    return [
+        f"the same image is in training and in evaluation: {', '.join(path for _, path in same[:4])}; keep it in one"
+        for same in places.values()
+        if len({split for split, _ in same}) > 1
+    ]
+
+
 def _faults(facts: dict[str, list[_Facts]]) -> list[str]:
     return [fact.fault for found in facts.values() for fact in found if fact.fault is not None]
 

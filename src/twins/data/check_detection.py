@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twins.data.annotated import NamedObjects
-from twins.data.check import CheckReport, size_ranges
+from twins.data.check import CheckReport, in_both_parts, size_ranges
 from twins.data.config import DataConfig
 from twins.data.detection import open_parts
 from twins.data.objects import Objects, mask_areas, mask_boxes
@@ -186,16 +185,12 @@ def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
 
 def _duplicates(parts: dict[str, NamedObjects], facts: dict[str, list[_Facts]]) -> list[str]:
     """Name the same pixels in training and in evaluation."""
-    places: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for split, found in facts.items():
-        for index, fact in enumerate(found):
-            if fact.digest:
-                places[fact.digest].append((split, parts[split].path(index)))
-    return [
-        f"the same image is in training and in evaluation: {', '.join(path for _, path in same[:4])}; keep it in one"
-        for same in places.values()
-        if len({split for split, _ in same}) > 1
-    ]
+    return in_both_parts(
+        {
+            split: [(fact.digest, parts[split].path(index)) for index, fact in enumerate(found)]
+            for split, found in facts.items()
+        }
+    )
 
 
 def _notes(counts: dict[str, dict[str, int]], facts: dict[str, list[_Facts]]) -> list[str]:

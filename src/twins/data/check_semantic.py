@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.check import CheckReport, size_ranges
+from twins.data.check import CheckReport, in_both_parts, size_ranges
 from twins.data.config import DataConfig
 from twins.data.masks import IGNORE
 from twins.data.semantic import MappedImages, open_semantic
@@ -120,16 +119,12 @@ def _empty(parts: dict[str, MappedImages], facts: dict[str, list[_Facts]]) -> li
 
 def _duplicates(parts: dict[str, MappedImages], facts: dict[str, list[_Facts]]) -> list[str]:
     """Name the same pixels in training and in evaluation."""
-    places: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for split, found in facts.items():
-        for index, fact in enumerate(found):
-            if fact.digest:
-                places[fact.digest].append((split, parts[split].path(index)))
-    return [
-        f"the same image is in training and in evaluation: {', '.join(path for _, path in same[:4])}; keep it in one"
-        for same in places.values()
-        if len({split for split, _ in same}) > 1
-    ]
+    return in_both_parts(
+        {
+            split: [(fact.digest, parts[split].path(index)) for index, fact in enumerate(found)]
+            for split, found in facts.items()
+        }
+    )
 
 
 def _notes(report: CheckReport) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from twins.errors import ConfigError
@@ -107,6 +107,25 @@ DENSE = Preprocess(size=512, fit="keep", longest=2048, interpolation="bilinear")
 """How the published semantic networks want their images: the shorter side 512, the longer at most 2048."""
 DETECTION = Preprocess(size=800, fit="keep", longest=1333, interpolation="bilinear")
 """How the published detectors want their images: the shorter side 800, the longer at most 1333."""
+
+
+def keep_shape(known: Preprocess, *, size: int, longest: int, flag: str) -> Preprocess:
+    """Return a preparation that keeps an image's shape.
+
+    Args:
+        known: whose normalisation it has.
+        size: the shorter side in pixels.
+        longest: most pixels of the longer one.
+        flag: what users call that.
+
+    Raises:
+        ConfigError: the shorter side could never be so long.
+    """
+    if size > longest:
+        raise ConfigError(
+            f"--size is the shorter side and cannot exceed {flag}, found {size} and {longest}; raise the latter"
+        )
+    return replace(known, size=size, fit="keep", longest=longest, interpolation="bilinear")
 
 
 def fit_within(width: float, height: float, shorter: float, longest: float) -> tuple[int, int]:

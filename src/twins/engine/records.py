@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from twins.errors import TrainingError
 
 METRICS, LOG = "metrics.jsonl", "log.txt"
+
+
+def brief(values: Mapping[str, float], most: int = 5) -> str:
+    """Return the first of an evaluation's numbers in a line; the records have all."""
+    return "  ".join(f"{name} {number:.4g}" for name, number in islice(values.items(), most))
 
 
 class Tracker(Protocol):

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from twins.engine.norms import average_statistics, copies, kept, restore, runnin
 from twins.engine.optim import all_finite, build_optimizer, train_mode
 from twins.engine.processes import gather, on_main, total
 from twins.engine.randomness import reseed
-from twins.engine.records import LOG, Records
+from twins.engine.records import LOG, Records, brief
 from twins.engine.schedule import progress_of, total_steps
 from twins.engine.signals import Stop
 from twins.engine.state import LAST, Progress, State, load_state, plain, save_state
@@ -31,8 +31,6 @@ from twins.errors import DataError, TrainingError
 from twins.weights.files import write_tensors
 
 BEST = "best.safetensors"
-_SAID = 5
-"""Numbers of an evaluation that are said; all are in the records."""
 
 
 class Losses(nn.Module):
@@ -377,7 +375,7 @@ class Session:
             on_main(self.accelerator, lambda: write_tensors(self.run / BEST, network.state_dict(), self.task.info))
         else:
             where.stale += 1
-        numbers = "  ".join(f"{name} {number:.4g}" for name, number in islice(values.items(), _SAID))
+        numbers = brief(values)
         self.records.say(f"epoch {self.epoch:6.2f}  step {where.step:6d}  {numbers}{'  (best)' if better else ''}")
 
     def save_if_due(self) -> None:

@@ -18,7 +18,7 @@ from twins.data.detection import open_detection
 from twins.data.detection_transforms import RandomView, WholeView
 from twins.data.loader import Transform
 from twins.data.objects import AnnotatedImages, Objects
-from twins.data.preprocess import Preprocess
+from twins.data.preprocess import Preprocess, keep_shape
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Batch
 from twins.errors import ConfigError, DataError, NotFoundError
@@ -57,12 +57,7 @@ class DetectionKit:
     def preprocess(self, config: TrainConfig, known: Preprocess) -> Preprocess:
         """Return a resize that keeps the image's shape; raises ConfigError where it cannot have the size asked for."""
         longest = config.detection.longest
-        if config.size > longest:
-            raise ConfigError(
-                f"--size is the shorter side and cannot exceed --detection.longest, found {config.size} and {longest}; "
-                "raise the latter"
-            )
-        return replace(known, size=config.size, fit="keep", longest=longest, interpolation="bilinear")
+        return keep_shape(known, size=config.size, longest=longest, flag="--detection.longest")
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
         """Return random views."""

@@ -17,12 +17,12 @@ from twins.data.config import DataConfig
 from twins.data.dataset import ImageSet, Splits
 from twins.data.loader import Transform
 from twins.data.masks import IGNORE
-from twins.data.preprocess import Preprocess
+from twins.data.preprocess import Preprocess, keep_shape
 from twins.data.semantic import MappedImages, open_semantic
 from twins.data.semantic_transforms import RandomCrop, WholeImage
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Batch
-from twins.errors import ConfigError, DataError
+from twins.errors import DataError
 from twins.factory import TaskNetwork
 from twins.metrics.semantic import Absent, SemanticMetric
 from twins.tasks.semantic import SemanticSegmentation
@@ -51,12 +51,7 @@ class SemanticKit:
     def preprocess(self, config: TrainConfig, known: Preprocess) -> Preprocess:
         """Return a resize that keeps the image's shape; raises ConfigError where it cannot have the size asked for."""
         longest = config.semantic.longest
-        if config.size > longest:
-            raise ConfigError(
-                f"--size is the shorter side and cannot exceed --semantic.longest, found {config.size} and {longest}; "
-                "raise the latter"
-            )
-        return replace(known, size=config.size, fit="keep", longest=longest, interpolation="bilinear")
+        return keep_shape(known, size=config.size, longest=longest, flag="--semantic.longest")
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
         """Return random crops."""

@@ -59,6 +59,22 @@ def test_signals_to_the_group_do_not_reach_loading_processes() -> None:
     assert torch.cat(batches).tolist() == list(range(8))
 
 
+def test_a_loading_process_that_is_busy_does_not_keep_the_process_from_ending() -> None:
+    busy = (
+        "import time\n"
+        "from torch.utils.data import DataLoader, Dataset\n"
+        "from twins.engine.loading import loading\n"
+        "class Slow(Dataset):\n"
+        "    def __len__(self): return 8\n"
+        "    def __getitem__(self, index): time.sleep(300 * (index > 0)); return index\n"
+        "batches = loading(lambda: DataLoader(Slow(), batch_size=1, num_workers=1))\n"
+        "next(batches)\n"
+        "batches.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", busy], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_loader_that_something_still_holds_does_not_keep_the_process_from_ending() -> None:
     held = (
         "from torch.utils.data import DataLoader\n"
