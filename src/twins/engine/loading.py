@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import atexit
-import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
+
+import torch
 
 from twins.engine.contracts import Batch
 from twins.engine.signals import shielded
 from twins.errors import TrainingError, TwinsError
 
-_open: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Loaders whose processes have not ended yet."""
+_open: dict[int, Any] = {}
+"""Loaders whose processes have not ended yet, by identity; held here, for weak references to what lies in a cycle of
+garbage are gone before anything in it can act."""
 
 
-def loading(start: Callable[[], Iterable[Batch]]) -> Iterator[Batch]:
+def loading(start: Callable[[], Iterable[Batch]]) -> Generator[Batch]:
     """Yield batches; `start` makes the loader, whose processes no signal to the group reaches.
 
     Raises:
@@ -38,8 +40,9 @@ def loading(start: Callable[[], Iterable[Batch]]) -> Iterator[Batch]:
                 # a batch on its way from a process that dies breaks its connection before torch reports the death
                 if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
+                reason = str(error).partition("\n")[0].strip() or "its connection was lost"
                 failure = TrainingError(
-                    f"a loading process died ({str(error).splitlines()[0]}), most likely for want of memory; use "
+                    f"a loading process died ({reason}), most likely for want of memory; use "
                     "fewer --workers and go on with twins train --resume"
                 )
             else:
@@ -50,28 +53,29 @@ def loading(start: Callable[[], Iterable[Batch]]) -> Iterator[Batch]:
 
 
 def _watch(batches: Any) -> None:
-    """End a loader's processes with ours, whoever still holds the loader: no signal would end them."""
+    """Hold a loader with processes until they have ended, at the latest with ours: no signal would end them."""
     if not hasattr(batches, "_shutdown_workers"):
         return
-    if not _open:
-        atexit.register(_end_all)
-    _open.add(batches)
+    # torch would raise a process's death wherever this one is at that moment: it is told when a batch is asked for
+    torch._C._remove_worker_pids(id(batches))
+    batches._worker_pids_set = False
+    atexit.unregister(_end_all)
+    atexit.register(_end_all)  # after all that torch and multiprocessing registered, so it runs before
+    _open[id(batches)] = batches
 
 
 def _end(batches: Any) -> None:
-    if batches in _open:
-        _open.discard(batches)
-        workers = list(batches._workers)
-        batches._shutdown_workers()
-        for (
-            worker
-        ) in workers:  # torch's last resort is a signal that they do not hear, and the exit would wait for them
-            if worker.is_alive():
-                worker.kill()
+    if _open.pop(id(batches), None) is None:
+        return
+    workers = list(batches._workers)
+    batches._shutdown_workers()
+    for worker in workers:
+        if worker.is_alive():  # torch's last resort is a signal that they do not hear, and the exit would wait for them
+            worker.kill()
 
 
 def _end_all() -> None:
-    for batches in list(_open):
+    for batches in list(_open.values()):
         _end(batches)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -10,7 +11,7 @@ from typing import Literal
 from accelerate import Accelerator
 
 from twins.engine.config import TrainConfig
-from twins.engine.contracts import Metric, Source, Task
+from twins.engine.contracts import Batch, Metric, Source, Task
 from twins.engine.optim import set_rate
 from twins.engine.randomness import repeatable
 from twins.engine.records import Records
@@ -64,13 +65,14 @@ def fit(
         try:
             if config.resume:
                 session.resume()
-            return _train(session, stop)
+            with session.passes() as batches:
+                return _train(session, batches, stop)
         finally:
             records.close()
 
 
-def _train(session: Session, stop: Stop) -> Outcome:
-    config, batches = session.config, session.passes()
+def _train(session: Session, batches: Iterator[Batch], stop: Stop) -> Outcome:
+    config = session.config
     session.records.start(done=session.done)
     stopped = False
     while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -162,18 +163,23 @@ class Session:
 
     # learning
 
-    def passes(self) -> Iterator[Batch]:
-        """Yield batches without end from where the run is, with the weights of every process in step."""
-        batches = loading(lambda: self.source.train(self.progress.step))
-        if self.accelerator.num_processes == 1:
-            return batches
-        # the wrapper orders its sums anew after its first backward pass: let that be one that counts for nothing,
-        # so that a run that was stopped adds in the same order as one that was not
-        first = next(batches)
-        with kept(self.buffers):
-            torch.autograd.backward(self._loss(first, self.losses))
-        self.optimizer.zero_grad()
-        return chain([first], batches)
+    @contextmanager
+    def passes(self) -> Iterator[Iterator[Batch]]:
+        """Give batches without end from where the run is, with the weights of every process in step.
+
+        The processes that load them end with the block.
+        """
+        with closing(loading(lambda: self.source.train(self.progress.step))) as batches:
+            if self.accelerator.num_processes == 1:
+                yield batches
+                return
+            # the wrapper orders its sums anew after its first backward pass: let that be one that counts for nothing,
+            # so that a run that was stopped adds in the same order as one that was not
+            first = next(batches)
+            with kept(self.buffers):
+                torch.autograd.backward(self._loss(first, self.losses))
+            self.optimizer.zero_grad()
+            yield chain([first], batches)
 
     @property
     def task_module(self) -> nn.Module:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -45,12 +46,20 @@ def test_an_error_in_a_loading_process_keeps_its_class_and_its_one_sentence() ->
     assert str(caught.value) == "none of the images can be read"
 
 
-# torch's own handler of the death raises wherever it is, now and then in the loader's destructor
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_loading_process_that_dies_ends_in_one_sentence() -> None:
     with pytest.raises(TrainingError, match="--workers") as caught:
         list(loading(lambda: _loader("death")))
     assert "\n" not in str(caught.value)
+
+
+def test_a_loading_process_that_dies_while_we_are_busy_is_told_with_the_next_batches() -> None:
+    batches = loading(lambda: _loader("death"))
+    next(batches)
+    (process,) = multiprocessing.active_children()
+    process.join(30)
+    time.sleep(0.1)  # a handler of the death would raise here
+    with pytest.raises(TrainingError, match="a loading process died"):
+        list(batches)
 
 
 def test_signals_to_the_group_do_not_reach_loading_processes() -> None:
@@ -87,3 +96,19 @@ def test_a_loader_that_something_still_holds_does_not_keep_the_process_from_endi
     done = subprocess.run([sys.executable, "-c", held], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.strip().endswith("ValueError: a mistake of ours")
+
+
+def test_a_loader_that_the_garbage_collector_finds_ends_its_processes() -> None:
+    cycle = (
+        "import gc, multiprocessing\n"
+        "from torch.utils.data import DataLoader\n"
+        "from twins.engine.loading import loading\n"
+        "kept = [loading(lambda: DataLoader(range(8), batch_size=1, num_workers=1))]\n"
+        "next(kept[0])\n"
+        "kept.append(kept)\n"
+        "del kept\n"
+        "gc.collect()\n"
+        "assert not multiprocessing.active_children()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", cycle], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
