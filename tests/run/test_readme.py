@@ -95,8 +95,8 @@ def test_its_commands_run_as_written(folder, type_in):
     run = ""
     for command in commands:
         words = shlex.split(command.replace("IMAGE...", "image.jpg").replace("LARGE", "image.jpg"))
-        if words[1] == "train" and "MASKED" in words:
-            words += ["--max-steps", "2"]  # fine-tuning is of 80 epochs at 512 pixels
+        if words[1] == "train" and {"DATA", "MASKED"} & set(words):
+            words += ["--max-steps", "2", "--batch-size", "2"]  # fine-tuning is of 100 epochs at 224 pixels, 80 at 512
         if words[1] == "train" and "BOXED" in words:
             words += ["--max-steps", "1", "--batch-size", "2", "--size", "96"]
         if words[1] == "train" and "--data" in words:
