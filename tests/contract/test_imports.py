@@ -73,6 +73,11 @@ def test_names_configs_recipes_and_help_load_no_torch(statement):
     assert "torch" not in loaded(statement)
 
 
+@pytest.mark.parametrize("statement", ["import twins; twins.create_model", "import twins.cli.check, twins.kits.table"])
+def test_what_takes_seconds_to_load_waits_until_it_is_used(statement):
+    assert not {"torchvision", "scipy", "timm", "accelerate"} & loaded(statement)
+
+
 def test_the_backbone_needs_torch_alone():
     heavy = {"timm", "torchvision", "accelerate", "torchmetrics", "matplotlib", "PIL", "huggingface_hub"}
     assert not heavy & loaded("import twins.backbone.network")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 
 UNIT = (1.0, 1.0, 1.0, 1.0)
 MOST_GROWTH = math.log(1000 / 16)
@@ -56,6 +55,8 @@ def suppress(
     Returns:
         numbers of boxes `(most,)`, and which of them are meant, bool `(most,)`; the others are padding.
     """
+    from torchvision.ops import nms
+
     able = (scores > threshold) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     apart = torch.where(able[:, None], boxes, 0).max() + 1
     candidates = torch.where(able)[0]

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from twins.heads.layers import PlainConv, full_precision
 from twins.heads.targets import Target
@@ -72,6 +71,8 @@ def crop_masks(masks: Tensor, numbers: Tensor, boxes: Tensor) -> Tensor:
 
     As in mmdetection a position belongs to an object when at least half of it does.
     """
+    from torchvision.ops import roi_align
+
     step = max(1, PIXELS // max(1, masks.shape[1:].numel()))
     result = [boxes.new_zeros(0, SIDE, SIDE)]
     for first in range(0, len(boxes), step):

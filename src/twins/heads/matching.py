@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from twins.heads.targets import Target
 
@@ -53,6 +52,8 @@ def match(
     box had them; of several boxes the last (torchvision gives such an anchor to its own best box, and has no
     `least`). A thousand boxes are compared a few at a time.
     """
+    from torchvision.ops import box_iou
+
     count = len(anchors)
     best = anchors.new_full((count,), -1.0)
     number = torch.zeros(count, dtype=torch.int64, device=anchors.device)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import sigmoid_focal_loss
 
 from twins.heads.anchors import RATIOS, by_anchor, lay_anchors, own_anchors
 from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, pick, take
@@ -102,6 +101,8 @@ class RetinaNetHead(nn.Module):
 
     def _focal(self, logits: Tensor, matches: Sequence[Tensor], targets: Sequence[Target]) -> Tensor:
         """Return the sum of the focal loss over all anchors that count and all classes."""
+        from torchvision.ops import sigmoid_focal_loss
+
         total = logits.new_zeros(())
         for found, part, target in zip(logits, matches, targets, strict=True):
             counted = torch.where(part != IGNORED)[0]

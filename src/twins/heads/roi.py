@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, pick
 from twins.heads.fpn import Levels
@@ -211,6 +210,8 @@ def pool(levels: Levels, boxes: Tensor, owners: Tensor, side: int) -> Tensor:
     Returns:
         `(R, C, side, side)`.
     """
+    from torchvision.ops import roi_align
+
     size = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
     level = (size / FINEST + 1e-6).log2().floor().clamp(0, POOLED_LEVELS - 1)
     pieces, places = [], []

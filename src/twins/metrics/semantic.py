@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from twins.data.masks import IGNORE
@@ -137,6 +136,8 @@ def boundary_score(said: NDArray[np.bool_], truth: NDArray[np.bool_], distance: 
     Csurka et al., "What is a good evaluation measure for semantic segmentation?", BMVC 2013. `None` when the truth
     has no boundary: the class fills the image.
     """
+    from scipy.spatial import KDTree
+
     wanted, found = _boundary(truth), _boundary(said)
     if not len(wanted):
         return None
