@@ -104,7 +104,7 @@ def _draw_objects(run_folder: str, picture: Path) -> None:
     from twins.predictor import load
     from twins.tasks.inference import SelectionConfig
 
-    predictor = load(run_folder, selection=SelectionConfig(score=0.5))
+    predictor = load(run_folder, selection=SelectionConfig(score=0.5, agnostic=True))
     images = [draw_scene(index, train=False).image for index in range(6)]
     shown, captions = [], []
     for image, prediction in zip(images, predictor.predict(images), strict=True):

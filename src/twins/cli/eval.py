@@ -75,7 +75,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-_FLAT = {"selection": "--score, --nms and --most", "inference": "--scales, --flip, --window and --tile"}
+_FLAT = {"selection": "--score, --nms, --agnostic and --most", "inference": "--scales, --flip, --window and --tile"}
 """Flags of the settings that have no group's name before them."""
 
 

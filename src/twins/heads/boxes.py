@@ -68,18 +68,19 @@ def suppress(
 
 
 def pick(
-    boxes: Tensor, scores: Tensor, labels: Tensor, *, threshold: float, overlap: float, most: int
+    boxes: Tensor, scores: Tensor, labels: Tensor, *, threshold: float, overlap: float, most: int, agnostic: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Suppress candidates in each image of a batch, label by label; see `suppress`.
+    """Suppress candidates in each image of a batch, label by label unless `agnostic`; see `suppress`.
 
     Returns:
         boxes `(B, M, 4)`, scores `(B, M)` and labels `(B, M)`, the best first, `M` at most `most`; scores of minus
         infinity are padding.
     """
     most = min(most, scores.shape[1])
+    groups = torch.zeros_like(labels) if agnostic else labels
     found = [
         suppress(*image, threshold=threshold, overlap=overlap, most=most)
-        for image in zip(boxes, scores, labels, strict=True)
+        for image in zip(boxes, scores, groups, strict=True)
     ]
     numbers, meant = (torch.stack(part) for part in zip(*found, strict=True))
     return take(boxes, numbers), torch.where(meant, scores.gather(1, numbers), -math.inf), labels.gather(1, numbers)

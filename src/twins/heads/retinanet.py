@@ -114,7 +114,7 @@ class RetinaNetHead(nn.Module):
         return total
 
     def detections(
-        self, outputs: dict[str, Tensor], *, score: float, overlap: float, most: int
+        self, outputs: dict[str, Tensor], *, score: float, overlap: float, most: int, agnostic: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return each image's objects, the surest first, in pixels of the network's input.
 
@@ -126,6 +126,7 @@ class RetinaNetHead(nn.Module):
             score: probability that an object must exceed.
             overlap: intersection over union above which the less sure of two boxes of a class goes.
             most: objects of an image.
+            agnostic: whether the less sure of two boxes goes whatever their classes.
 
         Returns:
             boxes `(B, M, 4)`, scores `(B, M)` and labels `(B, M)`; scores of 0 are padding.
@@ -141,7 +142,9 @@ class RetinaNetHead(nn.Module):
         anchors, labels = pairs // self.num_classes, pairs % self.num_classes
         boxes = clip_boxes(decode_boxes(take(deltas, anchors), outputs["anchors"][anchors]), outputs["sizes"])
         threshold = math.log(score / (1 - score)) if score else -math.inf  # of logits: sigmoids run into ties at 1
-        boxes, scores, labels = pick(boxes, scores, labels, threshold=threshold, overlap=overlap, most=most)
+        boxes, scores, labels = pick(
+            boxes, scores, labels, threshold=threshold, overlap=overlap, most=most, agnostic=agnostic
+        )
         return boxes, scores.sigmoid(), labels
 
 

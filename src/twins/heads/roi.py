@@ -123,7 +123,7 @@ class RoIHead(nn.Module):
         }
 
     def detections(
-        self, outputs: dict[str, Tensor], *, score: float, overlap: float, most: int
+        self, outputs: dict[str, Tensor], *, score: float, overlap: float, most: int, agnostic: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return each image's objects, the surest first; see `RetinaNetHead.detections`."""
         scores = full_precision(outputs["logits"]).softmax(dim=2)[:, :, :-1]  # (B, P, K)
@@ -131,8 +131,9 @@ class RoIHead(nn.Module):
         boxes = decode_boxes(deltas, outputs["proposals"][:, :, None].to(deltas), STDS).flatten(1, 2)
         labels = torch.arange(scores.shape[2], device=scores.device).expand_as(scores)
         boxes = clip_boxes(boxes, outputs["sizes"])
+        scores, labels = scores.flatten(1), labels.flatten(1)
         boxes, scores, labels = pick(
-            boxes, scores.flatten(1), labels.flatten(1), threshold=score, overlap=overlap, most=most
+            boxes, scores, labels, threshold=score, overlap=overlap, most=most, agnostic=agnostic
         )
         return boxes, scores.clamp(min=0), labels
 

@@ -157,7 +157,9 @@ class Detection(nn.Module):
         assert head is not None
         chosen = self.inference
         outputs = {name: value.detach() for name, value in outputs.items()}
-        return head.detections(outputs, score=chosen.score, overlap=chosen.nms, most=chosen.most)
+        return head.detections(
+            outputs, score=chosen.score, overlap=chosen.nms, most=chosen.most, agnostic=chosen.agnostic
+        )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations; results are the same."""

@@ -57,6 +57,8 @@ class SelectionConfig:
     """Probability that an object must exceed."""
     nms: float = 0.5
     """Intersection over union above which the less sure of two boxes of a class goes."""
+    agnostic: bool = False
+    """Whether the less sure of two such boxes goes whatever their classes: one object, one name."""
     most: int = 100
     """Objects of an image, the surest first."""
 

@@ -82,7 +82,7 @@ class InstanceSegmentation(nn.Module):
         outputs = self.roi_head(levels, *propose(self.rpn_head, levels))
         chosen = self.inference
         boxes, scores, labels = self.roi_head.detections(
-            outputs, score=chosen.score, overlap=chosen.nms, most=chosen.most
+            outputs, score=chosen.score, overlap=chosen.nms, most=chosen.most, agnostic=chosen.agnostic
         )
         masks = self.roi_head.masks(levels, boxes, labels, scores > 0)
         return {"boxes": boxes, "scores": scores, "labels": labels, "masks": masks, "sizes": levels.extents}

@@ -106,6 +106,8 @@ def test_settings_choose_what_is_given(detector, padded, head):
         everything = model.decode(outputs, None, [(96, 64)])[0]
         model.inference = SelectionConfig(score=0.4, nms=0.3, most=20)
         chosen = model.decode(outputs, None, [(96, 64)])[0]
+        model.inference = SelectionConfig(score=0.4, nms=0.3, most=20, agnostic=True)
+        apart = model.decode(outputs, None, [(96, 64)])[0]
         model.inference = SelectionConfig(score=0.999999)
         nothing = model.decode({**outputs, "logits": outputs["logits"] * 0}, None, [(96, 64)])[0]
     assert len(everything.boxes) == 100
@@ -114,6 +116,9 @@ def test_settings_choose_what_is_given(detector, padded, head):
     for label in set(chosen.labels.tolist()):
         boxes = torch.from_numpy(chosen.boxes[chosen.labels == label])
         assert (box_iou(boxes, boxes) - torch.eye(len(boxes))).max() <= 0.3
+    boxes = torch.from_numpy(apart.boxes)
+    assert len(boxes) > 1
+    assert (box_iou(boxes, boxes) - torch.eye(len(boxes))).max() <= 0.3
     assert nothing.boxes.shape == (0, 4)
 
 
