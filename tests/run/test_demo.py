@@ -1,36 +1,31 @@
-"""The demos' recipes learn; counted in steps, since minutes are worth less on a busy machine."""
+"""`twins demo` from its first word to its last, of a few steps; `benchmarks/demos.py` measures what the demos learn."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
-from twins.recipes.detection import scenes_detection
-from twins.recipes.folder import digits
-from twins.recipes.semantic import scenes
-from twins.training import train
-
-STEPS = 900
-"""What three minutes are worth on two cores that are half busy; on idle ones it is 1,400 to 1,500, and 0.84."""
-FLOOR = 0.5
-"""Mean IoU that so many steps do not fall below; they reach 0.64."""
-FEW = 500
-"""Of the detector's 930 steps; on a classifier of 5 of its 14 epochs."""
-FOUND = 0.3
-"""Box AP50 that so few steps do not fall below; they reach 0.46."""
+from twins.cli import demo
+from twins.cli.demo import DATA, LEADING, NAMES
+from twins.data.scenes import COUNTS
+from twins.recipes.table import starting_point
 
 
 @pytest.mark.slow
-def test_the_semantic_demo_finds_digits_on_held_out_scenes(tmp_path):
-    result = train(replace(scenes(), minutes=None, steps=STEPS, eval_every=10.0, out=str(tmp_path / "run")))
-    assert result.metrics["miou"] > FLOOR
+@pytest.mark.parametrize("task", DATA)
+def test_it_trains_measures_draws_and_says_where_the_report_is(tmp_path, monkeypatch, capsys, task):
+    def few(**chosen):
+        return replace(starting_point(**chosen), minutes=None, steps=2, eval_every=1.0)
 
-
-@pytest.mark.slow
-def test_the_detection_demo_finds_digits_with_a_backbone_that_can_read_them(tmp_path):
-    read = train(replace(digits(), epochs=5, eval_every=5.0, out=str(tmp_path / "digits")))
-    weights = str(read.path / "best.safetensors")
-    config = replace(scenes_detection(), minutes=None, steps=FEW, eval_every=10.0, weights=weights)
-    result = train(replace(config, out=str(tmp_path / "run")))
-    assert result.metrics["box_ap50"] > FOUND
+    monkeypatch.setattr(demo, "starting_point", few)
+    monkeypatch.setitem(COUNTS, False, 8)  # a hundred masks on each of 200 scenes take minutes
+    out = tmp_path / "run"
+    assert demo.run(["--task", task, "--out", str(out), "--device", "cpu"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert f"held-out {NAMES[LEADING[task]]}:" in said[-3]
+    assert said[-2:] == [f"predictions drawn: {out / 'predictions.png'}", f"report: {out / 'report.html'}"]
+    assert min(Image.open(out / "predictions.png").size) > 300
+    assert (out / "report.html").is_file()
+    assert (tmp_path / "run-digits" / "best.safetensors").is_file() == (task in ("detection", "instance"))

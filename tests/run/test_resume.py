@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -18,12 +20,24 @@ CASES = {
 }
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, start):
+    """Return a case's run that nothing stopped."""
+
+    @cache
+    def unbroken(case: str) -> Path:
+        run = tmp_path_factory.mktemp("unbroken") / "run"
+        start(*SETTINGS, *CASES[case], "--out", str(run)).finish()
+        return run
+
+    return unbroken
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", sorted(CASES))
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
-def test_a_stopped_run_goes_on_to_the_bit(tmp_path, start, assert_same_weights, case, stop):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    start(*SETTINGS, *CASES[case], "--out", str(whole)).finish()
+def test_a_stopped_run_goes_on_to_the_bit(tmp_path, start, unbroken, assert_same_weights, case, stop):
+    whole, broken = unbroken(case), tmp_path / "broken"
     training = start(*SETTINGS, *CASES[case], "--out", str(broken))
     training.wait_for_step(broken, 5)
     if stop == signal.SIGKILL:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twins.data.config import EMBEDDED
 from twins.data.images import is_image_file, open_image
@@ -92,24 +94,17 @@ class Digits:
     names = tuple(str(digit) for digit in range(10))
 
     def __init__(self, *, train: bool) -> None:
-        from PIL import Image
-        from sklearn.datasets import load_digits
-
-        pixels, labels = load_digits(return_X_y=True)
+        pixels, labels = _read_digits()
         chosen = _stratified(labels.tolist(), val_share=0.2, seed=0)[0 if train else 1]
         self.labels = [int(labels[i]) for i in chosen]
-        self._names = [f"digits/{i}" for i in chosen]
-        self.grey = (pixels.reshape(-1, 8, 8) * (255.0 / 16.0)).round().astype(np.uint8)[chosen]
-        self._images = [
-            Image.fromarray(grey).resize((32, 32), Image.Resampling.BICUBIC).convert("RGB") for grey in self.grey
-        ]
+        self.grey, self._numbers = pixels[chosen], chosen
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def load(self, index: int) -> Image:
         """Return a digit, 32 x 32 RGB, white on black."""
-        return self._images[index]
+        return _enlarge_digits()[self._numbers[index]]
 
     def target(self, index: int) -> int:
         """Return a digit's class id."""
@@ -117,7 +112,25 @@ class Digits:
 
     def path(self, index: int) -> str:
         """Return a digit's number in scikit-learn's set, as `digits/N`."""
-        return self._names[index]
+        return f"digits/{self._numbers[index]}"
+
+
+@cache
+def _read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return all digits `(1797, 8, 8)`, and which each is."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    return (pixels.reshape(-1, 8, 8) * (255.0 / 16.0)).round().astype(np.uint8), labels
+
+
+@cache
+def _enlarge_digits() -> list[Image]:
+    from PIL import Image
+
+    return [
+        Image.fromarray(grey).resize((32, 32), Image.Resampling.BICUBIC).convert("RGB") for grey in _read_digits()[0]
+    ]
 
 
 def open_classification(path: str | Path, *, seed: int = 0, val_share: float = 0.2) -> Splits[LabelledImages]:

@@ -68,7 +68,14 @@ def suppress(
 
 
 def pick(
-    boxes: Tensor, scores: Tensor, labels: Tensor, *, threshold: float, overlap: float, most: int, agnostic: bool
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    *,
+    threshold: float,
+    overlap: float,
+    most: int,
+    agnostic: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Suppress candidates in each image of a batch, label by label unless `agnostic`; see `suppress`.
 
