@@ -120,7 +120,7 @@ def choose(model: TaskNetwork, selection: SelectionConfig | None, *, usual: Sele
     if isinstance(model, Detection | InstanceSegmentation):
         model.inference = selection or usual or SelectionConfig()
     elif selection is not None:
-        raise ConfigError(f"--score, --nms and --most are for detectors, found a network for {model.task}")
+        raise ConfigError(f"--score, --nms, --agnostic and --most are for detectors, found a network for {model.task}")
 
 
 def load(

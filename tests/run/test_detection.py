@@ -124,7 +124,7 @@ def test_a_run_learns_and_leaves_what_a_run_folder_holds(trained):
     task, run = trained
     result = json.loads((run / "eval.json").read_text())
     assert result["metrics"][leading(task)] > 0.5
-    assert result["protocol"]["selection"] == {"score": 0.05, "nms": 0.5, "most": 100}
+    assert result["protocol"]["selection"] == {"score": 0.05, "nms": 0.5, "agnostic": False, "most": 100}
     assert [row["name"] for row in result["per_class"]] == ["red", "blue"]
     assert [row["objects"] for row in result["per_class"]] == [VAL - 1, VAL - 1]
     (last, *_) = reversed(read_rows(run, "eval"))
@@ -318,10 +318,12 @@ def test_an_embedded_set_of_another_task_is_told_from_a_missing_folder(task, dat
 def test_eval_refuses_what_is_not_meant_for_it(refused, data, tmp_path):
     file = tmp_path / "model.safetensors"
     twins.save_weights(twins.create_model("twins_svt_nano", names=("dark", "light")), file)
-    assert "--score, --nms and --most are for detectors" in refused("eval", file, "--data", data, "--score", 0.5)
+    assert "--score, --nms, --agnostic and --most are for detectors" in refused(
+        "eval", file, "--data", data, "--score", 0.5
+    )
     assert "is a results file; say --task detection" in refused("eval", tmp_path / "x.json", "--data", data)
     results = ["eval", tmp_path / "x.json", "--data", data, "--task", "detection"]
-    assert "scored as it is; leave out --score, --nms and --most" in refused(*results, "--score", 0.5)
+    assert "scored as it is; leave out --score, --nms, --agnostic and --most" in refused(*results, "--score", 0.5)
     assert "scored as it is; leave out --batch-size" in refused(*results, "--batch-size", 2)
     assert "--task is for results files" in refused("eval", file, "--data", data, "--task", "detection")
     twins.save_weights(twins.create_model("twins_svt_nano", task="detection", names=("red", "green")), file)

@@ -124,7 +124,11 @@ def _protocol(said: dict[str, Any]) -> str:
         how.insert(1, f"crop {said['crop']:g}")
     how += [f"masks.{key} {value}" for key, value in said.get("masks", {}).items() if value not in ("auto", (), None)]
     how += [f"{key} {value}" for key, value in said.get("inference", {}).items() if value not in (None, False, (1.0,))]
-    how += [f"{key} {value:g}" for key, value in said.get("selection", {}).items()]
+    how += [
+        key if value is True else f"{key} {value:g}"
+        for key, value in said.get("selection", {}).items()
+        if value is not False
+    ]
     if "absent_classes" in said:
         how.append(f"absent classes {said['absent_classes'].replace('_', ' ')}")
     return (

@@ -14,7 +14,7 @@ from twins.data.config import DataConfig
 from twins.data.masks import IGNORE
 from twins.data.semantic import MappedImages, open_semantic
 from twins.data.semantic_transforms import check_fit
-from twins.errors import DataError
+from twins.errors import DataError, number_of
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def _two_values(facts: dict[str, list[_Facts]]) -> list[str]:
 
 def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
     return [
-        f"class {name} is in {counts['val'][name]} images to evaluate on and in none to train on; move some"
+        f"class {name} is in {number_of(counts['val'][name], 'image')} to evaluate on and in none to train on; "
+        "move some"
         for name, train in counts["train"].items()
         if not train and counts["val"][name]
     ]

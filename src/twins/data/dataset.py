@@ -150,7 +150,7 @@ def open_classification(path: str | Path, *, seed: int = 0, val_share: float = 0
         return Splits(Digits(train=True), Digits(train=False), "digits")
     root = Path(path)
     if not os.path.isdir(root):
-        raise missing_folder(root, "a folder with one folder per class, or digits")
+        raise missing_folder(root, "a folder with one folder per class, digits, or another --task")
     train, val = subfolder(root, TRAIN_NAMES), subfolder(root, VAL_NAMES)
     if train is None:
         return _split_folder(root, seed, val_share)
@@ -208,8 +208,14 @@ def _class_names(folder: Path) -> list[str]:
     names = [entry.name for entry in class_folders(folder)]
     if not names:
         raise DataError(f"{folder} has no class folders; put the images of each class in a folder with its name")
+    if {"Annotations", "JPEGImages"} <= set(names):
+        raise DataError(
+            f"{folder} has Pascal VOC's folders instead of class folders; for its boxes say --task detection"
+        )
     if len(names) == 1:
-        raise DataError(f"{folder} has one class folder only, {names[0]}; at least two classes are needed")
+        lists = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() == ".json")
+        hint = f"; if {lists[0]} lists boxes, say --task detection or --task instance" if lists else ""
+        raise DataError(f"{folder} has one class folder only, {names[0]}; at least two classes are needed{hint}")
     return names
 
 

@@ -263,7 +263,8 @@ def read_config(path: Path) -> TrainConfig:
         ConfigError: it cannot be understood; names the file.
     """
     if not os.path.isfile(path):
-        raise NotFoundError(f"{path.parent} holds no {path.name}; give a run folder that twins train has written")
+        what = f"holds no {path.name}" if os.path.isdir(path.parent) else "is no folder"
+        raise NotFoundError(f"{path.parent} {what}; give a run folder that twins train has written")
     try:
         return TrainConfig.from_yaml(path.read_text())
     except ConfigError as error:

@@ -67,7 +67,8 @@ def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:
 
     Returns:
         `metrics`: see `DetectionMetric.compute`; `per_class`: see `DetectionMetric.details`, by category id; `notes`:
-        a sentence on the annotations that contradict the ground truth's lists, which do not count.
+        a sentence on the annotations that contradict the ground truth's lists, which do not count, and one where few
+        images have results.
 
     Raises:
         DataError: a file that cannot be read, or an entry that cannot be scored; there is nothing to find.
@@ -77,6 +78,7 @@ def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:
     if not isinstance(entries, list):
         raise DataError(f"{results} is no list of results, so it is no COCO results file; check which file it is")
     found = _gather(_read_entries(results, entries, known, masks=masks), masks=masks)
+    notes = known.notes() + _coverage(len(found), len(known.sizes))
     metric = DetectionMetric(known.names, masks=masks, full=True, category_ids=known.category_ids)
     metric.add(
         Example(image_id=index, size=size or (0, 0), truth=known.truth(index, masks=masks), found=found[index])
@@ -86,7 +88,14 @@ def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:
     if not metrics:
         first = f" ({known.faults[0]})" if known.faults else ""
         raise DataError(f"{truth} has no object to find, so nothing can be scored; check which file it is{first}")
-    return {"metrics": metrics, "per_class": metric.details()["per_class"], "notes": known.notes()}
+    return {"metrics": metrics, "per_class": metric.details()["per_class"], "notes": notes}
+
+
+def _coverage(covered: int, count: int) -> list[str]:
+    """Return a sentence where results say nothing of more than half of the images: they may be of a part of them."""
+    if not covered or 2 * covered >= count:
+        return []
+    return [f"{covered} of {number_of(count, 'image')} have results; in the others every object counts as missed"]
 
 
 class _GroundTruth:

@@ -104,19 +104,27 @@ def _curves(rows: list[dict[str, Any]], leading: str) -> str:
         line_chart("learning rate", [(r["step"], r["lr"]) for r in train], logarithmic=True),
         line_chart("images per second", [(r["step"], r["images_per_s"]) for r in train]),
     ]
-    return f"<h2>Training</h2><div class=charts>{''.join(charts)}</div>"
+    drawn = "".join(charts) or "<p>Too few steps were recorded to draw curves.</p>"
+    return f"<h2>Training</h2><div class=charts>{drawn}</div>"
 
 
 def _details(config: TrainConfig, predictor: Predictor, result: dict[str, Any]) -> str:
     parameters = sum(p.numel() for p in predictor.model.parameters())
     model = [("network", config.model), ("parameters", f"{parameters:,}"), ("classes", len(predictor.names))]
-    used = [(k, v) for k, v in result["protocol"].items()] + [("weights SHA-256", result["hashes"]["weights"])]
+    used = [(k, _plain(v)) for k, v in result["protocol"].items()] + [("weights SHA-256", result["hashes"]["weights"])]
     command = f"twins train --resume {config.out}" if config.out else ""
     settings = escape(config.to_yaml())
     return (
         f"<h2>Facts</h2>{facts([*model, *used, *result['versions'].items(), ('go on with', command)])}"
         f"<details><summary>All settings of the run</summary><pre>{settings}</pre></details>"
     )
+
+
+def _plain(value: object) -> object:
+    """Return a group of settings as one line, anything else as it is."""
+    if not isinstance(value, dict):
+        return value
+    return ", ".join(f"{key} {'on' if one is True else 'off' if one is False else one}" for key, one in value.items())
 
 
 def _part(run: Path, name: str) -> Path:

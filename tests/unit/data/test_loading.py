@@ -74,6 +74,17 @@ def test_a_folder_that_is_no_data_set_is_refused_in_one_sentence(tmp_path, conte
     assert "\n" not in str(caught.value)
 
 
+def test_another_tasks_layout_is_recognised(tmp_path):
+    write(tmp_path, "images", 3)
+    (tmp_path / "instances.json").write_text("{}")
+    with pytest.raises(DataError, match=r"if instances\.json lists boxes, say --task detection"):
+        open_classification(tmp_path)
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "images").rename(tmp_path / "JPEGImages")
+    with pytest.raises(DataError, match=r"Pascal VOC's folders .* say --task detection"):
+        open_classification(tmp_path)
+
+
 def test_digits_are_split_without_overlap_and_alike_each_time():
     train, val = Digits(train=True), Digits(train=False)
     names = {train.path(i) for i in range(len(train))}, {val.path(i) for i in range(len(val))}

@@ -73,6 +73,8 @@ def test_a_file_that_holds_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(ConfigError, match=r"config\.yaml is damaged"):
         read_config(tmp_path / "config.yaml")
+    with pytest.raises(NotFoundError, match=r"nowhere is no folder; give a run folder"):
+        read_config(tmp_path / "nowhere" / "config.yaml")
     with pytest.raises(NotFoundError, match="give a run folder"):
         read_config(tmp_path / ("x" * 300) / "config.yaml")
 

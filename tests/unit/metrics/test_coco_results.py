@@ -93,6 +93,13 @@ def test_boxes_alone_are_enough_for_boxes(score):
     assert score([without("segmentation")], sizeless)["metrics"]["box_ap"] == pytest.approx(1.0)
 
 
+def test_results_of_few_of_the_images_say_so(score):
+    content = truth()
+    content["images"] += [{"id": 20 + index, "height": 20, "width": 30} for index in range(2)]
+    (note,) = score([ENTRY], content, masks=True)["notes"]
+    assert note == "1 of 4 images have results; in the others every object counts as missed"
+
+
 def test_no_results_score_nothing(score):
     result = score([], masks=True)
     assert result["metrics"]["mask_ap"] == result["metrics"]["box_ar100"] == 0.0

@@ -90,7 +90,15 @@ def test_classes_are_matched_by_name_not_by_number(run):
 
 def test_the_page_needs_nothing_but_itself(run):
     page = write_report(run).read_text()
-    for part in ("Training", "Confusion", "Where it looks", "Classes", "prefers-color-scheme", "viewport"):
+    for part in (
+        "Training",
+        "Too few steps",
+        "Confusion",
+        "Where it looks",
+        "Classes",
+        "prefers-color-scheme",
+        "viewport",
+    ):
         assert part in page
     assert "http" not in page.replace("http-equiv", "")
     assert page.count("data:image/") > 10
