@@ -121,6 +121,7 @@ def training_step(network: nn.Module, images: Tensor) -> Step:
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, foreach=True)
 
     def step() -> Tensor:
+        """Learn from the batch once; return the loss."""
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of()
         loss.backward()  # type: ignore[no-untyped-call]

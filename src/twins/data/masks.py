@@ -211,6 +211,7 @@ def _values_of(masks: Sequence[Path]) -> set[int]:
     """Return every value that a set of masks holds; masks that cannot be read are passed over."""
 
     def values(path: Path) -> set[int]:
+        """Return the values of one mask."""
         try:
             pixels = read_values(path)
         except DataError:

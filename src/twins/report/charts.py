@@ -111,6 +111,7 @@ def score_chart(right: Sequence[int], wrong: Sequence[int], threshold: float) ->
     most = max((a + b for a, b in zip(right, wrong, strict=True)), default=0) or 1
 
     def bar(number: int, low: int, high: int, kind: str) -> str:
+        """Return one bar's part from one count to another."""
         top, tall = 10 + height * (1 - high / most), height * (high - low) / most
         return (
             f'<rect class="{kind}" x="{LEFT + width * number / count + 1:.1f}" y="{top:.1f}" '

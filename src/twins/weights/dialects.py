@@ -167,6 +167,7 @@ def _renamer(rules: Rules) -> Callable[[str], str]:
     patterns = [(re.compile("^" + _pattern(old)), _template(new)) for old, new in rules]
 
     def rename(key: str) -> str:
+        """Return a key by the first rule that knows it."""
         for pattern, template in patterns:
             renamed, count = pattern.subn(template, key)
             if count:

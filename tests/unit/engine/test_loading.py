@@ -36,6 +36,10 @@ class Numbers(Dataset[int]):
         return index
 
 
+def _run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
 def _loader(trouble: str) -> Any:
     return DataLoader(Numbers(trouble), batch_size=2, num_workers=1)
 
@@ -80,7 +84,7 @@ def test_a_loading_process_that_is_busy_does_not_keep_the_process_from_ending() 
         "next(batches)\n"
         "batches.close()\n"
     )
-    done = subprocess.run([sys.executable, "-c", busy], capture_output=True, text=True, timeout=60)
+    done = _run(busy)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -93,7 +97,7 @@ def test_a_loader_that_something_still_holds_does_not_keep_the_process_from_endi
         "kept = [batches]; kept.append(kept)\n"
         "raise ValueError('a mistake of ours')\n"
     )
-    done = subprocess.run([sys.executable, "-c", held], capture_output=True, text=True, timeout=60)
+    done = _run(held)
     assert done.returncode == 1
     assert done.stderr.strip().endswith("ValueError: a mistake of ours")
 
@@ -110,5 +114,5 @@ def test_a_loader_that_the_garbage_collector_finds_ends_its_processes() -> None:
         "gc.collect()\n"
         "assert not multiprocessing.active_children()\n"
     )
-    done = subprocess.run([sys.executable, "-c", cycle], capture_output=True, text=True, timeout=60)
+    done = _run(cycle)
     assert (done.returncode, done.stderr) == (0, "")
