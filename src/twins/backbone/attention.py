@@ -6,12 +6,19 @@ from torch import Tensor, nn
 
 from twins.backbone.layers import PATCH_NORM_EPS, CellConvolution, Linear
 from twins.ops.attention import attend, attention_weights, split_heads
+from twins.ops.folding import attend_folded, fold_heads, folding_pays
 from twins.ops.padding import Padding, fit_cells, inside, pad_to_multiple, reduce_sizes
-from twins.ops.windows import merge_windows, split_window_heads, window_key_mask
+from twins.ops.pieces import by_pieces
+from twins.ops.windows import merge_windows, split_window_heads, window_key_mask, windows_of
 
 
 class LocalAttention(nn.Module):
-    """Locally-grouped self-attention, LSA (paper, section 3.3): tokens see the tokens of their own window."""
+    """Locally-grouped self-attention, LSA (paper, section 3.3): tokens see the tokens of their own window.
+
+    Attributes:
+        scale: factor of the scores.
+        blank: what stands for a token of no image, `(C,)`; `None` is zeros. See `twins.backbone.fused`.
+    """
 
     def __init__(
         self,
@@ -25,26 +32,42 @@ class LocalAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads, self.window, self.padding, self.attn_drop = num_heads, window, padding, attn_drop
+        self.scale = (channels // num_heads) ** -0.5
+        self.register_buffer("blank", None, persistent=False)
+        self.blank: Tensor | None
         self.qkv = Linear(channels, 3 * channels)
         self.proj = Linear(channels, channels)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Attend within the windows of a map `(B, H, W, C)` that is zero outside `sizes`."""
-        _, height, width, _ = x.shape
-        q, k, v = self._project(x)
-        y = attend(q, k, v, self._keys(x, sizes), dropout=self.attn_drop if self.training else 0.0)
-        y = merge_windows(y.transpose(1, 2), self.window, height, width)
-        return self.proj_drop(self.proj(y))
+        """Attend within the windows of a map `(B, H, W, C)` that is blank outside `sizes`."""
+        return self.proj_drop(self.proj(self._mix(x, self._keys(x, sizes))))
+
+    def added(self, x: Tensor, residual: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return `residual + self(x, sizes)` for inference, one piece of the map after the other."""
+        keys = self._keys(x, sizes)
+
+        def piece(images: slice, rows: slice) -> Tensor:
+            own = None if keys is None else windows_of(keys, x, self.window, images, rows)
+            return self.proj.added(self._mix(x[images, rows], own), residual[images, rows])
+
+        return by_pieces(piece, x, self.window)
 
     def weights(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the attention weights `(B, G, h, S, S)` of a normed map `(B, H, W, C)`; windows row by row."""
         q, k, _ = self._project(x)
-        weights = attention_weights(q, k, self._keys(x, sizes))  # (B * G, h, S, S)
+        weights = attention_weights(q, k, self._keys(x, sizes), scale=self.scale)  # (B * G, h, S, S)
         return weights.view(x.shape[0], -1, *weights.shape[1:])
 
+    def _mix(self, x: Tensor, keys: Tensor | None) -> Tensor:
+        """Return a map of the same shape in which each token is the mean of its window's values, by attention."""
+        _, height, width, _ = x.shape
+        q, k, v = self._project(x)
+        y = attend(q, k, v, keys, scale=self.scale, dropout=self.attn_drop if self.training else 0.0)
+        return merge_windows(y.transpose(1, 2), self.window, height, width)
+
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = self.qkv(pad_to_multiple(x, self.window))  # (B, H, W, 3 * C)
+        x = self.qkv(pad_to_multiple(x, self.window, self.blank))  # (B, H, W, 3 * C)
         q, k, v = split_window_heads(x, self.window, 3, self.num_heads)
         return q, k, v
 
@@ -54,7 +77,12 @@ class LocalAttention(nn.Module):
 
 
 class GlobalAttention(nn.Module):
-    """Global sub-sampled attention, GSA (paper, section 3.3): every token sees one key per cell of the map."""
+    """Global sub-sampled attention, GSA (paper, section 3.3): every token sees one key per cell of the map.
+
+    Attributes:
+        scale: factor of the scores.
+        blank: what stands for a token of no image, `(C,)`; `None` is zeros. See `twins.backbone.fused`.
+    """
 
     def __init__(
         self,
@@ -68,6 +96,9 @@ class GlobalAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads, self.cell, self.padding, self.attn_drop = num_heads, cell, padding, attn_drop
+        self.scale = (channels // num_heads) ** -0.5
+        self.register_buffer("blank", None, persistent=False)
+        self.blank: Tensor | None
         self.q = Linear(channels, channels)
         self.kv = Linear(channels, 2 * channels)
         self.proj = Linear(channels, channels)
@@ -77,16 +108,31 @@ class GlobalAttention(nn.Module):
             self.norm = nn.LayerNorm(channels, eps=PATCH_NORM_EPS)
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Attend from every token of a map `(B, H, W, C)`, zero outside `sizes`, to its sub-sampled keys."""
-        q, k, v, keys = self._project(x, sizes)
-        y = attend(q, k, v, keys, dropout=self.attn_drop if self.training else 0.0)
+        """Attend from every token of a map `(B, H, W, C)`, blank outside `sizes`, to its sub-sampled keys."""
+        k, v, keys = self._keys_and_values(x, sizes)
+        y = attend(self._queries(x), k, v, keys, scale=self.scale, dropout=self.attn_drop if self.training else 0.0)
         y = self.proj(y.transpose(1, 2).flatten(2))  # (B, N, C)
         return self.proj_drop(y.view(x.shape))
 
+    def added(self, x: Tensor, residual: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return `residual + self(x, sizes)` for inference, one piece of the map after the other."""
+        k, v, keys = self._keys_and_values(x, sizes)
+        if keys is None and folding_pays(x, k):
+            folded = fold_heads(k, v, self.q.weight, self.q.bias, self.proj.weight, self.proj.bias, scale=self.scale)
+            return by_pieces(lambda images, rows: attend_folded(x, residual, folded, images, rows), x)
+
+        def piece(images: slice, rows: slice) -> Tensor:
+            own = None if keys is None else keys[images]
+            y = attend(self._queries(x[images, rows]), k[images], v[images], own, scale=self.scale)
+            rest = residual[images, rows]
+            return self.proj.added(y.transpose(1, 2).reshape(rest.shape), rest)
+
+        return by_pieces(piece, x)
+
     def weights(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the attention weights `(B, h, H * W, K)` of a normed map; the `K` cells are listed row by row."""
-        q, k, _, keys = self._project(x, sizes)
-        return attention_weights(q, k, keys)
+        k, _, keys = self._keys_and_values(x, sizes)
+        return attention_weights(self._queries(x), k, keys, scale=self.scale)
 
     def key_grid(self, height: int, width: int) -> tuple[int, int]:
         """Return how many rows and columns of cells a map of `height` x `width` tokens has."""
@@ -94,16 +140,19 @@ class GlobalAttention(nn.Module):
             return -(-height // self.cell), -(-width // self.cell)
         return height // self.cell, width // self.cell
 
-    def _project(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _queries(self, x: Tensor) -> Tensor:
         (q,) = split_heads(self.q(x.flatten(1, 2)), 1, self.num_heads)
+        return q
+
+    def _keys_and_values(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         cells, keys = self._subsample(x, sizes)
         k, v = split_heads(self.kv(cells.flatten(1, 2)), 2, self.num_heads)
-        return q, k, v, keys
+        return k, v, keys
 
     def _subsample(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return one token per cell `(B, H', W', C)`, and which of them lie in an image, `(B, H' * W')`."""
         if self.cell > 1:
-            x = fit_cells(x, self.cell, self.padding)
+            x = fit_cells(x, self.cell, self.padding, self.blank)
             x = self.norm(self.sr(x))
             sizes = reduce_sizes(sizes, self.cell, self.padding)
         keys = None if sizes is None else inside(sizes, x.shape[1], x.shape[2]).flatten(1)

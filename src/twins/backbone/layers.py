@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twins.ops.convolutions import cell_convolution, positional_convolution
-from twins.ops.linear import linear, linear_gelu
+from twins.ops.linear import linear, linear_add, linear_gelu
 from twins.ops.padding import Padding, fit_cells, zero_outside
 from twins.ops.recompute import recomputed
 
@@ -23,6 +23,14 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Return `x @ weight.T + bias`."""
         return linear(x, self.weight, self.bias)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """Return the exact GELU of `self(x)`."""
+        return linear_gelu(x, self.weight, self.bias)
+
+    def added(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Return `self(x) + residual`."""
+        return linear_add(x, self.weight, self.bias, residual)
 
 
 class CellConvolution(nn.Conv2d):
@@ -80,11 +88,15 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor, *, lean: bool = False) -> Tensor:
         """Return a map of the same shape, `(..., C)`; `lean` keeps no GELU for the backward pass."""
         if not lean or (self.training and self.drop.p):
-            return self.drop(self.fc2(self.drop(linear_gelu(x, self.fc1.weight, self.fc1.bias))))
+            return self.drop(self.fc2(self.drop(self.fc1.gelu(x))))
         hidden = self.fc1(x)
         active = F.gelu(hidden)
         with recomputed(active, lambda: F.gelu(hidden)):
             return self.fc2(active)
+
+    def added(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Return `residual + self(x)` for inference."""
+        return self.fc2.added(self.fc1.gelu(x), residual)
 
 
 class DropPath(nn.Module):

@@ -9,7 +9,9 @@ from torch import Tensor
 from twins.ops.precision import emulated
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None = None, *, dropout: float = 0.0, scale: float | None = None
+) -> Tensor:
     """Scaled dot-product attention; a row with no valid key gives zeros.
 
     Args:
@@ -19,19 +21,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None = None, *, dropo
         keys: bool `(B or a divisor of B, M)`, true where a key may be seen; `None` when all may. With fewer rows
             than `B` they repeat.
         dropout: probability of dropping an attention weight.
+        scale: factor of the scores; `None` is `d ** -0.5`.
 
     Returns:
         `(B, h, N, d)`.
     """
     if emulated(q):
-        return attend(q.float(), k.float(), v.float(), keys, dropout=dropout).to(q.dtype)
+        return attend(q.float(), k.float(), v.float(), keys, dropout=dropout, scale=scale).to(q.dtype)
     products = _attend_by_products if _products_are_faster(q, k) else F.scaled_dot_product_attention
     if keys is None:
-        return products(q, k, v, None, dropout)
+        return products(q, k, v, None, dropout, scale=scale)
     keys = expand_keys(keys, q.shape[0])
     seen = keys.any(dim=1)[:, None, None, None]  # (B, 1, 1, 1)
     mask = keys[:, None, None, :] | ~seen  # a row with no key attends everywhere and is zeroed below
-    y = products(q, k, v, mask, dropout)
+    y = products(q, k, v, mask, dropout, scale=scale)
     return torch.where(seen, y, y.new_zeros(()))
 
 
@@ -45,19 +48,22 @@ def _products_are_faster(q: Tensor, k: Tensor) -> bool:
     return few and q.device.type == "cpu" and not torch.compiler.is_exporting()
 
 
-def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+def _attend_by_products(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, *, scale: float | None
+) -> Tensor:
     batch, heads, tokens, width = q.shape
     q, k, v = (x.reshape(batch * heads, -1, width) for x in (q, k, v))
-    scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=width**-0.5)
+    factor = width**-0.5 if scale is None else scale
+    scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=factor)
     if mask is not None:
         scores = scores.view(batch, heads, tokens, -1).masked_fill_(~mask, -torch.inf).flatten(0, 1)
     weights = F.dropout(scores.softmax(dim=-1), dropout)
     return torch.bmm(weights, v).view(batch, heads, tokens, width)
 
 
-def attention_weights(q: Tensor, k: Tensor, keys: Tensor | None = None) -> Tensor:
+def attention_weights(q: Tensor, k: Tensor, keys: Tensor | None = None, *, scale: float | None = None) -> Tensor:
     """Return the weights `(B, h, N, M)` by which `attend` mixes values; arguments as there."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
     if keys is None:
         return scores.softmax(dim=-1)
     mask = expand_keys(keys, q.shape[0])[:, None, None, :]

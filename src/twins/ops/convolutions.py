@@ -23,11 +23,14 @@ def cell_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Returns:
         map `(B, H / s, W / s, C_out)`.
     """
-    cell = weight.shape[-1]
+    return linear(to_cells(x, weight.shape[-1]), weight.permute(0, 2, 3, 1).flatten(1), bias)
+
+
+def to_cells(x: Tensor, cell: int) -> Tensor:
+    """Lay the tokens of each cell of a map side by side: `(B, H, W, C)` to `(B, H / s, W / s, s * s * C)`."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // cell, cell, width // cell, cell, channels)
-    x = x.transpose(2, 3).flatten(3)  # (B, H / s, W / s, s * s * C)
-    return linear(x, weight.permute(0, 2, 3, 1).flatten(1), bias)
+    return x.transpose(2, 3).flatten(3)
 
 
 def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -43,6 +46,12 @@ def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
     if emulated(x):
         wide = positional_convolution(x.float(), weight.float(), None if bias is None else bias.float())
         return wide.to(x.dtype)
-    y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=x.shape[-1])
-    y = y.permute(0, 2, 3, 1)
+    y = depthwise_convolution(x, weight, bias)
     return x + y if torch.is_grad_enabled() else y.add_(x)
+
+
+def depthwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve each channel of a map `(B, H, W, C)` by its own 3x3 kernel of `(C, 1, 3, 3)`, with zero padding."""
+    if emulated(x):
+        return depthwise_convolution(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
+    return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=x.shape[-1]).permute(0, 2, 3, 1)

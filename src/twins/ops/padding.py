@@ -1,7 +1,9 @@
 """What happens at the border of a map: padding to a multiple, true sizes inside a batch, and who may be a key.
 
 Maps are channels-last, `(B, H, W, C)`. `sizes` is an int tensor `(B, 2)` of each image's true height and width in
-the units of the map at hand, or `None` when every image fills its map: then no mask is built.
+the units of the map at hand, or `None` when every image fills its map: then no mask is built. `blank` `(C,)` is what
+stands where no image is, `None` is zeros: where a norm's shift has been folded into what reads the map, zero is another
+vector.
 """
 
 from __future__ import annotations
@@ -28,16 +30,23 @@ def check_padding(padding: str) -> Padding:
     return padding  # type: ignore[return-value]
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad a map `(B, H, W, C)` with zeros at the bottom right until `multiple` divides height and width."""
-    bottom, right = -x.shape[1] % multiple, -x.shape[2] % multiple
-    return F.pad(x, (0, 0, 0, right, 0, bottom)) if bottom or right else x
+def pad_to_multiple(x: Tensor, multiple: int, blank: Tensor | None = None) -> Tensor:
+    """Pad a map `(B, H, W, C)` at the bottom right until `multiple` divides height and width."""
+    batch, height, width, _ = x.shape
+    bottom, right = -height % multiple, -width % multiple
+    if not bottom and not right:
+        return x
+    if blank is None:
+        return F.pad(x, (0, 0, 0, right, 0, bottom))
+    padded = blank.expand(batch, height + bottom, width + right, -1).clone()
+    padded[:, :height, :width] = x
+    return padded
 
 
-def fit_cells(x: Tensor, cell: int, padding: Padding) -> Tensor:
-    """Make `cell` divide a map `(B, H, W, C)`: `exact` pads with zeros, the others crop as their sources do."""
+def fit_cells(x: Tensor, cell: int, padding: Padding, blank: Tensor | None = None) -> Tensor:
+    """Make `cell` divide a map `(B, H, W, C)`: `exact` pads it, the others crop as their sources do."""
     if padding == "exact":
-        return pad_to_multiple(x, cell)
+        return pad_to_multiple(x, cell, blank)
     height, width = x.shape[1] // cell * cell, x.shape[2] // cell * cell
     return x if (height, width) == x.shape[1:3] else x[:, :height, :width]
 
@@ -61,8 +70,9 @@ def inside(sizes: Tensor, height: int, width: int) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def zero_outside(x: Tensor, sizes: Tensor | None) -> Tensor:
+def zero_outside(x: Tensor, sizes: Tensor | None, blank: Tensor | None = None) -> Tensor:
     """Put zeros, whatever stood there, at the positions of `(B, H, W, C)` that belong to no image."""
     if sizes is None:
         return x
-    return torch.where(inside(sizes, x.shape[1], x.shape[2])[..., None], x, x.new_zeros(()))
+    zero = x.new_zeros(()) if blank is None else blank
+    return torch.where(inside(sizes, x.shape[1], x.shape[2])[..., None], x, zero)

@@ -69,6 +69,14 @@ def window_key_mask(
     return windows.flatten(1)
 
 
+def windows_of(mask: Tensor, x: Tensor, window: int, images: slice, rows: slice) -> Tensor:
+    """Return the rows of a mask `(B * G or G, S)` that are of some images' windows, `rows` of a map `(B, H, W, C)`."""
+    down, across = -(-x.shape[1] // window), -(-x.shape[2] // window)
+    grid = mask.view(-1, down, across, mask.shape[1])
+    some = slice(rows.start // window, -(-rows.stop // window))
+    return grid[images if grid.shape[0] > 1 else slice(None), some].flatten(0, 2)
+
+
 def _key_limits(sizes: Tensor, window: int, padding: Padding) -> Tensor:
     """Return the rows and columns `(B, 2)` of each image's map that may be keys."""
     if padding == "exact":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twins.backbone.layers import NORM_EPS
-from twins.backbone.network import Twins, init_weights, layer_groups
+from twins.backbone.network import Twins, fused, init_weights, layer_groups
 from twins.errors import ConfigError, InputError
 from twins.ops.padding import inside, zero_outside
 from twins.predictions import Prediction
@@ -121,6 +121,10 @@ class Classification(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations; results are the same."""
         self.backbone.set_grad_checkpointing(enable)
+
+    def fuse(self) -> Self:
+        """Return a copy for inference, whose backbone is the same function by exact algebra; see `fused`."""
+        return fused(self)
 
     def no_weight_decay(self) -> set[str]:
         """Return the parameters, norms and biases aside, that are trained without weight decay: the PEG."""

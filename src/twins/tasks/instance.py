@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from torch import Tensor, nn
 
-from twins.backbone.network import Twins, layer_groups
+from twins.backbone.network import Twins, fused, layer_groups
 from twins.heads.layers import full_precision
 from twins.heads.mask import paste_masks
 from twins.heads.targets import Target, check_targets
@@ -134,6 +134,10 @@ class InstanceSegmentation(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations; results are the same."""
         self.backbone.set_grad_checkpointing(enable)
+
+    def fuse(self) -> Self:
+        """Return a copy for inference, whose backbone is the same function by exact algebra; see `fused`."""
+        return fused(self)
 
     def no_weight_decay(self) -> set[str]:
         """Return the parameters, norms and biases aside, that are trained without weight decay: the PEG."""

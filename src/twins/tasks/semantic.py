@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, Self, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twins.backbone.network import Twins, layer_groups
+from twins.backbone.network import Twins, fused, layer_groups
 from twins.data.masks import IGNORE
 from twins.errors import ConfigError, InputError
 from twins.heads.fcn import FCNHead
@@ -177,6 +177,10 @@ class SemanticSegmentation(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations; results are the same."""
         self.backbone.set_grad_checkpointing(enable)
+
+    def fuse(self) -> Self:
+        """Return a copy for inference, whose backbone is the same function by exact algebra; see `fused`."""
+        return fused(self)
 
     def no_weight_decay(self) -> set[str]:
         """Return the parameters, norms and biases aside, that are trained without weight decay: the PEG."""

@@ -1,0 +1,163 @@
+"""The inference form of a backbone: the same function by exact algebra, with fewer passes over its maps.
+
+A norm's scale and shift go into the linear layer that reads it, attention's scale into the query, the positional
+convolution's identity into its centre tap, and weights are laid out once for the kernel that reads them. Where a
+padded token counts as zero after the norm, it stands before the folded affine as `-shift / scale`: the `blank` of an
+attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from twins.backbone.attention import LocalAttention
+from twins.ops.convolutions import depthwise_convolution, to_cells
+from twins.ops.linear import linear, linear_add, linear_gelu, onednn_serves, pack
+from twins.ops.padding import zero_outside
+
+
+class FusedLinear(nn.Module):
+    """`twins.backbone.layers.Linear` with fixed weights, which lie in memory twice where a kernel wants them packed."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.out_features = weight.shape[0]
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        self.weight: Tensor
+        self.bias: Tensor
+        self._packed: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x @ weight.T + bias`, `(..., C_in)` to `(..., C_out)`."""
+        return linear(x, self._kernel(x), self.bias)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """Return the exact GELU of `self(x)`."""
+        return linear_gelu(x, self._kernel(x), self.bias)
+
+    def added(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Return `self(x) + residual`."""
+        return linear_add(x, self._kernel(x), self.bias, residual)
+
+    def _kernel(self, x: Tensor) -> Tensor:
+        if not onednn_serves(x, self.weight):
+            return self.weight
+        if self._packed is None:
+            self._packed = pack(self.weight, x.numel() // x.shape[-1])
+        return self._packed
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._packed = None  # it is of the old type and place
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_packed": None}  # it can be neither copied nor saved
+
+
+class FusedCells(nn.Module):
+    """`twins.backbone.layers.CellConvolution` with fixed weights `(C, s * s * C_in)`."""
+
+    def __init__(self, cell: int, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.cell = cell
+        self.linear = FusedLinear(weight, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, H, W, C_in)`, whose height and width the cell divides, to `(B, H / s, W / s, C)`."""
+        return self.linear(to_cells(x, self.cell))
+
+
+class FusedPositions(nn.Module):
+    """`twins.backbone.layers.Positions` with the identity inside its kernels `(C, 1, 3, 3)`."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        self.weight: Tensor
+        self.bias: Tensor
+
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return a map of the same shape, `(B, H, W, C)`."""
+        return depthwise_convolution(zero_outside(x, sizes), self.weight, self.bias)
+
+
+def fuse_stage(stage: nn.Module) -> None:
+    """Put the inference form of its parts into a stage, whose own weights are not kept."""
+    parts: Any = stage
+    proj = parts.patch_embed.proj
+    parts.patch_embed.proj = FusedCells(parts.patch_embed.patch, *_plain(_as_rows(proj.weight), proj.bias))
+    for block in parts.blocks:
+        _fuse_block(block)
+    weight = parts.position.conv.weight.detach().clone()
+    weight[:, 0, 1, 1] += 1
+    parts.position = FusedPositions(weight, parts.position.conv.bias.detach())
+
+
+def _fuse_block(block: Any) -> None:
+    norm, attn = block.norm1, block.attn
+    blank = _blank(norm)
+    if blank is not None:  # else the shift of a norm cannot be told from a zero, so the norm stays
+        block.norm1, attn.blank = _without_affine(norm), blank
+    fold = (
+        (norm.weight, norm.bias) if blank is not None else (torch.ones_like(norm.weight), torch.zeros_like(norm.bias))
+    )
+    if isinstance(attn, LocalAttention):
+        _fuse_local(attn, *fold)
+    else:
+        _fuse_global(attn, *fold)
+    attn.scale = 1.0
+    attn.proj = FusedLinear(*_plain(attn.proj.weight, attn.proj.bias))
+    mlp = block.mlp
+    mlp.fc1 = FusedLinear(*_folded(mlp.fc1.weight, mlp.fc1.bias, block.norm2.weight, block.norm2.bias))
+    mlp.fc2 = FusedLinear(*_plain(mlp.fc2.weight, mlp.fc2.bias))
+    block.norm2 = _without_affine(block.norm2)
+
+
+def _fuse_local(attn: Any, scale: Tensor, shift: Tensor) -> None:
+    weight, bias = attn.qkv.weight.detach().clone(), attn.qkv.bias.detach().clone()
+    channels = weight.shape[1]
+    weight[:channels] *= attn.scale
+    bias[:channels] *= attn.scale
+    attn.qkv = FusedLinear(*_folded(weight, bias, scale, shift))
+
+
+def _fuse_global(attn: Any, scale: Tensor, shift: Tensor) -> None:
+    attn.q = FusedLinear(*_folded(attn.q.weight * attn.scale, attn.q.bias * attn.scale, scale, shift))
+    if attn.cell > 1:
+        taps = attn.cell**2
+        weight = _as_rows(attn.sr.weight)
+        attn.sr = FusedCells(attn.cell, *_folded(weight, attn.sr.bias, scale.repeat(taps), shift.repeat(taps)))
+        scale, shift = attn.norm.weight, attn.norm.bias
+        attn.norm = _without_affine(attn.norm)
+    attn.kv = FusedLinear(*_folded(attn.kv.weight, attn.kv.bias, scale, shift))
+
+
+def _folded(weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the weight and bias that give for `x` what these give for `x * scale + shift`; rounded once."""
+    wide = weight.detach().double()
+    return (wide * scale.detach()).to(weight), (bias.detach() + wide @ shift.detach().double()).to(bias)
+
+
+def _plain(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    return weight.detach(), bias.detach()
+
+
+def _as_rows(weight: Tensor) -> Tensor:
+    """Lay a convolution's weight `(C, C_in, s, s)` out as `(C, s * s * C_in)`, as cells lie."""
+    return weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def _blank(norm: nn.LayerNorm) -> Tensor | None:
+    """Return what a norm's affine maps to zero, `(C,)`; `None` where a scale is zero and nothing is mapped there."""
+    blank = -norm.bias.detach() / norm.weight.detach()
+    return blank if bool(blank.isfinite().all()) else None
+
+
+def _without_affine(norm: nn.LayerNorm) -> nn.LayerNorm:
+    return nn.LayerNorm(norm.normalized_shape, eps=norm.eps, elementwise_affine=False)
