@@ -18,7 +18,16 @@ FORMAT = 2
 """Version of `config.yaml`; from 2 on it ends in `END`, without which it was cut short."""
 END = "complete"
 """Last name in `config.yaml`, with the value true."""
-MACHINE_FIELDS = ("device", "workers", "accumulate", "checkpointing", "log_every", "save_every", "max_skipped")
+MACHINE_FIELDS = (
+    "device",
+    "workers",
+    "accumulate",
+    "checkpointing",
+    "selective_checkpointing",
+    "log_every",
+    "save_every",
+    "max_skipped",
+)
 """What may be given anew with `--resume`: it changes how a run is computed, not what it is."""
 
 
@@ -143,6 +152,8 @@ class TrainConfig:
     """Compile the network with torch.compile."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time, the same result."""
+    selective_checkpointing: bool = False
+    """Recompute the hidden maps of feed-forward parts alone, which are the largest, in less time than all."""
     padding: Literal["exact", "reference", "unmasked"] | None = None
     """How local attention treats borders; unset is what the weights were trained with, else `exact`."""
     drop_rate: float | None = None
