@@ -146,8 +146,9 @@ class TrainConfig:
     """Passes that an optimiser step is split in, to need less memory."""
     workers: int = 2
     """Processes that load images, for each training process; 0 loads in the training process."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Number format of the forward pass; weights stay in fp32."""
+    precision: Literal["fp32", "bf16", "bf16-true", "fp16"] = "fp32"
+    """Number format of the forward pass. `bf16-true` computes with a bf16 copy of the weights, gradients too; what the
+    optimiser moves, averages and files hold stays in fp32 with all."""
     compile: bool = False
     """Compile the network with torch.compile."""
     checkpointing: bool = False
@@ -308,7 +309,7 @@ def merge_resumed(given: TrainConfig, saved: TrainConfig) -> TrainConfig:
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "device": ("auto", "cpu", "cuda", "mps"),
-    "precision": ("fp32", "bf16", "fp16"),
+    "precision": ("fp32", "bf16", "bf16-true", "fp16"),
     "padding": (None, "exact", "reference", "unmasked"),
     "class_weights": ("none", "balanced"),
     "fit": ("crop", "squash"),
