@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from twins.ops.linear import linear, linear_gelu, unwatched
+from twins.ops.linear import linear, linear_gelu, plain_on_cpu
 from twins.ops.recompute import recomputed
 
 Keep = Literal["all", "hidden", "input"]
@@ -61,7 +61,7 @@ def _pieces_serve(*tensors: Tensor) -> bool:
         not torch.compiler.is_compiling()  # first: a compiler cannot look into the rest
         and torch.is_grad_enabled()
         and tensors[0].dtype in (torch.float32, torch.float64)
-        and unwatched(*tensors)
+        and plain_on_cpu(*tensors)
     )
 
 
@@ -73,7 +73,10 @@ def _parts(rows: Tensor, hidden: int) -> Iterator[slice]:
 
 
 class _InPieces(torch.autograd.Function):
-    """The whole part as one operator, on a CPU; buffers of a piece's size are used again for the next one."""
+    """The whole part as one operator, on a CPU; buffers of a piece's size are used again for the next one.
+
+    It is made of operators that those who count and record know.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, keep_hidden: bool) -> Tensor:
@@ -105,10 +108,10 @@ class _InPieces(torch.autograd.Function):
             h = torch.addmm(b1, rows[part], w1.t(), out=h) if hidden is None else hidden[part]
             torch.mm(dy[part], w2, out=d)
             if any(ctx.needs_input_grad[1:]):
-                dw2.addmm_(dy[part].t(), torch.ops.aten.gelu.out(h, out=a))
+                torch.addmm(dw2, dy[part].t(), torch.ops.aten.gelu.out(h, out=a), out=dw2)
             torch.ops.aten.gelu_backward.grad_input(d, h, grad_input=d)
             if any(ctx.needs_input_grad[1:]):
-                dw1.addmm_(d.t(), rows[part])
+                torch.addmm(dw1, d.t(), rows[part], out=dw1)
                 db1.add_(d.sum(0))
             torch.mm(d, w1, out=dx[part])
         return dx.view(x.shape), dw1, db1, dw2, dy.sum(0), None

@@ -49,10 +49,8 @@ def rows_at_once(x: Tensor, hidden: int) -> int:
     return max(1, _AT_ONCE // (hidden * x.element_size()))
 
 
-def unwatched(*tensors: Tensor) -> bool:
-    """Whether a CPU is to compute on plain tensors of one type, and nobody changes, differentiates forwards, traces,
-    counts or records the operators on the way: they then need not be the standard ones.
-    """
+def plain_on_cpu(*tensors: Tensor) -> bool:
+    """Whether a CPU is to compute on plain tensors of one type, under no autocast, tracing or other differentiation."""
     first = tensors[0]
     return (
         first.device.type == "cpu"
@@ -61,7 +59,6 @@ def unwatched(*tensors: Tensor) -> bool:
         and all(other.dtype == first.dtype for other in tensors[1:])
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._is_tracing()
-        and torch._C._len_torch_dispatch_stack() == 0  # who counts or records operators sees the standard one
         and torch._C._functorch.peek_interpreter_stack() is None  # torch.func
         and torch.autograd.forward_ad._current_level < 0
     )
@@ -81,5 +78,6 @@ def _onednn_serves(x: Tensor, weight: Tensor) -> bool:
         and torch._C._has_mkldnn
         and torch._C._get_mkldnn_enabled()
         and not emulated(x)
-        and unwatched(x, weight)
+        and torch._C._len_torch_dispatch_stack() == 0  # who counts or records operators sees the standard one
+        and plain_on_cpu(x, weight)
     )

@@ -106,7 +106,7 @@ def test_what_is_kept_falls_from_level_to_level(name, autocast):
 
     plain = kept("all", enable=False)
     usual, selective, full = kept(enable=False), kept(selective=True), kept(enable=True)
-    assert usual < 0.85 * plain
+    assert usual < 0.95 * plain
     assert selective < 0.8 * usual
     assert full < 0.85 * selective
 
