@@ -1,4 +1,4 @@
-"""Memory and time of a training step of twins_svt_small, with and without gradient checkpointing.
+"""Memory and time of a training step of twins_svt_small: of timm's, and of ours by what it computes again.
 
 Command: python benchmarks/checkpointing.py
 Each case runs in a process of its own; memory is the process's peak resident size less what it was before the step.
@@ -10,24 +10,34 @@ import subprocess
 import sys
 import time
 
-BATCH = {224: 8, 1024: 1}
+CASES = ((224, 8), (1024, 1))
+LEVELS: dict[str, dict[str, bool] | None] = {
+    "timm": None,
+    "off": {"enable": False},
+    "selective": {"selective": True},
+    "on": {"enable": True},
+}
 
 
-def measure(size: int, enable: bool) -> None:
+def measure(size: int, batch: int, level: str) -> None:
     import torch
+    import torch.nn.functional as F
 
     import twins
     from twins.bench.measure import Made, resident, start_peak
+    from twins.bench.subjects import timm_network
 
     torch.manual_seed(0)
     network = twins.create_model("twins_svt_small").train()
-    network.set_grad_checkpointing(enable)
-    batch = BATCH[size]
+    settings = LEVELS[level]
+    network = timm_network(network).train() if settings is None else network
+    if settings is not None:
+        network.set_grad_checkpointing(**settings)
     images, targets = torch.randn(batch, 3, size, size), torch.zeros(batch, dtype=torch.int64)
     before = start_peak()
     start = time.perf_counter()
     with Made() as made:
-        loss = network.losses(images, targets)["classification"]
+        loss = F.cross_entropy(network(images), targets)
     kept_mib = made.held() / 2**20
     loss.backward()
     seconds = time.perf_counter() - start
@@ -37,18 +47,16 @@ def measure(size: int, enable: bool) -> None:
 def main() -> None:
     print("| size | batch | checkpointing | activations kept, MiB | peak memory beyond the weights, MiB | seconds |")
     print("| --- " * 6 + "|")
-    for size, batch in BATCH.items():
-        for enable in (False, True):
-            command = [sys.executable, __file__, str(size), str(int(enable))]
-            kept, peak, seconds = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[
-                -3:
-            ]
-            state = "on" if enable else "off"
-            print(f"| {size} | {batch} | {state} | {kept} | {peak} | {seconds} |", flush=True)
+    for size, batch in CASES:
+        for level in LEVELS:
+            command = [sys.executable, __file__, str(size), str(batch), level]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            kept, peak, seconds = done.stdout.split()[-3:]
+            print(f"| {size} | {batch} | {level} | {kept} | {peak} | {seconds} |", flush=True)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        measure(int(sys.argv[1]), bool(int(sys.argv[2])))
+    if len(sys.argv) == 4:
+        measure(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
     else:
         main()

@@ -239,7 +239,8 @@ def _build_network(config: TrainConfig, kit: Kit, splits: Splits[Any], accelerat
         )
     network.info = replace(network.info, preprocess=kit.preprocess(config, network.info.preprocess))
     kit.set_up(network, config, splits.train)
-    network.set_grad_checkpointing(config.checkpointing)
+    again = config.checkpointing or config.selective_checkpointing
+    network.set_grad_checkpointing(again, selective=not config.checkpointing)
     for stage in network.backbone.stages[: config.freeze]:
         stage.requires_grad_(False)
     return network

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twins.ops.convolutions import cell_convolution, positional_convolution
+from twins.ops.feedforward import Keep, feed_forward
 from twins.ops.linear import linear, linear_add, linear_gelu
 from twins.ops.padding import Padding, fit_cells, zero_outside
-from twins.ops.recompute import recomputed
 
 PATCH_NORM_EPS = 1e-5
 """LayerNorm epsilon after a patch embedding or a sub-sampling, as in the reference."""
@@ -85,14 +84,11 @@ class FeedForward(nn.Module):
         self.fc2 = Linear(hidden, channels)
         self.drop = nn.Dropout(drop)
 
-    def forward(self, x: Tensor, *, lean: bool = False) -> Tensor:
-        """Return a map of the same shape, `(..., C)`; `lean` keeps no GELU for the backward pass."""
-        if not lean or (self.training and self.drop.p):
+    def forward(self, x: Tensor, *, keep: Keep = "all") -> Tensor:
+        """Return a map of the same shape, `(..., C)`; `keep` says what is kept for the backward pass."""
+        if self.training and self.drop.p:
             return self.drop(self.fc2(self.drop(self.fc1.gelu(x))))
-        hidden = self.fc1(x)
-        active = F.gelu(hidden)
-        with recomputed(active, lambda: F.gelu(hidden)):
-            return self.fc2(active)
+        return feed_forward(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias, keep=keep)
 
     def added(self, x: Tensor, residual: Tensor) -> Tensor:
         """Return `residual + self(x)` for inference."""

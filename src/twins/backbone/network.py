@@ -17,6 +17,7 @@ from twins.backbone.config import MIN_SIDE, PATCH_SIZES, STRIDES, TwinsConfig
 from twins.backbone.fused import FusedPositions, fuse_stage
 from twins.backbone.layers import NORM_EPS, DropPath, FeedForward, PatchEmbed, Positions
 from twins.errors import ConfigError, InputError
+from twins.ops.feedforward import Keep
 from twins.ops.linear import rows_at_once
 from twins.ops.padding import Padding, check_padding, reduce_sizes, zero_outside
 from twins.ops.recompute import recomputed
@@ -34,7 +35,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(channels, eps=NORM_EPS)
         self.mlp = FeedForward(channels, hidden, drop=drop)
         self.drop_path = DropPath(drop_path)
-        self.lean = True
+        self.keep: Keep = "hidden"
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
@@ -47,23 +48,23 @@ class Block(nn.Module):
         return rows.view(x.shape)
 
     def _learn(self, x: Tensor, sizes: Tensor | None) -> Tensor:
-        """Do the same for a backward pass; a lean block computes norms and GELU again instead of keeping them."""
+        """Do the same for a backward pass, which computes again what `keep` says is not kept; norms always but all."""
         x = x + self.drop_path(self._attend(x, sizes))
         return x + self.drop_path(self._feed(x))
 
     def _attend(self, x: Tensor, sizes: Tensor | None) -> Tensor:
         normed = zero_outside(self.norm1(x), sizes)
-        if not self.lean:
+        if self.keep == "all":
             return self.attn(normed, sizes)
         with recomputed(normed, lambda: zero_outside(self.norm1(x), sizes)):
             return self.attn(normed, sizes)
 
     def _feed(self, x: Tensor) -> Tensor:
         normed = self.norm2(x)
-        if not self.lean:
+        if self.keep == "all":
             return self.mlp(normed)
         with recomputed(normed, lambda: self.norm2(x)):
-            return self.mlp(normed, lean=True)
+            return self.mlp(normed, keep=self.keep)
 
 
 class Stage(nn.Module):
@@ -172,14 +173,20 @@ class Twins(nn.Module):
         """Return the last map alone, `(B, C, H, W)`."""
         return self(images, sizes)[-1]
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block in the backward pass instead of keeping its activations; results are the same."""
+    def set_grad_checkpointing(self, enable: bool = True, *, selective: bool = False) -> None:
+        """Compute in the backward pass again what is then not kept; results are the same.
+
+        Args:
+            enable: whether anything but norms and GELU, which always are.
+            selective: only the hidden maps of feed-forward parts, which are the largest; else each block as a whole.
+        """
         for stage in self.stages:
             assert isinstance(stage, Stage)
-            stage.grad_checkpointing = enable
+            stage.grad_checkpointing = enable and not selective
             for block in stage.blocks:
                 assert isinstance(block, Block)
-                block.lean = not enable  # a block that is computed again as a whole keeps nothing anyway
+                # a block that is computed again as a whole keeps nothing anyway
+                block.keep = "hidden" if not enable else "input" if selective else "all"
 
     def fuse(self) -> Self:
         """Return a copy for inference: the same function by exact algebra, faster; see `fused`."""

@@ -118,7 +118,7 @@ def training_step(network: nn.Module, images: Tensor) -> Step:
     """Return a call of forward, the task's loss, backward and an AdamW step; it returns the loss."""
     network.train()
     loss_of = _loss_of(network, images)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, foreach=True)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
 
     def step() -> Tensor:
         """Learn from the batch once; return the loss."""

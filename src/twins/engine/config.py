@@ -18,7 +18,16 @@ FORMAT = 2
 """Version of `config.yaml`; from 2 on it ends in `END`, without which it was cut short."""
 END = "complete"
 """Last name in `config.yaml`, with the value true."""
-MACHINE_FIELDS = ("device", "workers", "accumulate", "checkpointing", "log_every", "save_every", "max_skipped")
+MACHINE_FIELDS = (
+    "device",
+    "workers",
+    "accumulate",
+    "checkpointing",
+    "selective_checkpointing",
+    "log_every",
+    "save_every",
+    "max_skipped",
+)
 """What may be given anew with `--resume`: it changes how a run is computed, not what it is."""
 
 
@@ -137,12 +146,15 @@ class TrainConfig:
     """Passes that an optimiser step is split in, to need less memory."""
     workers: int = 2
     """Processes that load images, for each training process; 0 loads in the training process."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Number format of the forward pass; weights stay in fp32."""
+    precision: Literal["fp32", "bf16", "bf16-true", "fp16"] = "fp32"
+    """Number format of the forward pass. `bf16-true` computes with a bf16 copy of the weights, gradients too; what the
+    optimiser moves, averages and files hold stays in fp32 with all."""
     compile: bool = False
     """Compile the network with torch.compile."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time, the same result."""
+    selective_checkpointing: bool = False
+    """Recompute the hidden maps of feed-forward parts alone, which are the largest, in less time than all."""
     padding: Literal["exact", "reference", "unmasked"] | None = None
     """How local attention treats borders; unset is what the weights were trained with, else `exact`."""
     drop_rate: float | None = None
@@ -297,7 +309,7 @@ def merge_resumed(given: TrainConfig, saved: TrainConfig) -> TrainConfig:
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "device": ("auto", "cpu", "cuda", "mps"),
-    "precision": ("fp32", "bf16", "fp16"),
+    "precision": ("fp32", "bf16", "bf16-true", "fp16"),
     "padding": (None, "exact", "reference", "unmasked"),
     "class_weights": ("none", "balanced"),
     "fit": ("crop", "squash"),

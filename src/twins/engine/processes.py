@@ -33,7 +33,7 @@ def build_accelerator(config: TrainConfig, run: Path | None = None) -> Accelerat
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())  # an earlier run's
     accelerator = Accelerator(
         cpu=config.device == "cpu",
-        mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
+        mixed_precision={"fp32": "no", "bf16-true": "no"}.get(config.precision, config.precision),
         log_with=list(config.trackers) or None,
         project_dir=run,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # `engine.norms` keeps them alike

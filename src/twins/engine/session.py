@@ -28,6 +28,7 @@ from twins.engine.records import LOG, Records, brief
 from twins.engine.schedule import progress_of, total_steps
 from twins.engine.signals import Stop
 from twins.engine.state import LAST, Progress, State, load_state, plain, save_state
+from twins.engine.working import WorkingCopy
 from twins.errors import DataError, TrainingError
 from twins.weights.files import write_tensors
 
@@ -92,9 +93,12 @@ class Session:
         losses = Losses(task).to(accelerator.device)
         if (said := synchronise(losses, accelerator)) is not None:
             records.say(f"note: {said}")
+        self.copy = WorkingCopy(self.task_module) if config.precision == "bf16-true" else None
+        if self.copy is not None:
+            losses = Losses(self.working)
         if config.compile:
-            (losses if task.one_graph else task.backbone).compile()
-        train_mode(self.task_module)
+            (losses if task.one_graph else self.working.backbone).compile()
+        train_mode(losses)
         self.optimizer = accelerator.prepare_optimizer(build_optimizer(task, config.optimizer))
         self.average = Average(task, config.ema_decay) if config.ema_decay else None
         self.losses: nn.Module = accelerator.prepare_model(losses)
@@ -151,6 +155,8 @@ class Session:
                     "data back as it was, or start a new run"
                 )
             self.task.load_state_dict(state.weights)
+            if self.copy is not None:
+                self.copy.read_weights()
             self.optimizer.load_state_dict(state.optimizer)
             if self.average is not None and state.average is not None:
                 self.average.network.load_state_dict(state.average)
@@ -178,7 +184,7 @@ class Session:
             first = next(batches)
             with kept(self.buffers):
                 torch.autograd.backward(self._loss(first, self.losses))
-            self.optimizer.zero_grad()
+            self._forget_gradients()
             yield chain([first], batches)
 
     @property
@@ -186,6 +192,11 @@ class Session:
         """Return the task as the module that it is."""
         assert isinstance(self.task, nn.Module)
         return self.task
+
+    @property
+    def working(self) -> Any:
+        """Return the task that computes: the one that is trained, or its copy in another number format."""
+        return self.task if self.copy is None else self.copy.network
 
     def learn(self, batches: Sequence[Batch]) -> Tensor:
         """Gather the gradients of one optimiser step from its passes; return their mean loss, on the device.
@@ -195,8 +206,8 @@ class Session:
         """
         losses: list[Tensor] = []
         ran_out = False
-        if not self.task_module.training:  # an evaluation came between
-            train_mode(self.task_module)
+        if not self.working.training:  # an evaluation came between
+            train_mode(self.working)
         self._buffers_before = copies(self.buffers)
         try:
             for index, batch in enumerate(batches):
@@ -208,6 +219,8 @@ class Session:
             ran_out = True  # outside this block the failed pass's tensors are free again
         if ran_out:
             raise self._out_of_memory(batches[len(losses)])
+        if self.copy is not None:
+            self.copy.hand_over_gradients()
         average_statistics(self.statistics, self.accelerator)
         return torch.stack(losses).sum()
 
@@ -226,6 +239,7 @@ class Session:
         epoch = self.progress.step // self.source.steps_per_epoch
         images, targets = self.source.prepare(batch, epoch)
         images, targets, sizes = (_to(part, device) for part in (images, targets, batch.sizes))
+        images = images if self.copy is None else images.bfloat16()
         return torch.stack(list(losses(images, targets, sizes).values())).sum() / self.config.accumulate
 
     def exchange(self, loss: Tensor, batches: Sequence[Batch], stop: Stop) -> Report:
@@ -278,6 +292,8 @@ class Session:
         """Let the optimiser move the weights, and the average follow."""
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.copy is not None:
+            self.copy.read_weights()
         self.progress.step += 1
         if self.average is not None:
             self.average.update(self.task_module, self.progress.step)
@@ -290,14 +306,14 @@ class Session:
 
     def _out_of_memory(self, batch: Batch) -> TrainingError:
         """Find out what fits, and keep the state: the weights have not moved, and statistics are put back."""
-        self.optimizer.zero_grad()
+        self._forget_gradients()
         images, targets = self.source.prepare(batch, 0)
         sizes = batch.sizes
         fits = largest_fit(
             len(images),
             lambda count: self._probe(images[:count], targets[:count], None if sizes is None else sizes[:count]),
         )
-        self.optimizer.zero_grad()
+        self._forget_gradients()
         restore(self.buffers, self._buffers_before)
         free_memory()
         if self.accelerator.is_main_process and self.saved != self.progress.step:
@@ -307,9 +323,14 @@ class Session:
 
     def _probe(self, images: Tensor, targets: Any, sizes: Tensor | None) -> None:
         device = self.accelerator.device
+        images = images.to(device) if self.copy is None else images.to(device, torch.bfloat16)
         with self.accelerator.autocast():
-            losses = self.task.losses(images.to(device), _to(targets, device), _to(sizes, device))
+            losses = self.working.losses(images, _to(targets, device), _to(sizes, device))
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
+
+    def _forget_gradients(self) -> None:
+        self.working.zero_grad()
+        self.optimizer.zero_grad()
 
     # telling
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from twins.ops.linear import plain_on_cpu
 from twins.ops.precision import emulated
 
 
@@ -35,9 +36,7 @@ def folding_pays(x: Tensor, k: Tensor) -> bool:
         x: map `(B, H, W, C)`.
         k: keys `(B, h, M, d)`.
     """
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or torch.is_grad_enabled() or emulated(x):
-        return False
-    if torch.is_autocast_enabled("cpu"):
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or emulated(x) or not plain_on_cpu(x, k):
         return False
     tokens, channels = x.shape[1] * x.shape[2], x.shape[3]
     heads, keys = k.shape[1], k.shape[2]

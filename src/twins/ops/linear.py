@@ -65,6 +65,21 @@ def rows_at_once(x: Tensor, hidden: int) -> int:
     return max(1, _AT_ONCE // (hidden * x.element_size()))
 
 
+def plain_on_cpu(*tensors: Tensor) -> bool:
+    """Whether a CPU is to compute on plain tensors of one type, under no autocast, tracing or other differentiation."""
+    first = tensors[0]
+    return (
+        first.device.type == "cpu"
+        and type(first) is Tensor
+        and all(type(other) in (Tensor, torch.nn.Parameter) for other in tensors[1:])  # none quantised or sharded
+        and all(other.dtype == first.dtype for other in tensors[1:])
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._is_tracing()
+        and torch._C._functorch.peek_interpreter_stack() is None  # torch.func
+        and torch.autograd.forward_ad._current_level < 0
+    )
+
+
 def onednn_serves(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's product, which knows no gradient, autocast or tracing, takes this call.
 
@@ -74,16 +89,11 @@ def onednn_serves(x: Tensor, weight: Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()  # first: a compiler cannot look into the rest
         and _WIDE
-        and x.device.type == "cpu"
         and not torch.is_grad_enabled()
-        and type(x) is Tensor
-        and type(weight) in (Tensor, torch.nn.Parameter)  # not a quantised or sharded one
-        and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.bfloat16)
         and torch._C._has_mkldnn
         and torch._C._get_mkldnn_enabled()
         and not emulated(x)
-        and not torch.is_autocast_enabled("cpu")
-        and not torch._C._is_tracing()
         and torch._C._len_torch_dispatch_stack() == 0  # who counts or records operators sees the standard one
+        and plain_on_cpu(x, weight)
     )

@@ -118,9 +118,9 @@ class Classification(nn.Module):
         self.info = replace(self.info, num_classes=num_classes, names=tuple(names))
         self.head = _classifier(self.num_features, num_classes).to(reference)
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block in the backward pass instead of keeping its activations; results are the same."""
-        self.backbone.set_grad_checkpointing(enable)
+    def set_grad_checkpointing(self, enable: bool = True, *, selective: bool = False) -> None:
+        """Compute blocks again in the backward pass, or, `selective`, hidden maps alone; results are the same."""
+        self.backbone.set_grad_checkpointing(enable, selective=selective)
 
     def fuse(self) -> Self:
         """Return a copy for inference, whose backbone is the same function by exact algebra; see `fused`."""

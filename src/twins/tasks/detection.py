@@ -161,9 +161,9 @@ class Detection(nn.Module):
             outputs, score=chosen.score, overlap=chosen.nms, most=chosen.most, agnostic=chosen.agnostic
         )
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block in the backward pass instead of keeping its activations; results are the same."""
-        self.backbone.set_grad_checkpointing(enable)
+    def set_grad_checkpointing(self, enable: bool = True, *, selective: bool = False) -> None:
+        """Compute blocks again in the backward pass, or, `selective`, hidden maps alone; results are the same."""
+        self.backbone.set_grad_checkpointing(enable, selective=selective)
 
     def fuse(self) -> Self:
         """Return a copy for inference, whose backbone is the same function by exact algebra; see `fused`."""

@@ -131,9 +131,9 @@ class InstanceSegmentation(nn.Module):
             )
         return result
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block in the backward pass instead of keeping its activations; results are the same."""
-        self.backbone.set_grad_checkpointing(enable)
+    def set_grad_checkpointing(self, enable: bool = True, *, selective: bool = False) -> None:
+        """Compute blocks again in the backward pass, or, `selective`, hidden maps alone; results are the same."""
+        self.backbone.set_grad_checkpointing(enable, selective=selective)
 
     def fuse(self) -> Self:
         """Return a copy for inference, whose backbone is the same function by exact algebra; see `fused`."""

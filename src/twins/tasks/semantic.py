@@ -174,9 +174,9 @@ class SemanticSegmentation(nn.Module):
         found = label_map.to(kind).cpu().numpy()
         return Prediction(task=self.task, size=size, names=self.info.names, label_map=found, colours=self.info.colours)
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block in the backward pass instead of keeping its activations; results are the same."""
-        self.backbone.set_grad_checkpointing(enable)
+    def set_grad_checkpointing(self, enable: bool = True, *, selective: bool = False) -> None:
+        """Compute blocks again in the backward pass, or, `selective`, hidden maps alone; results are the same."""
+        self.backbone.set_grad_checkpointing(enable, selective=selective)
 
     def fuse(self) -> Self:
         """Return a copy for inference, whose backbone is the same function by exact algebra; see `fused`."""

@@ -79,32 +79,36 @@ def test_gradient_checkpointing_changes_neither_outputs_nor_gradients(name, with
     images = torch.randn(2, 3, 64, 80, dtype=torch.float64)
     sizes = torch.tensor([[64, 80], [40, 56]]) if with_sizes else None
     results = []
-    for enable in (False, True):
-        backbone = lively(name, drop_path_rate=0.3, proj_drop_rate=0.1).train()
-        backbone.set_grad_checkpointing(enable)
+    for settings in ({"enable": False}, {"selective": True}, {"enable": True}):
+        backbone = lively(name, drop_path_rate=0.3, attn_drop_rate=0.1).train()
+        backbone.set_grad_checkpointing(**settings)
         torch.manual_seed(1)
         maps = backbone(images, sizes)
         sum(m.square().mean() for m in maps).backward()
         results.append([*maps, *(p.grad for p in backbone.parameters())])
-    for plain, recomputed in zip(*results, strict=True):
-        torch.testing.assert_close(recomputed, plain, rtol=0, atol=0)
+    for plain, *others in zip(*results, strict=True):
+        for recomputed in others:
+            torch.testing.assert_close(recomputed, plain, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", NANOS)
-def test_a_block_keeps_less_than_it_computes_and_checkpointing_keeps_less_still(name):
-    def kept(*, lean: bool = True, checkpointing: bool = False) -> int:
-        backbone = lively(name).train()
-        backbone.set_grad_checkpointing(checkpointing)
+@pytest.mark.parametrize("autocast", [False, True])  # under it the standard operators do the feed-forward part
+def test_what_is_kept_falls_from_level_to_level(name, autocast):
+    def kept(keep: str | None = None, **settings: bool) -> int:
+        backbone = lively(name).train().float()
+        backbone.set_grad_checkpointing(**settings)
         for block in [block for stage in backbone.stages for block in stage.blocks]:
-            block.lean &= lean
-        with Made() as made:
-            outputs = backbone(torch.randn(1, 3, 224, 224, dtype=torch.float64))
+            block.keep = keep or block.keep
+        with Made() as made, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            outputs = backbone(torch.randn(1, 3, 224, 224))
         assert all(output.requires_grad for output in outputs)
         return made.held()
 
-    plain = kept(lean=False)
-    assert kept() < 0.8 * plain
-    assert kept(checkpointing=True) < 0.5 * plain
+    plain = kept("all", enable=False)
+    usual, selective, full = kept(enable=False), kept(selective=True), kept(enable=True)
+    assert usual < 0.95 * plain
+    assert selective < 0.8 * usual
+    assert full < 0.85 * selective
 
 
 @pytest.mark.slow

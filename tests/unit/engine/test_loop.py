@@ -34,7 +34,10 @@ def test_a_run_learns_and_leaves_its_records(toy: Any, tmp_path: Path) -> None:
     assert train[-1]["loss"] < train[0]["loss"]
 
 
-@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.9}, {"accumulate": 1, "batch_size": 4}, {"save_every": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"ema_decay": 0.9}, {"accumulate": 1, "batch_size": 4}, {"save_every": 2}, {"precision": "bf16-true"}],
+)
 def test_a_run_stopped_by_a_signal_ends_as_one_that_was_not(toy: Any, tmp_path: Path, settings: dict[str, Any]) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()
