@@ -15,17 +15,11 @@ Levels = NDArray[np.uint8]
 """Levels of an image `(H, W, 3)`."""
 
 
-def resize_part(
-    image: Image,
-    box: tuple[int, int, int, int],
-    size: tuple[int, int],
-    interpolation: Literal["bicubic", "bilinear", "nearest"],
-) -> Levels:
-    """Cut a part out of an RGB image and resize it, antialiased; Pillow's result but for a level or two here and there.
+def resize(image: Image, size: tuple[int, int], interpolation: Literal["bicubic", "bilinear", "nearest"]) -> Levels:
+    """Resize an RGB image, antialiased; Pillow's result but for a level or two here and there.
 
     Args:
         image: RGB.
-        box: left, top, right and bottom of the part in pixels.
         size: height and width of the result in pixels.
         interpolation: the filter.
     """
@@ -33,8 +27,8 @@ def resize_part(
     from torchvision.transforms.v2 import functional as T
 
     mode = InterpolationMode("nearest-exact" if interpolation == "nearest" else interpolation)
-    part = torch.from_numpy(np.array(image.crop(box))).permute(2, 0, 1)  # channels side by side in memory
-    resized: Tensor = T.resize(part, list(size), interpolation=mode, antialias=True)
+    levels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # channels side by side in memory
+    resized: Tensor = T.resize(levels, list(size), interpolation=mode, antialias=True)
     return np.ascontiguousarray(resized.permute(1, 2, 0).numpy())
 
 
@@ -103,13 +97,15 @@ def move_rows(levels: Levels, shifts: NDArray[np.float64], fill: tuple[int, int,
     left, right = levels[:, :1].repeat(margin, axis=1), levels[:, -1:].repeat(margin, axis=1)
     padded = np.concatenate([left, levels, right], axis=1).reshape(height, -1)
     windows = np.lib.stride_tricks.sliding_window_view(padded, 3 * (width + 3), axis=1)
-    rows = windows[np.arange(height), 3 * (margin - 1 + whole)].astype(np.float32)  # (H, 3 (W + 3))
-    moved = np.full((height, 3 * width), 1e-4, dtype=np.float32)  # rounding must not take a whole level to the next
+    rows = torch.from_numpy(windows[np.arange(height), 3 * (margin - 1 + whole)]).float()  # (H, 3 (W + 3))
+    moved = torch.full((height, 3 * width), 1e-4)  # rounding must not take a whole level to the next
     for tap, weight in enumerate(_cubic((shifts - whole).astype(np.float32))):
-        moved += weight[:, None] * rows[:, 3 * tap : 3 * (tap + width)]
-    seen = moved.clip(0, 255).astype(np.uint8).reshape(levels.shape)
-    places = np.arange(width) + 0.5 + shifts[:, None]
-    seen[(places < 0) | (places >= width)] = fill
+        moved.addcmul_(rows[:, 3 * tap : 3 * (tap + width)], torch.from_numpy(weight)[:, None])
+    seen: Levels = moved.clamp_(0, 255).to(torch.uint8).numpy().reshape(levels.shape)
+    first, last = np.ceil(-0.5 - shifts).astype(np.int16), np.ceil(width - 0.5 - shifts).astype(np.int16)
+    places = np.arange(width, dtype=np.int16)
+    outside = (places < first[:, None]) | (places >= last[:, None])
+    np.copyto(seen, np.array(fill, dtype=np.uint8), where=outside[:, :, None])
     return seen
 
 

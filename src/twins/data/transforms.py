@@ -103,11 +103,12 @@ class RandomPart:
         augment, side = self.augment, self.preprocess.size
         top, left, height, width = Crop.get_params(image, augment.scale, augment.ratio)
         box = left, top, left + width, top + height
-        levels = resampling.resize_part(image, box, (side, side), self.preprocess.interpolation)
+        part = image.crop(box)
         if _happens(augment.hflip):
-            levels = np.ascontiguousarray(levels[:, ::-1])
+            part = part.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT)
         if _happens(augment.vflip):
-            levels = np.ascontiguousarray(levels[::-1])
+            part = part.transpose(Pillow.Transpose.FLIP_TOP_BOTTOM)
+        levels = resampling.resize(part, (side, side), self.preprocess.interpolation)
         for change in self.changes:
             levels = change(levels)
         return Prepared(torch.from_numpy(levels).permute(2, 0, 1), _erased(augment.erasing, side))
