@@ -103,7 +103,7 @@ class Preprocess:
         mean, std = (torch.tensor(values, device=levels.device).view(3, 1, 1) for values in (self.mean, self.std))
         pixels = torch.empty_like(levels, dtype=torch.float32)
         at_once = 1 if levels.device.type == "cpu" else len(levels)  # one image stays in a processor's cache
-        for part, its in zip(pixels.split(max(1, at_once)), levels.split(max(1, at_once)), strict=True):
+        for part, its in zip(*(torch.split(each, max(1, at_once)) for each in (pixels, levels)), strict=True):
             part.copy_(its).div_(255.0).sub_(mean).div_(std)
         if sizes is None:
             return pixels

@@ -49,11 +49,11 @@ def resize_and_cut(image: Image, shorter: int, side: int, resampling: Resampling
     columns, rows = _along(image.width, width, side), _along(image.height, height, side)
     first, last = rows.seen(image.height)
     strip = image.crop((0, first, image.width, last))
-    box = columns.low, 0, columns.high, strip.height
-    strip = strip.resize((columns.count, strip.height), resampling, box=box)
+    across = columns.low, 0, columns.high, strip.height
+    strip = strip.resize((columns.pixels, strip.height), resampling, box=across)
     strip = strip.crop((columns.skip, 0, columns.skip + side, strip.height))
-    box = 0, rows.low - first, side, rows.high - first
-    strip = strip.resize((side, rows.count), resampling, box=box)
+    down = 0, rows.low - first, side, rows.high - first
+    strip = strip.resize((side, rows.pixels), resampling, box=down)
     return strip.crop((0, rows.skip, side, rows.skip + side))
 
 
@@ -63,14 +63,14 @@ class _Along(NamedTuple):
     low: float
     high: float
     """The part of the side, in its pixels."""
-    count: int
-    """Pixels that it becomes."""
+    pixels: int
+    """What it becomes."""
     skip: int
     """Of those, how many lie before the centre."""
 
     def seen(self, length: int) -> tuple[int, int]:
         """Return the first pixel of the side that the part is computed from, and the one after the last."""
-        reach = 2 * max(1.0, (self.high - self.low) / self.count) + 1
+        reach = 2 * max(1.0, (self.high - self.low) / self.pixels) + 1
         return max(0, math.floor(self.low - reach)), min(length, math.ceil(self.high + reach))
 
 
@@ -82,7 +82,7 @@ def _along(length: int, resized: int, side: int) -> _Along:
     return _Along(0, length, resized, skip)
 
 
-def move_rows(levels: Levels, shifts: NDArray[np.float64], fill: tuple[int, int, int]) -> Levels:
+def move_rows(levels: Levels, shifts: NDArray[np.floating[Any]], fill: tuple[int, int, int]) -> Levels:
     """Return what each row shows at `x + shift`, by the cubic of Pillow's `transform`, which its shears amount to.
 
     Args:
