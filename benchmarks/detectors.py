@@ -29,7 +29,7 @@ from training import Predict, Trained, build_optimizer, machine, parameters, ste
 import twins
 from twins.data.augment import DetectionConfig
 from twins.data.detection_transforms import RandomView
-from twins.data.loader import TrainBatches, TrainSamples, train_loader
+from twins.data.loader import TrainBatches, TrainSamples, normalised, train_loader
 from twins.data.objects import AnnotatedImages
 from twins.data.preprocess import DETECTION, Preprocess
 from twins.drawing import grid
@@ -123,7 +123,7 @@ def train_peer(config: TrainConfig) -> Trained:
     network.train()
     steps = 0
     while (done := (time.perf_counter() - start) / 60 / config.minutes) < 1:
-        batch = next(batches)
+        batch = normalised(next(batches), preprocess, torch.device("cpu"))
         for group in optimizer.param_groups:
             group["lr"] = scheduled_rate(config, done)
         loss = sum(network(*_theirs(batch.images, batch.sizes, batch.targets)).values())

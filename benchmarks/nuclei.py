@@ -28,7 +28,7 @@ from training import Predict, Trained, build_optimizer, machine, parameters, ste
 
 import twins
 from twins.data.augment import SemanticConfig
-from twins.data.loader import TrainBatches, TrainSamples, train_loader
+from twins.data.loader import TrainBatches, TrainSamples, normalised, train_loader
 from twins.data.masks import IGNORE
 from twins.data.preprocess import DENSE, Preprocess
 from twins.data.semantic import MappedImages, open_semantic
@@ -127,7 +127,7 @@ def train_peer(name: str, config: TrainConfig) -> Trained:
     network.train().to(memory_format=torch.channels_last)  # a tenth to a quarter less time a step
     steps = 0
     while (done := (time.perf_counter() - start) / 60 / config.minutes) < 1:
-        batch = next(batches)
+        batch = normalised(next(batches), preprocess, torch.device("cpu"))
         for group in optimizer.param_groups:
             group["lr"] = scheduled_rate(config, done)
         loss = _loss(network(batch.images.to(memory_format=torch.channels_last))["out"], batch.targets, weights)

@@ -14,7 +14,15 @@ from torch import Tensor
 from twins.backbone.config import PUBLISHED, resolve_name
 from twins.data.config import EMBEDDED, too_long
 from twins.data.dataset import ImageSet, Splits
-from twins.data.loader import Batch, EvalSamples, TrainBatches, TrainSamples, eval_loader, train_loader
+from twins.data.loader import (
+    Batch,
+    EvalSamples,
+    TrainBatches,
+    TrainSamples,
+    eval_loader,
+    normalised,
+    train_loader,
+)
 from twins.data.preprocess import Preprocess
 from twins.engine import contracts
 from twins.engine.config import CONFIG, TrainConfig, merge_resumed, read_config
@@ -120,7 +128,8 @@ class TaskSource:
         self.kit, self.splits, self.config = kit, splits, config
         self.train_count, self.val_count = len(splits.train), len(splits.val)
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
-        self.pin = accelerator.device.type == "cuda"
+        self.preprocess, self.device = preprocess, accelerator.device
+        self.pin = self.device.type == "cuda"
         self.images_per_pass = _images_per_pass(config, self.world)
         self.batches = TrainBatches(
             self.train_count,
@@ -161,8 +170,10 @@ class TaskSource:
         )
 
     def prepare(self, batch: contracts.Batch, epoch: int) -> tuple[Tensor, Any]:
-        """Return the images and targets that a training batch is learned from."""
-        return self.kit.prepare(self.config, batch, epoch, len(self.splits.train.names))
+        """Return the images, on the device, and targets that a training batch is learned from."""
+        assert isinstance(batch, Batch)
+        ready = normalised(batch, self.preprocess, self.device)
+        return self.kit.prepare(self.config, ready, epoch, len(self.splits.train.names))
 
     def path(self, index: int) -> str:
         """Return what to call a training image in messages."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,10 +19,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from twins.data.dataset import ImageSet
+from twins.data.prepared import Patch, Prepared, fill_patches
+from twins.data.preprocess import Preprocess
 from twins.errors import ConfigError, DataError, NotFoundError
 
-Transform = Callable[[Any, Any], tuple[Tensor, Any]]
-"""Turns a Pillow image and its target into the network's input `(C, H, W)` and what is learned from it."""
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Transform = Callable[[Any, Any], tuple[Tensor | Prepared, Any]]
+"""Turns a Pillow image and its target into the network's input `(C, H, W)`, uint8 or normalised, and what is learned
+from it."""
 Entry = tuple[int, int, int]
 """Epoch, image and copy: what a training sample is drawn for."""
 Shape = tuple[int, int]
@@ -41,14 +47,17 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, ready for the network."""
+    """One image on its way to the network."""
 
     image: Tensor
+    """`(3, H, W)`: uint8, or normalised float32."""
     target: Any
     index: int
     original: tuple[int, int]
     """Height and width of the image in its file, in pixels."""
     skipped: tuple[Skipped, ...] = ()
+    patches: tuple[Patch, ...] = ()
+    """What is said of its normalised values."""
 
 
 @dataclass
@@ -56,7 +65,8 @@ class Batch:
     """Images of one step. An evaluation batch can be empty, when none of its images could be read."""
 
     images: Tensor
-    """Normalised float32 `(B, 3, H, W)`; images of several shapes are padded with zeros at the bottom right."""
+    """`(B, 3, H, W)`: uint8, which `normalised` normalises, or normalised float32. Images of several shapes are padded
+    with zeros at the bottom right."""
     targets: Any
     """As the task has them: class ids int64 `(B,)`, stacked maps, or a list."""
     indices: list[int]
@@ -66,6 +76,8 @@ class Batch:
     skipped: list[Skipped] = field(default_factory=list)
     sizes: Tensor | None = None
     """True height and width of each image in the batch, int64 `(B, 2)`; `None` where all fill it."""
+    patches: list[tuple[Patch, ...]] = field(default_factory=list)
+    """What is said of each image's normalised values."""
 
     def pin_memory(self) -> Batch:
         """Move the tensors to page-locked memory; called by the loader where there is a GPU."""
@@ -88,11 +100,11 @@ class TrainSamples(Dataset[Sample]):
             try:
                 image, target = self.images.load(index), self.images.target(index)
                 with seeded(self.seed, epoch, wanted, copy):
-                    tensor, learned = self.transform(image, target)
+                    made, learned = self.transform(image, target)
             except (DataError, NotFoundError) as error:
                 skipped.append(Skipped(self.images.path(index), str(error)))
                 continue
-            return Sample(tensor, learned, index, (image.height, image.width), tuple(skipped))
+            return _sample(made, learned, index, image, tuple(skipped))
         raise DataError(f"none of the {len(self.images)} training images can be read; the first: {skipped[0].reason}")
 
 
@@ -105,10 +117,17 @@ class EvalSamples(Dataset["Sample | Skipped"]):
     def __getitem__(self, index: int) -> Sample | Skipped:
         try:
             image = self.images.load(index)
-            tensor, target = self.transform(image, self.images.target(index))
+            made, target = self.transform(image, self.images.target(index))
         except (DataError, NotFoundError) as error:
             return Skipped(self.images.path(index), str(error))
-        return Sample(tensor, target, index, (image.height, image.width))
+        return _sample(made, target, index, image)
+
+
+def _sample(
+    made: Tensor | Prepared, target: Any, index: int, image: Image, skipped: tuple[Skipped, ...] = ()
+) -> Sample:
+    prepared = made if isinstance(made, Prepared) else Prepared(made)
+    return Sample(prepared.levels, target, index, (image.height, image.width), skipped, prepared.patches)
 
 
 class TrainBatches:
@@ -317,19 +336,30 @@ def _stack(samples: Sequence[Sample], skipped: list[Skipped]) -> Batch:
         originals=[sample.original for sample in samples],
         skipped=skipped,
         sizes=sizes,
+        patches=[sample.patches for sample in samples],
     )
 
 
+def normalised(batch: Batch, preprocess: Preprocess, device: torch.device) -> Batch:
+    """Return a batch whose images are on a device and normalised, with their patches filled."""
+    images = batch.images.to(device, non_blocking=True)
+    if images.dtype == torch.uint8:
+        images = preprocess.normalise_levels(images, batch.sizes)
+    return replace(batch, images=fill_patches(images, batch.patches), patches=[() for _ in batch.indices])
+
+
 def fill_batch(images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Stack images `(C, H_i, W_i)`; where shapes differ, pad them and return their true sizes too."""
+    """Stack images `(C, H_i, W_i)`, channels side by side in memory; pad those of several shapes, with their sizes."""
+    if not images:
+        return torch.empty(0), None
     shapes = [image.shape for image in images]
-    if len(set(shapes)) <= 1:
-        return torch.stack(list(images)) if images else torch.empty(0), None
-    height, width = (max(shape[axis] for shape in shapes) for axis in (1, 2))
-    batch = images[0].new_zeros(len(images), shapes[0][0], height, width)
+    channels, height, width = (max(lengths) for lengths in zip(*shapes, strict=True))
+    alike = len(set(shapes)) == 1
+    make = images[0].new_empty if alike else images[0].new_zeros
+    batch = make(len(images), height, width, channels).permute(0, 3, 1, 2)
     for place, image in zip(batch, images, strict=True):
         place[:, : image.shape[1], : image.shape[2]] = image
-    return batch, torch.tensor([shape[1:] for shape in shapes])
+    return batch, None if alike else torch.tensor([shape[1:] for shape in shapes])
 
 
 def _stack_targets(targets: Sequence[Any]) -> Any:

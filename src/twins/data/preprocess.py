@@ -53,12 +53,18 @@ class Preprocess:
         """Turn an RGB image into a normalised float32 tensor, `(3, size, size)` unless its shape is kept."""
         return self.normalise(self.resize(image))
 
+    def levels(self, image: Image) -> Tensor:
+        """Turn an RGB image into what `normalise_levels` takes: uint8 `(3, size, size)` unless its shape is kept."""
+        return levels_of(self.resize(image))
+
     def resize(self, image: Image) -> Image:
         """Resize and crop an RGB image to `size` x `size`, as torchvision does, or resize it in its own shape."""
         if self.fit == "keep":
             return image.resize(self.kept_size(image), _filter(self.interpolation))
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.v2 import functional as T
+
+        from twins.data.resampling import resize_and_cut
 
         mode = InterpolationMode(self.interpolation)
         if self.fit == "squash":
@@ -67,7 +73,10 @@ class Preprocess:
         width, height = image.size
         if max(width, height) > 20 * min(width, height):
             image = _cut_strip(image)
-        return T.center_crop(T.resize(image, [round(self.size / self.crop)], interpolation=mode), [self.size] * 2)
+        shorter = round(self.size / self.crop)
+        if self.interpolation != "nearest":
+            return resize_and_cut(image, shorter, self.size, _filter(self.interpolation))
+        return T.center_crop(T.resize(image, [shorter], interpolation=mode), [self.size] * 2)
 
     def kept_size(self, image: Image, factor: float = 1.0) -> tuple[int, int]:
         """Return the width and height that an image is resized to where its shape is kept, times a factor."""
@@ -75,13 +84,30 @@ class Preprocess:
 
     def normalise(self, image: Image) -> Tensor:
         """Turn an RGB image into a normalised float32 tensor `(3, H, W)`."""
-        import numpy as np
+        return self.normalise_levels(levels_of(image)[None])[0].contiguous()
+
+    def normalise_levels(self, levels: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Normalise a batch where it lies; its layout in memory stays.
+
+        Args:
+            levels: uint8 `(B, 3, H, W)`.
+            sizes: true height and width of each image, int `(B, 2)`; what lies outside becomes 0. `None`: all fill it.
+
+        Returns:
+            float32 `(B, 3, H, W)`.
+        """
         import torch
 
-        levels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        pixels = torch.empty(levels.shape).copy_(levels)
-        return pixels.div_(255.0).sub_(mean).div_(std)
+        from twins.ops.padding import inside
+
+        mean, std = (torch.tensor(values, device=levels.device).view(3, 1, 1) for values in (self.mean, self.std))
+        pixels = torch.empty_like(levels, dtype=torch.float32)
+        at_once = 1 if levels.device.type == "cpu" else len(levels)  # one image stays in a processor's cache
+        for part, its in zip(*(torch.split(each, max(1, at_once)) for each in (pixels, levels)), strict=True):
+            part.copy_(its).div_(255.0).sub_(mean).div_(std)
+        if sizes is None:
+            return pixels
+        return pixels.masked_fill_(~inside(sizes.to(levels.device), *levels.shape[2:])[:, None], 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON-ready values."""
@@ -107,6 +133,14 @@ DENSE = Preprocess(size=512, fit="keep", longest=2048, interpolation="bilinear")
 """How the published semantic networks want their images: the shorter side 512, the longer at most 2048."""
 DETECTION = Preprocess(size=800, fit="keep", longest=1333, interpolation="bilinear")
 """How the published detectors want their images: the shorter side 800, the longer at most 1333."""
+
+
+def levels_of(image: Image) -> Tensor:
+    """Return an RGB image's levels, uint8 `(3, H, W)`, the channels of a pixel side by side in memory."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
 
 
 def keep_shape(known: Preprocess, *, size: int, longest: int, flag: str) -> Preprocess:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from twins.data.augment import SemanticConfig
 from twins.data.masks import IGNORE
-from twins.data.preprocess import Preprocess
+from twins.data.prepared import Patch, Prepared
+from twins.data.preprocess import Preprocess, levels_of
 from twins.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ class WholeImage:
         self.preprocess = preprocess
 
     def __call__(self, image: Picture, target: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """Return the network's input `(3, h, w)` and class ids `(H, W)`; raises DataError where they do not fit."""
+        """Return the image's levels `(3, h, w)` and class ids `(H, W)`; raises DataError where they do not fit."""
         check_fit(image, target)
-        return self.preprocess(image), torch.from_numpy(target)
+        return self.preprocess.levels(image), torch.from_numpy(target)
 
 
 class RandomCrop:
@@ -46,8 +47,8 @@ class RandomCrop:
     def __init__(self, config: SemanticConfig, preprocess: Preprocess) -> None:
         self.config, self.preprocess = config, preprocess
 
-    def __call__(self, image: Picture, target: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """Return a normalised crop `(3, S, S)` and its class ids `(S, S)`; raises DataError where they do not fit."""
+    def __call__(self, image: Picture, target: NDArray[np.uint8]) -> tuple[Prepared, Tensor]:
+        """Return a crop's levels `(3, S, S)` and its class ids `(S, S)`; raises DataError where they do not fit."""
         check_fit(image, target)
         config, side = self.config, self.config.crop
         size = self.preprocess.kept_size(image, random.uniform(*config.ratio))
@@ -62,10 +63,11 @@ class RandomCrop:
             picture, labels = picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM), labels[::-1]
         if config.photometric:
             picture = distort(picture)
-        pixels, classes = torch.zeros(3, side, side), torch.full((side, side), IGNORE, dtype=torch.uint8)
-        pixels[:, : shape[1], : shape[0]] = self.preprocess.normalise(picture)
+        levels = torch.zeros(side, side, 3, dtype=torch.uint8).permute(2, 0, 1)
+        levels[:, : shape[1], : shape[0]] = levels_of(picture)
+        classes = torch.full((side, side), IGNORE, dtype=torch.uint8)
         classes[: shape[1], : shape[0]] = torch.from_numpy(np.ascontiguousarray(labels))
-        return pixels, classes
+        return Prepared(levels, _unfilled(shape, side)), classes
 
     def _choose(self, target: NDArray[np.uint8], size: tuple[int, int]) -> tuple[Box, NDArray[np.uint8]]:
         """Return a crop of the resized image, and the class ids in it."""
@@ -78,6 +80,13 @@ class RandomCrop:
             if self.config.max_share >= 1.0:
                 break
         return box, labels
+
+
+def _unfilled(shape: tuple[int, int], side: int) -> tuple[Patch, ...]:
+    """Return what a picture of some width and height leaves of a square, which is to be 0."""
+    width, height = shape
+    right, below = Patch(0, width, height, side - width, None), Patch(height, 0, side - height, side, None)
+    return tuple(patch for patch in (right, below) if patch.height and patch.width)
 
 
 def check_fit(image: Picture, target: NDArray[np.uint8]) -> None:

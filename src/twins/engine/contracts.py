@@ -74,7 +74,7 @@ class Batch(Protocol):
     """Images of one pass on one process."""
 
     images: Tensor
-    """Normalised float `(B, C, H, W)`."""
+    """Prepared `(B, C, H, W)`: uint8, or normalised float."""
     targets: Any
     """What the task's losses and its metric take."""
     sizes: Tensor | None

@@ -42,13 +42,16 @@ def predict_batch(
 
     Args:
         network: in evaluation mode.
-        images: prepared `(B, 3, H, W)`.
+        images: prepared `(B, 3, H, W)`: uint8, which is normalised as the network has it, or normalised floats.
         sizes: true sizes in pixels, int `(B, 2)`, or `None`: every image fills its batch.
         originals: height and width of each of the users' images in pixels.
     """
     reference = next(iter(network.parameters()))
     sizes = None if sizes is None else sizes.to(reference.device)
-    outputs = network(images.to(reference, non_blocking=True), sizes)
+    images = images.to(reference.device, non_blocking=True)
+    if images.dtype == torch.uint8:
+        images = network.info.preprocess.normalise_levels(images, sizes)
+    outputs = network(images.to(reference.dtype), sizes)
     return network.decode(outputs, true_sizes(images, sizes), originals)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from twins.data.augment import SemanticConfig
 from twins.data.loader import EvalSamples, TrainBatches, TrainSamples, eval_loader, fill_batch, seeded, train_loader
 from twins.data.masks import IGNORE
+from twins.data.prepared import fill_patches
 from twins.data.preprocess import Preprocess
 from twins.data.semantic_transforms import RandomCrop, WholeImage, distort
 
@@ -33,7 +34,8 @@ def blocks(width, height, side=24):
 def cropped(image, target, key=(0,), preprocess=PLAIN, **settings):
     config = SemanticConfig(**{"crop": 64, "photometric": False} | settings)
     with seeded(*key):
-        return RandomCrop(config, preprocess)(image, target)
+        made, classes = RandomCrop(config, preprocess)(image, target)
+    return fill_patches(preprocess.normalise_levels(made.levels[None]), [made.patches])[0], classes
 
 
 def seen(pixels):
