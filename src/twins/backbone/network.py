@@ -39,7 +39,8 @@ class Block(nn.Module):
         if self.training:
             return x + self.drop_path(self.mlp(self.norm2(x)))
         rows = x.flatten(0, 2)  # (B * H * W, C), this block's own
-        for part in torch.split(rows, rows_at_once(rows, self.mlp.fc1.out_features)):
+        count = rows_at_once(rows, self.mlp.fc1.out_features)
+        for part in [rows] if count >= rows.shape[0] else torch.split(rows, count):  # a split would fix a batch
             part.add_(self.mlp(self.norm2(part)))
         return rows.view(x.shape)
 
