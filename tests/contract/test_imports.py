@@ -19,7 +19,7 @@ LEVELS = [
     {"weights"},
     {"tasks"},
     {"factory"},
-    {"engine"},
+    {"engine", "export"},
     {"kits", "recipes", "predictor"},
     {"evaluation"},
     {"report"},

@@ -43,7 +43,10 @@ class Block(nn.Module):
             return self._learn(x, sizes)
         x = self.attn.added(zero_outside(self.norm1(x), sizes, self.attn.blank), x, sizes)
         rows = x.flatten(0, 2)  # (B * H * W, C), this block's own
-        for part in torch.split(rows, rows_at_once(rows, self.mlp.fc1.out_features)):
+        count = rows_at_once(rows, self.mlp.fc1.out_features)
+        if count >= rows.shape[0]:
+            return self.mlp.added(self.norm2(x), x)
+        for part in torch.split(rows, count):
             part.copy_(self.mlp.added(self.norm2(part), part))
         return rows.view(x.shape)
 

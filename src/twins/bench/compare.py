@@ -15,6 +15,7 @@ from twins.backbone.config import resolve_name
 from twins.bench.config import BenchConfig
 from twins.bench.measure import measure
 from twins.bench.subjects import Case
+from twins.export.extra import require
 from twins.factory import check_head
 from twins.predictor import pick_device
 
@@ -43,7 +44,16 @@ def run_bench(config: BenchConfig, *, tell: Callable[[str], None] = lambda _: No
     head = check_head(config.task, config.head)
     names = [resolve_name(name) for name in config.models or DEFAULT]
     cases = [
-        Case(task=config.task, head=head, model=model, mode=mode, precision=precision, batch=batch, size=_plain(size))
+        Case(
+            task=config.task,
+            head=head,
+            model=model,
+            mode=mode,
+            precision=precision,
+            batch=batch,
+            size=_plain(size),
+            runtime=config.runtime,
+        )
         for model, mode, precision, batch, size in product(
             names, config.modes, config.precision, config.batch, config.sizes
         )
@@ -70,8 +80,17 @@ def machine(config: BenchConfig) -> dict[str, Any]:
         "timm": version("timm"),
         "python": platform.python_version(),
         "compiled": config.compile,
+        "runtime": runtime_of(config),
         "rounds": config.rounds,
     }
+
+
+def runtime_of(config: BenchConfig) -> str:
+    """Return what runs the networks, with the version of what is not torch."""
+    if config.runtime == "torch":
+        return "compiled" if config.compile else "eager"
+    require(config.runtime)
+    return f"{config.runtime} {version(config.runtime)}"
 
 
 def processor() -> str:
@@ -87,7 +106,7 @@ def _head(facts: dict[str, Any], task: str, head: str | None) -> str:
     what = f"{task} with {head}" if head else task
     lines = [
         f"{what}: {facts['device']}, {facts['threads']} threads, torch {facts['torch']}, "
-        f"timm {facts['timm']}, {'compiled' if facts['compiled'] else 'eager'}, median of {facts['rounds']} "
+        f"timm {facts['timm']}, {facts['runtime']}, median of {facts['rounds']} "
         "interleaved rounds.",
         "",
         "| model | mode | precision | batch | size | twins img/s | timm img/s | ratio (middle half) "

@@ -44,13 +44,15 @@ class BenchConfig:
     """Peer to compare with, of the same name; of a dense network its backbone, below the very same head."""
     modes: tuple[Literal["inference", "training"], ...] = ("inference", "training")
     """Forward pass alone, and a training step: forward, the task's loss, backward, AdamW."""
-    precision: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)
-    """Number formats: weights and images alike."""
+    precision: tuple[Literal["fp32", "bf16", "int8"], ...] = ("fp32",)
+    """Number formats: weights and images alike; `int8`, by post-training quantisation, with `--runtime openvino`."""
     batch: tuple[int, ...] = (8,)
     """Images in a batch."""
     size: tuple[str, ...] = ()
     """Sizes of the input in pixels, a square's side or height and width as in `800x1333`; none given are 224, for
     semantic 512, for detectors 800x1333."""
+    runtime: Literal["torch", "onnxruntime", "openvino"] = "torch"
+    """What runs both sides, the others on classifiers' exports: inference alone, on CPUs, without memory."""
     compile: bool = False
     """Compile both sides with torch.compile."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -77,6 +79,7 @@ class BenchConfig:
         for name in ("batch", "modes", "precision"):
             if not getattr(self, name):
                 raise ConfigError(f"--{name} needs at least one value")
+        self._check_runtime()
         if min(self.batch) < 1:
             raise ConfigError(f"--batch must be at least 1, found {self.batch}")
         least = min(side for size in self.sizes for side in shape_of(size))
@@ -90,3 +93,18 @@ class BenchConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"--{name} must be at least {least}, found {value}")
+
+    def _check_runtime(self) -> None:
+        known = {"torch": ("fp32", "bf16"), "onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "int8")}[
+            self.runtime
+        ]
+        for precision in self.precision:
+            if precision not in known:
+                raise ConfigError(f"--precision of {self.runtime} must be {' or '.join(known)}, found {precision}")
+        if self.runtime == "torch":
+            return
+        if self.task != "classification" or self.modes != ("inference",) or self.compile:
+            raise ConfigError(
+                f"--runtime {self.runtime} measures classifiers that were exported; say --modes inference, without "
+                "--task or --compile"
+            )

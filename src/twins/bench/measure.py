@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from twins.bench.config import BenchConfig
+from twins.bench.runtimes import exported_steps, outputs_differ
 from twins.bench.subjects import STEPS, Case, Step, images_for, networks
 from twins.errors import TrainingError
 from twins.predictor import pick_device
@@ -29,17 +30,22 @@ def measure(case: Case, config: BenchConfig) -> dict[str, Any]:
     device = pick_device(config.device)
     images = images_for(case, device)
     subjects = networks(case, config.against, device)
-    row: dict[str, Any] = vars(case) | {"difference": _difference(subjects, images)}
-    if config.compile:
-        for network in subjects.values():
-            network.compile()  # in place: what a task's loss calls is compiled too
-    steps = {label: STEPS[case.mode](network, images) for label, network in subjects.items()}
+    row: dict[str, Any] = dict(vars(case))
+    if case.runtime == "torch":
+        row["difference"] = _difference(subjects, images)
+        if config.compile:
+            for network in subjects.values():
+                network.compile()  # in place: what a task's loss calls is compiled too
+        steps = {label: STEPS[case.mode](network, images) for label, network in subjects.items()}
+    else:
+        steps = exported_steps(subjects, images, case.runtime, case.precision)
+        row["difference"] = outputs_differ(steps["twins"], steps["timm"]) if "timm" in steps else None
     times = interleaved(steps, config.rounds, config.warmup, device)
     row |= {label: _timing(found, case.batch) for label, found in times.items()}
     if config.against == "timm":
-        row["ratio"] = _ratio(times["timm"], times["twins"])
-        row["timm against itself"] = _ratio(times["timm"], times["timm again"])
-    if config.memory:
+        row["ratio"] = ratio(times["timm"], times["twins"])
+        row["timm against itself"] = ratio(times["timm"], times["timm again"])
+    if config.memory and case.runtime == "torch":
         for label in [label for label in subjects if label != "timm again"]:
             row[label]["peak_mib"] = peak_memory(case, config, label)
     return row
@@ -149,7 +155,7 @@ def _timing(times: list[float], batch: int) -> dict[str, float]:
     }
 
 
-def _ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:
+def ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:
     """Return the median of each round's ratio of times, and the range of its middle half; above 1 ours is faster."""
     pairs = sorted(a / b for a, b in zip(theirs, ours, strict=True))
     return {"median": median(pairs), "low": pairs[len(pairs) // 4], "high": pairs[(3 * len(pairs)) // 4]}

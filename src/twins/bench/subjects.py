@@ -40,6 +40,13 @@ class Case:
     batch: int
     size: int | str
     """The input's side in pixels, or its height and width as in `800x1333`."""
+    runtime: str = "torch"
+    """What runs the networks: `torch`, or `onnxruntime` and `openvino` what is exported of them."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The networks' number format: runtimes turn float32 into their own."""
+        return DTYPES[self.precision] if self.runtime == "torch" else torch.float32
 
 
 def networks(case: Case, against: str, device: torch.device) -> dict[str, nn.Module]:
@@ -59,7 +66,7 @@ def networks(case: Case, against: str, device: torch.device) -> dict[str, nn.Mod
         if not isinstance(ours, Classification):
             ours.backbone = create_backbone(case.model, padding="unmasked", stage_norms=False)
         found |= {label: timm_network(ours) for label in ("timm", "timm again")}
-    return {label: network.to(device, DTYPES[case.precision]) for label, network in found.items()}
+    return {label: network.to(device, case.dtype) for label, network in found.items()}
 
 
 def timm_network(ours: TaskNetwork) -> nn.Module:
@@ -167,4 +174,4 @@ def images_for(case: Case, device: torch.device) -> Tensor:
     """Return a normalised-looking batch `(B, 3, H, W)`, the same each time."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(case.batch, 3, *shape_of(case.size), generator=generator)
-    return images.to(device, DTYPES[case.precision])
+    return images.to(device, case.dtype)

@@ -34,6 +34,8 @@ def attend(
     keys = expand_keys(keys, q.shape[0])
     seen = keys.any(dim=1)[:, None, None, None]  # (B, 1, 1, 1)
     mask = keys[:, None, None, :] | ~seen  # a row with no key attends everywhere and is zeroed below
+    if torch.compiler.is_exporting():
+        mask = mask.expand(-1, -1, q.shape[2], -1)  # ONNX Runtime's operator wants a row for each query
     y = products(q, k, v, mask, dropout, scale=scale)
     return torch.where(seen, y, y.new_zeros(()))
 

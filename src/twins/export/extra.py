@@ -1,0 +1,20 @@
+"""The optional packages that exports need."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+from twins.errors import MissingExtraError
+
+
+def require(name: str) -> ModuleType:
+    """Return an optional package of the extra `export`, such as `openvino`.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(f"exports need {name}; pip install 'twins-vision[export]'") from error
