@@ -16,9 +16,9 @@ from statistics import median
 import torch
 
 from twins.bench.compare import processor
-from twins.bench.measure import interleaved, ratio
 from twins.bench.runtimes import exported_steps, outputs_differ
 from twins.bench.subjects import Case, Step, images_for, networks
+from twins.bench.timing import interleaved, ratio
 
 CPU = torch.device("cpu")
 HEAD = (

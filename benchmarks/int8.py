@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from twins.bench.compare import processor
-from twins.bench.measure import interleaved
 from twins.bench.runtimes import openvino_step
 from twins.bench.subjects import inference_step
+from twins.bench.timing import interleaved
 from twins.data.config import DataConfig
 from twins.data.dataset import LabelledImages
 from twins.data.loader import EvalSamples, eval_loader

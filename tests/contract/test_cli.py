@@ -47,6 +47,12 @@ def test_every_verb_explains_itself(capsys, verb):
         (["check", "digits", "--task", "clasification"], "did you mean classification"),
         (["bench", "twins_svt_smal"], "did you mean twins_svt_small"),
         (["bench", "--rounds", "1"], "--rounds"),
+        (["bench", "--against", "tim"], "did you mean timm"),
+        (["bench", "--size", "224", "twins_svt_smal"], "so name networks first"),
+        (["bench", "--modes", "trainin"], "--modes"),
+        (["bench", "--budget", "50", "--batch", "8"], "needs --batch 1"),
+        (["bench", "--json", "nowhere/rows.json"], "there is no folder nowhere"),
+        (["bench", "--plot", "nowhere/rows.png"], "there is no folder nowhere"),
         (["demo", "--task", "semantics"], "no task is called 'semantics'"),
         (["models", "--size", "16"], "at least 32"),
         (["models", "--size", "-4"], "at least 32"),
@@ -124,6 +130,17 @@ def test_what_evaluation_is_to_write_is_checked_before_anything_is_computed(caps
         assert err.count("\n") == 1
     assert truth.read_text() == '{"images": []}'
     assert not (tmp_path / "s.json").exists()
+
+
+def test_bench_takes_networks_after_its_flags_and_names_of_peers_one_by_one(capsys, tmp_path):
+    flags = "--modes inference --rounds 3 --warmup 1 --no-memory --batch 1 --against none --size 32x64"
+    file, plot = tmp_path / "rows.json", tmp_path / "rows.svg"
+    code, out, _ = run(capsys, "bench", "--json", str(file), "--plot", str(plot), *flags.split(), "twins_svt_nano")
+    assert code == 0
+    assert "| twins_svt_nano | inference | fp32 | 1 | 32x64 |" in out
+    (row,) = json.loads(file.read_text())["rows"]
+    assert {"images_per_s", "p50_ms", "p90_ms", "p99_ms"} <= set(row["twins"])
+    assert "SVT-nano" in plot.read_text()
 
 
 def test_check_tells_clean_from_spoilt(capsys, tmp_path):

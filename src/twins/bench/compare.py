@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -11,59 +12,90 @@ from typing import Any
 
 import torch
 
-from twins.backbone.config import resolve_name
 from twins.bench.config import BenchConfig
+from twins.bench.files import LOADING, image_files
 from twins.bench.measure import measure
-from twins.bench.subjects import Case
+from twins.bench.subjects import Case, able
+from twins.bench.table import budget_line, head, line, roofline_line
 from twins.export.extra import require
 from twins.factory import check_head
 from twins.predictor import pick_device
 
-FORMAT = 1
-"""Version of the dictionary that `run_bench` returns."""
-DEFAULT = ("twins_svt_small", "twins_pcpvt_small")
+FORMAT = 2
+"""Version of the dictionary that `run_bench` returns; since 2 a row can say `failed` and hold no numbers."""
+Result = dict[str, Any]
 
 
-def run_bench(config: BenchConfig, *, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+def run_bench(
+    config: BenchConfig,
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+    keep: Callable[[Result], None] = lambda _: None,
+) -> Result:
     """Measure every combination of models, modes, precisions, batches and sizes.
 
     Args:
         config: what to measure.
-        tell: gets the head of a Markdown table, and then each row as soon as it is measured.
+        tell: gets the head of a Markdown table, then each row as soon as it is measured, and what follows from them.
+        keep: gets what is there of the result after each row.
 
     Returns:
-        `machine` and `rows`, JSON-ready.
+        `machine` and `rows`, JSON-ready. A row that memory was not enough for says `failed`.
 
     Raises:
-        NotFoundError: no model is called so.
-        ConfigError: a device that is not there, a head that the task does not have, or a model that the peer does not
-            have.
+        NotFoundError: no model is called so, or there are no images in a folder.
+        ConfigError: a device that is not there, a head that the task does not have, or a peer that has no such model
+            or cannot do what is to be measured.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    head = check_head(config.task, config.head)
-    names = [resolve_name(name) for name in config.models or DEFAULT]
-    cases = [
-        Case(
-            task=config.task,
-            head=head,
-            model=model,
-            mode=mode,
-            precision=precision,
-            batch=batch,
-            size=_plain(size),
-            runtime=config.runtime,
-        )
-        for model, mode, precision, batch, size in product(
-            names, config.modes, config.precision, config.batch, config.sizes
-        )
-    ]
-    facts, rows = machine(config), []
-    tell(_head(facts, cases[0].task, cases[0].head))
-    for case in cases:
-        rows.append(measure(case, config))
-        tell(_line(rows[-1]))
-    return {"format": FORMAT, "machine": facts, "rows": rows}
+    task_head = check_head(config.task, config.head)
+    cases = list(_cases(config, task_head))
+    for case, peer in product(cases, config.peers):
+        if case.mode not in LOADING:
+            able(peer, case)
+    result: Result = {"format": FORMAT, "machine": machine(config), "rows": []}
+    tell(head(result["machine"], config, config.task, task_head))
+    with ExitStack() as stack:
+        from_files = any(case.mode in (*LOADING, "end-to-end") for case in cases)
+        files = stack.enter_context(image_files(config.images)) if from_files else []
+        for case in cases:
+            result["rows"].append(row := measure(case, config, files))
+            tell(line(row, config))
+            keep(result)
+    _conclude(result["rows"], config, tell)
+    return result
+
+
+def _cases(config: BenchConfig, task_head: str | None) -> Iterator[Case]:
+    """Yield what is to be measured; the data loader, which has no network, once for all models and precisions."""
+    done = set()
+    for model, mode, precision, batch, size in product(
+        config.names, config.modes, config.precision, config.batch, config.sizes
+    ):
+        for step in LOADING if mode == "loading" else (mode,):
+            alone = step in LOADING
+            case = Case(
+                task=config.task,
+                head=None if alone else task_head,
+                model="any" if alone else model,
+                mode=step,
+                precision="fp32" if alone else precision,
+                batch=batch,
+                size=_plain(size),
+                runtime=config.runtime,
+            )
+            if case not in done:
+                done.add(case)
+                yield case
+
+
+def _conclude(rows: list[dict[str, Any]], config: BenchConfig, tell: Callable[[str], None]) -> None:
+    counted = [row for row in rows if "roofline" in row]
+    if counted:
+        tell("\n" + "\n".join(map(roofline_line, counted)))
+    if config.budget is not None:
+        tell("\n" + budget_line(rows, config.budget))
 
 
 def _plain(size: str) -> int | str:
@@ -100,44 +132,3 @@ def processor() -> str:
     return next(
         (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
     )
-
-
-def _head(facts: dict[str, Any], task: str, head: str | None) -> str:
-    what = f"{task} with {head}" if head else task
-    lines = [
-        f"{what}: {facts['device']}, {facts['threads']} threads, torch {facts['torch']}, "
-        f"timm {facts['timm']}, {facts['runtime']}, median of {facts['rounds']} "
-        "interleaved rounds.",
-        "",
-        "| model | mode | precision | batch | size | twins img/s | timm img/s | ratio (middle half) "
-        "| timm against itself | twins MiB | timm MiB | outputs differ by |",
-        "| --- " * 12 + "|",
-    ]
-    return "\n".join(lines)
-
-
-def _line(row: dict[str, Any]) -> str:
-    peer = row.get("timm", {})
-    cells = [
-        row["model"],
-        row["mode"],
-        row["precision"],
-        row["batch"],
-        row["size"],
-        f"{row['twins']['images_per_s']:.1f}",
-        f"{peer['images_per_s']:.1f}" if peer else "-",
-        _spread(row.get("ratio")),
-        _spread(row.get("timm against itself")),
-        _mib(row["twins"]),
-        _mib(peer),
-        "-" if row["difference"] is None else f"{row['difference']:.1e}",
-    ]
-    return "| " + " | ".join(map(str, cells)) + " |"
-
-
-def _spread(ratio: dict[str, float] | None) -> str:
-    return f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" if ratio else "-"
-
-
-def _mib(subject: dict[str, float]) -> str:
-    return f"{subject['peak_mib']:.0f}" if "peak_mib" in subject else "-"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
-from twins.errors import ConfigError
+from twins.backbone.config import PUBLISHED, resolve_name
+from twins.errors import ConfigError, NotFoundError, nearest
+
+Mode = Literal["inference", "training", "end-to-end", "loading"]
 
 SIZES = {
     "classification": ("224",),
@@ -16,6 +20,16 @@ SIZES = {
     "instance": ("800x1333",),
 }
 """The tasks that can be measured, and the sizes of the input where none are given, in pixels."""
+PEERS = ("timm", "timm-compiled", "twins-compiled", "twins-fused")
+"""What our network can be compared with; `twins.bench.subjects.PEERS` says how each is built."""
+DEFAULT = ("twins_svt_small", "twins_pcpvt_small")
+"""Networks that are measured where none are named."""
+PICTURES = (".png", ".svg", ".pdf")
+"""Endings of the files that a plot can be written to."""
+REPORTED_AT = "224"
+"""Size of the input that the variants' accuracy is reported at."""
+PRECISIONS = {"torch": ("fp32", "bf16"), "onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "int8")}
+"""What each runtime computes in."""
 
 
 def shape_of(size: int | str) -> tuple[int, int]:
@@ -26,24 +40,28 @@ def shape_of(size: int | str) -> tuple[int, int]:
     """
     sides = str(size).lower().split("x")
     if len(sides) > 2 or not all(side.isdecimal() and int(side) >= 32 for side in sides):
-        raise ConfigError(f"--size must be a side of at least 32, or two as in 800x1333, found {size!r}")
+        word = not any(side[:1].isdecimal() for side in sides)
+        hint = "; --size takes every word after it, so name networks first" if word else ""
+        raise ConfigError(f"--size must be a side of at least 32, or two as in 800x1333, found {size!r}{hint}")
     return int(sides[0]), int(sides[-1])
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """Measure speed and memory on this machine; against timm both sides run interleaved, with the same weights."""
+    """Measure speed and memory on this machine; against a peer all sides run interleaved, with the same weights."""
 
     models: Positional[tuple[str, ...]] = ()
-    """Networks; none named are twins_svt_small and twins_pcpvt_small."""
+    """Networks; `all` are the six published, none named are twins_svt_small and twins_pcpvt_small."""
     task: str = "classification"
     """What the networks do: `classification`, `semantic`, `detection` or `instance`."""
     head: str | None = None
     """Head of a dense network, such as `upernet` or `faster_rcnn`; unset is the task's default."""
-    against: Literal["none", "timm"] = "none"
-    """Peer to compare with, of the same name; of a dense network its backbone, below the very same head."""
-    modes: tuple[Literal["inference", "training"], ...] = ("inference", "training")
-    """Forward pass alone, and a training step: forward, the task's loss, backward, AdamW."""
+    against: tuple[str, ...] = ()
+    """Peers to compare with in the same rounds: `timm` (of a dense network its backbone, below the very same head),
+    `timm-compiled`, and of ours `twins-compiled` and `twins-fused`, its inference form; `none` is nobody."""
+    modes: tuple[Mode, ...] = ("inference", "training")
+    """Forward pass alone; a training step: forward, the task's loss, backward, AdamW; `end-to-end`: from image files to
+    predictions; `loading`: the data loader without a network, on one core, in training and in evaluation."""
     precision: tuple[Literal["fp32", "bf16", "int8"], ...] = ("fp32",)
     """Number formats: weights and images alike; `int8`, by post-training quantisation, with `--runtime openvino`."""
     batch: tuple[int, ...] = (8,)
@@ -53,8 +71,10 @@ class BenchConfig:
     semantic 512, for detectors 800x1333."""
     runtime: Literal["torch", "onnxruntime", "openvino"] = "torch"
     """What runs both sides, the others on classifiers' exports: inference alone, on CPUs, without memory."""
+    images: str | None = None
+    """Folder of images that are loaded; unset are two photographs of 640 x 427 that come with scikit-learn."""
     compile: bool = False
-    """Compile both sides with torch.compile."""
+    """Compile ours with torch.compile, and timm too where timm-compiled is not named beside it."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """What computes."""
     threads: int | None = None
@@ -65,13 +85,32 @@ class BenchConfig:
     """Rounds before the timed ones."""
     memory: bool = True
     """Also measure peak memory, each subject in a process of its own."""
+    percentiles: bool = False
+    """Also show our latency's median, 90th and 99th percentile; the 99th of fewer than 100 rounds is the longest."""
+    roofline: bool = False
+    """Also count operations and bytes, measure what this machine can do of each, and show the share that is reached."""
+    budget: float | None = None
+    """Milliseconds that an image may take: say which published variant of the highest reported top-1 keeps to them."""
     json: str | None = None
-    """File to write the result to."""
+    """File to write the result to, after each row."""
+    plot: str | None = None
+    """File to draw the result in, .png, .svg or .pdf, after each row."""
 
     @property
     def sizes(self) -> tuple[str, ...]:
         """Sizes of the input in pixels, the task's own where none are given."""
         return self.size or SIZES[self.task]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Canonical names of the networks, each once; raises NotFoundError where no model is called so."""
+        given = [name for word in self.models for name in (sorted(PUBLISHED) if word == "all" else (word,))]
+        return tuple(dict.fromkeys(resolve_name(name) for name in given or DEFAULT))
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Peers to compare with, each once."""
+        return tuple(dict.fromkeys(peer for peer in self.against if peer != "none"))
 
     def __post_init__(self) -> None:
         if self.task not in SIZES:
@@ -79,9 +118,38 @@ class BenchConfig:
         for name in ("batch", "modes", "precision"):
             if not getattr(self, name):
                 raise ConfigError(f"--{name} needs at least one value")
-        self._check_runtime()
+        for peer in self.peers:
+            if peer not in PEERS:
+                hint = nearest(peer, PEERS) or f"; the peers are none, {', '.join(PEERS)}"
+                raise ConfigError(f"--against has no peer {peer!r}{hint}")
         if min(self.batch) < 1:
             raise ConfigError(f"--batch must be at least 1, found {self.batch}")
+        self._check_runtime()
+        self._check_shapes()
+        self._check_results()
+        for name, least in (("rounds", 3), ("warmup", 1), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"--{name} must be at least {least}, found {value}")
+
+    def _check_runtime(self) -> None:
+        """Raise ConfigError for what a runtime of exported networks cannot do."""
+        known = PRECISIONS[self.runtime]
+        for precision in self.precision:
+            if precision not in known:
+                raise ConfigError(f"--precision of {self.runtime} must be {' or '.join(known)}, found {precision}")
+        if self.runtime == "torch":
+            return
+        if self.task != "classification" or self.modes != ("inference",) or self.compile or self.roofline:
+            raise ConfigError(
+                f"--runtime {self.runtime} measures classifiers that were exported; say --modes inference, without "
+                "--task, --compile or --roofline"
+            )
+        if set(self.peers) - {"timm"}:
+            raise ConfigError(f"--runtime {self.runtime} compares with --against timm alone, found {self.peers}")
+
+    def _check_shapes(self) -> None:
+        """Raise ConfigError for sizes or batches that a mode cannot have."""
         least = min(side for size in self.sizes for side in shape_of(size))
         alone = self.task == "semantic" and "training" in self.modes and min(self.batch) == 1
         if alone and (self.head == "upernet" or least < 64):
@@ -89,22 +157,51 @@ class BenchConfig:
                 "a training step of upernet, or of a dense network at a size below 64, needs --batch 2 or more, found "
                 "1: batch norm has no statistics of a single value"
             )
-        for name, least in (("rounds", 3), ("warmup", 1), ("threads", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"--{name} must be at least {least}, found {value}")
-
-    def _check_runtime(self) -> None:
-        known = {"torch": ("fp32", "bf16"), "onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "int8")}[
-            self.runtime
-        ]
-        for precision in self.precision:
-            if precision not in known:
-                raise ConfigError(f"--precision of {self.runtime} must be {' or '.join(known)}, found {precision}")
-        if self.runtime == "torch":
-            return
-        if self.task != "classification" or self.modes != ("inference",) or self.compile:
+        files = [mode for mode in self.modes if mode in ("end-to-end", "loading")]
+        oblong = [size for size in self.sizes if len(set(shape_of(size))) > 1]
+        if self.task == "classification" and files and oblong:
             raise ConfigError(
-                f"--runtime {self.runtime} measures classifiers that were exported; say --modes inference, without "
-                "--task or --compile"
+                f"classifiers see squares of an image file, so --modes {files[0]} takes no --size {oblong[0]}"
             )
+
+    def _check_results(self) -> None:
+        """Raise ConfigError for a plot or an answer that this run cannot give."""
+        if self.plot is not None and Path(self.plot).suffix.lower() not in PICTURES:
+            raise ConfigError(f"--plot must end in {', '.join(PICTURES)}, found {self.plot!r}")
+        if self.budget is None:
+            return
+        if not 0 < self.budget < float("inf"):
+            raise ConfigError(f"--budget must be milliseconds above 0, found {self.budget:g}")
+        said = (
+            ("--task", self.task == "classification", "classification"),
+            ("--modes", "inference" in self.modes, "inference"),
+            ("--batch", 1 in self.batch, "1"),
+            ("--size", REPORTED_AT in self.sizes, f"{REPORTED_AT}, where top-1 is reported"),
+        )
+        for flag, fits, needed in said:
+            if not fits:
+                raise ConfigError(f"--budget looks at images one at a time and needs {flag} {needed}")
+
+
+def names_first(arguments: list[str]) -> list[str]:
+    """Return a command line with networks moved to its front from among the values of flags that take several.
+
+    `--size 224 twins_svt_small` reads the network as a size otherwise.
+    """
+    several = {"--against", "--batch", "--modes", "--precision", "--size"}
+    flag = ""
+    front: list[str] = []
+    rest: list[str] = []
+    for argument in arguments:
+        if argument.startswith("-"):
+            flag = argument
+        moved = flag in several and _is_network(argument)
+        (front if moved else rest).append(argument)
+    return front + rest
+
+
+def _is_network(word: str) -> bool:
+    try:
+        return word == "all" or bool(resolve_name(word))
+    except NotFoundError:
+        return False

@@ -1,4 +1,4 @@
-"""Timing interleaved subjects, and peak memory in a process of its own."""
+"""A row of a benchmark, and peak memory in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import gc
 import json
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -18,77 +17,123 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from twins.bench.config import BenchConfig
+from twins.bench.files import LOADING, end_to_end_step, loading_step
+from twins.bench.memory import out_of_memory, within_memory
+from twins.bench.roofline import ceilings, count, roofline
 from twins.bench.runtimes import exported_steps, outputs_differ
-from twins.bench.subjects import STEPS, Case, Step, images_for, networks
+from twins.bench.subjects import STEPS, Case, Step, compiled, images_for, networks
+from twins.bench.timing import comparisons, interleaved, timing
 from twins.errors import TrainingError
 from twins.predictor import pick_device
 from twins.tasks.detection import pyramid
 
 
-def measure(case: Case, config: BenchConfig) -> dict[str, Any]:
-    """Return a row: each subject's throughput and latency, the ratio with its spread, and how far outputs differ."""
+def measure(case: Case, config: BenchConfig, files: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return a row, or what was measured of it says `failed` where memory was not enough.
+
+    Args:
+        case: what to measure.
+        config: how, and beside which peers.
+        files: images for what begins at files.
+    """
     device = pick_device(config.device)
+    try:
+        with within_memory(device):
+            return _load(case, config, files) if case.mode in LOADING else _compare(case, config, files, device)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(f"{type(error).__name__}: {error}"):
+            raise
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return vars(case) | {"failed": "out of memory"}
+
+
+def _load(case: Case, config: BenchConfig, files: Sequence[Path]) -> dict[str, Any]:
+    """Return a row of the data loader alone, on one core, as each of its processes has one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        steps = {"twins": loading_step(case, files)}
+        times = interleaved(steps, config.rounds, config.warmup, torch.device("cpu"))
+    finally:
+        torch.set_num_threads(threads)
+    return vars(case) | {"difference": None, "twins": timing(times["twins"], case.batch)}
+
+
+def _compare(case: Case, config: BenchConfig, files: Sequence[Path], device: torch.device) -> dict[str, Any]:
+    """Return each subject's throughput and latency, the ratios with their spread, and how far outputs differ."""
     images = images_for(case, device)
-    subjects = networks(case, config.against, device)
-    row: dict[str, Any] = dict(vars(case))
-    if case.runtime == "torch":
-        row["difference"] = _difference(subjects, images)
-        if config.compile:
-            for network in subjects.values():
-                network.compile()  # in place: what a task's loss calls is compiled too
-        steps = {label: STEPS[case.mode](network, images) for label, network in subjects.items()}
-    else:
-        steps = exported_steps(subjects, images, case.runtime, case.precision)
-        row["difference"] = outputs_differ(steps["twins"], steps["timm"]) if "timm" in steps else None
+    subjects = networks(case, config.peers, device)
+    if case.runtime != "torch":
+        return _compare_exports(case, config, subjects, images)
+    row: dict[str, Any] = vars(case) | {"difference": _difference(subjects, images)}
+    counted = config.roofline and case.mode in STEPS
+    costs = count(STEPS[case.mode](subjects["twins"], images)) if counted else []
+    for label, network in subjects.items():
+        if compiled(label, config.peers, config.compile):
+            network.compile()  # in place: what a task's loss calls is compiled too
+    steps = {label: _step(network, case, images, files) for label, network in subjects.items()}
     times = interleaved(steps, config.rounds, config.warmup, device)
-    row |= {label: _timing(found, case.batch) for label, found in times.items()}
-    if config.against == "timm":
-        row["ratio"] = ratio(times["timm"], times["twins"])
-        row["timm against itself"] = ratio(times["timm"], times["timm again"])
-    if config.memory and case.runtime == "torch":
-        for label in [label for label in subjects if label != "timm again"]:
-            row[label]["peak_mib"] = peak_memory(case, config, label)
+    row |= {label: timing(found, case.batch) for label, found in times.items()}
+    row |= comparisons(times, config.peers)
+    if counted:
+        row["roofline"] = roofline(costs, ceilings(device, case.precision), row["twins"]["p50_ms"] / 1e3)
+    if config.memory:
+        del steps, subjects
+        for label in [label for label in times if not label.endswith(" again")]:
+            if (peak := peak_memory(case, config, label, files)) is not None:
+                row[label]["peak_mib"] = peak
     return row
 
 
-def interleaved(steps: dict[str, Step], rounds: int, warmup: int, device: torch.device) -> dict[str, list[float]]:
-    """Time every subject once per round, in turns, the order reversed every other round; seconds."""
-    times: dict[str, list[float]] = {label: [] for label in steps}
-    for number in range(warmup + rounds):
-        order = list(steps) if number % 2 else list(reversed(steps))
-        for label in order:
-            seconds = _timed(steps[label], device)
-            if number >= warmup:
-                times[label].append(seconds)
-    return times
+def _compare_exports(
+    case: Case, config: BenchConfig, subjects: dict[str, torch.nn.Module], images: torch.Tensor
+) -> dict[str, Any]:
+    """Return the same of what is exported of each subject, in the case's runtime."""
+    steps = exported_steps(subjects, images, case.runtime, case.precision)
+    row: dict[str, Any] = dict(vars(case))
+    row["difference"] = outputs_differ(steps["twins"], steps["timm"]) if "timm" in steps else None
+    times = interleaved(steps, config.rounds, config.warmup, images.device)
+    return row | {label: timing(found, case.batch) for label, found in times.items()} | comparisons(times, config.peers)
 
 
-def peak_memory(case: Case, config: BenchConfig, label: str) -> float:
+def _step(network: torch.nn.Module, case: Case, images: torch.Tensor, files: Sequence[Path]) -> Step:
+    if case.mode == "end-to-end":
+        return end_to_end_step(network, case, files, images.device)
+    return STEPS[case.mode](network, images)
+
+
+def peak_memory(case: Case, config: BenchConfig, label: str, files: Sequence[Path] = ()) -> float | None:
     """Return the most memory that two steps need beyond the weights, in MiB, in a fresh process.
 
     On a GPU it is what the allocator handed out; on a CPU the process's peak resident size less what it was
-    before the first step, so that the framework itself is not counted.
+    before the first step, so that the framework itself is not counted. `None` is more than there is.
 
     Raises:
         TrainingError: the process failed.
     """
-    request = json.dumps([vars(case), config.against, config.device, config.threads, config.compile, label])
+    compiling = compiled(label, config.peers, config.compile)
+    paths = [str(file) for file in files]
+    request = json.dumps([vars(case), config.peers, config.device, config.threads, compiling, label, paths])
     done = subprocess.run(
         [sys.executable, "-m", "twins.bench.measure", request], capture_output=True, text=True, check=False
     )
+    if done.returncode == -9 or (done.returncode and out_of_memory(done.stderr)):  # -9: the system ended it
+        return None
     if done.returncode:
         raise TrainingError(f"memory of {label} could not be measured: {done.stderr.strip().splitlines()[-1:]}")
     return float(done.stdout.strip().splitlines()[-1])
 
 
 def _own_peak(request: str) -> float:
-    combination, against, device_name, threads, compiled, label = json.loads(request)
+    combination, against, device_name, threads, compiling, label, files = json.loads(request)
     if threads:
         torch.set_num_threads(threads)
     case, device = Case(**combination), pick_device(device_name)
-    network, images = networks(case, against, device)[label], images_for(case, device)
-    step = STEPS[case.mode](network, images)
-    if compiled:
+    network = networks(case, against, device)[label]
+    step = _step(network, case, images_for(case, device), files)
+    if compiling:
         network.compile()
         step()  # what the compiler itself needs is not counted
     if device.type == "cuda":
@@ -136,38 +181,18 @@ def resident(which: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def _timed(step: Step, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def _timing(times: list[float], batch: int) -> dict[str, float]:
-    ordered = sorted(times)
-    return {
-        "images_per_s": batch / median(ordered),
-        "p50_ms": 1e3 * median(ordered),
-        "p90_ms": 1e3 * ordered[int(0.9 * (len(ordered) - 1))],
-    }
-
-
-def ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:
-    """Return the median of each round's ratio of times, and the range of its middle half; above 1 ours is faster."""
-    pairs = sorted(a / b for a, b in zip(theirs, ours, strict=True))
-    return {"median": median(pairs), "low": pairs[len(pairs) // 4], "high": pairs[(3 * len(pairs)) // 4]}
-
-
 def _difference(subjects: dict[str, torch.nn.Module], images: torch.Tensor) -> float | None:
-    """Return the largest difference of outputs, in units of the peer's root mean square; `None` without a peer."""
-    if "timm" not in subjects:
+    """Return the largest difference of outputs, in units of a peer's root mean square; `None` without a peer."""
+    peers = [label for label in subjects if label != "twins" and not label.endswith(" again")]
+    if not peers:
         return None
     with torch.inference_mode():
-        ours, theirs = (_outputs(subjects[label].eval(), images) for label in ("twins", "timm"))
-    return max(float((a - b).abs().max() / b.square().mean().sqrt()) for a, b in zip(ours, theirs, strict=True))
+        ours, *others = (_outputs(subjects[label].eval(), images) for label in ("twins", *peers))
+    return max(_distance(a, b) for theirs in others for a, b in zip(ours, theirs, strict=True))
+
+
+def _distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((ours - theirs).abs().max() / theirs.square().mean().sqrt())
 
 
 def _outputs(network: torch.nn.Module, images: torch.Tensor) -> list[torch.Tensor]:

@@ -1,8 +1,8 @@
-"""What is measured: our network and a peer's with the same weights, as plain steps to call."""
+"""What is measured: our network and its peers with the same weights, as plain steps to call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -49,24 +49,75 @@ class Case:
         return DTYPES[self.precision] if self.runtime == "torch" else torch.float32
 
 
-def networks(case: Case, against: str, device: torch.device) -> dict[str, nn.Module]:
-    """Return `twins`, and with a peer `timm` and `timm again`, with equal weights: the last shows timm's own spread.
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """Something to compare our network with."""
+
+    build: Callable[[TaskNetwork], nn.Module]
+    """Returns a network with copies of our weights, which takes images `(B, 3, H, W)`."""
+    compiled: bool = False
+    """Whether it runs under torch.compile."""
+    timms: bool = False
+    """Whether it is timm's network, so that ours has to compute what that computes."""
+    ours: bool = False
+    """Whether it counts as ours where the best of either side are compared."""
+    modes: tuple[str, ...] = ("inference", "training", "end-to-end")
+    """What it can do."""
+
+
+def networks(case: Case, against: Sequence[str], device: torch.device) -> dict[str, nn.Module]:
+    """Return `twins` and its peers by label, with equal weights, and `timm again` or its like: a peer's own spread.
 
     No two share a parameter. Beside timm ours is what timm computes: without masks at the borders of windows, and,
     of dense networks, without norms at the ends of stages.
 
     Raises:
-        ConfigError: the peer has no network of this name.
+        ConfigError: a peer has no network of this name, or cannot do what is to be measured.
     """
     torch.manual_seed(0)
-    alone = against == "none"
-    ours = create_model(case.model, task=case.task, head=case.head, padding="exact" if alone else "unmasked")
+    peers = {name: able(name, case) for name in against}
+    beside_timm = any(peer.timms for peer in peers.values())
+    ours = create_model(case.model, task=case.task, head=case.head, padding="unmasked" if beside_timm else "exact")
+    if beside_timm and not isinstance(ours, Classification):
+        ours.backbone = create_backbone(case.model, padding="unmasked", stage_norms=False)
     found: dict[str, nn.Module] = {"twins": ours}
-    if against == "timm":
-        if not isinstance(ours, Classification):
-            ours.backbone = create_backbone(case.model, padding="unmasked", stage_norms=False)
-        found |= {label: timm_network(ours) for label in ("timm", "timm again")}
+    for name, peer in peers.items():
+        found[label_of(name)] = peer.build(ours)
+    if (twice := measured_twice(against)) is not None:
+        found[f"{label_of(twice)} again"] = peers[twice].build(ours)
     return {label: network.to(device, case.dtype) for label, network in found.items()}
+
+
+def able(name: str, case: Case) -> Peer:
+    """Return a peer; raises ConfigError where it cannot do what is to be measured."""
+    peer = PEERS[name]
+    if case.mode not in peer.modes or (case.mode == "end-to-end" and peer.timms and case.task != "classification"):
+        raise ConfigError(f"--against {name} has no {case.mode} for {case.task}; leave out one of them")
+    return peer
+
+
+def label_of(peer: str) -> str:
+    """Return what a peer is called in results."""
+    return peer.replace("-", " ")
+
+
+def measured_twice(against: Sequence[str]) -> str | None:
+    """Return the peer that is measured against itself, to show the noise: the first that is not ours."""
+    return next((name for name in against if not PEERS[name].ours), None)
+
+
+def compiled(label: str, against: Sequence[str], ours: bool) -> bool:
+    """Whether a subject is to be compiled.
+
+    Args:
+        label: which of `networks`.
+        against: the peers.
+        ours: whether `--compile` is set: it is for ours, and for timm where `timm-compiled` is not there as well.
+    """
+    peer = {label_of(name): PEERS[name] for name in against}.get(label.removesuffix(" again"))
+    if peer is None:
+        return ours
+    return peer.compiled or (ours and label.startswith("timm") and "timm-compiled" not in against)
 
 
 def timm_network(ours: TaskNetwork) -> nn.Module:
@@ -167,6 +218,13 @@ def _objects(images: Tensor, classes: int) -> dict[str, Tensor]:
     return {"boxes": boxes.to(images.device), "labels": labels.to(images.device), "masks": masks.to(images.device)}
 
 
+PEERS: dict[str, Peer] = {
+    "timm": Peer(build=timm_network, timms=True),
+    "timm-compiled": Peer(build=timm_network, timms=True, compiled=True),
+    "twins-compiled": Peer(build=deepcopy, compiled=True, ours=True),
+    "twins-fused": Peer(build=lambda ours: ours.fuse(), ours=True, modes=("inference", "end-to-end")),
+}
+"""What `--against` knows, by the names in `twins.bench.config.PEERS`."""
 STEPS: dict[str, Callable[[nn.Module, Tensor], Step]] = {"inference": inference_step, "training": training_step}
 
 

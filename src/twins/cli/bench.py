@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from twins.bench.config import BenchConfig
+from twins.bench.config import BenchConfig, names_first
 from twins.cli.parse import parse
+from twins.errors import ConfigError
 
 
 def run(arguments: list[str]) -> int:
-    """Measure, print the table row by row, write JSON where asked."""
-    config = parse(BenchConfig, "bench", arguments)
+    """Measure, print the table row by row; write JSON and a plot where asked, after each row."""
+    config = parse(BenchConfig, "bench", names_first(arguments))
+    from twins.bench.chart import draw
     from twins.bench.compare import run_bench
     from twins.evaluation import write_json
+    from twins.weights.files import check_outputs
 
-    result = run_bench(config, tell=lambda text: print(text, flush=True))
-    if config.json:
-        write_json(Path(config.json), result)
+    check_outputs({"--json": config.json})
+    _check_plot(config.plot)
+
+    def keep(result: dict[str, Any]) -> None:
+        """Write what is measured so far: what an interruption leaves is whole."""
+        if config.json:
+            write_json(Path(config.json), result)
+        if config.plot:
+            draw(result, Path(config.plot), budget=config.budget)
+
+    run_bench(config, tell=lambda text: print(text, flush=True), keep=keep)
     return 0
+
+
+def _check_plot(plot: str | None) -> None:
+    """Raise ConfigError for a plot that cannot be made; one of an earlier run is drawn anew."""
+    if plot is not None and (Path(plot).is_dir() or not Path(plot).parent.is_dir()):
+        raise ConfigError(f"--plot {plot}: there is no folder {Path(plot).parent} for a file of this name")

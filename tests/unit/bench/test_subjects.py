@@ -28,7 +28,7 @@ def case(task: str, head: str | None, *, batch: int = 2, size: str = "64") -> Ca
 @pytest.fixture(params=COMBINATIONS, ids=lambda pair: pair[1] or pair[0])
 def found(request):
     chosen = case(*request.param)
-    return chosen, networks(chosen, "timm", CPU)
+    return chosen, networks(chosen, ("timm",), CPU)
 
 
 def test_outputs_and_losses_are_timms(found):
@@ -60,16 +60,16 @@ def test_a_step_of_one_side_leaves_the_others_as_they_were(found):
 @pytest.mark.parametrize("size", ["96", "130", "66x141"])
 def test_borders_that_windows_and_patches_do_not_divide_are_the_same_too(size):
     chosen = case("semantic", "semantic_fpn", batch=1, size=size)
-    assert _difference(networks(chosen, "timm", CPU), images_for(chosen, CPU)) < 1e-4
+    assert _difference(networks(chosen, ("timm",), CPU), images_for(chosen, CPU)) < 1e-4
 
 
 def test_dense_sides_have_as_many_parameters_and_alone_ours_is_as_published():
     chosen = case("semantic", "upernet")
-    ours, theirs, _ = networks(chosen, "timm", CPU).values()
+    ours, theirs, _ = networks(chosen, ("timm",), CPU).values()
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
     with torch.device("meta"):
         published = twins.create_model("twins_svt_small", task="semantic", head="upernet")
-    alone = networks(chosen, "none", CPU)["twins"]
+    alone = networks(chosen, (), CPU)["twins"]
     assert alone.state_dict().keys() == published.state_dict().keys()
     assert alone.info == published.info
 
@@ -78,7 +78,7 @@ def test_rows_say_task_and_head_and_compare_both_sides():
     config = BenchConfig(
         models=("twins_pcpvt_small",),
         task="semantic",
-        against="timm",
+        against=("timm",),
         modes=("training",),
         batch=(1,),
         size=("64",),
@@ -123,7 +123,7 @@ def test_sizes_are_the_tasks_own_where_none_are_given():
         ({"task": "semantic", "head": "upernett"}, "did you mean upernet"),
         ({"task": "semantic", "head": "upernet", "batch": (1, 2)}, "needs --batch 2 or more"),
         ({"task": "semantic", "batch": (1,), "size": ("32",)}, "needs --batch 2 or more"),
-        ({"task": "semantic", "models": ("twins_svt_nano",), "against": "timm"}, "timm has no twins_svt_nano"),
+        ({"task": "semantic", "models": ("twins_svt_nano",), "against": ("timm",)}, "timm has no twins_svt_nano"),
     ],
 )
 def test_a_mistake_is_said_before_anything_is_measured(settings, said):

@@ -1,0 +1,164 @@
+"""What begins at image files: from a file to a prediction, and the data loader alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import chain, cycle, islice, repeat
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from twins.bench.config import shape_of
+from twins.bench.subjects import DTYPES, Case, Step
+from twins.data.dataset import list_images
+from twins.data.images import open_image
+from twins.data.loader import EvalSamples, TrainBatches, TrainSamples, eval_loader, train_loader
+from twins.data.objects import build_objects, encode_mask
+from twins.data.preprocess import DENSE, DETECTION, Preprocess
+from twins.engine.config import TrainConfig
+from twins.errors import NotFoundError
+from twins.kits.table import kit_of
+from twins.predictor import Predictor
+from twins.tasks.classification import Classification
+from twins.tasks.detection import Detection
+from twins.tasks.instance import InstanceSegmentation
+from twins.tasks.semantic import SemanticSegmentation
+
+LOADING = ("loading-train", "loading-eval")
+"""The two rows of `--modes loading`."""
+KNOWN = {"classification": Preprocess(), "semantic": DENSE, "detection": DETECTION, "instance": DETECTION}
+"""How each task's published networks want their images."""
+
+
+@contextmanager
+def image_files(folder: str | None) -> Iterator[list[Path]]:
+    """Give the images of a folder, or two photographs as JPEG files that are there as long as this block.
+
+    Raises:
+        NotFoundError: a folder without images.
+    """
+    if folder is not None:
+        found = list_images(Path(folder))
+        if not found:
+            raise NotFoundError(f"--images {folder} leads to no image; check the path")
+        yield found
+        return
+    from sklearn.datasets import load_sample_images
+
+    with TemporaryDirectory(prefix="twins-bench-") as place:
+        files = [Path(place) / f"{number}.jpg" for number in range(2)]
+        for file, pixels in zip(files, load_sample_images().images, strict=True):
+            Image.fromarray(pixels).save(file, quality=90)
+        yield files
+
+
+def end_to_end_step(network: nn.Module, case: Case, files: Sequence[Path], device: torch.device) -> Step:
+    """Return a call that opens a batch of files, prepares them, and decodes what the network says of them.
+
+    Ours goes through `Predictor`, a classifier of timm's through timm's own transform, softmax and five best classes.
+    """
+    turn = cycle(files)
+    if isinstance(network, Classification | SemanticSegmentation | Detection | InstanceSegmentation):
+        network.info = replace(network.info, preprocess=preparation(network.info.preprocess, case.size))
+        predictor = Predictor(network, device=device)
+        return lambda: predictor.predict(list(islice(turn, case.batch)), batch_size=case.batch)
+    prepare = _timm_transform(network, case)
+    network.eval()
+
+    def step() -> Any:
+        images = [prepare(Image.open(file).convert("RGB")) for file in islice(turn, case.batch)]
+        with torch.inference_mode():
+            shares = network(torch.stack(images).to(device, DTYPES[case.precision])).float().softmax(-1).topk(5)
+        return [part.cpu().numpy() for part in shares]
+
+    return step
+
+
+def preparation(known: Preprocess, size: int | str) -> Preprocess:
+    """Return how images are prepared at a size: of networks that keep an image's shape, the shorter side by longer."""
+    shorter, longer = sorted(shape_of(size))
+    if known.fit != "keep":
+        return replace(known, size=shorter)
+    return replace(known, size=shorter, longest=longer if "x" in str(size).lower() else max(known.longest, shorter))
+
+
+def loading_step(case: Case, files: Sequence[Path]) -> Step:
+    """Return a call that loads the next batch in this process, as a run of training or its evaluation loads it."""
+    kit, known = kit_of(case.task), preparation(KNOWN[case.task], case.size)
+    whole = -(-len(files) // case.batch) * case.batch  # no batch is cut short
+    images: Any = _Files(case.task, list(islice(cycle(files), whole)))
+    if case.mode == "loading-eval":
+        samples = EvalSamples(images, kit.eval_transform(known))
+        batches = chain.from_iterable(repeat(eval_loader(samples, batch=case.batch)))
+        return partial(next, batches)
+    transform = kit.train_transform(TrainConfig(task=case.task, size=known.size), known)
+    order = TrainBatches(len(images), case.batch, seed=0)
+    return partial(
+        next, train_loader(TrainSamples(images, transform, seed=0), order, step=0, accumulate=1, workers=0, pin=False)
+    )
+
+
+class _Files:
+    """Image files with something to learn of each: a class, a map of bright and dark, or a few boxes with masks."""
+
+    def __init__(self, task: str, files: Sequence[Path]) -> None:
+        self.names = ("dark", "bright")
+        self.files, self.target_of = files, _TARGETS[task]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def load(self, index: int) -> Image.Image:
+        """Return an image."""
+        return open_image(self.files[index])
+
+    def target(self, index: int) -> Any:
+        """Return what a task learns of an image of this size; no file is read for it."""
+        with Image.open(self.files[index]) as image:
+            return self.target_of(image.height, image.width)
+
+    def path(self, index: int) -> str:
+        """Return an image's path."""
+        return str(self.files[index])
+
+
+def _halves(height: int, width: int) -> np.ndarray[Any, Any]:
+    """Return class ids `(H, W)`: 0 at the left, 1 at the right."""
+    found = np.zeros((height, width), dtype=np.uint8)
+    found[:, width // 2 :] = 1
+    return found
+
+
+def _quarters(height: int, width: int, *, masks: bool) -> Any:
+    """Return four objects, one in each quarter of an image."""
+    corners = [(x, y) for y in (0, height // 2) for x in (0, width // 2)]
+    boxes = [(x, y, x + width // 2, y + height // 2) for x, y in corners]
+    found = []
+    for x0, y0, x1, y1 in boxes:
+        mask = np.zeros((height, width), dtype=np.bool_)
+        mask[y0:y1, x0:x1] = True
+        found.append(encode_mask(mask))
+    return build_objects(boxes, [0, 1, 0, 1], size=(height, width), image_id=0, masks=found if masks else None)
+
+
+_TARGETS: dict[str, Callable[[int, int], Any]] = {
+    "classification": lambda height, width: 0,
+    "semantic": _halves,
+    "detection": partial(_quarters, masks=False),
+    "instance": partial(_quarters, masks=True),
+}
+
+
+def _timm_transform(network: nn.Module, case: Case) -> Callable[[Image.Image], torch.Tensor]:
+    from timm.data import create_transform, resolve_model_data_config
+
+    settings = resolve_model_data_config(network) | {"input_size": (3, *shape_of(case.size))}
+    return create_transform(**settings, is_training=False)
