@@ -18,6 +18,8 @@ INK, SOFT, LINE, BLUE, ORANGE = "#1b1f24", "#5b6570", "#d9dee4", "#1f6feb", "#d9
 """The report's colours; blue is SVT, orange PCPVT."""
 SHADES = {"nano": 0.4, "small": 0.55, "base": 0.75, "large": 1.0}
 """How strong a family's colour is for each of its sizes."""
+_LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
+"""The ground of a name, which other points' bars may cross."""
 MARKERS = {"nano": "v", "small": "o", "base": "s", "large": "D", "any": "x"}
 
 
@@ -79,9 +81,11 @@ def _accuracy(axes: Axes, rows: list[Row], budget: float | None) -> None:
     axes.plot(*zip(*front, strict=True), color=LINE, linewidth=2, zorder=1, drawstyle="steps-post")
     for took, top1, row in points:
         late = row["twins"].get("p90_ms", took) - took
-        axes.errorbar(took, top1, xerr=[[0], [late]], color=_colour(row["model"]), fmt=_marker(row["model"]), zorder=2)
+        colour, mark = _colour(row["model"]), _marker(row["model"])
+        axes.errorbar(took, top1, xerr=[[0], [late]], color=colour, fmt=mark, elinewidth=1, zorder=2)
         name = f"{_short(row['model'])} {row['precision']}" if several else _short(row["model"])
-        axes.annotate(name, (took, top1), (0, 8), textcoords="offset points", ha="center", color=INK, fontsize=9)
+        place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "bbox": _LABEL, "zorder": 3}
+        axes.annotate(name, (took, top1), (0, 8), color=INK, fontsize=9, **place)
     if budget is not None:
         axes.axvline(budget, color=INK, linestyle="--", linewidth=1)
         axes.annotate(f" {budget:g} ms", (budget, 0.02), xycoords=("data", "axes fraction"), color=INK)
