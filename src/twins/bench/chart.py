@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,9 +98,10 @@ def _accuracy(axes: Axes, rows: list[Row], budget: float | None) -> None:
 
 def _sizes(axes: Axes, rows: list[Row]) -> None:
     """Show images a second over the side of the input, a line for each model, precision and batch."""
+    styles = _styles(rows, "batch")
     for name, line in _grouped(rows, "batch"):
         points = sorted((_side(row["size"]), row["twins"]["images_per_s"]) for row in line)
-        _line(axes, points, name, line[0])
+        _line(axes, points, name, line[0], styles[line[0]["batch"]])
     sides = sorted({_side(row["size"]) for row in rows})
     axes.set(xscale="log", yscale="log", xlabel="side of the input, pixels", ylabel="images / s")
     axes.set_xticks(sides, [f"{side:.0f}" for side in sides])
@@ -110,22 +112,27 @@ def _sizes(axes: Axes, rows: list[Row]) -> None:
 
 def _batches(axes: Axes, rows: list[Row]) -> None:
     """Show images a second over the latency of a batch, a line for each model, precision and size."""
+    styles = _styles(rows, "size")
     for name, line in _grouped(rows, "size"):
         points = [(row["twins"]["p50_ms"], row["twins"]["images_per_s"]) for row in line]
-        _line(axes, points, name, line[0])
+        _line(axes, points, name, line[0], styles[line[0]["size"]])
         for point, row in zip(points, line, strict=True):
             axes.annotate(f"{row['batch']}", point, (3, 4), textcoords="offset points", color=SOFT, fontsize=8)
-    axes.set(xscale="log", xlabel="ms for a batch (median; numbers: images in it)", ylabel="images / s")
-    axes.set_ylim(bottom=0)
+    axes.set(xscale="log", yscale="log", xlabel="ms for a batch (median; numbers: images in it)", ylabel="images / s")
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     axes.set_title(f"{_modes(rows)}: throughput against latency", color=INK, fontsize=11, loc="left")
 
 
-def _line(axes: Axes, points: list[tuple[float, float]], name: str, row: Row) -> None:
-    dashed = "--" if row["precision"] != "fp32" else "-"
-    axes.plot(
-        *zip(*points, strict=True), label=name, color=_colour(row["model"]), marker=_marker(row["model"]), ls=dashed
-    )
+def _line(axes: Axes, points: list[tuple[float, float]], name: str, row: Row, style: str) -> None:
+    """Draw one line; what is not fp32 has hollow marks."""
+    colour = _colour(row["model"])
+    inside = colour if row["precision"] == "fp32" else "white"
+    axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=_marker(row["model"]), ls=style, mfc=inside)
+
+
+def _styles(rows: list[Row], key: str) -> dict[Any, str]:
+    """Return a kind of line for each value of a field."""
+    return dict(zip(dict.fromkeys(row[key] for row in rows), cycle(("-", "--", "-.", ":")), strict=False))
 
 
 def _grouped(rows: list[Row], besides: str) -> list[tuple[str, list[Row]]]:
