@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ INK, SOFT, LINE, BLUE, ORANGE = "#1b1f24", "#5b6570", "#d9dee4", "#1f6feb", "#d9
 """The report's colours; blue is SVT, orange PCPVT."""
 SHADES = {"nano": 0.4, "small": 0.55, "base": 0.75, "large": 1.0}
 """How strong a family's colour is for each of its sizes."""
+_LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
+"""The ground of a name, which other points' bars may cross."""
 MARKERS = {"nano": "v", "small": "o", "base": "s", "large": "D", "any": "x"}
 
 
@@ -79,9 +82,11 @@ def _accuracy(axes: Axes, rows: list[Row], budget: float | None) -> None:
     axes.plot(*zip(*front, strict=True), color=LINE, linewidth=2, zorder=1, drawstyle="steps-post")
     for took, top1, row in points:
         late = row["twins"].get("p90_ms", took) - took
-        axes.errorbar(took, top1, xerr=[[0], [late]], color=_colour(row["model"]), fmt=_marker(row["model"]), zorder=2)
+        colour, mark = _colour(row["model"]), _marker(row["model"])
+        axes.errorbar(took, top1, xerr=[[0], [late]], color=colour, fmt=mark, elinewidth=1, zorder=2)
         name = f"{_short(row['model'])} {row['precision']}" if several else _short(row["model"])
-        axes.annotate(name, (took, top1), (0, 8), textcoords="offset points", ha="center", color=INK, fontsize=9)
+        place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "bbox": _LABEL, "zorder": 3}
+        axes.annotate(name, (took, top1), (0, 8), color=INK, fontsize=9, **place)
     if budget is not None:
         axes.axvline(budget, color=INK, linestyle="--", linewidth=1)
         axes.annotate(f" {budget:g} ms", (budget, 0.02), xycoords=("data", "axes fraction"), color=INK)
@@ -93,9 +98,10 @@ def _accuracy(axes: Axes, rows: list[Row], budget: float | None) -> None:
 
 def _sizes(axes: Axes, rows: list[Row]) -> None:
     """Show images a second over the side of the input, a line for each model, precision and batch."""
+    styles = _styles(rows, "batch")
     for name, line in _grouped(rows, "batch"):
         points = sorted((_side(row["size"]), row["twins"]["images_per_s"]) for row in line)
-        _line(axes, points, name, line[0])
+        _line(axes, points, name, line[0], styles[line[0]["batch"]])
     sides = sorted({_side(row["size"]) for row in rows})
     axes.set(xscale="log", yscale="log", xlabel="side of the input, pixels", ylabel="images / s")
     axes.set_xticks(sides, [f"{side:.0f}" for side in sides])
@@ -106,22 +112,27 @@ def _sizes(axes: Axes, rows: list[Row]) -> None:
 
 def _batches(axes: Axes, rows: list[Row]) -> None:
     """Show images a second over the latency of a batch, a line for each model, precision and size."""
+    styles = _styles(rows, "size")
     for name, line in _grouped(rows, "size"):
         points = [(row["twins"]["p50_ms"], row["twins"]["images_per_s"]) for row in line]
-        _line(axes, points, name, line[0])
+        _line(axes, points, name, line[0], styles[line[0]["size"]])
         for point, row in zip(points, line, strict=True):
             axes.annotate(f"{row['batch']}", point, (3, 4), textcoords="offset points", color=SOFT, fontsize=8)
-    axes.set(xscale="log", xlabel="ms for a batch (median; numbers: images in it)", ylabel="images / s")
-    axes.set_ylim(bottom=0)
+    axes.set(xscale="log", yscale="log", xlabel="ms for a batch (median; numbers: images in it)", ylabel="images / s")
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     axes.set_title(f"{_modes(rows)}: throughput against latency", color=INK, fontsize=11, loc="left")
 
 
-def _line(axes: Axes, points: list[tuple[float, float]], name: str, row: Row) -> None:
-    dashed = "--" if row["precision"] != "fp32" else "-"
-    axes.plot(
-        *zip(*points, strict=True), label=name, color=_colour(row["model"]), marker=_marker(row["model"]), ls=dashed
-    )
+def _line(axes: Axes, points: list[tuple[float, float]], name: str, row: Row, style: str) -> None:
+    """Draw one line; what is not fp32 has hollow marks."""
+    colour = _colour(row["model"])
+    inside = colour if row["precision"] == "fp32" else "white"
+    axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=_marker(row["model"]), ls=style, mfc=inside)
+
+
+def _styles(rows: list[Row], key: str) -> dict[Any, str]:
+    """Return a kind of line for each value of a field."""
+    return dict(zip(dict.fromkeys(row[key] for row in rows), cycle(("-", "--", "-.", ":")), strict=False))
 
 
 def _grouped(rows: list[Row], besides: str) -> list[tuple[str, list[Row]]]:

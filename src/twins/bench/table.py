@@ -68,7 +68,7 @@ def roofline_line(row: Row) -> str:
     found = row["roofline"]
     most = ", ".join(f"{name} {share:.0%}" for name, share in list(found["operators"].items())[:3])
     return (
-        f"{row['model']}, {row['mode']}, {row['precision']}, {row['batch']} x {row['size']}: "
+        f"{row['model']}, {row['mode']}, {row['precision']}, batch {row['batch']}, size {row['size']}: "
         f"{found['gflop']:.2f} GFLOP at {found['peak_gflop_per_s']:.0f} GFLOP/s take {found['operations_ms']:.1f} ms, "
         f"{found['mib']:.0f} MiB at {found['peak_gb_per_s']:.1f} GB/s {found['bytes_ms']:.1f} ms; of {found['bound']} "
         f"{found['attainable_ms']:.1f} ms are attainable, {row['twins']['p50_ms']:.1f} measured: {found['share']:.0%}. "

@@ -192,7 +192,7 @@ def test_a_row_says_its_roofline_and_a_line_follows_the_table():
     found = row["roofline"]
     assert found["attainable_ms"] == max(found["operations_ms"], found["bytes_ms"])
     assert found["share"] == pytest.approx(found["attainable_ms"] / row["twins"]["p50_ms"])
-    assert "twins_svt_nano, inference, fp32, 1 x 64: " in told[-1]
+    assert "twins_svt_nano, inference, fp32, batch 1, size 64: " in told[-1]
     assert "of the roofline" in told[0]
     assert "p50 / p90 / p99" in told[0]
 
