@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from twins.backbone.layers import PATCH_NORM_EPS, CellConvolution, Linear
 from twins.ops.attention import attend, attention_weights, split_heads
 from twins.ops.padding import Padding, fit_cells, inside, pad_to_multiple, reduce_sizes
-from twins.ops.windows import merge_windows, split_window_heads, window_key_mask
+from twins.ops.windows import split_window_heads, window_attention, window_key_mask
 
 
 class LocalAttention(nn.Module):
@@ -31,26 +31,25 @@ class LocalAttention(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Attend within the windows of a map `(B, H, W, C)` that is zero outside `sizes`."""
-        _, height, width, _ = x.shape
-        q, k, v = self._project(x)
-        y = attend(q, k, v, self._keys(x, sizes), dropout=self.attn_drop if self.training else 0.0)
-        y = merge_windows(y.transpose(1, 2), self.window, height, width)
+        y = window_attention(
+            x,
+            self.qkv,
+            self.window,
+            self.num_heads,
+            padding=self.padding,
+            sizes=sizes,
+            dropout=self.attn_drop if self.training else 0.0,
+        )
         return self.proj_drop(self.proj(y))
 
     def weights(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the attention weights `(B, G, h, S, S)` of a normed map `(B, H, W, C)`; windows row by row."""
-        q, k, _ = self._project(x)
-        weights = attention_weights(q, k, self._keys(x, sizes))  # (B * G, h, S, S)
-        return weights.view(x.shape[0], -1, *weights.shape[1:])
-
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = self.qkv(pad_to_multiple(x, self.window))  # (B, H, W, 3 * C)
-        q, k, v = split_window_heads(x, self.window, 3, self.num_heads)
-        return q, k, v
-
-    def _keys(self, x: Tensor, sizes: Tensor | None) -> Tensor | None:
         _, height, width, _ = x.shape
-        return window_key_mask(height, width, self.window, padding=self.padding, sizes=sizes, device=x.device)
+        projected = self.qkv(pad_to_multiple(x, self.window))  # (B, H, W, 3 * C)
+        q, k, _ = split_window_heads(projected, self.window, 3, self.num_heads)
+        keys = window_key_mask(height, width, self.window, padding=self.padding, sizes=sizes, device=x.device)
+        weights = attention_weights(q, k, keys)  # (B * G, h, S, S)
+        return weights.view(x.shape[0], -1, *weights.shape[1:])
 
 
 class GlobalAttention(nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from twins.ops.convolutions import cell_convolution, positional_convolution
 from twins.ops.linear import linear, linear_gelu
+from twins.ops.norms import add_norm, norm
 from twins.ops.padding import Padding, fit_cells, zero_outside
 from twins.ops.recompute import recomputed
 
@@ -23,6 +24,18 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Return `x @ weight.T + bias`."""
         return linear(x, self.weight, self.bias)
+
+
+class Norm(nn.LayerNorm):
+    """`nn.LayerNorm` over the channels by the fastest kernel at hand, for a product to read: `(..., C)`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the norm of `x`."""
+        return norm(x, self.weight, self.bias, self.eps)
+
+    def of_sum(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `x + branch` and the norm of that."""
+        return add_norm(x, branch, self.weight, self.bias, self.eps)
 
 
 class CellConvolution(nn.Conv2d):

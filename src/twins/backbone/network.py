@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from twins.backbone.attention import Attention, GlobalAttention, LocalAttention
 from twins.backbone.config import MIN_SIDE, PATCH_SIZES, STRIDES, TwinsConfig
-from twins.backbone.layers import NORM_EPS, DropPath, FeedForward, PatchEmbed, Positions
+from twins.backbone.layers import NORM_EPS, DropPath, FeedForward, Norm, PatchEmbed, Positions
 from twins.errors import ConfigError, InputError
 from twins.ops.linear import rows_at_once
 from twins.ops.padding import Padding, check_padding, reduce_sizes, zero_outside
@@ -24,9 +24,9 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, attn: Attention, hidden: int, *, drop: float, drop_path: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.norm1 = Norm(channels, eps=NORM_EPS)
         self.attn = attn
-        self.norm2 = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.norm2 = Norm(channels, eps=NORM_EPS)
         self.mlp = FeedForward(channels, hidden, drop=drop)
         self.drop_path = DropPath(drop_path)
         self.lean = True
@@ -45,8 +45,8 @@ class Block(nn.Module):
 
     def _learn(self, x: Tensor, sizes: Tensor | None) -> Tensor:
         """Do the same for a backward pass; a lean block computes norms and GELU again instead of keeping them."""
-        x = x + self.drop_path(self._attend(x, sizes))
-        return x + self.drop_path(self._feed(x))
+        x, normed = self.norm2.of_sum(x, self.drop_path(self._attend(x, sizes)))
+        return x + self.drop_path(self._feed(x, normed))
 
     def _attend(self, x: Tensor, sizes: Tensor | None) -> Tensor:
         normed = zero_outside(self.norm1(x), sizes)
@@ -55,8 +55,7 @@ class Block(nn.Module):
         with recomputed(normed, lambda: zero_outside(self.norm1(x), sizes)):
             return self.attn(normed, sizes)
 
-    def _feed(self, x: Tensor) -> Tensor:
-        normed = self.norm2(x)
+    def _feed(self, x: Tensor, normed: Tensor) -> Tensor:
         if not self.lean:
             return self.mlp(normed)
         with recomputed(normed, lambda: self.norm2(x)):

@@ -3,11 +3,62 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from twins.ops.padding import Padding, inside
+from twins.ops import kernels
+from twins.ops.attention import attend
+from twins.ops.padding import Padding, inside, pad_to_multiple
+
+_TILE = 64
+"""Most tokens of a window, and most channels of a head, that a program of the kernel takes."""
+
+
+def window_attention(
+    x: Tensor,
+    project: Callable[[Tensor], Tensor],
+    window: int,
+    heads: int,
+    *,
+    padding: Padding,
+    sizes: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Let the tokens of a map attend within their windows.
+
+    Args:
+        x: map `(B, H, W, C)`, zero outside `sizes`.
+        project: maps `(..., C)` to queries, keys and values side by side, `(..., 3 * h * d)`, token by token.
+        window: side of a window in tokens.
+        heads: `h`.
+        padding: what is a key at borders that windows do not divide, as in `window_key_mask`.
+        sizes: true sizes `(B, 2)` of the images inside the map, in tokens.
+        dropout: probability of dropping an attention weight.
+
+    Returns:
+        map `(B, H, W, h * d)`; zeros in a window without a key.
+    """
+    _, height, width, channels = x.shape
+    if kernels.serves(x) and not dropout and window * window <= _TILE and channels <= _TILE * heads:
+        return _attend_in_place(x, project, window, heads, padding, sizes)
+    q, k, v = split_window_heads(project(pad_to_multiple(x, window)), window, 3, heads)
+    keys = window_key_mask(height, width, window, padding=padding, sizes=sizes, device=x.device)
+    return merge_windows(attend(q, k, v, keys, dropout=dropout).transpose(1, 2), window, height, width)
+
+
+def _attend_in_place(
+    x: Tensor, project: Callable[[Tensor], Tensor], window: int, heads: int, padding: Padding, sizes: Tensor | None
+) -> Tensor:
+    """Do the same by the kernel that reads and writes maps; a padded token is what the projection makes of zero."""
+    from twins.ops.kernels.windows import window_attention as fused
+
+    _, height, width, channels = x.shape
+    rows, columns = _borders(height, width, window, padding)
+    pads = project(x.new_zeros(channels)) if padding != "exact" and (height % window or width % window) else None
+    limits = None if sizes is None else _key_limits(sizes, window, padding)
+    return fused(project(x), pads, limits, rows, columns, window, heads)
 
 
 def split_window_heads(x: Tensor, window: int, parts: int, heads: int) -> tuple[Tensor, ...]:
@@ -55,18 +106,25 @@ def window_key_mask(
         sizes: true sizes `(B, 2)` of the images inside the map, in tokens.
         device: where the mask is built.
     """
+    down, across = -(-height // window) * window, -(-width // window) * window
     if sizes is None:
-        padded = (height % window > 0, width % window > 0)
-        masked = {"exact": any(padded), "reference": all(padded), "unmasked": False}[padding]
-        if not masked:
+        borders = _borders(height, width, window, padding)
+        if borders == (down, across):
             return None
-        limits = torch.tensor([[height, width]], device=device)
+        limits = torch.tensor([borders], device=device)
     else:
         limits = _key_limits(sizes, window, padding)
-    down, across = -(-height // window) * window, -(-width // window) * window
     allowed = inside(limits, down, across)[..., None]  # (B, H, W, 1)
     (windows,) = split_window_heads(allowed, window, 1, 1)  # (B * G, 1, S, 1)
     return windows.flatten(1)
+
+
+def _borders(height: int, width: int, window: int, padding: Padding) -> tuple[int, int]:
+    """Return the rows and columns that may be keys where every image fills its map."""
+    padded = (height % window > 0, width % window > 0)
+    if padding == "exact" or (padding == "reference" and all(padded)):
+        return height, width
+    return -(-height // window) * window, -(-width // window) * window
 
 
 def _key_limits(sizes: Tensor, window: int, padding: Padding) -> Tensor:
