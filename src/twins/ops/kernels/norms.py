@@ -146,26 +146,26 @@ def _constants(channels: int) -> dict[str, int]:
     return {"CHANNELS": channels, "ROWS": max(1, _TILE // lanes), "LANES": lanes}
 
 
-def _keep_sum(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _keep_sum(ctx, inputs, output) -> None:
     x, branch, weight, bias, ctx.eps, _ = inputs
     ctx.save_for_backward(output[0], weight)
     ctx.kinds = (x.dtype, branch.dtype, bias.dtype)
 
 
-def _differentiate_sum(ctx, dtotal, dnormed):  # type: ignore[no-untyped-def]
+def _differentiate_sum(ctx, dtotal, dnormed):
     total, weight = ctx.saved_tensors
     dx, sums = norm_backward(dtotal, dnormed, total, weight, ctx.eps)
     kind, branch, bias = ctx.kinds
     return dx.to(kind), dx.to(branch), sums[0].to(weight.dtype), sums[1].to(bias), None, None
 
 
-def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _keep(ctx, inputs, output) -> None:
     x, weight, bias, ctx.eps, _ = inputs
     ctx.save_for_backward(x, weight)
     ctx.bias_type = bias.dtype
 
 
-def _differentiate(ctx, dnormed):  # type: ignore[no-untyped-def]
+def _differentiate(ctx, dnormed):
     x, weight = ctx.saved_tensors
     dx, sums = norm_backward(None, dnormed, x, weight, ctx.eps)
     return dx, sums[0].to(weight.dtype), sums[1].to(ctx.bias_type), None, None

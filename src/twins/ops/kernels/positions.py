@@ -139,13 +139,13 @@ def positional_convolution_backward(dy: Tensor, x: Tensor) -> Tensor:
     return shares.sum(0)
 
 
-def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _keep(ctx, inputs, output) -> None:
     x, weight, bias = inputs
     ctx.save_for_backward(x, weight)
     ctx.bias_type = None if bias is None else bias.dtype
 
 
-def _differentiate(ctx, dy):  # type: ignore[no-untyped-def]
+def _differentiate(ctx, dy):
     x, weight = ctx.saved_tensors
     dx = dweight = dbias = None
     if ctx.needs_input_grad[0]:  # the same operator with the kernel turned around

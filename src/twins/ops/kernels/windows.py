@@ -15,7 +15,8 @@ from torch.library import triton_op, wrap_triton
 from twins.ops.kernels.launch import on_device, tile
 
 WARPS = 4
-"""Warps of a program; `benchmarks/kernels.py` times others."""
+"""Warps of a program in half precision; `benchmarks/kernels.py` times others. In float32, which tensor cores do not
+compute exactly, twice as many halve the code that each runs, and the time it takes to build."""
 _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
@@ -172,7 +173,7 @@ def window_attention(
             width,
             rows,
             columns,
-            **_constants(channels, window, heads),
+            **_constants(qkv, window, heads),
         )
     return out
 
@@ -206,7 +207,7 @@ def window_attention_backward(
             width,
             rows,
             columns,
-            **_constants(channels, window, heads),
+            **_constants(qkv, window, heads),
         )
     if pads is None or shares is None:
         return dqkv, qkv.new_empty(0)
@@ -222,8 +223,8 @@ def _grid(qkv: Tensor, window: int, heads: int) -> tuple[int]:
     return (batch * -(-height // window) * -(-width // window) * heads,)
 
 
-def _constants(channels: int, window: int, heads: int) -> dict[str, int | float]:
-    width = channels // (3 * heads)
+def _constants(qkv: Tensor, window: int, heads: int) -> dict[str, int | float]:
+    width = qkv.shape[-1] // (3 * heads)
     return {
         "scale": width**-0.5,
         "HEADS": heads,
@@ -231,16 +232,16 @@ def _constants(channels: int, window: int, heads: int) -> dict[str, int | float]
         "LANES": tile(width),
         "WINDOW": window,
         "TOKENS": tile(window * window),
-        "num_warps": WARPS,
+        "num_warps": WARPS if qkv.dtype != torch.float32 else 2 * WARPS,
     }
 
 
-def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _keep(ctx, inputs, output) -> None:
     qkv, pads, limits, *ctx.rest = inputs
     ctx.save_for_backward(qkv, pads, limits)
 
 
-def _differentiate(ctx, dy):  # type: ignore[no-untyped-def]
+def _differentiate(ctx, dy):
     qkv, pads, limits = ctx.saved_tensors
     dqkv, dpads = window_attention_backward(dy, qkv, pads, limits, *ctx.rest)
     return dqkv, None if pads is None else dpads, None, None, None, None, None
