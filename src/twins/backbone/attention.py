@@ -9,7 +9,7 @@ from twins.ops.attention import attend, attention_weights, split_heads
 from twins.ops.folding import attend_folded, fold_heads, folding_pays
 from twins.ops.padding import Padding, fit_cells, inside, pad_to_multiple, reduce_sizes
 from twins.ops.pieces import by_pieces
-from twins.ops.windows import merge_windows, split_window_heads, window_key_mask, windows_of
+from twins.ops.windows import split_window_heads, window_attention, window_key_mask
 
 
 class LocalAttention(nn.Module):
@@ -41,39 +41,33 @@ class LocalAttention(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Attend within the windows of a map `(B, H, W, C)` that is blank outside `sizes`."""
-        return self.proj_drop(self.proj(self._mix(x, self._keys(x, sizes))))
+        return self.proj_drop(self.proj(self._mix(x, sizes)))
 
     def added(self, x: Tensor, residual: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return `residual + self(x, sizes)` for inference, one piece of the map after the other."""
-        keys = self._keys(x, sizes)
-
-        def piece(images: slice, rows: slice) -> Tensor:
-            own = None if keys is None else windows_of(keys, x, self.window, images, rows)
-            return self.proj.added(self._mix(x[images, rows], own), residual[images, rows])
-
-        return by_pieces(piece, x, self.window)
+        """Return `residual + self(x, sizes)` for inference."""
+        return self.proj.added(self._mix(x, sizes), residual)
 
     def weights(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the attention weights `(B, G, h, S, S)` of a normed map `(B, H, W, C)`; windows row by row."""
-        q, k, _ = self._project(x)
-        weights = attention_weights(q, k, self._keys(x, sizes), scale=self.scale)  # (B * G, h, S, S)
+        _, height, width, _ = x.shape
+        projected = self.qkv(pad_to_multiple(x, self.window, self.blank))  # (B, H, W, 3 * C)
+        q, k, _ = split_window_heads(projected, self.window, 3, self.num_heads)
+        keys = window_key_mask(height, width, self.window, padding=self.padding, sizes=sizes, device=x.device)
+        weights = attention_weights(q, k, keys, scale=self.scale)  # (B * G, h, S, S)
         return weights.view(x.shape[0], -1, *weights.shape[1:])
 
-    def _mix(self, x: Tensor, keys: Tensor | None) -> Tensor:
-        """Return a map of the same shape in which each token is the mean of its window's values, by attention."""
-        _, height, width, _ = x.shape
-        q, k, v = self._project(x)
-        y = attend(q, k, v, keys, scale=self.scale, dropout=self.attn_drop if self.training else 0.0)
-        return merge_windows(y.transpose(1, 2), self.window, height, width)
-
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = self.qkv(pad_to_multiple(x, self.window, self.blank))  # (B, H, W, 3 * C)
-        q, k, v = split_window_heads(x, self.window, 3, self.num_heads)
-        return q, k, v
-
-    def _keys(self, x: Tensor, sizes: Tensor | None) -> Tensor | None:
-        _, height, width, _ = x.shape
-        return window_key_mask(height, width, self.window, padding=self.padding, sizes=sizes, device=x.device)
+    def _mix(self, x: Tensor, sizes: Tensor | None) -> Tensor:
+        return window_attention(
+            x,
+            self.qkv,
+            self.window,
+            self.num_heads,
+            padding=self.padding,
+            sizes=sizes,
+            dropout=self.attn_drop if self.training else 0.0,
+            scale=self.scale,
+            blank=self.blank,
+        )
 
 
 class GlobalAttention(nn.Module):

@@ -160,4 +160,5 @@ def _blank(norm: nn.LayerNorm) -> Tensor | None:
 
 
 def _without_affine(norm: nn.LayerNorm) -> nn.LayerNorm:
-    return nn.LayerNorm(norm.normalized_shape, eps=norm.eps, elementwise_affine=False)
+    plain = type(norm)(norm.normalized_shape, eps=norm.eps).to(norm.weight)
+    return plain.requires_grad_(False)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from twins.ops.convolutions import cell_convolution, positional_convolution
 from twins.ops.feedforward import Keep, feed_forward
 from twins.ops.linear import linear, linear_add, linear_gelu
+from twins.ops.norms import add_norm, norm
 from twins.ops.padding import Padding, fit_cells, zero_outside
 
 PATCH_NORM_EPS = 1e-5
@@ -30,6 +31,18 @@ class Linear(nn.Linear):
     def added(self, x: Tensor, residual: Tensor) -> Tensor:
         """Return `self(x) + residual`."""
         return linear_add(x, self.weight, self.bias, residual)
+
+
+class Norm(nn.LayerNorm):
+    """`nn.LayerNorm` over the channels by the fastest kernel at hand, for a product to read: `(..., C)`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the norm of `x`."""
+        return norm(x, self.weight, self.bias, self.eps)
+
+    def of_sum(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `x + branch` and the norm of that."""
+        return add_norm(x, branch, self.weight, self.bias, self.eps)
 
 
 class CellConvolution(nn.Conv2d):

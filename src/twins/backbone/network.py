@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from twins.backbone.attention import Attention, GlobalAttention, LocalAttention
 from twins.backbone.config import MIN_SIDE, PATCH_SIZES, STRIDES, TwinsConfig
 from twins.backbone.fused import FusedPositions, fuse_stage
-from twins.backbone.layers import NORM_EPS, DropPath, FeedForward, PatchEmbed, Positions
+from twins.backbone.layers import NORM_EPS, DropPath, FeedForward, Norm, PatchEmbed, Positions
 from twins.errors import ConfigError, InputError
 from twins.ops.feedforward import Keep
 from twins.ops.linear import rows_at_once
@@ -30,9 +30,9 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, attn: Attention, hidden: int, *, drop: float, drop_path: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.norm1 = Norm(channels, eps=NORM_EPS)
         self.attn = attn
-        self.norm2 = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.norm2 = Norm(channels, eps=NORM_EPS)
         self.mlp = FeedForward(channels, hidden, drop=drop)
         self.drop_path = DropPath(drop_path)
         self.keep: Keep = "hidden"
@@ -41,7 +41,7 @@ class Block(nn.Module):
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
         if torch.is_grad_enabled() or self.training:
             return self._learn(x, sizes)
-        x = self.attn.added(zero_outside(self.norm1(x), sizes, self.attn.blank), x, sizes)
+        x = self.attn.added(self._normed(x, sizes), x, sizes)
         rows = x.flatten(0, 2)  # (B * H * W, C), this block's own
         count = rows_at_once(rows, self.mlp.fc1.out_features)
         if count >= rows.shape[0]:
@@ -52,18 +52,20 @@ class Block(nn.Module):
 
     def _learn(self, x: Tensor, sizes: Tensor | None) -> Tensor:
         """Do the same for a backward pass, which computes again what `keep` says is not kept; norms always but all."""
-        x = x + self.drop_path(self._attend(x, sizes))
-        return x + self.drop_path(self._feed(x))
+        x, normed = self.norm2.of_sum(x, self.drop_path(self._attend(x, sizes)))
+        return x + self.drop_path(self._feed(x, normed))
 
     def _attend(self, x: Tensor, sizes: Tensor | None) -> Tensor:
-        normed = zero_outside(self.norm1(x), sizes)
+        normed = self._normed(x, sizes)
         if self.keep == "all":
             return self.attn(normed, sizes)
-        with recomputed(normed, lambda: zero_outside(self.norm1(x), sizes)):
+        with recomputed(normed, lambda: self._normed(x, sizes)):
             return self.attn(normed, sizes)
 
-    def _feed(self, x: Tensor) -> Tensor:
-        normed = self.norm2(x)
+    def _normed(self, x: Tensor, sizes: Tensor | None) -> Tensor:
+        return zero_outside(self.norm1(x), sizes, self.attn.blank)
+
+    def _feed(self, x: Tensor, normed: Tensor) -> Tensor:
         if self.keep == "all":
             return self.mlp(normed)
         with recomputed(normed, lambda: self.norm2(x)):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twins.ops import kernels
 from twins.ops.linear import linear
 from twins.ops.precision import emulated
 
@@ -43,6 +44,10 @@ def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
         weight: `(C, 1, 3, 3)`.
         bias: `(C,)` or `None`.
     """
+    if kernels.serves(x) and x.dtype == weight.dtype:
+        from twins.ops.kernels.positions import positional_convolution as fused
+
+        return fused(x, weight, bias)
     if emulated(x):
         wide = positional_convolution(x.float(), weight.float(), None if bias is None else bias.float())
         return wide.to(x.dtype)

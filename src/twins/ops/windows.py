@@ -3,11 +3,82 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from twins.ops.padding import Padding, inside
+from twins.ops import kernels
+from twins.ops.attention import attend
+from twins.ops.padding import Padding, inside, pad_to_multiple
+from twins.ops.pieces import WHOLE, by_pieces
+
+_TILE = 64
+"""Most tokens of a window, and most channels of a head, that a program of the kernel takes."""
+
+
+def window_attention(
+    x: Tensor,
+    project: Callable[[Tensor], Tensor],
+    window: int,
+    heads: int,
+    *,
+    padding: Padding,
+    sizes: Tensor | None = None,
+    dropout: float = 0.0,
+    scale: float | None = None,
+    blank: Tensor | None = None,
+) -> Tensor:
+    """Let the tokens of a map attend within their windows.
+
+    Args:
+        x: map `(B, H, W, C)`, blank outside `sizes`.
+        project: maps `(..., C)` to queries, keys and values side by side, `(..., 3 * h * d)`, token by token.
+        window: side of a window in tokens.
+        heads: `h`.
+        padding: what is a key at borders that windows do not divide, as in `window_key_mask`.
+        sizes: true sizes `(B, 2)` of the images inside the map, in tokens.
+        dropout: probability of dropping an attention weight.
+        scale: factor of the scores; `None` is `d ** -0.5`.
+        blank: what stands for a token of no image, `(C,)`; `None` is zeros.
+
+    Returns:
+        map `(B, H, W, h * d)`; zeros in a window without a key.
+    """
+    _, height, width, channels = x.shape
+    if kernels.serves(x) and not dropout and window * window <= _TILE and channels <= _TILE * heads:
+        return _attend_in_place(x, project, window, heads, padding, sizes, scale, blank)
+    keys = window_key_mask(height, width, window, padding=padding, sizes=sizes, device=x.device)
+
+    def piece(images: slice, rows: slice) -> Tensor:
+        part, own = x[images, rows], None if keys is None else _windows_of(keys, x, window, images, rows)
+        q, k, v = split_window_heads(project(pad_to_multiple(part, window, blank)), window, 3, heads)
+        y = attend(q, k, v, own, dropout=dropout, scale=scale)
+        return merge_windows(y.transpose(1, 2), window, part.shape[1], width)
+
+    return by_pieces(piece, x, window)
+
+
+def _attend_in_place(
+    x: Tensor,
+    project: Callable[[Tensor], Tensor],
+    window: int,
+    heads: int,
+    padding: Padding,
+    sizes: Tensor | None,
+    scale: float | None,
+    blank: Tensor | None,
+) -> Tensor:
+    """Do the same by the kernel that reads and writes maps; a padded token is what the projection makes of a blank."""
+    from twins.ops.kernels.windows import window_attention as fused
+
+    _, height, width, channels = x.shape
+    rows, columns = _borders(height, width, window, padding)
+    padded = padding != "exact" and (height % window or width % window)
+    pads = project(x.new_zeros(channels) if blank is None else blank) if padded else None
+    limits = None if sizes is None else _key_limits(sizes, window, padding)
+    factor = (channels // heads) ** -0.5 if scale is None else scale
+    return fused(project(x), pads, limits, rows, columns, window, heads, factor)
 
 
 def split_window_heads(x: Tensor, window: int, parts: int, heads: int) -> tuple[Tensor, ...]:
@@ -55,26 +126,35 @@ def window_key_mask(
         sizes: true sizes `(B, 2)` of the images inside the map, in tokens.
         device: where the mask is built.
     """
+    down, across = -(-height // window) * window, -(-width // window) * window
     if sizes is None:
-        padded = (height % window > 0, width % window > 0)
-        masked = {"exact": any(padded), "reference": all(padded), "unmasked": False}[padding]
-        if not masked:
+        borders = _borders(height, width, window, padding)
+        if borders == (down, across):
             return None
-        limits = torch.tensor([[height, width]], device=device)
+        limits = torch.tensor([borders], device=device)
     else:
         limits = _key_limits(sizes, window, padding)
-    down, across = -(-height // window) * window, -(-width // window) * window
     allowed = inside(limits, down, across)[..., None]  # (B, H, W, 1)
     (windows,) = split_window_heads(allowed, window, 1, 1)  # (B * G, 1, S, 1)
     return windows.flatten(1)
 
 
-def windows_of(mask: Tensor, x: Tensor, window: int, images: slice, rows: slice) -> Tensor:
-    """Return the rows of a mask `(B * G or G, S)` that are of some images' windows, `rows` of a map `(B, H, W, C)`."""
+def _windows_of(mask: Tensor, x: Tensor, window: int, images: slice, rows: slice) -> Tensor:
+    """Return the rows of a mask `(B * G or G, S)` that are of a piece's windows, as `by_pieces` cuts `(B, H, W, C)`."""
+    if images == rows == WHOLE:
+        return mask
     down, across = -(-x.shape[1] // window), -(-x.shape[2] // window)
     grid = mask.view(-1, down, across, mask.shape[1])
-    some = slice(rows.start // window, -(-rows.stop // window))
-    return grid[images if grid.shape[0] > 1 else slice(None), some].flatten(0, 2)
+    some = WHOLE if rows == WHOLE else slice(rows.start // window, -(-rows.stop // window))
+    return grid[images if grid.shape[0] > 1 else WHOLE, some].flatten(0, 2)
+
+
+def _borders(height: int, width: int, window: int, padding: Padding) -> tuple[int, int]:
+    """Return the rows and columns that may be keys where every image fills its map."""
+    padded = (height % window > 0, width % window > 0)
+    if padding == "exact" or (padding == "reference" and all(padded)):
+        return height, width
+    return -(-height // window) * window, -(-width // window) * window
 
 
 def _key_limits(sizes: Tensor, window: int, padding: Padding) -> Tensor:

@@ -1,0 +1,19 @@
+"""What launching any kernel takes: its device, and tiles that a tensor core accepts."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Make the GPU of `x` current, since Triton launches on the current one."""
+    return torch.cuda.device_of(x) if x.is_cuda else contextlib.nullcontext()
+
+
+def tile(length: int) -> int:
+    """Return the side of a tile that holds `length`: a power of two, 16 at least."""
+    return max(16, 1 << (length - 1).bit_length())

@@ -1,0 +1,175 @@
+"""A residual sum and the layer norm that reads it, in one pass; a program takes several short rows at a time."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+from twins.ops.kernels.launch import on_device, tile
+
+_TILE = 2048
+"""Elements that a program holds at a time."""
+_SHARE = 256
+"""Rows that one program of the backward pass sums over; the sums are added in one order, so that a run repeats."""
+
+
+@triton.jit
+def _statistics(x, eps, mask, CHANNELS: tl.constexpr):
+    """Return rows `(ROWS, LANES)` with mean 0 and variance 1, and the factor `(ROWS, 1)` that made it 1."""
+    centred = tl.where(mask, x - (tl.sum(x, 1) / CHANNELS)[:, None], 0.0)
+    scale = tl.rsqrt(tl.sum(centred * centred, 1) / CHANNELS + eps)[:, None]
+    return centred * scale, scale
+
+
+@triton.jit
+def _forward(
+    x, branch, weight, bias, total, normed, rows, eps, CHANNELS: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    lane = tl.arange(0, LANES)
+    mask = (row < rows)[:, None] & (lane < CHANNELS)[None, :]
+    offsets = row.to(tl.int64)[:, None] * CHANNELS + lane[None, :]
+    y = tl.load(x + offsets, mask=mask, other=0.0).to(tl.float32)
+    if branch is not None:
+        y += tl.load(branch + offsets, mask=mask, other=0.0).to(tl.float32)
+        rounded = y.to(total.dtype.element_ty)
+        tl.store(total + offsets, rounded, mask=mask)
+        y = rounded.to(tl.float32)  # the norm of what is stored, so that it can be computed again from it
+    y, _ = _statistics(y, eps, mask, CHANNELS)
+    y *= tl.load(weight + lane, mask=lane < CHANNELS, other=0.0).to(tl.float32)[None, :]
+    y += tl.load(bias + lane, mask=lane < CHANNELS, other=0.0).to(tl.float32)[None, :]
+    tl.store(normed + offsets, y.to(normed.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _backward(
+    total,
+    weight,
+    dtotal,
+    dnormed,
+    dx,
+    shares,
+    rows,
+    eps,
+    CHANNELS: tl.constexpr,
+    SHARE: tl.constexpr,
+    ROWS: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    share = tl.program_id(0)
+    lane = tl.arange(0, LANES)
+    w = tl.load(weight + lane, mask=lane < CHANNELS, other=0.0).to(tl.float32)[None, :]
+    dweight, dbias = tl.zeros((ROWS, LANES), tl.float32), tl.zeros((ROWS, LANES), tl.float32)
+    for step in range(0, SHARE, ROWS):
+        row = share * SHARE + step + tl.arange(0, ROWS)
+        mask = (row < rows)[:, None] & (lane < CHANNELS)[None, :]
+        offsets = row.to(tl.int64)[:, None] * CHANNELS + lane[None, :]
+        y, scale = _statistics(tl.load(total + offsets, mask=mask, other=0.0).to(tl.float32), eps, mask, CHANNELS)
+        g = tl.load(dnormed + offsets, mask=mask, other=0.0).to(tl.float32)
+        dweight += g * y
+        dbias += g
+        g *= w
+        g = scale * (g - (tl.sum(g, 1) / CHANNELS)[:, None] - y * (tl.sum(g * y, 1) / CHANNELS)[:, None])
+        if dtotal is not None:
+            g += tl.load(dtotal + offsets, mask=mask, other=0.0).to(tl.float32)
+        tl.store(dx + offsets, g.to(dx.dtype.element_ty), mask=mask)
+    sums = shares + share.to(tl.int64) * (2 * CHANNELS)
+    tl.store(sums + lane, tl.sum(dweight, 0), mask=lane < CHANNELS)
+    tl.store(sums + CHANNELS + lane, tl.sum(dbias, 0), mask=lane < CHANNELS)
+
+
+@triton_op("twins::add_norm", mutates_args=())
+def add_norm(
+    x: Tensor, branch: Tensor, weight: Tensor, bias: Tensor, eps: float, kind: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return `x + branch` `(..., C)` and its layer norm over the channels, the latter as `kind`."""
+    x, branch = x.contiguous(), branch.contiguous()
+    total = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, branch.dtype))
+    normed = x.new_empty(x.shape, dtype=kind)
+    _launch_forward(x, branch, weight, bias, total, normed, eps)
+    return total, normed
+
+
+@triton_op("twins::norm", mutates_args=())
+def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, kind: torch.dtype) -> Tensor:
+    """Return the layer norm of `x` `(..., C)` over the channels, as `kind`."""
+    x = x.contiguous()
+    normed = x.new_empty(x.shape, dtype=kind)
+    _launch_forward(x, None, weight, bias, None, normed, eps)
+    return normed
+
+
+@triton_op("twins::norm_backward", mutates_args=())
+def norm_backward(
+    dtotal: Tensor | None, dnormed: Tensor, total: Tensor, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of the sum `(..., C)`, and those of weight and bias, `(2, C)` in float32."""
+    total, dnormed = total.contiguous(), dnormed.contiguous()
+    channels = total.shape[-1]
+    rows = total.numel() // channels
+    programs = triton.cdiv(rows, _SHARE)
+    dx = torch.empty_like(total)
+    shares = total.new_empty((programs, 2, channels), dtype=torch.float32)
+    with on_device(total):
+        wrap_triton(_backward)[(programs,)](
+            total,
+            weight.contiguous(),
+            None if dtotal is None else dtotal.contiguous(),
+            dnormed,
+            dx,
+            shares,
+            rows,
+            eps,
+            SHARE=_SHARE,
+            **_constants(channels),
+        )
+    return dx, shares.sum(0)
+
+
+def _launch_forward(
+    x: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor, total: Tensor | None, normed: Tensor, eps: float
+) -> None:
+    channels = x.shape[-1]
+    rows = x.numel() // channels
+    constants = _constants(channels)
+    with on_device(x):
+        wrap_triton(_forward)[(triton.cdiv(rows, constants["ROWS"]),)](
+            x, branch, weight.contiguous(), bias.contiguous(), total, normed, rows, eps, **constants
+        )
+
+
+def _constants(channels: int) -> dict[str, int]:
+    lanes = tile(channels)
+    return {"CHANNELS": channels, "ROWS": max(1, _TILE // lanes), "LANES": lanes}
+
+
+def _keep_sum(ctx, inputs, output) -> None:
+    x, branch, weight, bias, ctx.eps, _ = inputs
+    ctx.save_for_backward(output[0], weight)
+    ctx.kinds = (x.dtype, branch.dtype, bias.dtype)
+
+
+def _differentiate_sum(ctx, dtotal, dnormed):
+    total, weight = ctx.saved_tensors
+    dx, sums = norm_backward(dtotal, dnormed, total, weight, ctx.eps)
+    kind, branch, bias = ctx.kinds
+    return dx.to(kind), dx.to(branch), sums[0].to(weight.dtype), sums[1].to(bias), None, None
+
+
+def _keep(ctx, inputs, output) -> None:
+    x, weight, bias, ctx.eps, _ = inputs
+    ctx.save_for_backward(x, weight)
+    ctx.bias_type = bias.dtype
+
+
+def _differentiate(ctx, dnormed):
+    x, weight = ctx.saved_tensors
+    dx, sums = norm_backward(None, dnormed, x, weight, ctx.eps)
+    return dx, sums[0].to(weight.dtype), sums[1].to(ctx.bias_type), None, None
+
+
+add_norm.register_autograd(_differentiate_sum, setup_context=_keep_sum)
+norm.register_autograd(_differentiate, setup_context=_keep)

@@ -1,0 +1,160 @@
+"""The positional convolution: a depth-wise 3x3 with its bias and its residual in one pass over a channels-last map."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+from twins.ops.kernels.launch import on_device, tile
+
+_TOKENS, _LANES = 32, 64
+_SHARE = 1024
+"""Tokens that one program sums over; the sums are added in a second step, in one order, so that a run repeats."""
+
+
+@triton.jit
+def _offsets(place, lane, CHANNELS: tl.constexpr):
+    """Return where the channels of tokens lie, `(TOKENS, LANES)`, in 64 bits: maps outgrow 32."""
+    return place.to(tl.int64)[:, None] * CHANNELS + lane[None, :]
+
+
+@triton.jit
+def _tap(x, place, row, column, height, width, down, right, lane, mask, CHANNELS: tl.constexpr):
+    """Load the neighbours `(TOKENS, LANES)` of tokens in float32; zero beyond the map."""
+    row, column = row + down, column + right
+    seen = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    place = place + down * width + right
+    return tl.load(x + _offsets(place, lane, CHANNELS), mask=mask & seen[:, None], other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _weight(weight, tap: tl.constexpr, lane, CHANNELS: tl.constexpr):
+    """Load one of the nine weights of each channel, `(1, LANES)` in float32."""
+    return tl.load(weight + lane * 9 + tap, mask=lane < CHANNELS, other=0.0).to(tl.float32)[None, :]
+
+
+@triton.jit
+def _forward(
+    x, weight, bias, out, tokens, height, width, CHANNELS: tl.constexpr, TOKENS: tl.constexpr, LANES: tl.constexpr
+):
+    place = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    lane = tl.program_id(1) * LANES + tl.arange(0, LANES)
+    row, column = place // width % height, place % width
+    mask = (place < tokens)[:, None] & (lane < CHANNELS)[None, :]
+    offsets = _offsets(place, lane, CHANNELS)
+    y = tl.load(x + offsets, mask=mask, other=0.0).to(tl.float32)
+    if bias is not None:
+        y += tl.load(bias + lane, mask=lane < CHANNELS, other=0.0).to(tl.float32)[None, :]
+    for tap in tl.static_range(9):
+        near = _tap(x, place, row, column, height, width, tap // 3 - 1, tap % 3 - 1, lane, mask, CHANNELS)
+        y += _weight(weight, tap, lane, CHANNELS) * near
+    tl.store(out + offsets, y.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _weight_gradient(
+    x,
+    dy,
+    shares,
+    tokens,
+    height,
+    width,
+    CHANNELS: tl.constexpr,
+    SHARE: tl.constexpr,
+    TOKENS: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Sum what one share of the tokens adds to the gradient of one tap's weight; the tenth tap is the bias."""
+    tap, share = tl.program_id(0), tl.program_id(1)
+    lane = tl.program_id(2) * LANES + tl.arange(0, LANES)
+    total = tl.zeros((TOKENS, LANES), tl.float32)
+    for step in range(0, SHARE, TOKENS):
+        place = share * SHARE + step + tl.arange(0, TOKENS)
+        mask = (place < tokens)[:, None] & (lane < CHANNELS)[None, :]
+        g = tl.load(dy + _offsets(place, lane, CHANNELS), mask=mask, other=0.0).to(tl.float32)
+        if tap < 9:
+            row, column = place // width % height, place % width
+            g *= _tap(x, place, row, column, height, width, tap // 3 - 1, tap % 3 - 1, lane, mask, CHANNELS)
+        total += g
+    sums = shares + (share * 10 + tap).to(tl.int64) * CHANNELS
+    tl.store(sums + lane, tl.sum(total, 0), mask=lane < CHANNELS)
+
+
+@triton_op("twins::positional_convolution", mutates_args=())
+def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return `x` plus its depth-wise 3x3 convolution with zero padding.
+
+    Args:
+        x: map `(B, H, W, C)`.
+        weight: `(C, 1, 3, 3)`.
+        bias: `(C,)` or `None`.
+    """
+    x = x.contiguous()
+    batch, height, width, channels = x.shape
+    out = torch.empty_like(x)
+    tokens = batch * height * width
+    lanes = min(_LANES, tile(channels))
+    grid = (triton.cdiv(tokens, _TOKENS), triton.cdiv(channels, lanes))
+    with on_device(x):
+        wrap_triton(_forward)[grid](
+            x,
+            weight.contiguous(),
+            None if bias is None else bias.contiguous(),
+            out,
+            tokens,
+            height,
+            width,
+            CHANNELS=channels,
+            TOKENS=_TOKENS,
+            LANES=lanes,
+        )
+    return out
+
+
+@triton_op("twins::positional_convolution_backward", mutates_args=())
+def positional_convolution_backward(dy: Tensor, x: Tensor) -> Tensor:
+    """Return the gradients of the weights and, last, of the bias, `(10, C)` in float32."""
+    x, dy = x.contiguous(), dy.contiguous()
+    batch, height, width, channels = x.shape
+    tokens = batch * height * width
+    lanes = min(_LANES, tile(channels))
+    grid = (10, triton.cdiv(tokens, _SHARE), triton.cdiv(channels, lanes))
+    shares = x.new_empty((grid[1], 10, channels), dtype=torch.float32)
+    with on_device(x):
+        wrap_triton(_weight_gradient)[grid](
+            x,
+            dy,
+            shares,
+            tokens,
+            height,
+            width,
+            CHANNELS=channels,
+            SHARE=_SHARE,
+            TOKENS=_TOKENS,
+            LANES=lanes,
+        )
+    return shares.sum(0)
+
+
+def _keep(ctx, inputs, output) -> None:
+    x, weight, bias = inputs
+    ctx.save_for_backward(x, weight)
+    ctx.bias_type = None if bias is None else bias.dtype
+
+
+def _differentiate(ctx, dy):
+    x, weight = ctx.saved_tensors
+    dx = dweight = dbias = None
+    if ctx.needs_input_grad[0]:  # the same operator with the kernel turned around
+        dx = positional_convolution(dy, weight.flip(2, 3), None)
+    if any(ctx.needs_input_grad[1:]):
+        sums = positional_convolution_backward(dy, x)
+        dweight = sums[:9].t().reshape(weight.shape).to(weight.dtype)
+        dbias = None if ctx.bias_type is None else sums[9].to(ctx.bias_type)
+    return dx, dweight, dbias
+
+
+positional_convolution.register_autograd(_differentiate, setup_context=_keep)

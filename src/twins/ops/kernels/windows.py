@@ -1,0 +1,260 @@
+"""Window attention on the map of projections as it lies: no copy into windows, no padding, no copy back.
+
+A program takes one head of one window. Its 49 tokens fill one tile, so the softmax needs no second pass, and the
+backward pass computes it again from the projections, which are all that is kept.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+from twins.ops.kernels.launch import on_device, tile
+
+WARPS = 4
+"""Warps of a program in half precision; `benchmarks/kernels.py` times others. In float32, which tensor cores do not
+compute exactly, twice as many halve the code that each runs, and the time it takes to build."""
+_LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _place(limits, height, width, rows, columns, HEADS: tl.constexpr, WINDOW: tl.constexpr, TOKENS: tl.constexpr):
+    """Return this program's window, its head, its tokens' places in the batch, and which lie in the map or are keys."""
+    window, head = tl.program_id(0) // HEADS, tl.program_id(0) % HEADS
+    down, across = tl.cdiv(height, WINDOW), tl.cdiv(width, WINDOW)
+    image, inner = window // (down * across), window % (down * across)
+    token = tl.arange(0, TOKENS)
+    row = inner // across * WINDOW + token // WINDOW
+    column = inner % across * WINDOW + token % WINDOW
+    if limits is not None:
+        rows = tl.load(limits + 2 * image)
+        columns = tl.load(limits + 2 * image + 1)
+    real = token < WINDOW * WINDOW
+    inside = real & (row < height) & (column < width)
+    keys = real & (row < rows) & (column < columns)
+    place = (image.to(tl.int64) * height + row) * width + column
+    return window, head, place, inside, keys
+
+
+@triton.jit
+def _read(x, pads, start, place, inside, keys, row_width, WIDTH: tl.constexpr, LANES: tl.constexpr):
+    """Load one projection of the tokens, `(TOKENS, LANES)`; a key beyond the map is what the projection makes of 0."""
+    lane = tl.arange(0, LANES)
+    used = (lane < WIDTH)[None, :]
+    y = tl.load(x + place[:, None] * row_width + start + lane[None, :], mask=inside[:, None] & used, other=0.0)
+    if pads is not None:
+        pad = tl.load(pads + start + lane, mask=lane < WIDTH, other=0.0)
+        y = tl.where((keys & ~inside)[:, None], pad[None, :].to(y.dtype), y)
+    return y
+
+
+@triton.jit
+def _write(x, y, start, place, inside, row_width, WIDTH: tl.constexpr, LANES: tl.constexpr):
+    lane = tl.arange(0, LANES)
+    mask = inside[:, None] & (lane < WIDTH)[None, :]
+    tl.store(x + place[:, None] * row_width + start + lane[None, :], y.to(x.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _softmax(q, k, keys, scale):
+    """Return the weights `(TOKENS, TOKENS)` in float32; zeros where there is no key."""
+    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * _LOG2_E)
+    scores = tl.where(keys[None, :], scores, -float("inf"))
+    top = tl.max(scores, 1)
+    top = tl.where(top == -float("inf"), 0.0, top)
+    weights = tl.exp2(scores - top[:, None])
+    total = tl.sum(weights, 1)
+    return weights / tl.where(total == 0.0, 1.0, total)[:, None]
+
+
+@triton.jit
+def _forward(
+    qkv,
+    pads,
+    limits,
+    out,
+    height,
+    width,
+    rows,
+    columns,
+    scale,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    LANES: tl.constexpr,
+    WINDOW: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
+    C: tl.constexpr = HEADS * WIDTH
+    _, head, place, inside, keys = _place(limits, height, width, rows, columns, HEADS, WINDOW, TOKENS)
+    start = head * WIDTH
+    q = _read(qkv, pads, start, place, inside, keys, 3 * C, WIDTH, LANES)
+    k = _read(qkv, pads, C + start, place, inside, keys, 3 * C, WIDTH, LANES)
+    v = _read(qkv, pads, 2 * C + start, place, inside, keys, 3 * C, WIDTH, LANES)
+    weights = _softmax(q, k, keys, scale)
+    y = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+    _write(out, y, start, place, inside, C, WIDTH, LANES)
+
+
+@triton.jit
+def _backward(
+    qkv,
+    pads,
+    limits,
+    dy,
+    dqkv,
+    dpads,
+    height,
+    width,
+    rows,
+    columns,
+    scale,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    LANES: tl.constexpr,
+    WINDOW: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
+    C: tl.constexpr = HEADS * WIDTH
+    window, head, place, inside, keys = _place(limits, height, width, rows, columns, HEADS, WINDOW, TOKENS)
+    start = head * WIDTH
+    q = _read(qkv, pads, start, place, inside, keys, 3 * C, WIDTH, LANES)
+    k = _read(qkv, pads, C + start, place, inside, keys, 3 * C, WIDTH, LANES)
+    v = _read(qkv, pads, 2 * C + start, place, inside, keys, 3 * C, WIDTH, LANES)
+    g = _read(dy, None, start, place, inside, keys, C, WIDTH, LANES)  # zero for queries that nobody reads
+    weights = _softmax(q, k, keys, scale)
+    dv = tl.dot(tl.trans(weights.to(g.dtype)), g, input_precision="ieee")
+    dweights = tl.dot(g, tl.trans(v), input_precision="ieee")
+    dscores = weights * (dweights - tl.sum(weights * dweights, 1)[:, None])
+    dscores = (dscores * scale).to(k.dtype)
+    dq = tl.dot(dscores, k, input_precision="ieee")
+    dk = tl.dot(tl.trans(dscores), q, input_precision="ieee")
+    _write(dqkv, dq, start, place, inside, 3 * C, WIDTH, LANES)
+    _write(dqkv, dk, C + start, place, inside, 3 * C, WIDTH, LANES)
+    _write(dqkv, dv, 2 * C + start, place, inside, 3 * C, WIDTH, LANES)
+    if dpads is not None:
+        lane = tl.arange(0, LANES)
+        beyond = (keys & ~inside)[:, None]
+        row = dpads + window.to(tl.int64) * (2 * C) + start + lane
+        tl.store(row, tl.sum(tl.where(beyond, dk, 0.0), 0), mask=lane < WIDTH)
+        tl.store(row + C, tl.sum(tl.where(beyond, dv, 0.0), 0), mask=lane < WIDTH)
+
+
+@triton_op("twins::window_attention", mutates_args=())
+def window_attention(
+    qkv: Tensor,
+    pads: Tensor | None,
+    limits: Tensor | None,
+    rows: int,
+    columns: int,
+    window: int,
+    heads: int,
+    scale: float,
+) -> Tensor:
+    """Attend within the windows of a map.
+
+    Args:
+        qkv: projections `(B, H, W, 3 * h * d)`: queries, keys, values.
+        pads: the projections `(3 * h * d,)` of a token beyond the map; `None` where none is ever a key.
+        limits: rows and columns `(B, 2)` of each image that may be keys; `None` when all have `rows` and `columns`.
+        rows: rows that may be keys where there are no `limits`.
+        columns: columns, likewise.
+        window: side of a window in tokens.
+        heads: `h`.
+        scale: factor of the scores.
+
+    Returns:
+        map `(B, H, W, h * d)`.
+    """
+    batch, height, width, channels = qkv.shape
+    qkv = qkv.contiguous()
+    out = qkv.new_empty(batch, height, width, channels // 3)
+    with on_device(qkv):
+        wrap_triton(_forward)[_grid(qkv, window, heads)](
+            qkv,
+            _contiguous(pads),
+            _contiguous(limits),
+            out,
+            height,
+            width,
+            rows,
+            columns,
+            scale=scale,
+            **_constants(qkv, window, heads),
+        )
+    return out
+
+
+@triton_op("twins::window_attention_backward", mutates_args=())
+def window_attention_backward(
+    dy: Tensor,
+    qkv: Tensor,
+    pads: Tensor | None,
+    limits: Tensor | None,
+    rows: int,
+    columns: int,
+    window: int,
+    heads: int,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `qkv` and of `pads`; without `pads` the second one is empty."""
+    batch, height, width, channels = qkv.shape
+    qkv, dy = qkv.contiguous(), dy.contiguous()
+    dqkv = torch.empty_like(qkv)
+    windows = batch * -(-height // window) * -(-width // window)
+    shares = None if pads is None else qkv.new_empty((windows, 2 * channels // 3), dtype=torch.float32)
+    with on_device(qkv):
+        wrap_triton(_backward)[_grid(qkv, window, heads)](
+            qkv,
+            _contiguous(pads),
+            _contiguous(limits),
+            dy,
+            dqkv,
+            shares,
+            height,
+            width,
+            rows,
+            columns,
+            scale=scale,
+            **_constants(qkv, window, heads),
+        )
+    if pads is None or shares is None:
+        return dqkv, qkv.new_empty(0)
+    return dqkv, torch.cat([shares.new_zeros(channels // 3), shares.sum(0)]).to(pads.dtype)
+
+
+def _contiguous(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.contiguous()
+
+
+def _grid(qkv: Tensor, window: int, heads: int) -> tuple[int]:
+    batch, height, width, _ = qkv.shape
+    return (batch * -(-height // window) * -(-width // window) * heads,)
+
+
+def _constants(qkv: Tensor, window: int, heads: int) -> dict[str, int | float]:
+    width = qkv.shape[-1] // (3 * heads)
+    return {
+        "HEADS": heads,
+        "WIDTH": width,
+        "LANES": tile(width),
+        "WINDOW": window,
+        "TOKENS": tile(window * window),
+        "num_warps": WARPS if qkv.dtype != torch.float32 else 2 * WARPS,
+    }
+
+
+def _keep(ctx, inputs, output) -> None:
+    qkv, pads, limits, *ctx.rest = inputs
+    ctx.save_for_backward(qkv, pads, limits)
+
+
+def _differentiate(ctx, dy):
+    qkv, pads, limits = ctx.saved_tensors
+    dqkv, dpads = window_attention_backward(dy, qkv, pads, limits, *ctx.rest)
+    return dqkv, None if pads is None else dpads, None, None, None, None, None, None
+
+
+window_attention.register_autograd(_differentiate, setup_context=_keep)

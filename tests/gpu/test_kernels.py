@@ -1,0 +1,134 @@
+"""Kernels on a GPU compute what the portable forms do, alone, compiled, in CUDA graphs and in networks."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import twins
+from twins.ops import kernels
+from twins.ops.convolutions import positional_convolution
+from twins.ops.norms import add_norm, norm
+from twins.ops.windows import window_attention
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
+TOLERANCE = {torch.float32: 5e-5, torch.bfloat16: 0.04}
+"""Relative to the largest value, against float64."""
+
+
+@pytest.fixture(autouse=True)
+def _ready():
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    if not kernels.serves(torch.zeros(1, device="cuda")):
+        pytest.skip("this GPU or this machine does not take Triton's kernels")
+
+
+def attention(padding, sizes, qkv, pads):
+    """Windows of a map of projections; a token beyond the map is `pads`."""
+    project = functools.partial(F.linear, weight=torch.eye(qkv.shape[-1], dtype=qkv.dtype, device="cuda"), bias=pads)
+    return window_attention(qkv, project, 7, 2, padding=padding, sizes=sizes)
+
+
+SIZES = torch.tensor([[10, 16], [7, 3], [2, 10]], device="cuda" if torch.cuda.is_available() else "cpu")
+PADDINGS = ["exact", "reference", "unmasked"]
+ATTENTIONS = {
+    f"{padding}-{height}x{width}-{'sizes' if sizes is not None else 'full'}": (
+        functools.partial(attention, padding, sizes),
+        [(3, height, width, 192), (192,)],
+    )
+    for padding in PADDINGS
+    for height, width, sizes in [(10, 16, SIZES), (10, 16, None), (14, 5, None), (7, 7, None), (1, 1, None)]
+}
+CASES = {
+    **ATTENTIONS,
+    "positions": (positional_convolution, [(3, 20, 19, 80), (80, 1, 3, 3), (80,)]),
+    "positions of one token": (positional_convolution, [(1, 1, 1, 64), (64, 1, 3, 3), (64,)]),
+    "norm": (functools.partial(norm, eps=1e-6), [(3, 30, 320), (320,), (320,)]),
+    "sum": (lambda *x: torch.cat(add_norm(*x, 1e-6)), [(3, 30, 64), (3, 30, 64), (64,), (64,)]),
+}
+
+
+def outcome(compute, leaves):
+    y = compute(*leaves)
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).cuda().to(y.dtype)
+    return [y.detach(), *torch.autograd.grad((y * weights).sum(), leaves)]
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("mode", [None, "default", "reduce-overhead"])
+def test_values_and_gradients_are_those_of_float64(case, dtype, mode):
+    compute, shapes = CASES[case]
+    if mode and case not in ("exact-10x16-full", "unmasked-10x16-sizes", "positions", "sum"):
+        pytest.skip("compiled for one case of each kind")
+    leaves = [torch.randn(shape, device="cuda").to(dtype).requires_grad_() for shape in shapes]
+    expected = outcome(compute, [x.detach().double().requires_grad_() for x in leaves])
+    compiled = torch.compile(lambda *x: compute(*x), fullgraph=True, mode=mode) if mode else compute
+    for _ in range(3 if mode else 1):  # a CUDA graph is recorded at the second call and replayed at the third
+        found = [x.clone() for x in outcome(compiled, leaves)]
+    for one, other in zip(found, expected, strict=True):
+        assert one.isfinite().all()
+        assert float((one.double() - other).abs().max()) <= TOLERANCE[dtype] * float(other.abs().max()) + 1e-6
+
+
+def test_operators_pass_pytorchs_own_checks():
+    from twins.ops.kernels import norms, positions, windows
+
+    def leaf(*shape):
+        return torch.randn(shape, device="cuda", requires_grad=True)
+
+    torch.library.opcheck(windows.window_attention, (leaf(1, 8, 7, 96), leaf(96), None, 14, 7, 7, 2))
+    limits = torch.tensor([[8, 5]], device="cuda")
+    torch.library.opcheck(windows.window_attention, (leaf(1, 8, 7, 96), None, limits, 0, 0, 7, 2))
+    torch.library.opcheck(positions.positional_convolution, (leaf(1, 3, 4, 16), leaf(16, 1, 3, 3), None))
+    torch.library.opcheck(norms.norm, (leaf(5, 16), leaf(16), leaf(16), 1e-6, torch.float32))
+    torch.library.opcheck(norms.add_norm, (leaf(5, 16), leaf(5, 16), leaf(16), leaf(16), 1e-6, torch.float32))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_networks_give_and_learn_the_same(padding, compiled):
+    network = twins.create_model("twins_svt_nano", num_classes=3, padding=padding).cuda()
+    images, sizes = torch.randn(2, 3, 70, 101, device="cuda"), torch.tensor([[70, 101], [33, 45]], device="cuda")
+    targets = torch.tensor([0, 2], device="cuda")
+    found = []
+    for context in (contextlib.nullcontext(), kernels.portable()):
+        with context:
+            torch._dynamo.reset()
+            call = torch.compile(network, fullgraph=True) if compiled else network
+            network.zero_grad()
+            F.cross_entropy(call(images, sizes), targets).backward()
+            with torch.no_grad():
+                found.append([call(images, sizes), *(p.grad.clone() for p in network.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4)
+
+
+def test_a_graph_of_a_network_replays():
+    network = twins.create_model("twins_svt_nano", num_classes=3).cuda().bfloat16().eval()
+    images = torch.randn(2, 3, 64, 64, device="cuda", dtype=torch.bfloat16)
+    with torch.inference_mode():
+        for _ in range(3):
+            network(images)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = network(images)
+        images.copy_(torch.randn_like(images))
+        graph.replay()
+        torch.testing.assert_close(result, network(images))
+
+
+def test_a_map_that_outgrows_32_bits():
+    if torch.cuda.mem_get_info()[0] < 14 << 30:
+        pytest.skip("this needs 14 GB of GPU memory")
+    qkv = torch.randn(1, 7, 7, 96, device="cuda").bfloat16()
+    many = qkv.expand(460_000, -1, -1, -1).contiguous()  # 2.16e9 numbers
+    from twins.ops.kernels.windows import window_attention as fused
+
+    y = fused(many, None, None, 7, 7, 7, 1)
+    assert torch.equal(y[-1], fused(qkv, None, None, 7, 7, 7, 1)[0])

@@ -1,0 +1,156 @@
+"""Each kernel under Triton's interpreter against the portable form in float64; run by `test_kernels.py`."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
+
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import twins
+from twins.ops import kernels
+from twins.ops.convolutions import positional_convolution
+from twins.ops.kernels import norms, positions, windows
+from twins.ops.norms import add_norm, norm
+from twins.ops.padding import zero_outside
+from twins.ops.windows import window_attention
+
+PADDINGS = ["exact", "reference", "unmasked"]
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.03, torch.float16: 0.004}
+"""Relative to the largest value: float32 in another order of sums, and a few roundings to 8 or 11 bits."""
+
+
+@pytest.fixture(autouse=True)
+def _served(monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(positions, "_SHARE", 64)  # the interpreter is slow; several shares all the same
+    monkeypatch.setattr(kernels, "serves", lambda x: x.dtype != torch.float64)
+
+
+def agree(compute, inputs: list[torch.Tensor], dtype: torch.dtype = torch.float32) -> None:
+    """Compare values and gradients at `dtype`, where kernels serve, with those in float64, where they do not."""
+    results = []
+    for kind in (dtype, torch.float64):
+        leaves = [x.to(dtype).to(kind).requires_grad_() for x in inputs]
+        y = compute(*leaves)
+        weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(kind)
+        results.append([y.detach(), *torch.autograd.grad((y * weights).sum(), leaves)])
+    for found, expected in zip(*results, strict=True):
+        assert found.isfinite().all()
+        assert found.dtype == dtype
+        assert float((found.double() - expected).abs().max()) <= TOLERANCE[dtype] * float(expected.abs().max())
+
+
+def attention(padding: str, sizes: torch.Tensor | None, heads: int, window: int = 7):
+    def compute(x, weight, bias):
+        project = functools.partial(F.linear, weight=weight, bias=bias)
+        return window_attention(x, project, window, heads, padding=padding, sizes=sizes)
+
+    return compute
+
+
+def inputs(height: int, width: int, channels: int, batch: int = 2) -> list[torch.Tensor]:
+    projection = torch.randn(3 * channels, channels) / channels**0.5
+    return [torch.randn(batch, height, width, channels), projection, torch.randn(3 * channels)]
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("size", [(7, 7), (14, 5), (10, 11)])
+def test_windows_at_every_kind_of_border(size, padding):
+    agree(attention(padding, None, 2), inputs(*size, 32, batch=1))
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_windows_of_images_of_several_sizes(padding):
+    sizes = torch.tensor([[10, 16], [7, 3], [2, 10]])  # the second and the third leave windows without a key
+    x, weight, bias = inputs(10, 16, 32, batch=3)
+    agree(attention(padding, sizes, 2), [zero_outside(x, sizes), weight, bias])
+
+
+@pytest.mark.parametrize(("channels", "heads"), [(16, 1), (24, 3), (48, 2), (64, 1), (96, 3)])
+def test_heads_of_every_width(channels, heads):
+    agree(attention("unmasked", None, heads), inputs(8, 7, channels, batch=1))
+
+
+def test_other_windows():
+    agree(attention("exact", None, 2, window=4), inputs(9, 8, 32, batch=1))
+
+
+def test_windows_in_half_precision():
+    """In float16: the interpreter multiplies matrices of bfloat16 as if they were integers."""
+
+    def compute(qkv):
+        return window_attention(qkv, lambda x: x, 7, 2, padding="exact")
+
+    agree(compute, [torch.randn(1, 9, 7, 96)], torch.float16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 5, 9, 48), (1, 1, 1, 16), (1, 9, 16, 16)])
+def test_positions(shape, dtype):
+    channels = shape[-1]
+    tensors = [torch.randn(shape), torch.randn(channels, 1, 3, 3), torch.randn(channels)]
+    agree(positional_convolution, tensors, dtype)
+
+
+def test_positions_without_a_bias_and_of_a_map_that_does_not_lie_in_order():
+    x, weight = torch.randn(1, 32, 4, 6), torch.randn(32, 1, 3, 3)
+    agree(lambda x, weight: positional_convolution(x.permute(0, 2, 3, 1), weight, None), [x, weight])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 32), (300, 24), (3, 320)])
+def test_norms_alone_and_of_a_sum(shape, dtype):
+    tensors = [torch.randn(shape), torch.randn(shape[-1]), torch.randn(shape[-1])]
+    agree(lambda x, weight, bias: norm(x, weight, bias, 1e-6), tensors, dtype)
+    summed = [*tensors[:1], torch.randn(shape), *tensors[1:]]
+    agree(lambda *given: torch.cat(add_norm(*given, 1e-6)), summed, dtype)
+
+
+def test_the_norm_of_a_sum_is_that_of_what_is_kept_of_it():
+    x, branch, weight, bias = (torch.randn(shape).bfloat16() for shape in [(40, 32), (40, 32), (32,), (32,)])
+    total, normed = add_norm(x, branch, weight, bias, 1e-6)
+    torch.testing.assert_close(total, x + branch, rtol=2**-7, atol=0)  # the interpreter rounds in its own way
+    assert torch.equal(normed, norm(total, weight, bias, 1e-6))
+
+
+def test_under_autocast_a_norm_comes_as_the_next_product_would_round_it():
+    x, weight, bias = torch.randn(40, 32), torch.randn(32), torch.randn(32)
+    expected = F.layer_norm(x, (32,), weight, bias, 1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        total, normed = add_norm(x, x.bfloat16(), weight, bias, 1e-6)
+        assert total.dtype == torch.float32
+        assert normed.dtype == torch.bfloat16
+        torch.testing.assert_close(norm(x, weight, bias, 1e-6), expected.bfloat16(), rtol=2**-7, atol=1e-6)
+
+
+@pytest.mark.parametrize("padding", ["unmasked"])
+def test_a_network_gives_and_learns_the_same(padding, monkeypatch):
+    network = twins.create_model("twins_svt_nano", num_classes=3, padding=padding)
+    images, sizes, targets = torch.randn(1, 3, 32, 36), torch.tensor([[32, 33]]), torch.tensor([2])
+    found = []
+    for served in (True, False):
+        monkeypatch.setattr(kernels, "serves", lambda x, served=served: served)
+        network.zero_grad()
+        network.losses(images, targets, sizes)["classification"].backward()
+        with torch.no_grad():
+            found.append([network.eval()(images, sizes), *(p.grad.clone() for p in network.train().parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_operators_are_registered_as_pytorch_asks():
+    checks = ("test_schema", "test_autograd_registration")  # a fake tensor cannot go through the interpreter
+    qkv, pads = torch.randn(1, 8, 7, 96, requires_grad=True), torch.randn(96, requires_grad=True)
+    torch.library.opcheck(windows.window_attention, (qkv, pads, None, 14, 7, 7, 2), test_utils=checks)
+    torch.library.opcheck(windows.window_attention, (qkv, None, torch.tensor([[8, 5]]), 0, 0, 7, 2), test_utils=checks)
+    x, weight = torch.randn(1, 3, 4, 16, requires_grad=True), torch.randn(16, 1, 3, 3, requires_grad=True)
+    torch.library.opcheck(positions.positional_convolution, (x, weight, None), test_utils=checks)
+    w, b = torch.randn(16, requires_grad=True), torch.randn(16, requires_grad=True)
+    torch.library.opcheck(norms.norm, (x, w, b, 1e-6, torch.float32), test_utils=checks)
+    torch.library.opcheck(norms.add_norm, (x, x, w, b, 1e-6, torch.float32), test_utils=checks)
