@@ -82,9 +82,9 @@ def test_operators_pass_pytorchs_own_checks():
     def leaf(*shape):
         return torch.randn(shape, device="cuda", requires_grad=True)
 
-    torch.library.opcheck(windows.window_attention, (leaf(1, 8, 7, 96), leaf(96), None, 14, 7, 7, 2))
+    torch.library.opcheck(windows.window_attention, (leaf(1, 8, 7, 96), leaf(96), None, 14, 7, 7, 2, 0.25))
     limits = torch.tensor([[8, 5]], device="cuda")
-    torch.library.opcheck(windows.window_attention, (leaf(1, 8, 7, 96), None, limits, 0, 0, 7, 2))
+    torch.library.opcheck(windows.window_attention, (leaf(1, 8, 7, 96), None, limits, 0, 0, 7, 2, 0.25))
     torch.library.opcheck(positions.positional_convolution, (leaf(1, 3, 4, 16), leaf(16, 1, 3, 3), None))
     torch.library.opcheck(norms.norm, (leaf(5, 16), leaf(16), leaf(16), 1e-6, torch.float32))
     torch.library.opcheck(norms.add_norm, (leaf(5, 16), leaf(5, 16), leaf(16), leaf(16), 1e-6, torch.float32))
@@ -130,5 +130,5 @@ def test_a_map_that_outgrows_32_bits():
     many = qkv.expand(460_000, -1, -1, -1).contiguous()  # 2.16e9 numbers
     from twins.ops.kernels.windows import window_attention as fused
 
-    y = fused(many, None, None, 7, 7, 7, 1)
-    assert torch.equal(y[-1], fused(qkv, None, None, 7, 7, 7, 1)[0])
+    y = fused(many, None, None, 7, 7, 7, 1, 0.25)
+    assert torch.equal(y[-1], fused(qkv, None, None, 7, 7, 7, 1, 0.25)[0])

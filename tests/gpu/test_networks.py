@@ -59,3 +59,14 @@ def test_checkpointing_lowers_peak_memory():
         network.losses(images, targets)["classification"].backward()
         peaks.append(torch.cuda.max_memory_allocated())
     assert peaks[1] < 0.7 * peaks[0]
+
+
+@pytest.mark.parametrize("size", [(224, 224), (200, 230)])
+@pytest.mark.parametrize("padding", ["exact", "reference", "unmasked"])
+def test_the_inference_form_gives_the_same(padding, size):
+    torch.manual_seed(0)
+    network = twins.create_model("twins_svt_nano", num_classes=10, padding=padding).eval().cuda()
+    images, sizes = torch.randn(2, 3, *size, device="cuda"), torch.tensor([list(size), [100, 131]], device="cuda")
+    with torch.inference_mode():
+        for arguments in ((images,), (images, sizes)):
+            torch.testing.assert_close(network.fuse()(*arguments), network(*arguments), rtol=1e-3, atol=1e-4)

@@ -77,8 +77,9 @@ def _attend_in_place(
     padded = padding != "exact" and (height % window or width % window)
     pads = project(x.new_zeros(channels) if blank is None else blank) if padded else None
     limits = None if sizes is None else _key_limits(sizes, window, padding)
-    factor = (channels // heads) ** -0.5 if scale is None else scale
-    return fused(project(x), pads, limits, rows, columns, window, heads, factor)
+    projected = project(x)
+    factor = (projected.shape[-1] // (3 * heads)) ** -0.5 if scale is None else scale
+    return fused(projected, pads, limits, rows, columns, window, heads, factor)
 
 
 def split_window_heads(x: Tensor, window: int, parts: int, heads: int) -> tuple[Tensor, ...]:
