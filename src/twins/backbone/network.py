@@ -232,14 +232,18 @@ def fused(network: Network) -> Network:
     Raises:
         ConfigError: it is such a copy already.
     """
-    stages = [name for name, module in network.named_modules() if isinstance(module, Stage)]
-    if any(isinstance(network.get_submodule(name).position, FusedPositions) for name in stages):
+    if is_fused(network):
         raise ConfigError("this network is in its inference form already; fuse the one that it was made of")
     copy = deepcopy(network).eval().requires_grad_(False)
-    for name in stages:
-        fuse_stage(copy.get_submodule(name))
-    copy.register_state_dict_pre_hook(_refuse_state)  # type: ignore[no-untyped-call]
+    for stage in [module for module in copy.modules() if isinstance(module, Stage)]:
+        fuse_stage(stage)
+        stage.register_state_dict_pre_hook(_refuse_state)  # type: ignore[no-untyped-call]
     return copy
+
+
+def is_fused(network: nn.Module) -> bool:
+    """Whether a network is in its inference form, as `fused` returns it."""
+    return any(isinstance(module, FusedPositions) for module in network.modules())
 
 
 def _refuse_state(*_: object) -> None:

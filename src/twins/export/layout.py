@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twins.backbone.attention import Attention, GlobalAttention, LocalAttention
-from twins.backbone.network import Block, Stage, Twins
+from twins.backbone.network import Block, Stage, Twins, is_fused
+from twins.errors import ConfigError
 from twins.ops.padding import fit_cells
 
 AttentionForm = Literal["operator", "products"]
@@ -38,7 +39,12 @@ def lay_out(network: nn.Module, height: int, width: int, *, attention: Attention
         width: columns of the images in pixels.
         attention: how attention is written.
         rows: lay tokens out as `(B * N, C)` instead of `(B, N, C)`.
+
+    Raises:
+        ConfigError: the network is in its inference form, which is PyTorch's own.
     """
+    if is_fused(network):
+        raise ConfigError("a network in its inference form cannot be exported; export the one that it was made of")
     network = deepcopy(network).eval().requires_grad_(False)
     backbone = network if isinstance(network, Twins) else network.backbone
     assert isinstance(backbone, Twins)

@@ -11,6 +11,7 @@ from torch import nn
 
 import twins
 from twins.errors import ConfigError
+from twins.export.layout import lay_out
 
 NANOS = ["twins_pcpvt_nano", "twins_svt_nano"]
 
@@ -104,8 +105,12 @@ def test_the_network_keeps_its_checkpoint_and_the_form_has_none(tmp_path):
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     with pytest.raises(ConfigError, match="save the one that it was made of"):
         twins.save_weights(fused, tmp_path / "fused.safetensors")
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        fused.backbone.state_dict()
     with pytest.raises(ConfigError, match="already"):
         fused.fuse()
+    with pytest.raises(ConfigError, match="export the one that it was made of"):
+        lay_out(fused, 224, 224, attention="products", rows=False)
 
 
 def test_compiles_without_a_graph_break():

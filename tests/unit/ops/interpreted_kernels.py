@@ -148,7 +148,9 @@ def test_operators_are_registered_as_pytorch_asks():
     checks = ("test_schema", "test_autograd_registration")  # a fake tensor cannot go through the interpreter
     qkv, pads = torch.randn(1, 8, 7, 96, requires_grad=True), torch.randn(96, requires_grad=True)
     torch.library.opcheck(windows.window_attention, (qkv, pads, None, 14, 7, 7, 2, 0.25), test_utils=checks)
-    torch.library.opcheck(windows.window_attention, (qkv, None, torch.tensor([[8, 5]]), 0, 0, 7, 2, 0.25), test_utils=checks)
+    torch.library.opcheck(
+        windows.window_attention, (qkv, None, torch.tensor([[8, 5]]), 0, 0, 7, 2, 0.25), test_utils=checks
+    )
     x, weight = torch.randn(1, 3, 4, 16, requires_grad=True), torch.randn(16, 1, 3, 3, requires_grad=True)
     torch.library.opcheck(positions.positional_convolution, (x, weight, None), test_utils=checks)
     w, b = torch.randn(16, requires_grad=True), torch.randn(16, requires_grad=True)
