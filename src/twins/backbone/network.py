@@ -39,8 +39,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
-        if torch.is_grad_enabled() or self.training:
-            return self._learn(x, sizes)
+        if torch.is_grad_enabled() or self.training or _hooked(self.attn) or _hooked(self.mlp):
+            return self._learn(x, sizes)  # who hooks a part sees all that it gives, and that alone
         x = self.attn.added(self._normed(x, sizes), x, sizes)
         rows = x.flatten(0, 2)  # (B * H * W, C), this block's own
         count = rows_at_once(rows, self.mlp.fc1.out_features)
@@ -70,6 +70,10 @@ class Block(nn.Module):
             return self.mlp(normed)
         with recomputed(normed, lambda: self.norm2(x)):
             return self.mlp(normed, keep=self.keep)
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class Stage(nn.Module):

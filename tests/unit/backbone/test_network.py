@@ -200,3 +200,19 @@ def test_uint8_images_are_refused():
 def test_settings_that_no_network_has_are_refused(settings):
     with pytest.raises(ConfigError):
         Twins(VARIANTS["twins_svt_nano"], **settings)
+
+
+@pytest.mark.parametrize("part", ["attn", "mlp"])
+def test_a_hook_sees_what_a_part_of_a_block_gives(part):
+    torch.manual_seed(0)
+    block = twins.create_backbone("twins_svt_nano").eval().stages[0].blocks[0]
+    x = torch.randn(1, 14, 14, block.norm1.normalized_shape[0])
+    expected = block(x)
+    seen = []
+    getattr(block, part).register_forward_hook(lambda module, arguments, output: seen.append(output))
+    with torch.inference_mode():
+        torch.testing.assert_close(block(x), expected)
+        branch = block.attn(block.norm1(x)) if part == "attn" else None
+    assert seen[0].shape == x.shape
+    if branch is not None:
+        torch.testing.assert_close(seen[0], branch)
