@@ -55,7 +55,7 @@ def parse() -> argparse.Namespace:
 
 def rows(case: Case, args: argparse.Namespace) -> list[str]:
     """Measure one model at one batch, every side in the same rounds; return lines of the table."""
-    images, subjects = images_for(case, CPU), networks(case, "timm", CPU)
+    images, subjects = images_for(case, CPU), networks(case, ("timm",), CPU)
     steps: dict[str, Step] = {}
     for runtime in args.runtimes:
         found = exported_steps(subjects, images, runtime, "fp32")

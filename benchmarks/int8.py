@@ -22,7 +22,7 @@ from twins.bench.subjects import inference_step
 from twins.bench.timing import interleaved
 from twins.data.config import DataConfig
 from twins.data.dataset import LabelledImages
-from twins.data.loader import EvalSamples, eval_loader
+from twins.data.loader import EvalSamples, eval_loader, normalised
 from twins.export.int8 import quantize
 from twins.export.openvino import compile_openvino, convert_openvino
 from twins.factory import model_from_checkpoint
@@ -31,6 +31,7 @@ from twins.predictor import weights_of
 from twins.tasks.classification import Classification
 
 BATCH = 32
+CPU = torch.device("cpu")
 Batches = list[tuple[Tensor, Tensor]]
 
 
@@ -60,7 +61,7 @@ def main() -> None:
         single = whole.clone()
         single.reshape(one.shape)
         steps[label] = openvino_step(single, one.numpy(), "fp32")
-    times = interleaved(steps, 50, 5, torch.device("cpu"))
+    times = interleaved(steps, 50, 5, CPU)
     images = sum(len(labels) for _, labels in held_out)
     print(
         f"{network.info.model} on {args.data}, {images} held-out images of {size[0]} x {size[1]}: {processor()}, "
@@ -73,7 +74,8 @@ def main() -> None:
 def batches(network: Classification, images: LabelledImages) -> Batches:
     """Return prepared images with their labels, as evaluation reads them."""
     samples = EvalSamples(images, ClassificationKit().eval_transform(network.info.preprocess))
-    return [(batch.images, torch.as_tensor(batch.targets)) for batch in eval_loader(samples, batch=BATCH)]
+    found = (normalised(batch, network.info.preprocess, CPU) for batch in eval_loader(samples, batch=BATCH))
+    return [(batch.images, torch.as_tensor(batch.targets)) for batch in found]
 
 
 @torch.inference_mode()

@@ -19,6 +19,9 @@ from twins.ops.convolutions import depthwise_convolution, to_cells
 from twins.ops.linear import linear, linear_add, linear_gelu, onednn_serves, pack
 from twins.ops.padding import zero_outside
 
+_FAR = 1e4
+"""Largest value of a blank; float16 ends at 65,504."""
+
 
 class FusedLinear(nn.Module):
     """`twins.backbone.layers.Linear` with fixed weights, which lie in memory twice where a kernel wants them packed."""
@@ -140,8 +143,8 @@ def _fuse_global(attn: Any, scale: Tensor, shift: Tensor) -> None:
 
 def _folded(weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     """Return the weight and bias that give for `x` what these give for `x * scale + shift`; rounded once."""
-    wide = weight.detach().double()
-    return (wide * scale.detach()).to(weight), (bias.detach() + wide @ shift.detach().double()).to(bias)
+    wide, scale, shift = (x.detach().cpu().double() for x in (weight, scale, shift))  # not every device has float64
+    return (wide * scale).to(weight), (bias.detach().cpu() + wide @ shift).to(bias)
 
 
 def _plain(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,9 +157,11 @@ def _as_rows(weight: Tensor) -> Tensor:
 
 
 def _blank(norm: nn.LayerNorm) -> Tensor | None:
-    """Return what a norm's affine maps to zero, `(C,)`; `None` where a scale is zero and nothing is mapped there."""
+    """Return what a norm's affine maps to zero, `(C,)`; `None` where a scale is zero, or so small that half precision
+    does not reach there.
+    """
     blank = -norm.bias.detach() / norm.weight.detach()
-    return blank if bool(blank.isfinite().all()) else None
+    return blank if bool((blank.abs() < _FAR).all()) else None
 
 
 def _without_affine(norm: nn.LayerNorm) -> nn.LayerNorm:

@@ -242,6 +242,7 @@ def fused(network: Network) -> Network:
     for stage in [module for module in copy.modules() if isinstance(module, Stage)]:
         fuse_stage(stage)
         stage.register_state_dict_pre_hook(_refuse_state)  # type: ignore[no-untyped-call]
+        stage.register_load_state_dict_pre_hook(_refuse_state)  # type: ignore[no-untyped-call]
     return copy
 
 
@@ -251,7 +252,7 @@ def is_fused(network: nn.Module) -> bool:
 
 
 def _refuse_state(*_: object) -> None:
-    raise ConfigError("a network in its inference form has no checkpoint; save the one that it was made of")
+    raise ConfigError("a network in its inference form has no checkpoint; save or load the one that it was made of")
 
 
 def layer_groups(prefix: str, coarse: bool) -> dict[str, object]:

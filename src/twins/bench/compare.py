@@ -55,10 +55,10 @@ def run_bench(
         if case.mode not in LOADING:
             able(peer, case)
     result: Result = {"format": FORMAT, "machine": machine(config), "rows": []}
-    tell(head(result["machine"], config, config.task, task_head))
     with ExitStack() as stack:
         from_files = any(case.mode in (*LOADING, "end-to-end") for case in cases)
         files = stack.enter_context(image_files(config.images)) if from_files else []
+        tell(head(result["machine"], config, config.task, task_head))
         for case in cases:
             result["rows"].append(row := measure(case, config, files))
             tell(line(row, config))
@@ -104,7 +104,7 @@ def _plain(size: str) -> int | str:
 
 def machine(config: BenchConfig) -> dict[str, Any]:
     """Return what speed depends on besides the code."""
-    device = pick_device(config.device)
+    device = pick_device(config.place)
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),

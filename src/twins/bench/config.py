@@ -112,6 +112,11 @@ class BenchConfig:
         """Peers to compare with, each once."""
         return tuple(dict.fromkeys(peer for peer in self.against if peer != "none"))
 
+    @property
+    def place(self) -> str:
+        """Device to compute on: of a runtime of exported networks the CPU."""
+        return self.device if self.runtime == "torch" else "cpu"
+
     def __post_init__(self) -> None:
         if self.task not in SIZES:
             raise ConfigError(f"--task of twins bench must be {' or '.join(SIZES)}, found {self.task!r}")
@@ -145,6 +150,8 @@ class BenchConfig:
                 f"--runtime {self.runtime} measures classifiers that were exported; say --modes inference, without "
                 "--task, --compile or --roofline"
             )
+        if self.device not in ("auto", "cpu"):
+            raise ConfigError(f"--runtime {self.runtime} runs on CPUs, found --device {self.device}; leave it out")
         if set(self.peers) - {"timm"}:
             raise ConfigError(f"--runtime {self.runtime} compares with --against timm alone, found {self.peers}")
 

@@ -18,6 +18,8 @@ from torch import nn
 
 from twins.bench.config import shape_of
 from twins.bench.subjects import DTYPES, Case, Step
+from twins.data.augment import SemanticConfig
+from twins.data.config import too_long
 from twins.data.dataset import list_images
 from twins.data.images import open_image
 from twins.data.loader import EvalSamples, TrainBatches, TrainSamples, eval_loader, train_loader
@@ -46,9 +48,11 @@ def image_files(folder: str | None) -> Iterator[list[Path]]:
         NotFoundError: a folder without images.
     """
     if folder is not None:
-        found = list_images(Path(folder))
+        found = [] if not folder or too_long(folder) else list_images(Path(folder))
         if not found:
             raise NotFoundError(f"--images {folder} leads to no image; check the path")
+        for file in found:
+            open_image(file)  # one that cannot be read would be left out of a batch, and counted
         yield found
         return
     from sklearn.datasets import load_sample_images
@@ -99,7 +103,8 @@ def loading_step(case: Case, files: Sequence[Path]) -> Step:
         samples = EvalSamples(images, kit.eval_transform(known))
         batches = chain.from_iterable(repeat(eval_loader(samples, batch=case.batch)))
         return partial(next, batches)
-    transform = kit.train_transform(TrainConfig(task=case.task, size=known.size), known)
+    semantic = SemanticConfig(crop=known.size) if case.task == "semantic" else SemanticConfig()
+    transform = kit.train_transform(TrainConfig(task=case.task, size=known.size, semantic=semantic), known)
     order = TrainBatches(len(images), case.batch, seed=0)
     return partial(
         next, train_loader(TrainSamples(images, transform, seed=0), order, step=0, accumulate=1, workers=0, pin=False)
@@ -121,9 +126,9 @@ class _Files:
         return open_image(self.files[index])
 
     def target(self, index: int) -> Any:
-        """Return what a task learns of an image of this size; no file is read for it."""
-        with Image.open(self.files[index]) as image:
-            return self.target_of(image.height, image.width)
+        """Return what a task learns of an image of this size."""
+        image = self.load(index)  # turned as its file says
+        return self.target_of(image.height, image.width)
 
     def path(self, index: int) -> str:
         """Return an image's path."""

@@ -36,11 +36,11 @@ def measure(case: Case, config: BenchConfig, files: Sequence[Path] = ()) -> dict
         config: how, and beside which peers.
         files: images for what begins at files.
     """
-    device = pick_device(config.device)
+    device = pick_device(config.place)
     try:
         with within_memory(device):
             return _load(case, config, files) if case.mode in LOADING else _compare(case, config, files, device)
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:  # runtimes have classes of their own
         if not out_of_memory(f"{type(error).__name__}: {error}"):
             raise
     gc.collect()
@@ -115,7 +115,7 @@ def peak_memory(case: Case, config: BenchConfig, label: str, files: Sequence[Pat
     """
     compiling = compiled(label, config.peers, config.compile)
     paths = [str(file) for file in files]
-    request = json.dumps([vars(case), config.peers, config.device, config.threads, compiling, label, paths])
+    request = json.dumps([vars(case), config.peers, config.place, config.threads, compiling, label, paths])
     done = subprocess.run(
         [sys.executable, "-m", "twins.bench.measure", request], capture_output=True, text=True, check=False
     )

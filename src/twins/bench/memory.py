@@ -52,8 +52,14 @@ def _free() -> int | None:
     free = [_field(info, "MemAvailable")]
     most, now = group / "memory.max", group / "memory.current"
     if most.exists() and (limit := most.read_text().strip()) != "max":
-        free.append(int(limit) - int(now.read_text()))
+        free.append(int(limit) - int(now.read_text()) + _cached(group / "memory.stat"))
     return max(0, min(free) * 19 // 20)
+
+
+def _cached(path: Path) -> int:
+    """Return the bytes of files that a control group holds in memory and would give up."""
+    lines = (line.split() for line in path.read_text().splitlines()) if path.exists() else ()
+    return sum(int(count) for name, count in lines if name in ("active_file", "inactive_file"))
 
 
 def _field(path: Path, name: str) -> int:

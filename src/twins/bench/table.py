@@ -7,7 +7,7 @@ from typing import Any
 
 from twins.backbone.config import PUBLISHED
 from twins.bench.config import REPORTED_AT, BenchConfig
-from twins.bench.subjects import label_of, measured_twice
+from twins.bench.subjects import PEERS, label_of, measured_twice
 
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
@@ -87,14 +87,15 @@ def budget_line(rows: list[Row], budget: float) -> str:
         (PUBLISHED[row["model"]].top1, -row[label]["p90_ms"], row, label)
         for row in rows
         if answers(row) and row["model"] in PUBLISHED
-        for label in ("twins", "twins compiled")
+        for label in ("twins", *(label_of(name) for name, peer in PEERS.items() if peer.ours))
         if label in row
     ]
     if not known:
         return "No published variant was measured one image at a time, so the budget has no answer."
     fits = [entry for entry in known if -entry[1] <= budget]
     top1, took, row, label = max(fits or known, key=lambda entry: entry[:2] if fits else (entry[1],))
-    name = f"{row['model']} ({row['precision']}{', compiled' if 'compiled' in label else ''})"
+    form = label.removeprefix("twins").strip()
+    name = f"{row['model']} ({', '.join([row['precision'], *([form] if form else [])])})"
     missing = sorted(set(PUBLISHED) - {entry[2]["model"] for entry in known})
     rest = f" Not measured: {', '.join(missing)}." if missing else ""
     if not fits:

@@ -7,6 +7,7 @@ from typing import Any
 
 from twins.bench.config import BenchConfig, names_first
 from twins.cli.parse import parse
+from twins.data.config import too_long
 from twins.errors import ConfigError
 
 
@@ -34,5 +35,9 @@ def run(arguments: list[str]) -> int:
 
 def _check_plot(plot: str | None) -> None:
     """Raise ConfigError for a plot that cannot be made; one of an earlier run is drawn anew."""
-    if plot is not None and (Path(plot).is_dir() or not Path(plot).parent.is_dir()):
+    if plot is None:
+        return
+    if too_long(plot) or not Path(plot).parent.is_dir():
         raise ConfigError(f"--plot {plot}: there is no folder {Path(plot).parent} for a file of this name")
+    if Path(plot).is_dir():
+        raise ConfigError(f"--plot {plot} is a folder; name a file in it")

@@ -345,6 +345,10 @@ def normalised(batch: Batch, preprocess: Preprocess, device: torch.device) -> Ba
     images = batch.images.to(device, non_blocking=True)
     if images.dtype == torch.uint8:
         images = preprocess.normalise_levels(images, batch.sizes)
+    if not any(batch.patches):
+        return replace(batch, images=images)
+    if images is batch.images:
+        images = images.clone()  # patches are filled in place
     return replace(batch, images=fill_patches(images, batch.patches), patches=[() for _ in batch.indices])
 
 

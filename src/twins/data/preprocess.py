@@ -15,6 +15,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 Fit = Literal["crop", "squash", "keep"]
+TALL = 1.5
+"""Heights over widths from which Pillow may resize columns before rows, as it does above 2 where that is less work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,7 @@ class Preprocess:
         if max(width, height) > 20 * min(width, height):
             image = _cut_strip(image)
         shorter = round(self.size / self.crop)
-        if self.interpolation != "nearest":
+        if self.interpolation != "nearest" and image.height < TALL * image.width:
             return resize_and_cut(image, shorter, self.size, _filter(self.interpolation))
         return T.center_crop(T.resize(image, [shorter], interpolation=mode), [self.size] * 2)
 

@@ -307,6 +307,7 @@ class Session:
     def _out_of_memory(self, batch: Batch) -> TrainingError:
         """Find out what fits, and keep the state: the weights have not moved, and statistics are put back."""
         self._forget_gradients()
+        free_memory()
         images, targets = self.source.prepare(batch, 0)
         sizes = batch.sizes
         fits = largest_fit(

@@ -103,10 +103,12 @@ def test_the_network_keeps_its_checkpoint_and_the_form_has_none(tmp_path):
     fused = network.fuse()
     assert network.training
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-    with pytest.raises(ConfigError, match="save the one that it was made of"):
+    with pytest.raises(ConfigError, match="save or load the one that it was made of"):
         twins.save_weights(fused, tmp_path / "fused.safetensors")
     with pytest.raises(ConfigError, match="no checkpoint"):
         fused.backbone.state_dict()
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        fused.load_state_dict(before, strict=False)
     with pytest.raises(ConfigError, match="already"):
         fused.fuse()
     with pytest.raises(ConfigError, match="export the one that it was made of"):

@@ -37,7 +37,9 @@ def differences(one, other):
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("size", [(500, 375), (375, 500), (300, 300), (256, 256), (640, 256), (97, 31), (33, 61)])
+@pytest.mark.parametrize(
+    "size", [(500, 375), (375, 500), (300, 300), (256, 256), (640, 256), (97, 31), (33, 61), (104, 507), (121, 491)]
+)
 @pytest.mark.parametrize(("side", "crop"), [(224, 0.875), (64, 0.9), (48, 1.0)])
 def test_only_the_centre_is_computed_and_it_is_the_wholes_to_the_bit(size, side, crop, interpolation):
     image = photo(*size)

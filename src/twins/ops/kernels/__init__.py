@@ -25,7 +25,8 @@ def serves(x: Tensor) -> bool:
     if not (_FOUND and _enabled and x.device.type == "cuda" and x.dtype in _TYPES and x.numel()):
         return False
     if torch.compiler.is_compiling():  # first: a compiler cannot look into the rest, and needs Triton itself
-        return not torch.compiler.is_exporting() and torch.cuda.get_device_capability(x.device)[0] >= 8
+        nvidia = not torch.version.hip and torch.cuda.get_device_capability(x.device)[0] >= 8
+        return nvidia and not torch.compiler.is_exporting()
     return (
         type(x) in (Tensor, torch.nn.Parameter)  # not a sharded one
         and not torch._C._is_tracing()
