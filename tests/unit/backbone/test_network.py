@@ -117,6 +117,7 @@ def test_what_is_kept_falls_from_level_to_level(name, autocast):
 def test_compiles_without_a_graph_break_and_changes_nothing(name, gradient):
     backbone = lively(name)
     images, sizes = torch.randn(2, 3, 70, 90, dtype=torch.float64), torch.tensor([[70, 90], [40, 61]])
+    torch.compiler.reset()  # else a second size asks for a graph of any size
     compiled = torch.compile(backbone, fullgraph=True, backend="aot_eager")
     with torch.set_grad_enabled(gradient):
         for arguments in ((images,), (images, sizes)):
