@@ -198,7 +198,7 @@ class Twins(nn.Module):
                 block.keep = "hidden" if not enable else "input" if selective else "all"
 
     def fuse(self) -> Self:
-        """Return a copy for inference: the same function by exact algebra, faster; see `fused`."""
+        """Return a copy for inference: the same function by exact algebra, with fewer passes; see `fused`."""
         return fused(self)
 
     def no_weight_decay(self) -> set[str]:
