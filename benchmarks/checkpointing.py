@@ -24,13 +24,13 @@ def measure(size: int, batch: int, level: str) -> None:
     import torch.nn.functional as F
 
     import twins
-    from twins.bench.measure import Made, resident, start_peak
+    from twins.bench.memory import Made, resident, start_peak
     from twins.bench.subjects import timm_network
 
     torch.manual_seed(0)
     network = twins.create_model("twins_svt_small").train()
     settings = LEVELS[level]
-    network = timm_network(network).train() if settings is None else network
+    network = timm_network(network, "twins_svt_small").train() if settings is None else network
     if settings is not None:
         network.set_grad_checkpointing(**settings)
     images, targets = torch.randn(batch, 3, size, size), torch.zeros(batch, dtype=torch.int64)

@@ -46,7 +46,7 @@ def write_photograph(path: Path, height: int, width: int) -> None:
 
 def measure(case: dict[str, Any]) -> None:
     """Print a case's peak memory in bytes, and its seconds; in a process of its own."""
-    from twins.bench.measure import resident, start_peak
+    from twins.bench.memory import resident, start_peak
 
     act = _prediction(**case) if case["model"] else _decoding(case["file"])
     before = start_peak()

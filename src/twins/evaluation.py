@@ -102,9 +102,7 @@ def evaluate(
     parts = [] if file is None else [("the network's weights", file), *parts_of(str(model))]
     check_outputs({"--out": out, "--results": results}, parts, data=data)
     _check_loading(batch_size, workers)
-    network = deepcopy(model) if isinstance(model, nn.Module) else model_from_checkpoint(str(file))
-    network = with_padding(network, padding).to(pick_device(device)).eval()
-    network.info = replace(network.info, preprocess=_settings(network.info.preprocess, size, crop))
+    network = _network(model, file, padding, size, crop).to(pick_device(device))
     inference = check_inference(network, inference)
     choose(network, selection)
     kit, source = kit_of(network.task), _data_config(model, str(data), seed, val_share, masks)
@@ -115,22 +113,39 @@ def evaluate(
     measured = _measure(network, kit, matched, inference, batch_size or _usual_batch(network), workers)
     skipped = _gather(measured, metric, writer)
     _check_skipped(skipped, len(images), max_skipped)
-    metrics = metric.compute()
-    check_measured(metrics, kit.leading, len(images))
-    result = {
-        "format": FORMAT,
-        "metrics": metrics,
-        "protocol": _protocol(network, str(data), len(images), len(skipped))
-        | _looked(network, source, inference, absent),
-        "versions": versions(),
-        "hashes": {"weights": sha256(file) if file else None, "images": _listing(images)},
-        **metric.details(),
-        "skipped": [{"path": item.path, "reason": item.reason} for item in skipped],
-    }
+    protocol = _protocol(network, str(data), len(images), len(skipped)) | _looked(network, source, inference, absent)
+    hashes = {"weights": sha256(file) if file else None, "images": _listing(images)}
+    result = _result(metric, protocol, hashes, skipped)
+    check_measured(result["metrics"], kit.leading, len(images))
     writer.write()
     if out is not None:
         write_json(out, result)
     return result
+
+
+def _network(
+    model: str | Path | TaskNetwork, file: Path | None, padding: str | None, size: int | None, crop: float | None
+) -> TaskNetwork:
+    """Return a network of our own in evaluation mode, that given or that of a file, with what is said of its input."""
+    network = deepcopy(model) if isinstance(model, nn.Module) else model_from_checkpoint(str(file))
+    network = with_padding(network, padding).eval()
+    network.info = replace(network.info, preprocess=_settings(network.info.preprocess, size, crop))
+    return network
+
+
+def _result(
+    metric: Any, protocol: dict[str, Any], hashes: dict[str, Any], skipped: Sequence[Skipped]
+) -> dict[str, Any]:
+    """Return what `evaluate` returns."""
+    return {
+        "format": FORMAT,
+        "metrics": metric.compute(),
+        "protocol": protocol,
+        "versions": versions(),
+        "hashes": hashes,
+        **metric.details(),
+        "skipped": [{"path": item.path, "reason": item.reason} for item in skipped],
+    }
 
 
 def match_classes(kit: Kit, images: Any, network: TaskNetwork) -> tuple[Any, tuple[str, ...]]:

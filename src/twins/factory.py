@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from twins.backbone.config import PUBLISHED, VARIANTS, resolve_name
 from twins.backbone.network import Twins
@@ -141,24 +142,12 @@ def create_model(
     alone = checkpoint is not None and resize_head and not holds_head(checkpoint)
     known = None if checkpoint is None or alone else _describe(checkpoint)
     same = known if known is not None and known.task == task else None
-    head = check_head(task, head or (same.head if same else None))
+    info = _usual_info(name, task, check_head(task, head or (same.head if same else None)), known, same)
     num_classes, names = _classes(task, num_classes, names, same)
-    info = ModelInfo(
-        task=task,
-        model=name,
-        head=head,
-        num_classes=num_classes,
-        names=tuple(names),
-        padding=padding or (known.padding if known else "exact"),
-        in_chans=in_chans,
-        stage_norms=same.stage_norms if same else _has_stage_norms(task, name),
-        preprocess=preprocess or _preprocess(task, known),
-        norm=norm or (same.norm if same else "batch"),
-        width=same.width if same else _width(task, name),
-        anchor_scale=same.anchor_scale if anchor_scale is None and same and same.head == head else anchor_scale,
-    )
+    said = {"padding": padding, "preprocess": preprocess, "norm": norm, "anchor_scale": anchor_scale}
+    given: dict[str, Any] = {field: value for field, value in said.items() if value is not None}
     model = model_from_info(
-        info,
+        replace(info, num_classes=num_classes, names=tuple(names), in_chans=in_chans, **given),
         drop_rate=drop_rate,
         drop_path_rate=drop_path_rate,
         proj_drop_rate=proj_drop_rate,
@@ -167,6 +156,30 @@ def create_model(
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, resize_head=resize_head)
     return model
+
+
+def _usual_info(name: str, task: str, head: str | None, known: ModelInfo | None, same: ModelInfo | None) -> ModelInfo:
+    """Return what a network is where nothing is said of it: as its weights say, else as published.
+
+    Args:
+        name: canonical name of the model.
+        task: its task.
+        head: which of the task's heads.
+        known: what the weights say of themselves, of any task.
+        same: the same, where they are of this task.
+    """
+    return ModelInfo(
+        task=task,
+        model=name,
+        head=head,
+        num_classes=same.num_classes if same else DEFAULT_CLASSES[task],
+        padding=known.padding if known else "exact",
+        stage_norms=same.stage_norms if same else _has_stage_norms(task, name),
+        preprocess=_preprocess(task, known),
+        norm=same.norm if same else "batch",
+        width=same.width if same else _width(task, name),
+        anchor_scale=same.anchor_scale if same and same.head == head else None,
+    )
 
 
 def model_from_checkpoint(path_or_name: str | Path) -> TaskNetwork:

@@ -104,16 +104,13 @@ def fuse_stage(stage: nn.Module) -> None:
 
 def _fuse_block(block: Any) -> None:
     norm, attn = block.norm1, block.attn
-    blank = _blank(norm)
-    if blank is not None:  # else the shift of a norm cannot be told from a zero, so the norm stays
-        block.norm1, attn.blank = _without_affine(norm), blank
-    fold = (
-        (norm.weight, norm.bias) if blank is not None else (torch.ones_like(norm.weight), torch.zeros_like(norm.bias))
-    )
-    if isinstance(attn, LocalAttention):
-        _fuse_local(attn, *fold)
+    scale, shift, blank = norm.weight, norm.bias, _blank(norm)
+    if blank is None:  # nothing before the norm's affine stands for a zero behind it, so the norm stays
+        scale, shift = torch.ones_like(scale), torch.zeros_like(shift)
     else:
-        _fuse_global(attn, *fold)
+        block.norm1, attn.blank = _without_affine(norm), blank
+    fuse = _fuse_local if isinstance(attn, LocalAttention) else _fuse_global
+    fuse(attn, scale, shift)
     attn.scale = 1.0
     attn.proj = FusedLinear(*_plain(attn.proj.weight, attn.proj.bias))
     mlp = block.mlp

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from twins.bench.config import BenchConfig
+from twins.bench.config import FEATURES, BenchConfig
 from twins.bench.files import LOADING, image_files
 from twins.bench.measure import measure
 from twins.bench.subjects import Case, able
@@ -49,7 +49,7 @@ def run_bench(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    task_head = check_head(config.task, config.head)
+    task_head = None if config.task == FEATURES else check_head(config.task, config.head)
     cases = list(_cases(config, task_head))
     for case, peer in product(cases, config.peers):
         if case.mode not in LOADING:

@@ -13,11 +13,14 @@ from twins.errors import ConfigError, NotFoundError, nearest
 
 Mode = Literal["inference", "training", "end-to-end", "loading"]
 
+FEATURES = "features"
+"""The task of a backbone alone: images to its four maps."""
 SIZES = {
     "classification": ("224",),
     "semantic": ("512",),
     "detection": ("800x1333",),
     "instance": ("800x1333",),
+    FEATURES: ("800x1333",),
 }
 """The tasks that can be measured, and the sizes of the input where none are given, in pixels."""
 PEERS = ("timm", "timm-compiled", "twins-compiled", "twins-fused")
@@ -53,7 +56,7 @@ class BenchConfig:
     models: Positional[tuple[str, ...]] = ()
     """Networks; `all` are the six published, none named are twins_svt_small and twins_pcpvt_small."""
     task: str = "classification"
-    """What the networks do: `classification`, `semantic`, `detection` or `instance`."""
+    """What the networks do: `classification`, `semantic`, `detection`, `instance`, or `features`, a backbone's maps."""
     head: str | None = None
     """Head of a dense network, such as `upernet` or `faster_rcnn`; unset is the task's default."""
     against: tuple[str, ...] = ()
@@ -68,7 +71,7 @@ class BenchConfig:
     """Images in a batch."""
     size: tuple[str, ...] = ()
     """Sizes of the input in pixels, a square's side or height and width as in `800x1333`; none given are 224, for
-    semantic 512, for detectors 800x1333."""
+    semantic 512, for detectors and features 800x1333."""
     runtime: Literal["torch", "onnxruntime", "openvino"] = "torch"
     """What runs both sides, the others on classifiers' exports: inference alone, on CPUs, without memory."""
     images: str | None = None
@@ -156,7 +159,11 @@ class BenchConfig:
             raise ConfigError(f"--runtime {self.runtime} compares with --against timm alone, found {self.peers}")
 
     def _check_shapes(self) -> None:
-        """Raise ConfigError for sizes or batches that a mode cannot have."""
+        """Raise ConfigError for sizes or batches that a mode cannot have, or a mode that a backbone alone has not."""
+        if self.task == FEATURES and self.modes != ("inference",):
+            raise ConfigError(
+                "a backbone alone has no loss and no predictions: --task features needs --modes inference"
+            )
         least = min(side for size in self.sizes for side in shape_of(size))
         alone = self.task == "semantic" and "training" in self.modes and min(self.batch) == 1
         if alone and (self.head == "upernet" or least < 64):

@@ -21,12 +21,12 @@ from twins.bench.subjects import DTYPES, Case, Step
 from twins.data.augment import SemanticConfig
 from twins.data.config import too_long
 from twins.data.dataset import list_images
-from twins.data.images import open_image
-from twins.data.loader import EvalSamples, TrainBatches, TrainSamples, eval_loader, train_loader
+from twins.data.images import ORIENTATION, open_image
+from twins.data.loader import Batch, EvalSamples, TrainBatches, TrainSamples, eval_loader, train_loader
 from twins.data.objects import build_objects, encode_mask
 from twins.data.preprocess import DENSE, DETECTION, Preprocess
 from twins.engine.config import TrainConfig
-from twins.errors import NotFoundError
+from twins.errors import DataError, NotFoundError
 from twins.kits.table import kit_of
 from twins.predictor import Predictor
 from twins.tasks.classification import Classification
@@ -51,8 +51,6 @@ def image_files(folder: str | None) -> Iterator[list[Path]]:
         found = [] if not folder or too_long(folder) else list_images(Path(folder))
         if not found:
             raise NotFoundError(f"--images {folder} leads to no image; check the path")
-        for file in found:
-            open_image(file)  # one that cannot be read would be left out of a batch, and counted
         yield found
         return
     from sklearn.datasets import load_sample_images
@@ -100,15 +98,21 @@ def loading_step(case: Case, files: Sequence[Path]) -> Step:
     whole = -(-len(files) // case.batch) * case.batch  # no batch is cut short
     images: Any = _Files(case.task, list(islice(cycle(files), whole)))
     if case.mode == "loading-eval":
-        samples = EvalSamples(images, kit.eval_transform(known))
-        batches = chain.from_iterable(repeat(eval_loader(samples, batch=case.batch)))
-        return partial(next, batches)
+        looked = EvalSamples(images, kit.eval_transform(known))
+        return partial(_next, chain.from_iterable(repeat(eval_loader(looked, batch=case.batch))))
     semantic = SemanticConfig(crop=known.size) if case.task == "semantic" else SemanticConfig()
     transform = kit.train_transform(TrainConfig(task=case.task, size=known.size, semantic=semantic), known)
     order = TrainBatches(len(images), case.batch, seed=0)
-    return partial(
-        next, train_loader(TrainSamples(images, transform, seed=0), order, step=0, accumulate=1, workers=0, pin=False)
-    )
+    samples = TrainSamples(images, transform, seed=0)
+    return partial(_next, train_loader(samples, order, step=0, accumulate=1, workers=0, pin=False))
+
+
+def _next(batches: Iterator[Batch]) -> Batch:
+    """Return the next batch; raises DataError where an image could not be read, which would be counted as loaded."""
+    batch = next(batches)
+    if batch.skipped:
+        raise DataError(batch.skipped[0].reason)
+    return batch
 
 
 class _Files:
@@ -126,9 +130,11 @@ class _Files:
         return open_image(self.files[index])
 
     def target(self, index: int) -> Any:
-        """Return what a task learns of an image of this size."""
-        image = self.load(index)  # turned as its file says
-        return self.target_of(image.height, image.width)
+        """Return what a task learns of an image of this size; its pixels are not read for it."""
+        with Image.open(self.files[index]) as image:  # its head alone
+            turned = image.getexif().get(ORIENTATION, 1) >= 5
+            height, width = (image.width, image.height) if turned else (image.height, image.width)
+        return self.target_of(height, width)
 
     def path(self, index: int) -> str:
         """Return an image's path."""

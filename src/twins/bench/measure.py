@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import subprocess
@@ -12,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from twins.bench.config import BenchConfig
 from twins.bench.files import LOADING, end_to_end_step, loading_step
-from twins.bench.memory import out_of_memory, within_memory
+from twins.bench.memory import peak_of, within_memory
 from twins.bench.roofline import ceilings, count, roofline
 from twins.bench.runtimes import exported_steps, outputs_differ
-from twins.bench.subjects import STEPS, Case, Step, compiled, images_for, networks
+from twins.bench.subjects import STEPS, Case, Step, compiled, distance, images_for, networks
 from twins.bench.timing import comparisons, interleaved, timing
+from twins.engine.memory import says_out_of_memory
 from twins.errors import TrainingError
 from twins.predictor import pick_device
 from twins.tasks.detection import pyramid
@@ -41,7 +38,7 @@ def measure(case: Case, config: BenchConfig, files: Sequence[Path] = ()) -> dict
         with within_memory(device):
             return _load(case, config, files) if case.mode in LOADING else _compare(case, config, files, device)
     except Exception as error:  # runtimes have classes of their own
-        if not out_of_memory(f"{type(error).__name__}: {error}"):
+        if not says_out_of_memory(f"{type(error).__name__}: {error}"):
             raise
     gc.collect()
     if device.type == "cuda":
@@ -119,7 +116,7 @@ def peak_memory(case: Case, config: BenchConfig, label: str, files: Sequence[Pat
     done = subprocess.run(
         [sys.executable, "-m", "twins.bench.measure", request], capture_output=True, text=True, check=False
     )
-    if done.returncode == -9 or (done.returncode and out_of_memory(done.stderr)):  # -9: the system ended it
+    if done.returncode == -9 or (done.returncode and says_out_of_memory(done.stderr)):  # -9: the system ended it
         return None
     if done.returncode:
         raise TrainingError(f"memory of {label} could not be measured: {done.stderr.strip().splitlines()[-1:]}")
@@ -137,49 +134,7 @@ def _own_peak(request: str) -> float:
         network.compile()
     if compiling or label == "twins fused":
         step()  # what the compiler itself needs, or laying weights out, is not counted
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        before = start_peak()
-    step()
-    step()
-    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident("VmHWM")
-    return (peak - before) / 2**20
-
-
-class Made(TorchDispatchMode):
-    """Counts the memory of what operators make inside this block, as far as somebody still holds it."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.made: list[tuple[Any, int]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Note what an operator made."""
-        result = func(*args, **(kwargs or {}))
-        storages = [leaf.untyped_storage() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        self.made += [(StorageWeakRef(storage), storage.nbytes()) for storage in storages]  # type: ignore[no-untyped-call]
-        return result
-
-    def held(self) -> int:
-        """Return the bytes that are still held."""
-        sizes: dict[int, int] = {reference.cdata: size for reference, size in self.made if not reference.expired()}
-        return sum(sizes.values())
-
-
-def start_peak() -> int:
-    """Begin to watch this process's peak memory on Linux; return its resident bytes now."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what setting up has freed would serve the steps unseen
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of setting up, and of the parent process
-    return resident("VmRSS")
-
-
-def resident(which: str) -> int:
-    """Return this process's resident bytes: `VmRSS` now, `VmHWM` at their peak."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
-    return int(line.split()[1]) * 1024
+    return peak_of(step, device)
 
 
 def _difference(subjects: dict[str, torch.nn.Module], images: torch.Tensor) -> float | None:
@@ -189,15 +144,11 @@ def _difference(subjects: dict[str, torch.nn.Module], images: torch.Tensor) -> f
         return None
     with torch.inference_mode():
         ours, *others = (_outputs(subjects[label].eval(), images) for label in ("twins", *peers))
-    return max(_distance(a, b) for theirs in others for a, b in zip(ours, theirs, strict=True))
-
-
-def _distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return float((ours - theirs).abs().max() / theirs.square().mean().sqrt())
+    return max(distance(a, b) for theirs in others for a, b in zip(ours, theirs, strict=True))
 
 
 def _outputs(network: torch.nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """Return what a network gives in float64: logits, or all of a dense network's; of two stages what the first says.
+    """Return what a network gives in float64: logits, or all maps and outputs; of two stages what the first says.
 
     Which regions a first stage passes on may hang on the last bit of two scores, so what the second says of them is
     not compared.
@@ -207,7 +158,8 @@ def _outputs(network: torch.nn.Module, images: torch.Tensor) -> list[torch.Tenso
         rated = rpn_head(pyramid(network.backbone, network.neck, images, None))  # type: ignore[arg-type]
         return [x.double() for x in (*rated.scores, *rated.deltas)]
     found = network(images)
-    return [x.double() for x in (found.values() if isinstance(found, dict) else [found]) if x.is_floating_point()]
+    tensors = found.values() if isinstance(found, dict) else [found] if isinstance(found, torch.Tensor) else found
+    return [x.double() for x in tensors if x.is_floating_point()]
 
 
 if __name__ == "__main__":

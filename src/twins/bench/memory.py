@@ -1,28 +1,18 @@
-"""What happens where memory ends: an allocation fails, its row says so, and the rows before it are kept."""
+"""How much memory steps take, and what happens where it ends: an allocation fails, and the rows before are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ctypes
+import gc
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-
-SAYINGS = (
-    "out of memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "not enough memory",
-    "bad_alloc",
-    "memoryerror",
-    "could not create a memory object",
-)
-"""How PyTorch and what it calls say that there was no memory, lower case."""
-
-
-def out_of_memory(text: str) -> bool:
-    """Whether an error's name and message say that memory was not enough."""
-    return any(saying in text.lower() for saying in SAYINGS)
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 @contextmanager
@@ -42,6 +32,53 @@ def within_memory(device: torch.device) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+class Made(TorchDispatchMode):
+    """Counts the memory of what operators make inside this block, as far as somebody still holds it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.made: list[tuple[Any, int]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Note what an operator made."""
+        result = func(*args, **(kwargs or {}))
+        storages = [leaf.untyped_storage() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        self.made += [(StorageWeakRef(storage), storage.nbytes()) for storage in storages]  # type: ignore[no-untyped-call]
+        return result
+
+    def held(self) -> int:
+        """Return the bytes that are still held."""
+        sizes: dict[int, int] = {reference.cdata: size for reference, size in self.made if not reference.expired()}
+        return sum(sizes.values())
+
+
+def start_peak() -> int:
+    """Begin to watch this process's peak memory on Linux; return its resident bytes now."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what setting up has freed would serve the steps unseen
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of setting up, and of the parent process
+    return resident("VmRSS")
+
+
+def resident(which: str) -> int:
+    """Return this process's resident bytes: `VmRSS` now, `VmHWM` at their peak."""
+    return _field(Path("/proc/self/status"), which)
+
+
+def peak_of(step: Callable[[], Any], device: torch.device) -> float:
+    """Return the most memory that two calls take beyond what is held before them, in MiB.
+
+    On a GPU it is what the allocator handed out, on a CPU the process's resident size.
+    """
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() if cuda else start_peak()
+    step()
+    step()
+    return ((torch.cuda.max_memory_allocated() if cuda else resident("VmHWM")) - before) / 2**20
 
 
 def _free() -> int | None:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from twins.bench.subjects import Step
+from twins.bench.subjects import Step, distance
 from twins.export.extra import require
 from twins.export.int8 import quantize
 from twins.export.onnx import INPUT, export_onnx
@@ -55,8 +55,7 @@ def exported_steps(subjects: dict[str, nn.Module], images: Tensor, runtime: str,
 
 def outputs_differ(ours: Step, theirs: Step) -> float:
     """Return the largest difference of two steps' outputs, in units of the second's root mean square."""
-    one, other = ours().astype(np.float64), theirs().astype(np.float64)
-    return float(np.abs(one - other).max() / np.sqrt(np.square(other).mean()))
+    return distance(*(torch.from_numpy(step()).double() for step in (ours, theirs)))
 
 
 def _onnxruntime(network: nn.Module, images: Tensor) -> Callable[[], Step]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twins.backbone.network import Twins
-from twins.bench.config import shape_of
+from twins.bench.config import FEATURES, shape_of
 from twins.errors import ConfigError
 from twins.factory import TaskNetwork, create_backbone, create_model
 from twins.tasks.classification import Classification
@@ -25,6 +25,8 @@ OBJECTS = 12
 """Objects of each image in a detector's training step; COCO's images have seven on average."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Step = Callable[[], Any]
+Ours = TaskNetwork | Twins
+"""A task's network, or a backbone alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +55,8 @@ class Case:
 class Peer:
     """Something to compare our network with."""
 
-    build: Callable[[TaskNetwork], nn.Module]
-    """Returns a network with copies of our weights, which takes images `(B, 3, H, W)`."""
+    build: Callable[[Ours, str], nn.Module]
+    """Returns a network with copies of our weights, which takes images `(B, 3, H, W)`, of ours and a model's name."""
     compiled: bool = False
     """Whether it runs under torch.compile."""
     timms: bool = False
@@ -77,15 +79,25 @@ def networks(case: Case, against: Sequence[str], device: torch.device) -> dict[s
     torch.manual_seed(0)
     peers = {name: able(name, case) for name in against}
     beside_timm = any(peer.timms for peer in peers.values())
-    ours = create_model(case.model, task=case.task, head=case.head, padding="unmasked" if beside_timm else "exact")
-    if beside_timm and not isinstance(ours, Classification):
-        ours.backbone = create_backbone(case.model, padding="unmasked", stage_norms=False)
+    ours = _ours(case, beside_timm=beside_timm)
     found: dict[str, nn.Module] = {"twins": ours}
     for name, peer in peers.items():
-        found[label_of(name)] = peer.build(ours)
+        found[label_of(name)] = peer.build(ours, case.model)
     if (twice := measured_twice(against)) is not None:
-        found[f"{label_of(twice)} again"] = peers[twice].build(ours)
+        found[f"{label_of(twice)} again"] = peers[twice].build(ours, case.model)
     return {label: network.to(device, case.dtype) for label, network in found.items()}
+
+
+def _ours(case: Case, *, beside_timm: bool) -> Ours:
+    if case.task != FEATURES:
+        ours = create_model(case.model, task=case.task, head=case.head, padding="unmasked" if beside_timm else "exact")
+        if not beside_timm or isinstance(ours, Classification):
+            return ours
+        ours.backbone = create_backbone(case.model, padding="unmasked", stage_norms=False)
+        return ours
+    if beside_timm:
+        return create_backbone(case.model, padding="unmasked", stage_norms=False)
+    return create_backbone(case.model)
 
 
 def able(name: str, case: Case) -> Peer:
@@ -120,21 +132,23 @@ def compiled(label: str, against: Sequence[str], ours: bool) -> bool:
     return peer.compiled or (ours and label.startswith("timm") and "timm-compiled" not in against)
 
 
-def timm_network(ours: TaskNetwork) -> nn.Module:
-    """Return timm's network with copies of our weights: its classifier, or its backbone below a copy of our heads.
+def timm_network(ours: Ours, name: str) -> nn.Module:
+    """Return timm's network with copies of our weights: its classifier, or its backbone, below a copy of our heads.
 
     Raises:
         ConfigError: timm has no network of this name.
     """
     import timm
 
-    if not timm.is_model(ours.info.model):
-        raise ConfigError(f"timm has no {ours.info.model}; compare the six published variants")
+    if not timm.is_model(name):
+        raise ConfigError(f"timm has no {name}; compare the six published variants")
+    if isinstance(ours, Twins):
+        return TimmBackbone(name, ours)
     if not isinstance(ours, Classification):
         dense = deepcopy(ours)
-        dense.backbone = TimmBackbone(ours.info.model, ours.backbone)  # type: ignore[assignment]
+        dense.backbone = TimmBackbone(name, ours.backbone)  # type: ignore[assignment]
         return dense
-    classifier: nn.Module = timm.create_model(ours.info.model)
+    classifier: nn.Module = timm.create_model(name)
     classifier.load_state_dict(from_twins(ours.state_dict(), "timm"))
     return classifier
 
@@ -221,11 +235,16 @@ def _objects(images: Tensor, classes: int) -> dict[str, Tensor]:
 PEERS: dict[str, Peer] = {
     "timm": Peer(build=timm_network, timms=True),
     "timm-compiled": Peer(build=timm_network, timms=True, compiled=True),
-    "twins-compiled": Peer(build=deepcopy, compiled=True, ours=True),
-    "twins-fused": Peer(build=lambda ours: ours.fuse(), ours=True, modes=("inference", "end-to-end")),
+    "twins-compiled": Peer(build=lambda ours, _: deepcopy(ours), compiled=True, ours=True),
+    "twins-fused": Peer(build=lambda ours, _: ours.fuse(), ours=True, modes=("inference", "end-to-end")),
 }
 """What `--against` knows, by the names in `twins.bench.config.PEERS`."""
 STEPS: dict[str, Callable[[nn.Module, Tensor], Step]] = {"inference": inference_step, "training": training_step}
+
+
+def distance(ours: Tensor, theirs: Tensor) -> float:
+    """Return the largest difference of two outputs, in units of the second's root mean square."""
+    return float((ours - theirs).abs().max() / theirs.square().mean().sqrt())
 
 
 def images_for(case: Case, device: torch.device) -> Tensor:

@@ -16,6 +16,8 @@ ENDINGS = frozenset(
     (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 )
 """File name endings, lower case, that are taken for images."""
+ORIENTATION = 0x0112
+"""The tag that says how an image is to be turned; from 5 on height and width change places."""
 
 
 def is_image_file(path: Path) -> bool:
@@ -80,7 +82,7 @@ def open_file(path: Path, convert: Callable[[Image.Image], Image.Image] = Image.
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return an image upright and in 8-bit RGB, itself if it is; transparency is laid on white, 16 bits are scaled."""
-    if image.getexif().get(0x0112, 1) != 1:  # the orientation tag
+    if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         return _from_array(_to_8_bit(np.asarray(image)))

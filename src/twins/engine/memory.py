@@ -10,14 +10,28 @@ import torch
 from twins.engine.config import TrainConfig
 from twins.errors import InputError, TrainingError
 
-_CPU_WORDS = ("can't allocate memory", "not enough memory", "cannot allocate memory", "out of memory")
+_SAYINGS = (
+    "can't allocate memory",
+    "not enough memory",
+    "cannot allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "memoryerror",
+    "could not create a memory object",
+)
+"""How PyTorch and what it calls say that there was no memory, lower case."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on a GPU or a CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _CPU_WORDS)
+    return isinstance(error, RuntimeError) and says_out_of_memory(str(error))
+
+
+def says_out_of_memory(text: str) -> bool:
+    """Return whether a message says that memory ran out."""
+    return any(saying in text.lower() for saying in _SAYINGS)
 
 
 def free_memory() -> None:

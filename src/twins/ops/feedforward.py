@@ -80,6 +80,7 @@ class _InPieces(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, keep_hidden: bool) -> Tensor:
+        """Return the part's output `(..., C_out)`; tensors as in `feed_forward`, `keep_hidden` for the way back."""
         rows = x.reshape(-1, x.shape[-1])
         parts = list(_parts(rows, len(w1)))
         active = rows.new_empty(_longest(parts), len(w1))
@@ -95,6 +96,7 @@ class _InPieces(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of what `forward` takes, from that of its output `(..., C_out)`."""
         *inputs, hidden = ctx.saved_tensors
         if torch.is_grad_enabled():  # of these gradients gradients are wanted
             return _differentiable(inputs, slopes[0], ctx.needs_input_grad)

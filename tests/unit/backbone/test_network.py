@@ -8,7 +8,7 @@ import torch
 import twins
 from twins.backbone.config import VARIANTS
 from twins.backbone.network import Twins
-from twins.bench.measure import Made
+from twins.bench.memory import Made
 from twins.errors import ConfigError, InputError
 
 NANOS = ["twins_pcpvt_nano", "twins_svt_nano"]

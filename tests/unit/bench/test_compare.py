@@ -14,7 +14,7 @@ from twins.bench.compare import FORMAT, run_bench
 from twins.bench.config import PEERS as NAMES
 from twins.bench.config import BenchConfig, names_first
 from twins.bench.files import image_files, loading_step, preparation
-from twins.bench.memory import out_of_memory, within_memory
+from twins.bench.memory import within_memory
 from twins.bench.roofline import Ceilings, Cost, count, roofline
 from twins.bench.subjects import PEERS, Case, compiled, images_for, inference_step, networks, training_step
 from twins.bench.table import budget_line
@@ -22,7 +22,8 @@ from twins.bench.timing import comparisons, timing
 from twins.cli import bench as cli
 from twins.cli.main import main
 from twins.data.preprocess import DENSE, Preprocess
-from twins.errors import ConfigError, NotFoundError
+from twins.engine.memory import says_out_of_memory
+from twins.errors import ConfigError, DataError, NotFoundError
 
 CPU = torch.device("cpu")
 
@@ -130,6 +131,30 @@ def test_loading_gives_whole_batches_of_the_size_and_leaves_the_threads_alone():
     assert torch.get_num_threads() == before
 
 
+def test_an_image_that_is_turned_is_loaded_and_one_that_cannot_be_read_is_said(tmp_path):
+    turned = Image.new("RGB", (80, 60))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # a quarter to the right
+    turned.save(tmp_path / "a.jpg", exif=exif)
+    batch = loading_step(case(task="semantic", mode="loading-eval", batch=1, model="any"), [tmp_path / "a.jpg"])()
+    assert batch.targets[0].shape == (80, 60)
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:200])
+    for mode in ("loading-train", "loading-eval"):
+        step = loading_step(case(mode=mode, model="any"), [tmp_path / "a.jpg", tmp_path / "b.jpg"])
+        with pytest.raises(DataError, match=r"b\.jpg is damaged"):
+            step()
+
+
+def test_a_backbone_alone_is_compared_map_by_map():
+    (row,) = run_bench(
+        settings(models=("twins_svt_small",), task="features", against=("timm", "twins-fused"), size=("64x96",))
+    )["rows"]
+    assert set(row["ratios"]) == {"timm", "twins fused"}
+    assert 0 < row["difference"] < 1e-4
+    with pytest.raises(ConfigError, match="needs --modes inference"):
+        settings(task="features", modes=("training",))
+
+
 def test_a_folder_without_images_is_said(tmp_path):
     with pytest.raises(NotFoundError, match=f"--images {tmp_path} leads to no image"):
         run_bench(settings(modes=("loading",), images=str(tmp_path)))
@@ -229,7 +254,7 @@ def test_an_error_that_is_not_of_memory_is_not_taken_for_one(monkeypatch):
 def test_more_memory_than_there_is_fails_instead_of_ending_the_process():
     with pytest.raises((RuntimeError, MemoryError)) as caught, within_memory(CPU):
         torch.ones(1 << 44)
-    assert out_of_memory(f"{caught.type.__name__}: {caught.value}")
+    assert says_out_of_memory(f"{caught.type.__name__}: {caught.value}")
     torch.ones(1 << 10)
 
 

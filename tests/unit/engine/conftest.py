@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,20 @@ from twins.engine.loop import fit
 from twins.engine.processes import build_accelerator
 from twins.engine.records import Records
 from twins.predictions import Prediction
+
+
+def run_processes(script: str, arguments: list[list[str]]) -> None:
+    """Run a script in several processes at once, each with its own arguments; all have to end well."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    calls = [[sys.executable, "-c", script, *own] for own in arguments]
+    started = [subprocess.Popen(call, env=environment, stderr=subprocess.PIPE, text=True) for call in calls]
+    try:
+        for one in started:
+            _, errors = one.communicate(timeout=60)
+            assert one.returncode == 0, errors
+    finally:
+        for one in started:
+            one.kill()
 
 
 class ToyTask(nn.Module):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +9,8 @@ import torch
 from torch import nn
 
 from twins.engine.norms import average_statistics, copies, kept, restore, running_statistics, synchronise
+
+from .conftest import run_processes
 
 PROCESS = """
 import sys
@@ -53,16 +52,7 @@ def same(tensors, others) -> bool:
 
 
 def test_two_processes_end_with_the_mean_of_their_statistics(tmp_path):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    arguments = [[sys.executable, "-c", PROCESS, str(rank), str(tmp_path)] for rank in range(2)]
-    started = [subprocess.Popen(one, env=environment, stderr=subprocess.PIPE, text=True) for one in arguments]
-    try:
-        for one in started:
-            _, errors = one.communicate(timeout=60)
-            assert one.returncode == 0, errors
-    finally:
-        for one in started:
-            one.kill()
+    run_processes(PROCESS, [[str(rank), str(tmp_path)] for rank in range(2)])
     (first, after), (second, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert len(after) == 9
     for name, found in after.items():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from twins.engine.state import load_state
 from twins.engine.working import WorkingCopy
 from twins.weights.files import read_tensors
 
-from .conftest import ToyTask
+from .conftest import ToyTask, run_processes
 
 PROCESS = """
 import sys, torch
@@ -101,17 +98,8 @@ def test_a_run_moves_saves_and_averages_float32(toy: Any, tmp_path: Path) -> Non
 
 
 def test_two_processes_move_the_weights_as_one_does(tmp_path: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     shares = [("0", "1"), ("0", "2"), ("1", "2")]
-    calls = [[sys.executable, "-c", PROCESS, *share, str(tmp_path)] for share in shares]
-    started = [subprocess.Popen(call, env=environment, stderr=subprocess.PIPE, text=True) for call in calls]
-    try:
-        for one in started:
-            _, errors = one.communicate(timeout=60)
-            assert one.returncode == 0, errors
-    finally:
-        for one in started:
-            one.kill()
+    run_processes(PROCESS, [[*share, str(tmp_path)] for share in shares])
     alone, first, second = (torch.load(tmp_path / f"{world}-{rank}.pt") for rank, world in shares)
     for name, value in alone.items():
         assert torch.equal(first[name], second[name])

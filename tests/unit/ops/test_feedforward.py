@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from twins.bench.measure import Made
+from twins.bench.memory import Made
 from twins.ops import feedforward as module
 from twins.ops.feedforward import feed_forward
 

@@ -71,6 +71,15 @@ def _softmax(q, k, keys, scale):
 
 
 @triton.jit
+def _attend(qkv, pads, start, place, inside, keys, scale, C: tl.constexpr, WIDTH: tl.constexpr, LANES: tl.constexpr):
+    """Return queries, keys and values of a head of a window, `(TOKENS, LANES)`, and the weights between its tokens."""
+    q = _read(qkv, pads, start, place, inside, keys, 3 * C, WIDTH, LANES)
+    k = _read(qkv, pads, C + start, place, inside, keys, 3 * C, WIDTH, LANES)
+    v = _read(qkv, pads, 2 * C + start, place, inside, keys, 3 * C, WIDTH, LANES)
+    return q, k, v, _softmax(q, k, keys, scale)
+
+
+@triton.jit
 def _forward(
     qkv,
     pads,
@@ -90,10 +99,7 @@ def _forward(
     C: tl.constexpr = HEADS * WIDTH
     _, head, place, inside, keys = _place(limits, height, width, rows, columns, HEADS, WINDOW, TOKENS)
     start = head * WIDTH
-    q = _read(qkv, pads, start, place, inside, keys, 3 * C, WIDTH, LANES)
-    k = _read(qkv, pads, C + start, place, inside, keys, 3 * C, WIDTH, LANES)
-    v = _read(qkv, pads, 2 * C + start, place, inside, keys, 3 * C, WIDTH, LANES)
-    weights = _softmax(q, k, keys, scale)
+    _, _, v, weights = _attend(qkv, pads, start, place, inside, keys, scale, C, WIDTH, LANES)
     y = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
     _write(out, y, start, place, inside, C, WIDTH, LANES)
 
@@ -120,11 +126,8 @@ def _backward(
     C: tl.constexpr = HEADS * WIDTH
     window, head, place, inside, keys = _place(limits, height, width, rows, columns, HEADS, WINDOW, TOKENS)
     start = head * WIDTH
-    q = _read(qkv, pads, start, place, inside, keys, 3 * C, WIDTH, LANES)
-    k = _read(qkv, pads, C + start, place, inside, keys, 3 * C, WIDTH, LANES)
-    v = _read(qkv, pads, 2 * C + start, place, inside, keys, 3 * C, WIDTH, LANES)
+    q, k, v, weights = _attend(qkv, pads, start, place, inside, keys, scale, C, WIDTH, LANES)
     g = _read(dy, None, start, place, inside, keys, C, WIDTH, LANES)  # zero for queries that nobody reads
-    weights = _softmax(q, k, keys, scale)
     dv = tl.dot(tl.trans(weights.to(g.dtype)), g, input_precision="ieee")
     dweights = tl.dot(g, tl.trans(v), input_precision="ieee")
     dscores = weights * (dweights - tl.sum(weights * dweights, 1)[:, None])
