@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 import twins
-from twins.ops import kernels
+from twins.ops import blocks, kernels
+from twins.ops.attention import attend_to_keys
 from twins.ops.convolutions import positional_convolution
 from twins.ops.norms import add_norm, norm
 from twins.ops.windows import window_attention
@@ -35,6 +36,7 @@ def attention(padding, sizes, qkv, pads):
 
 
 SIZES = torch.tensor([[10, 16], [7, 3], [2, 10]], device="cuda" if torch.cuda.is_available() else "cpu")
+SEEN = torch.arange(49, device=SIZES.device) < torch.tensor([[49], [11], [0]], device=SIZES.device)
 PADDINGS = ["exact", "reference", "unmasked"]
 ATTENTIONS = {
     f"{padding}-{height}x{width}-{'sizes' if sizes is not None else 'full'}": (
@@ -46,6 +48,8 @@ ATTENTIONS = {
 }
 CASES = {
     **ATTENTIONS,
+    "few keys": (functools.partial(attend_to_keys, heads=2), [(3, 700, 64), (3, 49, 128)]),
+    "few keys, some unseen": (functools.partial(attend_to_keys, heads=3, keys=SEEN), [(3, 70, 72), (3, 49, 144)]),
     "positions": (positional_convolution, [(3, 20, 19, 80), (80, 1, 3, 3), (80,)]),
     "positions of one token": (positional_convolution, [(1, 1, 1, 64), (64, 1, 3, 3), (64,)]),
     "norm": (functools.partial(norm, eps=1e-6), [(3, 30, 320), (320,), (320,)]),
@@ -64,7 +68,7 @@ def outcome(compute, leaves):
 @pytest.mark.parametrize("mode", [None, "default", "reduce-overhead"])
 def test_values_and_gradients_are_those_of_float64(case, dtype, mode):
     compute, shapes = CASES[case]
-    if mode and case not in ("exact-10x16-full", "unmasked-10x16-sizes", "positions", "sum"):
+    if mode and case not in ("exact-10x16-full", "unmasked-10x16-sizes", "few keys", "positions", "sum"):
         pytest.skip("compiled for one case of each kind")
     leaves = [torch.randn(shape, device="cuda").to(dtype).requires_grad_() for shape in shapes]
     expected = outcome(compute, [x.detach().double().requires_grad_() for x in leaves])
@@ -85,7 +89,7 @@ def test_operators_pass_pytorchs_own_checks():
     torch.library.opcheck(windows.window_attention, (leaf(1, 8, 7, 96), leaf(96), None, 14, 7, 7, 2, 0.25))
     limits = torch.tensor([[8, 5]], device="cuda")
     torch.library.opcheck(windows.window_attention, (leaf(1, 8, 7, 96), None, limits, 0, 0, 7, 2, 0.25))
-    torch.library.opcheck(positions.positional_convolution, (leaf(1, 3, 4, 16), leaf(16, 1, 3, 3), None))
+    torch.library.opcheck(positions.depthwise_convolution, (leaf(1, 3, 4, 16), leaf(16, 1, 3, 3), None, True))
     torch.library.opcheck(norms.norm, (leaf(5, 16), leaf(16), leaf(16), 1e-6, torch.float32))
     torch.library.opcheck(norms.add_norm, (leaf(5, 16), leaf(5, 16), leaf(16), leaf(16), 1e-6, torch.float32))
 
@@ -107,6 +111,23 @@ def test_networks_give_and_learn_the_same(padding, compiled):
                 found.append([call(images, sizes), *(p.grad.clone() for p in network.parameters())])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("size", [(224, 224), (200, 230)])
+@pytest.mark.parametrize("name", ["twins_svt_small", "twins_svt_base", "twins_pcpvt_small"])
+def test_the_inference_form_is_two_kernels_a_block_and_as_near_as_the_network(name, size, compiled, monkeypatch):
+    network = twins.create_model(name, num_classes=30).cuda().bfloat16().eval()
+    images, served = torch.randn(2, 3, *size, device="cuda").bfloat16(), []
+    tail = blocks.tail
+    monkeypatch.setattr(blocks, "tail", lambda *given: served.append(1) or tail(*given))
+    fused = network.fuse()
+    with torch.inference_mode():
+        plain = network(images).double()
+        found = (torch.compile(fused, fullgraph=True) if compiled else fused)(images).double()
+        expected = network.double()(images.double())
+    assert compiled or len(served) >= 4
+    assert float((found - expected).norm()) < 1.5 * float((plain - expected).norm())
 
 
 def test_a_graph_of_a_network_replays():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from twins.backbone.layers import PATCH_NORM_EPS, CellConvolution, Linear
-from twins.ops.attention import attend, attention_weights, split_heads
+from twins.ops.attention import attend_to_keys, attention_weights, split_heads
 from twins.ops.folding import attend_folded, fold_heads, folding_pays
 from twins.ops.padding import Padding, fit_cells, inside, pad_to_multiple, reduce_sizes
 from twins.ops.pieces import by_pieces
@@ -103,45 +103,45 @@ class GlobalAttention(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Attend from every token of a map `(B, H, W, C)`, blank outside `sizes`, to its sub-sampled keys."""
-        k, v, keys = self._keys_and_values(x, sizes)
-        y = attend(self._queries(x), k, v, keys, scale=self.scale, dropout=self.attn_drop if self.training else 0.0)
-        y = self.proj(y.transpose(1, 2).flatten(2))  # (B, N, C)
-        return self.proj_drop(y.view(x.shape))
+        kv, keys = self.keys_and_values(x, sizes)
+        dropout = self.attn_drop if self.training else 0.0
+        y = attend_to_keys(self.q(x.flatten(1, 2)), kv, self.num_heads, keys, dropout=dropout, scale=self.scale)
+        return self.proj_drop(self.proj(y).view(x.shape))
 
     def added(self, x: Tensor, residual: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return `residual + self(x, sizes)` for inference, one piece of the map after the other."""
-        k, v, keys = self._keys_and_values(x, sizes)
+        kv, keys = self.keys_and_values(x, sizes)
+        k, v = split_heads(kv, 2, self.num_heads)
         if keys is None and folding_pays(x, k):
             folded = fold_heads(k, v, self.q.weight, self.q.bias, self.proj.weight, self.proj.bias, scale=self.scale)
             return by_pieces(lambda images, rows: attend_folded(x, residual, folded, images, rows), x)
 
         def piece(images: slice, rows: slice) -> Tensor:
             own = None if keys is None else keys[images]
-            y = attend(self._queries(x[images, rows]), k[images], v[images], own, scale=self.scale)
+            q = self.q(x[images, rows].flatten(1, 2))
+            y = attend_to_keys(q, kv[images], self.num_heads, own, scale=self.scale)
             rest = residual[images, rows]
-            return self.proj.added(y.transpose(1, 2).reshape(rest.shape), rest)
+            return self.proj.added(y.view(rest.shape), rest)
 
         return by_pieces(piece, x)
 
     def weights(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the attention weights `(B, h, H * W, K)` of a normed map; the `K` cells are listed row by row."""
-        k, _, keys = self._keys_and_values(x, sizes)
-        return attention_weights(self._queries(x), k, keys, scale=self.scale)
+        kv, keys = self.keys_and_values(x, sizes)
+        k, _ = split_heads(kv, 2, self.num_heads)
+        (q,) = split_heads(self.q(x.flatten(1, 2)), 1, self.num_heads)
+        return attention_weights(q, k, keys, scale=self.scale)
+
+    def keys_and_values(self, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return the keys and values of a normed map, `(B, K, 2 * C)`, and which lie in an image, `(B, K)`."""
+        cells, keys = self._subsample(x, sizes)
+        return self.kv(cells.flatten(1, 2)), keys
 
     def key_grid(self, height: int, width: int) -> tuple[int, int]:
         """Return how many rows and columns of cells a map of `height` x `width` tokens has."""
         if self.padding == "exact":
             return -(-height // self.cell), -(-width // self.cell)
         return height // self.cell, width // self.cell
-
-    def _queries(self, x: Tensor) -> Tensor:
-        (q,) = split_heads(self.q(x.flatten(1, 2)), 1, self.num_heads)
-        return q
-
-    def _keys_and_values(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        cells, keys = self._subsample(x, sizes)
-        k, v = split_heads(self.kv(cells.flatten(1, 2)), 2, self.num_heads)
-        return k, v, keys
 
     def _subsample(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return one token per cell `(B, H', W', C)`, and which of them lie in an image, `(B, H' * W')`."""

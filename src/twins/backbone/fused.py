@@ -3,7 +3,7 @@
 A norm's scale and shift go into the linear layer that reads it, attention's scale into the query, the positional
 convolution's identity into its centre tap, and weights are laid out once for the kernel that reads them. Where a
 padded token counts as zero after the norm, it stands before the folded affine as `-shift / scale`: the `blank` of an
-attention.
+attention. On a GPU, in half precision, a block then is two kernels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from twins.backbone.attention import LocalAttention
+from twins.backbone.attention import GlobalAttention, LocalAttention
+from twins.ops import blocks
 from twins.ops.convolutions import depthwise_convolution, to_cells
 from twins.ops.linear import linear, linear_add, linear_gelu, onednn_serves, pack
 from twins.ops.padding import zero_outside
@@ -90,13 +91,59 @@ class FusedPositions(nn.Module):
         return depthwise_convolution(zero_outside(x, sizes), self.weight, self.bias)
 
 
+class FusedBlock(nn.Module):
+    """A block whose parts are in their inference form, `twins.backbone.network.Block`."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        _fuse_block(block)
+        self.block = block
+
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
+        attn, mlp = self.block.attn, self.block.mlp
+        weight, hooked = (
+            mlp.fc1.weight,
+            any(module._forward_hooks or module._forward_pre_hooks for module in (attn, mlp)),
+        )
+        if sizes is not None or attn.blank is None or hooked or not blocks.serve(x, weight, attn.num_heads):
+            return self.block(x, sizes)
+        mixed = self._within_windows(x) if isinstance(attn, LocalAttention) else self._to_few_keys(x)
+        if mixed is None:
+            return self.block(x)
+        layers = (attn.proj, mlp.fc1, mlp.fc2)
+        return blocks.tail(x, mixed, [(layer.weight, layer.bias) for layer in layers], self.block.norm2.eps)
+
+    def _within_windows(self, x: Tensor) -> Tensor | None:
+        attn = self.block.attn
+        if attn.window**2 > blocks.KEYS:
+            return None
+        return blocks.attend_within_windows(
+            x,
+            attn.qkv.weight,
+            attn.qkv.bias,
+            attn.window,
+            attn.num_heads,
+            padding=attn.padding,
+            blank=attn.blank,
+            eps=self.block.norm1.eps,
+        )
+
+    def _to_few_keys(self, x: Tensor) -> Tensor | None:
+        attn: GlobalAttention = self.block.attn
+        rows, columns = attn.key_grid(x.shape[1], x.shape[2])
+        if rows * columns > blocks.KEYS:
+            return None
+        kv, _ = attn.keys_and_values(self.block.norm1(x))
+        return blocks.attend_to_few_keys(x, attn.q.weight, attn.q.bias, kv, attn.num_heads, eps=self.block.norm1.eps)
+
+
 def fuse_stage(stage: nn.Module) -> None:
     """Put the inference form of its parts into a stage, whose own weights are not kept."""
     parts: Any = stage
     proj = parts.patch_embed.proj
     parts.patch_embed.proj = FusedCells(parts.patch_embed.patch, *_plain(_as_rows(proj.weight), proj.bias))
-    for block in parts.blocks:
-        _fuse_block(block)
+    parts.blocks = nn.ModuleList(FusedBlock(block) for block in parts.blocks)
     weight = parts.position.conv.weight.detach().clone()
     weight[:, 0, 1, 1] += 1
     parts.position = FusedPositions(weight, parts.position.conv.bias.detach())

@@ -192,10 +192,11 @@ class Twins(nn.Module):
         for stage in self.stages:
             assert isinstance(stage, Stage)
             stage.grad_checkpointing = enable and not selective
-            for block in stage.blocks:
-                assert isinstance(block, Block)
-                # a block that is computed again as a whole keeps nothing anyway
-                block.keep = "hidden" if not enable else "input" if selective else "all"
+            # a block that is computed again as a whole keeps nothing anyway
+            keep: Keep = "hidden" if not enable else "input" if selective else "all"
+            for block in stage.modules():
+                if isinstance(block, Block):
+                    block.keep = keep
 
     def fuse(self) -> Self:
         """Return a copy for inference: the same function by exact algebra, with fewer passes; see `fused`."""

@@ -6,7 +6,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twins.ops import kernels
 from twins.ops.precision import emulated
+from twins.ops.tracing import exporting
+
+_FEW = 64
+"""Most keys, and most channels of a head, that a program of the kernel takes."""
+
+
+def attend_to_keys(
+    q: Tensor, kv: Tensor, heads: int, keys: Tensor | None = None, *, dropout: float = 0.0, scale: float | None = None
+) -> Tensor:
+    """Return `attend` of projections as they lie, heads side by side.
+
+    Args:
+        q: queries `(B, N, h * d)`.
+        kv: keys and values side by side, `(B, M, 2 * h * d)`.
+        heads: `h`.
+        keys: bool `(B, M)`, as in `attend`.
+        dropout: as there.
+        scale: as there.
+
+    Returns:
+        `(B, N, h * d)`.
+    """
+    if kernels.serves(q) and q.dtype == kv.dtype and not dropout and kv.shape[1] <= _FEW and q.shape[2] <= _FEW * heads:
+        from twins.ops.kernels.keys import few_keys_attention as fused
+
+        return fused(q, kv, keys, heads, (q.shape[2] // heads) ** -0.5 if scale is None else scale)
+    (queries,) = split_heads(q, 1, heads)
+    k, v = split_heads(kv, 2, heads)
+    return attend(queries, k, v, keys, dropout=dropout, scale=scale).transpose(1, 2).flatten(2)
 
 
 def attend(
@@ -34,7 +64,7 @@ def attend(
     keys = expand_keys(keys, q.shape[0])
     seen = keys.any(dim=1)[:, None, None, None]  # (B, 1, 1, 1)
     mask = keys[:, None, None, :] | ~seen  # a row with no key attends everywhere and is zeroed below
-    if torch.compiler.is_exporting():
+    if exporting():
         mask = mask.expand(-1, -1, q.shape[2], -1)  # ONNX Runtime's operator wants a row for each query
     y = products(q, k, v, mask, dropout, scale=scale)
     return torch.where(seen, y, y.new_zeros(()))
@@ -47,7 +77,7 @@ def _products_are_faster(q: Tensor, k: Tensor) -> bool:
     (a seventh with the backward pass), and nine tenths in float32 until the scores outgrow the cache.
     """
     few = k.shape[-2] <= 64 and (q.dtype == torch.bfloat16 or q.shape[-2] <= 1024)
-    return few and q.device.type == "cpu" and not torch.compiler.is_exporting()
+    return few and q.device.type == "cpu" and not exporting()
 
 
 def _attend_by_products(

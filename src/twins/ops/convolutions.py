@@ -44,10 +44,10 @@ def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
         weight: `(C, 1, 3, 3)`.
         bias: `(C,)` or `None`.
     """
-    if kernels.serves(x) and x.dtype == weight.dtype:
-        from twins.ops.kernels.positions import positional_convolution as fused
+    if _served(x, weight):
+        from twins.ops.kernels.positions import depthwise_convolution as fused
 
-        return fused(x, weight, bias)
+        return fused(x, weight, bias, True)
     if emulated(x):
         wide = positional_convolution(x.float(), weight.float(), None if bias is None else bias.float())
         return wide.to(x.dtype)
@@ -57,6 +57,14 @@ def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
 
 def depthwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve each channel of a map `(B, H, W, C)` by its own 3x3 kernel of `(C, 1, 3, 3)`, with zero padding."""
+    if _served(x, weight):
+        from twins.ops.kernels.positions import depthwise_convolution as fused
+
+        return fused(x, weight, bias, False)
     if emulated(x):
         return depthwise_convolution(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
     return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=x.shape[-1]).permute(0, 2, 3, 1)
+
+
+def _served(x: Tensor, weight: Tensor) -> bool:
+    return kernels.serves(x) and x.dtype == weight.dtype

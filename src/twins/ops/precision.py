@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from twins.ops.tracing import exporting
+
 
 def _in_hardware(kind: str) -> bool:
     """Whether oneDNN finds arithmetic for `bf16` or `fp16` in this processor; where PyTorch lacks oneDNN, yes."""
@@ -25,5 +27,5 @@ def emulated(x: Tensor) -> bool:
         x.device.type == "cpu"
         and not _IN_HARDWARE.get(x.dtype, True)
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_exporting()
+        and not exporting()
     )

@@ -73,7 +73,7 @@ def _attend_in_place(
     from twins.ops.kernels.windows import window_attention as fused
 
     _, height, width, channels = x.shape
-    rows, columns = _borders(height, width, window, padding)
+    rows, columns = key_borders(height, width, window, padding)
     padded = padding != "exact" and (height % window or width % window)
     pads = project(x.new_zeros(channels) if blank is None else blank) if padded else None
     limits = None if sizes is None else _key_limits(sizes, window, padding)
@@ -129,7 +129,7 @@ def window_key_mask(
     """
     down, across = -(-height // window) * window, -(-width // window) * window
     if sizes is None:
-        borders = _borders(height, width, window, padding)
+        borders = key_borders(height, width, window, padding)
         if borders == (down, across):
             return None
         limits = torch.tensor([borders], device=device)
@@ -150,7 +150,7 @@ def _windows_of(mask: Tensor, x: Tensor, window: int, images: slice, rows: slice
     return grid[images if grid.shape[0] > 1 else WHOLE, some].flatten(0, 2)
 
 
-def _borders(height: int, width: int, window: int, padding: Padding) -> tuple[int, int]:
+def key_borders(height: int, width: int, window: int, padding: Padding) -> tuple[int, int]:
     """Return the rows and columns that may be keys where every image fills its map."""
     padded = (height % window > 0, width % window > 0)
     if padding == "exact" or (padding == "reference" and all(padded)):

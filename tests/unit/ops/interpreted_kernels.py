@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 
 import twins
-from twins.ops import kernels
+from twins.ops import blocks, kernels
+from twins.ops.attention import attend_to_keys
 from twins.ops.convolutions import positional_convolution
-from twins.ops.kernels import norms, positions, windows
+from twins.ops.kernels import keys, norms, positions, windows
 from twins.ops.norms import add_norm, norm
 from twins.ops.padding import zero_outside
 from twins.ops.windows import window_attention
@@ -29,6 +30,7 @@ TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.03, torch.float16: 0.004}
 def _served(monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr(positions, "_SHARE", 64)  # the interpreter is slow; several shares all the same
+    monkeypatch.setattr(keys, "_SHARE", 128)
     monkeypatch.setattr(kernels, "serves", lambda x: x.dtype != torch.float64)
 
 
@@ -79,6 +81,33 @@ def test_heads_of_every_width(channels, heads):
 
 def test_other_windows():
     agree(attention("exact", None, 2, window=4), inputs(9, 8, 32, batch=1))
+
+
+@pytest.mark.parametrize(("tokens", "few", "channels", "heads"), [(150, 49, 32, 2), (3, 1, 24, 3), (64, 64, 64, 1)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_few_keys(masked, tokens, few, channels, heads):
+    seen = torch.arange(few) < torch.tensor([[few], [few // 2]]) if masked else None  # of one key, none
+    tensors = [torch.randn(2, tokens, channels), torch.randn(2, few, 2 * channels)]
+    agree(lambda q, kv: attend_to_keys(q, kv, heads, seen), tensors)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("name", ["twins_svt_nano", "twins_pcpvt_nano"])
+def test_blocks_of_the_inference_form(name, padding, monkeypatch):
+    network = twins.create_model(name, num_classes=3, padding=padding).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            torch.nn.init.normal_(module.weight, 1, 0.2)
+            torch.nn.init.normal_(module.bias, 0, 0.2)
+    fused, images = network.half().fuse(), torch.randn(1, 3, 40, 44).half()
+    calls = []
+    tail = blocks.tail
+    monkeypatch.setattr(blocks, "tail", lambda *given: calls.append(1) or tail(*given))
+    with torch.inference_mode():
+        found = fused(images)
+        expected = network.double()(images.double())
+    assert len(calls) == sum(network.backbone.config.depths)
+    assert float((found.double() - expected).abs().max()) < 0.01 * float(expected.abs().max())
 
 
 def test_windows_in_half_precision():
@@ -152,7 +181,7 @@ def test_operators_are_registered_as_pytorch_asks():
         windows.window_attention, (qkv, None, torch.tensor([[8, 5]]), 0, 0, 7, 2, 0.25), test_utils=checks
     )
     x, weight = torch.randn(1, 3, 4, 16, requires_grad=True), torch.randn(16, 1, 3, 3, requires_grad=True)
-    torch.library.opcheck(positions.positional_convolution, (x, weight, None), test_utils=checks)
+    torch.library.opcheck(positions.depthwise_convolution, (x, weight, None, True), test_utils=checks)
     w, b = torch.randn(16, requires_grad=True), torch.randn(16, requires_grad=True)
     torch.library.opcheck(norms.norm, (x, w, b, 1e-6, torch.float32), test_utils=checks)
     torch.library.opcheck(norms.add_norm, (x, x, w, b, 1e-6, torch.float32), test_utils=checks)

@@ -92,7 +92,7 @@ ROWS = {"CHANNELS": 64, "ROWS": 32, "LANES": 64}
 KERNELS = [
     ("windows", "_forward", WINDOW),
     ("windows", "_backward", WINDOW),
-    ("positions", "_forward", TILES),
+    ("positions", "_forward", {**TILES, "RESIDUAL": True}),
     ("positions", "_weight_gradient", {**TILES, "SHARE": 1024}),
     ("norms", "_forward", ROWS),
     ("norms", "_backward", {**ROWS, "SHARE": 256}),

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from twins.ops.tracing import exporting
+
 _FOUND = importlib.util.find_spec("triton") is not None
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _enabled = True
@@ -26,7 +28,7 @@ def serves(x: Tensor) -> bool:
         return False
     if torch.compiler.is_compiling():  # first: a compiler cannot look into the rest, and needs Triton itself
         nvidia = not torch.version.hip and torch.cuda.get_device_capability(x.device)[0] >= 8
-        return nvidia and not torch.compiler.is_exporting()
+        return nvidia and not exporting()
     return (
         type(x) in (Tensor, torch.nn.Parameter)  # not a sharded one
         and not torch._C._is_tracing()
@@ -53,10 +55,10 @@ def _ready(index: int) -> bool:
     if torch.version.hip or torch.cuda.get_device_capability(index)[0] < 8:
         return False
     try:
-        from twins.ops.kernels.positions import positional_convolution
+        from twins.ops.kernels.positions import depthwise_convolution
 
         x = torch.zeros(1, 1, 1, 16, device=f"cuda:{index}")
-        positional_convolution(x, x.new_zeros(16, 1, 3, 3), None)
+        depthwise_convolution(x, x.new_zeros(16, 1, 3, 3), None, True)
     except Exception as error:  # whatever a driver, a compiler or a half-installed package raises
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         warnings.warn(f"Triton cannot build kernels here, so PyTorch's own operators are used: {reason}", stacklevel=2)

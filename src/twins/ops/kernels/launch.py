@@ -1,4 +1,4 @@
-"""What launching any kernel takes: its device, and tiles that a tensor core accepts."""
+"""What launching any kernel takes: a form that is traced, its device, and tiles that a tensor core accepts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from triton.runtime.jit import JITFunction
+
+
+def wrap_triton(kernel: Any) -> Any:
+    """Return PyTorch's wrapper, by which a compiler sees the kernel; under the interpreter the kernel as it is.
+
+    PyTorch reads operators' sources for this name, so that what it has compiled is forgotten when a kernel changes.
+    """
+    return torch.library.wrap_triton(kernel) if isinstance(kernel, JITFunction) else kernel
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:

@@ -6,9 +6,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import triton_op
 
-from twins.ops.kernels.launch import on_device, tile
+from twins.ops.kernels.launch import on_device, tile, wrap_triton
 
 _TILE = 2048
 """Elements that a program holds at a time."""

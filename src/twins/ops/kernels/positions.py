@@ -1,4 +1,4 @@
-"""The positional convolution: a depth-wise 3x3 with its bias and its residual in one pass over a channels-last map."""
+"""A depth-wise 3x3 with its bias in one pass over a channels-last map; with its residual the positional convolution."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import triton_op
 
-from twins.ops.kernels.launch import on_device, tile
+from twins.ops.kernels.launch import on_device, tile, wrap_triton
 
 _TOKENS, _LANES = 32, 64
 _SHARE = 1024
@@ -38,14 +38,26 @@ def _weight(weight, tap: tl.constexpr, lane, CHANNELS: tl.constexpr):
 
 @triton.jit
 def _forward(
-    x, weight, bias, out, tokens, height, width, CHANNELS: tl.constexpr, TOKENS: tl.constexpr, LANES: tl.constexpr
+    x,
+    weight,
+    bias,
+    out,
+    tokens,
+    height,
+    width,
+    RESIDUAL: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    LANES: tl.constexpr,
 ):
     place = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)
     row, column = place // width % height, place % width
     mask = (place < tokens)[:, None] & (lane < CHANNELS)[None, :]
     offsets = _offsets(place, lane, CHANNELS)
-    y = tl.load(x + offsets, mask=mask, other=0.0).to(tl.float32)
+    y = tl.zeros((TOKENS, LANES), tl.float32)
+    if RESIDUAL:
+        y += tl.load(x + offsets, mask=mask, other=0.0).to(tl.float32)
     if bias is not None:
         y += tl.load(bias + lane, mask=lane < CHANNELS, other=0.0).to(tl.float32)[None, :]
     for tap in tl.static_range(9):
@@ -83,14 +95,15 @@ def _weight_gradient(
     tl.store(sums + lane, tl.sum(total, 0), mask=lane < CHANNELS)
 
 
-@triton_op("twins::positional_convolution", mutates_args=())
-def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return `x` plus its depth-wise 3x3 convolution with zero padding.
+@triton_op("twins::depthwise_convolution", mutates_args=())
+def depthwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, residual: bool) -> Tensor:
+    """Return the depth-wise 3x3 convolution of a map with zero padding.
 
     Args:
         x: map `(B, H, W, C)`.
         weight: `(C, 1, 3, 3)`.
         bias: `(C,)` or `None`.
+        residual: whether to add `x`.
     """
     x = x.contiguous()
     batch, height, width, channels = x.shape
@@ -107,6 +120,7 @@ def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
             tokens,
             height,
             width,
+            RESIDUAL=residual,
             CHANNELS=channels,
             TOKENS=_TOKENS,
             LANES=lanes,
@@ -114,8 +128,8 @@ def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
     return out
 
 
-@triton_op("twins::positional_convolution_backward", mutates_args=())
-def positional_convolution_backward(dy: Tensor, x: Tensor) -> Tensor:
+@triton_op("twins::depthwise_convolution_backward", mutates_args=())
+def depthwise_convolution_backward(dy: Tensor, x: Tensor) -> Tensor:
     """Return the gradients of the weights and, last, of the bias, `(10, C)` in float32."""
     x, dy = x.contiguous(), dy.contiguous()
     batch, height, width, channels = x.shape
@@ -140,7 +154,7 @@ def positional_convolution_backward(dy: Tensor, x: Tensor) -> Tensor:
 
 
 def _keep(ctx, inputs, output) -> None:
-    x, weight, bias = inputs
+    x, weight, bias, ctx.residual = inputs
     ctx.save_for_backward(x, weight)
     ctx.bias_type = None if bias is None else bias.dtype
 
@@ -149,12 +163,12 @@ def _differentiate(ctx, dy):
     x, weight = ctx.saved_tensors
     dx = dweight = dbias = None
     if ctx.needs_input_grad[0]:  # the same operator with the kernel turned around
-        dx = positional_convolution(dy, weight.flip(2, 3), None)
+        dx = depthwise_convolution(dy, weight.flip(2, 3), None, ctx.residual)
     if any(ctx.needs_input_grad[1:]):
-        sums = positional_convolution_backward(dy, x)
+        sums = depthwise_convolution_backward(dy, x)
         dweight = sums[:9].t().reshape(weight.shape).to(weight.dtype)
         dbias = None if ctx.bias_type is None else sums[9].to(ctx.bias_type)
-    return dx, dweight, dbias
+    return dx, dweight, dbias, None
 
 
-positional_convolution.register_autograd(_differentiate, setup_context=_keep)
+depthwise_convolution.register_autograd(_differentiate, setup_context=_keep)

@@ -10,9 +10,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import triton_op
 
-from twins.ops.kernels.launch import on_device, tile
+from twins.ops.kernels.launch import on_device, tile, wrap_triton
 
 WARPS = 4
 """Warps of a program in half precision; `benchmarks/kernels.py` times others. In float32, which tensor cores do not

@@ -1,0 +1,317 @@
+"""A block of the inference form in two passes over its map, in half precision: attention, and all that follows it.
+
+A program of the first pass norms some tokens, projects them and lets them attend, one head after the other; nothing
+but the mixture of values is written. A program of the second projects that, adds the residual, norms the sum and feeds
+it forward, some hidden channels at a time; only the block's output is written.
+
+The affine of both norms and the scale of attention lie in the weights that read them, as `twins.backbone.fused` puts
+them there.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import triton_op
+
+from twins.ops.kernels.launch import on_device, tile, wrap_triton
+from twins.ops.kernels.windows import _place, _softmax, _write
+
+LANES = 256
+"""Most channels of a map whose tokens a program can hold."""
+KEYS = 64
+"""Most keys of global attention that a program can hold."""
+ATTENTION = {"num_warps": 4, "num_stages": 2}
+TAIL = {
+    64: {"TOKENS": 128, "STEP": 64, "num_warps": 4, "num_stages": 2},
+    128: {"TOKENS": 128, "STEP": 64, "num_warps": 8, "num_stages": 2},
+    256: {"TOKENS": 128, "STEP": 64, "num_warps": 8, "num_stages": 2},
+}
+"""Tokens and hidden channels that a program takes at a time, and how it runs, by the lanes of a map."""
+
+
+@triton.jit
+def _normed(x, eps, lane, CHANNELS: tl.constexpr):
+    """Return rows `(TOKENS, LANES)` with mean 0 and variance 1 over their channels; the other lanes are zeros."""
+    centred = tl.where((lane < CHANNELS)[None, :], x - (tl.sum(x, 1) / CHANNELS)[:, None], 0.0)
+    return centred * tl.rsqrt(tl.sum(centred * centred, 1) / CHANNELS + eps)[:, None]
+
+
+@triton.jit
+def _tokens(x, place, inside, lane, CHANNELS: tl.constexpr):
+    """Load tokens `(TOKENS, LANES)` in float32."""
+    mask = inside[:, None] & (lane < CHANNELS)[None, :]
+    return tl.load(x + place[:, None] * CHANNELS + lane[None, :], mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _project(y, weight, bias, start, lane, CHANNELS: tl.constexpr, WIDTH: tl.constexpr, HEAD: tl.constexpr):
+    """Return `WIDTH` outputs of a linear layer from `start` on, `(TOKENS, HEAD)`."""
+    output = tl.arange(0, HEAD)
+    mask = (lane < CHANNELS)[:, None] & (output < WIDTH)[None, :]
+    w = tl.load(weight + (start + output)[None, :] * CHANNELS + lane[:, None], mask=mask, other=0.0)
+    b = tl.load(bias + start + output, mask=output < WIDTH, other=0.0).to(tl.float32)
+    return (tl.dot(y, w, input_precision="ieee") + b[None, :]).to(y.dtype)
+
+
+@triton.jit
+def _within_windows(
+    x,
+    weight,
+    bias,
+    blank,
+    out,
+    height,
+    width,
+    rows,
+    columns,
+    eps,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HEAD: tl.constexpr,
+    LANES: tl.constexpr,
+    WINDOW: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
+    C: tl.constexpr = HEADS * WIDTH
+    lane = tl.arange(0, LANES)
+    _, _, place, inside, keys = _place(None, height, width, rows, columns, 1, WINDOW, TOKENS)
+    y = _normed(_tokens(x, place, inside, lane, C), eps, lane, C)
+    if blank is not None:
+        beyond = tl.load(blank + lane, mask=lane < C, other=0.0).to(tl.float32)
+        y = tl.where(inside[:, None], y, beyond[None, :])
+    y = y.to(x.dtype.element_ty)
+    for head in range(HEADS):
+        start = head * WIDTH
+        q = _project(y, weight, bias, start, lane, C, WIDTH, HEAD)
+        k = _project(y, weight, bias, C + start, lane, C, WIDTH, HEAD)
+        v = _project(y, weight, bias, 2 * C + start, lane, C, WIDTH, HEAD)
+        mixed = tl.dot(_softmax(q, k, keys, 1.0).to(v.dtype), v, input_precision="ieee")
+        _write(out, mixed, start, place, inside, C, WIDTH, HEAD)
+
+
+@triton.jit
+def _to_few_keys(
+    x,
+    weight,
+    bias,
+    kv,
+    out,
+    tokens,
+    keys,
+    eps,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HEAD: tl.constexpr,
+    LANES: tl.constexpr,
+    TOKENS: tl.constexpr,
+    KEYS: tl.constexpr,
+):
+    C: tl.constexpr = HEADS * WIDTH
+    lane, inner = tl.arange(0, LANES), tl.arange(0, HEAD)
+    token, image = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), tl.program_id(1).to(tl.int64)
+    inside, place = token < tokens, image * tokens + token
+    y = _normed(_tokens(x, place, inside, lane, C), eps, lane, C).to(x.dtype.element_ty)
+    key = tl.arange(0, KEYS)
+    seen = key < keys
+    mask = seen[:, None] & (inner < WIDTH)[None, :]
+    near = kv + (image * keys + key)[:, None] * (2 * C) + inner[None, :]
+    for head in range(HEADS):
+        start = head * WIDTH
+        q = _project(y, weight, bias, start, lane, C, WIDTH, HEAD)
+        k = tl.load(near + start, mask=mask, other=0.0)
+        v = tl.load(near + start + C, mask=mask, other=0.0)
+        mixed = tl.dot(_softmax(q, k, seen, 1.0).to(v.dtype), v, input_precision="ieee")
+        _write(out, mixed, start, place, inside, C, WIDTH, HEAD)
+
+
+@triton.jit
+def _tail(
+    x,
+    mixed,
+    w0,
+    b0,
+    w1,
+    b1,
+    w2,
+    b2,
+    out,
+    rows,
+    eps,
+    CHANNELS: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    LANES: tl.constexpr,
+    TOKENS: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    place = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
+    lane, step = tl.arange(0, LANES), tl.arange(0, STEP)
+    used, inside = lane < CHANNELS, place < rows
+    y = _tokens(x, place, inside, lane, CHANNELS)
+    y += tl.load(b0 + lane, mask=used, other=0.0).to(tl.float32)[None, :]
+    for first in range(0, CHANNELS, STEP):
+        some = first + step
+        mask = inside[:, None] & (some < CHANNELS)[None, :]
+        part = tl.load(mixed + place[:, None] * CHANNELS + some[None, :], mask=mask, other=0.0)
+        mask = (some < CHANNELS)[:, None] & used[None, :]
+        w = tl.load(w0 + lane[None, :] * CHANNELS + some[:, None], mask=mask, other=0.0)
+        y = tl.dot(part, w, y, input_precision="ieee")
+    normed = _normed(y, eps, lane, CHANNELS).to(x.dtype.element_ty)
+    y += tl.load(b2 + lane, mask=used, other=0.0).to(tl.float32)[None, :]
+    for first in range(0, HIDDEN, STEP):
+        some = first + step
+        w = tl.load(w1 + some[None, :] * CHANNELS + lane[:, None], mask=used[:, None], other=0.0)
+        hidden = tl.dot(normed, w, input_precision="ieee") + tl.load(b1 + some).to(tl.float32)[None, :]
+        active = 0.5 * hidden * (1.0 + tl.erf(hidden * 0.7071067811865476))
+        w = tl.load(w2 + lane[None, :] * HIDDEN + some[:, None], mask=used[None, :], other=0.0)
+        y = tl.dot(active.to(x.dtype.element_ty), w, y, input_precision="ieee")
+    mask = inside[:, None] & used[None, :]
+    tl.store(out + place[:, None] * CHANNELS + lane[None, :], y.to(out.dtype.element_ty), mask=mask)
+
+
+@triton_op("twins::normed_window_attention", mutates_args=())
+def normed_window_attention(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    blank: Tensor | None,
+    rows: int,
+    columns: int,
+    window: int,
+    heads: int,
+    eps: float,
+) -> Tensor:
+    """Norm the tokens of a map `(B, H, W, C)` without an affine, project them, and let them attend within windows.
+
+    Args:
+        x: map `(B, H, W, C)`.
+        weight: of queries, scaled, keys and values, `(3 * C, C)`.
+        bias: `(3 * C,)`.
+        blank: a normed token beyond the map, `(C,)`; `None` where none is ever a key.
+        rows: rows that may be keys.
+        columns: columns that may be keys.
+        window: side of a window in tokens.
+        heads: heads of attention.
+        eps: what the norm adds to the variance.
+
+    Returns:
+        what attention mixes, before it is projected, `(B, H, W, C)`.
+    """
+    batch, height, width, channels = x.shape
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    with on_device(x):
+        wrap_triton(_within_windows)[(batch * -(-height // window) * -(-width // window),)](
+            x,
+            weight,
+            bias,
+            blank,
+            out,
+            height,
+            width,
+            rows,
+            columns,
+            eps,
+            WINDOW=window,
+            TOKENS=tile(window * window),
+            **_heads(channels, heads),
+            **ATTENTION,
+        )
+    return out
+
+
+@triton_op("twins::normed_global_attention", mutates_args=())
+def normed_global_attention(x: Tensor, weight: Tensor, bias: Tensor, kv: Tensor, heads: int, eps: float) -> Tensor:
+    """Norm the tokens of a map `(B, H, W, C)` without an affine, project them, and let them attend to a few keys.
+
+    Args:
+        x: map `(B, H, W, C)`.
+        weight: of queries, scaled, `(C, C)`.
+        bias: `(C,)`.
+        kv: keys and values side by side, `(B, M, 2 * C)`.
+        heads: heads of attention.
+        eps: what the norm adds to the variance.
+
+    Returns:
+        what attention mixes, before it is projected, `(B, H, W, C)`.
+    """
+    batch, height, width, channels = x.shape
+    x, kv = x.contiguous(), kv.contiguous()
+    out = torch.empty_like(x)
+    tokens = height * width
+    size = min(128, tile(tokens))
+    with on_device(x):
+        wrap_triton(_to_few_keys)[(triton.cdiv(tokens, size), batch)](
+            x,
+            weight,
+            bias,
+            kv,
+            out,
+            tokens,
+            kv.shape[1],
+            eps,
+            TOKENS=size,
+            KEYS=tile(kv.shape[1]),
+            **_heads(channels, heads),
+            **ATTENTION,
+        )
+    return out
+
+
+@triton_op("twins::block_tail", mutates_args=())
+def block_tail(
+    x: Tensor,
+    mixed: Tensor,
+    w0: Tensor,
+    b0: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    eps: float,
+) -> Tensor:
+    """Return what a block makes of its input and of what its attention mixed, all maps `(B, H, W, C)`.
+
+    Args:
+        x: the block's input.
+        mixed: what attention mixed, before it is projected.
+        w0: attention's projection, `(C, C)`.
+        b0: `(C,)`.
+        w1: the first layer of the feed-forward part, `(C_hidden, C)`; 64 divides `C_hidden`.
+        b1: `(C_hidden,)`.
+        w2: the second one, `(C, C_hidden)`.
+        b2: `(C,)`.
+        eps: what the norm before the feed-forward part adds to the variance.
+    """
+    x, mixed = x.contiguous(), mixed.contiguous()
+    out = torch.empty_like(x)
+    channels = x.shape[-1]
+    rows = x.numel() // channels
+    lanes = max(64, tile(channels))
+    constants = TAIL[lanes]
+    with on_device(x):
+        wrap_triton(_tail)[(triton.cdiv(rows, constants["TOKENS"]),)](
+            x,
+            mixed,
+            w0,
+            b0,
+            w1,
+            b1,
+            w2,
+            b2,
+            out,
+            rows,
+            eps,
+            CHANNELS=channels,
+            HIDDEN=w1.shape[0],
+            LANES=lanes,
+            **constants,
+        )
+    return out
+
+
+def _heads(channels: int, heads: int) -> dict[str, int]:
+    width = channels // heads
+    return {"HEADS": heads, "WIDTH": width, "HEAD": tile(width), "LANES": tile(channels)}

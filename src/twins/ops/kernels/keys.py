@@ -1,0 +1,186 @@
+"""Attention from many tokens to a few keys, on projections as they lie: no head is laid out anew.
+
+A program takes one head of some tokens of an image. All keys fill one tile, so the softmax needs no second pass, and
+the backward pass computes it again from the projections, which are all that is kept.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import triton_op
+
+from twins.ops.kernels.launch import on_device, tile, wrap_triton
+from twins.ops.kernels.windows import _softmax
+
+_TOKENS = 64
+"""Tokens that a program holds at a time."""
+_SHARE = 512
+"""Tokens that one program of the backward pass sums over; the sums are added in one order, so that a run repeats."""
+
+
+@triton.jit
+def _keys(
+    kv, mask, image, head, keys, HEADS: tl.constexpr, WIDTH: tl.constexpr, LANES: tl.constexpr, KEYS: tl.constexpr
+):
+    """Load keys and values of a head of an image, `(KEYS, LANES)` both, and which of them may be seen."""
+    key, lane = tl.arange(0, KEYS), tl.arange(0, LANES)
+    seen = key < keys
+    near = kv + (image * keys + key)[:, None] * (2 * HEADS * WIDTH) + head * WIDTH + lane[None, :]
+    used = seen[:, None] & (lane < WIDTH)[None, :]
+    k = tl.load(near, mask=used, other=0.0)
+    v = tl.load(near + HEADS * WIDTH, mask=used, other=0.0)
+    if mask is not None:
+        seen = seen & (tl.load(mask + image * keys + key, mask=seen, other=0) != 0)
+    return k, v, seen
+
+
+@triton.jit
+def _forward(
+    q,
+    kv,
+    mask,
+    out,
+    tokens,
+    keys,
+    scale,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    LANES: tl.constexpr,
+    TOKENS: tl.constexpr,
+    KEYS: tl.constexpr,
+):
+    image, head = (tl.program_id(1) // HEADS).to(tl.int64), tl.program_id(1) % HEADS
+    k, v, seen = _keys(kv, mask, image, head, keys, HEADS, WIDTH, LANES, KEYS)
+    token, lane = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), tl.arange(0, LANES)
+    offsets = (image * tokens + token)[:, None] * (HEADS * WIDTH) + head * WIDTH + lane[None, :]
+    used = (token < tokens)[:, None] & (lane < WIDTH)[None, :]
+    weights = _softmax(tl.load(q + offsets, mask=used, other=0.0), k, seen, scale)
+    y = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+    tl.store(out + offsets, y.to(out.dtype.element_ty), mask=used)
+
+
+@triton.jit
+def _backward(
+    q,
+    kv,
+    mask,
+    dy,
+    dq,
+    shares,
+    tokens,
+    keys,
+    scale,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    LANES: tl.constexpr,
+    TOKENS: tl.constexpr,
+    KEYS: tl.constexpr,
+    SHARE: tl.constexpr,
+):
+    share, image, head = tl.program_id(0), (tl.program_id(1) // HEADS).to(tl.int64), tl.program_id(1) % HEADS
+    k, v, seen = _keys(kv, mask, image, head, keys, HEADS, WIDTH, LANES, KEYS)
+    lane = tl.arange(0, LANES)
+    dk, dv = tl.zeros((KEYS, LANES), tl.float32), tl.zeros((KEYS, LANES), tl.float32)
+    for step in range(0, SHARE, TOKENS):
+        token = share * SHARE + step + tl.arange(0, TOKENS)
+        offsets = (image * tokens + token)[:, None] * (HEADS * WIDTH) + head * WIDTH + lane[None, :]
+        used = (token < tokens)[:, None] & (lane < WIDTH)[None, :]
+        x = tl.load(q + offsets, mask=used, other=0.0)
+        g = tl.load(dy + offsets, mask=used, other=0.0)
+        weights = _softmax(x, k, seen, scale)
+        dv += tl.dot(tl.trans(weights.to(g.dtype)), g, input_precision="ieee")
+        dweights = tl.dot(g, tl.trans(v), input_precision="ieee")
+        dscores = weights * (dweights - tl.sum(weights * dweights, 1)[:, None])
+        dscores = (dscores * scale).to(k.dtype)
+        dx = tl.dot(dscores, k, input_precision="ieee")
+        dk += tl.dot(tl.trans(dscores), x, input_precision="ieee")
+        tl.store(dq + offsets, dx.to(dq.dtype.element_ty), mask=used)
+    key = tl.arange(0, KEYS)
+    place = (share * tl.num_programs(1) // HEADS + image) * keys + key
+    sums = shares + place[:, None] * (2 * HEADS * WIDTH) + head * WIDTH + lane[None, :]
+    used = (key < keys)[:, None] & (lane < WIDTH)[None, :]
+    tl.store(sums, dk, mask=used)
+    tl.store(sums + HEADS * WIDTH, dv, mask=used)
+
+
+@triton_op("twins::few_keys_attention", mutates_args=())
+def few_keys_attention(q: Tensor, kv: Tensor, mask: Tensor | None, heads: int, scale: float) -> Tensor:
+    """Attend from every token of an image to its keys; a token of an image without a key gets zeros.
+
+    Args:
+        q: queries `(B, N, h * d)`.
+        kv: keys and values side by side, `(B, M, 2 * h * d)`.
+        mask: bool `(B, M)`, which keys may be seen; `None` when all may.
+        heads: `h`.
+        scale: factor of the scores.
+
+    Returns:
+        `(B, N, h * d)`.
+    """
+    q, kv = q.contiguous(), kv.contiguous()
+    out = torch.empty_like(q)
+    with on_device(q):
+        wrap_triton(_forward)[(triton.cdiv(q.shape[1], _TOKENS), q.shape[0] * heads)](
+            q,
+            kv,
+            None if mask is None else mask.contiguous(),
+            out,
+            q.shape[1],
+            kv.shape[1],
+            scale=scale,
+            **_constants(q, kv, heads),
+        )
+    return out
+
+
+@triton_op("twins::few_keys_attention_backward", mutates_args=())
+def few_keys_attention_backward(
+    dy: Tensor, q: Tensor, kv: Tensor, mask: Tensor | None, heads: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `q` and of `kv`."""
+    q, kv, dy = q.contiguous(), kv.contiguous(), dy.contiguous()
+    dq = torch.empty_like(q)
+    count = triton.cdiv(q.shape[1], _SHARE)
+    shares = kv.new_empty((count, *kv.shape), dtype=torch.float32)
+    with on_device(q):
+        wrap_triton(_backward)[(count, q.shape[0] * heads)](
+            q,
+            kv,
+            None if mask is None else mask.contiguous(),
+            dy,
+            dq,
+            shares,
+            q.shape[1],
+            kv.shape[1],
+            scale=scale,
+            SHARE=_SHARE,
+            **_constants(q, kv, heads),
+        )
+    return dq, shares.sum(0).to(kv.dtype)
+
+
+def _constants(q: Tensor, kv: Tensor, heads: int) -> dict[str, int]:
+    width = q.shape[-1] // heads
+    return {
+        "HEADS": heads,
+        "WIDTH": width,
+        "LANES": tile(width),
+        "TOKENS": _TOKENS,
+        "KEYS": tile(kv.shape[1]),
+        "num_warps": 4 if q.dtype != torch.float32 else 8,
+    }
+
+
+def _keep(ctx, inputs, output) -> None:
+    q, kv, mask, *ctx.rest = inputs
+    ctx.save_for_backward(q, kv, mask)
+
+
+def _differentiate(ctx, dy):
+    return *few_keys_attention_backward(dy, *ctx.saved_tensors, *ctx.rest), None, None, None
+
+
+few_keys_attention.register_autograd(_differentiate, setup_context=_keep)
