@@ -1,70 +1,213 @@
-"""Kernels beside the portable forms, eager and compiled, and the networks beside timm's, on one GPU.
+"""Kernels beside PyTorch's operators, and the networks beside timm's, on one GPU.
 
 Command: python benchmarks/kernels.py
-Medians of CUDA events; the last table runs the window kernels with other numbers of warps.
+Every network is compiled in a process of its own, all at the same time; then one process after the other measures,
+in several rounds. Kernels are given by their own time on the GPU, networks by CUDA events around whole calls.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import twins
+from twins.backbone.layers import NORM_EPS
+from twins.bench.roofline import ceilings, count, roofline
 from twins.ops import kernels
+from twins.ops.attention import attend_to_keys
 from twins.ops.convolutions import positional_convolution
 from twins.ops.norms import add_norm
 from twins.ops.windows import window_attention
 
-BATCH, REPEATS = 256, 30
+BATCH, ROUNDS, REPEATS, PATIENCE = 256, 5, 10, 170
+"""Images; rounds of measuring, calls in each, and seconds that a process may take to compile."""
 STAGES = [(56, 64, 2), (28, 128, 4), (14, 256, 8), (7, 512, 16)]
 """Side, channels and heads of the maps of `twins_svt_small` at 224."""
+SMALL, PYRAMID = "twins_svt_small", "twins_pcpvt_small"
+BOTH = ("timm", "twins")
 Call = Callable[[], object]
 
 
-def milliseconds(calls: Sequence[Call], repeats: int = REPEATS) -> list[float]:
-    """Return the median time of each call, measured in turns."""
-    for call in calls:
-        for _ in range(3):
-            call()
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(repeats):
-        for call, found in zip(calls, times, strict=True):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            call()
-            end.record()
-            end.synchronize()
-            found.append(start.elapsed_time(end))
-    return [statistics.median(found) for found in times]
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A compiled network at work."""
+
+    name: str
+    whose: str
+    what: str = "inference"
+    """`inference` in bfloat16, `training` under autocast with AdamW, or `bf16-true`: training all in bfloat16."""
+    fused: bool = False
+    graphs: bool = False
+    """Whether it runs as a CUDA graph: `mode="reduce-overhead"`."""
+    eager: bool = False
+    batch: int = BATCH
+
+    @property
+    def how(self) -> str:
+        """What it is called in a table."""
+        parts = [self.whose, "fused" * self.fused, "eager" if self.eager else "compiled", "CUDA graphs" * self.graphs]
+        return ", ".join(part for part in parts if part)
 
 
-def both_ways(compute: Callable[..., Tensor], inputs: Sequence[Tensor]) -> tuple[Call, Call]:
-    """Return the forward pass alone, and with the backward pass."""
-    leaves = [x.requires_grad_() for x in inputs]
+LEARN = 192
+"""Images of a training step."""
+SUBJECTS = [
+    *(Subject(name=name, whose="timm") for name in (SMALL, PYRAMID)),
+    *(Subject(name=name, whose="twins", fused=fused) for name in (SMALL, PYRAMID) for fused in (False, True)),
+    *(Subject(name=name, whose=whose, what="training", batch=LEARN) for name in (SMALL, PYRAMID) for whose in BOTH),
+    *(Subject(name=SMALL, whose=whose, what="training", graphs=True, batch=LEARN) for whose in BOTH),
+    Subject(name=SMALL, whose="twins", what="bf16-true", graphs=True, batch=LEARN),
+    Subject(name=SMALL, whose="timm", eager=True, batch=1),
+    Subject(name=SMALL, whose="timm", graphs=True, batch=1),
+    Subject(name=SMALL, whose="twins", fused=True, graphs=True, batch=1),
+]
 
-    def forward() -> None:
-        with torch.no_grad():
-            compute(*leaves)
 
-    def step() -> None:
-        y = compute(*leaves)
-        torch.autograd.grad(y, leaves, torch.ones_like(y))
+def build(subject: Subject) -> Call:
+    """Return a call of a network: inference, or a whole training step."""
+    learns = subject.what != "inference"
+    network = _network(subject.name, subject.whose).train(learns)
+    half = subject.what != "training"
+    if half:
+        network = network.bfloat16()
+    if subject.fused:
+        network = network.fuse()
+    images = torch.randn(subject.batch, 3, 224, 224, device="cuda", dtype=torch.bfloat16 if half else torch.float32)
+    mode = "reduce-overhead" if subject.graphs else "default"
+    forward: Any = network if subject.eager else torch.compile(network, mode=mode)
+    return _learn(network, forward, images, autocast=not half) if learns else _infer(forward, images)
 
-    return forward, step
+
+def _network(name: str, whose: str) -> Any:
+    if whose == "timm":
+        import timm
+
+        return timm.create_model(name).cuda()
+    return twins.create_model(name, padding="unmasked").cuda()
 
 
-def plainly(call: Call) -> Call:
-    """Return the same call without kernels."""
-
+def _infer(forward: Any, images: Tensor) -> Call:
     def run() -> None:
-        with kernels.portable():
-            call()
+        with torch.inference_mode():
+            forward(images)
 
     return run
+
+
+def _learn(network: nn.Module, forward: Any, images: Tensor, *, autocast: bool) -> Call:
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+    targets = torch.randint(1000, (len(images),), device="cuda")
+
+    def run() -> None:
+        torch.compiler.cudagraph_mark_step_begin()
+        with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
+            loss = F.cross_entropy(forward(images).float(), targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def milliseconds(call: Call, repeats: int = REPEATS) -> list[float]:
+    """Return the times of some calls by CUDA events."""
+    times = []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return times
+
+
+def measure_network(subject: Subject, pipe: Connection) -> None:
+    """Compile, say so, and measure as often as asked; then say what the GPU did, kernel by kernel."""
+    call = build(subject)
+    for _ in range(5):
+        call()
+    torch.cuda.synchronize()
+    pipe.send("ready")
+    while pipe.recv() == "measure":
+        torch.cuda.reset_peak_memory_stats()
+        times = milliseconds(call)
+        pipe.send((times, torch.cuda.max_memory_allocated()))
+    pipe.send(gpu_times(call))
+
+
+def gpu_times(call: Call, repeats: int = 5) -> dict[str, float]:
+    """Return the milliseconds that a call takes on the GPU, kernel by kernel."""
+    from torch.profiler import ProfilerActivity, profile
+
+    call()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as watched:
+        for _ in range(repeats):
+            call()
+        torch.cuda.synchronize()
+    events = watched.key_averages()
+    return {event.key: event.device_time_total / repeats / 1000 for event in events if event.device_time_total}
+
+
+def network_table() -> None:
+    started = time.monotonic()
+    context = multiprocessing.get_context("spawn")
+    workers: dict[Subject, Connection] = {}
+    for subject in SUBJECTS:
+        workers[subject], theirs = context.Pipe()
+        context.Process(target=measure_network, args=(subject, theirs), daemon=True).start()
+        theirs.close()
+    for subject, pipe in list(workers.items()):
+        if not _ready(pipe, PATIENCE - (time.monotonic() - started)):
+            print(f"{subject.name}, {subject.what}, {subject.how}: not compiled within {PATIENCE} s", flush=True)
+            del workers[subject]
+    times: dict[Subject, list[float]] = {subject: [] for subject in workers}
+    memory = {}
+    for _ in range(ROUNDS):
+        for subject, pipe in workers.items():
+            pipe.send("measure")
+            found, memory[subject] = pipe.recv()
+            times[subject] += found
+    print("\n| network | what | batch | how | ms (middle half) | images/s | times timm compiled | peak memory, MiB |")
+    print("| --- " * 8 + "|")
+    for subject, found in times.items():
+        low, middle, high = statistics.quantiles(found)
+        peer = Subject(name=subject.name, whose="timm", what=_plain(subject.what), batch=subject.batch)
+        ratio = f"{statistics.median(times[peer]) / middle:.2f}" if times.get(peer) else ""
+        rate = subject.batch / middle * 1000
+        print(
+            f"| {subject.name} | {subject.what} | {subject.batch} | {subject.how} | {middle:.2f} ({low:.2f}-{high:.2f})"
+            f" | {rate:.0f} | {ratio} | {memory[subject] >> 20} |",
+            flush=True,
+        )
+    for subject, pipe in workers.items():
+        pipe.send("explain")
+        spent = pipe.recv()
+        total = sum(spent.values())
+        print(f"\n{subject.name}, {subject.what}, batch {subject.batch}, {subject.how}: {total:.2f} ms on the GPU")
+        for kernel, took in sorted(spent.items(), key=lambda item: -item[1])[:12]:
+            print(f"- {took:.3f} ms ({took / total:.0%}) {kernel[:90]}", flush=True)
+
+
+def _plain(what: str) -> str:
+    return "training" if what == "bf16-true" else what
+
+
+def _ready(pipe: Connection, seconds: float) -> bool:
+    try:
+        return pipe.poll(max(0.0, seconds)) and pipe.recv() == "ready"
+    except EOFError:
+        return False
 
 
 def parts(side: int, channels: int, heads: int) -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
@@ -74,98 +217,89 @@ def parts(side: int, channels: int, heads: int) -> dict[str, tuple[Callable[...,
         return torch.randn(shape, device="cuda").bfloat16()
 
     def attend(qkv: Tensor) -> Tensor:
-        return window_attention(qkv, lambda x: x, 7, heads, padding="exact")
+        return window_attention(qkv[..., :channels], lambda _: qkv, 7, heads, padding="exact")
+
+    def attend_few(q: Tensor, kv: Tensor) -> Tensor:
+        return attend_to_keys(q, kv, heads)
 
     def residual(x: Tensor, branch: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return add_norm(x, branch, weight, bias, 1e-6)[1]
+        return add_norm(x, branch, weight, bias, NORM_EPS)[1]
 
-    map_shape = (BATCH, side, side, channels)
+    shape = (BATCH, side, side, channels)
     return {
-        "window attention": (attend, [some(*map_shape[:3], 3 * channels)]),
-        "positions": (positional_convolution, [some(*map_shape), some(channels, 1, 3, 3), some(channels)]),
-        "sum and norm": (residual, [some(*map_shape), some(*map_shape), some(channels), some(channels)]),
+        "window attention": (attend, [some(*shape[:3], 3 * channels)]),
+        "attention to 49 keys": (attend_few, [some(BATCH, side * side, channels), some(BATCH, 49, 2 * channels)]),
+        "positions": (positional_convolution, [some(*shape), some(channels, 1, 3, 3), some(channels)]),
+        "sum and norm": (residual, [some(*shape), some(*shape), some(channels), some(channels)]),
     }
 
 
+def both_ways(compute: Callable[..., Tensor], inputs: Sequence[Tensor]) -> dict[str, Call]:
+    """Return the forward pass alone, and with the backward pass."""
+    leaves = [x.requires_grad_() for x in inputs]
+    slope = torch.randn_like(compute(*leaves))
+
+    def forward() -> None:
+        with torch.no_grad():
+            compute(*leaves)
+
+    def step() -> None:
+        torch.autograd.grad(compute(*leaves), leaves, slope)
+
+    return {"forward": forward, "both": step}
+
+
+def block_parts(stage: int, side: int, channels: int) -> dict[str, Call]:
+    """Return blocks of a stage in their inference form, local and global."""
+    network = twins.create_backbone(SMALL).cuda().bfloat16().fuse()
+    x = torch.randn(BATCH, side, side, channels, device="cuda").bfloat16()
+
+    def run(block: nn.Module) -> Call:
+        def call() -> None:
+            with torch.inference_mode():
+                block(x)
+
+        return call
+
+    local, wide = network.stages[stage].blocks[:2]
+    return {"local block, fused": run(local), "global block, fused": run(wide)}
+
+
 def kernel_table() -> None:
-    print("\n| kernel | map | pass | kernel, ms | portable, ms | portable compiled, ms |")
+    print("\n| what | map | pass | kernels, ms | PyTorch's operators, ms | times |")
     print("| --- " * 6 + "|")
-    for side, channels, heads in STAGES:
-        for name, (compute, inputs) in parts(side, channels, heads).items():
-            torch._dynamo.reset()
-            fused = both_ways(compute, inputs)
-            compiled = both_ways(torch.compile(compute, fullgraph=True), inputs)
-            for kind, ours, theirs in zip(("forward", "both"), fused, compiled, strict=True):
-                times = milliseconds([ours, plainly(ours), plainly(theirs)])
-                cells = " | ".join(f"{time:.3f}" for time in times)
-                print(f"| {name} | {side} x {side} x {channels} | {kind} | {cells} |", flush=True)
+    for stage, (side, channels, heads) in enumerate(STAGES):
+        calls = {
+            (name, kind): call
+            for name, (compute, inputs) in parts(side, channels, heads).items()
+            for kind, call in both_ways(compute, inputs).items()
+        }
+        if channels <= 128:
+            calls |= {(name, "forward"): call for name, call in block_parts(stage, side, channels).items()}
+        for (name, kind), call in calls.items():
+            ours = sum(gpu_times(call).values())
+            with kernels.portable():
+                theirs = sum(gpu_times(call).values())
+            print(
+                f"| {name} | {side} x {side} x {channels} | {kind} | {ours:.3f} | {theirs:.3f} | {theirs / ours:.2f} |",
+                flush=True,
+            )
 
 
-def network_table() -> None:
-    print(f"\n| network | what | ours, images/s | without kernels | timm | batch {BATCH}, bfloat16, compiled |")
-    print("| --- " * 6 + "|")
-    for name in ("twins_svt_small", "twins_pcpvt_small"):
-        for what, build in (("inference", infer), ("training step", learn)):
-            times = []
-            for source in ("ours", "portable", "timm"):
-                torch._dynamo.reset()
-                torch.cuda.empty_cache()
-                call = build(name, source)
-                times += milliseconds([plainly(call) if source == "portable" else call], 20)
-            cells = " | ".join(f"{BATCH / time * 1000:.0f}" for time in times)
-            print(f"| {name} | {what} | {cells} | |", flush=True)
-
-
-def make(name: str, source: str) -> nn.Module:
-    if source == "timm":
-        import timm
-
-        return timm.create_model(name).cuda()
-    return twins.create_model(name).cuda()
-
-
-def infer(name: str, source: str) -> Call:
-    network = torch.compile(make(name, source).eval().bfloat16(), mode="max-autotune-no-cudagraphs")
-    images = torch.randn(BATCH, 3, 224, 224, device="cuda").bfloat16()
-
-    def run() -> None:
-        with torch.inference_mode():
-            network(images)
-
-    return run
-
-
-def learn(name: str, source: str) -> Call:
-    network = make(name, source).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-    images = torch.randn(BATCH, 3, 224, 224, device="cuda")
-    targets = torch.randint(1000, (BATCH,), device="cuda")
-    forward = torch.compile(network)
-
-    def run() -> None:
-        with torch.autocast("cuda", torch.bfloat16):
-            loss = F.cross_entropy(forward(images), targets)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return run
-
-
-def warps_table() -> None:
-    from twins.ops.kernels import windows
-
-    print("\n| window attention | map | warps | forward, ms | both, ms |")
-    print("| --- " * 5 + "|")
-    chosen = windows.WARPS
-    for side, channels, heads in STAGES:
-        compute, inputs = parts(side, channels, heads)["window attention"]
-        for warps in (1, 2, 4, 8):
-            windows.WARPS = warps
-            forward, both = milliseconds(both_ways(compute, inputs))
-            default = " (default)" if warps == chosen else ""
-            print(f"| | {side} x {side} x {channels} | {warps}{default} | {forward:.3f} | {both:.3f} |", flush=True)
-    windows.WARPS = chosen
+def share_of_roofline() -> None:
+    """Print what a forward pass counts, and how long this GPU needs for that at best."""
+    device = torch.device("cuda")
+    images = torch.randn(BATCH, 3, 224, 224, device=device).bfloat16()
+    costs = count(_infer(_network(SMALL, "twins").eval().bfloat16(), images))
+    machine = ceilings(device, "bf16")
+    found = roofline(costs, machine, 1.0)
+    print(
+        f"\n{SMALL}, batch {BATCH}, bf16: {found['gflop']:.0f} GFLOP, {found['mib'] / 1024:.1f} GiB moved operator by "
+        f"operator; measured {found['peak_gflop_per_s'] / 1000:.0f} TFLOP/s and "
+        f"{found['peak_gb_per_s'] / 1000:.2f} TB/s: "
+        f"{found['operations_ms']:.2f} ms for the operations, {found['bytes_ms']:.2f} ms for the bytes, "
+        f"{found['by_operator_ms']:.2f} ms one operator after the other"
+    )
 
 
 def main() -> None:
@@ -174,9 +308,9 @@ def main() -> None:
     if not kernels.serves(torch.zeros(1, device="cuda")):
         raise SystemExit("benchmarks/kernels.py needs an Ampere GPU or a newer one, and Triton able to build for it.")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
-    kernel_table()
     network_table()
-    warps_table()
+    kernel_table()
+    share_of_roofline()
 
 
 if __name__ == "__main__":

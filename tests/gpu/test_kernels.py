@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 import twins
 from twins.ops import blocks, kernels
-from twins.ops.attention import attend_to_keys
+from twins.ops.attention import attend, attend_to_keys
 from twins.ops.convolutions import positional_convolution
 from twins.ops.norms import add_norm, norm
+from twins.ops.padding import zero_outside
 from twins.ops.windows import window_attention
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
@@ -29,10 +30,11 @@ def _ready():
         pytest.skip("this GPU or this machine does not take Triton's kernels")
 
 
-def attention(padding, sizes, qkv, pads):
-    """Windows of a map of projections; a token beyond the map is `pads`."""
-    project = functools.partial(F.linear, weight=torch.eye(qkv.shape[-1], dtype=qkv.dtype, device="cuda"), bias=pads)
-    return window_attention(qkv, project, 7, 2, padding=padding, sizes=sizes)
+def attention(padding, sizes, x, weight, bias):
+    """Windows of a map `(B, H, W, 64)`; a token beyond it is what the projection makes of zeros."""
+    project = functools.partial(F.linear, weight=weight, bias=bias)
+    x = x if sizes is None else zero_outside(x, sizes)
+    return window_attention(x, project, 7, 2, padding=padding, sizes=sizes)
 
 
 SIZES = torch.tensor([[10, 16], [7, 3], [2, 10]], device="cuda" if torch.cuda.is_available() else "cpu")
@@ -41,7 +43,7 @@ PADDINGS = ["exact", "reference", "unmasked"]
 ATTENTIONS = {
     f"{padding}-{height}x{width}-{'sizes' if sizes is not None else 'full'}": (
         functools.partial(attention, padding, sizes),
-        [(3, height, width, 192), (192,)],
+        [(3, height, width, 64), (192, 64), (192,)],
     )
     for padding in PADDINGS
     for height, width, sizes in [(10, 16, SIZES), (10, 16, None), (14, 5, None), (7, 7, None), (1, 1, None)]
@@ -57,6 +59,14 @@ CASES = {
 }
 
 
+def _for_float64(portable):
+    def compute(q, *given, **settings):
+        assert q.dtype == torch.float64, "a kernel should have served"
+        return portable(q, *given, **settings)
+
+    return compute
+
+
 def outcome(compute, leaves):
     y = compute(*leaves)
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).cuda().to(y.dtype)
@@ -66,8 +76,11 @@ def outcome(compute, leaves):
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("mode", [None, "default", "reduce-overhead"])
-def test_values_and_gradients_are_those_of_float64(case, dtype, mode):
+def test_values_and_gradients_are_those_of_float64(case, dtype, mode, monkeypatch):
     compute, shapes = CASES[case]
+    if mode is None:
+        monkeypatch.setattr("twins.ops.windows.attend", _for_float64(attend))
+        monkeypatch.setattr("twins.ops.attention.attend", _for_float64(attend))
     if mode and case not in ("exact-10x16-full", "unmasked-10x16-sizes", "few keys", "positions", "sum"):
         pytest.skip("compiled for one case of each kind")
     leaves = [torch.randn(shape, device="cuda").to(dtype).requires_grad_() for shape in shapes]
@@ -120,13 +133,14 @@ def test_the_inference_form_is_two_kernels_a_block_and_as_near_as_the_network(na
     network = twins.create_model(name, num_classes=30).cuda().bfloat16().eval()
     images, served = torch.randn(2, 3, *size, device="cuda").bfloat16(), []
     tail = blocks.tail
-    monkeypatch.setattr(blocks, "tail", lambda *given: served.append(1) or tail(*given))
+    if not compiled:
+        monkeypatch.setattr(blocks, "tail", lambda *given: served.append(1) or tail(*given))
     fused = network.fuse()
     with torch.inference_mode():
         plain = network(images).double()
         found = (torch.compile(fused, fullgraph=True) if compiled else fused)(images).double()
         expected = network.double()(images.double())
-    assert compiled or len(served) >= 4
+    assert compiled or len(served) >= 2
     assert float((found - expected).norm()) < 1.5 * float((plain - expected).norm())
 
 

@@ -41,11 +41,11 @@ class LocalAttention(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Attend within the windows of a map `(B, H, W, C)` that is blank outside `sizes`."""
-        return self.proj_drop(self.proj(self._mix(x, sizes)))
+        return self.proj_drop(self.proj(self.mixed(x, sizes)))
 
     def added(self, x: Tensor, residual: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return `residual + self(x, sizes)` for inference."""
-        return self.proj.added(self._mix(x, sizes), residual)
+        return self.proj.added(self.mixed(x, sizes), residual)
 
     def weights(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the attention weights `(B, G, h, S, S)` of a normed map `(B, H, W, C)`; windows row by row."""
@@ -56,7 +56,8 @@ class LocalAttention(nn.Module):
         weights = attention_weights(q, k, keys, scale=self.scale)  # (B * G, h, S, S)
         return weights.view(x.shape[0], -1, *weights.shape[1:])
 
-    def _mix(self, x: Tensor, sizes: Tensor | None) -> Tensor:
+    def mixed(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return what attention mixes, before it is projected; tensors as in `forward`."""
         return window_attention(
             x,
             self.qkv,
@@ -103,14 +104,18 @@ class GlobalAttention(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Attend from every token of a map `(B, H, W, C)`, blank outside `sizes`, to its sub-sampled keys."""
-        kv, keys = self.keys_and_values(x, sizes)
+        return self.proj_drop(self.proj(self.mixed(x, sizes)))
+
+    def mixed(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return what attention mixes, before it is projected; tensors as in `forward`."""
+        kv, keys = self._keys_and_values(x, sizes)
         dropout = self.attn_drop if self.training else 0.0
         y = attend_to_keys(self.q(x.flatten(1, 2)), kv, self.num_heads, keys, dropout=dropout, scale=self.scale)
-        return self.proj_drop(self.proj(y).view(x.shape))
+        return y.view(x.shape)
 
     def added(self, x: Tensor, residual: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return `residual + self(x, sizes)` for inference, one piece of the map after the other."""
-        kv, keys = self.keys_and_values(x, sizes)
+        kv, keys = self._keys_and_values(x, sizes)
         k, v = split_heads(kv, 2, self.num_heads)
         if keys is None and folding_pays(x, k):
             folded = fold_heads(k, v, self.q.weight, self.q.bias, self.proj.weight, self.proj.bias, scale=self.scale)
@@ -127,12 +132,12 @@ class GlobalAttention(nn.Module):
 
     def weights(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the attention weights `(B, h, H * W, K)` of a normed map; the `K` cells are listed row by row."""
-        kv, keys = self.keys_and_values(x, sizes)
+        kv, keys = self._keys_and_values(x, sizes)
         k, _ = split_heads(kv, 2, self.num_heads)
         (q,) = split_heads(self.q(x.flatten(1, 2)), 1, self.num_heads)
         return attention_weights(q, k, keys, scale=self.scale)
 
-    def keys_and_values(self, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def _keys_and_values(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the keys and values of a normed map, `(B, K, 2 * C)`, and which lie in an image, `(B, K)`."""
         cells, keys = self._subsample(x, sizes)
         return self.kv(cells.flatten(1, 2)), keys

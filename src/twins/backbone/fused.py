@@ -3,7 +3,8 @@
 A norm's scale and shift go into the linear layer that reads it, attention's scale into the query, the positional
 convolution's identity into its centre tap, and weights are laid out once for the kernel that reads them. Where a
 padded token counts as zero after the norm, it stands before the folded affine as `-shift / scale`: the `blank` of an
-attention. On a GPU, in half precision, a block then is two kernels.
+attention. On a GPU, in half precision, blocks of few channels then
+are two kernels each.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from twins.backbone.attention import GlobalAttention, LocalAttention
+from twins.backbone.attention import LocalAttention
 from twins.ops import blocks
 from twins.ops.convolutions import depthwise_convolution, to_cells
 from twins.ops.linear import linear, linear_add, linear_gelu, onednn_serves, pack
 from twins.ops.padding import zero_outside
+from twins.ops.windows import fits_a_tile
 
 _FAR = 1e4
 """Largest value of a blank; float16 ends at 65,504."""
@@ -102,22 +104,19 @@ class FusedBlock(nn.Module):
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
         attn, mlp = self.block.attn, self.block.mlp
-        weight, hooked = (
-            mlp.fc1.weight,
-            any(module._forward_hooks or module._forward_pre_hooks for module in (attn, mlp)),
-        )
-        if sizes is not None or attn.blank is None or hooked or not blocks.serve(x, weight, attn.num_heads):
+        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in (attn, mlp))
+        if hooked or not blocks.serve(x, mlp.fc1.weight):
             return self.block(x, sizes)
-        mixed = self._within_windows(x) if isinstance(attn, LocalAttention) else self._to_few_keys(x)
-        if mixed is None:
-            return self.block(x)
+        local = isinstance(attn, LocalAttention) and fits_a_tile(attn.window, x.shape[3], attn.num_heads)
+        if local and sizes is None and attn.blank is not None:
+            mixed = self._within_windows(x)
+        else:
+            mixed = attn.mixed(self.block.normed(x, sizes), sizes)
         layers = (attn.proj, mlp.fc1, mlp.fc2)
         return blocks.tail(x, mixed, [(layer.weight, layer.bias) for layer in layers], self.block.norm2.eps)
 
-    def _within_windows(self, x: Tensor) -> Tensor | None:
-        attn = self.block.attn
-        if attn.window**2 > blocks.KEYS:
-            return None
+    def _within_windows(self, x: Tensor) -> Tensor:
+        attn, eps = self.block.attn, self.block.norm1.eps
         return blocks.attend_within_windows(
             x,
             attn.qkv.weight,
@@ -126,16 +125,8 @@ class FusedBlock(nn.Module):
             attn.num_heads,
             padding=attn.padding,
             blank=attn.blank,
-            eps=self.block.norm1.eps,
+            eps=eps,
         )
-
-    def _to_few_keys(self, x: Tensor) -> Tensor | None:
-        attn: GlobalAttention = self.block.attn
-        rows, columns = attn.key_grid(x.shape[1], x.shape[2])
-        if rows * columns > blocks.KEYS:
-            return None
-        kv, _ = attn.keys_and_values(self.block.norm1(x))
-        return blocks.attend_to_few_keys(x, attn.q.weight, attn.q.bias, kv, attn.num_heads, eps=self.block.norm1.eps)
 
 
 def fuse_stage(stage: nn.Module) -> None:

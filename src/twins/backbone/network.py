@@ -41,7 +41,7 @@ class Block(nn.Module):
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
         if torch.is_grad_enabled() or self.training or _hooked(self.attn) or _hooked(self.mlp):
             return self._learn(x, sizes)  # who hooks a part sees all that it gives, and that alone
-        x = self.attn.added(self._normed(x, sizes), x, sizes)
+        x = self.attn.added(self.normed(x, sizes), x, sizes)
         rows = x.flatten(0, 2)  # (B * H * W, C), this block's own
         count = rows_at_once(rows, self.mlp.fc1.out_features)
         if count >= rows.shape[0]:
@@ -56,13 +56,14 @@ class Block(nn.Module):
         return x + self.drop_path(self._feed(x, normed))
 
     def _attend(self, x: Tensor, sizes: Tensor | None) -> Tensor:
-        normed = self._normed(x, sizes)
+        normed = self.normed(x, sizes)
         if self.keep == "all":
             return self.attn(normed, sizes)
-        with recomputed(normed, lambda: self._normed(x, sizes)):
+        with recomputed(normed, lambda: self.normed(x, sizes)):
             return self.attn(normed, sizes)
 
-    def _normed(self, x: Tensor, sizes: Tensor | None) -> Tensor:
+    def normed(self, x: Tensor, sizes: Tensor | None) -> Tensor:
+        """Return what attention reads of a map `(B, H, W, C)`."""
         return zero_outside(self.norm1(x), sizes, self.attn.blank)
 
     def _feed(self, x: Tensor, normed: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ SIZES = {
     FEATURES: ("800x1333",),
 }
 """The tasks that can be measured, and the sizes of the input where none are given, in pixels."""
-PEERS = ("timm", "timm-compiled", "twins-compiled", "twins-fused")
+PEERS = ("timm", "timm-compiled", "twins-compiled", "twins-fused", "twins-fused-compiled")
 """What our network can be compared with; `twins.bench.subjects.PEERS` says how each is built."""
 DEFAULT = ("twins_svt_small", "twins_pcpvt_small")
 """Networks that are measured where none are named."""
@@ -61,7 +61,8 @@ class BenchConfig:
     """Head of a dense network, such as `upernet` or `faster_rcnn`; unset is the task's default."""
     against: tuple[str, ...] = ()
     """Peers to compare with in the same rounds: `timm` (of a dense network its backbone, below the very same head),
-    `timm-compiled`, and of ours `twins-compiled` and `twins-fused`, its inference form; `none` is nobody."""
+    `timm-compiled`, and of ours `twins-compiled`, `twins-fused`, its inference form, and `twins-fused-compiled`; `none`
+    is nobody."""
     modes: tuple[Mode, ...] = ("inference", "training")
     """Forward pass alone; a training step: forward, the task's loss, backward, AdamW; `end-to-end`: from image files to
     predictions; `loading`: the data loader without a network, on one core, in training and in evaluation."""

@@ -237,6 +237,9 @@ PEERS: dict[str, Peer] = {
     "timm-compiled": Peer(build=timm_network, timms=True, compiled=True),
     "twins-compiled": Peer(build=lambda ours, _: deepcopy(ours), compiled=True, ours=True),
     "twins-fused": Peer(build=lambda ours, _: ours.fuse(), ours=True, modes=("inference", "end-to-end")),
+    "twins-fused-compiled": Peer(
+        build=lambda ours, _: ours.fuse(), compiled=True, ours=True, modes=("inference", "end-to-end")
+    ),
 }
 """What `--against` knows, by the names in `twins.bench.config.PEERS`."""
 STEPS: dict[str, Callable[[nn.Module, Tensor], Step]] = {"inference": inference_step, "training": training_step}

@@ -46,7 +46,7 @@ def window_attention(
         map `(B, H, W, h * d)`; zeros in a window without a key.
     """
     _, height, width, channels = x.shape
-    if kernels.serves(x) and not dropout and window * window <= _TILE and channels <= _TILE * heads:
+    if kernels.serves(x) and not dropout and fits_a_tile(window, channels, heads):
         return _attend_in_place(x, project, window, heads, padding, sizes, scale, blank)
     keys = window_key_mask(height, width, window, padding=padding, sizes=sizes, device=x.device)
 
@@ -57,6 +57,11 @@ def window_attention(
         return merge_windows(y.transpose(1, 2), window, part.shape[1], width)
 
     return by_pieces(piece, x, window)
+
+
+def fits_a_tile(window: int, channels: int, heads: int) -> bool:
+    """Whether a program of the kernels holds the tokens of a window and the channels of a head."""
+    return window * window <= _TILE and channels <= _TILE * heads
 
 
 def _attend_in_place(

@@ -106,7 +106,7 @@ def test_blocks_of_the_inference_form(name, padding, monkeypatch):
     with torch.inference_mode():
         found = fused(images)
         expected = network.double()(images.double())
-    assert len(calls) == sum(network.backbone.config.depths)
+    assert len(calls) == sum(network.backbone.config.depths[:3])  # the last stage has too many channels
     assert float((found.double() - expected).abs().max()) < 0.01 * float(expected.abs().max())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -84,19 +85,36 @@ for module, name, constants in kernels:
     print(len(built.asm["cubin"]), built.metadata.shared, flush=True)
 """
 MAPS = ["qkv", "pads", "out", "dy", "dqkv", "x", "weight", "bias"]
+MAPS += ["q", "kv", "dq", "blank", "mixed", "w0", "b0", "w1", "b1", "w2", "b2"]
 MAPS += ["branch", "total", "normed", "dtotal", "dnormed", "dx"]
-TYPES = {"limits": "*i64", "dpads": "*fp32", "shares": "*fp32", "scale": "fp32", "eps": "fp32"}
-WINDOW = {"HEADS": 2, "WIDTH": 32, "LANES": 32, "WINDOW": 7, "TOKENS": 64}
+TYPES = {"limits": "*i64", "mask": "*i1", "dpads": "*fp32", "shares": "*fp32"}
+WINDOW = {"HEADS": 2, "WIDTH": 32, "LANES": 32, "WINDOW": 7, "TOKENS": 64, "GROUP": 2, "SCALE": 0.2}
+HEADS = {"HEADS": 2, "WIDTH": 32, "LANES": 32, "TOKENS": 64, "KEYS": 64, "SCALE": 0.2}
+BLOCK = {"HEADS": 4, "WIDTH": 32, "HEAD": 32, "LANES": 128, "WINDOW": 7, "TOKENS": 64, "EPS": 1e-6}
+TAIL = {"CHANNELS": 128, "HIDDEN": 512, "LANES": 128, "TOKENS": 64, "STEP": 64, "EPS": 1e-6}
 TILES = {"CHANNELS": 64, "TOKENS": 32, "LANES": 64}
-ROWS = {"CHANNELS": 64, "ROWS": 32, "LANES": 64}
+ROWS = {"CHANNELS": 64, "ROWS": 32, "LANES": 64, "EPS": 1e-6}
 KERNELS = [
     ("windows", "_forward", WINDOW),
     ("windows", "_backward", WINDOW),
+    ("keys", "_forward", HEADS),
+    ("keys", "_backward", {**HEADS, "SHARE": 512}),
+    ("blocks", "_within_windows", BLOCK),
+    ("blocks", "_tail", TAIL),
     ("positions", "_forward", {**TILES, "RESIDUAL": True}),
     ("positions", "_weight_gradient", {**TILES, "SHARE": 1024}),
     ("norms", "_forward", ROWS),
     ("norms", "_backward", {**ROWS, "SHARE": 256}),
 ]
+
+
+def test_compiled_code_gives_kernels_no_number_in_float64():
+    """What is no constant is a tensor or an integer."""
+    pytest.importorskip("triton", reason="Triton is not installed here")
+    integers = ("rows", "columns", "height", "width", "tokens", "keys")
+    for module, name, constants in KERNELS:
+        kernel = getattr(importlib.import_module(f"twins.ops.kernels.{module}"), name)
+        assert set(kernel.arg_names) <= {*constants, *MAPS, *TYPES, *integers}
 
 
 def test_kernels_compile_for_a_hopper_gpu_where_there_is_none(tmp_path):

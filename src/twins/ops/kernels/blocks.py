@@ -1,8 +1,8 @@
-"""A block of the inference form in two passes over its map, in half precision: attention, and all that follows it.
+"""A block of the inference form in two passes over its map, in half precision: local attention, and all that follows.
 
-A program of the first pass norms some tokens, projects them and lets them attend, one head after the other; nothing
-but the mixture of values is written. A program of the second projects that, adds the residual, norms the sum and feeds
-it forward, some hidden channels at a time; only the block's output is written.
+A program of the first norms the tokens of a window, projects them and lets them attend, one head after the other;
+nothing but the mixture of values is written. A program of the second projects what attention mixed, adds the residual,
+norms the sum and feeds it forward, some hidden channels at a time; only the block's output is written.
 
 The affine of both norms and the scale of attention lie in the weights that read them, as `twins.backbone.fused` puts
 them there.
@@ -19,24 +19,19 @@ from torch.library import triton_op
 from twins.ops.kernels.launch import on_device, tile, wrap_triton
 from twins.ops.kernels.windows import _place, _softmax, _write
 
-LANES = 256
-"""Most channels of a map whose tokens a program can hold."""
-KEYS = 64
-"""Most keys of global attention that a program can hold."""
-ATTENTION = {"num_warps": 4, "num_stages": 2}
-TAIL = {
-    64: {"TOKENS": 128, "STEP": 64, "num_warps": 4, "num_stages": 2},
-    128: {"TOKENS": 128, "STEP": 64, "num_warps": 8, "num_stages": 2},
-    256: {"TOKENS": 128, "STEP": 64, "num_warps": 8, "num_stages": 2},
+_ATTENTION = {"num_warps": 4, "num_stages": 2}
+_TAIL = {
+    64: {"TOKENS": 64, "STEP": 64, "num_warps": 4, "num_stages": 2},
+    128: {"TOKENS": 64, "STEP": 64, "num_warps": 4, "num_stages": 3},
 }
 """Tokens and hidden channels that a program takes at a time, and how it runs, by the lanes of a map."""
 
 
 @triton.jit
-def _normed(x, eps, lane, CHANNELS: tl.constexpr):
+def _normed(x, lane, EPS: tl.constexpr, CHANNELS: tl.constexpr):
     """Return rows `(TOKENS, LANES)` with mean 0 and variance 1 over their channels; the other lanes are zeros."""
     centred = tl.where((lane < CHANNELS)[None, :], x - (tl.sum(x, 1) / CHANNELS)[:, None], 0.0)
-    return centred * tl.rsqrt(tl.sum(centred * centred, 1) / CHANNELS + eps)[:, None]
+    return centred * tl.rsqrt(tl.sum(centred * centred, 1) / CHANNELS + EPS)[:, None]
 
 
 @triton.jit
@@ -67,7 +62,7 @@ def _within_windows(
     width,
     rows,
     columns,
-    eps,
+    EPS: tl.constexpr,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
     HEAD: tl.constexpr,
@@ -78,7 +73,7 @@ def _within_windows(
     C: tl.constexpr = HEADS * WIDTH
     lane = tl.arange(0, LANES)
     _, _, place, inside, keys = _place(None, height, width, rows, columns, 1, WINDOW, TOKENS)
-    y = _normed(_tokens(x, place, inside, lane, C), eps, lane, C)
+    y = _normed(_tokens(x, place, inside, lane, C), lane, EPS, C)
     if blank is not None:
         beyond = tl.load(blank + lane, mask=lane < C, other=0.0).to(tl.float32)
         y = tl.where(inside[:, None], y, beyond[None, :])
@@ -93,38 +88,21 @@ def _within_windows(
 
 
 @triton.jit
-def _to_few_keys(
-    x,
-    weight,
-    bias,
-    kv,
-    out,
-    tokens,
-    keys,
-    eps,
-    HEADS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    HEAD: tl.constexpr,
-    LANES: tl.constexpr,
-    TOKENS: tl.constexpr,
-    KEYS: tl.constexpr,
-):
-    C: tl.constexpr = HEADS * WIDTH
-    lane, inner = tl.arange(0, LANES), tl.arange(0, HEAD)
-    token, image = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), tl.program_id(1).to(tl.int64)
-    inside, place = token < tokens, image * tokens + token
-    y = _normed(_tokens(x, place, inside, lane, C), eps, lane, C).to(x.dtype.element_ty)
-    key = tl.arange(0, KEYS)
-    seen = key < keys
-    mask = seen[:, None] & (inner < WIDTH)[None, :]
-    near = kv + (image * keys + key)[:, None] * (2 * C) + inner[None, :]
-    for head in range(HEADS):
-        start = head * WIDTH
-        q = _project(y, weight, bias, start, lane, C, WIDTH, HEAD)
-        k = tl.load(near + start, mask=mask, other=0.0)
-        v = tl.load(near + start + C, mask=mask, other=0.0)
-        mixed = tl.dot(_softmax(q, k, seen, 1.0).to(v.dtype), v, input_precision="ieee")
-        _write(out, mixed, start, place, inside, C, WIDTH, HEAD)
+def _gelu(x):
+    """Return the exact GELU to 1e-6: `max(x, 0) - |x| erfc(|x| / sqrt(2)) / 2`.
+
+    The complementary error function is Abramowitz and Stegun's 7.1.28, made of a polynomial and a root.
+    """
+    size = tl.abs(x)
+    p = 5.38297490493278e-06 * size + 4.889063711743802e-05
+    p = p * size + 3.8003574445610866e-05
+    p = p * size + 0.0032776263542473316
+    p = p * size + 0.02114100567996502
+    p = p * size + 0.04986734688282013
+    rest = tl.rsqrt(p * size + 1.0)
+    for _ in tl.static_range(5):
+        rest *= rest
+    return tl.maximum(x, 0.0) - 0.5 * size * rest
 
 
 @triton.jit
@@ -139,7 +117,7 @@ def _tail(
     b2,
     out,
     rows,
-    eps,
+    EPS: tl.constexpr,
     CHANNELS: tl.constexpr,
     HIDDEN: tl.constexpr,
     LANES: tl.constexpr,
@@ -158,15 +136,14 @@ def _tail(
         mask = (some < CHANNELS)[:, None] & used[None, :]
         w = tl.load(w0 + lane[None, :] * CHANNELS + some[:, None], mask=mask, other=0.0)
         y = tl.dot(part, w, y, input_precision="ieee")
-    normed = _normed(y, eps, lane, CHANNELS).to(x.dtype.element_ty)
+    normed = _normed(y, lane, EPS, CHANNELS).to(x.dtype.element_ty)
     y += tl.load(b2 + lane, mask=used, other=0.0).to(tl.float32)[None, :]
     for first in range(0, HIDDEN, STEP):
         some = first + step
         w = tl.load(w1 + some[None, :] * CHANNELS + lane[:, None], mask=used[:, None], other=0.0)
         hidden = tl.dot(normed, w, input_precision="ieee") + tl.load(b1 + some).to(tl.float32)[None, :]
-        active = 0.5 * hidden * (1.0 + tl.erf(hidden * 0.7071067811865476))
         w = tl.load(w2 + lane[None, :] * HIDDEN + some[:, None], mask=used[None, :], other=0.0)
-        y = tl.dot(active.to(x.dtype.element_ty), w, y, input_precision="ieee")
+        y = tl.dot(_gelu(hidden).to(x.dtype.element_ty), w, y, input_precision="ieee")
     mask = inside[:, None] & used[None, :]
     tl.store(out + place[:, None] * CHANNELS + lane[None, :], y.to(out.dtype.element_ty), mask=mask)
 
@@ -213,49 +190,14 @@ def normed_window_attention(
             width,
             rows,
             columns,
-            eps,
+            EPS=eps,
+            HEADS=heads,
+            WIDTH=channels // heads,
+            HEAD=tile(channels // heads),
+            LANES=tile(channels),
             WINDOW=window,
             TOKENS=tile(window * window),
-            **_heads(channels, heads),
-            **ATTENTION,
-        )
-    return out
-
-
-@triton_op("twins::normed_global_attention", mutates_args=())
-def normed_global_attention(x: Tensor, weight: Tensor, bias: Tensor, kv: Tensor, heads: int, eps: float) -> Tensor:
-    """Norm the tokens of a map `(B, H, W, C)` without an affine, project them, and let them attend to a few keys.
-
-    Args:
-        x: map `(B, H, W, C)`.
-        weight: of queries, scaled, `(C, C)`.
-        bias: `(C,)`.
-        kv: keys and values side by side, `(B, M, 2 * C)`.
-        heads: heads of attention.
-        eps: what the norm adds to the variance.
-
-    Returns:
-        what attention mixes, before it is projected, `(B, H, W, C)`.
-    """
-    batch, height, width, channels = x.shape
-    x, kv = x.contiguous(), kv.contiguous()
-    out = torch.empty_like(x)
-    tokens = height * width
-    size = min(128, tile(tokens))
-    with on_device(x):
-        wrap_triton(_to_few_keys)[(triton.cdiv(tokens, size), batch)](
-            x,
-            weight,
-            bias,
-            kv,
-            out,
-            tokens,
-            kv.shape[1],
-            eps,
-            TOKENS=size,
-            KEYS=tile(kv.shape[1]),
-            **_heads(channels, heads),
-            **ATTENTION,
+            **_ATTENTION,
         )
     return out
 
@@ -290,7 +232,7 @@ def block_tail(
     channels = x.shape[-1]
     rows = x.numel() // channels
     lanes = max(64, tile(channels))
-    constants = TAIL[lanes]
+    constants = _TAIL[lanes]
     with on_device(x):
         wrap_triton(_tail)[(triton.cdiv(rows, constants["TOKENS"]),)](
             x,
@@ -303,15 +245,10 @@ def block_tail(
             b2,
             out,
             rows,
-            eps,
+            EPS=eps,
             CHANNELS=channels,
             HIDDEN=w1.shape[0],
             LANES=lanes,
             **constants,
         )
     return out
-
-
-def _heads(channels: int, heads: int) -> dict[str, int]:
-    width = channels // heads
-    return {"HEADS": heads, "WIDTH": width, "HEAD": tile(width), "LANES": tile(channels)}

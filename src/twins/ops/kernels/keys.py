@@ -15,8 +15,8 @@ from torch.library import triton_op
 from twins.ops.kernels.launch import on_device, tile, wrap_triton
 from twins.ops.kernels.windows import _softmax
 
-_TOKENS = 64
-"""Tokens that a program holds at a time."""
+_WARPS, _TOKENS = 4, 64
+"""Warps of a program in half precision, and tokens that it holds at a time."""
 _SHARE = 512
 """Tokens that one program of the backward pass sums over; the sums are added in one order, so that a run repeats."""
 
@@ -45,7 +45,7 @@ def _forward(
     out,
     tokens,
     keys,
-    scale,
+    SCALE: tl.constexpr,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
     LANES: tl.constexpr,
@@ -57,7 +57,7 @@ def _forward(
     token, lane = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), tl.arange(0, LANES)
     offsets = (image * tokens + token)[:, None] * (HEADS * WIDTH) + head * WIDTH + lane[None, :]
     used = (token < tokens)[:, None] & (lane < WIDTH)[None, :]
-    weights = _softmax(tl.load(q + offsets, mask=used, other=0.0), k, seen, scale)
+    weights = _softmax(tl.load(q + offsets, mask=used, other=0.0), k, seen, SCALE)
     y = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
     tl.store(out + offsets, y.to(out.dtype.element_ty), mask=used)
 
@@ -72,7 +72,7 @@ def _backward(
     shares,
     tokens,
     keys,
-    scale,
+    SCALE: tl.constexpr,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
     LANES: tl.constexpr,
@@ -90,11 +90,11 @@ def _backward(
         used = (token < tokens)[:, None] & (lane < WIDTH)[None, :]
         x = tl.load(q + offsets, mask=used, other=0.0)
         g = tl.load(dy + offsets, mask=used, other=0.0)
-        weights = _softmax(x, k, seen, scale)
+        weights = _softmax(x, k, seen, SCALE)
         dv += tl.dot(tl.trans(weights.to(g.dtype)), g, input_precision="ieee")
         dweights = tl.dot(g, tl.trans(v), input_precision="ieee")
         dscores = weights * (dweights - tl.sum(weights * dweights, 1)[:, None])
-        dscores = (dscores * scale).to(k.dtype)
+        dscores = (dscores * SCALE).to(k.dtype)
         dx = tl.dot(dscores, k, input_precision="ieee")
         dk += tl.dot(tl.trans(dscores), x, input_precision="ieee")
         tl.store(dq + offsets, dx.to(dq.dtype.element_ty), mask=used)
@@ -130,7 +130,7 @@ def few_keys_attention(q: Tensor, kv: Tensor, mask: Tensor | None, heads: int, s
             out,
             q.shape[1],
             kv.shape[1],
-            scale=scale,
+            SCALE=scale,
             **_constants(q, kv, heads),
         )
     return out
@@ -155,7 +155,7 @@ def few_keys_attention_backward(
             shares,
             q.shape[1],
             kv.shape[1],
-            scale=scale,
+            SCALE=scale,
             SHARE=_SHARE,
             **_constants(q, kv, heads),
         )
@@ -170,7 +170,7 @@ def _constants(q: Tensor, kv: Tensor, heads: int) -> dict[str, int]:
         "LANES": tile(width),
         "TOKENS": _TOKENS,
         "KEYS": tile(kv.shape[1]),
-        "num_warps": 4 if q.dtype != torch.float32 else 8,
+        "num_warps": _WARPS if q.dtype != torch.float32 else 2 * _WARPS,
     }
 
 

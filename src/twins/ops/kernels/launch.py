@@ -14,6 +14,8 @@ def wrap_triton(kernel: Any) -> Any:
     """Return PyTorch's wrapper, by which a compiler sees the kernel; under the interpreter the kernel as it is.
 
     PyTorch reads operators' sources for this name, so that what it has compiled is forgotten when a kernel changes.
+    Kernels take no number with a fraction but as a constant: compiled code passes it in float64, and Triton would then
+    compute in that.
     """
     return torch.library.wrap_triton(kernel) if isinstance(kernel, JITFunction) else kernel
 

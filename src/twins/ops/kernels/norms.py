@@ -17,16 +17,26 @@ _SHARE = 256
 
 
 @triton.jit
-def _statistics(x, eps, mask, CHANNELS: tl.constexpr):
+def _statistics(x, mask, EPS: tl.constexpr, CHANNELS: tl.constexpr):
     """Return rows `(ROWS, LANES)` with mean 0 and variance 1, and the factor `(ROWS, 1)` that made it 1."""
     centred = tl.where(mask, x - (tl.sum(x, 1) / CHANNELS)[:, None], 0.0)
-    scale = tl.rsqrt(tl.sum(centred * centred, 1) / CHANNELS + eps)[:, None]
+    scale = tl.rsqrt(tl.sum(centred * centred, 1) / CHANNELS + EPS)[:, None]
     return centred * scale, scale
 
 
 @triton.jit
 def _forward(
-    x, branch, weight, bias, total, normed, rows, eps, CHANNELS: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr
+    x,
+    branch,
+    weight,
+    bias,
+    total,
+    normed,
+    rows,
+    EPS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    ROWS: tl.constexpr,
+    LANES: tl.constexpr,
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     lane = tl.arange(0, LANES)
@@ -38,7 +48,7 @@ def _forward(
         rounded = y.to(total.dtype.element_ty)
         tl.store(total + offsets, rounded, mask=mask)
         y = rounded.to(tl.float32)  # the norm of what is stored, so that it can be computed again from it
-    y, _ = _statistics(y, eps, mask, CHANNELS)
+    y, _ = _statistics(y, mask, EPS, CHANNELS)
     y *= tl.load(weight + lane, mask=lane < CHANNELS, other=0.0).to(tl.float32)[None, :]
     y += tl.load(bias + lane, mask=lane < CHANNELS, other=0.0).to(tl.float32)[None, :]
     tl.store(normed + offsets, y.to(normed.dtype.element_ty), mask=mask)
@@ -53,7 +63,7 @@ def _backward(
     dx,
     shares,
     rows,
-    eps,
+    EPS: tl.constexpr,
     CHANNELS: tl.constexpr,
     SHARE: tl.constexpr,
     ROWS: tl.constexpr,
@@ -67,7 +77,7 @@ def _backward(
         row = share * SHARE + step + tl.arange(0, ROWS)
         mask = (row < rows)[:, None] & (lane < CHANNELS)[None, :]
         offsets = row.to(tl.int64)[:, None] * CHANNELS + lane[None, :]
-        y, scale = _statistics(tl.load(total + offsets, mask=mask, other=0.0).to(tl.float32), eps, mask, CHANNELS)
+        y, scale = _statistics(tl.load(total + offsets, mask=mask, other=0.0).to(tl.float32), mask, EPS, CHANNELS)
         g = tl.load(dnormed + offsets, mask=mask, other=0.0).to(tl.float32)
         dweight += g * y
         dbias += g
@@ -122,7 +132,7 @@ def norm_backward(
             dx,
             shares,
             rows,
-            eps,
+            EPS=eps,
             SHARE=_SHARE,
             **_constants(channels),
         )
@@ -137,7 +147,7 @@ def _launch_forward(
     constants = _constants(channels)
     with on_device(x):
         wrap_triton(_forward)[(triton.cdiv(rows, constants["ROWS"]),)](
-            x, branch, weight.contiguous(), bias.contiguous(), total, normed, rows, eps, **constants
+            x, branch, weight.contiguous(), bias.contiguous(), total, normed, rows, EPS=eps, **constants
         )
 
 

@@ -10,7 +10,7 @@ from torch.library import triton_op
 
 from twins.ops.kernels.launch import on_device, tile, wrap_triton
 
-_TOKENS, _LANES = 32, 64
+_TOKENS, _LANES = 64, 64
 _SHARE = 1024
 """Tokens that one program sums over; the sums are added in a second step, in one order, so that a run repeats."""
 
@@ -33,7 +33,7 @@ def _tap(x, place, row, column, height, width, down, right, lane, mask, CHANNELS
 @triton.jit
 def _weight(weight, tap: tl.constexpr, lane, CHANNELS: tl.constexpr):
     """Load one of the nine weights of each channel, `(1, LANES)` in float32."""
-    return tl.load(weight + lane * 9 + tap, mask=lane < CHANNELS, other=0.0).to(tl.float32)[None, :]
+    return tl.load(weight + tap * CHANNELS + lane, mask=lane < CHANNELS, other=0.0).to(tl.float32)[None, :]
 
 
 @triton.jit
@@ -79,20 +79,27 @@ def _weight_gradient(
     TOKENS: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Sum what one share of the tokens adds to the gradient of one tap's weight; the tenth tap is the bias."""
-    tap, share = tl.program_id(0), tl.program_id(1)
+    """Sum what one share of the tokens adds to the gradients of a row of taps, and of the bias: the tenth tap."""
+    down, share = tl.program_id(0), tl.program_id(1)
     lane = tl.program_id(2) * LANES + tl.arange(0, LANES)
-    total = tl.zeros((TOKENS, LANES), tl.float32)
+    left, here = tl.zeros((TOKENS, LANES), tl.float32), tl.zeros((TOKENS, LANES), tl.float32)
+    right, total = tl.zeros((TOKENS, LANES), tl.float32), tl.zeros((TOKENS, LANES), tl.float32)
     for step in range(0, SHARE, TOKENS):
         place = share * SHARE + step + tl.arange(0, TOKENS)
         mask = (place < tokens)[:, None] & (lane < CHANNELS)[None, :]
         g = tl.load(dy + _offsets(place, lane, CHANNELS), mask=mask, other=0.0).to(tl.float32)
-        if tap < 9:
-            row, column = place // width % height, place % width
-            g *= _tap(x, place, row, column, height, width, tap // 3 - 1, tap % 3 - 1, lane, mask, CHANNELS)
+        row, column = place // width % height, place % width
+        left += g * _tap(x, place, row, column, height, width, down - 1, -1, lane, mask, CHANNELS)
+        here += g * _tap(x, place, row, column, height, width, down - 1, 0, lane, mask, CHANNELS)
+        right += g * _tap(x, place, row, column, height, width, down - 1, 1, lane, mask, CHANNELS)
         total += g
-    sums = shares + (share * 10 + tap).to(tl.int64) * CHANNELS
-    tl.store(sums + lane, tl.sum(total, 0), mask=lane < CHANNELS)
+    used = lane < CHANNELS
+    sums = shares + share.to(tl.int64) * (10 * CHANNELS) + lane
+    tl.store(sums + 3 * down * CHANNELS, tl.sum(left, 0), mask=used)
+    tl.store(sums + (3 * down + 1) * CHANNELS, tl.sum(here, 0), mask=used)
+    tl.store(sums + (3 * down + 2) * CHANNELS, tl.sum(right, 0), mask=used)
+    if down == 0:
+        tl.store(sums + 9 * CHANNELS, tl.sum(total, 0), mask=used)
 
 
 @triton_op("twins::depthwise_convolution", mutates_args=())
@@ -114,7 +121,7 @@ def depthwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, residu
     with on_device(x):
         wrap_triton(_forward)[grid](
             x,
-            weight.contiguous(),
+            weight.flatten(1).t().contiguous(),  # a tap's weights side by side
             None if bias is None else bias.contiguous(),
             out,
             tokens,
@@ -135,7 +142,7 @@ def depthwise_convolution_backward(dy: Tensor, x: Tensor) -> Tensor:
     batch, height, width, channels = x.shape
     tokens = batch * height * width
     lanes = min(_LANES, tile(channels))
-    grid = (10, triton.cdiv(tokens, _SHARE), triton.cdiv(channels, lanes))
+    grid = (3, triton.cdiv(tokens, _SHARE), triton.cdiv(channels, lanes))
     shares = x.new_empty((grid[1], 10, channels), dtype=torch.float32)
     with on_device(x):
         wrap_triton(_weight_gradient)[grid](
@@ -147,7 +154,7 @@ def depthwise_convolution_backward(dy: Tensor, x: Tensor) -> Tensor:
             width,
             CHANNELS=channels,
             SHARE=_SHARE,
-            TOKENS=_TOKENS,
+            TOKENS=_TOKENS // 2,
             LANES=lanes,
         )
     return shares.sum(0)

@@ -1,10 +1,12 @@
 """Window attention on the map of projections as it lies: no copy into windows, no padding, no copy back.
 
-A program takes one head of one window. Its 49 tokens fill one tile, so the softmax needs no second pass, and the
-backward pass computes it again from the projections, which are all that is kept.
+A program takes some heads of one window, one after the other. Its 49 tokens fill one tile, so the softmax needs no
+second pass, and the backward pass computes it again from the projections, which are all that is kept.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import triton
@@ -14,16 +16,17 @@ from torch.library import triton_op
 
 from twins.ops.kernels.launch import on_device, tile, wrap_triton
 
-WARPS = 4
-"""Warps of a program in half precision; `benchmarks/kernels.py` times others. In float32, which tensor cores do not
-compute exactly, twice as many halve the code that each runs, and the time it takes to build."""
+GROUP, STAGES, WARPS = 4, 3, 4
+"""Heads that a program takes one after the other, how many of them are loaded at a time, and its warps in half
+precision; `benchmarks/kernels.py` times others. In float32, which tensor cores do not compute exactly, twice as many
+warps halve the code that each runs, and the time it takes to build."""
 _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def _place(limits, height, width, rows, columns, HEADS: tl.constexpr, WINDOW: tl.constexpr, TOKENS: tl.constexpr):
-    """Return this program's window, its head, its tokens' places in the batch, and which lie in the map or are keys."""
-    window, head = tl.program_id(0) // HEADS, tl.program_id(0) % HEADS
+def _place(limits, height, width, rows, columns, GROUPS: tl.constexpr, WINDOW: tl.constexpr, TOKENS: tl.constexpr):
+    """Return this program's window and group, its tokens' places in the batch, and which lie in the map or are keys."""
+    window, group = tl.program_id(0) // GROUPS, tl.program_id(0) % GROUPS
     down, across = tl.cdiv(height, WINDOW), tl.cdiv(width, WINDOW)
     image, inner = window // (down * across), window % (down * across)
     token = tl.arange(0, TOKENS)
@@ -36,7 +39,7 @@ def _place(limits, height, width, rows, columns, HEADS: tl.constexpr, WINDOW: tl
     inside = real & (row < height) & (column < width)
     keys = real & (row < rows) & (column < columns)
     place = (image.to(tl.int64) * height + row) * width + column
-    return window, head, place, inside, keys
+    return window, group, place, inside, keys
 
 
 @triton.jit
@@ -59,9 +62,9 @@ def _write(x, y, start, place, inside, row_width, WIDTH: tl.constexpr, LANES: tl
 
 
 @triton.jit
-def _softmax(q, k, keys, scale):
+def _softmax(q, k, keys, SCALE: tl.constexpr):
     """Return the weights `(TOKENS, TOKENS)` in float32; zeros where there is no key."""
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * _LOG2_E)
+    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (SCALE * _LOG2_E)
     scores = tl.where(keys[None, :], scores, -float("inf"))
     top = tl.max(scores, 1)
     top = tl.where(top == -float("inf"), 0.0, top)
@@ -71,12 +74,23 @@ def _softmax(q, k, keys, scale):
 
 
 @triton.jit
-def _attend(qkv, pads, start, place, inside, keys, scale, C: tl.constexpr, WIDTH: tl.constexpr, LANES: tl.constexpr):
+def _attend(
+    qkv,
+    pads,
+    start,
+    place,
+    inside,
+    keys,
+    SCALE: tl.constexpr,
+    C: tl.constexpr,
+    WIDTH: tl.constexpr,
+    LANES: tl.constexpr,
+):
     """Return queries, keys and values of a head of a window, `(TOKENS, LANES)`, and the weights between its tokens."""
     q = _read(qkv, pads, start, place, inside, keys, 3 * C, WIDTH, LANES)
     k = _read(qkv, pads, C + start, place, inside, keys, 3 * C, WIDTH, LANES)
     v = _read(qkv, pads, 2 * C + start, place, inside, keys, 3 * C, WIDTH, LANES)
-    return q, k, v, _softmax(q, k, keys, scale)
+    return q, k, v, _softmax(q, k, keys, SCALE)
 
 
 @triton.jit
@@ -89,19 +103,21 @@ def _forward(
     width,
     rows,
     columns,
-    scale,
+    SCALE: tl.constexpr,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
     LANES: tl.constexpr,
     WINDOW: tl.constexpr,
     TOKENS: tl.constexpr,
+    GROUP: tl.constexpr,
 ):
     C: tl.constexpr = HEADS * WIDTH
-    _, head, place, inside, keys = _place(limits, height, width, rows, columns, HEADS, WINDOW, TOKENS)
-    start = head * WIDTH
-    _, _, v, weights = _attend(qkv, pads, start, place, inside, keys, scale, C, WIDTH, LANES)
-    y = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
-    _write(out, y, start, place, inside, C, WIDTH, LANES)
+    _, group, place, inside, keys = _place(limits, height, width, rows, columns, HEADS // GROUP, WINDOW, TOKENS)
+    for head in range(GROUP):
+        start = (group * GROUP + head) * WIDTH
+        _q, _k, v, weights = _attend(qkv, pads, start, place, inside, keys, SCALE, C, WIDTH, LANES)
+        y = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+        _write(out, y, start, place, inside, C, WIDTH, LANES)
 
 
 @triton.jit
@@ -116,33 +132,35 @@ def _backward(
     width,
     rows,
     columns,
-    scale,
+    SCALE: tl.constexpr,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
     LANES: tl.constexpr,
     WINDOW: tl.constexpr,
     TOKENS: tl.constexpr,
+    GROUP: tl.constexpr,
 ):
     C: tl.constexpr = HEADS * WIDTH
-    window, head, place, inside, keys = _place(limits, height, width, rows, columns, HEADS, WINDOW, TOKENS)
-    start = head * WIDTH
-    q, k, v, weights = _attend(qkv, pads, start, place, inside, keys, scale, C, WIDTH, LANES)
-    g = _read(dy, None, start, place, inside, keys, C, WIDTH, LANES)  # zero for queries that nobody reads
-    dv = tl.dot(tl.trans(weights.to(g.dtype)), g, input_precision="ieee")
-    dweights = tl.dot(g, tl.trans(v), input_precision="ieee")
-    dscores = weights * (dweights - tl.sum(weights * dweights, 1)[:, None])
-    dscores = (dscores * scale).to(k.dtype)
-    dq = tl.dot(dscores, k, input_precision="ieee")
-    dk = tl.dot(tl.trans(dscores), q, input_precision="ieee")
-    _write(dqkv, dq, start, place, inside, 3 * C, WIDTH, LANES)
-    _write(dqkv, dk, C + start, place, inside, 3 * C, WIDTH, LANES)
-    _write(dqkv, dv, 2 * C + start, place, inside, 3 * C, WIDTH, LANES)
-    if dpads is not None:
-        lane = tl.arange(0, LANES)
-        beyond = (keys & ~inside)[:, None]
-        row = dpads + window.to(tl.int64) * (2 * C) + start + lane
-        tl.store(row, tl.sum(tl.where(beyond, dk, 0.0), 0), mask=lane < WIDTH)
-        tl.store(row + C, tl.sum(tl.where(beyond, dv, 0.0), 0), mask=lane < WIDTH)
+    window, group, place, inside, keys = _place(limits, height, width, rows, columns, HEADS // GROUP, WINDOW, TOKENS)
+    for head in range(GROUP):
+        start = (group * GROUP + head) * WIDTH
+        q, k, v, weights = _attend(qkv, pads, start, place, inside, keys, SCALE, C, WIDTH, LANES)
+        g = _read(dy, None, start, place, inside, keys, C, WIDTH, LANES)  # zero for queries that nobody reads
+        dv = tl.dot(tl.trans(weights.to(g.dtype)), g, input_precision="ieee")
+        dweights = tl.dot(g, tl.trans(v), input_precision="ieee")
+        dscores = weights * (dweights - tl.sum(weights * dweights, 1)[:, None])
+        dscores = (dscores * SCALE).to(k.dtype)
+        dq = tl.dot(dscores, k, input_precision="ieee")
+        dk = tl.dot(tl.trans(dscores), q, input_precision="ieee")
+        _write(dqkv, dq, start, place, inside, 3 * C, WIDTH, LANES)
+        _write(dqkv, dk, C + start, place, inside, 3 * C, WIDTH, LANES)
+        _write(dqkv, dv, 2 * C + start, place, inside, 3 * C, WIDTH, LANES)
+        if dpads is not None:
+            lane = tl.arange(0, LANES)
+            beyond = (keys & ~inside)[:, None]
+            row = dpads + window.to(tl.int64) * (2 * C) + start + lane
+            tl.store(row, tl.sum(tl.where(beyond, dk, 0.0), 0), mask=lane < WIDTH)
+            tl.store(row + C, tl.sum(tl.where(beyond, dv, 0.0), 0), mask=lane < WIDTH)
 
 
 @triton_op("twins::window_attention", mutates_args=())
@@ -184,7 +202,7 @@ def window_attention(
             width,
             rows,
             columns,
-            scale=scale,
+            SCALE=scale,
             **_constants(qkv, window, heads),
         )
     return out
@@ -220,7 +238,7 @@ def window_attention_backward(
             width,
             rows,
             columns,
-            scale=scale,
+            SCALE=scale,
             **_constants(qkv, window, heads),
         )
     if pads is None or shares is None:
@@ -234,7 +252,7 @@ def _contiguous(x: Tensor | None) -> Tensor | None:
 
 def _grid(qkv: Tensor, window: int, heads: int) -> tuple[int]:
     batch, height, width, _ = qkv.shape
-    return (batch * -(-height // window) * -(-width // window) * heads,)
+    return (batch * -(-height // window) * -(-width // window) * (heads // math.gcd(heads, GROUP)),)
 
 
 def _constants(qkv: Tensor, window: int, heads: int) -> dict[str, int | float]:
@@ -245,6 +263,8 @@ def _constants(qkv: Tensor, window: int, heads: int) -> dict[str, int | float]:
         "LANES": tile(width),
         "WINDOW": window,
         "TOKENS": tile(window * window),
+        "GROUP": math.gcd(heads, GROUP),
+        "num_stages": STAGES,
         "num_warps": WARPS if qkv.dtype != torch.float32 else 2 * WARPS,
     }
 
