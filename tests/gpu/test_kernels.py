@@ -67,6 +67,11 @@ def _for_float64(portable):
     return compute
 
 
+def random(shape):
+    """Random values; of weights `(C_out, C)` such that a projection does not grow."""
+    return torch.randn(shape, device="cuda") * (shape[-1] ** -0.5 if len(shape) == 2 else 1)
+
+
 def outcome(compute, leaves):
     y = compute(*leaves)
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).cuda().to(y.dtype)
@@ -83,7 +88,7 @@ def test_values_and_gradients_are_those_of_float64(case, dtype, mode, monkeypatc
         monkeypatch.setattr("twins.ops.attention.attend", _for_float64(attend))
     if mode and case not in ("exact-10x16-full", "unmasked-10x16-sizes", "few keys", "positions", "sum"):
         pytest.skip("compiled for one case of each kind")
-    leaves = [torch.randn(shape, device="cuda").to(dtype).requires_grad_() for shape in shapes]
+    leaves = [random(shape).to(dtype).requires_grad_() for shape in shapes]
     expected = outcome(compute, [x.detach().double().requires_grad_() for x in leaves])
     compiled = torch.compile(lambda *x: compute(*x), fullgraph=True, mode=mode) if mode else compute
     for _ in range(3 if mode else 1):  # a CUDA graph is recorded at the second call and replayed at the third
@@ -94,7 +99,7 @@ def test_values_and_gradients_are_those_of_float64(case, dtype, mode, monkeypatc
 
 
 def test_operators_pass_pytorchs_own_checks():
-    from twins.ops.kernels import norms, positions, windows
+    from twins.ops.kernels import keys, norms, positions, windows
 
     def leaf(*shape):
         return torch.randn(shape, device="cuda", requires_grad=True)
@@ -102,6 +107,7 @@ def test_operators_pass_pytorchs_own_checks():
     torch.library.opcheck(windows.window_attention, (leaf(1, 8, 7, 96), leaf(96), None, 14, 7, 7, 2, 0.25))
     limits = torch.tensor([[8, 5]], device="cuda")
     torch.library.opcheck(windows.window_attention, (leaf(1, 8, 7, 96), None, limits, 0, 0, 7, 2, 0.25))
+    torch.library.opcheck(keys.few_keys_attention, (leaf(2, 9, 64), leaf(2, 5, 128), None, 2, 0.25))
     torch.library.opcheck(positions.depthwise_convolution, (leaf(1, 3, 4, 16), leaf(16, 1, 3, 3), None, True))
     torch.library.opcheck(norms.norm, (leaf(5, 16), leaf(16), leaf(16), 1e-6, torch.float32))
     torch.library.opcheck(norms.add_norm, (leaf(5, 16), leaf(5, 16), leaf(16), leaf(16), 1e-6, torch.float32))
