@@ -3,8 +3,7 @@
 A norm's scale and shift go into the linear layer that reads it, attention's scale into the query, the positional
 convolution's identity into its centre tap, and weights are laid out once for the kernel that reads them. Where a
 padded token counts as zero after the norm, it stands before the folded affine as `-shift / scale`: the `blank` of an
-attention. On a GPU, in half precision, blocks of few channels then
-are two kernels each.
+attention. On a GPU, in half precision, blocks of few channels then are two kernels each.
 """
 
 from __future__ import annotations
