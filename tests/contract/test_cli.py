@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 
 import pytest
 import torch
 
 import twins
+from twins.bench import counts
 from twins.cli.main import VERBS, main
 from twins.recipes.table import RECIPES
 
@@ -157,6 +159,16 @@ def test_check_tells_clean_from_spoilt(capsys, tmp_path):
     assert any("9.png is empty" in problem for problem in json.loads(out)["problems"])
 
 
+@pytest.fixture(scope="module")
+def counted_once():
+    """Count every network once, for the table and for JSON."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("model_counts", "dense_counts"):
+            patch.setattr(counts, name, cache(getattr(counts, name)))
+        yield
+
+
+@pytest.mark.usefixtures("counted_once")
 def test_models_prints_what_it_counts(capsys):
     code, out, _ = run(capsys, "models", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
@@ -173,6 +185,7 @@ def test_models_prints_what_it_counts(capsys):
     assert all(found["published_millions"] is None for found in rows["twins_svt_nano"]["semantic"].values())
 
 
+@pytest.mark.usefixtures("counted_once")
 def test_models_shows_dense_networks_beside_the_published_in_100_columns(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     code, out, _ = run(capsys, "models")

@@ -161,7 +161,7 @@ def test_a_run_that_is_stopped_and_killed_in_mid_epoch_ends_to_the_bit_as_one_th
 ):
     settings = ["--task", "instance", *ALONE, "--data", str(data), "--out"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    start(*settings, str(whole)).finish()
+    assert main(["train", *settings, str(whole)]) == 0
     training = start(*settings, str(broken))
     training.wait_for_step(broken, 2)
     assert "--resume" in training.ask_to_stop()

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,26 @@ import pytest
 from PIL import Image
 
 import twins
+from twins.cli.main import main
 from twins.data.video import VideoWriter
 
 README = Path(__file__).parents[2] / "README.md"
 RUNS = ("runs/twins_svt_small-DATA-1", "runs/twins_svt_nano-DATA-1", "runs/twins_svt_small-MASKED-1")
 RUNS += ("runs/twins_svt_small-BOXED-1", "runs/twins_svt_small-BOXED-2")
+FEW = {  # fine-tuning is of 100 epochs at 224 pixels, of 80 at 512, of 12 at 800
+    "DATA": ["--max-steps", "2", "--batch-size", "2"],
+    "MASKED": ["--max-steps", "2", "--batch-size", "2", "--size", "96", "--semantic.crop", "96"],
+    "BOXED": ["--max-steps", "1", "--batch-size", "2", "--size", "96"],
+}
+SESSION = """
+import json, sys
+from twins.cli.main import main
+
+for arguments in json.loads(sys.argv[1]):
+    print("$ twins", *arguments, flush=True)
+    if code := main(arguments):
+        sys.exit(f"exit code {code}")
+"""
 
 
 def blocks(language: str) -> list[str]:
@@ -77,14 +93,28 @@ def type_in(folder, serve_hub, hub_environment, tmp_path_factory):
     with serve_hub(published.read_bytes()) as hub:
         environment = hub_environment(hub.url, tmp_path_factory.mktemp("hub"))
 
-        def type_in(*command: str) -> subprocess.CompletedProcess[str]:
-            done = subprocess.run(
-                [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
-            )
-            assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        def type_in(*command: str | Path) -> subprocess.CompletedProcess[str]:
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+            assert done.returncode == 0, f"{shlex.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
             return done
 
         yield type_in
+
+
+def arguments_of(commands: list[str]) -> list[list[str]]:
+    """Return the arguments of every command with files, the newest run, and few steps put in."""
+    found, run, started = [], "", Counter()
+    for command in commands:
+        words = shlex.split(command.replace("IMAGE...", "image.jpg").replace("LARGE", "image.jpg"))[1:]
+        words = [run if word == "RUN" else word for word in words]
+        if words[0] == "train" and "--data" in words:
+            model = words[words.index("--model") + 1] if "--model" in words else "twins_svt_small"
+            data = words[words.index("--data") + 1]
+            started[model, data] += 1
+            run = f"runs/{model}-{data}-{started[model, data]}"
+            words += FEW[data]
+        found.append(words)
+    return found
 
 
 @pytest.mark.slow
@@ -92,29 +122,22 @@ def test_its_commands_run_as_written(folder, type_in):
     lines = [line.partition("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("twins ")]
     assert len(commands) >= 6
-    run = ""
-    for command in commands:
-        words = shlex.split(command.replace("IMAGE...", "image.jpg").replace("LARGE", "image.jpg"))
-        if words[1] == "train" and {"DATA", "MASKED"} & set(words):
-            words += ["--max-steps", "2", "--batch-size", "2"]  # fine-tuning is of 100 epochs at 224 pixels, 80 at 512
-        if words[1] == "train" and "BOXED" in words:
-            words += ["--max-steps", "1", "--batch-size", "2", "--size", "96"]
-        if words[1] == "train" and "--data" in words:
-            model = words[words.index("--model") + 1] if "--model" in words else "twins_svt_small"
-            data = words[words.index("--data") + 1]
-            run = f"runs/{model}-{data}-{1 + len(list(folder.glob(f'runs/{model}-{data}-*')))}"
-        type_in("-m", *(run if word == "RUN" else word for word in words))
+    check, *others = arguments_of(commands)
+    type_in(Path(sys.executable).with_name("twins"), *check)
+    said = type_in(sys.executable, "-c", SESSION, json.dumps(others)).stdout
+    assert said.count("$ twins ") == len(others)
     assert all((folder / name / "report.html").is_file() for name in RUNS)
     assert {"image.png", "image-classes.png", "clip.mp4"} <= {path.name for path in (folder / "drawn").iterdir()}
     assert (folder / "results.json").is_file()
 
 
 @pytest.mark.slow
-def test_its_python_runs_as_written(folder, type_in):
+def test_its_python_runs_as_written(folder, type_in, monkeypatch):
     run = "runs/twins_svt_nano-digits-1"
-    type_in("-m", "twins", "train", "--data", "digits", "--max-steps", "1", "--out", run)
+    monkeypatch.chdir(folder)
+    assert main(["train", "--data", "DATA", "--model", "twins_svt_nano", *FEW["DATA"], "--out", run]) == 0
     assert blocks("python")
     for block in blocks("python"):
         assert run in block
-        done = type_in("-c", block)
+        done = type_in(sys.executable, "-c", block)
     assert "probability" in done.stdout or "score" in done.stdout

@@ -141,7 +141,7 @@ def test_a_run_that_is_stopped_and_killed_in_mid_epoch_ends_to_the_bit_as_one_th
     data, tmp_path, start, assert_same_weights, losses
 ):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    start(*ALONE, "--data", str(data), "--out", str(whole)).finish()
+    assert main(["train", *ALONE, "--data", str(data), "--out", str(whole)]) == 0
     training = start(*ALONE, "--data", str(data), "--out", str(broken))
     training.wait_for_step(broken, 2)
     assert "--resume" in training.ask_to_stop()
