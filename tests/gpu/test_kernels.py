@@ -99,6 +99,7 @@ def test_values_and_gradients_are_those_of_float64(case, dtype, mode, monkeypatc
 
 
 def test_operators_pass_pytorchs_own_checks():
+    from twins.ops.kernels import blocks as block_kernels
     from twins.ops.kernels import keys, norms, positions, windows
 
     def leaf(*shape):
@@ -108,6 +109,10 @@ def test_operators_pass_pytorchs_own_checks():
     limits = torch.tensor([[8, 5]], device="cuda")
     torch.library.opcheck(windows.window_attention, (leaf(1, 8, 7, 96), None, limits, 0, 0, 7, 2, 0.25))
     torch.library.opcheck(keys.few_keys_attention, (leaf(2, 9, 64), leaf(2, 5, 128), None, 2, 0.25))
+    half = [leaf(*shape).detach().bfloat16() for shape in [(1, 8, 7, 64), (192, 64), (192,), (64,)]]
+    torch.library.opcheck(block_kernels.normed_window_attention, (*half, 14, 7, 7, 2, 1e-6))
+    layers = [leaf(*shape).detach().bfloat16() for shape in [(64, 64), (64,), (128, 64), (128,), (64, 128), (64,)]]
+    torch.library.opcheck(block_kernels.block_tail, (half[0], half[0], *layers, 1e-6))
     torch.library.opcheck(positions.depthwise_convolution, (leaf(1, 3, 4, 16), leaf(16, 1, 3, 3), None, True))
     torch.library.opcheck(norms.norm, (leaf(5, 16), leaf(16), leaf(16), 1e-6, torch.float32))
     torch.library.opcheck(norms.add_norm, (leaf(5, 16), leaf(5, 16), leaf(16), leaf(16), 1e-6, torch.float32))
@@ -132,22 +137,35 @@ def test_networks_give_and_learn_the_same(padding, compiled):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4)
 
 
+BLOCKS = {"twins_svt_small": (2, 4), "twins_svt_base": (1, 2), "twins_pcpvt_small": (0, 7)}
+"""Blocks of at most 128 channels that attend within windows by the kernel, and that end by one."""
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("size", [(224, 224), (200, 230)])
-@pytest.mark.parametrize("name", ["twins_svt_small", "twins_svt_base", "twins_pcpvt_small"])
-def test_the_inference_form_is_two_kernels_a_block_and_as_near_as_the_network(name, size, compiled, monkeypatch):
+@pytest.mark.parametrize("name", list(BLOCKS))
+def test_the_inference_form_runs_blocks_by_kernels_and_is_as_near_as_the_network(name, size, compiled, monkeypatch):
     network = twins.create_model(name, num_classes=30).cuda().bfloat16().eval()
     images, served = torch.randn(2, 3, *size, device="cuda").bfloat16(), []
-    tail = blocks.tail
-    if not compiled:
-        monkeypatch.setattr(blocks, "tail", lambda *given: served.append(1) or tail(*given))
     fused = network.fuse()
+    if not compiled:
+        for part in ("attend_within_windows", "tail"):
+            monkeypatch.setattr(blocks, part, _noted(served, part, getattr(blocks, part)))
     with torch.inference_mode():
         plain = network(images).double()
         found = (torch.compile(fused, fullgraph=True) if compiled else fused)(images).double()
         expected = network.double()(images.double())
-    assert compiled or len(served) >= 2
+    if not compiled:
+        assert (served.count("attend_within_windows"), served.count("tail")) == BLOCKS[name]
     assert float((found - expected).norm()) < 1.5 * float((plain - expected).norm())
+
+
+def _noted(notes, name, compute):
+    def call(*given, **settings):
+        notes.append(name)
+        return compute(*given, **settings)
+
+    return call
 
 
 def test_a_graph_of_a_network_replays():

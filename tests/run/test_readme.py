@@ -135,7 +135,7 @@ def test_its_commands_run_as_written(folder, type_in):
 def test_its_python_runs_as_written(folder, type_in, monkeypatch):
     run = "runs/twins_svt_nano-digits-1"
     monkeypatch.chdir(folder)
-    assert main(["train", "--data", "DATA", "--model", "twins_svt_nano", *FEW["DATA"], "--out", run]) == 0
+    assert main(["train", "--data", "digits", "--model", "twins_svt_nano", *FEW["DATA"], "--out", run]) == 0
     assert blocks("python")
     for block in blocks("python"):
         assert run in block

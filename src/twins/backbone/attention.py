@@ -137,16 +137,16 @@ class GlobalAttention(nn.Module):
         (q,) = split_heads(self.q(x.flatten(1, 2)), 1, self.num_heads)
         return attention_weights(q, k, keys, scale=self.scale)
 
-    def _keys_and_values(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return the keys and values of a normed map, `(B, K, 2 * C)`, and which lie in an image, `(B, K)`."""
-        cells, keys = self._subsample(x, sizes)
-        return self.kv(cells.flatten(1, 2)), keys
-
     def key_grid(self, height: int, width: int) -> tuple[int, int]:
         """Return how many rows and columns of cells a map of `height` x `width` tokens has."""
         if self.padding == "exact":
             return -(-height // self.cell), -(-width // self.cell)
         return height // self.cell, width // self.cell
+
+    def _keys_and_values(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the keys and values of a normed map, `(B, K, 2 * C)`, and which lie in an image, `(B, K)`."""
+        cells, keys = self._subsample(x, sizes)
+        return self.kv(cells.flatten(1, 2)), keys
 
     def _subsample(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return one token per cell `(B, H', W', C)`, and which of them lie in an image, `(B, H' * W')`."""

@@ -3,7 +3,8 @@
 A norm's scale and shift go into the linear layer that reads it, attention's scale into the query, the positional
 convolution's identity into its centre tap, and weights are laid out once for the kernel that reads them. Where a
 padded token counts as zero after the norm, it stands before the folded affine as `-shift / scale`: the `blank` of an
-attention. On a GPU, in half precision, blocks of few channels then are two kernels each.
+attention. On a GPU, in half precision, a local block of few channels then is two kernels, and of a global one all that
+follows attention is one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from twins.backbone.attention import LocalAttention
+from twins.backbone.layers import hooked
 from twins.ops import blocks
 from twins.ops.convolutions import depthwise_convolution, to_cells
 from twins.ops.linear import linear, linear_add, linear_gelu, onednn_serves, pack
@@ -31,8 +33,8 @@ class FusedLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
         self.out_features = weight.shape[0]
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
+        self.register_buffer("weight", weight.contiguous())
+        self.register_buffer("bias", bias.contiguous())
         self.weight: Tensor
         self.bias: Tensor
         self._packed: Tensor | None = None
@@ -97,14 +99,12 @@ class FusedBlock(nn.Module):
 
     def __init__(self, block: Any) -> None:
         super().__init__()
-        _fuse_block(block)
         self.block = block
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
         attn, mlp = self.block.attn, self.block.mlp
-        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in (attn, mlp))
-        if hooked or not blocks.serve(x, mlp.fc1.weight):
+        if self.training or not blocks.serve(x, mlp.fc1.weight) or any(hooked(part) for part in self.block.modules()):
             return self.block(x, sizes)
         local = isinstance(attn, LocalAttention) and fits_a_tile(attn.window, x.shape[3], attn.num_heads)
         if local and sizes is None and attn.blank is not None:
@@ -133,7 +133,9 @@ def fuse_stage(stage: nn.Module) -> None:
     parts: Any = stage
     proj = parts.patch_embed.proj
     parts.patch_embed.proj = FusedCells(parts.patch_embed.patch, *_plain(_as_rows(proj.weight), proj.bias))
-    parts.blocks = nn.ModuleList(FusedBlock(block) for block in parts.blocks)
+    for block in parts.blocks:
+        _fuse_block(block)
+    parts.blocks = nn.ModuleList(FusedBlock(block) for block in parts.blocks).eval()
     weight = parts.position.conv.weight.detach().clone()
     weight[:, 0, 1, 1] += 1
     parts.position = FusedPositions(weight, parts.position.conv.bias.detach())

@@ -125,3 +125,8 @@ class DropPath(nn.Module):
     def extra_repr(self) -> str:
         """Show the rate where the module is printed."""
         return f"rate={self.rate:g}"
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether somebody watches what a module takes or gives."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from twins.backbone.attention import Attention, GlobalAttention, LocalAttention
 from twins.backbone.config import MIN_SIDE, PATCH_SIZES, STRIDES, TwinsConfig
 from twins.backbone.fused import FusedPositions, fuse_stage
-from twins.backbone.layers import NORM_EPS, DropPath, FeedForward, Norm, PatchEmbed, Positions
+from twins.backbone.layers import NORM_EPS, DropPath, FeedForward, Norm, PatchEmbed, Positions, hooked
 from twins.errors import ConfigError, InputError
 from twins.ops.feedforward import Keep
 from twins.ops.linear import rows_at_once
@@ -39,7 +39,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
-        if torch.is_grad_enabled() or self.training or _hooked(self.attn) or _hooked(self.mlp):
+        if torch.is_grad_enabled() or self.training or hooked(self.attn) or hooked(self.mlp):
             return self._learn(x, sizes)  # who hooks a part sees all that it gives, and that alone
         x = self.attn.added(self.normed(x, sizes), x, sizes)
         rows = x.flatten(0, 2)  # (B * H * W, C), this block's own
@@ -71,10 +71,6 @@ class Block(nn.Module):
             return self.mlp(normed)
         with recomputed(normed, lambda: self.norm2(x)):
             return self.mlp(normed, keep=self.keep)
-
-
-def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class Stage(nn.Module):
@@ -195,9 +191,9 @@ class Twins(nn.Module):
             stage.grad_checkpointing = enable and not selective
             # a block that is computed again as a whole keeps nothing anyway
             keep: Keep = "hidden" if not enable else "input" if selective else "all"
-            for block in stage.modules():
-                if isinstance(block, Block):
-                    block.keep = keep
+            for module in stage.modules():
+                if isinstance(module, Block):
+                    module.keep = keep
 
     def fuse(self) -> Self:
         """Return a copy for inference: the same function by exact algebra, with fewer passes; see `fused`."""

@@ -23,7 +23,7 @@ def attend_to_keys(
         q: queries `(B, N, h * d)`.
         kv: keys and values side by side, `(B, M, 2 * h * d)`.
         heads: `h`.
-        keys: bool `(B, M)`, as in `attend`.
+        keys: as in `attend`.
         dropout: as there.
         scale: as there.
 
@@ -33,6 +33,7 @@ def attend_to_keys(
     if kernels.serves(q) and q.dtype == kv.dtype and not dropout and kv.shape[1] <= _FEW and q.shape[2] <= _FEW * heads:
         from twins.ops.kernels.keys import few_keys_attention as fused
 
+        keys = None if keys is None else expand_keys(keys, q.shape[0])
         return fused(q, kv, keys, heads, (q.shape[2] // heads) ** -0.5 if scale is None else scale)
     (queries,) = split_heads(q, 1, heads)
     k, v = split_heads(kv, 2, heads)

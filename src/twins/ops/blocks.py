@@ -1,4 +1,7 @@
-"""A block of the inference form by two kernels: local attention, and all that follows attention."""
+"""The two kernels of a block in its inference form: local attention, and all that follows attention.
+
+`serve` says where they may be called; everywhere else the block's own parts do the same.
+"""
 
 from __future__ import annotations
 
@@ -71,11 +74,11 @@ def tail(x: Tensor, mixed: Tensor, layers: Sequence[tuple[Tensor, Tensor]], eps:
 
     Args:
         x: the block's input.
-        mixed: what attention mixed.
+        mixed: what attention mixed; autocast may have given it another type.
         layers: weight and bias of attention's projection and of the feed-forward part's two layers.
         eps: what the norm of the sum of both, without an affine, adds to the variance.
     """
     from twins.ops.kernels.blocks import block_tail
 
     (w0, b0), (w1, b1), (w2, b2) = layers
-    return block_tail(x, mixed, w0, b0, w1, b1, w2, b2, eps)
+    return block_tail(x, mixed.to(x.dtype), w0, b0, w1, b1, w2, b2, eps)

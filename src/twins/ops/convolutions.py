@@ -47,7 +47,7 @@ def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
     if _served(x, weight):
         from twins.ops.kernels.positions import depthwise_convolution as fused
 
-        return fused(x, weight, bias, True)
+        return fused(x, weight, bias, residual=True)
     if emulated(x):
         wide = positional_convolution(x.float(), weight.float(), None if bias is None else bias.float())
         return wide.to(x.dtype)
@@ -60,7 +60,7 @@ def depthwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
     if _served(x, weight):
         from twins.ops.kernels.positions import depthwise_convolution as fused
 
-        return fused(x, weight, bias, False)
+        return fused(x, weight, bias, residual=False)
     if emulated(x):
         return depthwise_convolution(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
     return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=x.shape[-1]).permute(0, 2, 3, 1)

@@ -58,11 +58,11 @@ def _gelu_of_half(x: Tensor) -> Tensor:
     PyTorch's error function takes a GPU longer than moving the map; this one, Abramowitz and Stegun's 7.1.28, does not.
     """
     wide = x.float()
-    size = wide.abs()
-    p = torch.full_like(size, 5.38297490493278e-06)
-    for factor in (4.889063711743802e-05, 3.8003574445610866e-05, 0.0032776263542473316, 0.02114100567996502):
+    size = wide.abs().clamp(max=16.0)  # from there on nothing is left of it
+    p = 5.38297490493278e-06 * size + 4.889063711743802e-05
+    for factor in (3.8003574445610866e-05, 0.0032776263542473316, 0.02114100567996502, 0.04986734688282013, 1.0):
         p = p * size + factor
-    rest = torch.rsqrt((p * size + 0.04986734688282013) * size + 1.0)
+    rest = torch.rsqrt(p)
     for _ in range(5):
         rest = rest * rest
     return (wide.relu() - 0.5 * size * rest).to(x.dtype)

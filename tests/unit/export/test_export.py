@@ -75,7 +75,6 @@ def test_stages_are_laid_out_where_windows_and_cells_divide_their_maps(svt):
 def test_an_export_gives_the_networks_logits_in_its_runtime(svt, runtime, size):
     x = images(1, size)
     (step,) = exported_steps({"twins": svt}, x, runtime, "fp32").values()
-    assert near(step(), logits(svt, x))
     assert outputs_differ(step, lambda: logits(svt, x)) < 1e-4
 
 

@@ -91,15 +91,16 @@ def test_few_keys(masked, tokens, few, channels, heads):
     agree(lambda q, kv: attend_to_keys(q, kv, heads, seen), tensors)
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
-@pytest.mark.parametrize("name", ["twins_svt_nano", "twins_pcpvt_nano"])
+@pytest.mark.parametrize(
+    ("name", "padding"), [*(("twins_svt_nano", padding) for padding in PADDINGS), ("twins_pcpvt_nano", "unmasked")]
+)
 def test_blocks_of_the_inference_form(name, padding, monkeypatch):
     network = twins.create_model(name, num_classes=3, padding=padding).eval()
     for module in network.modules():
         if isinstance(module, torch.nn.LayerNorm):
             torch.nn.init.normal_(module.weight, 1, 0.2)
             torch.nn.init.normal_(module.bias, 0, 0.2)
-    fused, images = network.half().fuse(), torch.randn(1, 3, 40, 44).half()
+    fused, images = network.half().fuse(), torch.randn(1, 3, 40, 36).half()
     calls = []
     tail = blocks.tail
     monkeypatch.setattr(blocks, "tail", lambda *given: calls.append(1) or tail(*given))
@@ -108,6 +109,32 @@ def test_blocks_of_the_inference_form(name, padding, monkeypatch):
         expected = network.double()(images.double())
     assert len(calls) == sum(network.backbone.config.depths[:3])  # the last stage has too many channels
     assert float((found.double() - expected).abs().max()) < 0.01 * float(expected.abs().max())
+
+
+def test_blocks_of_the_inference_form_with_sizes_and_with_a_norm_that_stays(monkeypatch):
+    network = twins.create_model("twins_svt_nano", num_classes=3).eval()
+    network.backbone.stages[0].blocks[0].norm1.weight.data[3] = 0  # nothing before this norm becomes a zero behind it
+    images, sizes, calls = torch.randn(2, 3, 40, 36).half(), torch.tensor([[40, 36], [33, 35]]), []
+    fused = network.half().fuse()
+    within = blocks.attend_within_windows
+    monkeypatch.setattr(blocks, "attend_within_windows", lambda *g, **s: calls.append(1) or within(*g, **s))
+    expected = network.double()
+    for arguments, count in [((images,), 2), ((images, sizes), 0)]:
+        calls.clear()
+        with torch.inference_mode():
+            found, right = fused(*arguments), expected(images.double(), *arguments[1:])
+        assert len(calls) == count
+        assert float((found.double() - right).abs().max()) < 0.01 * float(right.abs().max())
+
+
+def test_who_hooks_a_part_of_a_block_sees_what_it_gives():
+    fused = twins.create_backbone("twins_svt_nano").half().fuse()
+    fused.set_grad_checkpointing(True)  # as little use here as on the network it was made of, and no error
+    seen = []
+    fused.stages[0].blocks[0].block.norm2.register_forward_hook(lambda *given: seen.append(1))
+    with torch.inference_mode():
+        fused(torch.randn(1, 3, 32, 32).half())
+    assert seen == [1]
 
 
 def test_windows_in_half_precision():
@@ -183,5 +210,8 @@ def test_operators_are_registered_as_pytorch_asks():
     x, weight = torch.randn(1, 3, 4, 16, requires_grad=True), torch.randn(16, 1, 3, 3, requires_grad=True)
     torch.library.opcheck(positions.depthwise_convolution, (x, weight, None, True), test_utils=checks)
     w, b = torch.randn(16, requires_grad=True), torch.randn(16, requires_grad=True)
+    torch.library.opcheck(
+        keys.few_keys_attention, (torch.randn(2, 9, 32), torch.randn(2, 5, 64), None, 2, 0.25), test_utils=checks
+    )
     torch.library.opcheck(norms.norm, (x, w, b, 1e-6, torch.float32), test_utils=checks)
     torch.library.opcheck(norms.add_norm, (x, x, w, b, 1e-6, torch.float32), test_utils=checks)

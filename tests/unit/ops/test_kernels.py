@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,55 +78,79 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-types, kernels = json.loads(sys.argv[1])
-for module, name, constants in kernels:
+types, kernels, architecture = json.loads(sys.argv[1])
+for module, name, kind, constants in kernels:
     kernel = getattr(importlib.import_module("twins.ops.kernels." + module), name)
+    options = {key: constants.pop(key) for key in ("num_warps", "num_stages") if key in constants}
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
-    built = triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", 90, 32))
+    signature = {name: kind if value == "map" else value for name, value in signature.items()}
+    target = GPUTarget("cuda", architecture, 32)
+    built = triton.compile(ASTSource(kernel, signature, constants), target=target, options=options)
     print(len(built.asm["cubin"]), built.metadata.shared, flush=True)
 """
-MAPS = ["qkv", "pads", "out", "dy", "dqkv", "x", "weight", "bias"]
-MAPS += ["q", "kv", "dq", "blank", "mixed", "w0", "b0", "w1", "b1", "w2", "b2"]
-MAPS += ["branch", "total", "normed", "dtotal", "dnormed", "dx"]
+MAPS = ["qkv", "pads", "out", "dy", "dqkv", "x", "weight", "bias", "q", "kv", "dq", "blank", "mixed"]
+MAPS += ["w0", "b0", "w1", "b1", "w2", "b2", "branch", "total", "normed", "dtotal", "dnormed", "dx"]
 TYPES = {"limits": "*i64", "mask": "*i1", "dpads": "*fp32", "shares": "*fp32"}
-WINDOW = {"HEADS": 2, "WIDTH": 32, "LANES": 32, "WINDOW": 7, "TOKENS": 64, "GROUP": 2, "SCALE": 0.2}
-HEADS = {"HEADS": 2, "WIDTH": 32, "LANES": 32, "TOKENS": 64, "KEYS": 64, "SCALE": 0.2}
-BLOCK = {"HEADS": 4, "WIDTH": 32, "HEAD": 32, "LANES": 128, "WINDOW": 7, "TOKENS": 64, "EPS": 1e-6}
-TAIL = {"CHANNELS": 128, "HIDDEN": 512, "LANES": 128, "TOKENS": 64, "STEP": 64, "EPS": 1e-6}
-TILES = {"CHANNELS": 64, "TOKENS": 32, "LANES": 64}
-ROWS = {"CHANNELS": 64, "ROWS": 32, "LANES": 64, "EPS": 1e-6}
-KERNELS = [
-    ("windows", "_forward", WINDOW),
-    ("windows", "_backward", WINDOW),
-    ("keys", "_forward", HEADS),
-    ("keys", "_backward", {**HEADS, "SHARE": 512}),
-    ("blocks", "_within_windows", BLOCK),
-    ("blocks", "_tail", TAIL),
-    ("positions", "_forward", {**TILES, "RESIDUAL": True}),
-    ("positions", "_weight_gradient", {**TILES, "SHARE": 1024}),
-    ("norms", "_forward", ROWS),
-    ("norms", "_backward", {**ROWS, "SHARE": 256}),
-]
+
+
+def launched(dtype: torch.dtype = torch.bfloat16, width: int = 32) -> list[tuple[str, str, str, dict[str, Any]]]:
+    """Return module, name, type and constants of every kernel as it is launched for maps of 64 channels."""
+    from twins.ops.kernels import blocks, keys, norms, positions, windows
+
+    heads, kind = 64 // width, "*bf16" if dtype == torch.bfloat16 else "*fp32"
+    window = windows._constants(torch.zeros(1, 7, 7, 192, dtype=dtype), 7, heads) | {"SCALE": 0.2}
+    few = keys._constants(torch.zeros(1, 49, 64, dtype=dtype), torch.zeros(1, 49, 128, dtype=dtype), heads)
+    few |= {"SCALE": 0.2}
+    tiles, rows = {"CHANNELS": 64, "TOKENS": positions._TOKENS, "LANES": 64}, norms._constants(64) | {"EPS": 1e-6}
+    block = {"HEADS": heads, "WIDTH": width, "HEAD": width, "LANES": 64, "WINDOW": 7, "TOKENS": 64, "EPS": 1e-6}
+    found = [
+        ("windows", "_forward", window),
+        ("windows", "_backward", window),
+        ("keys", "_forward", few),
+        ("keys", "_backward", {**few, "SHARE": keys._SHARE}),
+        ("blocks", "_within_windows", {**block, **blocks._ATTENTION}),
+        *(
+            ("blocks", "_tail", {"CHANNELS": lanes, "HIDDEN": 512, "LANES": lanes, "EPS": 1e-6, **settings})
+            for lanes, settings in blocks._TAIL.items()
+        ),
+        ("positions", "_forward", {**tiles, "RESIDUAL": True}),
+        ("positions", "_weight_gradient", {**tiles, "TOKENS": positions._TOKENS // 2, "SHARE": positions._SHARE}),
+        ("norms", "_forward", rows),
+        ("norms", "_backward", {**rows, "SHARE": norms._SHARE}),
+    ]
+    return [(module, name, kind, constants) for module, name, constants in found]
 
 
 def test_compiled_code_gives_kernels_no_number_in_float64():
-    """What is no constant is a tensor or an integer."""
+    """What is neither a tensor nor an integer is a constant."""
     pytest.importorskip("triton", reason="Triton is not installed here")
     integers = ("rows", "columns", "height", "width", "tokens", "keys")
-    for module, name, constants in KERNELS:
+    for module, name, _, constants in launched():
         kernel = getattr(importlib.import_module(f"twins.ops.kernels.{module}"), name)
-        assert set(kernel.arg_names) <= {*constants, *MAPS, *TYPES, *integers}
+        fixed = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
+        assert fixed == set(constants) - {"num_warps", "num_stages"}
+        assert set(kernel.arg_names) - fixed <= {*MAPS, *TYPES, *integers}
+
+
+def compiled(kernels: list[Any], architecture: int, cache: Path) -> list[int]:
+    """Return the bytes of shared memory that each kernel takes on a GPU of this architecture."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(cache)
+    given = json.dumps([dict.fromkeys(MAPS, "map") | TYPES, kernels, architecture])
+    done = subprocess.run([sys.executable, "-c", COMPILE, given], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    built = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    assert len(built) == len(kernels)
+    assert all(code > 1000 for code, _ in built)
+    return [shared for _, shared in built]
 
 
 def test_kernels_compile_for_a_hopper_gpu_where_there_is_none(tmp_path):
     pytest.importorskip("triton", reason="Triton is not installed here")
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(tmp_path)
-    given = json.dumps([{**dict.fromkeys(MAPS, "*bf16"), **TYPES}, KERNELS])
-    done = subprocess.run([sys.executable, "-c", COMPILE, given], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
-    built = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
-    assert len(built) == len(KERNELS)
-    for code, shared in built:
-        assert code > 1000
-        assert shared <= 227 * 1024  # bytes that a block may have
+    assert max(compiled(launched(), 90, tmp_path)) <= 227 << 10  # what a block may have
+
+
+def test_the_largest_kernels_fit_a_consumers_gpu(tmp_path):
+    pytest.importorskip("triton", reason="Triton is not installed here")
+    largest = [launched(torch.float32)[1], launched(torch.float32, width=64)[3]]
+    assert max(compiled(largest, 86, tmp_path)) <= 99 << 10

@@ -74,3 +74,12 @@ def test_a_feed_forward_part_taken_in_pieces_is_the_same(monkeypatch):
         assert module.rows_at_once(x.flatten(0, 2), 128) == 7
         torch.testing.assert_close(block(x.clone()), whole, atol=1e-12, rtol=0)
     torch.testing.assert_close(block(x.clone()), whole, atol=1e-12, rtol=0)  # with a gradient, in one piece
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_gelu_of_compiled_half_precision_is_exact_up_to_rounding(dtype):
+    x = torch.linspace(-20, 20, 20001).to(dtype)
+    expected = F.gelu(x.double())
+    error = (module._gelu_of_half(x).double() - expected).abs()
+    assert (error <= 1e-6 + torch.finfo(dtype).eps / 2 * expected.abs()).all()
+    assert module._gelu_of_half(torch.tensor([torch.inf], dtype=dtype)).isinf().all()

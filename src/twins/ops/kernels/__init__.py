@@ -1,7 +1,8 @@
 """Kernels for NVIDIA GPUs, written in Triton and registered as `torch.library` operators.
 
 Each stands behind the function of `ops/` that defines what it computes, and is loaded when that function first meets
-a tensor on a GPU. `serves` says when it is taken; everywhere else PyTorch's own operators do the same.
+a tensor on a GPU. `serves` says when it is taken; everywhere else PyTorch's own operators do the same. Those of blocks
+stand beside the blocks of `twins.backbone.fused`, which define them.
 """
 
 from __future__ import annotations

@@ -17,9 +17,11 @@ from torch import Tensor
 from torch.library import triton_op
 
 from twins.ops.kernels.launch import on_device, tile, wrap_triton
-from twins.ops.kernels.windows import _place, _softmax, _write
+from twins.ops.kernels.tiles import place_tokens, softmax, write_tokens
 
 _ATTENTION = {"num_warps": 4, "num_stages": 2}
+"""How attention's kernel runs. With one stage, which loads nothing ahead, what Triton 3.6 made of it was wrong on an
+H200."""
 _TAIL = {
     64: {"TOKENS": 64, "STEP": 64, "num_warps": 4, "num_stages": 2},
     128: {"TOKENS": 64, "STEP": 64, "num_warps": 4, "num_stages": 3},
@@ -72,7 +74,7 @@ def _within_windows(
 ):
     C: tl.constexpr = HEADS * WIDTH
     lane = tl.arange(0, LANES)
-    _, _, place, inside, keys = _place(None, height, width, rows, columns, 1, WINDOW, TOKENS)
+    _, _, place, inside, keys = place_tokens(None, height, width, rows, columns, 1, WINDOW, TOKENS)
     y = _normed(_tokens(x, place, inside, lane, C), lane, EPS, C)
     if blank is not None:
         beyond = tl.load(blank + lane, mask=lane < C, other=0.0).to(tl.float32)
@@ -83,17 +85,17 @@ def _within_windows(
         q = _project(y, weight, bias, start, lane, C, WIDTH, HEAD)
         k = _project(y, weight, bias, C + start, lane, C, WIDTH, HEAD)
         v = _project(y, weight, bias, 2 * C + start, lane, C, WIDTH, HEAD)
-        mixed = tl.dot(_softmax(q, k, keys, 1.0).to(v.dtype), v, input_precision="ieee")
-        _write(out, mixed, start, place, inside, C, WIDTH, HEAD)
+        mixed = tl.dot(softmax(q, k, keys, 1.0).to(v.dtype), v, input_precision="ieee")
+        write_tokens(out, mixed, start, place, inside, C, WIDTH, HEAD)
 
 
 @triton.jit
 def _gelu(x):
     """Return the exact GELU to 1e-6: `max(x, 0) - |x| erfc(|x| / sqrt(2)) / 2`.
 
-    The complementary error function is Abramowitz and Stegun's 7.1.28, made of a polynomial and a root.
+    The complementary error function is Abramowitz and Stegun's 7.1.28, as in `twins.ops.linear`.
     """
-    size = tl.abs(x)
+    size = tl.minimum(tl.abs(x), 16.0)  # from there on nothing is left of it
     p = 5.38297490493278e-06 * size + 4.889063711743802e-05
     p = p * size + 3.8003574445610866e-05
     p = p * size + 0.0032776263542473316

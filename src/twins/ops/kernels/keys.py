@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.library import triton_op
 
 from twins.ops.kernels.launch import on_device, tile, wrap_triton
-from twins.ops.kernels.windows import _softmax
+from twins.ops.kernels.tiles import softmax
 
 _WARPS, _TOKENS = 4, 64
 """Warps of a program in half precision, and tokens that it holds at a time."""
@@ -52,12 +52,12 @@ def _forward(
     TOKENS: tl.constexpr,
     KEYS: tl.constexpr,
 ):
-    image, head = (tl.program_id(1) // HEADS).to(tl.int64), tl.program_id(1) % HEADS
+    image, head = (tl.program_id(0) // HEADS).to(tl.int64), tl.program_id(0) % HEADS
     k, v, seen = _keys(kv, mask, image, head, keys, HEADS, WIDTH, LANES, KEYS)
-    token, lane = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), tl.arange(0, LANES)
+    token, lane = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS), tl.arange(0, LANES)
     offsets = (image * tokens + token)[:, None] * (HEADS * WIDTH) + head * WIDTH + lane[None, :]
     used = (token < tokens)[:, None] & (lane < WIDTH)[None, :]
-    weights = _softmax(tl.load(q + offsets, mask=used, other=0.0), k, seen, SCALE)
+    weights = softmax(tl.load(q + offsets, mask=used, other=0.0), k, seen, SCALE)
     y = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
     tl.store(out + offsets, y.to(out.dtype.element_ty), mask=used)
 
@@ -80,7 +80,7 @@ def _backward(
     KEYS: tl.constexpr,
     SHARE: tl.constexpr,
 ):
-    share, image, head = tl.program_id(0), (tl.program_id(1) // HEADS).to(tl.int64), tl.program_id(1) % HEADS
+    share, image, head = tl.program_id(1), (tl.program_id(0) // HEADS).to(tl.int64), tl.program_id(0) % HEADS
     k, v, seen = _keys(kv, mask, image, head, keys, HEADS, WIDTH, LANES, KEYS)
     lane = tl.arange(0, LANES)
     dk, dv = tl.zeros((KEYS, LANES), tl.float32), tl.zeros((KEYS, LANES), tl.float32)
@@ -90,7 +90,7 @@ def _backward(
         used = (token < tokens)[:, None] & (lane < WIDTH)[None, :]
         x = tl.load(q + offsets, mask=used, other=0.0)
         g = tl.load(dy + offsets, mask=used, other=0.0)
-        weights = _softmax(x, k, seen, SCALE)
+        weights = softmax(x, k, seen, SCALE)
         dv += tl.dot(tl.trans(weights.to(g.dtype)), g, input_precision="ieee")
         dweights = tl.dot(g, tl.trans(v), input_precision="ieee")
         dscores = weights * (dweights - tl.sum(weights * dweights, 1)[:, None])
@@ -99,7 +99,7 @@ def _backward(
         dk += tl.dot(tl.trans(dscores), x, input_precision="ieee")
         tl.store(dq + offsets, dx.to(dq.dtype.element_ty), mask=used)
     key = tl.arange(0, KEYS)
-    place = (share * tl.num_programs(1) // HEADS + image) * keys + key
+    place = (share * tl.num_programs(0) // HEADS + image) * keys + key
     sums = shares + place[:, None] * (2 * HEADS * WIDTH) + head * WIDTH + lane[None, :]
     used = (key < keys)[:, None] & (lane < WIDTH)[None, :]
     tl.store(sums, dk, mask=used)
@@ -123,7 +123,7 @@ def few_keys_attention(q: Tensor, kv: Tensor, mask: Tensor | None, heads: int, s
     q, kv = q.contiguous(), kv.contiguous()
     out = torch.empty_like(q)
     with on_device(q):
-        wrap_triton(_forward)[(triton.cdiv(q.shape[1], _TOKENS), q.shape[0] * heads)](
+        wrap_triton(_forward)[(q.shape[0] * heads, triton.cdiv(q.shape[1], _TOKENS))](
             q,
             kv,
             None if mask is None else mask.contiguous(),
@@ -146,7 +146,7 @@ def few_keys_attention_backward(
     count = triton.cdiv(q.shape[1], _SHARE)
     shares = kv.new_empty((count, *kv.shape), dtype=torch.float32)
     with on_device(q):
-        wrap_triton(_backward)[(count, q.shape[0] * heads)](
+        wrap_triton(_backward)[(q.shape[0] * heads, count)](
             q,
             kv,
             None if mask is None else mask.contiguous(),
@@ -171,6 +171,7 @@ def _constants(q: Tensor, kv: Tensor, heads: int) -> dict[str, int]:
         "TOKENS": _TOKENS,
         "KEYS": tile(kv.shape[1]),
         "num_warps": _WARPS if q.dtype != torch.float32 else 2 * _WARPS,
+        "num_stages": 3 if q.dtype != torch.float32 else 2,
     }
 
 

@@ -15,31 +15,14 @@ from torch import Tensor
 from torch.library import triton_op
 
 from twins.ops.kernels.launch import on_device, tile, wrap_triton
+from twins.ops.kernels.tiles import place_tokens, softmax, write_tokens
 
-GROUP, STAGES, WARPS = 4, 3, 4
-"""Heads that a program takes one after the other, how many of them are loaded at a time, and its warps in half
-precision; `benchmarks/kernels.py` times others. In float32, which tensor cores do not compute exactly, twice as many
-warps halve the code that each runs, and the time it takes to build."""
-_LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
+_GROUP, _STAGES, _WARPS = 4, 3, 4
+"""Heads that a program takes one after the other, how many of them are loaded at a time, and its warps.
 
-
-@triton.jit
-def _place(limits, height, width, rows, columns, GROUPS: tl.constexpr, WINDOW: tl.constexpr, TOKENS: tl.constexpr):
-    """Return this program's window and group, its tokens' places in the batch, and which lie in the map or are keys."""
-    window, group = tl.program_id(0) // GROUPS, tl.program_id(0) % GROUPS
-    down, across = tl.cdiv(height, WINDOW), tl.cdiv(width, WINDOW)
-    image, inner = window // (down * across), window % (down * across)
-    token = tl.arange(0, TOKENS)
-    row = inner // across * WINDOW + token // WINDOW
-    column = inner % across * WINDOW + token % WINDOW
-    if limits is not None:
-        rows = tl.load(limits + 2 * image)
-        columns = tl.load(limits + 2 * image + 1)
-    real = token < WINDOW * WINDOW
-    inside = real & (row < height) & (column < width)
-    keys = real & (row < rows) & (column < columns)
-    place = (image.to(tl.int64) * height + row) * width + column
-    return window, group, place, inside, keys
+In float32, which tensor cores do not compute exactly, it is one head, so that the tiles fit what a consumer's GPU has,
+and twice as many warps, which halve the code that each runs and the time it takes to build.
+"""
 
 
 @triton.jit
@@ -52,25 +35,6 @@ def _read(x, pads, start, place, inside, keys, row_width, WIDTH: tl.constexpr, L
         pad = tl.load(pads + start + lane, mask=lane < WIDTH, other=0.0)
         y = tl.where((keys & ~inside)[:, None], pad[None, :].to(y.dtype), y)
     return y
-
-
-@triton.jit
-def _write(x, y, start, place, inside, row_width, WIDTH: tl.constexpr, LANES: tl.constexpr):
-    lane = tl.arange(0, LANES)
-    mask = inside[:, None] & (lane < WIDTH)[None, :]
-    tl.store(x + place[:, None] * row_width + start + lane[None, :], y.to(x.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _softmax(q, k, keys, SCALE: tl.constexpr):
-    """Return the weights `(TOKENS, TOKENS)` in float32; zeros where there is no key."""
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (SCALE * _LOG2_E)
-    scores = tl.where(keys[None, :], scores, -float("inf"))
-    top = tl.max(scores, 1)
-    top = tl.where(top == -float("inf"), 0.0, top)
-    weights = tl.exp2(scores - top[:, None])
-    total = tl.sum(weights, 1)
-    return weights / tl.where(total == 0.0, 1.0, total)[:, None]
 
 
 @triton.jit
@@ -90,7 +54,7 @@ def _attend(
     q = _read(qkv, pads, start, place, inside, keys, 3 * C, WIDTH, LANES)
     k = _read(qkv, pads, C + start, place, inside, keys, 3 * C, WIDTH, LANES)
     v = _read(qkv, pads, 2 * C + start, place, inside, keys, 3 * C, WIDTH, LANES)
-    return q, k, v, _softmax(q, k, keys, SCALE)
+    return q, k, v, softmax(q, k, keys, SCALE)
 
 
 @triton.jit
@@ -112,12 +76,12 @@ def _forward(
     GROUP: tl.constexpr,
 ):
     C: tl.constexpr = HEADS * WIDTH
-    _, group, place, inside, keys = _place(limits, height, width, rows, columns, HEADS // GROUP, WINDOW, TOKENS)
+    _, group, place, inside, keys = place_tokens(limits, height, width, rows, columns, HEADS // GROUP, WINDOW, TOKENS)
     for head in range(GROUP):
         start = (group * GROUP + head) * WIDTH
         _q, _k, v, weights = _attend(qkv, pads, start, place, inside, keys, SCALE, C, WIDTH, LANES)
         y = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
-        _write(out, y, start, place, inside, C, WIDTH, LANES)
+        write_tokens(out, y, start, place, inside, C, WIDTH, LANES)
 
 
 @triton.jit
@@ -141,7 +105,9 @@ def _backward(
     GROUP: tl.constexpr,
 ):
     C: tl.constexpr = HEADS * WIDTH
-    window, group, place, inside, keys = _place(limits, height, width, rows, columns, HEADS // GROUP, WINDOW, TOKENS)
+    window, group, place, inside, keys = place_tokens(
+        limits, height, width, rows, columns, HEADS // GROUP, WINDOW, TOKENS
+    )
     for head in range(GROUP):
         start = (group * GROUP + head) * WIDTH
         q, k, v, weights = _attend(qkv, pads, start, place, inside, keys, SCALE, C, WIDTH, LANES)
@@ -152,9 +118,9 @@ def _backward(
         dscores = (dscores * SCALE).to(k.dtype)
         dq = tl.dot(dscores, k, input_precision="ieee")
         dk = tl.dot(tl.trans(dscores), q, input_precision="ieee")
-        _write(dqkv, dq, start, place, inside, 3 * C, WIDTH, LANES)
-        _write(dqkv, dk, C + start, place, inside, 3 * C, WIDTH, LANES)
-        _write(dqkv, dv, 2 * C + start, place, inside, 3 * C, WIDTH, LANES)
+        write_tokens(dqkv, dq, start, place, inside, 3 * C, WIDTH, LANES)
+        write_tokens(dqkv, dk, C + start, place, inside, 3 * C, WIDTH, LANES)
+        write_tokens(dqkv, dv, 2 * C + start, place, inside, 3 * C, WIDTH, LANES)
         if dpads is not None:
             lane = tl.arange(0, LANES)
             beyond = (keys & ~inside)[:, None]
@@ -252,7 +218,11 @@ def _contiguous(x: Tensor | None) -> Tensor | None:
 
 def _grid(qkv: Tensor, window: int, heads: int) -> tuple[int]:
     batch, height, width, _ = qkv.shape
-    return (batch * -(-height // window) * -(-width // window) * (heads // math.gcd(heads, GROUP)),)
+    return (batch * -(-height // window) * -(-width // window) * (heads // _group(qkv, heads)),)
+
+
+def _group(qkv: Tensor, heads: int) -> int:
+    return 1 if qkv.dtype == torch.float32 else math.gcd(heads, _GROUP)
 
 
 def _constants(qkv: Tensor, window: int, heads: int) -> dict[str, int | float]:
@@ -263,9 +233,9 @@ def _constants(qkv: Tensor, window: int, heads: int) -> dict[str, int | float]:
         "LANES": tile(width),
         "WINDOW": window,
         "TOKENS": tile(window * window),
-        "GROUP": math.gcd(heads, GROUP),
-        "num_stages": STAGES,
-        "num_warps": WARPS if qkv.dtype != torch.float32 else 2 * WARPS,
+        "GROUP": _group(qkv, heads),
+        "num_stages": 2 if qkv.dtype == torch.float32 else _STAGES,
+        "num_warps": _WARPS if qkv.dtype != torch.float32 else 2 * _WARPS,
     }
 
 
