@@ -5,9 +5,11 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
+import timm
 import torch
 
 import twins
+from twins.backbone.config import VARIANTS
 from twins.bench.compare import run_bench
 from twins.bench.config import SIZES, BenchConfig, shape_of
 from twins.bench.counts import dense_counts
@@ -20,55 +22,59 @@ CPU = torch.device("cpu")
 COMBINATIONS = [("classification", None), *((task, head) for task, heads in HEADS.items() for head in heads)]
 
 
-def case(task: str, head: str | None, *, batch: int = 2, size: str = "64") -> Case:
-    model = "twins_svt_small"
+def case(task: str, head: str | None, *, model: str = "twins_svt_nano", batch: int = 2, size: str = "64") -> Case:
     return Case(task=task, head=head, model=model, mode="training", precision="fp32", batch=batch, size=size)
 
 
-@pytest.fixture(params=COMBINATIONS, ids=lambda pair: pair[1] or pair[0])
-def found(request):
-    chosen = case(*request.param)
-    return chosen, networks(chosen, ("timm",), CPU)
+@pytest.fixture
+def timms_nano(monkeypatch):
+    """Let timm have a network of the nano's shape."""
+    shape, create = VARIANTS["twins_svt_nano"], timm.create_model
+    settings = {"embed_dims": shape.embed_dims, "depths": shape.depths, "num_heads": shape.num_heads}
+    monkeypatch.setattr(timm, "is_model", "twins_svt_nano".__eq__)
+    monkeypatch.setattr(timm, "create_model", lambda _, **more: create("twins_svt_small", **settings, **more))
 
 
-def test_outputs_and_losses_are_timms(found):
-    chosen, subjects = found
-    images = images_for(chosen, CPU)
+@pytest.mark.usefixtures("timms_nano")
+@pytest.mark.parametrize(("task", "head"), COMBINATIONS, ids=[head or task for task, head in COMBINATIONS])
+def test_outputs_and_losses_are_timms_and_a_step_of_one_side_leaves_the_others_as_they_were(task, head):
+    chosen = case(task, head)
+    subjects, images = networks(chosen, ("timm",), CPU), images_for(chosen, CPU)
+    for one, other in combinations(subjects.values(), 2):
+        assert not {p.data_ptr() for p in one.parameters()} & {p.data_ptr() for p in other.parameters()}
     assert _difference(subjects, images) < 1e-4
     losses = []
-    for network in subjects.values():
+    for label, network in subjects.items():
+        kept = {name: [x.clone() for x in other.state_dict().values()] for name, other in subjects.items()}
         step = training_step(network, images)
         torch.manual_seed(0)  # dropout
         losses.append(float(step()))
+        changed = {
+            name
+            for name, other in subjects.items()
+            if not all(map(torch.equal, other.state_dict().values(), kept[name]))
+        }
+        assert changed == {label}
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
 
 
-def test_a_step_of_one_side_leaves_the_others_as_they_were(found):
-    chosen, subjects = found
-    for one, other in combinations(subjects.values(), 2):
-        assert not {p.data_ptr() for p in one.parameters()} & {p.data_ptr() for p in other.parameters()}
-    kept = {label: [x.clone() for x in network.state_dict().values()] for label, network in subjects.items()}
-    training_step(subjects["timm"], images_for(chosen, CPU))()
-    changed = {
-        label
-        for label, network in subjects.items()
-        if not all(map(torch.equal, network.state_dict().values(), kept[label]))
-    }
-    assert changed == {"timm"}
+@pytest.fixture(scope="module")
+def published():
+    return networks(case("semantic", "semantic_fpn", model="twins_svt_small"), ("timm",), CPU)
 
 
 @pytest.mark.parametrize("size", ["96", "130", "66x141"])
-def test_borders_that_windows_and_patches_do_not_divide_are_the_same_too(size):
-    chosen = case("semantic", "semantic_fpn", batch=1, size=size)
-    assert _difference(networks(chosen, ("timm",), CPU), images_for(chosen, CPU)) < 1e-4
+def test_borders_that_windows_and_patches_do_not_divide_are_the_same_too(published, size):
+    assert _difference(published, images_for(case("semantic", "semantic_fpn", batch=1, size=size), CPU)) < 1e-4
 
 
+@pytest.mark.usefixtures("timms_nano")
 def test_dense_sides_have_as_many_parameters_and_alone_ours_is_as_published():
     chosen = case("semantic", "upernet")
     ours, theirs, _ = networks(chosen, ("timm",), CPU).values()
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
     with torch.device("meta"):
-        published = twins.create_model("twins_svt_small", task="semantic", head="upernet")
+        published = twins.create_model("twins_svt_nano", task="semantic", head="upernet")
     alone = networks(chosen, (), CPU)["twins"]
     assert alone.state_dict().keys() == published.state_dict().keys()
     assert alone.info == published.info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -18,16 +19,31 @@ from twins.weights.store import resolve
 REPO = "timm/twins_svt_small.in1k"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CLIENT = """
-import sys, time
+import json, os, signal, sys, time
 from twins.errors import TwinsError
 from twins.weights.store import resolve
-time.sleep = lambda seconds: None  # the client waits between its tries
-try:
-    print(resolve(sys.argv[1]))
-except TwinsError as error:
-    print(f"{type(error).__name__}: {error}")
-    sys.exit(2)
+
+def answer(name, environment, said, errors):
+    signal.alarm(120)
+    for path, number in ((said, 1), (errors, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.sleep = lambda seconds: None  # the client waits between its tries
+    try:
+        print(resolve(name), flush=True)
+    except TwinsError as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+        return 2
+    return 0
+
+for line in sys.stdin:
+    assert "huggingface_hub" not in sys.modules  # it reads the environment once
+    if not (child := os.fork()):
+        os._exit(answer(*json.loads(line)))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+"""Starts a process of its own for each question: the hub's client is imported there, with the question's settings."""
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +59,23 @@ def hub(weights, serve_hub):
         yield hub
 
 
+@pytest.fixture(scope="module")
+def client():
+    with subprocess.Popen(
+        [sys.executable, "-c", CLIENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as client:
+        yield client
+        client.stdin.close()
+
+
 @pytest.fixture
-def ask(tmp_path, hub_environment):
+def ask(tmp_path, hub_environment, client):
     def ask(url, name=REPO, **settings):
         environment = hub_environment(url, tmp_path / "hub") | settings
-        return subprocess.run(
-            [sys.executable, "-c", CLIENT, name], env=environment, capture_output=True, text=True, timeout=120
-        )
+        said, errors = tmp_path / "said", tmp_path / "errors"
+        print(json.dumps([name, environment, str(said), str(errors)]), file=client.stdin, flush=True)
+        code = int(client.stdout.readline())
+        return subprocess.CompletedProcess(name, code, said.read_text(), errors.read_text())
 
     return ask
 
