@@ -159,24 +159,41 @@ def gpu_times(call: Call, repeats: int = 5) -> dict[str, float]:
     return {event.key: event.device_time_total / repeats / 1000 for event in events if event.device_time_total}
 
 
-def network_table() -> None:
-    started = time.monotonic()
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """A process with a compiled network in it."""
+
+    pipe: Connection
+    process: Any
+
+
+def started() -> dict[Subject, Worker]:
+    """Compile every subject in a process of its own; say which did not finish in time, and end it."""
+    began = time.monotonic()
     context = multiprocessing.get_context("spawn")
-    workers: dict[Subject, Connection] = {}
+    workers = {}
     for subject in SUBJECTS:
-        workers[subject], theirs = context.Pipe()
-        context.Process(target=measure_network, args=(subject, theirs), daemon=True).start()
+        ours, theirs = context.Pipe()
+        process = context.Process(target=measure_network, args=(subject, theirs), daemon=True)
+        process.start()
         theirs.close()
-    for subject, pipe in list(workers.items()):
-        if not _ready(pipe, PATIENCE - (time.monotonic() - started)):
+        workers[subject] = Worker(pipe=ours, process=process)
+    for subject, worker in list(workers.items()):
+        if not _ready(worker.pipe, PATIENCE - (time.monotonic() - began)):
             print(f"{subject.name}, {subject.what}, {subject.how}: not compiled within {PATIENCE} s", flush=True)
+            worker.process.terminate()
             del workers[subject]
+    return workers
+
+
+def network_table(workers: dict[Subject, Worker]) -> None:
+    """Print what each network takes, measured in turns."""
     times: dict[Subject, list[float]] = {subject: [] for subject in workers}
     memory = {}
     for _ in range(ROUNDS):
-        for subject, pipe in workers.items():
-            pipe.send("measure")
-            found, memory[subject] = pipe.recv()
+        for subject, worker in workers.items():
+            worker.pipe.send("measure")
+            found, memory[subject] = worker.pipe.recv()
             times[subject] += found
     print("\n| network | what | batch | how | ms (middle half) | images/s | times timm compiled | peak memory, MiB |")
     print("| --- " * 8 + "|")
@@ -184,22 +201,24 @@ def network_table() -> None:
         low, middle, high = statistics.quantiles(found)
         peer = Subject(name=subject.name, whose="timm", what=_plain(subject.what), batch=subject.batch)
         ratio = f"{statistics.median(times[peer]) / middle:.2f}" if times.get(peer) else ""
-        rate, peak = (
-            subject.batch / middle * 1000,
-            "" if subject.graphs else memory[subject] >> 20,
-        )  # not of a graph's pool
+        peak = "" if subject.graphs else memory[subject] >> 20  # a graph's pool is not counted
         print(
             f"| {subject.name} | {subject.what} | {subject.batch} | {subject.how} | {middle:.2f} ({low:.2f}-{high:.2f})"
-            f" | {rate:.0f} | {ratio} | {peak} |",
+            f" | {subject.batch / middle * 1000:.0f} | {ratio} | {peak} |",
             flush=True,
         )
-    for subject, pipe in workers.items():
-        pipe.send("explain")
-        spent = pipe.recv()
+
+
+def explain(workers: dict[Subject, Worker]) -> None:
+    """Print on what the GPU spends a call of each network, and end the processes."""
+    for subject, worker in workers.items():
+        worker.pipe.send("explain")
+        spent = worker.pipe.recv()
         total = sum(spent.values())
         print(f"\n{subject.name}, {subject.what}, batch {subject.batch}, {subject.how}: {total:.2f} ms on the GPU")
         for kernel, took in sorted(spent.items(), key=lambda item: -item[1])[:12]:
             print(f"- {took:.3f} ms ({took / total:.0%}) {kernel[:90]}", flush=True)
+        worker.process.join()
 
 
 def _plain(what: str) -> str:
@@ -269,6 +288,7 @@ def block_parts(stage: int, side: int, channels: int) -> dict[str, Call]:
 
 
 def kernel_table() -> None:
+    """Print what kernels take beside PyTorch's operators, stage by stage."""
     print("\n| what | map | pass | kernels, ms | PyTorch's operators, ms | times |")
     print("| --- " * 6 + "|")
     for stage, (side, channels, heads) in enumerate(STAGES):
@@ -311,7 +331,8 @@ def main() -> None:
     if not kernels.serves(torch.zeros(1, device="cuda")):
         raise SystemExit("benchmarks/kernels.py needs an Ampere GPU or a newer one, and Triton able to build for it.")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
-    network_table()
+    network_table(workers := started())
+    explain(workers)
     kernel_table()
     share_of_roofline()
 
