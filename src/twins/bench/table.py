@@ -122,7 +122,8 @@ def _ratio_to(label: str) -> Callable[[Row], str]:
 
 
 def _rate(subject: Row) -> str:
-    return f"{subject['images_per_s']:.1f}"
+    rate = subject["images_per_s"]
+    return f"{rate:.1f}" if rate >= 1 else f"{rate:.3f}"
 
 
 def _percentiles(subject: Row) -> str:
