@@ -55,7 +55,7 @@ def main() -> None:
     predict: dict[str, Callable[[Tensor], Tensor]] = {"pytorch fp32": network.eval()} | {
         label: lambda x, found=found: torch.from_numpy(found(x.numpy())[0]) for label, found in compiled.items()
     }
-    one = held_out[0][0][:1]
+    one = held_out[0][0][:1].contiguous()  # OpenVINO reads it where it lies
     steps = {"pytorch fp32": inference_step(network, one)}
     for label, whole in (("openvino fp32", model), ("openvino int8", small)):
         single = whole.clone()
