@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import twins
 from twins.backbone.layers import NORM_EPS
 from twins.bench.roofline import ceilings, count, roofline
+from twins.bench.subjects import inference_step
 from twins.ops import kernels
 from twins.ops.attention import attend_to_keys
 from twins.ops.convolutions import positional_convolution
@@ -84,7 +85,7 @@ def build(subject: Subject) -> Call:
     images = torch.randn(subject.batch, 3, 224, 224, device="cuda", dtype=torch.bfloat16 if half else torch.float32)
     mode = "reduce-overhead" if subject.graphs else "default"
     forward: Any = network if subject.eager else torch.compile(network, mode=mode)
-    return _learn(network, forward, images, autocast=not half) if learns else _infer(forward, images)
+    return _learn(network, forward, images, autocast=not half) if learns else inference_step(forward, images)
 
 
 def _network(name: str, whose: str) -> Any:
@@ -93,14 +94,6 @@ def _network(name: str, whose: str) -> Any:
 
         return timm.create_model(name).cuda()
     return twins.create_model(name, padding="unmasked").cuda()
-
-
-def _infer(forward: Any, images: Tensor) -> Call:
-    def run() -> None:
-        with torch.inference_mode():
-            forward(images)
-
-    return run
 
 
 def _learn(network: nn.Module, forward: Any, images: Tensor, *, autocast: bool) -> Call:
@@ -275,16 +268,8 @@ def block_parts(stage: int, side: int, channels: int) -> dict[str, Call]:
     """Return blocks of a stage in their inference form, local and global."""
     network = twins.create_backbone(SMALL).cuda().bfloat16().fuse()
     x = torch.randn(BATCH, side, side, channels, device="cuda").bfloat16()
-
-    def run(block: nn.Module) -> Call:
-        def call() -> None:
-            with torch.inference_mode():
-                block(x)
-
-        return call
-
     local, wide = network.stages[stage].blocks[:2]
-    return {"local block, fused": run(local), "global block, fused": run(wide)}
+    return {"local block, fused": inference_step(local, x), "global block, fused": inference_step(wide, x)}
 
 
 def kernel_table() -> None:
@@ -313,7 +298,7 @@ def share_of_roofline() -> None:
     """Print what a forward pass counts, and how long this GPU needs for that at best."""
     device = torch.device("cuda")
     images = torch.randn(BATCH, 3, 224, 224, device=device).bfloat16()
-    costs = count(_infer(_network(SMALL, "twins").eval().bfloat16(), images))
+    costs = count(inference_step(_network(SMALL, "twins").bfloat16(), images))
     machine = ceilings(device, "bf16")
     found = roofline(costs, machine, 1.0)
     print(

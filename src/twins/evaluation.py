@@ -98,10 +98,8 @@ def evaluate(
         DataError: the data cannot be used, or its classes are not the network's.
         NotFoundError, WeightsError: the network cannot be had.
     """
-    file = None if isinstance(model, nn.Module) else resolve(weights_of(model))
-    parts = [] if file is None else [("the network's weights", file), *parts_of(str(model))]
-    check_outputs({"--out": out, "--results": results}, parts, data=data)
     _check_loading(batch_size, workers)
+    file = _weights_file(model, data, {"--out": out, "--results": results})
     network = _network(model, file, padding, size, crop).to(pick_device(device))
     inference = check_inference(network, inference)
     choose(network, selection)
@@ -121,6 +119,16 @@ def evaluate(
     if out is not None:
         write_json(out, result)
     return result
+
+
+def _weights_file(
+    model: str | Path | TaskNetwork, data: str | Path, outputs: dict[str, str | Path | None]
+) -> Path | None:
+    """Return the file that a network's weights come from; raises ConfigError where an output would replace an input."""
+    file = None if isinstance(model, nn.Module) else resolve(weights_of(model))
+    parts = [] if file is None else [("the network's weights", file), *parts_of(str(model))]
+    check_outputs(outputs, parts, data=data)
+    return file
 
 
 def _network(

@@ -139,8 +139,7 @@ def create_model(
     _check_classes(num_classes, names)
     _check_settings(task, drop_rate, norm, anchor_scale)
     checkpoint = None if weights is None else _find(name, weights)
-    alone = checkpoint is not None and resize_head and not holds_head(checkpoint)
-    known = None if checkpoint is None or alone else _describe(checkpoint)
+    known = _known(checkpoint, resize_head)
     same = known if known is not None and known.task == task else None
     info = _usual_info(name, task, check_head(task, head or (same.head if same else None)), known, same)
     num_classes, names = _classes(task, num_classes, names, same)
@@ -156,6 +155,13 @@ def create_model(
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, resize_head=resize_head)
     return model
+
+
+def _known(checkpoint: Checkpoint | None, resize_head: bool) -> ModelInfo | None:
+    """Return what weights say of themselves; nothing where there are none, or a backbone's alone for a fresh head."""
+    if checkpoint is None or (resize_head and not holds_head(checkpoint)):
+        return None
+    return _describe(checkpoint)
 
 
 def _usual_info(name: str, task: str, head: str | None, known: ModelInfo | None, same: ModelInfo | None) -> ModelInfo:

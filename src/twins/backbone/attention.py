@@ -122,6 +122,7 @@ class GlobalAttention(nn.Module):
             return by_pieces(lambda images, rows: attend_folded(x, residual, folded, images, rows), x)
 
         def piece(images: slice, rows: slice) -> Tensor:
+            """Return those rows of those images of the result, all columns."""
             own = None if keys is None else keys[images]
             q = self.q(x[images, rows].flatten(1, 2))
             y = attend_to_keys(q, kv[images], self.num_heads, own, scale=self.scale)

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from twins.backbone.attention import LocalAttention
 from twins.backbone.layers import hooked
-from twins.ops import blocks
+from twins.ops import blocks, kernels
 from twins.ops.convolutions import depthwise_convolution, to_cells
 from twins.ops.linear import linear, linear_add, linear_gelu, onednn_serves, pack
 from twins.ops.padding import zero_outside
-from twins.ops.windows import fits_a_tile
 
 _FAR = 1e4
 """Largest value of a blank; float16 ends at 65,504."""
@@ -106,7 +105,7 @@ class FusedBlock(nn.Module):
         attn, mlp = self.block.attn, self.block.mlp
         if self.training or not blocks.serve(x, mlp.fc1.weight) or any(hooked(part) for part in self.block.modules()):
             return self.block(x, sizes)
-        local = isinstance(attn, LocalAttention) and fits_a_tile(attn.window, x.shape[3], attn.num_heads)
+        local = isinstance(attn, LocalAttention) and kernels.hold(attn.window**2, x.shape[3], attn.num_heads)
         if local and sizes is None and attn.blank is not None:
             mixed = self._within_windows(x)
         else:
@@ -115,7 +114,7 @@ class FusedBlock(nn.Module):
         return blocks.tail(x, mixed, [(layer.weight, layer.bias) for layer in layers], self.block.norm2.eps)
 
     def _within_windows(self, x: Tensor) -> Tensor:
-        attn, eps = self.block.attn, self.block.norm1.eps
+        attn = self.block.attn
         return blocks.attend_within_windows(
             x,
             attn.qkv.weight,
@@ -124,7 +123,7 @@ class FusedBlock(nn.Module):
             attn.num_heads,
             padding=attn.padding,
             blank=attn.blank,
-            eps=eps,
+            eps=self.block.norm1.eps,
         )
 
 

@@ -10,9 +10,6 @@ from twins.ops import kernels
 from twins.ops.precision import emulated
 from twins.ops.tracing import exporting
 
-_FEW = 64
-"""Most keys, and most channels of a head, that a program of the kernel takes."""
-
 
 def attend_to_keys(
     q: Tensor, kv: Tensor, heads: int, keys: Tensor | None = None, *, dropout: float = 0.0, scale: float | None = None
@@ -30,7 +27,8 @@ def attend_to_keys(
     Returns:
         `(B, N, h * d)`.
     """
-    if kernels.serves(q) and q.dtype == kv.dtype and not dropout and kv.shape[1] <= _FEW and q.shape[2] <= _FEW * heads:
+    held = kernels.hold(kv.shape[1], q.shape[2], heads)
+    if held and not dropout and kernels.serves(q) and q.dtype == kv.dtype:
         from twins.ops.kernels.keys import few_keys_attention as fused
 
         keys = None if keys is None else expand_keys(keys, q.shape[0])

@@ -13,9 +13,6 @@ from twins.ops.attention import attend
 from twins.ops.padding import Padding, inside, pad_to_multiple
 from twins.ops.pieces import WHOLE, by_pieces
 
-_TILE = 64
-"""Most tokens of a window, and most channels of a head, that a program of the kernel takes."""
-
 
 def window_attention(
     x: Tensor,
@@ -46,22 +43,18 @@ def window_attention(
         map `(B, H, W, h * d)`; zeros in a window without a key.
     """
     _, height, width, channels = x.shape
-    if kernels.serves(x) and not dropout and fits_a_tile(window, channels, heads):
+    if kernels.serves(x) and not dropout and kernels.hold(window * window, channels, heads):
         return _attend_in_place(x, project, window, heads, padding, sizes, scale, blank)
     keys = window_key_mask(height, width, window, padding=padding, sizes=sizes, device=x.device)
 
     def piece(images: slice, rows: slice) -> Tensor:
+        """Return those rows of those images of the result, all columns."""
         part, own = x[images, rows], None if keys is None else _windows_of(keys, x, window, images, rows)
         q, k, v = split_window_heads(project(pad_to_multiple(part, window, blank)), window, 3, heads)
         y = attend(q, k, v, own, dropout=dropout, scale=scale)
         return merge_windows(y.transpose(1, 2), window, part.shape[1], width)
 
     return by_pieces(piece, x, window)
-
-
-def fits_a_tile(window: int, channels: int, heads: int) -> bool:
-    """Whether a program of the kernels holds the tokens of a window and the channels of a head."""
-    return window * window <= _TILE and channels <= _TILE * heads
 
 
 def _attend_in_place(

@@ -20,6 +20,7 @@ from twins.ops.tracing import exporting
 
 _FOUND = importlib.util.find_spec("triton") is not None
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
+_TILE = 64
 _enabled = True
 
 
@@ -37,6 +38,11 @@ def serves(x: Tensor) -> bool:
         and torch._C._functorch.peek_interpreter_stack() is None
         and _ready(x.device.index)
     )
+
+
+def hold(keys: int, channels: int, heads: int) -> bool:
+    """Whether a program of attention's kernels holds so many keys, and the channels of a head."""
+    return keys <= _TILE and channels <= _TILE * heads
 
 
 @contextlib.contextmanager
@@ -59,7 +65,7 @@ def _ready(index: int) -> bool:
         from twins.ops.kernels.positions import depthwise_convolution
 
         x = torch.zeros(1, 1, 1, 16, device=f"cuda:{index}")
-        depthwise_convolution(x, x.new_zeros(16, 1, 3, 3), None, True)
+        depthwise_convolution(x, x.new_zeros(16, 1, 3, 3), None, residual=True)
     except Exception as error:  # whatever a driver, a compiler or a half-installed package raises
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         warnings.warn(f"Triton cannot build kernels here, so PyTorch's own operators are used: {reason}", stacklevel=2)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.library import triton_op
 
 from twins.ops.kernels.launch import on_device, tile, wrap_triton
-from twins.ops.kernels.tiles import place_tokens, softmax, write_tokens
+from twins.ops.kernels.tiles import place_tokens, read_tokens, softmax, standardise, write_tokens
 
 _ATTENTION = {"num_warps": 4, "num_stages": 2}
 """How attention's kernel runs. With one stage, which loads nothing ahead, what Triton 3.6 made of it was wrong on an
@@ -27,20 +27,6 @@ _TAIL = {
     128: {"TOKENS": 64, "STEP": 64, "num_warps": 4, "num_stages": 3},
 }
 """Tokens and hidden channels that a program takes at a time, and how it runs, by the lanes of a map."""
-
-
-@triton.jit
-def _normed(x, lane, EPS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Return rows `(TOKENS, LANES)` with mean 0 and variance 1 over their channels; the other lanes are zeros."""
-    centred = tl.where((lane < CHANNELS)[None, :], x - (tl.sum(x, 1) / CHANNELS)[:, None], 0.0)
-    return centred * tl.rsqrt(tl.sum(centred * centred, 1) / CHANNELS + EPS)[:, None]
-
-
-@triton.jit
-def _tokens(x, place, inside, lane, CHANNELS: tl.constexpr):
-    """Load tokens `(TOKENS, LANES)` in float32."""
-    mask = inside[:, None] & (lane < CHANNELS)[None, :]
-    return tl.load(x + place[:, None] * CHANNELS + lane[None, :], mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -75,7 +61,8 @@ def _within_windows(
     C: tl.constexpr = HEADS * WIDTH
     lane = tl.arange(0, LANES)
     _, _, place, inside, keys = place_tokens(None, height, width, rows, columns, 1, WINDOW, TOKENS)
-    y = _normed(_tokens(x, place, inside, lane, C), lane, EPS, C)
+    y = read_tokens(x, 0, place, inside, C, C, LANES).to(tl.float32)
+    y, _ = standardise(y, (lane < C)[None, :], EPS, C)
     if blank is not None:
         beyond = tl.load(blank + lane, mask=lane < C, other=0.0).to(tl.float32)
         y = tl.where(inside[:, None], y, beyond[None, :])
@@ -129,7 +116,7 @@ def _tail(
     place = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
     lane, step = tl.arange(0, LANES), tl.arange(0, STEP)
     used, inside = lane < CHANNELS, place < rows
-    y = _tokens(x, place, inside, lane, CHANNELS)
+    y = read_tokens(x, 0, place, inside, CHANNELS, CHANNELS, LANES).to(tl.float32)
     y += tl.load(b0 + lane, mask=used, other=0.0).to(tl.float32)[None, :]
     for first in range(0, CHANNELS, STEP):
         some = first + step
@@ -138,7 +125,8 @@ def _tail(
         mask = (some < CHANNELS)[:, None] & used[None, :]
         w = tl.load(w0 + lane[None, :] * CHANNELS + some[:, None], mask=mask, other=0.0)
         y = tl.dot(part, w, y, input_precision="ieee")
-    normed = _normed(y, lane, EPS, CHANNELS).to(x.dtype.element_ty)
+    normed, _ = standardise(y, used[None, :], EPS, CHANNELS)
+    normed = normed.to(x.dtype.element_ty)
     y += tl.load(b2 + lane, mask=used, other=0.0).to(tl.float32)[None, :]
     for first in range(0, HIDDEN, STEP):
         some = first + step
@@ -146,8 +134,7 @@ def _tail(
         hidden = tl.dot(normed, w, input_precision="ieee") + tl.load(b1 + some).to(tl.float32)[None, :]
         w = tl.load(w2 + lane[None, :] * HIDDEN + some[:, None], mask=used[None, :], other=0.0)
         y = tl.dot(_gelu(hidden).to(x.dtype.element_ty), w, y, input_precision="ieee")
-    mask = inside[:, None] & used[None, :]
-    tl.store(out + place[:, None] * CHANNELS + lane[None, :], y.to(out.dtype.element_ty), mask=mask)
+    write_tokens(out, y, 0, place, inside, CHANNELS, CHANNELS, LANES)
 
 
 @triton_op("twins::normed_window_attention", mutates_args=())

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.library import triton_op
 
 from twins.ops.kernels.launch import on_device, tile, wrap_triton
-from twins.ops.kernels.tiles import softmax
+from twins.ops.kernels.tiles import attention_gradients, read_tokens, softmax, write_tokens
 
 _WARPS, _TOKENS = 4, 64
 """Warps of a program in half precision, and tokens that it holds at a time."""
@@ -26,14 +26,14 @@ def _keys(
     kv, mask, image, head, keys, HEADS: tl.constexpr, WIDTH: tl.constexpr, LANES: tl.constexpr, KEYS: tl.constexpr
 ):
     """Load keys and values of a head of an image, `(KEYS, LANES)` both, and which of them may be seen."""
-    key, lane = tl.arange(0, KEYS), tl.arange(0, LANES)
+    C: tl.constexpr = HEADS * WIDTH
+    key = tl.arange(0, KEYS)
     seen = key < keys
-    near = kv + (image * keys + key)[:, None] * (2 * HEADS * WIDTH) + head * WIDTH + lane[None, :]
-    used = seen[:, None] & (lane < WIDTH)[None, :]
-    k = tl.load(near, mask=used, other=0.0)
-    v = tl.load(near + HEADS * WIDTH, mask=used, other=0.0)
+    place = image * keys + key
+    k = read_tokens(kv, head * WIDTH, place, seen, 2 * C, WIDTH, LANES)
+    v = read_tokens(kv, C + head * WIDTH, place, seen, 2 * C, WIDTH, LANES)
     if mask is not None:
-        seen = seen & (tl.load(mask + image * keys + key, mask=seen, other=0) != 0)
+        seen = seen & (tl.load(mask + place, mask=seen, other=0) != 0)
     return k, v, seen
 
 
@@ -54,12 +54,12 @@ def _forward(
 ):
     image, head = (tl.program_id(0) // HEADS).to(tl.int64), tl.program_id(0) % HEADS
     k, v, seen = _keys(kv, mask, image, head, keys, HEADS, WIDTH, LANES, KEYS)
-    token, lane = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS), tl.arange(0, LANES)
-    offsets = (image * tokens + token)[:, None] * (HEADS * WIDTH) + head * WIDTH + lane[None, :]
-    used = (token < tokens)[:, None] & (lane < WIDTH)[None, :]
-    weights = softmax(tl.load(q + offsets, mask=used, other=0.0), k, seen, SCALE)
+    C: tl.constexpr = HEADS * WIDTH
+    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
+    place, inside = image * tokens + token, token < tokens
+    weights = softmax(read_tokens(q, head * WIDTH, place, inside, C, WIDTH, LANES), k, seen, SCALE)
     y = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
-    tl.store(out + offsets, y.to(out.dtype.element_ty), mask=used)
+    write_tokens(out, y, head * WIDTH, place, inside, C, WIDTH, LANES)
 
 
 @triton.jit
@@ -82,28 +82,21 @@ def _backward(
 ):
     share, image, head = tl.program_id(1), (tl.program_id(0) // HEADS).to(tl.int64), tl.program_id(0) % HEADS
     k, v, seen = _keys(kv, mask, image, head, keys, HEADS, WIDTH, LANES, KEYS)
-    lane = tl.arange(0, LANES)
+    C: tl.constexpr = HEADS * WIDTH
     dk, dv = tl.zeros((KEYS, LANES), tl.float32), tl.zeros((KEYS, LANES), tl.float32)
     for step in range(0, SHARE, TOKENS):
         token = share * SHARE + step + tl.arange(0, TOKENS)
-        offsets = (image * tokens + token)[:, None] * (HEADS * WIDTH) + head * WIDTH + lane[None, :]
-        used = (token < tokens)[:, None] & (lane < WIDTH)[None, :]
-        x = tl.load(q + offsets, mask=used, other=0.0)
-        g = tl.load(dy + offsets, mask=used, other=0.0)
-        weights = softmax(x, k, seen, SCALE)
-        dv += tl.dot(tl.trans(weights.to(g.dtype)), g, input_precision="ieee")
-        dweights = tl.dot(g, tl.trans(v), input_precision="ieee")
-        dscores = weights * (dweights - tl.sum(weights * dweights, 1)[:, None])
-        dscores = (dscores * SCALE).to(k.dtype)
-        dx = tl.dot(dscores, k, input_precision="ieee")
-        dk += tl.dot(tl.trans(dscores), x, input_precision="ieee")
-        tl.store(dq + offsets, dx.to(dq.dtype.element_ty), mask=used)
+        place, inside = image * tokens + token, token < tokens
+        x = read_tokens(q, head * WIDTH, place, inside, C, WIDTH, LANES)
+        g = read_tokens(dy, head * WIDTH, place, inside, C, WIDTH, LANES)
+        dx, more_dk, more_dv = attention_gradients(x, k, v, softmax(x, k, seen, SCALE), g, SCALE)
+        dk += more_dk
+        dv += more_dv
+        write_tokens(dq, dx, head * WIDTH, place, inside, C, WIDTH, LANES)
     key = tl.arange(0, KEYS)
     place = (share * tl.num_programs(0) // HEADS + image) * keys + key
-    sums = shares + place[:, None] * (2 * HEADS * WIDTH) + head * WIDTH + lane[None, :]
-    used = (key < keys)[:, None] & (lane < WIDTH)[None, :]
-    tl.store(sums, dk, mask=used)
-    tl.store(sums + HEADS * WIDTH, dv, mask=used)
+    write_tokens(shares, dk, head * WIDTH, place, key < keys, 2 * C, WIDTH, LANES)
+    write_tokens(shares, dv, C + head * WIDTH, place, key < keys, 2 * C, WIDTH, LANES)
 
 
 @triton_op("twins::few_keys_attention", mutates_args=())

@@ -9,19 +9,12 @@ from torch import Tensor
 from torch.library import triton_op
 
 from twins.ops.kernels.launch import on_device, tile, wrap_triton
+from twins.ops.kernels.tiles import standardise
 
 _TILE = 2048
 """Elements that a program holds at a time."""
 _SHARE = 256
 """Rows that one program of the backward pass sums over; the sums are added in one order, so that a run repeats."""
-
-
-@triton.jit
-def _statistics(x, mask, EPS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Return rows `(ROWS, LANES)` with mean 0 and variance 1, and the factor `(ROWS, 1)` that made it 1."""
-    centred = tl.where(mask, x - (tl.sum(x, 1) / CHANNELS)[:, None], 0.0)
-    scale = tl.rsqrt(tl.sum(centred * centred, 1) / CHANNELS + EPS)[:, None]
-    return centred * scale, scale
 
 
 @triton.jit
@@ -48,7 +41,7 @@ def _forward(
         rounded = y.to(total.dtype.element_ty)
         tl.store(total + offsets, rounded, mask=mask)
         y = rounded.to(tl.float32)  # the norm of what is stored, so that it can be computed again from it
-    y, _ = _statistics(y, mask, EPS, CHANNELS)
+    y, _ = standardise(y, mask, EPS, CHANNELS)
     y *= tl.load(weight + lane, mask=lane < CHANNELS, other=0.0).to(tl.float32)[None, :]
     y += tl.load(bias + lane, mask=lane < CHANNELS, other=0.0).to(tl.float32)[None, :]
     tl.store(normed + offsets, y.to(normed.dtype.element_ty), mask=mask)
@@ -77,7 +70,7 @@ def _backward(
         row = share * SHARE + step + tl.arange(0, ROWS)
         mask = (row < rows)[:, None] & (lane < CHANNELS)[None, :]
         offsets = row.to(tl.int64)[:, None] * CHANNELS + lane[None, :]
-        y, scale = _statistics(tl.load(total + offsets, mask=mask, other=0.0).to(tl.float32), mask, EPS, CHANNELS)
+        y, scale = standardise(tl.load(total + offsets, mask=mask, other=0.0).to(tl.float32), mask, EPS, CHANNELS)
         g = tl.load(dnormed + offsets, mask=mask, other=0.0).to(tl.float32)
         dweight += g * y
         dbias += g

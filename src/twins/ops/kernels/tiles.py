@@ -1,4 +1,4 @@
-"""What several kernels do with a tile of tokens: find it in its map, weigh keys, store what belongs to it."""
+"""What several kernels do with a tile of tokens: find, load and store it, norm it, let it attend, and the way back."""
 
 from __future__ import annotations
 
@@ -45,8 +45,36 @@ def softmax(q, k, keys, SCALE: tl.constexpr):
 
 
 @triton.jit
+def attention_gradients(q, k, v, weights, dy, SCALE: tl.constexpr):
+    """Return the gradients of queries, keys and values in float32, from the weights and that of the result."""
+    dv = tl.dot(tl.trans(weights.to(dy.dtype)), dy, input_precision="ieee")
+    dweights = tl.dot(dy, tl.trans(v), input_precision="ieee")
+    dscores = weights * (dweights - tl.sum(weights * dweights, 1)[:, None])
+    dscores = (dscores * SCALE).to(k.dtype)
+    dq = tl.dot(dscores, k, input_precision="ieee")
+    dk = tl.dot(tl.trans(dscores), q, input_precision="ieee")
+    return dq, dk, dv
+
+
+@triton.jit
+def standardise(x, mask, EPS: tl.constexpr, CHANNELS: tl.constexpr):
+    """Return rows `(ROWS, LANES)` with mean 0 and variance 1, and the factor `(ROWS, 1)` that made it 1."""
+    centred = tl.where(mask, x - (tl.sum(x, 1) / CHANNELS)[:, None], 0.0)
+    scale = tl.rsqrt(tl.sum(centred * centred, 1) / CHANNELS + EPS)[:, None]
+    return centred * scale, scale
+
+
+@triton.jit
+def read_tokens(x, start, place, inside, row_width, WIDTH: tl.constexpr, LANES: tl.constexpr):
+    """Load `WIDTH` channels of tokens from one on, `(TOKENS, LANES)`; zeros beyond them."""
+    lane = tl.arange(0, LANES)
+    mask = inside[:, None] & (lane < WIDTH)[None, :]
+    return tl.load(x + place[:, None] * row_width + start + lane[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
 def write_tokens(x, y, start, place, inside, row_width, WIDTH: tl.constexpr, LANES: tl.constexpr):
-    """Store what belongs to tokens `(TOKENS, LANES)`, from a channel on."""
+    """Store `WIDTH` channels of tokens, of `(TOKENS, LANES)`, from one on."""
     lane = tl.arange(0, LANES)
     mask = inside[:, None] & (lane < WIDTH)[None, :]
     tl.store(x + place[:, None] * row_width + start + lane[None, :], y.to(x.dtype.element_ty), mask=mask)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.library import triton_op
 
 from twins.ops.kernels.launch import on_device, tile, wrap_triton
-from twins.ops.kernels.tiles import place_tokens, softmax, write_tokens
+from twins.ops.kernels.tiles import attention_gradients, place_tokens, read_tokens, softmax, write_tokens
 
 _GROUP, _STAGES, _WARPS = 4, 3, 4
 """Heads that a program takes one after the other, how many of them are loaded at a time, and its warps.
@@ -28,10 +28,9 @@ and twice as many warps, which halve the code that each runs and the time it tak
 @triton.jit
 def _read(x, pads, start, place, inside, keys, row_width, WIDTH: tl.constexpr, LANES: tl.constexpr):
     """Load one projection of the tokens, `(TOKENS, LANES)`; a key beyond the map is what the projection makes of 0."""
-    lane = tl.arange(0, LANES)
-    used = (lane < WIDTH)[None, :]
-    y = tl.load(x + place[:, None] * row_width + start + lane[None, :], mask=inside[:, None] & used, other=0.0)
+    y = read_tokens(x, start, place, inside, row_width, WIDTH, LANES)
     if pads is not None:
+        lane = tl.arange(0, LANES)
         pad = tl.load(pads + start + lane, mask=lane < WIDTH, other=0.0)
         y = tl.where((keys & ~inside)[:, None], pad[None, :].to(y.dtype), y)
     return y
@@ -111,13 +110,8 @@ def _backward(
     for head in range(GROUP):
         start = (group * GROUP + head) * WIDTH
         q, k, v, weights = _attend(qkv, pads, start, place, inside, keys, SCALE, C, WIDTH, LANES)
-        g = _read(dy, None, start, place, inside, keys, C, WIDTH, LANES)  # zero for queries that nobody reads
-        dv = tl.dot(tl.trans(weights.to(g.dtype)), g, input_precision="ieee")
-        dweights = tl.dot(g, tl.trans(v), input_precision="ieee")
-        dscores = weights * (dweights - tl.sum(weights * dweights, 1)[:, None])
-        dscores = (dscores * SCALE).to(k.dtype)
-        dq = tl.dot(dscores, k, input_precision="ieee")
-        dk = tl.dot(tl.trans(dscores), q, input_precision="ieee")
+        g = read_tokens(dy, start, place, inside, C, WIDTH, LANES)  # zero for queries that nobody reads
+        dq, dk, dv = attention_gradients(q, k, v, weights, g, SCALE)
         write_tokens(dqkv, dq, start, place, inside, 3 * C, WIDTH, LANES)
         write_tokens(dqkv, dk, C + start, place, inside, 3 * C, WIDTH, LANES)
         write_tokens(dqkv, dv, 2 * C + start, place, inside, 3 * C, WIDTH, LANES)
