@@ -9,8 +9,7 @@ follows attention is one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,8 @@ from twins.backbone.attention import LocalAttention
 from twins.backbone.layers import hooked
 from twins.ops import blocks, kernels
 from twins.ops.convolutions import depthwise_convolution, to_cells
-from twins.ops.linear import linear, linear_add, linear_gelu, onednn_serves, pack
+from twins.ops.feedforward import Keep, feed_forward
+from twins.ops.fixed import fixed_feed_forward_add, fixed_linear, fixed_linear_add
 from twins.ops.padding import zero_outside
 
 _FAR = 1e4
@@ -31,38 +31,40 @@ class FusedLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self.out_features = weight.shape[0]
         self.register_buffer("weight", weight.contiguous())
         self.register_buffer("bias", bias.contiguous())
         self.weight: Tensor
         self.bias: Tensor
-        self._packed: Tensor | None = None
+
+    @property
+    def out_features(self) -> int:
+        """Channels of the result."""
+        return self.weight.shape[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x @ weight.T + bias`, `(..., C_in)` to `(..., C_out)`."""
-        return linear(x, self._kernel(x), self.bias)
-
-    def gelu(self, x: Tensor) -> Tensor:
-        """Return the exact GELU of `self(x)`."""
-        return linear_gelu(x, self._kernel(x), self.bias)
+        return fixed_linear(x, self.weight, self.bias)
 
     def added(self, x: Tensor, residual: Tensor) -> Tensor:
         """Return `self(x) + residual`."""
-        return linear_add(x, self._kernel(x), self.bias, residual)
+        return fixed_linear_add(x, self.weight, self.bias, residual)
 
-    def _kernel(self, x: Tensor) -> Tensor:
-        if not onednn_serves(x, self.weight):
-            return self.weight
-        if self._packed is None:
-            self._packed = pack(self.weight, x.numel() // x.shape[-1])
-        return self._packed
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._packed = None  # it is of the old type and place
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+class FusedFeedForward(nn.Module):
+    """`twins.backbone.layers.FeedForward` with fixed weights."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_packed": None}  # it can be neither copied nor saved
+    def __init__(self, fc1: FusedLinear, fc2: FusedLinear) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = fc1, fc2
+
+    def forward(self, x: Tensor, *, keep: Keep = "all") -> Tensor:
+        """Return a map of the same shape, `(..., C)`; `keep` says what is kept for the backward pass."""
+        return feed_forward(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias, keep=keep)
+
+    def added(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Return `residual + self(x)` for inference."""
+        weights = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
+        return fixed_feed_forward_add(x, *weights, residual)
 
 
 class FusedCells(nn.Module):
@@ -151,9 +153,11 @@ def _fuse_block(block: Any) -> None:
     fuse(attn, scale, shift)
     attn.scale = 1.0
     attn.proj = FusedLinear(*_plain(attn.proj.weight, attn.proj.bias))
-    mlp = block.mlp
-    mlp.fc1 = FusedLinear(*_folded(mlp.fc1.weight, mlp.fc1.bias, block.norm2.weight, block.norm2.bias))
-    mlp.fc2 = FusedLinear(*_plain(mlp.fc2.weight, mlp.fc2.bias))
+    fc1, fc2 = block.mlp.fc1, block.mlp.fc2
+    block.mlp = FusedFeedForward(
+        FusedLinear(*_folded(fc1.weight, fc1.bias, block.norm2.weight, block.norm2.bias)),
+        FusedLinear(*_plain(fc2.weight, fc2.bias)),
+    )
     block.norm2 = _without_affine(block.norm2)
 
 

@@ -68,14 +68,6 @@ def _gelu_of_half(x: Tensor) -> Tensor:
     return (wide.relu() - 0.5 * size * rest).to(x.dtype)
 
 
-def pack(weight: Tensor, rows: int) -> Tensor:
-    """Lay a weight `(C_out, C_in)` out as oneDNN reads it fastest for maps of so many rows.
-
-    Where `onednn_serves`, and only there, the functions above take it as they take the weight.
-    """
-    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), rows)
-
-
 def rows_at_once(x: Tensor, hidden: int) -> int:
     """Return how many rows of `x` `(N, C)` a feed-forward part should take at a time: all but on a CPU.
 
@@ -101,6 +93,11 @@ def plain_on_cpu(*tensors: Tensor) -> bool:
     )
 
 
+def onednn_exists() -> bool:
+    """Whether this PyTorch has oneDNN, on a processor where its product in float32 is faster than MKL's."""
+    return _WIDE and torch._C._has_mkldnn
+
+
 def onednn_serves(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's product, which knows no gradient, autocast or tracing, takes this call.
 
@@ -109,10 +106,9 @@ def onednn_serves(x: Tensor, weight: Tensor) -> bool:
     """
     return (
         not torch.compiler.is_compiling()  # first: a compiler cannot look into the rest
-        and _WIDE
+        and onednn_exists()
         and not torch.is_grad_enabled()
         and x.dtype in (torch.float32, torch.bfloat16)
-        and torch._C._has_mkldnn
         and torch._C._get_mkldnn_enabled()
         and not emulated(x)
         and torch._C._len_torch_dispatch_stack() == 0  # who counts or records operators sees the standard one

@@ -1,0 +1,122 @@
+"""Products with weights that do not change: laid out once, and in code compiled for a CPU left to oneDNN too.
+
+There PyTorch's compiler would give float32 products to MKL, with a copy of the bias before each and a pass for the GELU
+after it. What these operators are given is the plain weight, so that neither a graph nor a compiler's cache holds one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from twins.ops.linear import linear, linear_add, linear_gelu, onednn_exists, onednn_serves
+from twins.ops.precision import emulated
+from twins.ops.tracing import exporting
+
+_LARGE, _AT_ONCE = 32 << 20, 4 << 20
+"""Bytes of a hidden map that compiled code takes in pieces, since an allocator gives larger ones fresh pages every
+time, and of a piece.
+"""
+_PRODUCT = torch.ops.mkldnn._linear_pointwise
+_packed = WeakTensorKeyDictionary()
+
+
+def fixed_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return `twins.ops.linear.linear` for a weight that nobody changes: what was laid out of it is used again."""
+    if _compiled(x):
+        return torch.ops.twins.fixed_linear(x, weight, bias)
+    return (_linear if onednn_serves(x, weight) else linear)(x, weight, bias)
+
+
+def fixed_linear_add(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
+    """Return `twins.ops.linear.linear_add` for a weight that nobody changes."""
+    if _compiled(x):
+        return torch.ops.twins.fixed_linear_add(x, weight, bias, residual)
+    return (_linear_add if onednn_serves(x, weight) else linear_add)(x, weight, bias, residual)
+
+
+def fixed_feed_forward_add(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, residual: Tensor) -> Tensor:
+    """Return `residual + linear(gelu(linear(x, w1, b1)), w2, b2)` for weights that nobody changes.
+
+    Args:
+        x: `(..., C_in)`.
+        w1: `(C_hidden, C_in)`.
+        b1: `(C_hidden,)`.
+        w2: `(C_out, C_hidden)`.
+        b2: `(C_out,)`.
+        residual: `(..., C_out)`.
+    """
+    if _compiled(x):
+        return torch.ops.twins.fixed_feed_forward_add(x, w1, b1, w2, b2, residual)
+    if onednn_serves(x, w1):
+        return _feed_forward_add(x, w1, b1, w2, b2, residual)
+    return linear_add(linear_gelu(x, w1, b1), w2, b2, residual)
+
+
+def _compiled(x: Tensor) -> bool:
+    """Whether a compiler reads this for a CPU on which oneDNN is to be faster, and for no gradient or autocast."""
+    return (
+        torch.compiler.is_compiling()
+        and not exporting()
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and onednn_exists()
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not emulated(x)
+    )
+
+
+def _laid_out(weight: Tensor, x: Tensor) -> Tensor:
+    """Return a weight `(C_out, C_in)` as oneDNN reads it fastest for maps of about as many rows as `x`."""
+    found: Tensor | None = _packed.get(weight)
+    if found is None:
+        rows = x.numel() // x.shape[-1]
+        found = _packed[weight] = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+    return found
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return _PRODUCT(x, _laid_out(weight, x), bias, "none", [], "")
+
+
+def _linear_add(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
+    return _PRODUCT.binary(x, residual, _laid_out(weight, x), bias, "add")
+
+
+def _feed_forward_add(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, residual: Tensor) -> Tensor:
+    hidden = len(w1) * x.element_size()
+    if x.numel() // x.shape[-1] * hidden <= _LARGE:
+        return _linear_add(_PRODUCT(x, _laid_out(w1, x), b1, "gelu", [], "none"), w2, b2, residual)
+    y = torch.empty_like(residual, memory_format=torch.contiguous_format)
+    parts = (tensor.reshape(-1, tensor.shape[-1]).split(max(1, _AT_ONCE // hidden)) for tensor in (x, residual, y))
+    for some, rest, part in zip(*parts, strict=True):
+        part.copy_(_linear_add(_PRODUCT(some, _laid_out(w1, some), b1, "gelu", [], "none"), w2, b2, rest))
+    return y
+
+
+_library = torch.library.Library("twins", "FRAGMENT")
+_library.define("fixed_linear(Tensor x, Tensor weight, Tensor bias) -> Tensor")
+_library.define("fixed_linear_add(Tensor x, Tensor weight, Tensor bias, Tensor residual) -> Tensor")
+_library.define(
+    "fixed_feed_forward_add(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2, Tensor residual) -> Tensor"
+)
+_library.impl("fixed_linear", _linear, "CPU")
+_library.impl("fixed_linear_add", _linear_add, "CPU")
+_library.impl("fixed_feed_forward_add", _feed_forward_add, "CPU")
+
+
+@torch.library.register_fake("twins::fixed_linear", lib=_library)
+def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(bias))
+
+
+@torch.library.register_fake("twins::fixed_linear_add", lib=_library)
+def _(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
+    return torch.empty_like(residual, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("twins::fixed_feed_forward_add", lib=_library)
+def _(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, residual: Tensor) -> Tensor:
+    return torch.empty_like(residual, memory_format=torch.contiguous_format)
