@@ -18,20 +18,20 @@ _LARGE, _AT_ONCE = 32 << 20, 4 << 20
 """Bytes of a hidden map that compiled code takes in pieces, since an allocator gives larger ones fresh pages every
 time, and of a piece.
 """
-_PRODUCT = torch.ops.mkldnn._linear_pointwise
 _packed = WeakTensorKeyDictionary()
+"""By weight, for as long as it lives: its state when it was laid out, and what was laid out of it."""
 
 
 def fixed_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return `twins.ops.linear.linear` for a weight that nobody changes: what was laid out of it is used again."""
-    if _compiled(x):
+    if _compiled(x, weight):
         return torch.ops.twins.fixed_linear(x, weight, bias)
     return (_linear if onednn_serves(x, weight) else linear)(x, weight, bias)
 
 
 def fixed_linear_add(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
     """Return `twins.ops.linear.linear_add` for a weight that nobody changes."""
-    if _compiled(x):
+    if _compiled(x, weight):
         return torch.ops.twins.fixed_linear_add(x, weight, bias, residual)
     return (_linear_add if onednn_serves(x, weight) else linear_add)(x, weight, bias, residual)
 
@@ -47,52 +47,59 @@ def fixed_feed_forward_add(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Te
         b2: `(C_out,)`.
         residual: `(..., C_out)`.
     """
-    if _compiled(x):
+    if _compiled(x, w1):
         return torch.ops.twins.fixed_feed_forward_add(x, w1, b1, w2, b2, residual)
     if onednn_serves(x, w1):
         return _feed_forward_add(x, w1, b1, w2, b2, residual)
     return linear_add(linear_gelu(x, w1, b1), w2, b2, residual)
 
 
-def _compiled(x: Tensor) -> bool:
-    """Whether a compiler reads this for a CPU on which oneDNN is to be faster, and for no gradient or autocast."""
+def _compiled(x: Tensor, weight: Tensor) -> bool:
+    """Whether a compiler reads this for a CPU on which oneDNN is faster, for no gradient of either kind or autocast."""
     return (
         torch.compiler.is_compiling()
         and not exporting()
         and x.device.type == "cpu"
+        and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.bfloat16)
         and onednn_exists()
         and not torch.is_grad_enabled()
+        and torch.autograd.forward_ad._current_level < 0
         and not torch.is_autocast_enabled("cpu")
         and not emulated(x)
     )
 
 
 def _laid_out(weight: Tensor, x: Tensor) -> Tensor:
-    """Return a weight `(C_out, C_in)` as oneDNN reads it fastest for maps of about as many rows as `x`."""
-    found: Tensor | None = _packed.get(weight)
-    if found is None:
-        rows = x.numel() // x.shape[-1]
-        found = _packed[weight] = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+    """Return a weight `(C_out, C_in)` as oneDNN reads it fastest for maps of about as many rows as the first `x`."""
+    state = (0 if weight.is_inference() else weight._version, weight.data_ptr())
+    before, found = _packed.get(weight, (None, None))
+    if before != state:
+        found = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), x.numel() // x.shape[-1])
+        _packed[weight] = (state, found)
     return found
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return _PRODUCT(x, _laid_out(weight, x), bias, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(x, _laid_out(weight, x), bias, "none", [], "")
 
 
 def _linear_add(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
-    return _PRODUCT.binary(x, residual, _laid_out(weight, x), bias, "add")
+    return torch.ops.mkldnn._linear_pointwise.binary(x, residual, _laid_out(weight, x), bias, "add")
+
+
+def _hidden(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, _laid_out(weight, x), bias, "gelu", [], "none")
 
 
 def _feed_forward_add(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, residual: Tensor) -> Tensor:
     hidden = len(w1) * x.element_size()
     if x.numel() // x.shape[-1] * hidden <= _LARGE:
-        return _linear_add(_PRODUCT(x, _laid_out(w1, x), b1, "gelu", [], "none"), w2, b2, residual)
+        return _linear_add(_hidden(x, w1, b1), w2, b2, residual)
     y = torch.empty_like(residual, memory_format=torch.contiguous_format)
     parts = (tensor.reshape(-1, tensor.shape[-1]).split(max(1, _AT_ONCE // hidden)) for tensor in (x, residual, y))
     for some, rest, part in zip(*parts, strict=True):
-        part.copy_(_linear_add(_PRODUCT(some, _laid_out(w1, some), b1, "gelu", [], "none"), w2, b2, rest))
+        part.copy_(_linear_add(_hidden(some, w1, b1), w2, b2, rest))
     return y
 
 

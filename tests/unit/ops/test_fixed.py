@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import gc
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -128,3 +130,40 @@ def test_what_was_laid_out_goes_with_its_weight():
     del network, twin
     gc.collect()
     assert len(fixed._packed) == before
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_weight_that_was_changed_in_place_is_laid_out_again(compiled):
+    x, w1, b1, w2, b2, residual = make()
+    part = fixed.fixed_feed_forward_add
+    part = torch.compile(part, backend="aot_eager", fullgraph=True) if compiled else part
+    with torch.no_grad():
+        for _ in range(2):
+            found = part(x, w1, b1, w2, b2, residual)
+            torch.testing.assert_close(found.double(), feed_forward(x, w1, b1, w2, b2, residual), atol=1e-5, rtol=1e-5)
+            w1.mul_(1.3)
+            w2.mul_(1.3)
+
+
+def test_compiled_code_keeps_forward_derivatives():
+    x, w1, b1, *_ = make()
+    product = torch.compile(
+        lambda x, slope: torch.func.jvp(lambda x: fixed.fixed_linear(x, w1, b1), (x,), (slope,)), backend="aot_eager"
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(product(x, x)[1], x @ w1.T)
+
+
+def test_a_pytorch_without_onednn_imports_it():
+    code = """
+import torch
+class Nothing:
+    def __getattr__(self, name):
+        raise AttributeError(name)
+torch._C._has_mkldnn = False
+torch.ops.mkldnn = Nothing()
+import twins
+with torch.no_grad():
+    twins.create_model("twins_svt_nano", num_classes=3).eval().fuse()(torch.randn(1, 3, 64, 64))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
