@@ -1,7 +1,8 @@
 """Products with weights that do not change: laid out once, and in code compiled for a CPU left to oneDNN too.
 
-There PyTorch's compiler would give float32 products to MKL, with a copy of the bias before each and a pass for the GELU
-after it. What these operators are given is the plain weight, so that neither a graph nor a compiler's cache holds one.
+In compiled code PyTorch would give float32 products to MKL, with a copy of the bias before each and a pass for the GELU
+after it. The operators `twins::fixed_*` stand for oneDNN's there; they take the plain weight, so that neither a graph
+nor a compiler's cache holds a packed one.
 """
 
 from __future__ import annotations
@@ -10,43 +11,32 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from twins.ops.linear import linear, linear_add, linear_gelu, onednn_exists, onednn_serves
+from twins.ops.linear import linear, linear_add, linear_gelu, onednn_pays, onednn_serves, rows_at_once
 from twins.ops.precision import emulated
 from twins.ops.tracing import exporting
 
-_LARGE, _AT_ONCE = 32 << 20, 4 << 20
-"""Bytes of a hidden map that compiled code takes in pieces, since an allocator gives larger ones fresh pages every
-time, and of a piece.
-"""
+_LARGE = 32 << 20
+"""Bytes of a hidden map above which compiled code takes pieces: an allocator gives those fresh pages every time."""
 _packed = WeakTensorKeyDictionary()
 """By weight, for as long as it lives: its state when it was laid out, and what was laid out of it."""
 
 
 def fixed_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return `twins.ops.linear.linear` for a weight that nobody changes: what was laid out of it is used again."""
+    """Return `twins.ops.linear.linear` of the same tensors; what was laid out of the weight is used again."""
     if _compiled(x, weight):
         return torch.ops.twins.fixed_linear(x, weight, bias)
     return (_linear if onednn_serves(x, weight) else linear)(x, weight, bias)
 
 
 def fixed_linear_add(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
-    """Return `twins.ops.linear.linear_add` for a weight that nobody changes."""
+    """Return `twins.ops.linear.linear_add` of the same tensors, as `fixed_linear` does."""
     if _compiled(x, weight):
         return torch.ops.twins.fixed_linear_add(x, weight, bias, residual)
     return (_linear_add if onednn_serves(x, weight) else linear_add)(x, weight, bias, residual)
 
 
 def fixed_feed_forward_add(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, residual: Tensor) -> Tensor:
-    """Return `residual + linear(gelu(linear(x, w1, b1)), w2, b2)` for weights that nobody changes.
-
-    Args:
-        x: `(..., C_in)`.
-        w1: `(C_hidden, C_in)`.
-        b1: `(C_hidden,)`.
-        w2: `(C_out, C_hidden)`.
-        b2: `(C_out,)`.
-        residual: `(..., C_out)`.
-    """
+    """Return `residual`, `(..., C_out)`, and `twins.ops.feedforward.feed_forward` of the other tensors, in sum."""
     if _compiled(x, w1):
         return torch.ops.twins.fixed_feed_forward_add(x, w1, b1, w2, b2, residual)
     if onednn_serves(x, w1):
@@ -62,7 +52,7 @@ def _compiled(x: Tensor, weight: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.bfloat16)
-        and onednn_exists()
+        and onednn_pays()
         and not torch.is_grad_enabled()
         and torch.autograd.forward_ad._current_level < 0
         and not torch.is_autocast_enabled("cpu")
@@ -93,14 +83,23 @@ def _hidden(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _feed_forward_add(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, residual: Tensor) -> Tensor:
-    hidden = len(w1) * x.element_size()
-    if x.numel() // x.shape[-1] * hidden <= _LARGE:
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) * len(w1) * x.element_size() <= _LARGE:
         return _linear_add(_hidden(x, w1, b1), w2, b2, residual)
     y = torch.empty_like(residual, memory_format=torch.contiguous_format)
-    parts = (tensor.reshape(-1, tensor.shape[-1]).split(max(1, _AT_ONCE // hidden)) for tensor in (x, residual, y))
+    count = rows_at_once(rows, len(w1))
+    parts = (tensor.reshape(-1, tensor.shape[-1]).split(count) for tensor in (rows, residual, y))
     for some, rest, part in zip(*parts, strict=True):
         part.copy_(_linear_add(_hidden(some, w1, b1), w2, b2, rest))
     return y
+
+
+def _like_input(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(bias))
+
+
+def _like_residual(*tensors: Tensor) -> Tensor:
+    return torch.empty_like(tensors[-1], memory_format=torch.contiguous_format)
 
 
 _library = torch.library.Library("twins", "FRAGMENT")
@@ -112,18 +111,6 @@ _library.define(
 _library.impl("fixed_linear", _linear, "CPU")
 _library.impl("fixed_linear_add", _linear_add, "CPU")
 _library.impl("fixed_feed_forward_add", _feed_forward_add, "CPU")
-
-
-@torch.library.register_fake("twins::fixed_linear", lib=_library)
-def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return x.new_empty(*x.shape[:-1], len(bias))
-
-
-@torch.library.register_fake("twins::fixed_linear_add", lib=_library)
-def _(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
-    return torch.empty_like(residual, memory_format=torch.contiguous_format)
-
-
-@torch.library.register_fake("twins::fixed_feed_forward_add", lib=_library)
-def _(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, residual: Tensor) -> Tensor:
-    return torch.empty_like(residual, memory_format=torch.contiguous_format)
+torch.library.register_fake("twins::fixed_linear", _like_input, lib=_library)
+torch.library.register_fake("twins::fixed_linear_add", _like_residual, lib=_library)
+torch.library.register_fake("twins::fixed_feed_forward_add", _like_residual, lib=_library)

@@ -93,7 +93,7 @@ def plain_on_cpu(*tensors: Tensor) -> bool:
     )
 
 
-def onednn_exists() -> bool:
+def onednn_pays() -> bool:
     """Whether this PyTorch has oneDNN, on a processor where its product in float32 is faster than MKL's."""
     return _WIDE and torch._C._has_mkldnn
 
@@ -106,7 +106,7 @@ def onednn_serves(x: Tensor, weight: Tensor) -> bool:
     """
     return (
         not torch.compiler.is_compiling()  # first: a compiler cannot look into the rest
-        and onednn_exists()
+        and onednn_pays()
         and not torch.is_grad_enabled()
         and x.dtype in (torch.float32, torch.bfloat16)
         and torch._C._get_mkldnn_enabled()

@@ -94,7 +94,7 @@ def test_a_large_feed_forward_part_is_taken_in_pieces(rows, monkeypatch):
     with torch.no_grad():
         whole = torch.ops.twins.fixed_feed_forward_add(*arguments)
         monkeypatch.setattr(fixed, "_LARGE", 24 * 4 * 3)
-        monkeypatch.setattr(fixed, "_AT_ONCE", 24 * 4 * 4)
+        monkeypatch.setattr("twins.ops.linear._AT_ONCE", 24 * 4 * 4)
         once = fixed._linear_add
         monkeypatch.setattr(fixed, "_linear_add", lambda x, *rest: taken.append(len(x)) or once(x, *rest))
         pieces = torch.ops.twins.fixed_feed_forward_add(*arguments)
