@@ -27,17 +27,17 @@ from torchvision.models.detection.backbone_utils import mobilenet_backbone
 from training import Predict, Trained, build_optimizer, machine, parameters, steps_of
 
 import twins
-from twins.data.augment import DetectionConfig
-from twins.data.detection_transforms import RandomView
-from twins.data.loader import TrainBatches, TrainSamples, normalised, train_loader
+from twins.data.loading.loader import TrainBatches, TrainSamples, normalised, train_loader
 from twins.data.objects import AnnotatedImages
-from twins.data.preprocess import DETECTION, Preprocess
+from twins.data.transforms.config import DetectionConfig
+from twins.data.transforms.detection import RandomView
 from twins.drawing import grid
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from twins.engine.schedule import scheduled_rate
-from twins.kits.detection import DetectionKit
 from twins.metrics.detection import DetectionMetric
 from twins.predictions import Prediction
+from twins.preprocess import DETECTION, Preprocess
+from twins.tasks.detection.spec import DetectionKit
 from twins.tasks.inference import SelectionConfig
 
 SOURCES = {"bccd": "detection/bccd", "dsb2018": "instance/dsb2018"}

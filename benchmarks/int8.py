@@ -20,15 +20,15 @@ from twins.bench.compare import processor
 from twins.bench.runtimes import openvino_step
 from twins.bench.subjects import inference_step
 from twins.bench.timing import interleaved
+from twins.data.base import LabelledImages
 from twins.data.config import DataConfig
-from twins.data.dataset import LabelledImages
-from twins.data.loader import EvalSamples, eval_loader, normalised
-from twins.export.int8 import quantize
-from twins.export.openvino import compile_openvino, convert_openvino
+from twins.data.loading.loader import EvalSamples, eval_loader, normalised
+from twins.exporting.int8 import quantize
+from twins.exporting.openvino import compile_openvino, convert_openvino
 from twins.factory import model_from_checkpoint
-from twins.kits.classification import ClassificationKit
 from twins.predictor import weights_of
-from twins.tasks.classification import Classification
+from twins.tasks.classification.network import Classification
+from twins.tasks.classification.spec import ClassificationKit
 
 BATCH = 32
 CPU = torch.device("cpu")

@@ -39,11 +39,11 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 from training import machine
 
-from twins.data.augment import AugmentConfig
-from twins.data.dataset import ImageFiles, class_folders, list_images
-from twins.data.loader import EvalSamples, TrainBatches, TrainSamples, eval_loader, normalised, train_loader
-from twins.data.preprocess import Preprocess
-from twins.data.transforms import ImageAlone, train_transform
+from twins.data.base import ImageFiles, class_folders, list_images
+from twins.data.loading.loader import EvalSamples, TrainBatches, TrainSamples, eval_loader, normalised, train_loader
+from twins.data.transforms.classification import ImageAlone, train_transform
+from twins.data.transforms.config import AugmentConfig
+from twins.preprocess import Preprocess
 
 PREPROCESS, AUGMENT = Preprocess(), AugmentConfig()
 FILL = [round(255 * value) for value in PREPROCESS.mean]

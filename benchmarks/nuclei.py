@@ -27,18 +27,18 @@ from torchvision.models import segmentation
 from training import Predict, Trained, build_optimizer, machine, parameters, steps_of
 
 import twins
-from twins.data.augment import SemanticConfig
-from twins.data.loader import TrainBatches, TrainSamples, normalised, train_loader
-from twins.data.masks import IGNORE
-from twins.data.preprocess import DENSE, Preprocess
-from twins.data.semantic import MappedImages, open_semantic
+from twins.data.formats.masks import IGNORE
+from twins.data.formats.semantic import MappedImages, open_semantic
+from twins.data.loading.loader import TrainBatches, TrainSamples, normalised, train_loader
+from twins.data.transforms.config import SemanticConfig
 from twins.drawing import grid, overlay
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from twins.engine.schedule import scheduled_rate
-from twins.kits.semantic import SemanticKit, balanced_pixel_weights
 from twins.metrics.semantic import SemanticMetric
 from twins.predictions import Prediction
-from twins.tasks.semantic import largest_class
+from twins.preprocess import DENSE, Preprocess
+from twins.tasks.semantic.network import largest_class
+from twins.tasks.semantic.spec import SemanticKit, balanced_pixel_weights
 
 NAMES = ("background", "nucleus", "border")
 REACH = 2

@@ -103,7 +103,7 @@ def print_memory(sizes: list[str], models: list[str], tile: int, folder: Path) -
 
 def train_on_scenes(minutes: float, folder: Path) -> Path:
     import twins
-    from twins.recipes.semantic import scenes
+    from twins.tasks.semantic.recipes import scenes
 
     return twins.train(replace(scenes(), minutes=minutes, out=str(folder / "run"))).path
 
@@ -117,7 +117,7 @@ def mirrored(pixels: NDArray[np.uint8], height: int, width: int, start: int = 0)
 
 def held_out(run: Path, preprocess: Any) -> tuple[list[Image.Image], NDArray[np.uint8]]:
     """Return some held-out images of a run, at the size that its network wants and mirrored on, and class ids."""
-    from twins.data.semantic import open_semantic
+    from twins.data.formats.semantic import open_semantic
     from twins.engine.config import CONFIG, read_config
 
     images = open_semantic(read_config(run / CONFIG).source).val
@@ -133,7 +133,7 @@ def held_out(run: Path, preprocess: Any) -> tuple[list[Image.Image], NDArray[np.
 
 def beside_seams(shape: tuple[int, int], tile: int, overlap: int) -> NDArray[np.bool_]:
     """Return which pixels `(H, W)` are near to where one tile's word ends and the next one's begins."""
-    from twins.tasks.semantic_inference import _spans
+    from twins.tasks.semantic.inference import _spans
 
     near = []
     for length in shape:

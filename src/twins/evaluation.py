@@ -15,28 +15,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from twins.data.config import DataConfig, MaskConfig
-from twins.data.dataset import ImageSet
-from twins.data.loader import EvalSamples, Skipped, eval_loader
-from twins.data.preprocess import Preprocess
-from twins.data.semantic_transforms import check_fit
+from twins.data.base import ImageSet
+from twins.data.config import EMBEDDED, DataConfig, MaskConfig
+from twins.data.loading.loader import EvalSamples, Skipped, eval_loader
+from twins.data.transforms.semantic import check_fit
 from twins.engine.config import CONFIG, TrainConfig, read_config
 from twins.engine.contracts import Metric, check_measured
 from twins.engine.evaluate import predict_batch
 from twins.errors import ConfigError, DataError, NotFoundError, few
 from twins.factory import TaskNetwork, create_backbone, model_from_checkpoint
-from twins.kits.contract import Kit
-from twins.kits.table import kit_of
+from twins.files import atomic_file, check_outputs, sha256, write_json
 from twins.metrics.coco_results import coco_results
 from twins.metrics.semantic import Absent
 from twins.predictions import Prediction
 from twins.predictor import check_inference, choose, parts_of, pick_device, weights_of
-from twins.tasks.detection import Detection
+from twins.preprocess import Preprocess
+from twins.tasks.contract import Kit
+from twins.tasks.detection.network import Detection
 from twins.tasks.inference import InferenceConfig, SelectionConfig
-from twins.tasks.instance import InstanceSegmentation
-from twins.tasks.semantic import SemanticSegmentation
-from twins.tasks.semantic_inference import look
-from twins.weights.files import atomic_file, check_outputs, sha256
+from twins.tasks.instance.network import InstanceSegmentation
+from twins.tasks.semantic.inference import look
+from twins.tasks.semantic.network import SemanticSegmentation
+from twins.tasks.table import kit_of
 from twins.weights.store import resolve
 
 FORMAT = 1
@@ -127,7 +127,7 @@ def _weights_file(
     """Return the file that a network's weights come from; raises ConfigError where an output would replace an input."""
     file = None if isinstance(model, nn.Module) else resolve(weights_of(model))
     parts = [] if file is None else [("the network's weights", file), *parts_of(str(model))]
-    check_outputs(outputs, parts, data=data)
+    check_outputs(outputs, parts, data=None if str(data) in EMBEDDED else data)
     return file
 
 
@@ -192,17 +192,6 @@ def with_padding(network: TaskNetwork, padding: str | None) -> TaskNetwork:
 def versions() -> dict[str, str]:
     """Return the versions that numbers can depend on."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-
-
-def write_json(path: str | Path, content: dict[str, Any]) -> None:
-    """Write JSON in one atomic step.
-
-    Raises:
-        WeightsError: there is no such folder.
-        TrainingError: the disk is full or refuses.
-    """
-    with atomic_file(Path(path)) as beside:
-        beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _check_loading(batch_size: int | None, workers: int) -> None:

@@ -12,14 +12,16 @@ from typing import Any
 from twins.backbone.config import PUBLISHED, VARIANTS, resolve_name
 from twins.backbone.network import Twins
 from twins.data.config import too_long
-from twins.data.imagenet import imagenet_names
-from twins.data.preprocess import DENSE, DETECTION, Preprocess
+from twins.data.formats.imagenet import imagenet_names
 from twins.errors import ConfigError, NotFoundError, WeightsError, nearest
-from twins.tasks import detection, instance, semantic
-from twins.tasks.classification import Classification
-from twins.tasks.detection import Detection
-from twins.tasks.instance import InstanceSegmentation
-from twins.tasks.semantic import SemanticSegmentation
+from twins.preprocess import DENSE, DETECTION, Preprocess
+from twins.tasks.classification.network import Classification
+from twins.tasks.detection import network as detection
+from twins.tasks.detection.network import Detection
+from twins.tasks.instance import network as instance
+from twins.tasks.instance.network import InstanceSegmentation
+from twins.tasks.semantic import network as semantic
+from twins.tasks.semantic.network import SemanticSegmentation
 from twins.weights.files import Checkpoint, read_tensors
 from twins.weights.info import ModelInfo
 from twins.weights.loading import holds_head, infer_info, load_checkpoint

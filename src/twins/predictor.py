@@ -12,21 +12,21 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
+from twins.data.base import list_images
 from twins.data.config import too_long
-from twins.data.dataset import list_images
 from twins.data.images import open_image
-from twins.data.loader import fill_batch
+from twins.data.loading.loader import fill_batch
 from twins.engine.config import CONFIG
 from twins.engine.evaluate import predict_batch
 from twins.engine.records import LOG, METRICS
 from twins.errors import ConfigError, NotFoundError
 from twins.factory import TaskNetwork, model_from_checkpoint
 from twins.predictions import Prediction
-from twins.tasks.detection import Detection
+from twins.tasks.detection.network import Detection
 from twins.tasks.inference import SHOWN, InferenceConfig, SelectionConfig
-from twins.tasks.instance import InstanceSegmentation
-from twins.tasks.semantic import SemanticSegmentation
-from twins.tasks.semantic_inference import look
+from twins.tasks.instance.network import InstanceSegmentation
+from twins.tasks.semantic.inference import look
+from twins.tasks.semantic.network import SemanticSegmentation
 
 BEST, LAST = "best.safetensors", "last/model.safetensors"
 _RUN = (BEST, LAST, CONFIG, METRICS, LOG, "report.html")

@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from twins.backbone.config import PUBLISHED, resolve_name
+from twins.data.base import ImageSet, Splits
 from twins.data.config import EMBEDDED, too_long
-from twins.data.dataset import ImageSet, Splits
-from twins.data.loader import (
+from twins.data.loading.loader import (
     Batch,
     EvalSamples,
     TrainBatches,
@@ -23,7 +23,6 @@ from twins.data.loader import (
     normalised,
     train_loader,
 )
-from twins.data.preprocess import Preprocess
 from twins.engine import contracts
 from twins.engine.config import CONFIG, TrainConfig, merge_resumed, read_config
 from twins.engine.loop import Outcome, fit
@@ -33,9 +32,11 @@ from twins.engine.records import Records
 from twins.engine.state import LAST, WEIGHTS
 from twins.errors import ConfigError, NotFoundError, WeightsError
 from twins.factory import TaskNetwork, create_model, model_from_info
-from twins.kits.contract import Kit
-from twins.kits.table import kit_of
-from twins.weights.files import atomic_file, read_tensors
+from twins.files import atomic_file
+from twins.preprocess import Preprocess
+from twins.tasks.contract import Kit
+from twins.tasks.table import kit_of
+from twins.weights.files import read_tensors
 from twins.weights.store import resolve
 
 MEANT_FOR = {

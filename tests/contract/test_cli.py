@@ -12,7 +12,7 @@ import torch
 import twins
 from twins.bench import counts
 from twins.cli.main import VERBS, main
-from twins.recipes.table import RECIPES
+from twins.tasks.recipes import RECIPES
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twins.data.coco import parse_mask
+from twins.data.formats.coco import parse_mask
 from twins.data.objects import build_objects, decode_masks
 from twins.metrics.coco_results import coco_results, score_results
 from twins.metrics.detection import DetectionMetric

@@ -9,8 +9,8 @@ from PIL import Image
 
 from twins.cli import demo
 from twins.cli.demo import DATA, LEADING, NAMES
-from twins.data.scenes import COUNTS
-from twins.recipes.table import starting_point
+from twins.data.formats.scenes import COUNTS
+from twins.tasks.recipes import starting_point
 
 
 @pytest.mark.slow

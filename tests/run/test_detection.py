@@ -21,7 +21,7 @@ from twins.engine.config import CONFIG, read_config
 from twins.engine.processes import build_accelerator
 from twins.engine.records import read_rows
 from twins.engine.state import load_state
-from twins.kits.table import kit_of
+from twins.tasks.table import kit_of
 from twins.training import _build_network
 
 TRAIN, VAL = 14, 5

@@ -17,8 +17,8 @@ from PIL import Image
 import twins
 from twins.cli.main import main
 from twins.data.classes import built_in
-from twins.data.preprocess import DETECTION
-from twins.data.scenes import draw_scene
+from twins.data.formats.scenes import draw_scene
+from twins.preprocess import DETECTION
 from twins.tasks.inference import SelectionConfig
 
 NAMES = ("cat", "dog", "bird")
@@ -67,7 +67,7 @@ def images(tmp_path):
 def video(tmp_path):
     """Six frames of 0.1 seconds that become brighter."""
     pytest.importorskip("av", reason="PyAV is not installed; pip install 'twins-vision[video]'")
-    from twins.data.video import VideoWriter
+    from twins.data.loading.video import VideoWriter
 
     with VideoWriter(tmp_path / "clip.mp4") as writer:
         for number in range(6):
@@ -82,7 +82,7 @@ def small():
 
 
 def frames_of(path: Path):
-    from twins.data.video import read_frames
+    from twins.data.loading.video import read_frames
 
     return list(read_frames(path))
 
@@ -256,7 +256,7 @@ def test_a_damaged_video_is_named_and_the_others_go_on(type_in, detector, video,
 
 
 def test_of_a_video_that_is_cut_short_what_came_before_is_kept(type_in, detector, video, tmp_path):
-    from twins.data.video import VideoWriter
+    from twins.data.loading.video import VideoWriter
 
     random, path, out = np.random.default_rng(0), tmp_path / "cut.mp4", tmp_path / "drawn"
     with VideoWriter(path) as writer:

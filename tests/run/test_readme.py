@@ -16,7 +16,7 @@ from PIL import Image
 
 import twins
 from twins.cli.main import main
-from twins.data.video import VideoWriter
+from twins.data.loading.video import VideoWriter
 
 README = Path(__file__).parents[2] / "README.md"
 RUNS = ("runs/twins_svt_small-DATA-1", "runs/twins_svt_nano-DATA-1", "runs/twins_svt_small-MASKED-1")

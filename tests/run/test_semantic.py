@@ -21,11 +21,11 @@ from safetensors.torch import load_file
 
 import twins
 from twins.cli.main import main
-from twins.data.preprocess import Preprocess
 from twins.engine.records import read_rows
 from twins.engine.state import load_state
-from twins.tasks import semantic
+from twins.preprocess import Preprocess
 from twins.tasks.inference import InferenceConfig
+from twins.tasks.semantic import network as semantic
 
 NAMES = ("ground", "red", "blue", "green")
 COLOURS = np.array([[90, 90, 90], [200, 60, 60], [60, 60, 200]])

@@ -8,7 +8,7 @@ from PIL import Image
 
 from twins import drawing
 from twins.data.classes import distinct_colours
-from twins.data.masks import IGNORE, read_values
+from twins.data.formats.masks import IGNORE, read_values
 from twins.drawing import CROWDED, LEAST, NAMED, Mark, draw, index_image, mark, overlay, palette
 from twins.errors import InputError
 from twins.predictions import Prediction

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from twins.backbone.config import PUBLISHED
 from twins.bench.config import shape_of
 from twins.bench.table import Row, answers
-from twins.weights.files import atomic_file
+from twins.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

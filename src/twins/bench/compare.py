@@ -17,7 +17,7 @@ from twins.bench.files import LOADING, image_files
 from twins.bench.measure import measure
 from twins.bench.subjects import Case, able
 from twins.bench.table import budget_line, head, line, roofline_line
-from twins.export.extra import require
+from twins.exporting.extra import require
 from twins.factory import check_head
 from twins.predictor import pick_device
 

@@ -18,21 +18,21 @@ from torch import nn
 
 from twins.bench.config import shape_of
 from twins.bench.subjects import DTYPES, Case, Step
-from twins.data.augment import SemanticConfig
+from twins.data.base import list_images
 from twins.data.config import too_long
-from twins.data.dataset import list_images
 from twins.data.images import ORIENTATION, open_image
-from twins.data.loader import Batch, EvalSamples, TrainBatches, TrainSamples, eval_loader, train_loader
+from twins.data.loading.loader import Batch, EvalSamples, TrainBatches, TrainSamples, eval_loader, train_loader
 from twins.data.objects import build_objects, encode_mask
-from twins.data.preprocess import DENSE, DETECTION, Preprocess
+from twins.data.transforms.config import SemanticConfig
 from twins.engine.config import TrainConfig
 from twins.errors import DataError, NotFoundError
-from twins.kits.table import kit_of
 from twins.predictor import Predictor
-from twins.tasks.classification import Classification
-from twins.tasks.detection import Detection
-from twins.tasks.instance import InstanceSegmentation
-from twins.tasks.semantic import SemanticSegmentation
+from twins.preprocess import DENSE, DETECTION, Preprocess
+from twins.tasks.classification.network import Classification
+from twins.tasks.detection.network import Detection
+from twins.tasks.instance.network import InstanceSegmentation
+from twins.tasks.semantic.network import SemanticSegmentation
+from twins.tasks.table import kit_of
 
 LOADING = ("loading-train", "loading-eval")
 """The two rows of `--modes loading`."""

@@ -22,7 +22,7 @@ from twins.bench.timing import comparisons, interleaved, timing
 from twins.engine.memory import says_out_of_memory
 from twins.errors import TrainingError
 from twins.predictor import pick_device
-from twins.tasks.detection import pyramid
+from twins.tasks.detection.network import pyramid
 
 
 def measure(case: Case, config: BenchConfig, files: Sequence[Path] = ()) -> dict[str, Any]:

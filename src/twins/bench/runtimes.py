@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from twins.bench.subjects import Step, distance
-from twins.export.extra import require
-from twins.export.int8 import quantize
-from twins.export.onnx import INPUT, export_onnx
-from twins.export.openvino import compile_openvino, convert_openvino
-from twins.tasks.classification import Classification
+from twins.exporting.extra import require
+from twins.exporting.int8 import quantize
+from twins.exporting.onnx import INPUT, export_onnx
+from twins.exporting.openvino import compile_openvino, convert_openvino
+from twins.tasks.classification.network import Classification
 
 if TYPE_CHECKING:
     import openvino

@@ -15,10 +15,10 @@ from twins.backbone.network import Twins
 from twins.bench.config import FEATURES, shape_of
 from twins.errors import ConfigError
 from twins.factory import TaskNetwork, create_backbone, create_model
-from twins.tasks.classification import Classification
-from twins.tasks.detection import Detection
-from twins.tasks.instance import InstanceSegmentation
-from twins.tasks.semantic import SemanticSegmentation
+from twins.tasks.classification.network import Classification
+from twins.tasks.detection.network import Detection
+from twins.tasks.instance.network import InstanceSegmentation
+from twins.tasks.semantic.network import SemanticSegmentation
 from twins.weights.dialects import from_twins
 
 OBJECTS = 12

@@ -10,14 +10,16 @@ from twins.cli.parse import parse
 from twins.data.config import too_long
 from twins.errors import ConfigError
 
+ARGS = BenchConfig
+"""What the verb takes."""
+
 
 def run(arguments: list[str]) -> int:
     """Measure, print the table row by row; write JSON and a plot where asked, after each row."""
     config = parse(BenchConfig, "bench", names_first(arguments))
     from twins.bench.chart import draw
     from twins.bench.compare import run_bench
-    from twins.evaluation import write_json
-    from twins.weights.files import check_outputs
+    from twins.files import check_outputs, write_json
 
     check_outputs({"--json": config.json})
     _check_plot(config.plot)

@@ -12,7 +12,7 @@ from twins.cli.parse import parse
 from twins.data.config import DataConfig, MaskConfig
 
 if TYPE_CHECKING:
-    from twins.data.check import CheckReport
+    from twins.data.checks.classification import CheckReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,14 @@ class CheckArgs:
     """How masks are read."""
 
 
+ARGS = CheckArgs
+"""What the verb takes."""
+
+
 def run(arguments: list[str]) -> int:
     """Print the report; 0 when nothing is wrong, 1 otherwise."""
     args = parse(CheckArgs, "check", arguments)
-    from twins.kits.table import kit_of
+    from twins.tasks.table import kit_of
 
     source = DataConfig(data=args.data, seed=args.seed, val_share=args.val_share, masks=args.masks)
     report = kit_of(args.task).check(source)

@@ -22,6 +22,10 @@ class ConvertArgs:
     """Layout to write."""
 
 
+ARGS = ConvertArgs
+"""What the verb takes."""
+
+
 def run(arguments: list[str]) -> int:
     """Convert, and say what was found."""
     args = parse(ConvertArgs, "convert", arguments)

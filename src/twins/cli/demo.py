@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twins.cli.parse import parse
 from twins.engine.config import TrainConfig
-from twins.recipes.table import starting_point
+from twins.tasks.recipes import starting_point
 
 DATA = {"classification": "digits", "semantic": "scenes", "detection": "scenes", "instance": "scenes"}
 BEGIN = {
@@ -34,6 +34,10 @@ class DemoArgs:
     it, as `<out>-digits`."""
     device: str = "auto"
     """What computes: auto, cpu, cuda or mps."""
+
+
+ARGS = DemoArgs
+"""What the verb takes."""
 
 
 def run(arguments: list[str]) -> int:
@@ -65,7 +69,7 @@ def run(arguments: list[str]) -> int:
 
 def _draw_digits(run_folder: str, picture: Path) -> None:
     """Draw the first held-out digits with what the network reads in them."""
-    from twins.data.dataset import Digits
+    from twins.data.base import Digits
     from twins.drawing import grid
     from twins.predictor import load
 
@@ -80,7 +84,7 @@ def _draw_digits(run_folder: str, picture: Path) -> None:
 
 def _draw_scenes(run_folder: str, picture: Path) -> None:
     """Draw the first held-out scenes, each with the digits that the network finds on it."""
-    from twins.data.scenes import SemanticScenes
+    from twins.data.formats.scenes import SemanticScenes
     from twins.drawing import grid, overlay, palette
     from twins.predictor import load
 
@@ -99,7 +103,7 @@ def _draw_scenes(run_folder: str, picture: Path) -> None:
 
 def _draw_objects(run_folder: str, picture: Path) -> None:
     """Draw the first held-out scenes, each beside itself with the objects that the network finds on it."""
-    from twins.data.scenes import draw_scene
+    from twins.data.formats.scenes import draw_scene
     from twins.drawing import grid
     from twins.predictor import load
     from twins.tasks.inference import SelectionConfig

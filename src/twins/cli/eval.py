@@ -56,6 +56,10 @@ class EvalArgs:
     """What a class that neither truth nor prediction has counts in a mean over classes: nothing, or 0."""
 
 
+ARGS = EvalArgs
+"""What the verb takes."""
+
+
 def run(arguments: list[str]) -> int:
     """Print the numbers, the protocol and the weakest classes."""
     args = parse(EvalArgs, "eval", arguments)
@@ -87,9 +91,9 @@ def _score(args: EvalArgs) -> int:
     if other := [name for name, value in vars(args).items() if value != getattr(plain, name)]:
         flags = _FLAT.get(other[0], f"--{other[0].replace('_', '-')}")
         raise ConfigError(f"a results file is scored as it is; leave out {flags}")
-    from twins.evaluation import versions, write_json
+    from twins.evaluation import versions
+    from twins.files import check_outputs, sha256, write_json
     from twins.metrics.coco_results import score_results
-    from twins.weights.files import check_outputs, sha256
 
     check_outputs({"--out": args.out}, [("the results file", args.model), ("the file with the truth", args.data)])
     result = score_results(Path(args.model), Path(args.data), masks=args.task == "instance")

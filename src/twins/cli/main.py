@@ -36,10 +36,13 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         hint = nearest(verb, VERBS) or f"; the verbs are {', '.join(VERBS)}"
         return _mistake(f"there is no verb {verb!r}{hint}")
+    module = import_module(f"twins.cli.{verb}")
     try:
-        return int(import_module(f"twins.cli.{verb}").run(rest))
+        return int(module.run(rest))
     except TwinsError as error:
-        return _mistake(str(error))
+        from twins.cli.parse import flags_of, in_flags
+
+        return _mistake(in_flags(str(error), flags_of(module.ARGS, verb)))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

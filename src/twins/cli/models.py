@@ -38,6 +38,10 @@ class ModelsArgs:
     """Side of the input that multiply-adds are counted at, in pixels."""
 
 
+ARGS = ModelsArgs
+"""What the verb takes."""
+
+
 def run(arguments: list[str]) -> int:
     """Print the tables."""
     args = parse(ModelsArgs, "models", arguments)

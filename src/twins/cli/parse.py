@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import tyro
@@ -44,7 +45,7 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
             raise
         raise ConfigError(f"{_sentence(complaint.getvalue(), verb)}; see twins {verb} --help") from None
     if unknown:
-        flags = _flags(kind, verb)
+        flags = flags_of(kind, verb)
         if not unknown[0].startswith("-"):
             known = "; the data set is given with --data" if "--data" in flags else ""
             raise ConfigError(f"twins {verb} has no place for {unknown[0]!r}{known}; see twins {verb} --help")
@@ -52,6 +53,24 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
             f"twins {verb} has no {unknown[0]}{nearest(unknown[0].partition('=')[0], flags)}; see twins {verb} --help"
         )
     return values
+
+
+def in_flags(sentence: str, flags: Iterable[str]) -> str:
+    """Return an error's sentence with settings spelled as a verb's flags.
+
+    Below the command line a setting stands in backticks under its Python name, alone or with a value: `batch_size`,
+    `optimizer.lr`, `task="semantic"`. Of these, a verb's own become `--batch-size`, `--optimizer.lr`,
+    `--task semantic`; others lose their backticks.
+    """
+    known = set(flags)
+
+    def spell(found: re.Match[str]) -> str:
+        flag = f"--{found['name'].replace('_', '-')}"
+        if flag not in known:
+            return found[0].strip("`")
+        return flag if found["value"] is None else f"{flag} {found['value'].strip(chr(34))}"
+
+    return re.sub(r"`(?P<name>[a-z][a-z0-9_.]*)(?:=(?P<value>[^`]+))?`", spell, sentence)
 
 
 def value_of(flag: str, arguments: list[str]) -> str | None:
@@ -64,7 +83,7 @@ def value_of(flag: str, arguments: list[str]) -> str | None:
     return None
 
 
-def _flags(kind: type[object], verb: str) -> list[str]:
+def flags_of(kind: type[object], verb: str) -> list[str]:
     """Return every flag that a verb's help lists."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):

@@ -55,6 +55,10 @@ class PredictArgs:
     """Which of the objects that a detector finds are given."""
 
 
+ARGS = PredictArgs
+"""What the verb takes."""
+
+
 def run(arguments: list[str]) -> int:
     """Print a table; write what was asked for. 1 when images could not be read."""
     args = parse(PredictArgs, "predict", arguments)
@@ -64,9 +68,9 @@ def run(arguments: list[str]) -> int:
         if value < 1:
             raise ConfigError(f"{flag} must be at least 1, found {value}")
     from twins.cli.predicted import Listing
-    from twins.data.video import is_video_file, require_av
+    from twins.data.loading.video import is_video_file, require_av
+    from twins.files import check_outputs
     from twins.predictor import expand, load, parts_of
-    from twins.weights.files import check_outputs
 
     selection = None if args.selection == SHOWN else args.selection
     predictor = load(args.model, device=args.device, inference=args.inference, selection=selection)
@@ -96,7 +100,7 @@ def _opened(paths: list[Path], every: int, failures: list[str]) -> Iterator[Seen
     """Yield images and the frames of videos; a file that cannot be read is named and the others go on."""
     from twins.cli.predicted import Seen
     from twins.data.images import open_image
-    from twins.data.video import is_video_file, read_frames
+    from twins.data.loading.video import is_video_file, read_frames
 
     place = 0
     for path in paths:
@@ -135,7 +139,7 @@ def _predicted(predictor: Predictor, sources: Iterator[Seen], batch: int) -> Ite
 def _outputs(stack: ExitStack, predictor: Predictor, paths: list[Path], args: PredictArgs) -> Iterator[Add]:
     """Open what was asked for, before anything is computed; the stack closes it."""
     from twins.cli import predicted
-    from twins.data.video import is_video_file
+    from twins.data.loading.video import is_video_file
 
     task = predictor.model.task
     if args.coco and task not in ("detection", "instance"):

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 from PIL.Image import Image
 
 from twins.data.classes import built_in
-from twins.data.video import VideoWriter, is_video_file
+from twins.data.loading.video import VideoWriter, is_video_file
 from twins.drawing import draw, index_image, palette
 from twins.errors import ConfigError
+from twins.files import atomic_file
 from twins.metrics.coco_results import coco_results
 from twins.predictions import FORMAT, Prediction
-from twins.weights.files import atomic_file
 from twins.weights.info import ModelInfo
 
 DETECTORS = ("detection", "instance")

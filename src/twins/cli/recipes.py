@@ -6,12 +6,16 @@ import inspect
 from dataclasses import dataclass
 
 from twins.cli.parse import parse
-from twins.recipes.table import RECIPES
+from twins.tasks.recipes import RECIPES
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipesArgs:
     """List the training recipes: what each is for, its command, hardware, expected score and source."""
+
+
+ARGS = RecipesArgs
+"""What the verb takes."""
 
 
 def run(arguments: list[str]) -> int:

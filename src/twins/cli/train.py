@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from twins.cli.parse import parse, value_of
 from twins.engine.config import TrainConfig
-from twins.recipes.table import starting_point
+from twins.tasks.recipes import starting_point
+
+ARGS = TrainConfig
+"""What the verb takes."""
 
 
 def run(arguments: list[str]) -> int:

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from twins.data.base import ImageSet
 from twins.data.classes import ClassTable
-from twins.data.dataset import ImageSet
 
 Rle = dict[str, Any]
 """A mask as COCO's compressed run lengths: `size` (height, width) and `counts`, bytes."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from twins.data.augment import AugmentConfig, DetectionConfig, SemanticConfig
 from twins.data.config import DataConfig, MaskConfig, too_long
+from twins.data.transforms.config import AugmentConfig, DetectionConfig, SemanticConfig
 from twins.errors import ConfigError, NotFoundError, nearest
 
 CONFIG = "config.yaml"

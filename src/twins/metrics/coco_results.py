@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from twins.data.coco import list_categories, parse_mask, read_content, read_json, record_size, sound_records
-from twins.data.coco_objects import is_box, is_number, read_object, sift_annotations
+from twins.data.formats.coco import list_categories, parse_mask, read_content, read_json, record_size, sound_records
+from twins.data.formats.coco_objects import is_box, is_number, read_object, sift_annotations
 from twins.data.objects import Rle, encode_mask, mask_areas, mask_boxes
 from twins.errors import DataError, number_of
 from twins.metrics.coco_eval import Example, Found, Truth

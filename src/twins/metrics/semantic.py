@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twins.data.masks import IGNORE
+from twins.data.formats.masks import IGNORE
 from twins.errors import ConfigError
 from twins.predictions import Prediction
 

@@ -8,14 +8,16 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from twins.charts import facts, line_chart, share
 from twins.engine.config import CONFIG, TrainConfig, read_config
 from twins.errors import DataError, NotFoundError
-from twins.kits.table import kit_of
+from twins.files import atomic_file
 from twins.predictor import Predictor, load
-from twins.report import classification, detection, semantic
-from twins.report.charts import facts, line_chart, share
 from twins.report.style import STYLE
-from twins.weights.files import atomic_file
+from twins.tasks.classification import report as classification
+from twins.tasks.detection import report as detection
+from twins.tasks.semantic import report as semantic
+from twins.tasks.table import kit_of
 
 Sections = Callable[[Predictor, Any, dict[str, Any]], list[str]]
 """A task's own part of the page, from its predictor, its held-out images and its result."""

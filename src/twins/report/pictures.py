@@ -9,9 +9,9 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
+from twins.charts import picture
 from twins.predictor import Predictor
 from twins.report.attention import global_map, has_windows, local_map
-from twins.report.charts import picture
 
 THUMB = 160
 """Longer side of a thumbnail in pixels."""

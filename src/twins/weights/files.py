@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
-import hashlib
-import os
 import pickle
 import re
-import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from twins.data.config import EMBEDDED
-from twins.errors import ConfigError, NotFoundError, TrainingError, WeightsError
+from twins.errors import NotFoundError, WeightsError
+from twins.files import atomic_file, first_line
 from twins.weights.info import ModelInfo
 
 INFO_KEY = "twins"
@@ -93,121 +89,16 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], info: ModelIn
     plain = _plain(tensors)
     with atomic_file(path) as beside:
         if path.suffix == ".safetensors":
-            save_file(plain, beside, {INFO_KEY: info.to_json()} if info else {})
+            _save(plain, beside, info)
         else:
             torch.save(plain, beside)
 
 
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to; when the block ends well the file is synced and takes `path`'s place.
-
-    Raises:
-        WeightsError: the folder does not exist.
-        TrainingError: the disk is full or refuses; what stood at `path` is untouched.
-    """
-    if not path.parent.is_dir():
-        raise WeightsError(f"there is no folder {path.parent} to write {path.name} in; make it first")
-    beside: Path | None = None
+def _save(tensors: dict[str, Tensor], path: Path, info: ModelInfo | None) -> None:
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        beside = Path(name)
-        yield beside
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise TrainingError(
-            f"{path} could not be written ({first_line(error)}); free space or choose another folder, "
-            "what stood there before is untouched"
-        ) from error
-    finally:
-        if beside is not None:
-            beside.unlink(missing_ok=True)
-
-
-def check_outputs(
-    outputs: Mapping[str, str | Path | None],
-    inputs: Iterable[tuple[str, str | Path]] = (),
-    *,
-    data: str | Path | None = None,
-) -> None:
-    """Check the files that a command is to write, before it computes anything.
-
-    Args:
-        outputs: flags such as `--json` with their files; `None` is not asked for.
-        inputs: what is read or is another result's place, each after what to call it.
-        data: folder of a data set; what lies in it and was not written by `evaluate` is read too.
-
-    Raises:
-        ConfigError: a file that would take the place of what is read, of another output, or of a file that holds no
-            text, such as the first image of a pattern; or that cannot be made.
-    """
-    known = {role: path for role, path in outputs.items() if path is not None}
-    taken = {_identity(path): what for what, path in inputs} if known else {}
-    for role, path in known.items():
-        _check_output(role, Path(path) if path else None)
-        if (what := taken.get(identity := _identity(path))) is not None:
-            raise ConfigError(f"{role} {path} is {what}, which would be lost; name another file")
-        if data is not None and str(data) not in EMBEDDED and _is_data(Path(path), Path(data)):
-            raise ConfigError(f"{role} {path} is a file of --data {data}, which would be lost; name another file")
-        taken[identity] = f"what {role} names"
-
-
-def sha256(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its name when it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
-
-
-def _check_output(role: str, path: Path | None) -> None:
-    """Raise ConfigError for a file that holds no text, or cannot be made."""
-    if path is None:
-        raise ConfigError(f"{role} names no file; give one, or leave it out")
-    if os.path.isdir(path):
-        raise ConfigError(f"{role} {path} is a folder; name a file in it")
-    if not os.path.isdir(path.parent):
-        raise ConfigError(f"{role} {path}: there is no folder {path.parent} to write it in; make it first")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ConfigError(f"{role} {path} is no ordinary file; name another")
-    try:
-        if os.path.exists(path) and b"\0" in _start(path):
-            raise ConfigError(
-                f"{role} {path} is an image or another file that holds no text, which would be lost; "
-                f"give the name of the file to write right after {role}"
-            )
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):  # as atomic_file will
-            pass
-    except OSError as error:
-        raise ConfigError(f"{role} {path} cannot be written ({error.strerror}); choose another place") from error
-
-
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4096)
-
-
-def _is_data(path: Path, data: Path) -> bool:
-    """Whether a file lies in a data folder already; a result of ours, which begins by its format, is no data."""
-    inside = os.path.isfile(path) and path.resolve().is_relative_to(data.resolve())
-    return inside and re.match(rb'\s*\{\s*"format"', _start(path)) is None
-
-
-def _identity(path: str | Path) -> object:
-    """Return what is the same of two paths to one file, whether it exists or not."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return os.path.realpath(path)
-    return found.st_dev, found.st_ino
+        save_file(tensors, path, {INFO_KEY: info.to_json()} if info else {})
+    except SafetensorError as error:  # what a full disk raises here
+        raise OSError(str(error)) from error
 
 
 def _is_safetensors(path: Path) -> bool:

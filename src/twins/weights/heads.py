@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from twins.data.classes import built_in
-from twins.data.imagenet import imagenet_names
+from twins.data.formats.imagenet import imagenet_names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 
-from twins.data.preprocess import Preprocess
 from twins.errors import TwinsError, WeightsError
+from twins.preprocess import Preprocess
 
 FORMAT = 1
 """Version of the text that `ModelInfo.to_json` writes."""

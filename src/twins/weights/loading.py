@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from twins.backbone.config import VARIANTS
 from twins.backbone.network import Twins
-from twins.data.preprocess import DENSE, DETECTION, Preprocess
 from twins.errors import ConfigError, WeightsError
+from twins.preprocess import DENSE, DETECTION, Preprocess
 from twins.weights.dialects import State, check_written, detect, from_twins, to_twins
 from twins.weights.files import Checkpoint, read_tensors, write_tensors
 from twins.weights.heads import find_head

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from twins.backbone.config import PUBLISHED, resolve_name
 from twins.errors import NotFoundError, WeightsError
-from twins.weights.files import PICKLED, first_line, sha256
+from twins.files import first_line, sha256
+from twins.weights.files import PICKLED
 
 OFFLINE = "TWINS_OFFLINE"
 """Environment variable that forbids every download when it is `1`; the hub's own `HF_HUB_OFFLINE` does the same."""

@@ -11,7 +11,7 @@ from torch import nn
 
 import twins
 from twins.errors import ConfigError
-from twins.export.layout import lay_out
+from twins.exporting.layout import lay_out
 
 NANOS = ["twins_pcpvt_nano", "twins_svt_nano"]
 

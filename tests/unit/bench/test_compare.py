@@ -21,9 +21,9 @@ from twins.bench.table import budget_line
 from twins.bench.timing import comparisons, timing
 from twins.cli import bench as cli
 from twins.cli.main import main
-from twins.data.preprocess import DENSE, Preprocess
 from twins.engine.memory import says_out_of_memory
 from twins.errors import ConfigError, DataError, NotFoundError
+from twins.preprocess import DENSE, Preprocess
 
 CPU = torch.device("cpu")
 

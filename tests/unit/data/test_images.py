@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from twins.data.images import open_image
-from twins.data.preprocess import Preprocess
 from twins.errors import DataError, InputError, NotFoundError
+from twins.preprocess import Preprocess
 
 
 def test_exif_rotation_is_applied(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from faster_coco_eval import mask as rle
 
-from twins.data.coco import parse_mask
+from twins.data.formats.coco import parse_mask
 from twins.data.objects import decode_masks, encode_mask, encode_polygons, has_pixels, mask_areas, mask_boxes
 
 SIZE = (6, 8)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from twins.data.augment import AugmentConfig, DetectionConfig, SemanticConfig
+from twins.data.transforms.config import AugmentConfig, DetectionConfig, SemanticConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig, merge_resumed, read_config
 from twins.errors import ConfigError, NotFoundError
 from twins.tasks.inference import InferenceConfig
@@ -154,5 +154,5 @@ def test_every_setting_has_its_line_of_documentation() -> None:
 
 
 def test_settings_and_recipes_import_no_torch() -> None:
-    code = "import twins.engine.config, twins.recipes.table, sys; sys.exit('torch' in sys.modules)"
+    code = "import twins.engine.config, twins.tasks.recipes, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twins.data.coco_objects import open_coco_objects
+from twins.data.formats.coco_objects import open_coco_objects
 from twins.data.objects import encode_mask
 from twins.errors import DataError
 from twins.metrics.coco_results import coco_results, score_results

@@ -8,7 +8,7 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from twins.data.classes import built_in
-from twins.data.masks import IGNORE, MaskReader
+from twins.data.formats.masks import IGNORE, MaskReader
 from twins.errors import ConfigError
 from twins.metrics.semantic import SemanticMetric, boundary_score
 from twins.predictions import Prediction

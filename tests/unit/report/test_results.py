@@ -11,12 +11,12 @@ from PIL import Image
 
 import twins
 from twins.cli.main import main
-from twins.data.dataset import Digits
-from twins.data.preprocess import Preprocess
+from twins.data.base import Digits
 from twins.engine.config import TrainConfig
 from twins.errors import ConfigError, DataError, InputError, NotFoundError
 from twins.evaluation import evaluate
 from twins.predictor import Predictor, load
+from twins.preprocess import Preprocess
 from twins.report.attention import global_map, local_map
 from twins.report.page import write_report
 

@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import save_file
 
 from twins.errors import ConfigError, NotFoundError, TrainingError, WeightsError
+from twins.files import check_outputs
 from twins.weights import files
-from twins.weights.files import check_outputs, read_tensors, write_tensors
+from twins.weights.files import read_tensors, write_tensors
 from twins.weights.info import ModelInfo
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2, dtype=torch.float16)}

@@ -9,9 +9,9 @@ import timm
 import torch
 
 import twins
-from twins.data.preprocess import Preprocess
 from twins.errors import ConfigError, WeightsError
 from twins.factory import model_from_checkpoint
+from twins.preprocess import Preprocess
 from twins.weights.convert import convert
 from twins.weights.files import read_tensors
 

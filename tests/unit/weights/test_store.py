@@ -13,7 +13,7 @@ import pytest
 
 import twins
 from twins.errors import NotFoundError
-from twins.weights.files import sha256
+from twins.files import sha256
 from twins.weights.store import resolve
 
 REPO = "timm/twins_svt_small.in1k"

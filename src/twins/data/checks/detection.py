@@ -1,0 +1,253 @@
+"""Reading images and their objects before training: what is in them, and what spoils detection runs in the field."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twins.data.checks.classification import CheckReport, in_both_parts, size_ranges
+from twins.data.config import DataConfig
+from twins.data.formats.annotated import NamedObjects
+from twins.data.formats.detection import open_parts
+from twins.data.objects import Objects, mask_areas, mask_boxes
+from twins.errors import DataError, NotFoundError, few, number_of
+
+SLACK = 1.0
+"""Pixels that a box may reach beyond its image without being named."""
+_FIT = 0.5
+"""Least intersection over union of a box with the smallest box around its mask."""
+_ROUNDED = 2.0
+"""Pixels that the two may differ whatever their union is: masks are whole pixels."""
+_SMALL = 32.0
+"""Side in pixels below which COCO calls objects small."""
+
+
+@dataclass(frozen=True)
+class _Facts:
+    size: tuple[int, int] | None
+    """Width and height of the image, `None` where it cannot be read."""
+    digest: str
+    objects: Objects | None
+    """Without their masks; `None` where they cannot be read."""
+    problems: tuple[str, ...]
+
+
+def check_detection(config: DataConfig, *, masks: bool) -> CheckReport:
+    """Read every image of a data set and its objects, and report what is in it and what would spoil a run.
+
+    Args:
+        config: as `open_detection` takes it.
+        masks: whether objects must have masks.
+
+    Returns:
+        the report; its counts are objects of each class, regions of crowds aside.
+
+    Raises:
+        DataError: the set cannot be opened at all.
+    """
+    splits, faults = open_parts(config, masks=masks)
+    parts: dict[str, NamedObjects] = {"train": splits.train, "val": splits.val}
+    with ThreadPoolExecutor() as pool:
+        facts = {
+            name: list(pool.map(lambda index, images=images: _read(images, index), range(len(images))))
+            for name, images in parts.items()
+        }
+    report = CheckReport(
+        data=splits.source,
+        names=list(splits.train.names),
+        counts={name: _count(found, parts[name].names) for name, found in facts.items()},
+        images={name: len(images) for name, images in parts.items()},
+    )
+    report.sizes = size_ranges([fact.size for found in facts.values() for fact in found if fact.size])
+    report.problems += [*faults, *(problem for found in facts.values() for fact in found for problem in fact.problems)]
+    report.problems += _nothing_to_find(report.counts["val"])
+    report.problems += _class_problems(report.counts) + _duplicates(parts, facts)
+    report.notes += [*splits.notes, *_notes(report.counts, facts)]
+    return report
+
+
+def _nothing_to_find(counts: dict[str, int]) -> list[str]:
+    if any(counts.values()):
+        return []
+    return ["no held-out image has an object to find, so nothing could be measured; annotate some, or hold out others"]
+
+
+def _read(images: NamedObjects, index: int) -> _Facts:
+    size, digest, problems = None, "", []
+    try:
+        image = images.load(index)
+        size = image.size
+        digest = hashlib.sha256(repr(size).encode() + image.tobytes()).hexdigest()
+    except (DataError, NotFoundError) as error:
+        problems.append(str(error))
+    try:
+        objects = images.target(index)
+    except (DataError, NotFoundError) as error:
+        return _Facts(size, digest, None, tuple(dict.fromkeys([*problems, str(error)])))
+
+    def name(place: int) -> str:
+        return images.named(index, place)
+
+    problems += _wrong_size(objects, size, images.path(index))
+    problems += _wrong_boxes(objects, size, name)
+    problems += _same_boxes(objects, images.names, name)
+    problems += _wrong_masks(objects, name)
+    return _Facts(size, digest, replace(objects, masks=None), tuple(problems))
+
+
+def _wrong_size(objects: Objects, size: tuple[int, int] | None, path: str) -> list[str]:
+    height, width = objects.size
+    if size is None or size == (width, height):
+        return []
+    advice = (
+        "height and width are swapped, or it is stored turned (EXIF) and must be annotated upright"
+        if size == (height, width)
+        else "mend one of them"
+    )
+    return [f"{path} has {size[0]} x {size[1]} pixels, its annotations say {width} x {height}; {advice}"]
+
+
+def _wrong_boxes(objects: Objects, size: tuple[int, int] | None, name: Callable[[int], str]) -> Iterator[str]:
+    """Name boxes without area, and those that lie or reach outside their image."""
+    width, height = size or objects.size[::-1]
+    beyond = np.maximum(-objects.boxes[:, :2], objects.boxes[:, 2:] - (width, height)).max(axis=1, initial=0)
+    for place, (left, top, right, bottom) in enumerate(objects.boxes.tolist()):
+        box = f"the box {left:g}, {top:g}, {right:g}, {bottom:g}"
+        if right <= left or bottom <= top:
+            yield f"{name(place)} has {box}, which has no area; mend it or remove it"
+        elif left >= width or top >= height or right <= 0 or bottom <= 0:
+            yield f"{name(place)} has {box}, which lies outside its image of {width} x {height} pixels; mend it"
+        elif beyond[place] > SLACK:
+            yield (
+                f"{name(place)} has {box}, which reaches {beyond[place]:.3g} pixels beyond its image of {width} x "
+                f"{height}; mend it"
+            )
+
+
+def _same_boxes(objects: Objects, names: Sequence[str], name: Callable[[int], str]) -> Iterator[str]:
+    """Name objects that another one of the same class covers exactly."""
+    first: dict[tuple[int, ...], int] = {}
+    rows = zip(objects.labels.tolist(), objects.crowd.tolist(), objects.boxes.tolist(), strict=True)
+    for place, (label, crowd, box) in enumerate(rows):
+        other = first.setdefault((label, crowd, *box), place)
+        if other != place:
+            yield f"{name(place)} and {name(other)} are the same box of class {names[label]}; remove one"
+
+
+def _wrong_masks(objects: Objects, name: Callable[[int], str]) -> Iterator[str]:
+    """Name masks that are empty, or lie elsewhere than their box."""
+    if not objects.masks:
+        return
+    around = mask_boxes(objects.masks)
+    around[:, 2:] += around[:, :2]
+    empty = mask_areas(objects.masks) == 0
+    fit = _overlap(objects.boxes, around)
+    far = np.abs(objects.boxes - around).max(axis=1) > _ROUNDED
+    for place in np.flatnonzero(empty | ((fit < _FIT) & far)).tolist():
+        if empty[place]:
+            yield f"{name(place)} has an empty mask; draw it or remove the object"
+            continue
+        found = ", ".join(f"{side:g}" for side in around[place])
+        box = ", ".join(f"{side:g}" for side in objects.boxes[place])
+        yield f"{name(place)} has the box {box}, and a mask that fills {found}; mend one of them"
+
+
+def _overlap(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the intersection over union `(R,)` of boxes `(R, 4)` in pairs; of those without area 1."""
+    low, high = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
+    shared = (high - low).clip(min=0).prod(axis=1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(axis=1) for boxes in (first, second)]
+    union = areas[0] + areas[1] - shared
+    return np.where(areas[0] > 0, shared / np.where(union > 0, union, 1), 1.0)
+
+
+def _count(facts: Sequence[_Facts], names: Sequence[str]) -> dict[str, int]:
+    """Return the objects of each class."""
+    found = np.zeros(len(names), dtype=np.int64)
+    for fact in facts:
+        if fact.objects is not None:
+            found += np.bincount(fact.objects.labels[~fact.objects.crowd], minlength=len(names))
+    return dict(zip(names, found.tolist(), strict=True))
+
+
+def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
+    return [
+        f"class {name} has {number_of(counts['val'][name], 'object')} to evaluate on and none to train on; move some"
+        for name, train in counts["train"].items()
+        if not train and counts["val"][name]
+    ]
+
+
+def _duplicates(parts: dict[str, NamedObjects], facts: dict[str, list[_Facts]]) -> list[str]:
+    """Name the same pixels in training and in evaluation."""
+    return in_both_parts(
+        {
+            split: [(fact.digest, parts[split].path(index)) for index, fact in enumerate(found)]
+            for split, found in facts.items()
+        }
+    )
+
+
+def _notes(counts: dict[str, dict[str, int]], facts: dict[str, list[_Facts]]) -> list[str]:
+    found = {split: [fact.objects for fact in part if fact.objects is not None] for split, part in facts.items()}
+    return [*_empty(found), *_crowds(found), *_small(found["train"]), *_absent(counts), *_unbalanced(counts["train"])]
+
+
+def _empty(found: dict[str, list[Objects]]) -> list[str]:
+    counts = {split: sum(not len(objects) for objects in part) for split, part in found.items()}
+    if not any(counts.values()):
+        return []
+    train, val = (number_of(counts[split], "image") for split in ("train", "val"))
+    return [f"{train} to train on and {val} held out without objects; they are learned and measured as background"]
+
+
+def _crowds(found: dict[str, list[Objects]]) -> list[str]:
+    count = sum(int(objects.crowd.sum()) for part in found.values() for objects in part)
+    return [f"{number_of(count, 'crowd region')}, in which nothing found is right or wrong"] if count else []
+
+
+def _small(train: Sequence[Objects]) -> list[str]:
+    """Tell when half of the objects to learn are small; a side is the root of the box's area."""
+    sides = [
+        np.sqrt((objects.boxes[:, 2:] - objects.boxes[:, :2]).clip(min=0).prod(axis=1)[~objects.crowd])
+        for objects in train
+    ]
+    together = np.concatenate([*sides, np.zeros(0)])
+    if not len(together) or np.median(together) >= _SMALL:
+        return []
+    return [
+        f"half of the training objects have a side below {np.median(together):.0f} pixels; consider a larger --size"
+    ]
+
+
+def _absent(counts: dict[str, dict[str, int]]) -> list[str]:
+    """Name the classes that no image has, and those that nothing is measured of."""
+    train, val = counts["train"], counts["val"]
+    unseen = [name for name in train if not train[name] and not val[name]]
+    unmeasured = [name for name in train if train[name] and not val[name]]
+    notes = []
+    if unseen:
+        what = number_of(len(unseen), "class", "classes")
+        notes.append(f"{what} without objects, not to be learned: {few(unseen, most=10)}")
+    if unmeasured:
+        what = number_of(len(unmeasured), "class", "classes")
+        notes.append(f"{what} without objects to evaluate on, so without an AP: {few(unmeasured, most=10)}")
+    return notes
+
+
+def _unbalanced(train: dict[str, int]) -> list[str]:
+    counts = {name: count for name, count in train.items() if count}
+    if not counts:
+        return []
+    rarest, commonest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[commonest] <= 10 * counts[rarest]:
+        return []
+    return [
+        f"class {commonest} has {counts[commonest]} training objects, {rarest} {counts[rarest]}; more images with "
+        f"{rarest} would help it most"
+    ]

@@ -1,0 +1,296 @@
+"""Images with masks: the layouts in which the field keeps them, each read as it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twins.data.base import (
+    TRAIN_NAMES,
+    VAL_NAMES,
+    ImageSet,
+    Splits,
+    hold_out,
+    list_images,
+    missing_folder,
+    subfolder,
+)
+from twins.data.classes import ClassTable, built_in, read_table
+from twins.data.config import DataConfig
+from twins.data.formats.coco import open_coco_semantic
+from twins.data.formats.masks import MaskReader, build_reader
+from twins.data.formats.scenes import open_scenes
+from twins.data.images import open_image
+from twins.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
+MASK_FOLDERS = ("masks", "mask", "annotations", "labels", "label", "gt", "gtFine", "SegmentationClass")
+CLASS_FILES = ("classes.txt", "classes.csv", "classes.json", "classes.yaml", "classes.yml")
+_MASK_ENDINGS = ("_gtFine_labelIds", "_gtFine_labelTrainIds", "_mask", "-mask", "_label", "_labelIds", "_gt", "_seg")
+_ALL_VALUES = {"ade20k": range(151), "cityscapes": range(34)}
+"""Every value that a known set's masks hold; those of no class count for nothing."""
+_IMAGE_ENDINGS = ("_leftImg8bit", "_image", "_img", "_rgb")
+
+
+class MappedImages(ImageSet, Protocol):
+    """A set of images with a map of class ids each, which is the target."""
+
+    classes: ClassTable
+    """Names and colours by class id."""
+
+    def target(self, index: int) -> NDArray[np.uint8]:
+        """Return class ids `(H, W)`, 255 where ignored; raises DataError where they cannot be read or do not fit."""
+        ...
+
+
+class MaskedFiles:
+    """Images in files, with a mask in another file each."""
+
+    def __init__(self, images: Sequence[Path], masks: Sequence[Path], reader: MaskReader) -> None:
+        self.images, self.masks, self.reader = list(images), list(masks), reader
+        self.classes, self.names = reader.classes, reader.classes.names
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def load(self, index: int) -> Image:
+        """Return an image, RGB and upright; raises DataError where it cannot be read."""
+        return open_image(self.images[index])
+
+    def target(self, index: int) -> NDArray[np.uint8]:
+        """Return class ids `(H, W)`; raises DataError where the mask cannot be read."""
+        return self.reader(self.masks[index])
+
+    def path(self, index: int) -> str:
+        """Return an image's path."""
+        return str(self.images[index])
+
+
+def open_semantic(config: DataConfig) -> Splits[MappedImages]:
+    """Open a data set for semantic segmentation.
+
+    Args:
+        config: its `data` is `scenes`, or a folder with images and masks of the same names: `images/train` and
+            `masks/train` (ADE20K's `images/training` and `annotations/training` too), `train/images` and
+            `train/masks`, or `images` and `masks`, of which a share is then held out by the seed; VOC's layout
+            (`JPEGImages`, `SegmentationClass`, `ImageSets/Segmentation`); Cityscapes' (`leftImg8bit`, `gtFine`); COCO's
+            JSON files, panoptic or instances.
+
+    Raises:
+        DataError: no such folder, layout, image or mask; or masks that contradict the classes.
+    """
+    if config.data == "scenes":
+        return open_scenes("semantic")
+    root = Path(config.data)
+    if not root.is_dir():
+        raise missing_folder(root, "a folder with images and masks, or scenes")
+    panoptic = open_coco_semantic(root, "panoptic", config)
+    layout = _find_layout(root) if panoptic is None else None
+    if layout is None:
+        parts = panoptic or open_coco_semantic(root, "instances", config)
+        if parts is not None:
+            return _split_coco(*parts, config)
+        raise DataError(
+            f"{root} holds no images with masks; put images in {root / 'images'} and masks of the same names in "
+            f"{root / 'masks'}, each with train and val in it where the set is split"
+        )
+    train, val = layout.train, layout.val
+    if val is None:
+        held_out = hold_out(len(train), config.seed, config.val_share)
+        train, val = ([layout.train[i] for i in part] for part in held_out)
+    if not train or not val:
+        raise DataError(f"{root} leaves no image to {'train on' if not train else 'evaluate on'}; add images and masks")
+    classes, ignored = _classes(root, layout, config)
+    reader, notes = build_reader(config.masks, [mask for _, mask in train + val], classes, ignored=ignored)
+    return Splits(_files(train, reader), _files(val, reader), str(root), tuple(notes + layout.notes))
+
+
+class MappedSubset:
+    """Some of a set's images."""
+
+    def __init__(self, images: MappedImages, indices: Sequence[int]) -> None:
+        self.images, self.indices = images, list(indices)
+        self.classes, self.names = images.classes, images.names
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def load(self, index: int) -> Image:
+        """Return an image; raises DataError where it cannot be read."""
+        return self.images.load(self.indices[index])
+
+    def target(self, index: int) -> NDArray[np.uint8]:
+        """Return class ids `(H, W)`; raises DataError where they cannot be read."""
+        return self.images.target(self.indices[index])
+
+    def path(self, index: int) -> str:
+        """Return what to call an image."""
+        return self.images.path(self.indices[index])
+
+
+Pairs = list[tuple[Path, Path]]
+
+
+@dataclass
+class _Layout:
+    """Pairs of image and mask as they lie."""
+
+    train: Pairs
+    val: Pairs | None
+    """`None` where the set is not split."""
+    known: str | None
+    """The built-in classes that such a layout is made for."""
+    notes: list[str]
+
+
+def _find_layout(root: Path) -> _Layout | None:
+    if (root / "JPEGImages").is_dir() and (root / "SegmentationClass").is_dir():
+        return _voc(root)
+    images, masks = _among(root, IMAGE_FOLDERS), _among(root, MASK_FOLDERS)
+    if images and masks and list_images(masks):
+        return _beside(root, images, masks)
+    train = subfolder(root, TRAIN_NAMES)
+    val = subfolder(root, VAL_NAMES)
+    if train is None or not (inside := (_among(train, IMAGE_FOLDERS), _among(train, MASK_FOLDERS)))[0] or not inside[1]:
+        return None
+    notes: list[str] = []
+    pairs = _pair(inside[0], inside[1], notes)
+    if val is None:
+        return _Layout(pairs, None, None, notes)
+    images, masks = _among(val, IMAGE_FOLDERS), _among(val, MASK_FOLDERS)
+    if images is None or masks is None:
+        raise DataError(f"{val} needs a folder of images and one of masks, as {train} has")
+    return _Layout(pairs, _pair(images, masks, notes), None, notes)
+
+
+def _beside(root: Path, images: Path, masks: Path) -> _Layout:
+    """Read `images` and `masks`, each whole or with the same parts in it."""
+    notes: list[str] = []
+    known = "cityscapes" if (images.name, masks.name) == ("leftImg8bit", "gtFine") else None
+    if any(root.glob("objectInfo150.*")) or root.name.startswith("ADEChallengeData2016"):
+        known = "ade20k"
+    train = subfolder(images, TRAIN_NAMES)
+    if train is None:
+        return _Layout(_pair(images, masks, notes), None, known, notes)
+    pairs = _pair(train, _same_part(masks, train, TRAIN_NAMES), notes)
+    val = subfolder(images, VAL_NAMES)
+    if val is None:
+        return _Layout(pairs, None, known, notes)
+    return _Layout(pairs, _pair(val, _same_part(masks, val, VAL_NAMES), notes), known, notes)
+
+
+def _voc(root: Path) -> _Layout:
+    notes: list[str] = []
+    lists = root / "ImageSets" / "Segmentation"
+    pairs = _pair(root / "JPEGImages", root / "SegmentationClass", notes, quiet=True)
+    if not (lists / "train.txt").is_file() or not (lists / "val.txt").is_file():
+        return _Layout(pairs, None, "voc", notes)
+    by_name = {image.stem: (image, mask) for image, mask in pairs}
+    parts = []
+    for part in ("train", "val"):
+        names = (lists / f"{part}.txt").read_text(encoding="utf-8", errors="replace").split()
+        if missing := [name for name in names if name not in by_name]:
+            raise DataError(
+                f"{lists / f'{part}.txt'} lists {missing[0]}, of which {root} has no image with a mask; "
+                f"{len(missing)} such names"
+            )
+        parts.append([by_name[name] for name in names])
+    return _Layout(parts[0], parts[1], "voc", notes)
+
+
+def _pair(images: Path, masks: Path, notes: list[str], *, quiet: bool = False) -> Pairs:
+    """Match images and masks by their place and name, endings such as `_mask` aside."""
+    same = _by_key(_masks_below(masks), masks, ())
+    known = _by_key(list(same.values()), masks, _MASK_ENDINGS)
+    pairs, lonely = [], []
+    for key, image in _by_key(list_images(images), images, _IMAGE_ENDINGS).items():
+        mask = same.get(_key(image, images, ())) or known.get(key) or known.get(key.rpartition("/")[2])
+        if mask is None:
+            lonely.append(image)
+        else:
+            pairs.append((image, mask))
+    unused = sorted(set(same.values()) - {mask for _, mask in pairs})
+    if unused and pairs and not quiet:
+        notes.append(f"{len(unused)} masks in {masks} have no image in {images}, {unused[0].name} first")
+    if lonely and pairs and not quiet:
+        notes.append(
+            f"{len(lonely)} images in {images} have no mask in {masks} and are left out, {lonely[0].name} first"
+        )
+    if lonely and not pairs:
+        raise DataError(
+            f"no image in {images} has a mask of its name in {masks}, {lonely[0].name} first; call both alike"
+        )
+    return pairs
+
+
+def _masks_below(folder: Path) -> list[Path]:
+    """Return mask files; of Cityscapes' several kinds the label ids alone."""
+    found = list_images(folder)
+    ids = [path for path in found if path.stem.endswith("_gtFine_labelIds")]
+    return ids or [path for path in found if not path.stem.endswith(("_gtFine_color", "_gtFine_instanceIds"))]
+
+
+def _by_key(paths: Sequence[Path], folder: Path, endings: Sequence[str]) -> dict[str, Path]:
+    """Return files by what images and masks have in common."""
+    known: dict[str, Path] = {}
+    for path in paths:
+        other = known.setdefault(_key(path, folder, endings), path)
+        if other is not path:
+            raise DataError(f"{other} and {path} have the same name, so no pair is clear; keep one of them")
+    return known
+
+
+def _key(path: Path, folder: Path, endings: Sequence[str]) -> str:
+    stem = next((path.stem.removesuffix(ending) for ending in endings if path.stem.endswith(ending)), path.stem)
+    return "/".join((*path.relative_to(folder).parts[:-1], stem))
+
+
+def _among(root: Path, names: Sequence[str]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def _same_part(masks: Path, part: Path, names: Sequence[str]) -> Path:
+    """Return the folder of masks that belongs to a folder of images: called the same, or by another usual name."""
+    found = masks / part.name if (masks / part.name).is_dir() else subfolder(masks, names)
+    if found is None:
+        raise DataError(f"{masks} has no folder {part.name} for the images in {part}; add it")
+    return found
+
+
+def _files(pairs: Pairs, reader: MaskReader) -> MaskedFiles:
+    return MaskedFiles([image for image, _ in pairs], [mask for _, mask in pairs], reader)
+
+
+def _split_coco(train: MappedImages, val: MappedImages | None, config: DataConfig) -> Splits[MappedImages]:
+    if val is not None:
+        return Splits(train, val, config.data)
+    learn, held_out = hold_out(len(train), config.seed, config.val_share)
+    if not learn or not held_out:
+        raise DataError(f"{config.data} has {len(train)} images, too few to hold some out; add images")
+    return Splits(MappedSubset(train, learn), MappedSubset(train, held_out), config.data)
+
+
+def _classes(root: Path, layout: _Layout, config: DataConfig) -> tuple[ClassTable | None, tuple[int, ...]]:
+    """Return the classes that are said or known, and the values that count for nothing because of them."""
+    wanted = config.masks.classes
+    if wanted == "auto":
+        own = next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
+        if own is not None:
+            return read_table(own), ()
+        if layout.known is None:
+            return None, ()
+        wanted = layout.known
+    if Path(wanted).is_file():
+        return read_table(Path(wanted)), ()
+    classes = built_in(wanted)
+    if wanted == "cityscapes" and layout.train[0][1].stem.endswith("labelTrainIds"):
+        return ClassTable(classes.names, tuple(range(len(classes))), classes.colours), ()
+    return classes, tuple(value for value in _ALL_VALUES.get(wanted, ()) if value not in classes.values)

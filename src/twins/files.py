@@ -1,0 +1,138 @@
+"""Files of ours: written in one atomic step, checked before anything is computed, told apart by their hash."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from twins.errors import ConfigError, TrainingError
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to; when the block ends well the file is synced and takes `path`'s place.
+
+    Raises:
+        ConfigError: the folder does not exist.
+        TrainingError: the disk is full or refuses; what stood at `path` is untouched.
+    """
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {path.parent} to write {path.name} in; make it first")
+    beside: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        beside = Path(name)
+        yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:
+        raise TrainingError(
+            f"{path} could not be written ({first_line(error)}); free space or choose another folder, "
+            "what stood there before is untouched"
+        ) from error
+    finally:
+        if beside is not None:
+            beside.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: dict[str, Any]) -> None:
+    """Write JSON in one atomic step.
+
+    Raises:
+        ConfigError: there is no such folder.
+        TrainingError: the disk is full or refuses.
+    """
+    with atomic_file(Path(path)) as beside:
+        beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def check_outputs(
+    outputs: Mapping[str, str | Path | None],
+    inputs: Iterable[tuple[str, str | Path]] = (),
+    *,
+    data: str | Path | None = None,
+) -> None:
+    """Check the files that a command is to write, before it computes anything.
+
+    Args:
+        outputs: flags such as `--json` with their files; `None` is not asked for.
+        inputs: what is read or is another result's place, each after what to call it.
+        data: folder of a data set, where there is one; what lies in it and was not written by `evaluate` is read too.
+
+    Raises:
+        ConfigError: a file that would take the place of what is read, of another output, or of a file that holds no
+            text, such as the first image of a pattern; or that cannot be made.
+    """
+    known = {role: path for role, path in outputs.items() if path is not None}
+    taken = {_identity(path): what for what, path in inputs} if known else {}
+    for role, path in known.items():
+        _check_output(role, Path(path) if path else None)
+        if (what := taken.get(identity := _identity(path))) is not None:
+            raise ConfigError(f"{role} {path} is {what}, which would be lost; name another file")
+        if data is not None and _is_data(Path(path), Path(data)):
+            raise ConfigError(f"{role} {path} is a file of --data {data}, which would be lost; name another file")
+        taken[identity] = f"what {role} names"
+
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its name when it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def _check_output(role: str, path: Path | None) -> None:
+    """Raise ConfigError for a file that holds no text, or cannot be made."""
+    if path is None:
+        raise ConfigError(f"{role} names no file; give one, or leave it out")
+    if os.path.isdir(path):
+        raise ConfigError(f"{role} {path} is a folder; name a file in it")
+    if not os.path.isdir(path.parent):
+        raise ConfigError(f"{role} {path}: there is no folder {path.parent} to write it in; make it first")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ConfigError(f"{role} {path} is no ordinary file; name another")
+    try:
+        if os.path.exists(path) and b"\0" in _start(path):
+            raise ConfigError(
+                f"{role} {path} is an image or another file that holds no text, which would be lost; "
+                f"give the name of the file to write right after {role}"
+            )
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):  # as atomic_file will
+            pass
+    except OSError as error:
+        raise ConfigError(f"{role} {path} cannot be written ({error.strerror}); choose another place") from error
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096)
+
+
+def _is_data(path: Path, data: Path) -> bool:
+    """Whether a file lies in a data folder already; a result of ours, which begins by its format, is no data."""
+    inside = os.path.isfile(path) and path.resolve().is_relative_to(data.resolve())
+    return inside and re.match(rb'\s*\{\s*"format"', _start(path)) is None
+
+
+def _identity(path: str | Path) -> object:
+    """Return what is the same of two paths to one file, whether it exists or not."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino

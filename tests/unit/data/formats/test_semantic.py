@@ -1,0 +1,220 @@
+"""Layouts of images with masks: every image is paired with its own mask, and its pixels get the right classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from twins.data.classes import built_in
+from twins.data.config import DataConfig, MaskConfig
+from twins.data.formats.semantic import open_semantic
+
+
+@pytest.fixture
+def pairs(tmp_path, save_image, save_mask):
+    """Write an image for each name, with a mask that holds its number all over, 0 in the last column."""
+
+    def write(images, masks, names=("a", "b"), *, first=1, endings=("", "")):
+        for number, name in enumerate(names, start=first):
+            pixels = np.full((6, 8), number)
+            pixels[:, -1] = 0
+            save_image(tmp_path / images / f"{name}{endings[0]}.jpg")
+            save_mask(tmp_path / masks / f"{name}{endings[1]}.png", pixels)
+        return tmp_path
+
+    return write
+
+
+def opened(root, *, seed=0, val_share=0.2, **masks):
+    return open_semantic(DataConfig(data=str(root), seed=seed, val_share=val_share, masks=MaskConfig(**masks)))
+
+
+def held(images):
+    """Return each image's name with the class of its first pixel, by that class's name, and of its last."""
+    names = (*images.names, *["nothing"] * 255)
+    targets = [images.target(i) for i in range(len(images))]
+    return {Path(images.path(i)).stem: (names[t[0, 0]], names[min(t[0, -1], 255)]) for i, t in enumerate(targets)}
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        (("images/train", "masks/train"), ("images/val", "masks/val")),
+        (("images/training", "annotations/training"), ("images/validation", "annotations/validation")),
+        (("images/train", "labels/training"), ("images/test", "labels/valid")),
+        (("img/Train", "label/Train"), ("img/Val", "label/Val")),
+        (("train/images", "train/masks"), ("val/images", "val/masks")),
+        (("train/imgs", "train/gt"), ("valid/image", "valid/mask")),
+    ],
+)
+def test_each_image_is_paired_with_the_mask_of_its_name_and_part(pairs, train, val):
+    pairs(*train)
+    root = pairs(*val, first=3)
+    splits = opened(root)
+    assert held(splits.train) == {"a": ("1", "0"), "b": ("2", "0")}
+    assert held(splits.val) == {"a": ("3", "0"), "b": ("4", "0")}
+    assert splits.train.load(0).tobytes() == Image.open(root / train[0] / "a.jpg").tobytes()
+
+
+@pytest.mark.parametrize("ending", ["_mask", "-mask", "_label", "_labelIds", "_gt", "_seg"])
+def test_usual_endings_of_names_do_not_keep_pairs_apart(pairs, ending):
+    root = pairs("images", "masks", names=("a", "b", "deep/c"), endings=("_img", ending))
+    splits = opened(root)
+    assert held(splits.train) | held(splits.val) == {"a_img": ("1", "0"), "b_img": ("2", "0"), "c_img": ("3", "0")}
+
+
+@pytest.mark.parametrize("ending", ["_img", "_rgb", "_mask", "_image"])
+def test_an_ending_that_both_have_keeps_no_pair_apart(pairs, ending):
+    root = pairs("images", "masks", names=("a", "b"), endings=(ending, ending))
+    splits = opened(root)
+    assert held(splits.train) | held(splits.val) == {f"a{ending}": ("1", "0"), f"b{ending}": ("2", "0")}
+
+
+def test_masks_without_an_image_are_said(pairs, save_mask):
+    root = pairs("images", "masks", names=("a", "b", "c"))
+    save_mask(root / "masks" / "z.png", 1)
+    assert any("1 masks in" in note and "z.png first" in note for note in opened(root).notes)
+
+
+@pytest.mark.parametrize("folders", [("images", "masks"), ("train/images", "train/masks"), ("img/train", "gt/train")])
+def test_an_unsplit_set_is_split_by_seed_with_no_image_in_both(pairs, folders):
+    root = pairs(*folders, names=[f"{i:02}" for i in range(20)])
+    first, again, other = (opened(root, seed=seed) for seed in (0, 0, 1))
+    assert (len(first.train), len(first.val)) == (16, 4)
+    assert not set(first.train.images) & set(first.val.images)
+    assert first.val.images == again.val.images
+    assert first.val.images != other.val.images
+    assert len(opened(root, val_share=0.5).val) == 10
+    assert held(first.train) | held(first.val) == {f"{i:02}": (str(i + 1), "0") for i in range(20)}
+
+
+def test_images_without_a_mask_are_left_out_and_counted(pairs, save_image):
+    root = pairs("images", "masks", names=("a", "b", "c"))
+    save_image(root / "images" / "z.png")
+    splits = opened(root)
+    assert len(splits.train) + len(splits.val) == 3
+    assert any("1 images in" in note and "z.png first" in note for note in splits.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("classes.txt", "x\ny\nz\n"),
+        ("classes.csv", "value,name\n2,z\n1,y\n0,x\n"),
+        ("classes.json", '["x", "y", "z"]'),
+        ("classes.yaml", "{0: x, 1: y, 2: z}"),
+        ("classes.yml", "names: [x, y, z]"),
+    ],
+)
+def test_classes_come_from_a_list_in_the_data_folder(pairs, name, content):
+    root = pairs("images", "masks")
+    (root / name).write_text(content)
+    splits = opened(root)
+    assert held(splits.train) | held(splits.val) == {"a": ("y", "x"), "b": ("z", "x")}
+
+
+def test_classes_that_the_user_names_come_before_those_of_the_folder(pairs, tmp_path, refused):
+    root = pairs("images", "masks")
+    (root / "classes.txt").write_text("x\ny\nz\n")
+    (tmp_path / "mine.txt").write_text("p\nq\nr\n")
+    assert opened(root, classes=str(tmp_path / "mine.txt")).train.names == ("p", "q", "r")
+    assert opened(root, classes="voc").train.names == built_in("voc").names
+    with refused(r"no class table is called 'vox', and no file; did you mean voc\?"):
+        opened(root, classes="vox")
+
+
+@pytest.mark.parametrize("sign", ["ADEChallengeData2016", "objectInfo150.txt", "objectInfo150.csv"])
+def test_ade20k_counts_0_for_nothing_and_1_as_its_first_class(pairs, tmp_path, sign):
+    root = tmp_path / sign if sign.startswith("ADE") else tmp_path
+    for part in ("training", "validation"):
+        pairs(root / "images" / part, root / "annotations" / part)
+    if root == tmp_path:
+        (root / sign).write_text("")
+    for part in (opened(root).train, opened(root).val):
+        assert part.names == built_in("ade20k").names
+        assert held(part) == {"a": ("wall", "nothing"), "b": ("building", "nothing")}
+        assert part.target(1)[0, 0] == 1
+
+
+def test_voc_is_read_by_its_lists_with_palettes_and_borders(tmp_path, save_image, refused):
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    (tmp_path / "SegmentationClass").mkdir()
+    lists.mkdir(parents=True)
+    for number, name in enumerate(("2007_1", "2007_2", "2007_3", "unlisted"), start=1):
+        save_image(tmp_path / "JPEGImages" / f"{name}.jpg")
+        mask = Image.fromarray(np.full((6, 8), number, dtype=np.uint8))
+        mask.putpixel((7, 0), 255)
+        mask.putpalette([level for colour in built_in("voc").colours for level in colour])
+        mask.save(tmp_path / "SegmentationClass" / f"{name}.png")
+    (lists / "train.txt").write_text("2007_3\n2007_1\n")
+    (lists / "val.txt").write_text("2007_2\n")
+    splits = opened(tmp_path)
+    assert held(splits.train) == {"2007_3": ("bird", "nothing"), "2007_1": ("aeroplane", "nothing")}
+    assert held(splits.val) == {"2007_2": ("bicycle", "nothing")}
+    (lists / "val.txt").write_bytes(b"2007_2 2007_9 \xff")
+    with refused(r"val\.txt lists 2007_9, of which .* has no image with a mask; 2 such names"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "kinds", [("labelIds",), ("labelIds", "labelTrainIds", "color", "instanceIds"), ("labelTrainIds",)]
+)
+def test_cityscapes_is_read_from_its_label_ids_or_its_training_ids(tmp_path, save_image, save_mask, kinds):
+    holds = {"labelIds": [7, 0, 3, 33], "labelTrainIds": [0, 255, 255, 18], "color": [9] * 4, "instanceIds": [8] * 4}
+    for part, city in (("train", "aachen"), ("val", "bonn")):
+        name = f"{city}/{city}_000000_000019"
+        save_image(tmp_path / "leftImg8bit" / part / f"{name}_leftImg8bit.png")
+        for kind in kinds:
+            save_mask(tmp_path / "gtFine" / part / f"{name}_gtFine_{kind}.png", [holds[kind]])
+    splits = opened(tmp_path)
+    assert splits.train.names == built_in("cityscapes").names
+    assert splits.train.target(0).tolist() == splits.val.target(0).tolist() == [[0, 255, 255, 18]]
+    assert "bonn" in splits.val.path(0)
+
+
+def test_a_path_that_is_no_folder_is_refused(tmp_path, refused):
+    (tmp_path / "file").write_text("")
+    with refused("file is a file; give a folder with images and masks, or scenes"):
+        opened(tmp_path / "file")
+    with refused("gone does not exist; give a folder"):
+        opened(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "saying"),
+    [
+        ([], [], r"holds no images with masks; put images in .*images and masks of the same names in .*masks"),
+        (["images/a.png"], [], r"holds no images with masks"),
+        (["images/a.png"], ["masks/b.png"], r"no image in .*a\.png first; call both alike"),
+        (["images/a.png"], ["masks/a.png"], r"leaves no image to evaluate on; add images and masks"),
+        (["images/train/a.png", "images/val/a.png"], ["masks/train/a.png"], r"masks has no folder val .*; add it"),
+        (["train/images/a.png", "val/images/b.png"], ["train/masks/a.png"], r"val needs a folder of images and one of"),
+    ],
+)
+def test_a_folder_that_is_no_data_set_is_refused(tmp_path, save_image, save_mask, refused, images, masks, saying):
+    for name in images:
+        save_image(tmp_path / name)
+    for name in masks:
+        save_mask(tmp_path / name, 0)
+    with refused(saying):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("extra", ["masks/a_mask.png", "images/a.png"])
+def test_two_files_for_one_half_of_a_pair_are_refused(pairs, save_image, refused, extra):
+    root = pairs("images", "masks")
+    save_image(root / extra)
+    with refused("have the same name, so no pair is clear; keep one of them"):
+        opened(root)
+
+
+@pytest.mark.parametrize(
+    ("settings", "saying"),
+    [({"seed": -1}, "--seed must be at least 0"), ({"val_share": 1.0}, "--val-share must be at least 0 and below 1")],
+)
+def test_settings_out_of_range_are_refused(refused, settings, saying):
+    with refused(saying):
+        DataConfig(data="scenes", **settings)

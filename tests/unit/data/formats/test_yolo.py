@@ -1,0 +1,288 @@
+"""YOLO's text files: shares of width and height, polygons in parts, folders and data.yaml."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from twins.data.config import DataConfig
+from twins.data.formats.detection import open_detection
+from twins.data.formats.yolo import read_yolo
+from twins.data.objects import decode_masks
+from twins.errors import DataError
+
+SQUARE = "1 0.25 0.166667 0.75 0.166667 0.75 0.666667 0.25 0.666667"
+NAMES = "names: [cat, dog]\n"
+
+
+@pytest.fixture
+def yolo(tmp_path, save_image):
+    """Write label files by their paths below the folder, and an image each; a content of `None` writes no file."""
+
+    def write(labels, yaml=NAMES, name="data.yaml"):
+        for path, content in labels.items():
+            image = tmp_path / path.replace("labels", "images")
+            save_image(image.with_suffix(".png"))
+            (tmp_path / path).parent.mkdir(exist_ok=True, parents=True)
+            if content is not None:
+                (tmp_path / path).write_text(content)
+        if yaml is not None:
+            (tmp_path / name).write_text(yaml)
+        return tmp_path
+
+    return write
+
+
+def opened(root, masks=False):
+    return open_detection(DataConfig(data=str(root)), masks=masks)
+
+
+def targets(splits):
+    """Return the objects of each image by its name."""
+    parts = (splits.train, splits.val)
+    return {part.path(i).rpartition("/")[2]: part.target(i) for part in parts for i in range(len(part))}
+
+
+def target(yolo, content, masks=False):
+    """Return the objects of a label file, of an image of 8 x 6 pixels."""
+    return opened(yolo({"labels/train/a.txt": content, "labels/val/b.txt": "0 .5 .5 .5 .5"}), masks).train.target(0)
+
+
+def test_a_box_is_its_middle_and_sides_in_shares_of_the_image(yolo):
+    objects = target(yolo, "1 0.5 0.5 1 1\n\n  0 .25 .5 .25 .333333333  \n")
+    np.testing.assert_allclose(objects.boxes, [[0, 0, 8, 6], [1, 2, 3, 4]], atol=1e-6)
+    assert (objects.labels.tolist(), objects.size, objects.masks) == ([1, 0], (6, 8), None)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_polygon_has_the_smallest_box_around_it(yolo, masks):
+    objects = target(yolo, SQUARE, masks)
+    np.testing.assert_allclose(objects.boxes, [[2, 1, 6, 4]], atol=1e-4)
+    np.testing.assert_allclose(objects.areas, [12], atol=1e-3)
+
+
+def test_a_polygon_is_a_mask(yolo):
+    (mask,) = decode_masks(target(yolo, SQUARE, masks=True).masks, (6, 8))
+    expected = np.zeros((6, 8), dtype=bool)
+    expected[1:4, 2:6] = True
+    assert (mask == expected).all()
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_an_object_in_parts_is_one_object_without_what_lies_between(yolo, closed):
+    left, right = ["0 0", "0.25 0", "0.25 1", "0 1"], ["0.75 0", "1 0", "1 1", "0.75 1"]
+    points = [*left, left[0], *right, *(right[:1] if closed else [])]
+    objects = target(yolo, f"0 {' '.join(points)}", masks=True)
+    (mask,) = decode_masks(objects.masks, (6, 8))
+    assert (mask == (np.arange(8) < 2) | (np.arange(8) >= 6)).all()
+    np.testing.assert_allclose(objects.boxes, [[0, 0, 8, 6]])
+    assert objects.areas.tolist() == [24]
+
+
+def test_a_first_point_written_twice_ends_no_part(yolo):
+    words = SQUARE.split()
+    objects = target(yolo, " ".join([words[0], *words[1:3], *words[1:]]), masks=True)
+    assert decode_masks(objects.masks, (6, 8)).sum() == 12
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("labels/train", "labels/val"),
+        ("labels/train", "labels/test"),
+        ("train/labels", "valid/labels"),
+        ("train", "val"),
+        ("labels/train/deep", "labels/val/deep"),
+    ],
+)
+@pytest.mark.parametrize("yaml", [NAMES, NAMES + "train: images/nowhere\nval: images/nowhere\n"])
+def test_parts_are_found_in_their_folders(yolo, train, val, yaml):
+    splits = opened(yolo({f"{train}/a.txt": "0 .5 .5 1 1", f"{val}/b.txt": "1 .5 .5 1 1"}, yaml))
+    assert [part.target(0).labels.tolist() for part in (splits.train, splits.val)] == [[0], [1]]
+    assert splits.train.names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("folder", ["labels", "."])
+def test_one_folder_is_split_by_seed(yolo, folder):
+    splits = opened(yolo({f"{folder}/{name}.txt": "0 .5 .5 1 1" for name in "abcde"}))
+    assert (len(splits.train), len(splits.val)) == (4, 1)
+    assert len({part.target(i).image_id for part in (splits.train, splits.val) for i in range(len(part))}) == 5
+
+
+@pytest.mark.parametrize(
+    ("yaml", "a", "b"),
+    [
+        ("train: images/mine\nval: images/other\n", "mine", "other"),
+        ("train: ../images/mine\nval: ../images/other\n", "mine", "other"),
+        ("path: .\ntrain: [images/mine]\nval: [images/other, images/third]\n", "mine", "other"),
+        ("path: ../datasets/mine\ntrain: images/mine\nvalid: images/other\n", "mine", "other"),
+        ("train: mine.txt\nval: lists/other.txt\n", "mine", "other"),
+    ],
+)
+def test_a_yaml_says_where_the_parts_are(yolo, tmp_path, yaml, a, b):
+    root = yolo({f"labels/{a}/a.txt": "0 .5 .5 1 1", f"labels/{b}/b.txt": "1 .5 .5 1 1"}, NAMES + yaml)
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "mine.txt").write_text(f"./images/{a}/a.png\n")
+    (tmp_path / "lists" / "other.txt").write_text(f"{tmp_path}/images/{b}/b.png\n\n")
+    splits = opened(root)
+    assert [part.path(0)[-5:] for part in (splits.train, splits.val)] == ["a.png", "b.png"]
+    assert [part.target(0).labels.tolist() for part in (splits.train, splits.val)] == [[0], [1]]
+
+
+@pytest.mark.parametrize("name", ["data.yaml", "data.yml", "my_set.yaml"])
+@pytest.mark.parametrize("yaml", [NAMES, "names: {0: cat, 1: dog}\n", "nc: 2\nnames:\n- cat\n- dog\n"])
+def test_names_are_a_list_or_a_dictionary(yolo, name, yaml):
+    splits = opened(yolo({"labels/a.txt": "1 .5 .5 1 1", "labels/b.txt": ""}, yaml, name))
+    assert splits.train.names == ("cat", "dog")
+
+
+def test_ids_with_gaps_are_found_by_their_names(yolo):
+    splits = opened(yolo({"labels/a.txt": "90 .5 .5 1 1\n1 .5 .5 1 1", "labels/b.txt": ""}, "names: {1: cat, 90: dog}"))
+    assert splits.train.classes.values == (1, 90)
+    assert targets(splits)["a.png"].labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("place", ["classes.txt", "labels/classes.txt"])
+def test_names_may_stand_in_a_file_of_their_own(yolo, place):
+    root = yolo({"labels/a.txt": "1 .5 .5 1 1", "labels/b.txt": ""}, None)
+    (root / place).write_text("cat\ndog\n")
+    assert opened(root).train.names == ("cat", "dog")
+
+
+def test_colours_that_a_user_has_chosen_are_kept_and_others_are_bright(yolo):
+    root = yolo({"labels/a.txt": "1 .5 .5 1 1", "labels/b.txt": ""}, None)
+    (root / "classes.txt").write_text("cat 1 2 3\ndog 4 5 6\n")
+    assert opened(root).train.classes.colours == ((1, 2, 3), (4, 5, 6))
+    (root / "classes.txt").write_text("cat\ndog\n")
+    assert all(max(colour) > 150 for colour in opened(root).train.classes.colours)
+
+
+def test_without_names_classes_are_called_by_their_ids_and_it_is_told(yolo):
+    splits = opened(yolo({"labels/a.txt": "3 .5 .5 1 1\n1 .5 .5 1 1", "labels/b.txt": ""}, None))
+    assert (splits.train.names, splits.train.classes.values) == (("1", "3"), (1, 3))
+    assert "2 classes without names, called by id as in the label files; give names in data.yaml" in splits.notes
+
+
+def test_an_image_without_a_label_file_has_no_objects_and_is_counted_an_empty_file_says_so(yolo):
+    root = yolo({"labels/train/a.txt": "", "labels/train/b.txt": None, "labels/val/c.txt": "0 .5 .5 1 1"})
+    splits = opened(root)
+    assert [len(objects) for objects in targets(splits).values()] == [0, 0, 1]
+    said = f"1 image in {root / 'images' / 'train'} without a label file and so without objects, b.png first"
+    assert splits.notes == (said,)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_class_beyond_the_names_is_left_out_and_told(yolo, masks):
+    splits = opened(yolo({"labels/train/a.txt": f"2{SQUARE[1:]}\n{SQUARE}", "labels/val/b.txt": ""}), masks)
+    assert splits.train.target(0).labels.tolist() == [1]
+    assert splits.train.named(0, 0) == f"line 2 of {splits.source}/labels/train/a.txt"
+    said = f"line 1 of {splits.source}/labels/train/a.txt has the class 2, which is not listed; list it"
+    assert said in splits.notes[0]
+
+
+def test_boxes_without_area_in_an_image_of_any_size_are_told(yolo):
+    splits = opened(yolo({"labels/train/a.txt": "0 .5 .5 0 1\n0 .5 .5 1 1\n1 1.5 .5 1 1", "labels/val/b.txt": ""}))
+    assert len(splits.train.target(0)) == 3
+    said = "2 training boxes have no area inside their image and are not learned from, the first: line 1 of "
+    assert splits.notes == (f"{said}{splits.source}/labels/train/a.txt",)
+
+
+@pytest.mark.parametrize(
+    ("line", "saying"),
+    [
+        ("0 0.5 0.5", r"line 2 of .*a\.txt has 3 numbers; give a class with a box \(5\), or with a polygon"),
+        ("0 0.5 0.5 1 1 0.9", "has 6 numbers"),
+        ("0 0.5 0.5 1 1 0.9 0.1 0.2", "has 8 numbers"),
+        ("dog 0.5 0.5 1 1", "holds 'dog 0.5 0.5 1 1', not numbers alone; mend it"),
+        ("0 0.5,0.5,1,1 0 0 0", "not numbers alone"),
+        ("0.5 0.5 0.5 1 1", "has the class 0.5; give a whole number of at least 0"),
+        ("-1 0.5 0.5 1 1", "has the class -1; give a whole number"),
+        ("nan 0.5 0.5 1 1", "has the class nan; give a whole number"),
+        ("inf 0.5 0.5 1 1", "has the class inf; give a whole number"),
+        ("0 nan 0.5 1 1", "has the coordinate nan; give shares of the image's width and height, 0 to 1"),
+        ("0 0.5 0.5 inf 1", "has the coordinate inf"),
+        ("0 320 240 100 80", "has the coordinate 320; give shares"),
+        ("0 0.1 0.1 0.9 0.1 0.9 -77", "has the coordinate -77"),
+    ],
+)
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_line_that_is_none_is_named_when_its_image_is_wanted(yolo, refused, line, saying, masks):
+    root = yolo({"labels/train/a.txt": f"{SQUARE}\n{line}\n", "labels/val/b.txt": SQUARE})
+    splits = opened(root, masks)
+    assert len(splits.val.target(0)) == 1
+    with refused(saying):
+        splits.train.target(0)
+
+
+def test_a_label_file_that_is_no_text_is_named(yolo, refused):
+    root = yolo({"labels/train/a.txt": "", "labels/val/b.txt": "0 .5 .5 1 1"})
+    (root / "labels" / "train" / "a.txt").write_bytes(b"\xff\xfe\x00\x01")
+    with refused(r"a\.txt cannot be read as text \(.*\); copy it again"):
+        opened(root).train.target(0)
+
+
+def test_a_box_where_masks_are_wanted_is_named(yolo, refused):
+    with refused(r"line 2 of .*a\.txt is a box, and instance segmentation needs polygons; add them, or choose --task"):
+        target(yolo, f"{SQUARE}\n0 .5 .5 1 1", masks=True)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "saying"),
+    [
+        ("names: [cat, dog", r"data\.yaml is no YAML \(.*\); mend it"),
+        ("names: 3\n", r"data\.yaml: expected a list of names or a dictionary"),
+        ("names: [cat, cat]\n", r"data\.yaml: two classes have the same name, 'cat'"),
+        ("names: {a: cat}\n", r"data\.yaml is no list of classes"),
+    ],
+)
+def test_a_yaml_that_cannot_be_used_is_named(yolo, refused, yaml, saying):
+    with refused(saying):
+        opened(yolo({"labels/a.txt": "0 .5 .5 1 1", "labels/b.txt": ""}, yaml))
+
+
+def test_a_yaml_without_images_or_labels_says_where_they_belong(tmp_path, refused, save_image):
+    (tmp_path / "data.yaml").write_text(NAMES)
+    with refused(r"data\.yaml names classes, but no images are found by it; put them in .*images/train"):
+        opened(tmp_path)
+    save_image(tmp_path / "images" / "a.png")
+    with refused(r"no image of .*data\.yaml has a label file, such as .*a\.txt; add them"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "0 .5 .5"])
+def test_labels_without_any_object_and_without_names_are_refused(yolo, refused, content):
+    with refused(r"no label file such as .*a\.txt has an object that can be read; add objects"):
+        opened(yolo({"labels/a.txt": content, "labels/b.txt": ""}, None))
+
+
+def test_a_picture_that_is_stored_turned_is_annotated_upright(yolo):
+    root = yolo({"labels/train/a.txt": "0 .5 .5 1 1", "labels/val/b.txt": ""})
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (root / "images" / "train" / "a.png").unlink()
+    Image.new("RGB", (8, 6)).save(root / "images" / "train" / "a.jpg", exif=exif)
+    train = opened(root).train
+    assert (train.load(0).size, train.target(0).size) == ((6, 8), (8, 6))
+    assert train.target(0).boxes.tolist() == [[0, 0, 6, 8]]
+    assert train.shape(0) is None
+
+
+def test_an_image_that_cannot_be_read_is_named(yolo, refused):
+    root = yolo({"labels/train/a.txt": "0 .5 .5 1 1", "labels/val/b.txt": ""})
+    (root / "images" / "train" / "a.png").write_bytes(b"text")
+    with refused(r"a\.png is no image in a known format"):
+        opened(root).train.target(0)
+
+
+def test_a_file_that_is_not_there_holds_nothing(tmp_path):
+    assert read_yolo(tmp_path / "none.txt") == []
+
+
+def test_an_entry_that_leads_nowhere_is_named_where_no_usual_folder_has_its_part(yolo):
+    labels = {"labels/train/a.txt": "0 .5 .5 .5 .5", "labels/held/b.txt": "0 .5 .5 .5 .5"}
+    root = yolo(labels, yaml="train: images/train\nval: images/heldout\nnames: [cat, dog]\n")
+    with pytest.raises(DataError, match="leads to images/heldout, where no image is; mend that entry"):
+        opened(root)
+    yolo({"labels/val/c.txt": "0 .5 .5 .5 .5"}, yaml="train: /content/train\nval: /content/val\nnames: [cat, dog]\n")
+    assert (len(opened(root).train), len(opened(root).val)) == (1, 1)

@@ -1,0 +1,236 @@
+"""Data sets and batches: who is in which split, and randomness that is a function of what it is for."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from twins.data.base import Digits, open_classification
+from twins.data.checks.classification import check_classification
+from twins.data.loading.loader import EvalSamples, TrainBatches, TrainSamples, eval_loader, mix, seeded, train_loader
+from twins.data.transforms.classification import ImageAlone, train_transform
+from twins.data.transforms.config import AugmentConfig
+from twins.errors import ConfigError, DataError
+from twins.preprocess import Preprocess
+
+PREPROCESS = Preprocess(size=32, crop=1.0)
+
+
+def write(folder, name, count, *, shade=0):
+    (folder / name).mkdir(parents=True)
+    for index in range(count):
+        noise = np.random.default_rng([shade, index]).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / name / f"{index}.PNG")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for shade, name in enumerate(("cat", "dog")):
+        write(tmp_path, name, 10, shade=shade)
+    return tmp_path
+
+
+def test_an_unsplit_folder_is_split_by_seed_with_no_image_in_both(folder):
+    first, again, other = (open_classification(folder, seed=seed) for seed in (0, 0, 1))
+    assert (len(first.train), len(first.val)) == (16, 4)
+    assert not set(first.train.files) & set(first.val.files)
+    assert first.val.files == again.val.files
+    assert first.val.files != other.val.files
+    assert sorted(first.val.labels) == [0, 0, 1, 1]
+
+
+def test_a_class_with_one_image_keeps_it_for_training(folder):
+    write(folder, "eel", 1, shade=9)
+    splits = open_classification(folder)
+    assert splits.train.labels.count(2) == 1
+    assert any("eel" in problem for problem in check_classification(folder).problems)
+
+
+def test_classes_of_validation_are_matched_by_name(tmp_path):
+    for name in ("a", "b", "c"):
+        write(tmp_path / "train", name, 2)
+    write(tmp_path / "val", "c", 2, shade=5)
+    assert open_classification(tmp_path).val.labels == [2, 2]
+    write(tmp_path / "val", "z", 1)
+    with pytest.raises(DataError, match=r"classes that .* has not: z"):
+        open_classification(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["nothing", "one class", "no images", "a file"])
+def test_a_folder_that_is_no_data_set_is_refused_in_one_sentence(tmp_path, content):
+    root = tmp_path / "data"
+    if content == "a file":
+        root.write_text("")
+    else:
+        root.mkdir()
+        for name in {"nothing": [], "one class": ["a"], "no images": ["a", "b"]}[content]:
+            (root / name).mkdir()
+    with pytest.raises(DataError, match="data") as caught:
+        open_classification(root)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_tasks_layout_is_recognised(tmp_path):
+    write(tmp_path, "images", 3)
+    (tmp_path / "instances.json").write_text("{}")
+    with pytest.raises(DataError, match=r"if instances\.json lists boxes, say --task detection"):
+        open_classification(tmp_path)
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "images").rename(tmp_path / "JPEGImages")
+    with pytest.raises(DataError, match=r"Pascal VOC's folders .* say --task detection"):
+        open_classification(tmp_path)
+
+
+def test_digits_are_split_without_overlap_and_alike_each_time():
+    train, val = Digits(train=True), Digits(train=False)
+    names = {train.path(i) for i in range(len(train))}, {val.path(i) for i in range(len(val))}
+    assert len(train) + len(val) == 1797
+    assert not names[0] & names[1]
+    assert np.bincount(val.labels).min() >= 34
+
+
+def samples(images, augment=None):
+    augment = augment or AugmentConfig()
+    return TrainSamples(images, ImageAlone(train_transform(augment, PREPROCESS)), seed=3)
+
+
+def test_augmentation_depends_on_epoch_image_and_copy_alone(folder):
+    drawn = samples(open_classification(folder).train)
+    first = drawn[(0, 4, 0)].image
+    random.seed(99)
+    torch.manual_seed(99)
+    drawn[(7, 1, 0)]
+    assert torch.equal(drawn[(0, 4, 0)].image, first)
+    for other in ((1, 4, 0), (0, 4, 1)):
+        assert not torch.equal(drawn[other].image, first)
+
+
+def test_workers_change_nothing(folder):
+    def collect(workers):
+        images = open_classification(folder).train
+        batches = TrainBatches(len(images), 4, seed=0)
+        stream = train_loader(samples(images), batches, step=2, accumulate=1, workers=workers, pin=False)
+        return [next(stream).images for _ in range(6)]
+
+    for alone, shared in zip(collect(0), collect(2), strict=True):
+        assert torch.equal(alone, shared)
+
+
+def test_a_stream_that_starts_later_goes_on_where_the_first_was():
+    batches = TrainBatches(50, 3, seed=1, accumulate=2)
+    whole = batches.stream(0, 2)
+    seen = [next(whole) for _ in range(40)]
+    late = batches.stream(7, 2)
+    assert [next(late) for _ in range(26)] == seen[14:]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_processes_share_an_epoch_without_overlap(world):
+    shares = [list(TrainBatches(50, 4, seed=0, rank=rank, world=world).epoch(0)) for rank in range(world)]
+    used = [entry for share in shares for batch in share for entry in batch]
+    assert len(set(used)) == len(used) == 50 // (4 * world) * 4 * world
+
+
+def test_repeated_augmentation_shows_copies_of_fewer_images():
+    entries = [e for batch in TrainBatches(60, 6, seed=0, repeats=3).epoch(0) for e in batch]
+    assert len(entries) == len(set(entries)) == 60
+    assert len({index for _, index, _ in entries}) == 20
+
+
+def test_too_few_images_for_the_processes_are_refused():
+    with pytest.raises(ConfigError, match="3 training images are too few for 4 processes"):
+        TrainBatches(3, 1, seed=0, world=4)
+
+
+def test_an_unreadable_image_is_replaced_in_training_and_left_out_of_evaluation(folder):
+    splits = open_classification(folder)
+    splits.train.files[4].write_bytes(b"")
+    splits.val.files[1].write_bytes(b"")
+    sample = samples(splits.train)[(0, 4, 0)]
+    assert sample.index == 5
+    assert [skipped.path for skipped in sample.skipped] == [str(splits.train.files[4])]
+    loader = eval_loader(EvalSamples(splits.val, ImageAlone(PREPROCESS)), batch=2)
+    batches = list(loader)
+    assert sum(len(batch.indices) for batch in batches) == 3
+    assert sum(len(batch.skipped) for batch in batches) == 1
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_evaluation_sees_each_image_once_over_all_processes(world):
+    images = Digits(train=False)
+    indices = [
+        index
+        for rank in range(world)
+        for batch in eval_loader(EvalSamples(images, ImageAlone(PREPROCESS)), batch=50, rank=rank, world=world)
+        for index in batch.indices
+    ]
+    assert sorted(indices) == list(range(len(images)))
+
+
+def test_mixing_is_a_function_of_its_key_and_keeps_probabilities():
+    images, targets = torch.rand(8, 3, 16, 16), torch.arange(8) % 4
+    settings = {"mixup": 0.8, "cutmix": 1.0, "smoothing": 0.1, "num_classes": 4}
+    first, again = (mix(images, targets, **settings, key=(0, 1, 5)) for _ in range(2))
+    other = mix(images, targets, **settings, key=(0, 2, 5))
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], other[0])
+    torch.testing.assert_close(first[1].sum(dim=1), torch.ones(8))
+
+
+def test_seeding_leaves_every_generator_as_it_was():
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    with seeded(1, 2, 3):
+        drawn = random.random(), np.random.rand(), torch.rand(1)
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+    with seeded(1, 2, 3):
+        assert (random.random(), np.random.rand(), torch.rand(1)) == drawn
+
+
+def test_check_names_duplicates_across_splits(tmp_path):
+    for part in ("train", "val"):
+        for name, shade in (("a", 0), ("b", 1)):
+            write(tmp_path / part, name, 2, shade=shade)
+    report = check_classification(tmp_path)
+    assert len(report.problems) == 4
+    assert "in training and in evaluation" in report.problems[0]
+    assert report.sizes == {"width": [40, 40, 40], "height": [40, 40, 40]}
+
+
+def test_real_images_are_clean(sample_data):
+    report = check_classification(sample_data / "classification" / "sign_digits")
+    assert report.problems == []
+    assert sum(report.counts["train"].values()) == 419
+    assert sum(report.counts["val"].values()) == 100
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_batches_of_like_shapes_are_still_one_permutation_of_the_images(world):
+    shapes = [((100, 150), (150, 100), (100, 100))[i % 3] for i in range(240)]
+    ranks = [TrainBatches(240, 4, seed=3, rank=rank, world=world, shapes=shapes) for rank in range(world)]
+    plain = TrainBatches(240, 4, seed=3)
+    seen = [[index for _, index, _ in batch] for batches in ranks for batch in batches.epoch(1)]
+    assert sorted(index for batch in seen for index in batch) == list(range(240))
+    assert sum(len({shapes[index] for index in batch}) == 1 for batch in seen) > 0.8 * len(seen)
+    assert sum(len({shapes[i] for _, i, _ in batch}) == 1 for batch in plain.epoch(1)) < 0.3 * len(seen)
+    first, second = ([i for batch in ranks[0].epoch(epoch) for _, i, _ in batch] for epoch in (0, 1))
+    assert first != second
+    again = [entry for batch in ranks[0].epoch(1, start=5) for entry in batch]
+    assert again == [entry for batch in ranks[0].epoch(1) for entry in batch][20:]
+
+
+def test_evaluation_sorts_images_by_shape_and_shows_each_once(folder):
+    images = open_classification(folder).train
+    samples = EvalSamples(images, ImageAlone(PREPROCESS))
+    shapes = [(40, 30 + 10 * (index % 3)) for index in range(len(images))]
+    found = [list(eval_loader(samples, batch=4, rank=rank, world=2, shapes=shapes)) for rank in (0, 1)]
+    indices = [batch.indices for batches in found for batch in batches]
+    assert sorted(index for batch in indices for index in batch) == list(range(len(images)))
+    for batches in found:
+        widths = [shapes[index][1] for batch in batches for index in batch.indices]
+        assert widths == sorted(widths)

@@ -1,0 +1,172 @@
+"""Batches travel as 8-bit levels, and are normalised where the network is: the same values as before."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from twins.data.base import Digits, ImageFiles
+from twins.data.loading.loader import (
+    EvalSamples,
+    TrainBatches,
+    TrainSamples,
+    collate_eval,
+    eval_loader,
+    fill_batch,
+    normalised,
+    train_loader,
+)
+from twins.data.transforms.classification import ImageAlone, train_transform
+from twins.data.transforms.config import AugmentConfig, SemanticConfig
+from twins.data.transforms.patches import Patch, Prepared, fill_patches
+from twins.data.transforms.semantic import RandomCrop
+from twins.preprocess import DETECTION, Preprocess, levels_of
+
+CPU = torch.device("cpu")
+PREPROCESS = Preprocess(size=48)
+
+
+def noise(width, height, seed=0):
+    random = np.random.default_rng([seed, width, height])
+    return Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def test_levels_are_normalised_to_what_an_image_alone_is():
+    images = [noise(70, 60, seed) for seed in range(3)]
+    levels, sizes = fill_batch([PREPROCESS.levels(image) for image in images])
+    assert (levels.dtype, sizes) == (torch.uint8, None)
+    pixels = PREPROCESS.normalise_levels(levels)
+    for image, found in zip(images, pixels, strict=True):
+        assert torch.equal(found, PREPROCESS(image))
+    plain = (levels.double() / 255 - torch.tensor(PREPROCESS.mean).view(3, 1, 1)) / torch.tensor(PREPROCESS.std).view(
+        3, 1, 1
+    )
+    torch.testing.assert_close(pixels.double(), plain, rtol=0, atol=1e-6)
+
+
+def test_what_no_image_fills_is_0_once_it_is_normalised():
+    keep = Preprocess(size=40, fit="keep", longest=80)
+    images = [noise(60, 40), noise(40, 70)]
+    levels, sizes = fill_batch([keep.levels(image) for image in images])
+    pixels = keep.normalise_levels(levels, sizes)
+    for image, found, (height, width) in zip(images, pixels, sizes.tolist(), strict=True):
+        assert torch.equal(found[:, :height, :width], keep(image))
+        assert not found[:, height:].any()
+        assert not found[:, :, width:].any()
+
+
+def test_what_a_small_image_leaves_of_a_crop_is_0_once_it_is_normalised():
+    samples = TrainSamples(
+        Masks(), RandomCrop(SemanticConfig(crop=96, ratio=(1.0, 1.0)), Preprocess(size=48, fit="keep")), seed=0
+    )
+    stream = train_loader(samples, TrainBatches(2, 2, seed=0), step=0, accumulate=1, workers=0, pin=False)
+    batch = next(stream)
+    ready = normalised(batch, Preprocess(size=48, fit="keep"), CPU)
+    assert (batch.images.dtype, ready.images.dtype) == (torch.uint8, torch.float32)
+    assert not ready.images[:, :, 48:].any()
+    assert not ready.images[:, :, :, 64:].any()
+    assert (ready.images[:, :, :48, :64] != 0).float().mean() > 0.99
+
+
+class Masks:
+    """Two images of 64 x 48 with a mask."""
+
+    names = ("0", "1")
+
+    def __len__(self):
+        return 2
+
+    def load(self, index):
+        return noise(64, 48, index)
+
+    def target(self, index):
+        return np.indices((48, 64)).sum(axis=0).astype(np.uint8) % 2
+
+    def path(self, index):
+        return str(index)
+
+
+def test_noise_is_a_function_of_its_seed_whatever_lies_around_it():
+    patch, other = Patch(2, 3, 10, 20, noise=7), Patch(5, 1, 10, 20, noise=8)
+    alone = fill_patches(torch.zeros(1, 3, 32, 32), [[patch]])
+    torch.manual_seed(5)
+    laid = torch.zeros(2, 32, 32, 3).permute(0, 3, 1, 2)
+    both = fill_patches(laid, [[other], [patch]])
+    assert torch.equal(both[1], alone[0])
+    assert not torch.equal(both[0, :, 5:15, 1:21], both[1, :, 2:12, 3:23])
+    assert alone.count_nonzero() == 3 * 10 * 20
+    assert abs(alone[0, :, 2:12, 3:23].std().item() - 1) < 0.1
+
+
+def test_normalising_again_starts_from_the_same_batch():
+    samples = TrainSamples(
+        Digits(train=True), ImageAlone(train_transform(AugmentConfig(erasing=1.0), PREPROCESS)), seed=0
+    )
+    batch = next(train_loader(samples, TrainBatches(8, 8, seed=0), step=0, accumulate=1, workers=0, pin=False))
+    first, second = (normalised(batch, PREPROCESS, CPU) for _ in range(2))
+    assert batch.images.dtype == torch.uint8
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(normalised(first, PREPROCESS, CPU).images, first.images)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_view_is_the_same_whoever_computes_it(workers):
+    transform = ImageAlone(train_transform(AugmentConfig(erasing=0.5), PREPROCESS))
+
+    def collect(number):
+        samples = TrainSamples(Digits(train=True), transform, seed=3)
+        stream = train_loader(samples, TrainBatches(30, 5, seed=0), step=4, accumulate=1, workers=number, pin=False)
+        return [normalised(next(stream), PREPROCESS, CPU).images for _ in range(5)]
+
+    for alone, shared in zip(collect(0), collect(workers), strict=True):
+        assert torch.equal(alone, shared)
+
+
+@pytest.mark.parametrize("settings", [{}, {"rand_augment": None}, {"shift_pixels": 3}])
+def test_transforms_travel_to_processes_that_are_started_anew(settings):
+    transform = pickle.loads(pickle.dumps(train_transform(AugmentConfig(**settings), PREPROCESS)))
+    made = transform(noise(60, 50))
+    levels = made.levels if isinstance(made, Prepared) else made
+    assert (levels.shape, levels.dtype) == ((3, 48, 48), torch.uint8)
+
+
+def test_any_kind_of_file_reaches_training_and_evaluation_as_it_looks(tmp_path):
+    red = np.zeros((40, 60, 3), dtype=np.uint8)
+    red[:, :, 0], red[20:] = 255, 30
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    upright = Image.fromarray(red)
+    files = {
+        "plain.png": upright,
+        "grey.png": upright.convert("L"),
+        "clear.png": upright.convert("RGBA"),
+        "inks.jpg": upright.convert("CMYK"),
+        "deep.png": Image.fromarray(np.asarray(upright.convert("L")).astype(np.uint16) * 257),
+        "turned.jpg": upright.transpose(Image.Transpose.ROTATE_180),
+    }
+    for name, image in files.items():
+        image.save(tmp_path / name, **({"exif": turned} if name == "turned.jpg" else {}))
+    images = ImageFiles([tmp_path / name for name in files], [0] * len(files), ("any",))
+    plain = Preprocess(size=32, crop=1.0, fit="squash")
+    (batch,) = eval_loader(EvalSamples(images, ImageAlone(plain.levels)), batch=len(files))
+    whole = AugmentConfig(
+        scale=(1.0, 1.0), ratio=(1.5, 1.5), hflip=0.0, rand_augment=None, color_jitter=0.0, erasing=0.0
+    )
+    learn = TrainSamples(images, ImageAlone(train_transform(whole, plain)), seed=0)
+    for index, name in enumerate(files):
+        truth = upright.convert("L").convert("RGB") if name in ("grey.png", "deep.png") else upright
+        expected = levels_of(truth.resize((32, 32), Image.Resampling.BICUBIC)).int()
+        for found in (batch.images[index], learn[(0, index, 0)].image):
+            assert (found.int() - expected).abs().float().mean() < 3, name
+    assert not batch.skipped
+
+
+def test_a_dense_networks_batch_is_levels_too():
+    made = [EvalSamples(Masks(), lambda image, target: (DETECTION.levels(image), target))[i] for i in range(2)]
+    batch = collate_eval(made)
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.permute(0, 2, 3, 1).is_contiguous()

@@ -1,0 +1,131 @@
+"""What is computed faster is what Pillow and timm compute: to the bit in evaluation, to a level or two in training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+from timm.data import auto_augment, create_transform
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as T
+
+from twins.data.loading.loader import seeded
+from twins.data.transforms.classification import RandomPart, resampling
+from twins.data.transforms.config import AugmentConfig
+from twins.preprocess import Preprocess
+
+MEAN = (124, 116, 104)
+
+
+def photo(width=90, height=70, seed=0):
+    """Return blocks of colour with noise: edges, flat places and both ends of the range."""
+    random = np.random.default_rng([seed, width, height])
+    coarse = Image.fromarray(random.integers(0, 256, (7, 9, 3), dtype=np.uint8)).resize((width, height))
+    return Image.fromarray(
+        (np.asarray(coarse) + random.normal(0, 30, (height, width, 3))).clip(0, 255).astype(np.uint8)
+    )
+
+
+def posterize(image, bits, **_):
+    """Return what timm's does, and black for the 0 bits that newer Pillow refuses."""
+    return ImageOps.posterize(image, bits) if bits else image.point(lambda _: 0)
+
+
+def differences(one, other):
+    return np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int))
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize(
+    "size", [(500, 375), (375, 500), (300, 300), (256, 256), (640, 256), (97, 31), (33, 61), (104, 507), (121, 491)]
+)
+@pytest.mark.parametrize(("side", "crop"), [(224, 0.875), (64, 0.9), (48, 1.0)])
+def test_only_the_centre_is_computed_and_it_is_the_wholes_to_the_bit(size, side, crop, interpolation):
+    image = photo(*size)
+    mode = InterpolationMode(interpolation)
+    whole = T.center_crop(T.resize(image, [round(side / crop)], interpolation=mode), [side, side])
+    found = Preprocess(size=side, crop=crop, interpolation=interpolation).resize(image)
+    assert np.array_equal(np.asarray(found), np.asarray(whole))
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("box", [(0, 0, 90, 70), (10, 20, 80, 65), (3, 5, 20, 25)])
+def test_a_part_is_resized_as_pillow_does_but_for_two_levels(box, interpolation):
+    image = photo()
+    found = resampling.resize(image.crop(box), (32, 48), interpolation)
+    pillows = image.crop(box).resize((48, 32), Image.Resampling[interpolation.upper()])
+    assert differences(found, pillows).max() <= 2
+    assert (differences(found, pillows) > 0).mean() < 0.02
+
+
+def test_a_part_without_a_filter_is_pillows_nearest():
+    found = resampling.resize(photo().crop((10, 20, 80, 65)), (32, 48), "nearest")
+    assert np.array_equal(found, photo().crop((10, 20, 80, 65)).resize((48, 32), Image.Resampling.NEAREST))
+
+
+@pytest.mark.parametrize("name", ["ShearX", "ShearY", "TranslateXRel", "TranslateYRel"])
+@pytest.mark.parametrize("amount", [-2.0, -0.45, -0.13, 0.0, 0.01, 0.3, 0.5, 1.0])
+def test_moves_are_pillows_but_for_a_level(name, amount):
+    ours = {
+        "ShearX": resampling.shear_x,
+        "ShearY": resampling.shear_y,
+        "TranslateXRel": resampling.translate_x,
+        "TranslateYRel": resampling.translate_y,
+    }[name]
+    pillows = auto_augment.NAME_TO_OP[name](photo(), amount, fillcolor=MEAN, resample=Image.Resampling.BICUBIC)
+    found = differences(ours(np.array(photo()), amount, fillcolor=MEAN), pillows)
+    assert found.max() <= 1
+    assert (found > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.1, 1.0, 1.37, 1.9])
+def test_sharpening_is_pillows_to_the_bit(factor):
+    pillows = ImageEnhance.Sharpness(photo()).enhance(factor)
+    assert np.array_equal(resampling.sharpen(np.array(photo()), factor), np.asarray(pillows))
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"rand_augment": None}, {"rand_augment": "original-mstd0.5"}, {"vflip": 0.5, "hflip": 0.0}]
+)
+def test_a_seed_shows_what_it_shows_through_timm(settings, monkeypatch):
+    monkeypatch.setitem(auto_augment.NAME_TO_OP, "PosterizeIncreasing", posterize)
+    augment, preprocess = AugmentConfig(erasing=0.0, **settings), Preprocess(size=48)
+    timms = create_transform(
+        input_size=48,
+        is_training=True,
+        scale=augment.scale,
+        ratio=augment.ratio,
+        hflip=augment.hflip,
+        vflip=augment.vflip,
+        color_jitter=augment.color_jitter,
+        auto_augment=augment.rand_augment,
+        interpolation="bicubic",
+        mean=preprocess.mean,
+        normalize=False,
+    )
+    ours, means = RandomPart(augment, preprocess), []
+    for key in range(60):
+        image = photo(80 + key, 100, seed=key)
+        with seeded(key):
+            theirs = timms(image)
+        with seeded(key):
+            mine = ours(image)
+        means.append(differences(mine.levels, theirs).mean())
+    # where one level tips solarisation or equalisation over, a few pixels differ by a lot; another view would by 50
+    assert np.median(means) < 0.2
+    assert max(means) < 10.0
+
+
+def test_what_is_erased_lies_where_timm_erases_and_as_often():
+    timms = create_transform(input_size=64, is_training=True, re_prob=0.25, re_mode="pixel", auto_augment=None)
+    ours, image = RandomPart(AugmentConfig(rand_augment=None), Preprocess(size=64)), Image.new("RGB", (64, 64))
+    erased = 0
+    for key in range(200):
+        with seeded(key):
+            pixels = timms(image)
+        with seeded(key):
+            patches = ours(image).patches
+        erased += len(patches)
+        for top, left, height, width, _ in patches:
+            assert pixels[:, top : top + height, left : left + width].std() > 0.5
+    assert 25 < erased < 75

@@ -1,0 +1,107 @@
+"""Semantic segmentation's network: true sizes, losses, decoding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import twins
+from twins.errors import InputError
+from twins.tasks.semantic.network import AUXILIARY_WEIGHT, IGNORE, SemanticSegmentation
+
+HEADS = ["semantic_fpn", "upernet"]
+
+
+def network(head: str, **settings):
+    torch.manual_seed(0)
+    model = twins.create_model("twins_svt_nano", task="semantic", head=head, num_classes=5, **settings).double()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("padding", ["exact", "reference", "unmasked"])
+def test_an_image_alone_equals_the_image_in_a_batch(head, padding):
+    model = network(head, padding=padding)
+    sizes = torch.tensor([[96, 128], [64, 96], [96, 64]])
+    batch = torch.full((3, 3, 96, 128), torch.nan, dtype=torch.float64)
+    for image, (height, width) in zip(batch, sizes.tolist(), strict=True):
+        image[:, :height, :width] = torch.randn(3, height, width, dtype=torch.float64)
+    with torch.inference_mode():
+        together = model(batch, sizes)
+        for index, (height, width) in enumerate(sizes.tolist()):
+            alone = model(batch[index : index + 1, :, :height, :width])
+            for name, expected in alone.items():
+                found = together[name][index, :, : expected.shape[2], : expected.shape[3]]
+                torch.testing.assert_close(found, expected[0], atol=1e-9, rtol=0)
+        originals = [(50, 70), (64, 96), (201, 33)]
+        decoded = model.decode(together, sizes, originals)
+        one = model.decode(model(batch[1:2, :, :64, :96]), None, originals[1:2])[0]
+    assert [prediction.label_map.shape for prediction in decoded] == originals
+    assert (decoded[1].label_map == one.label_map).all()
+
+
+def test_sizes_outside_evaluation_are_refused():
+    model = network("semantic_fpn").train()
+    with pytest.raises(InputError, match="crop"):
+        model(torch.zeros(2, 3, 64, 64, dtype=torch.float64), torch.tensor([[64, 64], [32, 64]]))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_losses_are_the_cross_entropy_over_all_pixels(head):
+    model = network(head)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    targets = torch.randint(0, 5, (2, 64, 64))
+    targets[0, :40] = IGNORE
+    outputs, losses = model(images), model.losses(images, targets)
+
+    def expected(logits):
+        full = F.interpolate(logits.float(), size=(64, 64), mode="bilinear", align_corners=False)
+        return F.cross_entropy(full, targets, ignore_index=IGNORE, reduction="none").mean()
+
+    torch.testing.assert_close(losses["semantic"], expected(outputs["logits"]))
+    if head == "upernet":
+        torch.testing.assert_close(losses["auxiliary"], AUXILIARY_WEIGHT * expected(outputs["auxiliary"]))
+    assert len(losses) == len(outputs)
+
+
+def test_a_mask_of_ignored_pixels_gives_no_loss_and_no_gradient():
+    model = network("upernet")
+    losses = model.losses(torch.randn(1, 3, 64, 64, dtype=torch.float64), torch.full((1, 64, 64), IGNORE))
+    sum(losses.values()).backward()
+    assert sum(losses.values()) == 0
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_few_steps_learn_a_picture(head):
+    torch.manual_seed(0)
+    model = twins.create_model("twins_svt_nano", task="semantic", head=head, num_classes=2).train()
+    images = torch.randn(2, 3, 64, 64)
+    targets = torch.zeros(2, 64, 64, dtype=torch.int64)
+    targets[:, :, 32:] = 1
+    images[:, :, :, 32:] += 3
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    first = None
+    for _ in range(20):
+        loss = sum(model.losses(images, targets).values())
+        first = first or loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.5 * first
+
+
+def test_group_norm_is_the_same_for_an_image_alone_in_training():
+    plain = network("upernet")
+    info = replace(plain.info, norm="group")
+    model = SemanticSegmentation(plain.backbone, info, drop_rate=0.0).double().train()
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    torch.testing.assert_close(model(images)["logits"][:1], model(images[:1])["logits"], atol=1e-9, rtol=0)
