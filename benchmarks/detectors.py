@@ -36,9 +36,10 @@ from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from twins.engine.schedule import scheduled_rate
 from twins.metrics.detection import DetectionMetric
 from twins.predictions import Prediction
-from twins.preprocess import DETECTION, Preprocess
-from twins.tasks.detection.spec import DetectionKit
+from twins.preprocess import Preprocess
+from twins.tasks.contract import spec_of
 from twins.tasks.inference import SelectionConfig
+from twins.tasks.table import facts_of
 
 SOURCES = {"bccd": "detection/bccd", "dsb2018": "instance/dsb2018"}
 TASKS = {"bccd": "detection", "dsb2018": "instance"}
@@ -112,12 +113,14 @@ def train_peer(config: TrainConfig) -> Trained:
     assert config.minutes
     start = time.perf_counter()
     torch.manual_seed(config.seed)
-    kit = DetectionKit(masks=config.task == "instance")
-    images = kit.open(config.source).train
+    spec = spec_of(config.task)
+    images = spec.open(config.source).train
     name, network = build_peer(config, len(images.names))
-    preprocess = replace(kit.preprocess(config, DETECTION), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    preprocess = replace(
+        spec.preprocess(config, facts_of(config.task).preprocess), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+    )
     samples = TrainSamples(images, RandomView(config.detection, preprocess), seed=config.seed)
-    order = TrainBatches(len(images), config.batch_size, seed=config.seed, shapes=kit.shapes(images))
+    order = TrainBatches(len(images), config.batch_size, seed=config.seed, shapes=spec.shapes(images))
     batches = train_loader(samples, order, step=0, accumulate=1, workers=config.workers, pin=False)
     optimizer = build_optimizer(network, config.optimizer)
     network.train()
@@ -260,7 +263,7 @@ def main() -> None:
     trained = [train_ours(replace(config, out=str(out / "run")))] if given.only != "peer" else []
     trained += [train_peer(theirs)] if given.only != "ours" else []
     masks = config.task == "instance"
-    held_out = DetectionKit(masks=masks).open(config.source).val
+    held_out = spec_of(config.task).open(config.source).val
     out.mkdir(parents=True, exist_ok=True)
     draw(trained, held_out, 4).save(out / f"{given.data}.png")
     print(f"\n{table(trained, held_out, masks=masks)}\n\n{machine()}; seed {given.seed}; pictures in {out}")

@@ -28,7 +28,7 @@ from twins.exporting.openvino import compile_openvino, convert_openvino
 from twins.factory import model_from_checkpoint
 from twins.predictor import weights_of
 from twins.tasks.classification.network import Classification
-from twins.tasks.classification.spec import ClassificationKit
+from twins.tasks.classification.spec import SPEC
 
 BATCH = 32
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ def main() -> None:
     args = parser.parse_args()
     network = model_from_checkpoint(weights_of(args.run))
     assert isinstance(network, Classification)
-    splits = ClassificationKit().open(DataConfig(data=args.data))
+    splits = SPEC.open(DataConfig(data=args.data))
     train, held_out = (batches(network, images) for images in (splits.train, splits.val))
     size = tuple(held_out[0][0].shape[2:])
     model = convert_openvino(network, size=size, batch=None)
@@ -73,7 +73,7 @@ def main() -> None:
 
 def batches(network: Classification, images: LabelledImages) -> Batches:
     """Return prepared images with their labels, as evaluation reads them."""
-    samples = EvalSamples(images, ClassificationKit().eval_transform(network.info.preprocess))
+    samples = EvalSamples(images, SPEC.eval_transform(network.info.preprocess))
     found = (normalised(batch, network.info.preprocess, CPU) for batch in eval_loader(samples, batch=BATCH))
     return [(batch.images, torch.as_tensor(batch.targets)) for batch in found]
 

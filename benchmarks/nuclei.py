@@ -36,9 +36,10 @@ from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from twins.engine.schedule import scheduled_rate
 from twins.metrics.semantic import SemanticMetric
 from twins.predictions import Prediction
-from twins.preprocess import DENSE, Preprocess
+from twins.preprocess import Preprocess
+from twins.tasks.semantic.facts import FACTS
 from twins.tasks.semantic.network import largest_class
-from twins.tasks.semantic.spec import SemanticKit, balanced_pixel_weights
+from twins.tasks.semantic.spec import SPEC, balanced_pixel_weights
 
 NAMES = ("background", "nucleus", "border")
 REACH = 2
@@ -117,10 +118,10 @@ def train_peer(name: str, config: TrainConfig) -> Trained:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.1  # torchvision's 0.01 is too slow for so few steps
-    kit, images = SemanticKit(), open_semantic(config.source).train
-    preprocess = kit.preprocess(config, DENSE)
+    images = open_semantic(config.source).train
+    preprocess = SPEC.preprocess(config, FACTS.preprocess)
     weights = balanced_pixel_weights(images) if config.class_weights == "balanced" else None
-    samples = TrainSamples(images, kit.train_transform(config, preprocess), seed=config.seed)
+    samples = TrainSamples(images, SPEC.train_transform(config, preprocess), seed=config.seed)
     order = TrainBatches(len(images), config.batch_size, seed=config.seed)
     batches = train_loader(samples, order, step=0, accumulate=1, workers=config.workers, pin=False)
     optimizer = build_optimizer(network, config.optimizer)

@@ -11,19 +11,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from twins.backbone.config import list_models
     from twins.engine.config import TrainConfig
+    from twins.engine.eval_config import EvalConfig
     from twins.errors import TwinsError
-    from twins.evaluation import evaluate
+    from twins.evaluation import EvalResult, evaluate
     from twins.factory import create_backbone, create_model
     from twins.predictions import Prediction
     from twins.predictor import Predictor, load
-    from twins.training import train
-    from twins.weights.loading import load_weights, save_weights
+    from twins.preprocess import Preprocess
+    from twins.tasks.inference import InferenceConfig, SelectionConfig
+    from twins.training import RunResult, train
+    from twins.weights.loading import LoadReport, load_weights, save_weights
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "EvalConfig": "twins.engine.eval_config",
+    "EvalResult": "twins.evaluation",
+    "InferenceConfig": "twins.tasks.inference",
+    "LoadReport": "twins.weights.loading",
     "Prediction": "twins.predictions",
     "Predictor": "twins.predictor",
+    "Preprocess": "twins.preprocess",
+    "RunResult": "twins.training",
+    "SelectionConfig": "twins.tasks.inference",
     "TrainConfig": "twins.engine.config",
     "TwinsError": "twins.errors",
     "create_backbone": "twins.factory",
@@ -37,8 +47,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "EvalConfig",
+    "EvalResult",
+    "InferenceConfig",
+    "LoadReport",
     "Prediction",
     "Predictor",
+    "Preprocess",
+    "RunResult",
+    "SelectionConfig",
     "TrainConfig",
     "TwinsError",
     "create_backbone",

@@ -195,7 +195,7 @@ def picture(image: Image.Image, caption: str, *, kind: str = "") -> str:
     )
 
 
-def facts(rows: Sequence[tuple[str, object]]) -> str:
+def fact_table(rows: Sequence[tuple[str, object]]) -> str:
     """Return a two-column table."""
     lines = "".join(f"<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>" for key, value in rows)
     return f'<div class="scroll"><table class="facts">{lines}</table></div>'

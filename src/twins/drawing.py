@@ -377,6 +377,13 @@ def grid(
     return canvas
 
 
+def thumbnail(image: Image.Image, side: int = 160) -> Image.Image:
+    """Return an image with its longer side at `side` pixels; small ones are enlarged without smoothing."""
+    scale = side / max(image.size)
+    smooth = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), smooth)
+
+
 def fit(picture: Image.Image, side: int) -> Image.Image:
     """Return a picture resized into a square of `side` pixels, its aspect kept, on white."""
     scale = side / max(picture.size)

@@ -13,7 +13,7 @@ TwinsError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -63,3 +63,9 @@ def few(items: Sequence[Any], *, most: int = 5) -> str:
 def number_of(count: int, one: str, many: str | None = None) -> str:
     """Return `1 image`, `2,000 images`; `many` is the plural where it is not `one` with an s."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def count_list(counts: Mapping[str, int]) -> str:
+    """Return `3 × cat, 1 × dog`, the most frequent first, or `nothing`."""
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{count} × {name}" for name, count in ordered) or "nothing"

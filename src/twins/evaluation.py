@@ -7,90 +7,75 @@ import json
 import platform
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from twins.data.base import ImageSet
 from twins.data.config import EMBEDDED, DataConfig, MaskConfig
 from twins.data.loading.loader import EvalSamples, Skipped, eval_loader
-from twins.data.transforms.semantic import check_fit
 from twins.engine.config import CONFIG, TrainConfig, read_config
 from twins.engine.contracts import Metric, check_measured
+from twins.engine.eval_config import EvalConfig
 from twins.engine.evaluate import predict_batch
 from twins.errors import ConfigError, DataError, NotFoundError, few
-from twins.factory import TaskNetwork, create_backbone, model_from_checkpoint
+from twins.factory import create_backbone, model_from_checkpoint
 from twins.files import atomic_file, check_outputs, sha256, write_json
 from twins.metrics.coco_results import coco_results
-from twins.metrics.semantic import Absent
 from twins.predictions import Prediction
-from twins.predictor import check_inference, choose, parts_of, pick_device, weights_of
+from twins.predictor import check_inference, inference_form, parts_of, pick_device, select, weights_of
 from twins.preprocess import Preprocess
-from twins.tasks.contract import Kit
-from twins.tasks.detection.network import Detection
+from twins.tasks.contract import TaskSpec, spec_of
 from twins.tasks.inference import InferenceConfig, SelectionConfig
-from twins.tasks.instance.network import InstanceSegmentation
-from twins.tasks.semantic.inference import look
-from twins.tasks.semantic.network import SemanticSegmentation
-from twins.tasks.table import kit_of
+from twins.tasks.network import TaskNetwork
+from twins.tasks.table import facts_of, tasks_with
 from twins.weights.store import resolve
 
 FORMAT = 1
-"""Version of the dictionary that `evaluate` returns."""
+"""Version of `eval.json`."""
 PACKAGES = ("twins-vision", "torch", "torchvision", "timm", "faster-coco-eval", "pillow", "numpy")
 Measured = tuple[list[Prediction], list[Any], list[Skipped]]
 """Predictions of some images, their targets, and images that could not be read."""
 
 
-def evaluate(
-    model: str | Path | TaskNetwork,
-    data: str | Path,
-    *,
-    out: str | Path | None = None,
-    batch_size: int | None = None,
-    workers: int = 0,
-    device: str | torch.device = "auto",
-    size: int | None = None,
-    crop: float | None = None,
-    padding: str | None = None,
-    seed: int | None = None,
-    val_share: float | None = None,
-    masks: MaskConfig | None = None,
-    inference: InferenceConfig | None = None,
-    selection: SelectionConfig | None = None,
-    results: str | Path | None = None,
-    absent: Absent = "left_out",
-    max_skipped: float = 0.05,
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class EvalResult:
+    """What came of a measurement; `eval.json` holds the same."""
+
+    metrics: dict[str, float]
+    """The task's numbers, shares in 0..1."""
+    protocol: dict[str, Any]
+    """What the numbers depend on: task, model, size, crop, resampling, padding, precision, data, images, ..."""
+    versions: dict[str, str]
+    """Of Python and of the packages that numbers can depend on."""
+    hashes: dict[str, str | None]
+    """SHA-256 of the weights (`None` of a network that comes from no file) and of the list of images."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """The metric's tables, by name: `per_class` always; `confusion`, `curves`, `errors`, ... as the task has them."""
+    skipped: tuple[Skipped, ...] = ()
+    """Images that could not be read, with the reason."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON-ready values: the tables of `details` stand beside the rest."""
+        return {
+            "format": FORMAT,
+            "metrics": self.metrics,
+            "protocol": self.protocol,
+            "versions": self.versions,
+            "hashes": self.hashes,
+            **self.details,
+            "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped],
+        }
+
+
+def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConfig | None = None) -> EvalResult:
     """Measure a network on a data set's held-out images.
 
     Args:
-        model: a run folder, a checkpoint, a published name, or a network.
+        model: a run folder, a checkpoint, a published name, or a network, which is left as it is.
         data: an embedded set or a folder, as the network's task takes it. Classes are matched by name.
-        out: where to write the result as JSON.
-        batch_size: images per forward pass; `None` is 32, or 4 for a dense network.
-        workers: loading processes.
-        device: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
-        size: side of the input in pixels (of a dense network the shorter side, with which the bound on the longer one
-            grows); `None` is the network's own, as for `crop` and `padding`.
-        crop: share of the shorter side that a classifier's centre crop keeps.
-        padding: `exact`, `reference` or `unmasked`.
-        seed: chooses what is held out of unsplit data; `None` is as the run did, or 0 where there is no run.
-        val_share: share held out of unsplit data; `None` is as the run did, or 0.2 where there is no run.
-        masks: how masks are read; what is left at its default is as the run did.
-        inference: how a semantic network looks at images; `None` is once, whole.
-        selection: which of the objects that a detector finds are counted; `None` is as published.
-        results: where to write what a detector finds, as a COCO results file.
-        absent: what a class counts in the mean over classes that neither truth nor prediction has.
-        max_skipped: share of unreadable images above which the numbers would mislead.
-
-    Returns:
-        `metrics` (shares in 0..1), `protocol`, `versions`, `hashes`, `per_class`, `confusion`, `skipped`, and what
-        else the task's metric says.
+        config: how to measure, and what to write; `None` is `EvalConfig()`.
 
     Raises:
         ConfigError: settings that contradict the network or the machine, or a file to write that would take the place
@@ -98,65 +83,53 @@ def evaluate(
         DataError: the data cannot be used, or its classes are not the network's.
         NotFoundError, WeightsError: the network cannot be had.
     """
-    _check_loading(batch_size, workers)
-    file = _weights_file(model, data, {"--out": out, "--results": results})
-    network = _network(model, file, padding, size, crop).to(pick_device(device))
-    inference = check_inference(network, inference)
-    choose(network, selection)
-    kit, source = kit_of(network.task), _data_config(model, str(data), seed, val_share, masks)
-    images = kit.open(source).val
-    matched, names = match_classes(kit, images, network)
-    metric = kit.metric(names, full=True, absent=absent)
-    writer = _Results(results, network, images, names)
-    measured = _measure(network, kit, matched, inference, batch_size or _usual_batch(network), workers)
+    config = config or EvalConfig()
+    file = _weights_file(model, data, config)
+    network = _network(model, file, config)
+    spec, source = spec_of(network.task), _data_config(model, str(data), config)
+    images = spec.open(source).val
+    matched, names = match_classes(spec, images, network)
+    metric = spec.metric(names, full=True, absent=config.absent)
+    writer = _Results(config.results, network, images, names)
+    form = inference_form(network, compile=config.compile)
+    measured = _measure(form, spec, matched, config)
     skipped = _gather(measured, metric, writer)
-    _check_skipped(skipped, len(images), max_skipped)
-    protocol = _protocol(network, str(data), len(images), len(skipped)) | _looked(network, source, inference, absent)
-    hashes = {"weights": sha256(file) if file else None, "images": _listing(images)}
-    result = _result(metric, protocol, hashes, skipped)
-    check_measured(result["metrics"], kit.leading, len(images))
+    _check_skipped(skipped, len(images), config.max_skipped)
+    result = EvalResult(
+        metrics=metric.compute(),
+        protocol=_protocol(network, str(data), len(images), len(skipped)) | spec.protocol(network, config, source),
+        versions=versions(),
+        hashes={"weights": sha256(file) if file else None, "images": _listing(images)},
+        details=metric.details(),
+        skipped=tuple(skipped),
+    )
+    check_measured(result.metrics, facts_of(network.task).monitor, len(images))
     writer.write()
-    if out is not None:
-        write_json(out, result)
+    if config.out is not None:
+        write_json(config.out, result.to_dict())
     return result
 
 
-def _weights_file(
-    model: str | Path | TaskNetwork, data: str | Path, outputs: dict[str, str | Path | None]
-) -> Path | None:
+def _weights_file(model: str | Path | TaskNetwork, data: str | Path, config: EvalConfig) -> Path | None:
     """Return the file that a network's weights come from; raises ConfigError where an output would replace an input."""
-    file = None if isinstance(model, nn.Module) else resolve(weights_of(model))
-    parts = [] if file is None else [("the network's weights", file), *parts_of(str(model))]
+    file = resolve(weights_of(model)) if isinstance(model, str | Path) else None
+    parts = [("the network's weights", file), *parts_of(str(model))] if file is not None else []
+    outputs = {"`out`": config.out, "`results`": config.results}
     check_outputs(outputs, parts, data=None if str(data) in EMBEDDED else data)
     return file
 
 
-def _network(
-    model: str | Path | TaskNetwork, file: Path | None, padding: str | None, size: int | None, crop: float | None
-) -> TaskNetwork:
-    """Return a network of our own in evaluation mode, that given or that of a file, with what is said of its input."""
-    network = deepcopy(model) if isinstance(model, nn.Module) else model_from_checkpoint(str(file))
-    network = with_padding(network, padding).eval()
-    network.info = replace(network.info, preprocess=_settings(network.info.preprocess, size, crop))
-    return network
+def _network(model: str | Path | TaskNetwork, file: Path | None, config: EvalConfig) -> TaskNetwork:
+    """Return a network of our own in evaluation mode, on its device, with its settings of inference."""
+    network = model_from_checkpoint(str(file)) if isinstance(model, str | Path) else deepcopy(model)
+    network = with_padding(network, config.padding).eval().to(pick_device(config.device))
+    preprocess = _settings(network.info.preprocess, config.size, config.crop)
+    network.info = replace(network.info, preprocess=preprocess)
+    check_inference(network, config.inference)
+    return select(network, None if config.selection == SelectionConfig() else config.selection)
 
 
-def _result(
-    metric: Any, protocol: dict[str, Any], hashes: dict[str, Any], skipped: Sequence[Skipped]
-) -> dict[str, Any]:
-    """Return what `evaluate` returns."""
-    return {
-        "format": FORMAT,
-        "metrics": metric.compute(),
-        "protocol": protocol,
-        "versions": versions(),
-        "hashes": hashes,
-        **metric.details(),
-        "skipped": [{"path": item.path, "reason": item.reason} for item in skipped],
-    }
-
-
-def match_classes(kit: Kit, images: Any, network: TaskNetwork) -> tuple[Any, tuple[str, ...]]:
+def match_classes(spec: TaskSpec, images: Any, network: TaskNetwork) -> tuple[Any, tuple[str, ...]]:
     """Return images whose class ids are the network's, matched by name, and the names.
 
     Raises:
@@ -174,7 +147,7 @@ def match_classes(kit: Kit, images: Any, network: TaskNetwork) -> tuple[Any, tup
             f"the network does not know the data's classes {few(unknown)}; it knows {few(list(names))}; "
             "measure it on data of its own classes"
         )
-    return kit.relabel(images, [names.index(name) for name in images.names]), names
+    return spec.relabel(images, [names.index(name) for name in images.names]), names
 
 
 def with_padding(network: TaskNetwork, padding: str | None) -> TaskNetwork:
@@ -194,18 +167,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
-def _check_loading(batch_size: int | None, workers: int) -> None:
-    """Raise ConfigError for batches or loading processes that cannot be."""
-    if batch_size is not None and batch_size < 1:
-        raise ConfigError(f"--batch-size must be at least 1, found {batch_size}")
-    if workers < 0:
-        raise ConfigError(f"--workers must be at least 0, found {workers}")
-
-
-def _usual_batch(network: TaskNetwork) -> int:
-    return 32 if network.task == "classification" else 4
-
-
 def _gather(measured: Iterator[Measured], metric: Metric, writer: _Results) -> list[Skipped]:
     """Feed a metric and a results file with all that is measured; return the images that could not be read."""
     skipped: list[Skipped] = []
@@ -217,22 +178,13 @@ def _gather(measured: Iterator[Measured], metric: Metric, writer: _Results) -> l
     return skipped
 
 
-def _looked(network: TaskNetwork, source: DataConfig, inference: InferenceConfig, absent: Absent) -> dict[str, Any]:
-    """Return what of the protocol is a task's own."""
-    if isinstance(network, SemanticSegmentation):
-        return {"masks": asdict(source.masks), "inference": asdict(inference), "absent_classes": absent}
-    return {"selection": asdict(network.inference)} if isinstance(network, Detection | InstanceSegmentation) else {}
-
-
-def _measure(
-    network: TaskNetwork, kit: Kit, images: ImageSet, inference: InferenceConfig, batch_size: int, workers: int
-) -> Iterator[Measured]:
-    if not inference.plain:
-        assert isinstance(network, SemanticSegmentation)
-        yield from _one_by_one(network, images, inference)
+def _measure(network: TaskNetwork, spec: TaskSpec, images: ImageSet, config: EvalConfig) -> Iterator[Measured]:
+    if not config.inference.plain:
+        yield from _one_by_one(network, spec, images, config.inference)
         return
-    samples = EvalSamples(images, kit.eval_transform(network.info.preprocess))
-    for batch in eval_loader(samples, batch=batch_size, workers=workers, shapes=kit.shapes(images)):
+    batch_size = config.batch_size or facts_of(network.task).batch_size
+    samples = EvalSamples(images, spec.eval_transform(network.info.preprocess))
+    for batch in eval_loader(samples, batch=batch_size, workers=config.workers, shapes=spec.shapes(images)):
         if not batch.indices:
             yield [], [], batch.skipped
             continue
@@ -240,15 +192,17 @@ def _measure(
         yield found, batch.targets, batch.skipped
 
 
-def _one_by_one(network: SemanticSegmentation, images: ImageSet, inference: InferenceConfig) -> Iterator[Measured]:
+def _one_by_one(
+    network: TaskNetwork, spec: TaskSpec, images: ImageSet, inference: InferenceConfig
+) -> Iterator[Measured]:
     for index in range(len(images)):
         try:
             image, target = images.load(index), images.target(index)
-            check_fit(image, target)
+            spec.check_pair(image, target)
         except (DataError, NotFoundError) as error:
             yield [], [], [Skipped(images.path(index), str(error))]
             continue
-        yield [look(network, image, inference)], [target], []
+        yield [spec.look(network, image, inference)], [target], []
 
 
 class _Results:
@@ -258,12 +212,12 @@ class _Results:
         ConfigError: one is asked of a network that finds no objects.
     """
 
-    def __init__(self, path: str | Path | None, network: TaskNetwork, images: ImageSet, names: Sequence[str]) -> None:
+    def __init__(self, path: str | None, network: TaskNetwork, images: ImageSet, names: Sequence[str]) -> None:
         self.path = path
         if path is None:
             return
-        if not isinstance(network, Detection | InstanceSegmentation):
-            raise ConfigError(f"--results is for detectors, found a network for {network.task}")
+        if "boxes" not in facts_of(network.task).holds:
+            raise ConfigError(f"`results` is for {' and '.join(tasks_with('holds', 'boxes'))}, found {network.task}")
         ids = dict(zip(images.names, images.classes.values, strict=True))  # type: ignore[attr-defined]
         self.category_ids = [ids.get(name) for name in names]
         self.entries: list[dict[str, Any]] = []
@@ -281,17 +235,15 @@ class _Results:
             beside.write_text(json.dumps(self.entries) + "\n")
 
 
-def _data_config(
-    model: str | Path | nn.Module, data: str, seed: int | None, val_share: float | None, masks: MaskConfig | None
-) -> DataConfig:
+def _data_config(model: str | Path | TaskNetwork, data: str, config: EvalConfig) -> DataConfig:
     """Return how data is read: as a run did, so that it is measured on what it held out, unless said otherwise."""
-    config = Path(model) / CONFIG if isinstance(model, str | Path) else None
-    run = read_config(config) if config is not None and config.is_file() else TrainConfig()
+    file = Path(model) / CONFIG if isinstance(model, str | Path) else None
+    run = read_config(file) if file is not None and file.is_file() else TrainConfig()
     return DataConfig(
         data=data,
-        seed=run.seed if seed is None else seed,
-        val_share=run.val_share if val_share is None else val_share,
-        masks=_anew(masks or MaskConfig(), run.masks),
+        seed=run.seed if config.seed is None else config.seed,
+        val_share=run.val_share if config.val_share is None else config.val_share,
+        masks=_anew(config.masks, run.masks),
     )
 
 
@@ -303,7 +255,7 @@ def _anew(given: MaskConfig, known: MaskConfig) -> MaskConfig:
 
 def _settings(preprocess: Preprocess, size: int | None, crop: float | None) -> Preprocess:
     if crop is not None and preprocess.fit == "keep":
-        raise ConfigError("--crop is for classifiers; a dense network sees the whole image")
+        raise ConfigError("`crop` is for classifiers; a dense network sees the whole image")
     given = {"size": size, "crop": crop}
     if size is not None and preprocess.fit == "keep":
         given["longest"] = max(preprocess.longest, round(preprocess.longest * size / preprocess.size))
@@ -335,8 +287,6 @@ def _listing(images: ImageSet) -> str:
 
 
 def _check_skipped(skipped: Sequence[Skipped], count: int, most: float) -> None:
-    if not 0.0 <= most <= 1.0:
-        raise ConfigError(f"max_skipped must be between 0 and 1, found {most}")
     if skipped and len(skipped) > most * count:
         path, reason = skipped[0].path, skipped[0].reason
         raise DataError(

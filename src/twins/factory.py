@@ -14,29 +14,14 @@ from twins.backbone.network import Twins
 from twins.data.config import too_long
 from twins.data.formats.imagenet import imagenet_names
 from twins.errors import ConfigError, NotFoundError, WeightsError, nearest
-from twins.preprocess import DENSE, DETECTION, Preprocess
-from twins.tasks.classification.network import Classification
-from twins.tasks.detection import network as detection
-from twins.tasks.detection.network import Detection
-from twins.tasks.instance import network as instance
-from twins.tasks.instance.network import InstanceSegmentation
-from twins.tasks.semantic import network as semantic
-from twins.tasks.semantic.network import SemanticSegmentation
+from twins.preprocess import Preprocess
+from twins.tasks.facts import TaskFacts
+from twins.tasks.network import TaskNetwork
+from twins.tasks.table import facts_of, part_of, tasks_with
 from twins.weights.files import Checkpoint, read_tensors
 from twins.weights.info import ModelInfo
 from twins.weights.loading import holds_head, infer_info, load_checkpoint
 from twins.weights.store import resolve
-
-DEFAULT_CLASSES = {"classification": 1000, "semantic": 150, "detection": 80, "instance": 80}
-"""Classes of each task's published networks."""
-HEADS = {"semantic": semantic.HEADS, "detection": detection.HEADS, "instance": instance.HEADS}
-"""Heads of each task that names them, the default first."""
-DETECTORS = ("detection", "instance")
-"""Tasks whose networks find objects."""
-NANO_WIDTH = 64
-"""Channels inside the dense heads of the networks that are not published."""
-TaskNetwork = Classification | SemanticSegmentation | Detection | InstanceSegmentation
-"""A network with its losses and its decoding."""
 
 
 def create_backbone(
@@ -136,10 +121,9 @@ def create_model(
         ConfigError: a setting that no Twins network has.
         WeightsError: the file does not fit.
     """
-    name = resolve_name(name)
-    check_task(task)
+    name, facts = resolve_name(name), facts_of(task)
     _check_classes(num_classes, names)
-    _check_settings(task, drop_rate, norm, anchor_scale)
+    _check_settings(task, facts, drop_rate, norm, anchor_scale)
     checkpoint = None if weights is None else _find(name, weights)
     known = _known(checkpoint, resize_head)
     same = known if known is not None and known.task == task else None
@@ -167,7 +151,7 @@ def _known(checkpoint: Checkpoint | None, resize_head: bool) -> ModelInfo | None
 
 
 def _usual_info(name: str, task: str, head: str | None, known: ModelInfo | None, same: ModelInfo | None) -> ModelInfo:
-    """Return what a network is where nothing is said of it: as its weights say, else as published.
+    """Default `ModelInfo`: from the checkpoint, else as published.
 
     Args:
         name: canonical name of the model.
@@ -176,16 +160,17 @@ def _usual_info(name: str, task: str, head: str | None, known: ModelInfo | None,
         known: what the weights say of themselves, of any task.
         same: the same, where they are of this task.
     """
+    facts = facts_of(task)
     return ModelInfo(
         task=task,
         model=name,
         head=head,
-        num_classes=same.num_classes if same else DEFAULT_CLASSES[task],
+        num_classes=same.num_classes if same else facts.num_classes,
         padding=known.padding if known else "exact",
-        stage_norms=same.stage_norms if same else _has_stage_norms(task, name),
-        preprocess=_preprocess(task, known),
+        stage_norms=same.stage_norms if same else facts.stage_norms and VARIANTS[name].family == "svt",
+        preprocess=_preprocess(facts, known, same),
         norm=same.norm if same else "batch",
-        width=same.width if same else _width(task, name),
+        width=same.width if same else None if name in PUBLISHED else facts.nano_width,
         anchor_scale=same.anchor_scale if same and same.head == head else None,
     )
 
@@ -221,14 +206,8 @@ def model_from_info(
         proj_drop_rate=proj_drop_rate,
         attn_drop_rate=attn_drop_rate,
     )
-    return _build(backbone, info, drop_rate)
-
-
-def check_task(task: str) -> None:
-    """Raise NotFoundError, with the nearest names, when no task is called so."""
-    if task not in DEFAULT_CLASSES:
-        hint = nearest(task, DEFAULT_CLASSES) or f"; the tasks are {', '.join(DEFAULT_CLASSES)}"
-        raise NotFoundError(f"no task is called {task!r}{hint}")
+    dropout = facts_of(info.task).drop_rate if drop_rate is None else drop_rate
+    return part_of(info.task, "network").build(backbone, info, drop_rate=dropout)
 
 
 def check_head(task: str, head: str | None) -> str | None:
@@ -237,11 +216,11 @@ def check_head(task: str, head: str | None) -> str | None:
     Raises:
         ConfigError: a head that the task does not have.
     """
-    if task == "classification":
+    heads = [name for name in facts_of(task).heads if name is not None]
+    if not heads:
         if head is not None:
             raise ConfigError(f"{task} has one head and takes no name for it, found head={head!r}; leave it out")
         return None
-    heads = HEADS[task]
     if head is not None and head not in heads:
         raise ConfigError(f"the heads of {task} are {', '.join(heads)}, found {head!r}{nearest(head, heads)}")
     return head or heads[0]
@@ -254,7 +233,7 @@ def _classes(task: str, count: int | None, names: Sequence[str], same: ModelInfo
         ConfigError: another number of names than of classes.
     """
     if count is None:
-        count = len(names) or (same.num_classes if same else DEFAULT_CLASSES[task])
+        count = len(names) or (same.num_classes if same else facts_of(task).num_classes)
     if names and len(names) != count:
         raise ConfigError(f"names must list one name per class, found {len(names)} for {count} classes")
     return count, names or (same.names if same and same.num_classes == count else ())
@@ -271,45 +250,27 @@ def _check_classes(num_classes: int | None, names: Sequence[str]) -> None:
         raise ConfigError(f"names must differ, found {twice[0]!r} more than once")
 
 
-def _check_settings(task: str, drop_rate: float | None, norm: str | None, anchor_scale: float | None) -> None:
+def _check_settings(
+    task: str, facts: TaskFacts, drop_rate: float | None, norm: str | None, anchor_scale: float | None
+) -> None:
     """Raise ConfigError for a setting out of range, or one that a task's networks do not have."""
     if drop_rate is not None and not 0 <= drop_rate < 1:
-        raise ConfigError(f"drop_rate must be at least 0 and below 1, found {drop_rate}")
+        raise ConfigError(f"`drop_rate` must be at least 0 and below 1, found {drop_rate}")
     if anchor_scale is not None and not 0 < anchor_scale < math.inf:
-        raise ConfigError(f"anchor_scale must be above 0 and finite, found {anchor_scale}")
-    if task not in DETECTORS and anchor_scale is not None:
-        raise ConfigError(f"anchor_scale is for detectors, found {anchor_scale} for {task}; leave it out")
-    if task in DETECTORS and (drop_rate or norm not in (None, "batch")):
-        raise ConfigError(f"a detector has no dropout and no norm to choose, found drop_rate={drop_rate}, norm={norm}")
+        raise ConfigError(f"`anchor_scale` must be above 0 and finite, found {anchor_scale}")
+    given = {"drop_rate": drop_rate or None, "norm": None if norm == "batch" else norm, "anchor_scale": anchor_scale}
+    for name, value in given.items():
+        if value is not None and name not in facts.network_settings:
+            meant = " and ".join(tasks_with("network_settings", name))
+            raise ConfigError(f"`{name}` is for {meant}, found {value!r} for {task}; leave it out")
 
 
-def _has_stage_norms(task: str, model: str) -> bool:
-    """Whether a task's published networks on this backbone end their stages in norms: dense ones of SVT do."""
-    return task != "classification" and VARIANTS[model].family == "svt"
-
-
-def _width(task: str, model: str) -> int | None:
-    """Return the channels inside a dense head: as published, or few for the small networks that are ours."""
-    return NANO_WIDTH if task != "classification" and model not in PUBLISHED else None
-
-
-def _preprocess(task: str, known: ModelInfo | None) -> Preprocess:
+def _preprocess(facts: TaskFacts, known: ModelInfo | None, same: ModelInfo | None) -> Preprocess:
     """Return how a task's images are prepared: as the weights say, of another task's weights their normalisation."""
-    usual = Preprocess() if task == "classification" else DETECTION if task in DETECTORS else DENSE
-    if known is None:
-        return usual
-    same = known.task == task
-    return known.preprocess if same else replace(usual, mean=known.preprocess.mean, std=known.preprocess.std)
-
-
-def _build(backbone: Twins, info: ModelInfo, drop_rate: float | None = None) -> TaskNetwork:
-    if info.task == "classification":
-        return Classification(backbone, info, drop_rate=drop_rate or 0.0)
-    if info.task == "detection":
-        return Detection(backbone, info)
-    if info.task == "instance":
-        return InstanceSegmentation(backbone, info)
-    return SemanticSegmentation(backbone, info, drop_rate=0.1 if drop_rate is None else drop_rate)
+    if same is not None:
+        return same.preprocess
+    usual = facts.preprocess
+    return usual if known is None else replace(usual, mean=known.preprocess.mean, std=known.preprocess.std)
 
 
 def _find(name: str, weights: str | Path) -> Checkpoint:
@@ -322,7 +283,8 @@ def _find(name: str, weights: str | Path) -> Checkpoint:
 def _describe(checkpoint: Checkpoint) -> ModelInfo:
     """Return what a checkpoint says of itself, or what its tensors tell."""
     info = checkpoint.info or infer_info(checkpoint)
-    if info.num_classes < 1 and info.task != "classification":
-        head = info.head or info.task
-        raise WeightsError(f"{checkpoint.path} holds a {head} whose class layer is too small for a class; is it whole?")
+    if info.num_classes < 1 and info.head is not None:
+        raise WeightsError(
+            f"{checkpoint.path} holds a {info.head} whose class layer is too small for a class; is it whole?"
+        )
     return info

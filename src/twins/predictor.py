@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
+from twins.backbone.network import is_fused
 from twins.data.base import list_images
 from twins.data.config import too_long
 from twins.data.images import open_image
@@ -20,13 +21,12 @@ from twins.engine.config import CONFIG
 from twins.engine.evaluate import predict_batch
 from twins.engine.records import LOG, METRICS
 from twins.errors import ConfigError, NotFoundError
-from twins.factory import TaskNetwork, model_from_checkpoint
+from twins.factory import model_from_checkpoint
 from twins.predictions import Prediction
-from twins.tasks.detection.network import Detection
+from twins.tasks.contract import spec_of
 from twins.tasks.inference import SHOWN, InferenceConfig, SelectionConfig
-from twins.tasks.instance.network import InstanceSegmentation
-from twins.tasks.semantic.inference import look
-from twins.tasks.semantic.network import SemanticSegmentation
+from twins.tasks.network import TaskNetwork
+from twins.tasks.table import facts_of, tasks_with
 
 BEST, LAST = "best.safetensors", "last/model.safetensors"
 _RUN = (BEST, LAST, CONFIG, METRICS, LOG, "report.html")
@@ -41,6 +41,10 @@ class Predictor:
         device: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
         inference: how a semantic network looks at images; `None` is once, whole.
         selection: which of the objects that a detector finds are given; `None` is those of a score above 0.3.
+        compile: compile the network with torch.compile: worth its time where many images have one size.
+
+    Predictions are computed by the network's inference form, a copy with the same function (see `model.fuse()`), made
+    here: what is changed in `model` afterwards does not count.
 
     Raises:
         ConfigError: a device that this machine does not have, or settings for another task.
@@ -53,11 +57,12 @@ class Predictor:
         device: str | torch.device = "auto",
         inference: InferenceConfig | None = None,
         selection: SelectionConfig | None = None,
+        compile: bool = False,
     ) -> None:
         self.device = pick_device(device)
-        self.model: TaskNetwork = model.eval().to(self.device)
+        self.model = select(model.eval().to(self.device), selection, usual=SHOWN)
         self.inference = check_inference(model, inference)
-        choose(model, selection, usual=SHOWN)
+        self._form = inference_form(self.model, compile=compile)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,36 +96,54 @@ class Predictor:
     @torch.inference_mode()
     def _predict(self, images: list[Image]) -> list[Prediction]:
         if not self.inference.plain:
-            assert isinstance(self.model, SemanticSegmentation)
-            return [look(self.model, image, self.inference) for image in images]
+            look = spec_of(self.model.task).look
+            return [look(self._form, image, self.inference) for image in images]
         batch, sizes = fill_batch([self.model.info.preprocess.levels(image) for image in images])
-        return predict_batch(self.model, batch, sizes, [(image.height, image.width) for image in images])
+        return predict_batch(self._form, batch, sizes, [(image.height, image.width) for image in images])
+
+
+def inference_form(network: TaskNetwork, *, compile: bool = False) -> TaskNetwork:
+    """Return a copy for inference: the same function by exact algebra, compiled where that is asked for.
+
+    Each size of the images is compiled by itself; after eight the rest runs without.
+    """
+    form = network if is_fused(network) else network.fuse()
+    if compile:
+        (form if form.one_graph else form.backbone).compile(dynamic=False)
+    return form
 
 
 def check_inference(model: TaskNetwork, inference: InferenceConfig | None) -> InferenceConfig:
     """Return how a network looks at images.
 
     Raises:
-        ConfigError: more than once, or in parts, by a network that is not semantic.
+        ConfigError: more than once, or in parts, by a network whose task does not have this.
     """
     inference = inference or InferenceConfig()
-    if not inference.plain and not isinstance(model, SemanticSegmentation):
+    if not inference.plain and not facts_of(model.task).inference:
         raise ConfigError(
-            f"--scales, --flip, --window and --tile are for semantic networks, found one for {model.task}"
+            f"`scales`, `flip`, `window` and `tile` are for {' and '.join(tasks_with('inference'))} networks, found "
+            f"one for {model.task}"
         )
     return inference
 
 
-def choose(model: TaskNetwork, selection: SelectionConfig | None, *, usual: SelectionConfig | None = None) -> None:
-    """Set which of the objects that a detector finds are given.
+def select(
+    model: TaskNetwork, selection: SelectionConfig | None, *, usual: SelectionConfig | None = None
+) -> TaskNetwork:
+    """Return the network, told which of the objects that it finds are given.
 
     Raises:
         ConfigError: `selection` for a network that finds none.
     """
-    if isinstance(model, Detection | InstanceSegmentation):
-        model.inference = selection or usual or SelectionConfig()
+    if facts_of(model.task).selection:
+        model.selection = selection or usual or SelectionConfig()
     elif selection is not None:
-        raise ConfigError(f"--score, --nms, --agnostic and --most are for detectors, found a network for {model.task}")
+        raise ConfigError(
+            f"`score`, `nms`, `agnostic` and `most` are for {' and '.join(tasks_with('selection'))}, found a network "
+            f"for {model.task}"
+        )
+    return model
 
 
 def load(
@@ -129,6 +152,7 @@ def load(
     device: str | torch.device = "auto",
     inference: InferenceConfig | None = None,
     selection: SelectionConfig | None = None,
+    compile: bool = False,
 ) -> Predictor:
     """Return a predictor for a run folder, a checkpoint of any known layout, or a published name.
 
@@ -137,6 +161,7 @@ def load(
         device: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
         inference: how a semantic network looks at images; `None` is once, whole.
         selection: which of the objects that a detector finds are given; `None` is those of a score above 0.3.
+        compile: compile the network with torch.compile: worth its time where many images have one size.
 
     Raises:
         NotFoundError: nothing is called so.
@@ -144,7 +169,7 @@ def load(
         ConfigError: a device that this machine does not have.
     """
     model = model_from_checkpoint(weights_of(path_or_name))
-    return Predictor(model, device=device, inference=inference, selection=selection)
+    return Predictor(model, device=device, inference=inference, selection=selection, compile=compile)
 
 
 def weights_of(path_or_name: str | Path) -> str | Path:
@@ -205,9 +230,9 @@ def pick_device(device: str | torch.device) -> torch.device:
         return torch.device(next(kind for kind, there in present.items() if there))
     kind, colon, number = name.partition(":")
     if kind not in present or (colon and not (number.isascii() and number.isdigit())):
-        raise ConfigError(f"--device must be one of auto, {', '.join(present)}, found {name!r}")
+        raise ConfigError(f"`device` must be one of auto, {', '.join(present)}, found {name!r}")
     if not present[kind] or (kind == "cuda" and number and int(number) >= torch.cuda.device_count()):
-        raise ConfigError(f"--device {name} is not available on this machine; leave it out or use cpu")
+        raise ConfigError(f"`device={name}` is not available on this machine; leave it out or use cpu")
     return torch.device(name)
 
 

@@ -131,12 +131,6 @@ class Preprocess:
         return cls(**plain)
 
 
-DENSE = Preprocess(size=512, fit="keep", longest=2048, interpolation="bilinear")
-"""How the published semantic networks want their images: the shorter side 512, the longer at most 2048."""
-DETECTION = Preprocess(size=800, fit="keep", longest=1333, interpolation="bilinear")
-"""How the published detectors want their images: the shorter side 800, the longer at most 1333."""
-
-
 def levels_of(image: Image) -> Tensor:
     """Return an RGB image's levels, uint8 `(3, H, W)`, the channels of a pixel side by side in memory."""
     import numpy as np

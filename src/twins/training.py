@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +25,21 @@ from twins.data.loading.loader import (
 )
 from twins.engine import contracts
 from twins.engine.config import CONFIG, TrainConfig, merge_resumed, read_config
+from twins.engine.eval_config import EvalConfig
 from twins.engine.loop import Outcome, fit
 from twins.engine.processes import build_accelerator, on_main
 from twins.engine.randomness import reseed
 from twins.engine.records import Records
 from twins.engine.state import LAST, WEIGHTS
 from twins.errors import ConfigError, NotFoundError, WeightsError
-from twins.factory import TaskNetwork, create_model, model_from_info
+from twins.factory import create_model, model_from_info
 from twins.files import atomic_file
 from twins.preprocess import Preprocess
-from twins.tasks.contract import Kit
-from twins.tasks.table import kit_of
+from twins.tasks.contract import TaskSpec, spec_of
+from twins.tasks.network import TaskNetwork
+from twins.tasks.table import TASKS, check_task, facts_of, tasks_with
 from twins.weights.files import read_tensors
 from twins.weights.store import resolve
-
-MEANT_FOR = {
-    "augment": ("classification",),
-    "crop": ("classification",),
-    "fit": ("classification",),
-    "masks": ("semantic",),
-    "semantic": ("semantic",),
-    "detection": ("detection", "instance"),
-}
-"""Settings that say something of some tasks alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,25 +74,25 @@ def train(config: TrainConfig) -> RunResult:
     """
     config = _settle(config)
     accelerator = build_accelerator(config)
-    kit = kit_of(config.task)
-    splits = kit.open(config.source)
-    network = _build_network(config, kit, splits, accelerator)
-    source = TaskSource(kit, splits, network.info.preprocess, config, accelerator)
+    spec = spec_of(config.task)
+    splits = spec.open(config.source)
+    network = _build_network(config, spec, splits, accelerator)
+    source = TaskSource(spec, splits, network.info.preprocess, config, accelerator)
     run = on_main(accelerator, lambda: _open_run(config, network, accelerator.device.type))
     records = Records(run, active=accelerator.is_main_process, tracker=accelerator if config.trackers else None)
     if config.trackers:
         accelerator.project_configuration.set_directories(str(run))
         accelerator.init_trackers("twins", {"model": config.model, "data": config.data, "seed": config.seed})
-    for note in (*splits.notes, *kit.warnings(splits)):
+    for note in (*splits.notes, *spec.warnings(splits)):
         records.say(f"note: {note}")
     outcome = fit(
         network,
         source,
-        kit.metric(splits.train.names),
+        spec.metric(splits.train.names),
         config,
         accelerator,
         records,
-        leading=kit.leading,
+        leading=facts_of(config.task).monitor,
         fingerprint=fingerprint(splits.train),
     )
     main = accelerator.is_main_process
@@ -113,7 +105,7 @@ class TaskSource:
     """One process's share of a task's data, as the engine takes it.
 
     Args:
-        kit: the task's parts.
+        spec: the task's parts.
         splits: images to learn from and to evaluate on.
         preprocess: how images are prepared.
         config: batch, augmentation, workers.
@@ -124,9 +116,9 @@ class TaskSource:
     """
 
     def __init__(
-        self, kit: Kit, splits: Splits[Any], preprocess: Preprocess, config: TrainConfig, accelerator: Accelerator
+        self, spec: TaskSpec, splits: Splits[Any], preprocess: Preprocess, config: TrainConfig, accelerator: Accelerator
     ) -> None:
-        self.kit, self.splits, self.config = kit, splits, config
+        self.spec, self.splits, self.config = spec, splits, config
         self.train_count, self.val_count = len(splits.train), len(splits.val)
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.preprocess, self.device = preprocess, accelerator.device
@@ -140,12 +132,12 @@ class TaskSource:
             world=self.world,
             accumulate=config.accumulate,
             repeats=config.augment.repeats,
-            shapes=kit.shapes(splits.train),
+            shapes=spec.shapes(splits.train),
         )
         self.steps_per_epoch = self.batches.steps
-        self.learn_from = TrainSamples(splits.train, kit.train_transform(config, preprocess), seed=config.seed)
-        self.evaluate_on = EvalSamples(splits.val, kit.eval_transform(preprocess))
-        self.val_shapes = kit.shapes(splits.val)
+        self.learn_from = TrainSamples(splits.train, spec.train_transform(config, preprocess), seed=config.seed)
+        self.evaluate_on = EvalSamples(splits.val, spec.eval_transform(preprocess))
+        self.val_shapes = spec.shapes(splits.val)
 
     def train(self, step: int) -> Iterator[Batch]:
         """Yield training batches without end, from optimiser step `step` of the run on."""
@@ -174,7 +166,7 @@ class TaskSource:
         """Return the images, on the device, and targets that a training batch is learned from."""
         assert isinstance(batch, Batch)
         ready = normalised(batch, self.preprocess, self.device)
-        return self.kit.prepare(self.config, ready, epoch, len(self.splits.train.names))
+        return self.spec.prepare(self.config, ready, epoch, len(self.splits.train.names))
 
     def path(self, index: int) -> str:
         """Return what to call a training image in messages."""
@@ -195,7 +187,7 @@ def _settle(config: TrainConfig) -> TrainConfig:
         return merge_resumed(config, read_config(Path(config.resume) / CONFIG))
     if not config.data:
         raise ConfigError("--data is missing; give a folder, or the name of an embedded set such as digits")
-    kit_of(config.task)
+    check_task(config.task)
     _check_groups(config)
     model = resolve_name(config.model)
     weights = config.weights
@@ -214,11 +206,11 @@ def _settle(config: TrainConfig) -> TrainConfig:
 
 def _check_groups(config: TrainConfig) -> None:
     """Raise ConfigError for settings that say nothing of the run's task."""
-    default = TrainConfig()
-    for name, tasks in MEANT_FOR.items():
-        if config.task not in tasks and getattr(config, name) != getattr(default, name):
-            flag = f"--{name}.*" if is_dataclass(getattr(config, name)) else f"--{name}"
-            raise ConfigError(f"{flag} is for {' and '.join(tasks)}, found --task {config.task}; leave it out")
+    default, own = TrainConfig(), facts_of(config.task).settings
+    for name in sorted({name for task in TASKS for name in facts_of(task).settings} - set(own)):
+        if getattr(config, name) != getattr(default, name):
+            meant = " and ".join(tasks_with("settings", name))
+            raise ConfigError(f'`{name}` is for {meant}, found `task="{config.task}"`; leave it out')
 
 
 def _from_anywhere(path_or_name: str) -> str:
@@ -228,7 +220,7 @@ def _from_anywhere(path_or_name: str) -> str:
     return str(Path(path_or_name).resolve()) if Path(path_or_name).exists() else path_or_name
 
 
-def _build_network(config: TrainConfig, kit: Kit, splits: Splits[Any], accelerator: Accelerator) -> TaskNetwork:
+def _build_network(config: TrainConfig, spec: TaskSpec, splits: Splits[Any], accelerator: Accelerator) -> TaskNetwork:
     newest = Path(config.resume or "") / LAST / WEIGHTS
     known = read_tensors(newest).info if config.resume and newest.exists() else None
     if known is not None:
@@ -249,8 +241,8 @@ def _build_network(config: TrainConfig, kit: Kit, splits: Splits[Any], accelerat
             anchor_scale=config.detection.anchor_scale,
             resize_head=True,
         )
-    network.info = replace(network.info, preprocess=kit.preprocess(config, network.info.preprocess))
-    kit.set_up(network, config, splits.train)
+    network.info = replace(network.info, preprocess=spec.preprocess(config, network.info.preprocess))
+    spec.set_up(network, config, splits.train)
     again = config.checkpointing or config.selective_checkpointing
     network.set_grad_checkpointing(again, selective=not config.checkpointing)
     for stage in network.backbone.stages[: config.freeze]:
@@ -324,6 +316,9 @@ def _finish(run: Path, config: TrainConfig, outcome: Outcome, *, main: bool) -> 
     from twins.evaluation import evaluate
     from twins.report.page import write_report
 
-    result = evaluate(run, config.data, out=run / "eval.json", max_skipped=config.max_skipped)
-    write_report(run)
-    return RunResult(path=run, metrics=dict(result["metrics"]), interrupted=False)
+    measured = EvalConfig(
+        out=str(run / "eval.json"), max_skipped=config.max_skipped, device=config.device, workers=config.workers
+    )
+    result = evaluate(run, config.data, measured)
+    write_report(run, device=config.device)
+    return RunResult(path=run, metrics=result.metrics, interrupted=False)

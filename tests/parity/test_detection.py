@@ -245,4 +245,4 @@ def test_published_defaults():
         model = twins.create_model("twins_pcpvt_small", task="detection")
     assert (model.info.head, model.num_classes, model.info.stage_norms) == ("retinanet", 80, False)
     assert (model.info.preprocess.size, model.info.preprocess.longest) == (800, 1333)
-    assert (model.inference.score, model.inference.nms, model.inference.most) == (0.05, 0.5, 100)
+    assert (model.selection.score, model.selection.nms, model.selection.most) == (0.05, 0.5, 100)

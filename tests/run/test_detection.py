@@ -21,7 +21,7 @@ from twins.engine.config import CONFIG, read_config
 from twins.engine.processes import build_accelerator
 from twins.engine.records import read_rows
 from twins.engine.state import load_state
-from twins.tasks.table import kit_of
+from twins.tasks.contract import spec_of
 from twins.training import _build_network
 
 TRAIN, VAL = 14, 5
@@ -212,9 +212,9 @@ def test_what_the_weights_say_of_the_head_holds_when_a_run_goes_on(train, data, 
     start = twins.create_model("twins_svt_nano", task="detection", head="faster_rcnn", anchor_scale=2.0, num_classes=3)
     twins.save_weights(start, file)
     run = train("run", *FEWER, "--weights", file, "--steps", 1, "--batch-size", 2)
-    config, kit = replace(read_config(run / CONFIG), resume=str(run)), kit_of("detection")
+    config, spec = replace(read_config(run / CONFIG), resume=str(run)), spec_of("detection")
     assert (config.head, config.detection.anchor_scale) == ("faster_rcnn", 2.0)
-    network = _build_network(config, kit, kit.open(config.source), build_accelerator(config))
+    network = _build_network(config, spec, spec.open(config.source), build_accelerator(config))
     assert (network.info.head, network.info.anchor_scale) == ("faster_rcnn", 2.0)
     network.load_state_dict(load_state(run).weights)
 

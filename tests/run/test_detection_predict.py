@@ -18,8 +18,8 @@ import twins
 from twins.cli.main import main
 from twins.data.classes import built_in
 from twins.data.formats.scenes import draw_scene
-from twins.preprocess import DETECTION
 from twins.tasks.inference import SelectionConfig
+from twins.tasks.table import facts_of
 
 NAMES = ("cat", "dog", "bird")
 LOW = ["--score", "0.001", "--most", "12", "--device", "cpu"]
@@ -78,7 +78,7 @@ def video(tmp_path):
 def small():
     from dataclasses import replace
 
-    return replace(DETECTION, size=64, longest=128)
+    return replace(facts_of("detection").preprocess, size=64, longest=128)
 
 
 def frames_of(path: Path):

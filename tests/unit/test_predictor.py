@@ -85,7 +85,7 @@ def test_a_device_may_be_torchs_own():
     model = twins.create_model("twins_svt_nano", num_classes=3)
     assert Predictor(model, device=torch.device("cpu")).device == torch.device("cpu")
     for device in ("cpu:x", "cpu:", "cuda:99", "gpu", torch.device("meta")):
-        with pytest.raises(ConfigError, match="--device"):
+        with pytest.raises(ConfigError, match="`device"):
             pick_device(device)
 
 
@@ -103,13 +103,13 @@ def test_a_path_that_no_file_can_have_leads_to_nothing(path, said):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"drop_rate": 2.0}, "drop_rate must be"),
+        ({"drop_rate": 2.0}, "`drop_rate` must be"),
         ({"num_classes": 2.5}, "num_classes must be a whole number, found 2.5"),
         ({"num_classes": "3"}, "num_classes must be a whole number, found '3'"),
         ({"names": "abc"}, "names must be a list of texts"),
         ({"names": (1, 2)}, "names must be a list of texts"),
         ({"names": ("a", "b", "a")}, "names must differ, found 'a' more than once"),
-        ({"task": "detection", "anchor_scale": float("inf")}, "anchor_scale must be above 0 and finite"),
+        ({"task": "detection", "anchor_scale": float("inf")}, "`anchor_scale` must be above 0 and finite"),
     ],
 )
 def test_settings_that_no_network_has_are_refused(settings, said):

@@ -10,19 +10,15 @@ from tyro.conf import Positional
 
 from twins.backbone.config import PUBLISHED, resolve_name
 from twins.errors import ConfigError, NotFoundError, nearest
+from twins.tasks.facts import TaskFacts
+from twins.tasks.table import TASKS, facts_of
 
 Mode = Literal["inference", "training", "end-to-end", "loading"]
 
 FEATURES = "features"
 """The task of a backbone alone: images to its four maps."""
-SIZES = {
-    "classification": ("224",),
-    "semantic": ("512",),
-    "detection": ("800x1333",),
-    "instance": ("800x1333",),
-    FEATURES: ("800x1333",),
-}
-"""The tasks that can be measured, and the sizes of the input where none are given, in pixels."""
+FEATURES_SIZE = "800x1333"
+"""Size of the input that a backbone alone is measured at, in pixels."""
 PEERS = ("timm", "timm-compiled", "twins-compiled", "twins-fused", "twins-fused-compiled")
 """What our network can be compared with; `twins.bench.subjects.PEERS` says how each is built."""
 DEFAULT = ("twins_svt_small", "twins_pcpvt_small")
@@ -103,7 +99,12 @@ class BenchConfig:
     @property
     def sizes(self) -> tuple[str, ...]:
         """Sizes of the input in pixels, the task's own where none are given."""
-        return self.size or SIZES[self.task]
+        return self.size or (FEATURES_SIZE if self.facts is None else self.facts.bench_size,)
+
+    @property
+    def facts(self) -> TaskFacts | None:
+        """What is true of the task; `None` of a backbone alone."""
+        return None if self.task == FEATURES else facts_of(self.task)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -122,8 +123,8 @@ class BenchConfig:
         return self.device if self.runtime == "torch" else "cpu"
 
     def __post_init__(self) -> None:
-        if self.task not in SIZES:
-            raise ConfigError(f"--task of twins bench must be {' or '.join(SIZES)}, found {self.task!r}")
+        if self.task not in (*TASKS, FEATURES):
+            raise ConfigError(f"--task of twins bench must be {' or '.join((*TASKS, FEATURES))}, found {self.task!r}")
         for name in ("batch", "modes", "precision"):
             if not getattr(self, name):
                 raise ConfigError(f"--{name} needs at least one value")
@@ -149,7 +150,8 @@ class BenchConfig:
                 raise ConfigError(f"--precision of {self.runtime} must be {' or '.join(known)}, found {precision}")
         if self.runtime == "torch":
             return
-        if self.task != "classification" or self.modes != ("inference",) or self.compile or self.roofline:
+        exportable = self.facts is not None and self.facts.exportable
+        if not exportable or self.modes != ("inference",) or self.compile or self.roofline:
             raise ConfigError(
                 f"--runtime {self.runtime} measures classifiers that were exported; say --modes inference, without "
                 "--task, --compile or --roofline"
@@ -166,7 +168,8 @@ class BenchConfig:
                 "a backbone alone has no loss and no predictions: --task features needs --modes inference"
             )
         least = min(side for size in self.sizes for side in shape_of(size))
-        alone = self.task == "semantic" and "training" in self.modes and min(self.batch) == 1
+        batch_norm = self.facts is not None and "norm" in self.facts.network_settings
+        alone = batch_norm and "training" in self.modes and min(self.batch) == 1
         if alone and (self.head == "upernet" or least < 64):
             raise ConfigError(
                 "a training step of upernet, or of a dense network at a size below 64, needs --batch 2 or more, found "
@@ -174,7 +177,7 @@ class BenchConfig:
             )
         files = [mode for mode in self.modes if mode in ("end-to-end", "loading")]
         oblong = [size for size in self.sizes if len(set(shape_of(size))) > 1]
-        if self.task == "classification" and files and oblong:
+        if self.facts is not None and self.facts.one_shape and files and oblong:
             raise ConfigError(
                 f"classifiers see squares of an image file, so --modes {files[0]} takes no --size {oblong[0]}"
             )
@@ -188,7 +191,7 @@ class BenchConfig:
         if not 0 < self.budget < float("inf"):
             raise ConfigError(f"--budget must be milliseconds above 0, found {self.budget:g}")
         said = (
-            ("--task", self.task == "classification", "classification"),
+            ("--task", self.facts is not None and "top1" in self.facts.metrics, "classification"),
             ("--modes", "inference" in self.modes, "inference"),
             ("--batch", 1 in self.batch, "1"),
             ("--size", REPORTED_AT in self.sizes, f"{REPORTED_AT}, where top-1 is reported"),

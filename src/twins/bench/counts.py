@@ -12,21 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from twins.errors import InputError
-from twins.factory import HEADS, create_model
-
-PUBLISHED_DENSE = {
-    "twins_pcpvt_base": {"semantic_fpn": 48.1, "upernet": 74.3, "retinanet": 54.1, "mask_rcnn": 64.0},
-    "twins_pcpvt_large": {"semantic_fpn": 65.3, "upernet": 91.5, "retinanet": 71.2, "mask_rcnn": 81.2},
-    "twins_pcpvt_small": {"semantic_fpn": 28.4, "upernet": 54.6, "retinanet": 34.4, "mask_rcnn": 44.3},
-    "twins_svt_base": {"semantic_fpn": 60.4, "upernet": 88.5, "retinanet": 67.0, "mask_rcnn": 76.3},
-    "twins_svt_large": {"semantic_fpn": 103.7, "upernet": 133.0, "retinanet": 110.9, "mask_rcnn": 119.7},
-    "twins_svt_small": {"semantic_fpn": 28.3, "upernet": 54.4, "retinanet": 34.3, "mask_rcnn": 44.0},
-}
-"""Millions of parameters of the dense networks in the paper's tables, the auxiliary head and what nothing reads (the
-backbone's final norm and its classifier) counted too."""
-DENSE_SOURCE = "arXiv 2104.13840, tables 2, 3, 4 and 8"
-"""Where `PUBLISHED_DENSE` is reported."""
-
+from twins.factory import create_model
+from twins.tasks.table import facts_of
 
 LARGEST = 65536
 """Pixels of the largest side that is counted at."""
@@ -92,7 +79,7 @@ def model_counts(name: str, *, size: int = 224) -> Counts:
     )
 
 
-def dense_counts(name: str, task: str) -> dict[str, int]:
+def dense_counts(name: str, task: str) -> dict[str | None, int]:
     """Count the parameters of a model's dense networks, by head; UPerNet's with its auxiliary head.
 
     Args:
@@ -105,7 +92,7 @@ def dense_counts(name: str, task: str) -> dict[str, int]:
     with torch.device("meta"):
         first = create_model(name, task=task)
         build: Any = type(first)
-        networks = {head: build(first.backbone, replace(first.info, head=head)) for head in HEADS[task]}
+        networks = {head: build(first.backbone, replace(first.info, head=head)) for head in facts_of(task).heads}
     return {head: sum(parameter.numel() for parameter in network.parameters()) for head, network in networks.items()}
 
 

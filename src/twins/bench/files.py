@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -22,22 +21,17 @@ from twins.data.base import list_images
 from twins.data.config import too_long
 from twins.data.images import ORIENTATION, open_image
 from twins.data.loading.loader import Batch, EvalSamples, TrainBatches, TrainSamples, eval_loader, train_loader
-from twins.data.objects import build_objects, encode_mask
 from twins.data.transforms.config import SemanticConfig
 from twins.engine.config import TrainConfig
 from twins.errors import DataError, NotFoundError
 from twins.predictor import Predictor
-from twins.preprocess import DENSE, DETECTION, Preprocess
-from twins.tasks.classification.network import Classification
-from twins.tasks.detection.network import Detection
-from twins.tasks.instance.network import InstanceSegmentation
-from twins.tasks.semantic.network import SemanticSegmentation
-from twins.tasks.table import kit_of
+from twins.preprocess import Preprocess
+from twins.tasks.contract import TaskSpec, spec_of
+from twins.tasks.network import TaskNetwork
+from twins.tasks.table import facts_of
 
 LOADING = ("loading-train", "loading-eval")
 """The two rows of `--modes loading`."""
-KNOWN = {"classification": Preprocess(), "semantic": DENSE, "detection": DETECTION, "instance": DETECTION}
-"""How each task's published networks want their images."""
 
 
 @contextmanager
@@ -62,17 +56,21 @@ def image_files(folder: str | None) -> Iterator[list[Path]]:
         yield files
 
 
-def end_to_end_step(network: nn.Module, case: Case, files: Sequence[Path], device: torch.device) -> Step:
+def end_to_end_step(
+    network: nn.Module, case: Case, files: Sequence[Path], device: torch.device, *, compile: bool = False
+) -> Step:
     """Return a call that opens a batch of files, prepares them, and decodes what the network says of them.
 
     Ours goes through `Predictor`, a classifier of timm's through timm's own transform, softmax and five best classes.
     """
     turn = cycle(files)
-    if isinstance(network, Classification | SemanticSegmentation | Detection | InstanceSegmentation):
+    if isinstance(network, TaskNetwork):
         network.info = replace(network.info, preprocess=preparation(network.info.preprocess, case.size))
-        predictor = Predictor(network, device=device)
+        predictor = Predictor(network, device=device, compile=compile)
         return lambda: predictor.predict(list(islice(turn, case.batch)), batch_size=case.batch)
     prepare = _timm_transform(network, case)
+    if compile:
+        network.compile()
     network.eval()
 
     def step() -> Any:
@@ -94,14 +92,14 @@ def preparation(known: Preprocess, size: int | str) -> Preprocess:
 
 def loading_step(case: Case, files: Sequence[Path]) -> Step:
     """Return a call that loads the next batch in this process, as a run of training or its evaluation loads it."""
-    kit, known = kit_of(case.task), preparation(KNOWN[case.task], case.size)
+    spec, known = spec_of(case.task), preparation(facts_of(case.task).preprocess, case.size)
     whole = -(-len(files) // case.batch) * case.batch  # no batch is cut short
-    images: Any = _Files(case.task, list(islice(cycle(files), whole)))
+    images: Any = _Files(spec, list(islice(cycle(files), whole)))
     if case.mode == "loading-eval":
-        looked = EvalSamples(images, kit.eval_transform(known))
+        looked = EvalSamples(images, spec.eval_transform(known))
         return partial(_next, chain.from_iterable(repeat(eval_loader(looked, batch=case.batch))))
-    semantic = SemanticConfig(crop=known.size) if case.task == "semantic" else SemanticConfig()
-    transform = kit.train_transform(TrainConfig(task=case.task, size=known.size, semantic=semantic), known)
+    config = TrainConfig(task=case.task, size=known.size, semantic=SemanticConfig(crop=known.size))
+    transform = spec.train_transform(config, known)
     order = TrainBatches(len(images), case.batch, seed=0)
     samples = TrainSamples(images, transform, seed=0)
     return partial(_next, train_loader(samples, order, step=0, accumulate=1, workers=0, pin=False))
@@ -116,11 +114,11 @@ def _next(batches: Iterator[Batch]) -> Batch:
 
 
 class _Files:
-    """Image files with something to learn of each: a class, a map of bright and dark, or a few boxes with masks."""
+    """Image files with a made-up target of each."""
 
-    def __init__(self, task: str, files: Sequence[Path]) -> None:
+    def __init__(self, spec: TaskSpec, files: Sequence[Path]) -> None:
         self.names = ("dark", "bright")
-        self.files, self.target_of = files, _TARGETS[task]
+        self.files, self.target_of = files, spec.example_target
 
     def __len__(self) -> int:
         return len(self.files)
@@ -139,33 +137,6 @@ class _Files:
     def path(self, index: int) -> str:
         """Return an image's path."""
         return str(self.files[index])
-
-
-def _halves(height: int, width: int) -> np.ndarray[Any, Any]:
-    """Return class ids `(H, W)`: 0 at the left, 1 at the right."""
-    found = np.zeros((height, width), dtype=np.uint8)
-    found[:, width // 2 :] = 1
-    return found
-
-
-def _quarters(height: int, width: int, *, masks: bool) -> Any:
-    """Return four objects, one in each quarter of an image."""
-    corners = [(x, y) for y in (0, height // 2) for x in (0, width // 2)]
-    boxes = [(x, y, x + width // 2, y + height // 2) for x, y in corners]
-    found = []
-    for x0, y0, x1, y1 in boxes:
-        mask = np.zeros((height, width), dtype=np.bool_)
-        mask[y0:y1, x0:x1] = True
-        found.append(encode_mask(mask))
-    return build_objects(boxes, [0, 1, 0, 1], size=(height, width), image_id=0, masks=found if masks else None)
-
-
-_TARGETS: dict[str, Callable[[int, int], Any]] = {
-    "classification": lambda height, width: 0,
-    "semantic": _halves,
-    "detection": partial(_quarters, masks=False),
-    "instance": partial(_quarters, masks=True),
-}
 
 
 def _timm_transform(network: nn.Module, case: Case) -> Callable[[Image.Image], torch.Tensor]:

@@ -67,10 +67,10 @@ def _compare(case: Case, config: BenchConfig, files: Sequence[Path], device: tor
     row: dict[str, Any] = vars(case) | {"difference": _difference(subjects, images)}
     counted = config.roofline and case.mode in STEPS
     costs = count(STEPS[case.mode](subjects["twins"], images)) if counted else []
-    for label, network in subjects.items():
-        if compiled(label, config.peers, config.compile):
-            network.compile()  # in place: what a task's loss calls is compiled too
-    steps = {label: _step(network, case, images, files) for label, network in subjects.items()}
+    steps = {
+        label: _step(network, case, images, files, compile=compiled(label, config.peers, config.compile))
+        for label, network in subjects.items()
+    }
     times = interleaved(steps, config.rounds, config.warmup, device)
     row |= {label: timing(found, case.batch) for label, found in times.items()}
     row |= comparisons(times, config.peers)
@@ -95,9 +95,11 @@ def _compare_exports(
     return row | {label: timing(found, case.batch) for label, found in times.items()} | comparisons(times, config.peers)
 
 
-def _step(network: torch.nn.Module, case: Case, images: torch.Tensor, files: Sequence[Path]) -> Step:
+def _step(network: torch.nn.Module, case: Case, images: torch.Tensor, files: Sequence[Path], *, compile: bool) -> Step:
     if case.mode == "end-to-end":
-        return end_to_end_step(network, case, files, images.device)
+        return end_to_end_step(network, case, files, images.device, compile=compile)
+    if compile:
+        network.compile()  # in place: what a task's loss calls is compiled too
     return STEPS[case.mode](network, images)
 
 
@@ -129,9 +131,7 @@ def _own_peak(request: str) -> float:
         torch.set_num_threads(threads)
     case, device = Case(**combination), pick_device(device_name)
     network = networks(case, against, device)[label]
-    step = _step(network, case, images_for(case, device), files)
-    if compiling:
-        network.compile()
+    step = _step(network, case, images_for(case, device), files, compile=compiling)
     if compiling or label == "twins fused":
         step()  # what the compiler itself needs, or laying weights out, is not counted
     return peak_of(step, device)

@@ -18,7 +18,7 @@ from twins.exporting.extra import require
 from twins.exporting.int8 import quantize
 from twins.exporting.onnx import INPUT, export_onnx
 from twins.exporting.openvino import compile_openvino, convert_openvino
-from twins.tasks.classification.network import Classification
+from twins.tasks.network import TaskNetwork
 
 if TYPE_CHECKING:
     import openvino
@@ -61,7 +61,7 @@ def outputs_differ(ours: Step, theirs: Step) -> float:
 def _onnxruntime(network: nn.Module, images: Tensor) -> Callable[[], Step]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
-        if isinstance(network, Classification):
+        if isinstance(network, TaskNetwork):
             export_onnx(network, path, size=(images.shape[2], images.shape[3]), batch=len(images))
         else:
             export_timm(network, path, images)
@@ -97,7 +97,7 @@ def _openvino(network: nn.Module, images: Tensor, precision: str) -> Callable[[]
 
 def openvino_model(network: nn.Module, images: Tensor) -> openvino.Model:
     """Return our network by our export, or timm's as OpenVINO converts it, for batches of this shape."""
-    if isinstance(network, Classification):
+    if isinstance(network, TaskNetwork):
         return convert_openvino(network, size=(images.shape[2], images.shape[3]), batch=len(images))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of Python's own arithmetic on shapes, which is meant

@@ -14,15 +14,12 @@ from torch import Tensor, nn
 from twins.backbone.network import Twins
 from twins.bench.config import FEATURES, shape_of
 from twins.errors import ConfigError
-from twins.factory import TaskNetwork, create_backbone, create_model
-from twins.tasks.classification.network import Classification
-from twins.tasks.detection.network import Detection
-from twins.tasks.instance.network import InstanceSegmentation
-from twins.tasks.semantic.network import SemanticSegmentation
+from twins.factory import create_backbone, create_model
+from twins.tasks.contract import spec_of
+from twins.tasks.network import TaskNetwork
+from twins.tasks.table import facts_of
 from twins.weights.dialects import from_twins
 
-OBJECTS = 12
-"""Objects of each image in a detector's training step; COCO's images have seven on average."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Step = Callable[[], Any]
 Ours = TaskNetwork | Twins
@@ -91,7 +88,7 @@ def networks(case: Case, against: Sequence[str], device: torch.device) -> dict[s
 def _ours(case: Case, *, beside_timm: bool) -> Ours:
     if case.task != FEATURES:
         ours = create_model(case.model, task=case.task, head=case.head, padding="unmasked" if beside_timm else "exact")
-        if not beside_timm or isinstance(ours, Classification):
+        if not beside_timm or not facts_of(case.task).stage_norms:
             return ours
         ours.backbone = create_backbone(case.model, padding="unmasked", stage_norms=False)
         return ours
@@ -103,9 +100,13 @@ def _ours(case: Case, *, beside_timm: bool) -> Ours:
 def able(name: str, case: Case) -> Peer:
     """Return a peer; raises ConfigError where it cannot do what is to be measured."""
     peer = PEERS[name]
-    if case.mode not in peer.modes or (case.mode == "end-to-end" and peer.timms and case.task != "classification"):
+    if case.mode not in peer.modes or (case.mode == "end-to-end" and peer.timms and not _in_timm(case.task)):
         raise ConfigError(f"--against {name} has no {case.mode} for {case.task}; leave out one of them")
     return peer
+
+
+def _in_timm(task: str) -> bool:
+    return task != FEATURES and facts_of(task).in_timm
 
 
 def label_of(peer: str) -> str:
@@ -144,9 +145,9 @@ def timm_network(ours: Ours, name: str) -> nn.Module:
         raise ConfigError(f"timm has no {name}; compare the six published variants")
     if isinstance(ours, Twins):
         return TimmBackbone(name, ours)
-    if not isinstance(ours, Classification):
+    if not facts_of(ours.task).in_timm:
         dense = deepcopy(ours)
-        dense.backbone = TimmBackbone(name, ours.backbone)  # type: ignore[assignment]
+        dense.backbone = TimmBackbone(name, ours.backbone)
         return dense
     classifier: nn.Module = timm.create_model(name)
     classifier.load_state_dict(from_twins(ours.state_dict(), "timm"))
@@ -204,32 +205,12 @@ def training_step(network: nn.Module, images: Tensor) -> Step:
 
 
 def _loss_of(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:
-    """Return a call of the forward pass and the loss: of dense networks the task's own, else cross-entropy."""
-    if isinstance(network, SemanticSegmentation):
-        batch, _, height, width = images.shape
-        pixels = torch.arange(batch * height * width, device=images.device)
-        maps = (pixels % network.num_classes).view(batch, height, width)
-        return lambda: torch.stack(list(network.losses(images, maps).values())).sum()
-    if isinstance(network, Detection | InstanceSegmentation):
-        objects = [_objects(images, network.num_classes) for _ in images]
-        return lambda: torch.stack(list(network.losses(images, objects).values())).sum()
-    targets = torch.arange(len(images), device=images.device) % 1000
-    return lambda: F.cross_entropy(network(images).float(), targets)
-
-
-def _objects(images: Tensor, classes: int) -> dict[str, Tensor]:
-    """Return the same objects each time: squares of many sizes with discs as masks, all over an image."""
-    height, width = images.shape[2:]
-    random = torch.Generator().manual_seed(0)
-    sides = torch.logspace(-3.5, -1, OBJECTS, base=2)[:, None] * min(height, width)
-    low = torch.rand(OBJECTS, 2, generator=random) * (torch.tensor([width, height]) - sides)
-    boxes = torch.cat([low, low + sides], dim=1)
-    rows, columns = (torch.arange(side)[None] + 0.5 for side in (height, width))
-    middle, radius = (boxes[:, :2] + boxes[:, 2:]) / 2, sides / 2
-    far = (rows - middle[:, 1:])[:, :, None] ** 2 + (columns - middle[:, :1])[:, None] ** 2
-    masks = far < radius[:, :, None] ** 2
-    labels = torch.arange(OBJECTS) % classes
-    return {"boxes": boxes.to(images.device), "labels": labels.to(images.device), "masks": masks.to(images.device)}
+    """Return a call of the forward pass and the loss: the task's own, of timm's classifier cross-entropy."""
+    if isinstance(network, TaskNetwork):
+        targets = spec_of(network.task).example_batch(images, network.num_classes)
+        return lambda: torch.stack(list(network.losses(images, targets).values())).sum()
+    labels = torch.arange(len(images), device=images.device) % 1000
+    return lambda: F.cross_entropy(network(images).float(), labels)
 
 
 PEERS: dict[str, Peer] = {

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twins.backbone.config import PUBLISHED
-from twins.bench.config import REPORTED_AT, BenchConfig
+from twins.bench.config import FEATURES, REPORTED_AT, BenchConfig
 from twins.bench.subjects import PEERS, label_of, measured_twice
+from twins.tasks.table import facts_of
 
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
@@ -108,8 +109,9 @@ def budget_line(rows: list[Row], budget: float) -> str:
 
 def answers(row: Row) -> bool:
     """Whether a row tells how long a classifier takes for one image at the size that accuracy is reported at."""
-    wanted = {"task": "classification", "mode": "inference", "batch": 1}
-    return "failed" not in row and str(row["size"]) == REPORTED_AT and wanted.items() <= row.items()
+    wanted = {"mode": "inference", "batch": 1, "size": REPORTED_AT}
+    reported = row["task"] != FEATURES and "top1" in facts_of(row["task"]).metrics
+    return reported and "failed" not in row and wanted.items() <= (row | {"size": str(row["size"])}).items()
 
 
 def _reader(show: Callable[[Row], str], label: str) -> Callable[[Row], str]:

@@ -40,10 +40,10 @@ ARGS = CheckArgs
 def run(arguments: list[str]) -> int:
     """Print the report; 0 when nothing is wrong, 1 otherwise."""
     args = parse(CheckArgs, "check", arguments)
-    from twins.tasks.table import kit_of
+    from twins.tasks.contract import spec_of
 
     source = DataConfig(data=args.data, seed=args.seed, val_share=args.val_share, masks=args.masks)
-    report = kit_of(args.task).check(source)
+    report = spec_of(args.task).check(source)
     if args.json:
         print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
     else:

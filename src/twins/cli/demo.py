@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from twins.cli.parse import parse
 from twins.engine.config import TrainConfig
+from twins.errors import ConfigError
+from twins.tasks.inference import SelectionConfig
 from twins.tasks.recipes import starting_point
-
-DATA = {"classification": "digits", "semantic": "scenes", "detection": "scenes", "instance": "scenes"}
-BEGIN = {
-    "classification": "learning 1,438 handwritten digits; 359 others are held out to measure",
-    "semantic": "learning where digits are on 2,000 scenes, for three minutes; 200 others are held out to measure",
-    "detection": "learning to find digits on 2,000 scenes, for three and a half minutes; 200 others are held out",
-    "instance": "learning to cut digits out of 2,000 scenes, for two minutes; 200 others are held out to measure",
-}
+from twins.tasks.table import TASKS, facts_of, part_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,86 +36,35 @@ ARGS = DemoArgs
 def run(arguments: list[str]) -> int:
     """Train, evaluate, predict, and say where the report is."""
     args = parse(DemoArgs, "demo", arguments)
-    start = starting_point(data=DATA.get(args.task, ""), task=args.task)
+    facts = facts_of(args.task)
+    if facts.demo is None:
+        raise ConfigError(f"{args.task} has no demo; the tasks with one are {', '.join(_with_demos())}")
+    start = starting_point(data=facts.demo.data, task=args.task)
     config: TrainConfig = replace(start, out=args.out, device=args.device)  # type: ignore[arg-type]
+    from twins.predictor import BEST, load
     from twins.training import train
 
-    if args.task in ("detection", "instance"):
-        print(BEGIN["classification"])
-        digits = replace(starting_point(data="digits"), out=args.out and f"{args.out}-digits", device=config.device)
-        read = train(digits)
+    if facts.demo.starts_from is not None and (first := facts_of(facts.demo.starts_from).demo) is not None:
+        print(first.begins)
+        before = starting_point(data=first.data, task=facts.demo.starts_from)
+        read = train(replace(before, out=args.out and f"{args.out}-{first.data}", device=config.device))
         if read.interrupted:
             return 130
-        config = replace(config, weights=str(read.path / "best.safetensors"))
-    print(BEGIN[args.task])
+        config = replace(config, weights=str(read.path / BEST))
+    print(facts.demo.begins)
     result = train(config)
     if result.interrupted:
         return 130
     picture = result.path / "predictions.png"
-    DRAW[args.task](str(result.path), picture)
-    name = LEADING[args.task]
-    print(f"held-out {NAMES[name]}: {100 * result.metrics[name]:.2f} %")
+    shown = SelectionConfig(score=0.5, agnostic=True) if facts.selection else None
+    predictor = load(result.path, device=args.device, selection=shown)
+    part_of(args.task, "report").demo_picture(predictor.predict).save(picture)
+    metric = facts.demo.metric
+    print(f"held-out {facts.metrics[metric]}: {100 * result.metrics[metric]:.2f} %")
     print(f"predictions drawn: {picture}")
     print(f"report: {result.path / 'report.html'}")
     return 0
 
 
-def _draw_digits(run_folder: str, picture: Path) -> None:
-    """Draw the first held-out digits with what the network reads in them."""
-    from twins.data.base import Digits
-    from twins.drawing import grid
-    from twins.predictor import load
-
-    digits, count = Digits(train=False), 24
-    images = [digits.load(index) for index in range(count)]
-    found = load(run_folder).predict(images, batch_size=count)
-    top = [(int(p.labels[0]), float(p.scores[0])) for p in found if p.labels is not None and p.scores is not None]
-    captions = [f"{digits.names[label]}  {score:.0%}" for label, score in top]
-    right = [label == digits.labels[index] for index, (label, _) in enumerate(top)]
-    grid(images, captions, columns=8, side=96, good=right).save(picture)
-
-
-def _draw_scenes(run_folder: str, picture: Path) -> None:
-    """Draw the first held-out scenes, each with the digits that the network finds on it."""
-    from twins.data.formats.scenes import SemanticScenes
-    from twins.drawing import grid, overlay, palette
-    from twins.predictor import load
-
-    scenes, count = SemanticScenes(train=False), 6
-    images = [scenes.load(index) for index in range(count)]
-    found = load(run_folder).predict(images)
-    shown, captions = [], []
-    for image, prediction in zip(images, found, strict=True):
-        assert prediction.label_map is not None
-        areas = {name: pixels for name, pixels in prediction.to_dict()["areas"].items() if name != "background"}
-        digits = sorted(name for name, pixels in areas.items() if pixels >= 40)
-        shown += [image, overlay(image, prediction.label_map, palette(prediction))]
-        captions += ["", f"finds {' '.join(digits)}"]
-    grid(shown, captions, columns=6, side=150).save(picture)
-
-
-def _draw_objects(run_folder: str, picture: Path) -> None:
-    """Draw the first held-out scenes, each beside itself with the objects that the network finds on it."""
-    from twins.data.formats.scenes import draw_scene
-    from twins.drawing import grid
-    from twins.predictor import load
-    from twins.tasks.inference import SelectionConfig
-
-    predictor = load(run_folder, selection=SelectionConfig(score=0.5, agnostic=True))
-    images = [draw_scene(index, train=False).image for index in range(6)]
-    shown, captions = [], []
-    for image, prediction in zip(images, predictor.predict(images), strict=True):
-        assert prediction.labels is not None
-        shown += [image, prediction.draw(image)]
-        captions += ["", f"finds {' '.join(sorted(prediction.name(label) for label in prediction.labels.tolist()))}"]
-    grid(shown, captions, columns=4, side=300).save(picture)
-
-
-LEADING = {"classification": "top1", "semantic": "miou", "detection": "box_ap50", "instance": "mask_ap50"}
-NAMES = {"top1": "accuracy", "miou": "mean IoU", "box_ap50": "box AP50", "mask_ap50": "mask AP50"}
-DRAW: dict[str, Callable[[str, Path], None]] = {
-    "classification": _draw_digits,
-    "semantic": _draw_scenes,
-    "detection": _draw_objects,
-    "instance": _draw_objects,
-}
+def _with_demos() -> list[str]:
+    return [task for task in TASKS if facts_of(task).demo is not None]

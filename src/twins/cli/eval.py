@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import Positional
 
 from twins.cli.parse import parse
-from twins.data.config import MaskConfig
+from twins.engine.eval_config import EvalConfig
 from twins.errors import ConfigError, number_of
-from twins.tasks.inference import InferenceConfig, SelectionConfig
+from twins.tasks.table import facts_of, tasks_with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,36 +24,11 @@ class EvalArgs:
     data: str
     """Data set of the network's task: a folder, `digits` or `scenes`; of a results file the COCO file with the truth.
     """
-    out: str | None = None
-    """File to write the result to, as JSON."""
-    batch_size: int | None = None
-    """Images per forward pass; unset is 32, or 4 for a dense network."""
-    workers: int = 0
-    """Processes that load images."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """What computes."""
-    size: int | None = None
-    """Side of the input in pixels, of a dense network the shorter one; unset is the network's own."""
-    crop: float | None = None
-    """Share of the resized image's shorter side that a classifier's centre crop keeps; unset is the network's own."""
-    padding: Literal["exact", "reference", "unmasked"] | None = None
-    """How local attention treats borders; unset is the network's own."""
-    seed: int | None = None
-    """Chooses what is held out of data without a validation part; unset is as the run did."""
-    val_share: float | None = None
-    """Share held out of data without a validation part; unset is as the run did."""
-    masks: MaskConfig = field(default_factory=MaskConfig)
-    """How masks are read; unset is as the run did."""
-    inference: Annotated[InferenceConfig, tyro.conf.arg(name="")] = field(default_factory=InferenceConfig)
-    """How a semantic network looks at an image."""
-    selection: Annotated[SelectionConfig, tyro.conf.arg(name="")] = field(default_factory=SelectionConfig)
-    """Which of the objects that a detector finds are counted."""
-    results: str | None = None
-    """File to write what a detector finds to, as COCO results."""
-    task: Literal["detection", "instance"] | None = None
-    """What a COCO results file holds, where one is named instead of a model: its boxes or its masks are scored."""
-    absent: Literal["left_out", "zero"] = "left_out"
-    """What a class that neither truth nor prediction has counts in a mean over classes: nothing, or 0."""
+    task: str | None = None
+    """What a COCO results file holds, where one is named instead of a model: of `detection` its boxes, of `instance`
+    its masks are scored."""
+    config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
+    """How to measure."""
 
 
 ARGS = EvalArgs
@@ -61,7 +36,7 @@ ARGS = EvalArgs
 
 
 def run(arguments: list[str]) -> int:
-    """Print the numbers, the protocol and the weakest classes."""
+    """Print the numbers, the protocol and the classes with the lowest scores."""
     args = parse(EvalArgs, "eval", arguments)
     if args.model.endswith(".json"):
         return _score(args)
@@ -69,13 +44,11 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(f"--task is for results files (.json); {args.model} knows its own task, leave --task out")
     from twins.evaluation import evaluate
 
-    given = {name: value for name, value in vars(args).items() if name not in ("model", "data", "task")}
-    given["selection"] = None if args.selection == SelectionConfig() else args.selection
-    result = evaluate(args.model, args.data, **given)
-    print(_protocol(result["protocol"]))
-    _show(result)
-    if result["skipped"]:
-        print(f"  not counted: {number_of(len(result['skipped']), 'image')} that could not be read")
+    result = evaluate(args.model, args.data, args.config)
+    print(_protocol(result.protocol))
+    _show(result.metrics, result.protocol["task"], result.details)
+    if result.skipped:
+        print(f"  not counted: {number_of(len(result.skipped), 'image')} that could not be read")
     return 0
 
 
@@ -85,35 +58,39 @@ _FLAT = {"selection": "--score, --nms, --agnostic and --most", "inference": "--s
 
 def _score(args: EvalArgs) -> int:
     """Score a COCO results file."""
-    if args.task is None:
-        raise ConfigError(f"{args.model} is a results file; say --task detection or --task instance")
-    plain = EvalArgs(model=args.model, data=args.data, task=args.task, out=args.out)
-    if other := [name for name, value in vars(args).items() if value != getattr(plain, name)]:
+    scored = tasks_with("holds", "boxes")
+    if args.task not in scored:
+        raise ConfigError(f"{args.model} is a results file; say --task {' or --task '.join(scored)}")
+    default, masks = EvalConfig(out=args.config.out), "masks" in facts_of(args.task).holds
+    if other := [name for name, value in vars(args.config).items() if value != getattr(default, name)]:
         flags = _FLAT.get(other[0], f"--{other[0].replace('_', '-')}")
         raise ConfigError(f"a results file is scored as it is; leave out {flags}")
     from twins.evaluation import versions
     from twins.files import check_outputs, sha256, write_json
     from twins.metrics.coco_results import score_results
 
-    check_outputs({"--out": args.out}, [("the results file", args.model), ("the file with the truth", args.data)])
-    result = score_results(Path(args.model), Path(args.data), masks=args.task == "instance")
-    print(f"{args.model} against {args.data}: {'masks' if args.task == 'instance' else 'boxes'}, COCO's protocol")
+    out = args.config.out
+    check_outputs({"--out": out}, [("the results file", args.model), ("the file with the truth", args.data)])
+    result = score_results(Path(args.model), Path(args.data), masks=masks)
+    print(f"{args.model} against {args.data}: {'masks' if masks else 'boxes'}, COCO's protocol")
     for note in result["notes"]:
         print(f"note: {note}")
-    _show(result)
-    if args.out:
+    _show(result["metrics"], args.task, result)
+    if out:
         facts = {"protocol": {"task": args.task, "results": args.model, "data": args.data}, "versions": versions()}
         facts["hashes"] = {"results": sha256(Path(args.model)), "truth": sha256(Path(args.data))}
-        write_json(args.out, {"format": 1, **result, **facts})
+        write_json(out, {"format": 1, **result, **facts})
     return 0
 
 
-def _show(result: dict[str, Any]) -> None:
-    for name, value in result["metrics"].items():
+def _show(metrics: dict[str, float], task: str, details: dict[str, Any]) -> None:
+    from twins.tasks.contract import spec_of
+
+    for name, value in metrics.items():
         print(f"  {name:<20} {100 * value:6.2f} %")
-    for line in _weakest(result["per_class"]):
+    for line in spec_of(task).weakest(details["per_class"]):
         print(f"  {line}")
-    kept = result.get("truth", {})
+    kept = details.get("truth", {})
     if kept.get("crowd") or kept.get("without_area"):
         crowds, flat = number_of(kept["crowd"], "crowd region"), number_of(kept["without_area"], "box", "boxes")
         print(f"  in the truth, which counts as it is: {crowds} and {flat} without area")
@@ -139,21 +116,3 @@ def _protocol(said: dict[str, Any]) -> str:
         f"{said['model']} on {number_of(said['images'], 'image')} of {said['data']} ({said['split']}): "
         f"{', '.join(how)}, {said['precision']} on {said['device']}"
     )
-
-
-def _weakest(rows: list[dict[str, Any]], most: int = 5) -> list[str]:
-    """Return a line for each of the classes that are found least."""
-    leading = next((key for key in ("mask_ap", "ap") if rows and key in rows[0]), None)
-    if leading:
-        known = sorted((row for row in rows if row[leading] is not None), key=lambda row: row[leading])
-        return [
-            f"class {r['name']}: AP {100 * r[leading]:.1f} %, {number_of(r['objects'], 'object')}" for r in known[:most]
-        ]
-    if rows and "iou" in rows[0]:
-        seen = sorted((row for row in rows if row["iou"] is not None), key=lambda row: row["iou"])
-        return [
-            f"class {row['name']}: IoU {100 * row['iou']:.1f} %, {number_of(row['pixels'], 'pixel')}"
-            for row in seen[:most]
-        ]
-    seen = sorted((row for row in rows if row["support"]), key=lambda row: row["recall"])
-    return [f"class {row['name']}: {100 * row['recall']:.1f} % of {row['support']} found" for row in seen[:most]]

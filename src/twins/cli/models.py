@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from twins.backbone.config import PUBLISHED, aliases, list_models
 from twins.cli.parse import parse
+from twins.tasks.table import TASKS, facts_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-DENSE = {
-    "semantic": "Semantic segmentation, 150 classes",
-    "detection": "Detection, 80 classes",
-    "instance": "Instance segmentation, 80 classes",
-}
-"""Tasks whose networks are listed beside the classifiers, and what to call them."""
-HEAD_TITLES = {
-    "semantic_fpn": "Semantic FPN",
-    "upernet": "UPerNet with auxiliary head",
-    "retinanet": "RetinaNet",
-    "faster_rcnn": "Faster R-CNN",
-    "mask_rcnn": "Mask R-CNN",
-}
+DENSE_SOURCE = "arXiv 2104.13840, tables 2, 3, 4 and 8"
+"""Where the published parameters of dense networks are reported, what nothing reads of the backbone among them."""
+COUNTED_AT = 224
+"""Side of the input that the facts' multiply-adds are of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +37,7 @@ ARGS = ModelsArgs
 def run(arguments: list[str]) -> int:
     """Print the tables."""
     args = parse(ModelsArgs, "models", arguments)
-    from twins.bench.counts import model_counts
-
-    rows = []
-    for name in list_models():
-        published = PUBLISHED.get(name)
-        rows.append(
-            asdict(model_counts(name, size=args.size))
-            | {
-                "top1": published.top1 if published else None,
-                "source": published.source if published else None,
-                "aliases": list(aliases(name)),
-            }
-            | {task: _dense(name, task) for task in DENSE}
-        )
+    rows = [_row(name, args.size) for name in list_models()]
     if args.json:
         print(json.dumps(rows, indent=1))
     else:
@@ -66,31 +45,60 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _dense(name: str, task: str) -> dict[str, dict[str, Any]]:
-    """Return parameters counted and millions published, by head."""
-    from twins.bench.counts import DENSE_SOURCE, PUBLISHED_DENSE, dense_counts
+def _row(name: str, size: int) -> dict[str, Any]:
+    """Return what is known of a model; multiply-adds at another size than the facts' are counted."""
+    (head,) = facts_of(_classifiers_task()).heads.values()
+    macs, published = head.gmacs[name], PUBLISHED.get(name)
+    if size != COUNTED_AT:
+        from twins.bench.counts import model_counts
 
+        counted = model_counts(name, size=size)
+        macs = (counted.gmacs_with_attention, counted.gmacs_without_attention)
     return {
-        head: {
-            "params": params,
-            "published_millions": (millions := PUBLISHED_DENSE.get(name, {}).get(head)),
+        "name": name,
+        "params": head.params[name],
+        "gmacs_with_attention": macs[0],
+        "gmacs_without_attention": macs[1],
+        "size": size,
+        "top1": published.top1 if published else None,
+        "source": published.source if published else None,
+        "aliases": list(aliases(name)),
+    } | {task: _dense(name, task) for task in _dense_tasks()}
+
+
+def _classifiers_task() -> str:
+    """Return the task whose networks the first table lists."""
+    return next(task for task in TASKS if facts_of(task).in_timm)
+
+
+def _dense_tasks() -> list[str]:
+    """Return the tasks whose heads have tables of their own."""
+    return [task for task in TASKS if task != _classifiers_task()]
+
+
+def _dense(name: str, task: str) -> dict[str, dict[str, Any]]:
+    """Return parameters and published millions of them, by head."""
+    return {
+        str(head): {
+            "params": known.params[name],
+            "published_millions": (millions := known.published_millions.get(name)),
             "source": DENSE_SOURCE if millions else None,
         }
-        for head, params in dense_counts(name, task).items()
+        for head, known in facts_of(task).heads.items()
+        if name in known.params
     }
 
 
 def _show(rows: list[dict[str, Any]], size: int) -> None:
     from rich.console import Console
 
-    from twins.bench.counts import DENSE_SOURCE
-
     console = Console()
     console.print(_classifiers(rows, size))
     console.print("GMACs: multiply-adds by torch's counter, with / without attention's products")
     console.print(f"top-1 as reported: {next(iter(PUBLISHED.values())).source}, ImageNet-1k validation, 224\n")
-    for task, title in DENSE.items():
-        console.print(f"{title}, millions of parameters", style="italic")
+    for task in _dense_tasks():
+        facts = facts_of(task)
+        console.print(f"{facts.title}, {facts.num_classes} classes, millions of parameters", style="italic")
         console.print(_dense_networks(rows, task), "")
     console.print(f"published: {DENSE_SOURCE}; it counts the backbone's unused norm and classifier too")
 
@@ -121,7 +129,7 @@ def _dense_networks(rows: list[dict[str, Any]], task: str) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("model", no_wrap=True)
     for head in rows[0][task]:
-        table.add_column(HEAD_TITLES[head], justify="right")
+        table.add_column(facts_of(task).heads[head].title, justify="right")
         table.add_column("published", justify="right")
     for row in rows:
         cells = []

@@ -15,6 +15,7 @@ from tyro.conf import Positional
 from twins.cli.parse import parse
 from twins.errors import ConfigError, DataError, NotFoundError
 from twins.tasks.inference import SHOWN, InferenceConfig, SelectionConfig
+from twins.tasks.table import facts_of, tasks_with
 
 if TYPE_CHECKING:
     from twins.cli.predicted import Add, Seen
@@ -49,6 +50,8 @@ class PredictArgs:
     """Images per forward pass."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """What computes."""
+    compile: bool = False
+    """Compile the network with torch.compile: worth its time where many images have one size."""
     inference: Annotated[InferenceConfig, tyro.conf.arg(name="")] = field(default_factory=InferenceConfig)
     """How a semantic network looks at an image."""
     selection: Annotated[SelectionConfig, tyro.conf.arg(name="")] = SHOWN
@@ -73,7 +76,9 @@ def run(arguments: list[str]) -> int:
     from twins.predictor import expand, load, parts_of
 
     selection = None if args.selection == SHOWN else args.selection
-    predictor = load(args.model, device=args.device, inference=args.inference, selection=selection)
+    predictor = load(
+        args.model, device=args.device, inference=args.inference, selection=selection, compile=args.compile
+    )
     paths: list[Path] = expand(args.images)
     if any(map(is_video_file, paths)):
         require_av()
@@ -142,8 +147,8 @@ def _outputs(stack: ExitStack, predictor: Predictor, paths: list[Path], args: Pr
     from twins.data.loading.video import is_video_file
 
     task = predictor.model.task
-    if args.coco and task not in ("detection", "instance"):
-        raise ConfigError(f"--coco is for detectors, found a network for {task}")
+    if args.coco and "boxes" not in facts_of(task).holds:
+        raise ConfigError(f"--coco is for {' and '.join(tasks_with('holds', 'boxes'))}, found a network for {task}")
     if args.json:
         yield stack.enter_context(predicted.json_file(Path(args.json), task, args.top))
     if args.csv:

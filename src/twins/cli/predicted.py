@@ -23,9 +23,10 @@ from twins.errors import ConfigError
 from twins.files import atomic_file
 from twins.metrics.coco_results import coco_results
 from twins.predictions import FORMAT, Prediction
+from twins.tasks.contract import TaskSpec, spec_of
+from twins.tasks.table import facts_of
 from twins.weights.info import ModelInfo
 
-DETECTORS = ("detection", "instance")
 _LONGEST = 200
 """Bytes of an image's name that what is drawn of it is called by: file systems take 255 of a whole name."""
 
@@ -65,7 +66,7 @@ def json_file(path: Path, task: str, top: int) -> Iterator[Add]:
     """
     with atomic_file(path) as beside, beside.open("w", encoding="utf-8") as file:
         file.write(f'{{"format": {FORMAT}, "predictions": [')
-        append, most = _lines(file.write), None if task in DETECTORS else top
+        append, most = _lines(file.write), None if facts_of(task).selection else top
         yield lambda seen, prediction: append(seen.origin() | prediction.to_dict(top=most))
         file.write("\n]}\n")
 
@@ -104,18 +105,14 @@ def coco_file(path: Path, info: ModelInfo, paths: Sequence[Path]) -> Iterator[Ad
 @contextmanager
 def csv_file(path: Path, task: str, top: int, *, video: bool) -> Iterator[Add]:
     """Write a line for each object, each class of a semantic map, or each of a classifier's `top` classes."""
-    columns = ["rank", "label", "name", "score"]
-    if task in DETECTORS:
-        columns = ["label", "name", "score", "x1", "y1", "x2", "y2"]
-    elif task == "semantic":
-        columns = ["name", "pixels"]
+    spec = spec_of(task)
     with atomic_file(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", *(("frame", "seconds") if video else ()), *columns])
+        writer.writerow(["image", *(("frame", "seconds") if video else ()), *spec.columns])
 
         def add(seen: Seen, prediction: Prediction) -> None:
             origin = [seen.path, *((seen.frame, seen.origin().get("seconds")) if video else ())]
-            writer.writerows([*origin, *row] for row in _rows(prediction, top))
+            writer.writerows([*origin, *row] for row in spec.rows(prediction, top))
 
         yield add
 
@@ -201,11 +198,8 @@ class _Tally:
     frames: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
-    def text(self, task: str) -> str:
-        if task == "semantic":
-            return f"{self.frames} frames; {_shares(self.counts)}"
-        listed = ", ".join(f"{count} × {name}" for name, count in self.counts.most_common()) or "nothing"
-        return f"{self.frames} frames; {'found' if task in DETECTORS else 'most probable'}: {listed}"
+    def text(self, spec: TaskSpec) -> str:
+        return f"{self.frames} frames; {spec.total(self.counts)}"
 
 
 class Listing:
@@ -217,20 +211,20 @@ class Listing:
     """
 
     def __init__(self, task: str, top: int) -> None:
-        self.task, self.top = task, top
+        self.spec, self.top = spec_of(task), top
         self.rows: list[tuple[str, str | _Tally]] = []
 
     def add(self, seen: Seen, prediction: Prediction) -> None:
         """Take the next image; the frames of a video are counted together."""
         if seen.frame is None:
-            self.rows.append((str(seen.path), _text(prediction, self.top)))
+            self.rows.append((str(seen.path), self.spec.text(prediction, self.top)))
             return
         if seen.frame == 0:
             self.rows.append((str(seen.path), _Tally()))
         tally = self.rows[-1][1]
         assert isinstance(tally, _Tally)
         tally.frames += 1
-        tally.counts.update(_counted(prediction))
+        tally.counts.update(self.spec.counts(prediction))
 
     def show(self) -> None:
         """Print the table."""
@@ -240,9 +234,9 @@ class Listing:
 
         table = Table(box=None, pad_edge=False)
         table.add_column("image", overflow="fold")
-        table.add_column("objects" if self.task in DETECTORS else "classes", overflow="fold")
+        table.add_column(self.spec.listed, overflow="fold")
         for name, said in self.rows:
-            table.add_row(escape(name), escape(said if isinstance(said, str) else said.text(self.task)))
+            table.add_row(escape(name), escape(said if isinstance(said, str) else said.text(self.spec)))
         Console().print(table)
 
 
@@ -264,50 +258,3 @@ def _numbers(paths: Sequence[Path]) -> dict[Path, int] | None:
         return None
     numbers = {path: int(path.stem) for path in paths}
     return numbers if len(set(numbers.values())) == len(paths) else None
-
-
-def _rows(prediction: Prediction, top: int) -> Iterator[list[Any]]:
-    """Yield what a CSV file says of an image."""
-    if prediction.label_map is not None:
-        yield from ([name, pixels] for name, pixels in _counted(prediction).items())
-        return
-    assert prediction.labels is not None
-    assert prediction.scores is not None
-    listed = zip(prediction.labels.tolist(), prediction.scores.tolist(), strict=True)
-    for number, (label, score) in enumerate(listed):
-        said = [label, prediction.name(label), score]
-        if prediction.boxes is not None:
-            yield [*said, *(round(side, 2) for side in prediction.boxes[number].tolist())]
-        elif number < top:
-            yield [number + 1, *said]
-
-
-def _text(prediction: Prediction, top: int) -> str:
-    """Return an image's row in the table."""
-    if prediction.label_map is not None:
-        return _shares(_counted(prediction))
-    assert prediction.labels is not None
-    assert prediction.scores is not None
-    surest = zip(prediction.labels[:top].tolist(), prediction.scores[:top].tolist(), strict=True)
-    text = ", ".join(f"{prediction.name(label)} {score:.1%}" for label, score in surest)
-    if prediction.boxes is None:
-        return text
-    more = len(prediction.labels) - top
-    return f"{text} and {more} more" if more > 0 else text or "nothing"
-
-
-def _counted(prediction: Prediction) -> dict[str, int]:
-    """Return pixels by class, objects by class, or the most probable class."""
-    if prediction.label_map is not None:
-        areas: dict[str, int] = prediction.to_dict()["areas"]
-        return areas
-    assert prediction.labels is not None
-    labels = prediction.labels if prediction.boxes is not None else prediction.labels[:1]
-    return dict(Counter(prediction.name(label) for label in labels.tolist()))
-
-
-def _shares(pixels: dict[str, int]) -> str:
-    """Return classes with their shares of some pixels, the largest first."""
-    total = max(1, sum(pixels.values()))
-    ordered = sorted(pixels.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {count / total:.1%}" for name, count in ordered)

@@ -3,50 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 from html import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from twins.charts import facts, line_chart, share
+from PIL.Image import Image
+
+from twins.charts import fact_table, line_chart, share
+from twins.data.base import ImageSet
 from twins.engine.config import CONFIG, TrainConfig, read_config
 from twins.errors import DataError, NotFoundError
+from twins.evaluation import match_classes
 from twins.files import atomic_file
 from twins.predictor import Predictor, load
+from twins.report.pictures import attention_section
 from twins.report.style import STYLE
-from twins.tasks.classification import report as classification
-from twins.tasks.detection import report as detection
-from twins.tasks.semantic import report as semantic
-from twins.tasks.table import kit_of
-
-Sections = Callable[[Predictor, Any, dict[str, Any]], list[str]]
-"""A task's own part of the page, from its predictor, its held-out images and its result."""
-SECTIONS: dict[str, Sections] = {
-    "classification": classification.sections,
-    "semantic": semantic.sections,
-    "detection": detection.sections,
-    "instance": detection.sections,
-}
-KINDS = {"box_ap": "box AP", "mask_ap": "mask AP"}
-SIZES = {"": "", "50": "50", "75": "75", "_small": ", small", "_medium": ", medium", "_large": ", large"}
-TITLES = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "mean_class_accuracy": "mean class accuracy",
-    "ece": "calibration error",
-    "miou": "mean IoU",
-    "pixel_accuracy": "pixel accuracy",
-    "boundary_f1": "boundary F1",
-    **{kind + size: name + addition for kind, name in KINDS.items() for size, addition in SIZES.items()},
-}
-"""What readers know metrics by; others are in `eval.json` alone."""
+from twins.tasks.contract import Example, TaskSpec, spec_of
+from twins.tasks.facts import TaskFacts
+from twins.tasks.inference import SelectionConfig
+from twins.tasks.table import facts_of, part_of
 
 
-def write_report(run: str | Path) -> Path:
+def write_report(run: str | Path, *, device: str = "auto") -> Path:
     """Write `report.html` into a run folder, from its records, its best weights and its held-out images.
 
     Args:
         run: a run folder with `config.yaml`, `metrics.jsonl`, `eval.json` and `best.safetensors`.
+        device: what predicts.
 
     Returns:
         the page's path.
@@ -58,12 +44,15 @@ def write_report(run: str | Path) -> Path:
     run = Path(run)
     config = read_config(_part(run, CONFIG))
     rows, result = _records(_part(run, "metrics.jsonl")), _json(_part(run, "eval.json"))
-    predictor = load(run, device="cpu")
-    kit = kit_of(config.task)
+    facts, spec = facts_of(config.task), spec_of(config.task)
+    selection = SelectionConfig(**result["protocol"]["selection"]) if facts.selection else None
+    predictor = load(run, device=device, selection=selection)
+    images, _ = match_classes(spec, spec.open(config.source).val, predictor.model)
+    examples, explain = _Examples(predictor, images, spec), partial(attention_section, predictor)
     sections = [
-        _head(config, result),
-        _curves(rows, kit.leading),
-        *SECTIONS[config.task](predictor, kit.open(config.source).val, result),
+        _head(config, facts, result),
+        _curves(rows, facts),
+        *part_of(config.task, "report").sections(result, examples, explain),
         _details(config, predictor, result),
     ]
     page = "<!doctype html><html lang=en><meta charset=utf-8>"
@@ -75,11 +64,45 @@ def write_report(run: str | Path) -> Path:
     return run / "report.html"
 
 
-def _head(config: TrainConfig, result: dict[str, Any]) -> str:
+class _Examples:
+    """See `twins.tasks.contract.Examples`.
+
+    Args:
+        predictor: of the run, with the selection that was measured.
+        images: the held-out ones, with the network's class ids.
+        spec: of the task.
+    """
+
+    def __init__(self, predictor: Predictor, images: ImageSet, spec: TaskSpec) -> None:
+        self.predictor, self.images, self.spec = predictor, images, spec
+        self.indices = range(0, len(images), max(1, -(-len(images) // spec.examined)))
+        self.batch = 32 if facts_of(predictor.model.task).one_shape else 1
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Example]:
+        opened = self._opened()
+        while chunk := list(islice(opened, self.batch)):
+            found = self.predictor.predict([image for image, *_ in chunk], batch_size=self.batch)
+            for (image, target, path), prediction in zip(chunk, found, strict=True):
+                yield Example(image, target, prediction, path)
+
+    def _opened(self) -> Iterator[tuple[Image, Any, str]]:
+        for index in self.indices:
+            try:
+                image, target = self.images.load(index), self.images.target(index)
+                self.spec.check_pair(image, target)
+            except (DataError, NotFoundError):  # evaluation has left it out too
+                continue
+            yield image, target, self.images.path(index)
+
+
+def _head(config: TrainConfig, facts: TaskFacts, result: dict[str, Any]) -> str:
     tiles = "".join(
-        f"<div class=tile><b>{share(value)}</b><span>{TITLES[key]}</span></div>"
+        f"<div class=tile><b>{share(value)}</b><span>{facts.metrics[key]}</span></div>"
         for key, value in result["metrics"].items()
-        if key in TITLES
+        if key in facts.metrics
     )
     protocol = result["protocol"]
     head = f", {escape(protocol['head'].replace('_', ' '))}" if "head" in protocol else ""
@@ -96,13 +119,13 @@ def _head(config: TrainConfig, result: dict[str, Any]) -> str:
     )
 
 
-def _curves(rows: list[dict[str, Any]], leading: str) -> str:
+def _curves(rows: list[dict[str, Any]], facts: TaskFacts) -> str:
     train = [row for row in rows if row.get("kind") == "train"]
     evaluated = [row for row in rows if row.get("kind") == "eval"]
-    held_out = [(r["step"], r[leading]) for r in evaluated if leading in r]
+    held_out = [(r["step"], r[facts.monitor]) for r in evaluated if facts.monitor in r]
     charts = [
         line_chart("loss", [(r["step"], r["loss"]) for r in train]),
-        line_chart(f"held-out {TITLES.get(leading, leading)}", held_out, percent=True),
+        line_chart(f"held-out {facts.metrics.get(facts.monitor, facts.monitor)}", held_out, percent=True),
         line_chart("learning rate", [(r["step"], r["lr"]) for r in train], logarithmic=True),
         line_chart("images per second", [(r["step"], r["images_per_s"]) for r in train]),
     ]
@@ -117,7 +140,7 @@ def _details(config: TrainConfig, predictor: Predictor, result: dict[str, Any]) 
     command = f"twins train --resume {config.out}" if config.out else ""
     settings = escape(config.to_yaml())
     return (
-        f"<h2>Facts</h2>{facts([*model, *used, *result['versions'].items(), ('go on with', command)])}"
+        f"<h2>Facts</h2>{fact_table([*model, *used, *result['versions'].items(), ('go on with', command)])}"
         f"<details><summary>All settings of the run</summary><pre>{settings}</pre></details>"
     )
 

@@ -1,4 +1,4 @@
-"""Pictures of a report: thumbnails, and what attention looks at over an image."""
+"""What attention looks at, over an image."""
 
 from __future__ import annotations
 
@@ -10,18 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from twins.charts import picture
+from twins.drawing import thumbnail
 from twins.predictor import Predictor
 from twins.report.attention import global_map, has_windows, local_map
-
-THUMB = 160
-"""Longer side of a thumbnail in pixels."""
-
-
-def thumbnail(image: Image.Image, side: int = THUMB) -> Image.Image:
-    """Return an image with its longer side at `side` pixels; small ones are enlarged without smoothing."""
-    scale = side / max(image.size)
-    smooth = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
-    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), smooth)
 
 
 def attention_section(predictor: Predictor, images: Sequence[tuple[Image.Image, str]]) -> str:

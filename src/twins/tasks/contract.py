@@ -1,11 +1,13 @@
-"""What a task brings besides its network: data, transforms, metric, and what a run should be warned of."""
+"""What a task brings to a run besides its network: data, transforms, metric, rows for files and the screen."""
 
 # ruff: noqa: D102  # members that say what they are by name and type
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from PIL.Image import Image
 from torch import Tensor
 
 from twins.data.base import Splits
@@ -14,9 +16,13 @@ from twins.data.config import DataConfig
 from twins.data.loading.loader import Transform
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Batch, Metric
-from twins.factory import TaskNetwork
+from twins.engine.eval_config import EvalConfig
 from twins.metrics.semantic import Absent
+from twins.predictions import Prediction
 from twins.preprocess import Preprocess
+from twins.tasks.inference import InferenceConfig
+from twins.tasks.network import TaskNetwork
+from twins.tasks.table import part_of
 
 
 class DetailedMetric(Metric, Protocol):
@@ -27,11 +33,39 @@ class DetailedMetric(Metric, Protocol):
         ...
 
 
-class Kit(Protocol):
-    """A task's parts; `twins.tasks.table` lists them by task."""
+@dataclass(frozen=True)
+class Example:
+    """One held-out image with its truth and what the network predicts, as a report shows it."""
 
-    leading: str
-    """The metric that chooses the best weights; larger is better."""
+    image: Image
+    target: Any
+    prediction: Prediction
+    path: str
+
+
+class Examples(Protocol):
+    """Held-out images spread over a set; each is predicted when it is asked for, so that memory stays small."""
+
+    def __len__(self) -> int:
+        """Return how many there are, those that turn out to be unreadable included."""
+        ...
+
+    def __iter__(self) -> Iterator[Example]: ...
+
+
+Explain = Callable[[Sequence[tuple[Image, str]]], str]
+"""Returns the section that shows where attention looks in some images, each given with its caption."""
+
+
+class TaskSpec(Protocol):
+    """A task's part of a run: `SPEC` of `tasks/<task>/spec.py`."""
+
+    examined: int
+    """Held-out images that a report looks at."""
+    columns: tuple[str, ...]
+    """Names of what `rows` gives."""
+    listed: str
+    """What `text` lists."""
 
     def open(self, config: DataConfig) -> Splits[Any]:
         """Open a data set; raises DataError where it cannot be used."""
@@ -80,3 +114,48 @@ class Kit(Protocol):
     def relabel(self, images: Any, classes: Sequence[int]) -> Any:
         """Return images whose class `i` is called `classes[i]`."""
         ...
+
+    def check_pair(self, image: Image, target: Any) -> None:
+        """Raise DataError where an image and its target do not belong together."""
+        ...
+
+    def look(self, network: TaskNetwork, image: Image, inference: InferenceConfig) -> Prediction:
+        """Return the prediction of one image by inference settings that are not plain."""
+        ...
+
+    def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
+        """Return what a measurement depends on beyond every task's model, size, precision and data."""
+        ...
+
+    def weakest(self, rows: Sequence[dict[str, Any]], most: int = 5) -> list[str]:
+        """Return a line for each of the classes with the lowest scores, from the metric's `per_class`."""
+        ...
+
+    def rows(self, prediction: Prediction, top: int) -> Iterator[list[Any]]:
+        """Yield the rows of a CSV file for one image."""
+        ...
+
+    def text(self, prediction: Prediction, top: int) -> str:
+        """Return one image's result in a line."""
+        ...
+
+    def counts(self, prediction: Prediction) -> Mapping[str, int]:
+        """Return what to count over the frames of a video, by class name."""
+        ...
+
+    def total(self, counts: Mapping[str, int]) -> str:
+        """Return counts over a video in a line."""
+        ...
+
+    def example_target(self, height: int, width: int) -> Any:
+        """Return a made-up target of an image of this size, of two classes, to measure loading with."""
+        ...
+
+    def example_batch(self, images: Tensor, classes: int) -> Any:
+        """Return made-up targets of a batch `(B, 3, H, W)`, to measure a training step with."""
+        ...
+
+
+def spec_of(task: str) -> TaskSpec:
+    """Return a task's spec; raises NotFoundError where no task is called so."""
+    return part_of(task, "spec").SPEC

@@ -1,4 +1,4 @@
-"""How a dense network looks at an image, and what a detector gives. Nothing here imports torch."""
+"""Inference settings: scales, flip, sliding window and tiles; score and NMS thresholds. Nothing imports torch."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         if not self.scales or not all(0 < scale <= 100 for scale in self.scales):
-            raise ConfigError(f"--scales must list numbers above 0 and at most 100, found {self.scales}")
+            raise ConfigError(f"`scales` must list numbers above 0 and at most 100, found {self.scales}")
         for name in ("window", "tile"):
             value = getattr(self, name)
             if value is not None and value < 32:
-                raise ConfigError(f"--{name} must be at least 32 pixels, found {value}")
+                raise ConfigError(f"`{name}` must be at least 32 pixels, found {value}")
         for part, whole in (("stride", "window"), ("overlap", "tile")):
             if getattr(self, part) is not None and getattr(self, whole) is None:
-                raise ConfigError(f"--{part} belongs to --{whole}, which is not set; set it or leave --{part} out")
+                raise ConfigError(f"`{part}` belongs to `{whole}`, which is not set; set it or leave `{part}` out")
         if self.stride is not None and self.window and not 0 < self.stride <= self.window:
-            raise ConfigError(f"--stride must be above 0 and at most --window {self.window}, found {self.stride}")
+            raise ConfigError(f"`stride` must be above 0 and at most `window={self.window}`, found {self.stride}")
         if self.overlap is not None and self.tile and not 0 <= self.overlap < self.tile:
-            raise ConfigError(f"--overlap must be at least 0 and below --tile {self.tile}, found {self.overlap}")
+            raise ConfigError(f"`overlap` must be at least 0 and below `tile={self.tile}`, found {self.overlap}")
         if self.tile and (self.window or self.flip or self.scales != (1.0,)):
-            raise ConfigError("--tile reads the image as it is and goes with neither --scales, --flip nor --window")
+            raise ConfigError("`tile` reads the image as it is and goes with neither `scales`, `flip` nor `window`")
 
     @property
     def plain(self) -> bool:
@@ -64,11 +64,11 @@ class SelectionConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.score < 1:
-            raise ConfigError(f"--score must be at least 0 and below 1, found {self.score}")
+            raise ConfigError(f"`score` must be at least 0 and below 1, found {self.score}")
         if not 0 < self.nms <= 1:
-            raise ConfigError(f"--nms must be above 0 and at most 1, found {self.nms}")
+            raise ConfigError(f"`nms` must be above 0 and at most 1, found {self.nms}")
         if self.most < 1:
-            raise ConfigError(f"--most must be at least 1, found {self.most}")
+            raise ConfigError(f"`most` must be at least 1, found {self.most}")
 
 
 SHOWN = SelectionConfig(score=0.3)

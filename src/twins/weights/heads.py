@@ -3,102 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
 from twins.data.classes import built_in
 from twins.data.formats.imagenet import imagenet_names
+from twins.tasks.facts import HeadFacts, TaskFacts
+from twins.tasks.table import TASKS, facts_of
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeadLayout:
-    """How one head is told."""
+class FoundHead(NamedTuple):
+    """A head that a state dict holds."""
 
     task: str
-    """Its task."""
     head: str | None
     """Its name, where the task names it."""
-    last: str
-    """The weight of the layer that tells the classes apart."""
-    dims: int
-    """Dimensions of that weight."""
-    mark: str = ""
-    """How a key begins that only this head has; empty where `last` says enough."""
-    places: int = 1
-    """Outputs of that layer for each class."""
-    background: int = 0
-    """Outputs of that layer for none of the classes."""
-    wide: str = ""
-    """A weight with as many outputs as the head has channels inside; empty where heads have one width."""
-    width: int = 0
-    """Those of the published head."""
-
-    def classes(self, state: Mapping[str, Tensor]) -> int:
-        """Return how many classes a state dict that holds the head tells apart."""
-        return state[self.last].shape[0] // self.places - self.background
+    facts: HeadFacts
+    classes: int
+    """Classes that it tells apart."""
 
     def channels(self, state: Mapping[str, Tensor]) -> int | None:
-        """Return the channels inside the head that a state dict holds, `None` where they are the published ones."""
-        found = state[self.wide].shape[0] if self.wide in state else self.width
-        return None if found == self.width else found
+        """Return the channels inside the head, `None` where they are the published ones."""
+        known = self.facts
+        found = state[known.width_key].shape[0] if known.width_key in state else known.width
+        return None if found == known.width else found
 
-    def names(self, classes: int) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """Return the class names of the published networks, told by their number; empty for another."""
-        if self.task == "classification":
-            return imagenet_names() if classes == 1000 else ()
-        table = {("semantic", 150): "ade20k", ("detection", 80): "coco", ("instance", 80): "coco"}
-        known = table.get((self.task, classes))
-        return built_in(known).names if known else ()
+        task = facts_of(self.task)
+        return published_names(task) if self.classes == task.num_classes else ()
 
 
-_LATERAL, _SEGMENTER = "neck.lateral_convs.0.conv.weight", "decode_head.conv_seg.weight"
-LAYOUTS = (
-    HeadLayout(
-        task="instance",
-        head="mask_rcnn",
-        last="roi_head.mask_head.conv_logits.weight",
-        dims=4,
-        wide=_LATERAL,
-        width=256,
-    ),
-    HeadLayout(
-        task="detection",
-        head="faster_rcnn",
-        last="roi_head.bbox_head.fc_cls.weight",
-        dims=2,
-        background=1,
-        wide=_LATERAL,
-        width=256,
-    ),
-    HeadLayout(
-        task="detection",
-        head="retinanet",
-        last="bbox_head.retina_cls.weight",
-        dims=4,
-        places=9,
-        wide=_LATERAL,
-        width=256,
-    ),
-    HeadLayout(
-        task="semantic",
-        head="upernet",
-        last=_SEGMENTER,
-        dims=4,
-        mark="decode_head.psp_modules.",
-        wide="decode_head.bottleneck.conv.weight",
-        width=512,
-    ),
-    HeadLayout(task="semantic", head="semantic_fpn", last=_SEGMENTER, dims=4, wide=_LATERAL, width=256),
-    HeadLayout(task="classification", head=None, last="head.weight", dims=2),
-)
-"""The heads, those first whose files may hold what another is told by."""
+def published_names(facts: TaskFacts) -> tuple[str, ...]:
+    """Return the class names of a task's published networks."""
+    if facts.class_table is None:
+        return ()
+    return imagenet_names() if facts.class_table == "imagenet" else built_in(facts.class_table).names
 
 
-def find_head(state: Mapping[str, Tensor]) -> HeadLayout | None:
-    """Return the head that a state dict holds, or `None` where it holds a backbone alone."""
-    for layout in LAYOUTS:
-        marked = not layout.mark or any(key.startswith(layout.mark) for key in state)
-        if layout.last in state and state[layout.last].ndim == layout.dims and marked:
-            return layout
+def find_head(state: Mapping[str, Tensor]) -> FoundHead | None:
+    """Return the head that a state dict holds, or `None` where it holds a backbone alone.
+
+    Later tasks, and a task's later heads, hold what earlier ones are told by (Mask R-CNN what Faster R-CNN is), so
+    they are looked for first.
+    """
+    heads = [(task, name, head) for task in TASKS for name, head in facts_of(task).heads.items()]
+    for task, name, known in reversed(heads):
+        weight = state.get(known.classifier)
+        marked = not known.marker or any(key.startswith(known.marker) for key in state)
+        if weight is not None and weight.ndim == known.dims and marked:
+            return FoundHead(task, name, known, weight.shape[0] // known.anchors - known.background)
     return None

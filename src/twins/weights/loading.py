@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from twins.backbone.config import VARIANTS
 from twins.backbone.network import Twins
 from twins.errors import ConfigError, WeightsError
-from twins.preprocess import DENSE, DETECTION, Preprocess
+from twins.preprocess import Preprocess
+from twins.tasks.table import facts_of
 from twins.weights.dialects import State, check_written, detect, from_twins, to_twins
 from twins.weights.files import Checkpoint, read_tensors, write_tensors
 from twins.weights.heads import find_head
@@ -25,8 +26,6 @@ _DENSE = ("decode_head.", "bbox_head.", "rpn_head.", "roi_head.")
 """What only a dense network has."""
 _HEADS = ("norm.", "head.", "auxiliary_head.", "neck.", *_DENSE)
 """What a dense backbone does not need of a file."""
-_PREPROCESS = {"semantic": DENSE, "detection": DETECTION, "instance": DETECTION}
-"""How the published dense networks want their images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,17 +149,17 @@ def infer_info(checkpoint: Checkpoint) -> ModelInfo:
         raise WeightsError(
             f"{checkpoint.path} holds the backbone of {model} without a classifier; load it with create_backbone"
         )
-    classes = head.classes(state)
-    grouped = head.task == "semantic" and not any(key.endswith("running_mean") for key in state)
+    facts = facts_of(head.task)
+    grouped = "norm" in facts.network_settings and not any(key.endswith("running_mean") for key in state)
     return ModelInfo(
         task=head.task,
         model=model,
         head=head.head,
-        num_classes=classes,
-        names=head.names(classes),
+        num_classes=head.classes,
+        names=head.names(),
         in_chans=stem.shape[1],
         stage_norms="backbone.stages.0.norm.weight" in state,
-        preprocess=_PREPROCESS.get(head.task) or _hub_preprocess(checkpoint.path),
+        preprocess=_hub_preprocess(checkpoint.path) if facts.in_timm else facts.preprocess,
         width=head.channels(state),
         norm="group" if grouped else "batch",
     )

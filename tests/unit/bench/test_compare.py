@@ -23,7 +23,8 @@ from twins.cli import bench as cli
 from twins.cli.main import main
 from twins.engine.memory import says_out_of_memory
 from twins.errors import ConfigError, DataError, NotFoundError
-from twins.preprocess import DENSE, Preprocess
+from twins.preprocess import Preprocess
+from twins.tasks.table import facts_of
 
 CPU = torch.device("cpu")
 
@@ -124,8 +125,9 @@ def test_loading_gives_whole_batches_of_the_size_and_leaves_the_threads_alone():
             assert {tuple(step().images.shape) for _ in range(3)} == {(3, 3, 64, 64)}
     assert not files[0].exists()
     assert preparation(Preprocess(), 96).size == 96
-    assert (preparation(DENSE, "64x256").size, preparation(DENSE, "64x256").longest) == (64, 256)
-    assert preparation(DENSE, 4096).longest == 4096
+    dense = facts_of("semantic").preprocess
+    assert (preparation(dense, "64x256").size, preparation(dense, "64x256").longest) == (64, 256)
+    assert preparation(dense, 4096).longest == 4096
     before = torch.get_num_threads()
     run_bench(settings(modes=("loading",)))
     assert torch.get_num_threads() == before

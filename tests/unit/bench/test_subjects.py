@@ -11,15 +11,15 @@ import torch
 import twins
 from twins.backbone.config import VARIANTS
 from twins.bench.compare import run_bench
-from twins.bench.config import SIZES, BenchConfig, shape_of
+from twins.bench.config import FEATURES, BenchConfig, shape_of
 from twins.bench.counts import dense_counts
 from twins.bench.measure import _difference
 from twins.bench.subjects import Case, images_for, networks, training_step
 from twins.errors import ConfigError
-from twins.factory import HEADS
+from twins.tasks.table import TASKS, facts_of
 
 CPU = torch.device("cpu")
-COMBINATIONS = [("classification", None), *((task, head) for task, heads in HEADS.items() for head in heads)]
+COMBINATIONS = [(task, head) for task in TASKS for head in facts_of(task).heads]
 
 
 def case(task: str, head: str | None, *, model: str = "twins_svt_nano", batch: int = 2, size: str = "64") -> Case:
@@ -113,7 +113,14 @@ def test_memory_of_a_dense_training_step_holds_gradients_and_adamws_two_moments(
 
 
 def test_sizes_are_the_tasks_own_where_none_are_given():
-    assert {task: BenchConfig(task=task, modes=("inference",)).sizes for task in SIZES} == SIZES
+    sizes = {task: BenchConfig(task=task, modes=("inference",)).sizes for task in (*TASKS, FEATURES)}
+    assert sizes == {
+        "classification": ("224",),
+        "semantic": ("512",),
+        "detection": ("800x1333",),
+        "instance": ("800x1333",),
+        FEATURES: ("800x1333",),
+    }
     assert BenchConfig(task="semantic", size=("96", "64x128")).sizes == ("96", "64x128")
     assert (shape_of("96"), shape_of("64x128")) == ((96, 96), (64, 128))
 

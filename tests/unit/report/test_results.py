@@ -13,6 +13,7 @@ import twins
 from twins.cli.main import main
 from twins.data.base import Digits
 from twins.engine.config import TrainConfig
+from twins.engine.eval_config import EvalConfig
 from twins.errors import ConfigError, DataError, InputError, NotFoundError
 from twins.evaluation import evaluate
 from twins.predictor import Predictor, load
@@ -37,7 +38,7 @@ def run(tmp_path_factory):
     rows = [{"kind": "train", "step": 1, "epoch": 0.1, "lr": 1e-3, "loss": 2.3, "images_per_s": 100.0}]
     rows += [{"kind": "eval", "step": 1, "epoch": 0.1, "top1": 0.1}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    evaluate(folder, "digits", out=folder / "eval.json", device="cpu")
+    evaluate(folder, "digits", EvalConfig(out=str(folder / "eval.json"), device="cpu"))
     return folder
 
 
@@ -63,7 +64,7 @@ def test_what_leads_to_no_image_or_device_is_named(run, tmp_path):
             predictor.predict(missing)
     with pytest.raises(NotFoundError, match=r"holds no best\.safetensors"):
         load(tmp_path / "bare")
-    with pytest.raises(ConfigError, match="--device"):
+    with pytest.raises(ConfigError, match="`device`"):
         Predictor(network(), device="abacus")
 
 
@@ -82,10 +83,10 @@ def test_classes_are_matched_by_name_not_by_number(run):
     with torch.no_grad():
         turned.head.weight.copy_(turned.head.weight.flip(0))
         turned.head.bias.copy_(turned.head.bias.flip(0))
-    found = evaluate(turned, "digits", device="cpu")
-    assert found["metrics"]["top1"] == pytest.approx(whole["metrics"]["top1"])
+    found = evaluate(turned, "digits", EvalConfig(device="cpu"))
+    assert found.metrics["top1"] == pytest.approx(whole["metrics"]["top1"])
     with pytest.raises(DataError, match="does not know the data's classes"):
-        evaluate(network(names=tuple("abcdefghij")), "digits", device="cpu")
+        evaluate(network(names=tuple("abcdefghij")), "digits", EvalConfig(device="cpu"))
 
 
 def test_the_page_needs_nothing_but_itself(run):

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twins.backbone.layers import NORM_EPS
-from twins.backbone.network import Twins, fused, init_weights, layer_groups
+from twins.backbone.network import Twins, init_weights
 from twins.errors import ConfigError, InputError
 from twins.ops.padding import inside, zero_outside
 from twins.predictions import Prediction
+from twins.tasks.network import TaskNetwork
+from twins.weights.info import ModelInfo
 
-if TYPE_CHECKING:
-    from twins.weights.info import ModelInfo
 
-
-class Classification(nn.Module):
+class Classification(TaskNetwork):
     """The published classification network: logits from the mean of the last normed map.
 
     Args:
@@ -34,25 +32,17 @@ class Classification(nn.Module):
     """
 
     task = "classification"
-    one_graph = True
 
     def __init__(self, backbone: Twins, info: ModelInfo, *, drop_rate: float = 0.0) -> None:
-        super().__init__()
+        super().__init__(backbone, info)
         if backbone.out_indices[-1] != 3:
             raise ConfigError(f"a classifier needs the last stage's map, found out_indices {backbone.out_indices}")
-        self.info = info
-        self.backbone = backbone
         self.num_features = backbone.channels[-1]
         self.norm = nn.LayerNorm(self.num_features, eps=NORM_EPS)
         self.drop = nn.Dropout(drop_rate)
         self.head = _classifier(self.num_features, info.num_classes)
         self.label_smoothing = 0.0
         self.class_weights: Tensor | None = None
-
-    @property
-    def num_classes(self) -> int:
-        """Classes that the network tells apart; 0 when it returns features."""
-        return self.info.num_classes
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return logits `(B, K)`, or pooled features `(B, C)` when there are no classes.
@@ -118,22 +108,6 @@ class Classification(nn.Module):
         self.info = replace(self.info, num_classes=num_classes, names=tuple(names))
         self.head = _classifier(self.num_features, num_classes).to(reference)
 
-    def set_grad_checkpointing(self, enable: bool = True, *, selective: bool = False) -> None:
-        """Compute blocks again in the backward pass, or, `selective`, hidden maps alone; results are the same."""
-        self.backbone.set_grad_checkpointing(enable, selective=selective)
-
-    def fuse(self) -> Self:
-        """Return a copy for inference, whose backbone is the same function by exact algebra; see `fused`."""
-        return fused(self)
-
-    def no_weight_decay(self) -> set[str]:
-        """Return the parameters, norms and biases aside, that are trained without weight decay: the PEG."""
-        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        """Return timm's description of layers for layer decay: by stage when `coarse`, else by block."""
-        return layer_groups("backbone.", coarse)
-
 
 def _classifier(features: int, num_classes: int) -> nn.Module:
     if num_classes < 0:
@@ -150,3 +124,8 @@ def _mean(x: Tensor, sizes: Tensor | None) -> Tensor:
     sizes = sizes.to(x.device)
     tokens = torch.where(inside(sizes, x.shape[2], x.shape[3])[:, None], x, x.new_zeros(())).sum(dim=(2, 3))
     return tokens / sizes.prod(dim=1, keepdim=True).to(x)
+
+
+def build(backbone: Twins, info: ModelInfo, *, drop_rate: float) -> Classification:
+    """Return a fresh network; see `twins.create_model`."""
+    return Classification(backbone, info, drop_rate=drop_rate)

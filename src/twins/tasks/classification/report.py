@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -9,15 +10,12 @@ from typing import Any
 from PIL import Image
 
 from twins.charts import calibration_chart, confusion_table, picture, share
-from twins.data.base import LabelledImages
-from twins.errors import DataError, NotFoundError
-from twins.evaluation import match_classes
+from twins.data.base import Digits
+from twins.drawing import grid, thumbnail
 from twins.predictions import Prediction
-from twins.predictor import Predictor
-from twins.report.pictures import attention_section, thumbnail
-from twins.tasks.classification.spec import ClassificationKit
+from twins.tasks.contract import Examples, Explain
 
-SHOWN, EXAMINED, EXPLAINED = 12, 2000, 3
+SHOWN, EXPLAINED = 12, 3
 
 
 @dataclass(frozen=True)
@@ -38,26 +36,29 @@ class _Seen:
         assert self.prediction.scores is not None
         return float(self.prediction.scores[0])
 
+    @property
+    def summary(self) -> str:
+        return f"{self.prediction.name(self.said)} {self.confidence:.0%}"
 
-def sections(predictor: Predictor, images: LabelledImages, result: dict[str, Any]) -> list[str]:
+
+def sections(result: dict[str, Any], examples: Examples, explain: Explain) -> list[str]:
     """Return a classifier's sections."""
-    seen = _look(predictor, images)
+    seen = [_Seen(example.image, example.target, example.prediction) for example in examples]
     chosen = seen[:: max(1, len(seen) // EXPLAINED)][:EXPLAINED]
     return [
-        _mistakes(seen, predictor.names),
+        _mistakes(seen),
         _examples(seen),
-        attention_section(predictor, [(s.image, s.prediction.name(s.said)) for s in chosen]),
+        explain([(s.image, s.prediction.name(s.said)) for s in chosen]),
         _classes(result),
     ]
 
 
-def _mistakes(seen: list[_Seen], names: tuple[str, ...]) -> str:
+def _mistakes(seen: list[_Seen]) -> str:
     wrong = sorted((s for s in seen if s.said != s.truth), key=lambda s: -s.confidence)[:SHOWN]
     if not wrong:
         return "<h2>Mistakes</h2><p>None among the held-out images that were looked at.</p>"
     pictures = "".join(
-        picture(thumbnail(s.image), f"{names[s.said]} {s.confidence:.0%}, is {names[s.truth]}", kind="bad")
-        for s in wrong
+        picture(thumbnail(s.image), f"{s.summary}, is {s.prediction.name(s.truth)}", kind="bad") for s in wrong
     )
     return f"<h2>Most confident mistakes</h2><div class=thumbs>{pictures}</div>"
 
@@ -65,12 +66,7 @@ def _mistakes(seen: list[_Seen], names: tuple[str, ...]) -> str:
 def _examples(seen: list[_Seen]) -> str:
     chosen = seen[:: max(1, len(seen) // SHOWN)][:SHOWN]
     pictures = "".join(
-        picture(
-            thumbnail(s.image),
-            f"{s.prediction.name(s.said)} {s.confidence:.0%}",
-            kind="good" if s.said == s.truth else "bad",
-        )
-        for s in chosen
+        picture(thumbnail(s.image), s.summary, kind="good" if s.said == s.truth else "bad") for s in chosen
     )
     return f"<h2>Predictions</h2><div class=thumbs>{pictures}</div>"
 
@@ -90,15 +86,10 @@ def _classes(result: dict[str, Any]) -> str:
     )
 
 
-def _look(predictor: Predictor, images: LabelledImages) -> list[_Seen]:
-    """Predict the held-out images, at most `EXAMINED` spread over the set; unreadable ones are left out."""
-    matched, _ = match_classes(ClassificationKit(), images, predictor.model)
-    opened, truths = [], []
-    for index in range(0, len(matched), max(1, len(matched) // EXAMINED)):
-        try:
-            opened.append(matched.load(index))
-            truths.append(matched.target(index))
-        except (DataError, NotFoundError):
-            continue
-    found = predictor.predict(opened, batch_size=32)
-    return [_Seen(*parts) for parts in zip(opened, truths, found, strict=True)]
+def demo_picture(predict: Callable[[list[Image.Image]], list[Prediction]]) -> Image.Image:
+    """Return the first held-out digits with what the network reads in them."""
+    digits, count = Digits(train=False), 24
+    images = [digits.load(index) for index in range(count)]
+    seen = [_Seen(*parts) for parts in zip(images, digits.labels[:count], predict(images), strict=True)]
+    captions = [f"{digits.names[s.said]}  {s.confidence:.0%}" for s in seen]
+    return grid(images, captions, columns=8, side=96, good=[s.said == s.truth for s in seen])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,21 +18,26 @@ from twins.data.loading.loader import Transform, mix
 from twins.data.transforms.classification import ImageAlone, train_transform
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Batch
-from twins.errors import ConfigError
-from twins.factory import TaskNetwork
+from twins.engine.eval_config import EvalConfig
+from twins.errors import ConfigError, count_list
 from twins.metrics.classification import ClassificationMetric
 from twins.metrics.semantic import Absent
+from twins.predictions import Prediction
 from twins.preprocess import Preprocess
 from twins.tasks.classification.network import Classification
+from twins.tasks.inference import InferenceConfig
+from twins.tasks.network import TaskNetwork
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class ClassificationKit:
-    """See `twins.tasks.contract.Kit`."""
+class ClassificationSpec:
+    """See `twins.tasks.contract.TaskSpec`."""
 
-    leading = "top1"
+    examined = 2000
+    columns = ("rank", "label", "name", "score")
+    listed = "classes"
 
     def open(self, config: DataConfig) -> Splits[LabelledImages]:
         """Open `digits` or a folder of class folders."""
@@ -108,12 +113,62 @@ class ClassificationKit:
     def metric(self, names: Sequence[str], *, full: bool = False, absent: Absent = "left_out") -> ClassificationMetric:
         """Return accuracy, per-class counts and calibration; all of it is quick."""
         if absent != "left_out":
-            raise ConfigError(f"--absent is for semantic networks, found {absent} for classification; leave it out")
+            raise ConfigError(f"`absent` is for semantic networks, found {absent} for classification; leave it out")
         return ClassificationMetric(names)
 
     def relabel(self, images: LabelledImages, classes: Sequence[int]) -> LabelledImages:
         """Return images whose class `i` is called `classes[i]`."""
         return _Relabelled(images, classes)
+
+    def check_pair(self, image: Image, target: int) -> None:
+        """Do nothing: any image can be of any class."""
+
+    def look(self, network: TaskNetwork, image: Image, inference: InferenceConfig) -> Prediction:
+        """Raise: a classifier has no settings of inference."""
+        raise ConfigError("a classifier sees an image once, whole")
+
+    def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def weakest(self, rows: Sequence[dict[str, Any]], most: int = 5) -> list[str]:
+        """Return the classes with the lowest recall."""
+        seen = sorted((row for row in rows if row["support"]), key=lambda row: row["recall"])
+        return [f"class {row['name']}: {100 * row['recall']:.1f} % of {row['support']} found" for row in seen[:most]]
+
+    def rows(self, prediction: Prediction, top: int) -> Iterator[list[Any]]:
+        """Yield the `top` most probable classes."""
+        for rank, (label, score) in enumerate(_listed(prediction, top), start=1):
+            yield [rank, label, prediction.name(label), score]
+
+    def text(self, prediction: Prediction, top: int) -> str:
+        """Return the `top` most probable classes."""
+        return ", ".join(f"{prediction.name(label)} {score:.1%}" for label, score in _listed(prediction, top))
+
+    def counts(self, prediction: Prediction) -> dict[str, int]:
+        """Return the most probable class once."""
+        return {prediction.name(label): 1 for label, _ in _listed(prediction, 1)}
+
+    def total(self, counts: Mapping[str, int]) -> str:
+        """Return how often each class was the most probable one."""
+        return f"most probable: {count_list(counts)}"
+
+    def example_target(self, height: int, width: int) -> int:
+        """Return a class id."""
+        return 0
+
+    def example_batch(self, images: Tensor, classes: int) -> Tensor:
+        """Return class ids `(B,)`."""
+        return torch.arange(len(images), device=images.device) % classes
+
+
+SPEC = ClassificationSpec()
+
+
+def _listed(prediction: Prediction, top: int) -> Iterator[tuple[int, float]]:
+    assert prediction.labels is not None
+    assert prediction.scores is not None
+    return zip(prediction.labels[:top].tolist(), prediction.scores[:top].tolist(), strict=True)
 
 
 class _Relabelled:
@@ -150,7 +205,7 @@ def _masks_as_classes(names: Sequence[str]) -> list[str]:
         return []
     return [
         f"the classes are called {' and '.join(names)}, as the folders of images and their masks are; "
-        "to learn the masks, say --task semantic"
+        'to learn the masks, say `task="semantic"`'
     ]
 
 

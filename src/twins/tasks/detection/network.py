@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from twins.backbone.network import Twins, fused, layer_groups
+from twins.backbone.network import Twins
 from twins.errors import ConfigError, nearest
 from twins.heads import retinanet, rpn
 from twins.heads.boxes import clip_boxes
@@ -21,22 +21,47 @@ from twins.heads.rpn import RPNHead
 from twins.heads.targets import Target, check_targets
 from twins.ops.padding import true_sizes
 from twins.predictions import Prediction
+from twins.tasks.detection.facts import FACTS
+from twins.tasks.facts import TaskFacts
 from twins.tasks.inference import SelectionConfig
+from twins.tasks.network import Features, TaskNetwork
+from twins.weights.info import ModelInfo
 
-if TYPE_CHECKING:
-    from twins.weights.info import ModelInfo
-
-HEADS = ("retinanet", "faster_rcnn")
-"""The heads, the default first."""
-WIDTH = 256
-"""Channels of the published pyramids and heads; the fully connected layers have four times as many."""
 CANDIDATES, TRAIN_CANDIDATES = 1000, 2000
 """Anchors of each level that proposals are chosen from, in evaluation and in training."""
 PROPOSALS = 1000
 """Most regions that a first stage passes on."""
 
 
-class Detection(nn.Module):
+class Stages(NamedTuple):
+    """The parts of a detector after its backbone: one stage, `bbox_head`, or two."""
+
+    neck: FeaturePyramid
+    bbox_head: RetinaNetHead | None = None
+    rpn_head: RPNHead | None = None
+    roi_head: RoIHead | None = None
+
+
+def _retinanet(backbone: Features, info: ModelInfo) -> Stages:
+    width = width_of(info, FACTS)
+    neck = FeaturePyramid(backbone.channels[1:], width, extra="convolutions")
+    scale = info.anchor_scale or retinanet.ANCHOR_SCALE
+    return Stages(neck, bbox_head=RetinaNetHead(width, info.num_classes, anchor_scale=scale))
+
+
+def _faster_rcnn(backbone: Features, info: ModelInfo) -> Stages:
+    neck, rpn_head, roi_head = build_two_stages(backbone, info, width_of(info, FACTS))
+    return Stages(neck, rpn_head=rpn_head, roi_head=roi_head)
+
+
+HEADS: dict[str | None, Callable[[Features, ModelInfo], Stages]] = {
+    "retinanet": _retinanet,
+    "faster_rcnn": _faster_rcnn,
+}
+"""How each head of `FACTS` is built."""
+
+
+class Detection(TaskNetwork):
     """The published detectors: a backbone, a feature pyramid, and the head or heads on all its levels.
 
     RetinaNet reads the maps of strides 8, 16 and 32, and two more made from the last; Faster R-CNN all four and one
@@ -47,7 +72,7 @@ class Detection(nn.Module):
         info: what the network is and how its images are prepared; its `head` names the head.
 
     Attributes:
-        inference: which of the objects found are given.
+        selection: which of the objects found are given.
 
     Raises:
         ConfigError: an unknown head, no class, or a backbone without all four maps.
@@ -57,27 +82,10 @@ class Detection(nn.Module):
     one_graph = False
 
     def __init__(self, backbone: Twins, info: ModelInfo) -> None:
-        super().__init__()
-        check_detector(backbone, info, HEADS)
-        self.info = info
-        self.backbone = backbone
-        self.bbox_head: RetinaNetHead | None = None
-        self.rpn_head: RPNHead | None = None
-        self.roi_head: RoIHead | None = None
-        width = info.width or WIDTH
-        if info.head == "retinanet":
-            self.neck = FeaturePyramid(backbone.channels[1:], width, extra="convolutions")
-            self.bbox_head = RetinaNetHead(
-                width, info.num_classes, anchor_scale=info.anchor_scale or retinanet.ANCHOR_SCALE
-            )
-        else:
-            self.neck, self.rpn_head, self.roi_head = build_two_stages(backbone, info)
-        self.inference = SelectionConfig()
-
-    @property
-    def num_classes(self) -> int:
-        """Classes that the network tells apart, without background."""
-        return self.info.num_classes
+        super().__init__(backbone, info)
+        check_detector(backbone, info, FACTS)
+        self.neck, self.bbox_head, self.rpn_head, self.roi_head = HEADS[info.head](backbone, info)
+        self.selection = SelectionConfig()
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
         """Return what the anchors say, or of Faster R-CNN the proposed regions.
@@ -155,31 +163,21 @@ class Detection(nn.Module):
         """Return boxes `(B, M, 4)` in pixels of the network's input, scores and labels `(B, M)`; 0 is no score."""
         head = self.bbox_head or self.roi_head
         assert head is not None
-        chosen = self.inference
+        chosen = self.selection
         outputs = {name: value.detach() for name, value in outputs.items()}
         return head.detections(
             outputs, score=chosen.score, overlap=chosen.nms, most=chosen.most, agnostic=chosen.agnostic
         )
 
-    def set_grad_checkpointing(self, enable: bool = True, *, selective: bool = False) -> None:
-        """Compute blocks again in the backward pass, or, `selective`, hidden maps alone; results are the same."""
-        self.backbone.set_grad_checkpointing(enable, selective=selective)
 
-    def fuse(self) -> Self:
-        """Return a copy for inference, whose backbone is the same function by exact algebra; see `fused`."""
-        return fused(self)
-
-    def no_weight_decay(self) -> set[str]:
-        """Return the parameters, norms and biases aside, that are trained without weight decay: the PEG."""
-        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        """Return timm's description of layers for layer decay: by stage when `coarse`, else by block."""
-        return layer_groups("backbone.", coarse)
+def width_of(info: ModelInfo, facts: TaskFacts) -> int:
+    """Return the channels of a detector's pyramid and heads; fully connected layers have four times as many."""
+    return info.width or facts.heads[info.head].width
 
 
-def check_detector(backbone: Twins, info: ModelInfo, heads: Sequence[str]) -> None:
+def check_detector(backbone: Twins, info: ModelInfo, facts: TaskFacts) -> None:
     """Raise ConfigError when a detector cannot be built so."""
+    heads = [head for head in facts.heads if head is not None]
     if backbone.out_indices != (0, 1, 2, 3):
         raise ConfigError(f"a detector needs all four maps, found out_indices {backbone.out_indices}")
     if info.head not in heads:
@@ -194,10 +192,10 @@ def check_detector(backbone: Twins, info: ModelInfo, heads: Sequence[str]) -> No
 
 
 def build_two_stages(
-    backbone: Twins, info: ModelInfo, *, masks: bool = False
+    backbone: Features, info: ModelInfo, width: int, *, masks: bool = False
 ) -> tuple[FeaturePyramid, RPNHead, RoIHead]:
     """Return the pyramid, the first stage and the second of Faster R-CNN, or with masks of Mask R-CNN."""
-    width, classes = info.width or WIDTH, info.num_classes
+    classes = info.num_classes
     return (
         FeaturePyramid(backbone.channels, width, extra="pool"),
         RPNHead(width, anchor_scale=info.anchor_scale or rpn.ANCHOR_SCALE),
@@ -240,3 +238,8 @@ def in_originals(boxes: Tensor, sizes: Tensor, originals: Sequence[tuple[int, in
     users = torch.tensor(originals, device=boxes.device)  # (B, 2)
     factors = (users.to(boxes) / sizes.to(boxes)).flip(1).repeat(1, 2)  # (B, 4): x, y, x, y
     return clip_boxes(boxes * factors[:, None], users)
+
+
+def build(backbone: Twins, info: ModelInfo, *, drop_rate: float) -> Detection:
+    """Return a fresh network, which has no dropout; see `twins.create_model`."""
+    return Detection(backbone, info)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from copy import copy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
@@ -12,19 +11,15 @@ import numpy as np
 from PIL import Image
 
 from twins.charts import bar_chart, picture, precision_recall_chart, score_chart, share
-from twins.data.classes import distinct_colours
-from twins.data.objects import AnnotatedImages, Objects, decode_masks
-from twins.drawing import Mark, Palette, mark
-from twins.errors import DataError, NotFoundError
-from twins.evaluation import match_classes
+from twins.data.formats.scenes import draw_scene
+from twins.data.objects import Objects, decode_masks
+from twins.drawing import Mark, Palette, grid, mark, palette
 from twins.metrics.detection_errors import Judgement, judge
 from twins.predictions import Prediction
-from twins.predictor import Predictor
-from twins.report.pictures import attention_section
-from twins.tasks.detection.spec import DetectionKit
-from twins.tasks.inference import SHOWN, SelectionConfig
+from twins.tasks.contract import Examples, Explain
+from twins.tasks.inference import SHOWN
 
-PAIRS, EXAMINED, EXPLAINED, SIDE, BINS = 4, 100, 2, 560, 20
+PAIRS, EXPLAINED, SIDE, BINS = 4, 2, 560, 20
 RIGHT, WRONG, MISSED = (32, 178, 110), (224, 36, 70), (255, 165, 0)
 """Colours of verdicts; each has a line of its own too."""
 ERRORS = {
@@ -83,12 +78,13 @@ class _Looked:
     """Of right and of wrong predictions, whatever their score."""
 
 
-def sections(predictor: Predictor, images: AnnotatedImages, result: dict[str, Any]) -> list[str]:
+def sections(result: dict[str, Any], examples: Examples, explain: Explain) -> list[str]:
     """Return a detector's sections."""
     kind = "mask" if "mask" in result["errors"] else "box"
     best = result["errors"][kind]["score"]  # 0 where no score finds anything
     score = best or SHOWN.score
-    looked, colours = _look(predictor, images, result["protocol"]["selection"], score, masks=kind == "mask")
+    looked = _look(examples, score, masks=kind == "mask")
+    colours = palette(looked.worst[0].prediction) if looked.worst else ()
     why = "balances precision and recall best" if best else "is usual, for none finds any object"
     said = f"Objects from a score of {score:.0%}, which {why} at an overlap of 0.5."
     explained = [(seen.image, seen.path.rpartition("/")[2]) for seen in looked.spread[:EXPLAINED]]
@@ -96,7 +92,7 @@ def sections(predictor: Predictor, images: AnnotatedImages, result: dict[str, An
         f"<h2>Predictions</h2><p>{said}</p>{_key()}{_pairs(looked.spread, colours)}",
         f"<h2>Worst images</h2><p>The most errors among {looked.count} held-out images that were looked at.</p>"
         f"{_pairs(looked.worst, colours)}",
-        attention_section(predictor, explained),
+        explain(explained),
         f"<h2>Precision and recall</h2><div class=charts>{_curves(result)}{_scores(looked, score)}</div>",
         f"<h2>Errors</h2>{''.join(_errors(kind, result['errors'][kind]) for kind in WHAT if kind in result['errors'])}",
         _classes(result["per_class"], "mask_ap" if kind == "mask" else "ap"),
@@ -251,29 +247,25 @@ def _classes(rows: list[dict[str, Any]], leading: str) -> str:
     )
 
 
-def _look(
-    predictor: Predictor, images: AnnotatedImages, selection: dict[str, Any], score: float, *, masks: bool
-) -> tuple[_Looked, Palette]:
-    """Predict held-out images as they were measured, at most `EXAMINED` spread over the set, and keep what is shown."""
-    matched, names = match_classes(DetectionKit(masks=masks), images, predictor.model)
-    measured = Predictor(copy(predictor.model), device=str(predictor.device), selection=SelectionConfig(**selection))
-    chosen = range(0, len(matched), -(-len(matched) // EXAMINED))
-    spread = set(chosen[:: max(1, len(chosen) // PAIRS)][:PAIRS])
-    looked = _Looked()
-    for index in chosen:
-        try:
-            image, objects = matched.load(index), matched.target(index)
-            (found,) = measured.predict(image)
-            judged = judge(found, objects, masks=masks)
-        except (DataError, NotFoundError):  # evaluation has left it out too
-            continue
-        _add_scores(looked, found, judged)
-        shown = _above(found, score)
-        seen = _Seen(image, objects, shown, judge(shown, objects, masks=masks), matched.path(index))
+def _look(examples: Examples, score: float, *, masks: bool) -> _Looked:
+    """Judge predictions, and keep what is shown of them.
+
+    Args:
+        examples: held-out images with their objects and predictions.
+        score: from which predictions are shown.
+        masks: judge masks instead of boxes.
+    """
+    step, looked = max(1, len(examples) // PAIRS), _Looked()
+    for place, example in enumerate(examples):
+        objects, prediction = example.target, example.prediction
+        _add_scores(looked, prediction, judge(prediction, objects, masks=masks))
+        shown = _above(prediction, score)
+        seen = _Seen(example.image, objects, shown, judge(shown, objects, masks=masks), example.path)
         looked.count += 1
-        looked.spread += [seen] if index in spread else []
+        if place % step == 0 and len(looked.spread) < PAIRS:
+            looked.spread.append(seen)
         looked.worst = sorted([*looked.worst, seen], key=lambda s: -(s.wrong + s.missed))[:PAIRS]
-    return looked, predictor.model.info.colours or distinct_colours(len(names) + 1)[1:]
+    return looked
 
 
 def _add_scores(looked: _Looked, prediction: Prediction, judgement: Judgement) -> None:
@@ -290,3 +282,14 @@ def _above(prediction: Prediction, score: float) -> Prediction:
     fields = ("boxes", "labels", "scores", "masks")
     given = {name: value[kept] for name in fields if (value := getattr(prediction, name)) is not None}
     return replace(prediction, **given)
+
+
+def demo_picture(predict: Callable[[list[Image.Image]], list[Prediction]]) -> Image.Image:
+    """Return the first held-out scenes, each beside itself with the objects that the network finds on it."""
+    images = [draw_scene(index, train=False).image for index in range(6)]
+    shown, captions = [], []
+    for image, prediction in zip(images, predict(images), strict=True):
+        assert prediction.labels is not None
+        shown += [image, prediction.draw(image)]
+        captions += ["", f"finds {' '.join(sorted(prediction.name(label) for label in prediction.labels.tolist()))}"]
+    return grid(shown, captions, columns=4, side=300)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from twins.backbone.network import Twins, fused, layer_groups
+from twins.backbone.network import Twins
 from twins.heads.layers import full_precision
 from twins.heads.mask import paste_masks
 from twins.heads.targets import Target, check_targets
@@ -19,17 +18,15 @@ from twins.tasks.detection.network import (
     propose,
     pyramid,
     two_stage_losses,
+    width_of,
 )
 from twins.tasks.inference import SelectionConfig
-
-if TYPE_CHECKING:
-    from twins.weights.info import ModelInfo
-
-HEADS = ("mask_rcnn",)
-"""The heads, the default first."""
+from twins.tasks.instance.facts import FACTS
+from twins.tasks.network import TaskNetwork
+from twins.weights.info import ModelInfo
 
 
-class InstanceSegmentation(nn.Module):
+class InstanceSegmentation(TaskNetwork):
     """The published Mask R-CNN: Faster R-CNN, see `Detection`, with a mask for each object.
 
     Args:
@@ -37,7 +34,7 @@ class InstanceSegmentation(nn.Module):
         info: what the network is and how its images are prepared.
 
     Attributes:
-        inference: which of the objects found are given.
+        selection: which of the objects found are given.
 
     Raises:
         ConfigError: an unknown head, no class, or a backbone without all four maps.
@@ -47,23 +44,16 @@ class InstanceSegmentation(nn.Module):
     one_graph = False
 
     def __init__(self, backbone: Twins, info: ModelInfo) -> None:
-        super().__init__()
-        check_detector(backbone, info, HEADS)
-        self.info = info
-        self.backbone = backbone
-        self.neck, self.rpn_head, self.roi_head = build_two_stages(backbone, info, masks=True)
-        self.inference = SelectionConfig()
-
-    @property
-    def num_classes(self) -> int:
-        """Classes that the network tells apart, without background."""
-        return self.info.num_classes
+        super().__init__(backbone, info)
+        check_detector(backbone, info, FACTS)
+        self.neck, self.rpn_head, self.roi_head = build_two_stages(backbone, info, width_of(info, FACTS), masks=True)
+        self.selection = SelectionConfig()
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
         """Return the objects, padded to a fixed number `M`, with their masks.
 
         As published a mask is read inside an object's own box, not inside the region that was proposed, so what
-        `inference` chooses is chosen here. Compiled and exported it is as Faster R-CNN, see `Detection.forward`.
+        `selection` chooses is chosen here. Compiled and exported it is as Faster R-CNN, see `Detection.forward`.
 
         Args:
             images: normalised float `(B, C, H, W)`, `H, W >= 32`.
@@ -80,7 +70,7 @@ class InstanceSegmentation(nn.Module):
         """
         levels = pyramid(self.backbone, self.neck, images, sizes)
         outputs = self.roi_head(levels, *propose(self.rpn_head, levels))
-        chosen = self.inference
+        chosen = self.selection
         boxes, scores, labels = self.roi_head.detections(
             outputs, score=chosen.score, overlap=chosen.nms, most=chosen.most, agnostic=chosen.agnostic
         )
@@ -116,7 +106,7 @@ class InstanceSegmentation(nn.Module):
         boxes = in_originals(boxes, outputs["sizes"], originals)
         result = []
         for size, box, score, label, mask in zip(originals, boxes, scores, labels, masks, strict=True):
-            meant = score > self.inference.score
+            meant = score > self.selection.score
             result.append(
                 Prediction(
                     task=self.task,
@@ -131,18 +121,7 @@ class InstanceSegmentation(nn.Module):
             )
         return result
 
-    def set_grad_checkpointing(self, enable: bool = True, *, selective: bool = False) -> None:
-        """Compute blocks again in the backward pass, or, `selective`, hidden maps alone; results are the same."""
-        self.backbone.set_grad_checkpointing(enable, selective=selective)
 
-    def fuse(self) -> Self:
-        """Return a copy for inference, whose backbone is the same function by exact algebra; see `fused`."""
-        return fused(self)
-
-    def no_weight_decay(self) -> set[str]:
-        """Return the parameters, norms and biases aside, that are trained without weight decay: the PEG."""
-        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        """Return timm's description of layers for layer decay: by stage when `coarse`, else by block."""
-        return layer_groups("backbone.", coarse)
+def build(backbone: Twins, info: ModelInfo, *, drop_rate: float) -> InstanceSegmentation:
+    """Return a fresh network, which has no dropout; see `twins.create_model`."""
+    return InstanceSegmentation(backbone, info)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self, cast, get_args
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twins.backbone.network import Twins, fused, layer_groups
+from twins.backbone.network import Twins
 from twins.data.formats.masks import IGNORE
 from twins.errors import ConfigError, InputError
 from twins.heads.fcn import FCNHead
@@ -18,21 +18,61 @@ from twins.heads.layers import Norm, planar, resize
 from twins.heads.semantic_fpn import SemanticFPNHead
 from twins.heads.upernet import UPerNetHead
 from twins.predictions import Prediction
+from twins.tasks.network import Features, TaskNetwork
+from twins.tasks.semantic.facts import FACTS
+from twins.weights.info import ModelInfo
 
-if TYPE_CHECKING:
-    from twins.weights.info import ModelInfo
-
-HEADS = ("semantic_fpn", "upernet")
-"""The heads, the default first."""
-WIDTHS = {"semantic_fpn": 256, "upernet": 512}
-"""Channels of the published heads' neck and of UPerNet's inner maps; the other head or part has half as many."""
 CHUNK = 1 << 26
 """Logits at an image's own size that are held at a time in decoding."""
 AUXILIARY_WEIGHT = 0.4
 """Share of the auxiliary head's loss, as in mmsegmentation's UPerNet."""
 
 
-class SemanticSegmentation(nn.Module):
+class HeadSettings(NamedTuple):
+    """What the head of a network is built with."""
+
+    classes: int
+    width: int
+    """Channels of Semantic FPN's neck and of UPerNet's inner maps; the other head or part has half as many."""
+    drop_rate: float
+    norm: Norm
+
+
+class HeadParts(NamedTuple):
+    """The parts of a network after its backbone."""
+
+    decode_head: nn.Module
+    """Maps to logits `(B, K, h, w)`."""
+    neck: nn.Module | None = None
+    """Maps to the maps that `decode_head` reads; `None` where it reads the backbone's."""
+    auxiliary_head: nn.Module | None = None
+    """The third map to logits that only the loss uses."""
+
+
+def _semantic_fpn(backbone: Features, settings: HeadSettings) -> HeadParts:
+    classes, width, drop_rate, norm = settings
+    neck = FeaturePyramid(backbone.channels, width)
+    head = SemanticFPNHead(
+        neck.channels, backbone.strides, classes, channels=width // 2, drop_rate=drop_rate, norm=norm
+    )
+    return HeadParts(head, neck=neck)
+
+
+def _upernet(backbone: Features, settings: HeadSettings) -> HeadParts:
+    classes, width, drop_rate, norm = settings
+    head = UPerNetHead(backbone.channels, classes, channels=width, drop_rate=drop_rate, norm=norm)
+    auxiliary = FCNHead(backbone.channels[2], classes, channels=width // 2, drop_rate=drop_rate, norm=norm)
+    return HeadParts(head, auxiliary_head=auxiliary)
+
+
+HEADS: dict[str | None, Callable[[Features, HeadSettings], HeadParts]] = {
+    "semantic_fpn": _semantic_fpn,
+    "upernet": _upernet,
+}
+"""How each head of `FACTS` is built."""
+
+
+class SemanticSegmentation(TaskNetwork):
     """The published dense networks: a backbone, for Semantic FPN a neck, and a head at the first map's resolution.
 
     Args:
@@ -49,10 +89,9 @@ class SemanticSegmentation(nn.Module):
     """
 
     task = "semantic"
-    one_graph = True
 
     def __init__(self, backbone: Twins, info: ModelInfo, *, drop_rate: float = 0.1) -> None:
-        super().__init__()
+        super().__init__(backbone, info)
         if backbone.out_indices != (0, 1, 2, 3):
             raise ConfigError(f"a semantic network needs all four maps, found out_indices {backbone.out_indices}")
         if info.num_classes < 1:
@@ -60,31 +99,21 @@ class SemanticSegmentation(nn.Module):
         if info.preprocess.fit != "keep":
             raise ConfigError(f"a semantic network sees whole images, with fit=keep, found fit={info.preprocess.fit}")
         if info.head not in HEADS:
-            raise ConfigError(f"the head of a semantic network must be {' or '.join(HEADS)}, found {info.head!r}")
+            heads = " or ".join(map(str, HEADS))
+            raise ConfigError(f"the head of a semantic network must be {heads}, found {info.head!r}")
         if info.norm not in get_args(Norm):
             raise ConfigError(f"the norm of a head must be {' or '.join(get_args(Norm))}, found {info.norm!r}")
-        self.info = info
-        self.backbone = backbone
-        self.neck: nn.Module | None = None
-        self.auxiliary_head: nn.Module | None = None
-        classes, norm = info.num_classes, cast(Norm, info.norm)
-        width = info.width or WIDTHS[info.head]
-        if info.head == "semantic_fpn":
-            self.neck = FeaturePyramid(backbone.channels, width)
-            self.decode_head: nn.Module = SemanticFPNHead(
-                self.neck.channels, backbone.strides, classes, channels=width // 2, drop_rate=drop_rate, norm=norm
-            )
-        else:
-            self.decode_head = UPerNetHead(backbone.channels, classes, channels=width, drop_rate=drop_rate, norm=norm)
-            self.auxiliary_head = FCNHead(
-                backbone.channels[2], classes, channels=width // 2, drop_rate=drop_rate, norm=norm
-            )
+        settings = HeadSettings(
+            classes=info.num_classes,
+            width=info.width or FACTS.heads[info.head].width,
+            drop_rate=drop_rate,
+            norm=cast(Norm, info.norm),
+        )
+        parts = HEADS[info.head](backbone, settings)
+        self.neck = parts.neck
+        self.decode_head = parts.decode_head
+        self.auxiliary_head = parts.auxiliary_head
         self.class_weights: Tensor | None = None
-
-    @property
-    def num_classes(self) -> int:
-        """Classes that the network tells apart."""
-        return self.info.num_classes
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
         """Return `logits` `(B, K, H / 4, W / 4)` and, of UPerNet, `auxiliary` `(B, K, H / 16, W / 16)`.
@@ -117,11 +146,11 @@ class SemanticSegmentation(nn.Module):
 
     def _check_statistics(self, maps: Sequence[Tensor]) -> None:
         """Refuse one image alone where a map, or what UPerNet pools of it, has one pixel: it has no variance."""
-        alone = self.info.head == "upernet" or maps[-1].shape[2:].numel() == 1
+        alone = isinstance(self.decode_head, UPerNetHead) or maps[-1].shape[2:].numel() == 1
         if alone and any(isinstance(module, nn.BatchNorm2d) for module in self.modules()):
             raise InputError(
                 "batch norm found a single image in a pass, which leaves it one value of a channel; give a pass more "
-                "images (--batch-size, --accumulate) or larger ones (--semantic.crop), or use --semantic.norm group"
+                'images (`batch_size`, `accumulate`) or larger ones (`semantic.crop`), or use `semantic.norm="group"`'
             )
 
     def losses(self, images: Tensor, targets: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
@@ -174,22 +203,6 @@ class SemanticSegmentation(nn.Module):
         found = label_map.to(kind).cpu().numpy()
         return Prediction(task=self.task, size=size, names=self.info.names, label_map=found, colours=self.info.colours)
 
-    def set_grad_checkpointing(self, enable: bool = True, *, selective: bool = False) -> None:
-        """Compute blocks again in the backward pass, or, `selective`, hidden maps alone; results are the same."""
-        self.backbone.set_grad_checkpointing(enable, selective=selective)
-
-    def fuse(self) -> Self:
-        """Return a copy for inference, whose backbone is the same function by exact algebra; see `fused`."""
-        return fused(self)
-
-    def no_weight_decay(self) -> set[str]:
-        """Return the parameters, norms and biases aside, that are trained without weight decay: the PEG."""
-        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        """Return timm's description of layers for layer decay: by stage when `coarse`, else by block."""
-        return layer_groups("backbone.", coarse)
-
 
 def largest_class(logits: Tensor, way: Sequence[Sequence[int]]) -> Tensor:
     """Resize logits `(1, K, h, w)` through some sizes, and return where which class is the largest, int64 `(H, W)`.
@@ -225,3 +238,8 @@ def _map_parts(x: Tensor, sizes: Tensor | None) -> list[Tensor]:
 def _fill_up(x: Tensor, size: Sequence[int]) -> Tensor:
     """Pad a map with zeros at the bottom right."""
     return F.pad(x, (0, size[1] - x.shape[3], 0, size[0] - x.shape[2]))
+
+
+def build(backbone: Twins, info: ModelInfo, *, drop_rate: float) -> SemanticSegmentation:
+    """Return a fresh network; see `twins.create_model`."""
+    return SemanticSegmentation(backbone, info, drop_rate=drop_rate)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from twins.charts import confusion_table, picture, share
-from twins.data.classes import distinct_colours
 from twins.data.formats.masks import IGNORE
-from twins.data.formats.semantic import MappedImages
-from twins.data.transforms.semantic import check_fit
-from twins.drawing import Palette, overlay
-from twins.errors import DataError, NotFoundError
-from twins.evaluation import match_classes
-from twins.predictor import Predictor
-from twins.report.pictures import attention_section, thumbnail
-from twins.tasks.semantic.spec import SemanticKit
+from twins.data.formats.scenes import SemanticScenes
+from twins.drawing import Palette, grid, overlay, palette, thumbnail
+from twins.predictions import Prediction
+from twins.tasks.contract import Examples, Explain
 
-SHOWN, EXAMINED, EXPLAINED, SIDE = 4, 100, 2, 300
+SHOWN, EXPLAINED, SIDE = 4, 2, 300
 
 
 @dataclass(frozen=True)
@@ -41,17 +37,21 @@ class _Seen:
         return float((self.said == self.truth)[counted].mean()) if counted.any() else 1.0
 
 
-def sections(predictor: Predictor, images: MappedImages, result: dict[str, Any]) -> list[str]:
+def sections(result: dict[str, Any], examples: Examples, explain: Explain) -> list[str]:
     """Return a semantic network's sections."""
-    seen, colours = _look(predictor, images)
+    seen, colours = list[_Seen](), cast(Palette, ())
+    for example in examples:
+        assert example.prediction.label_map is not None
+        colours = colours or palette(example.prediction)
+        seen.append(_Seen(example.image, example.target, example.prediction.label_map, example.path))
     ordered = sorted(seen, key=lambda s: s.right)
     spread = seen[:: max(1, len(seen) // SHOWN)][:SHOWN]
-    names = predictor.names or images.names
+    names = tuple(row["name"] for row in result["per_class"])
     return [
         f"<h2>Predictions</h2>{_legend(names, colours, spread)}{_rows(spread, colours)}",
         f"<h2>Worst images</h2><p>The fewest pixels right among {len(seen)} held-out images that were looked at.</p>"
         f"{_rows(ordered[:SHOWN], colours)}",
-        attention_section(predictor, [(s.image, s.path.rpartition("/")[2]) for s in seen[:EXPLAINED]]),
+        explain([(s.image, s.path.rpartition("/")[2]) for s in seen[:EXPLAINED]]),
         _classes(result),
     ]
 
@@ -96,17 +96,15 @@ def _classes(result: dict[str, Any]) -> str:
     )
 
 
-def _look(predictor: Predictor, images: MappedImages) -> tuple[list[_Seen], Palette]:
-    """Predict held-out images, at most `EXAMINED` spread over the set; those that cannot be used are left out."""
-    matched, names = match_classes(SemanticKit(), images, predictor.model)
-    seen: list[_Seen] = []
-    for index in range(0, len(matched), -(-len(matched) // EXAMINED)):
-        try:
-            image, truth = matched.load(index), matched.target(index)
-            check_fit(image, truth)
-        except (DataError, NotFoundError):
-            continue
-        (prediction,) = predictor.predict(image)
+def demo_picture(predict: Callable[[list[Image.Image]], list[Prediction]]) -> Image.Image:
+    """Return the first held-out scenes, each with the digits that the network finds on it."""
+    scenes, count = SemanticScenes(train=False), 6
+    images = [scenes.load(index) for index in range(count)]
+    shown, captions = [], []
+    for image, prediction in zip(images, predict(images), strict=True):
         assert prediction.label_map is not None
-        seen.append(_Seen(image, truth, prediction.label_map, matched.path(index)))
-    return seen, predictor.model.info.colours or distinct_colours(len(names))
+        areas = {name: pixels for name, pixels in prediction.to_dict()["areas"].items() if name != "background"}
+        digits = sorted(name for name, pixels in areas.items() if pixels >= 40)
+        shown += [image, overlay(image, prediction.label_map, palette(prediction))]
+        captions += ["", f"finds {' '.join(digits)}"]
+    return grid(shown, captions, columns=6, side=150)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import Tensor
 
 from twins.data.base import ImageSet, Splits
@@ -18,23 +19,29 @@ from twins.data.config import DataConfig
 from twins.data.formats.masks import IGNORE
 from twins.data.formats.semantic import MappedImages, open_semantic
 from twins.data.loading.loader import Transform
-from twins.data.transforms.semantic import RandomCrop, WholeImage
+from twins.data.transforms.semantic import RandomCrop, WholeImage, check_fit
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Batch
-from twins.errors import DataError
-from twins.factory import TaskNetwork
+from twins.engine.eval_config import EvalConfig
+from twins.errors import DataError, number_of
 from twins.metrics.semantic import Absent, SemanticMetric
+from twins.predictions import Prediction
 from twins.preprocess import Preprocess, keep_shape
+from twins.tasks.inference import InferenceConfig
+from twins.tasks.network import TaskNetwork
+from twins.tasks.semantic.inference import look
 from twins.tasks.semantic.network import SemanticSegmentation
 
 _COUNTED = 500
 """Most maps that class weights are counted on."""
 
 
-class SemanticKit:
-    """See `twins.tasks.contract.Kit`."""
+class SemanticSpec:
+    """See `twins.tasks.contract.TaskSpec`."""
 
-    leading = "miou"
+    examined = 100
+    columns = ("name", "pixels")
+    listed = "classes"
 
     def open(self, config: DataConfig) -> Splits[MappedImages]:
         """Open `scenes`, or a folder with images and masks."""
@@ -51,7 +58,7 @@ class SemanticKit:
     def preprocess(self, config: TrainConfig, known: Preprocess) -> Preprocess:
         """Return a resize that keeps the image's shape; raises ConfigError where it cannot have the size asked for."""
         longest = config.semantic.longest
-        return keep_shape(known, size=config.size, longest=longest, flag="--semantic.longest")
+        return keep_shape(known, size=config.size, longest=longest, flag="semantic.longest")
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
         """Return random crops."""
@@ -82,6 +89,62 @@ class SemanticKit:
     def relabel(self, images: MappedImages, classes: Sequence[int]) -> MappedImages:
         """Return images whose class `i` is called `classes[i]`."""
         return _Relabelled(images, classes)
+
+    def check_pair(self, image: Image, target: NDArray[np.uint8]) -> None:
+        """Raise DataError where a map has another size than its image."""
+        check_fit(image, target)
+
+    def look(self, network: TaskNetwork, image: Image, inference: InferenceConfig) -> Prediction:
+        """Return one image's map; see `twins.tasks.semantic.inference`."""
+        assert isinstance(network, SemanticSegmentation)
+        return look(network, image, inference)
+
+    def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
+        """Return how masks are read, how images are seen, and what absent classes count."""
+        seen = asdict(config.inference)
+        return {"masks": asdict(data.masks), "inference": seen, "absent_classes": config.absent}
+
+    def weakest(self, rows: Sequence[dict[str, Any]], most: int = 5) -> list[str]:
+        """Return the classes with the lowest intersection over union."""
+        seen = sorted((row for row in rows if row["iou"] is not None), key=lambda row: row["iou"])
+        return [
+            f"class {row['name']}: IoU {100 * row['iou']:.1f} %, {number_of(row['pixels'], 'pixel')}"
+            for row in seen[:most]
+        ]
+
+    def rows(self, prediction: Prediction, top: int) -> Iterator[list[Any]]:
+        """Yield each class of the map with its pixels."""
+        yield from ([name, pixels] for name, pixels in self.counts(prediction).items())
+
+    def text(self, prediction: Prediction, top: int) -> str:
+        """Return the classes of the map with their shares."""
+        return self.total(self.counts(prediction))
+
+    def counts(self, prediction: Prediction) -> dict[str, int]:
+        """Return pixels by class."""
+        areas: dict[str, int] = prediction.to_dict()["areas"]
+        return areas
+
+    def total(self, counts: Mapping[str, int]) -> str:
+        """Return classes with their shares of all pixels, the largest first."""
+        pixels = max(1, sum(counts.values()))
+        ordered = sorted(counts.items(), key=lambda item: -item[1])
+        return ", ".join(f"{name} {count / pixels:.1%}" for name, count in ordered)
+
+    def example_target(self, height: int, width: int) -> NDArray[np.uint8]:
+        """Return class ids `(H, W)`: 0 at the left, 1 at the right."""
+        found = np.zeros((height, width), dtype=np.uint8)
+        found[:, width // 2 :] = 1
+        return found
+
+    def example_batch(self, images: Tensor, classes: int) -> Tensor:
+        """Return class ids `(B, H, W)`."""
+        batch, _, height, width = images.shape
+        pixels = torch.arange(batch * height * width, device=images.device)
+        return (pixels % classes).view(batch, height, width)
+
+
+SPEC = SemanticSpec()
 
 
 class _Relabelled:

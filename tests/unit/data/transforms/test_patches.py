@@ -24,7 +24,8 @@ from twins.data.transforms.classification import ImageAlone, train_transform
 from twins.data.transforms.config import AugmentConfig, SemanticConfig
 from twins.data.transforms.patches import Patch, Prepared, fill_patches
 from twins.data.transforms.semantic import RandomCrop
-from twins.preprocess import DETECTION, Preprocess, levels_of
+from twins.preprocess import Preprocess, levels_of
+from twins.tasks.table import facts_of
 
 CPU = torch.device("cpu")
 PREPROCESS = Preprocess(size=48)
@@ -166,7 +167,8 @@ def test_any_kind_of_file_reaches_training_and_evaluation_as_it_looks(tmp_path):
 
 
 def test_a_dense_networks_batch_is_levels_too():
-    made = [EvalSamples(Masks(), lambda image, target: (DETECTION.levels(image), target))[i] for i in range(2)]
+    kept = facts_of("detection").preprocess
+    made = [EvalSamples(Masks(), lambda image, target: (kept.levels(image), target))[i] for i in range(2)]
     batch = collate_eval(made)
     assert batch.images.dtype == torch.uint8
     assert batch.images.permute(0, 2, 3, 1).is_contiguous()

@@ -102,13 +102,13 @@ def test_settings_choose_what_is_given(detector, padded, head):
     image = padded(SIZES[:1], torch.float32)
     with torch.inference_mode():
         outputs = model(image)
-        model.inference = SelectionConfig(score=0.0, nms=1.0)
+        model.selection = SelectionConfig(score=0.0, nms=1.0)
         everything = model.decode(outputs, None, [(96, 64)])[0]
-        model.inference = SelectionConfig(score=0.4, nms=0.3, most=20)
+        model.selection = SelectionConfig(score=0.4, nms=0.3, most=20)
         chosen = model.decode(outputs, None, [(96, 64)])[0]
-        model.inference = SelectionConfig(score=0.4, nms=0.3, most=20, agnostic=True)
+        model.selection = SelectionConfig(score=0.4, nms=0.3, most=20, agnostic=True)
         apart = model.decode(outputs, None, [(96, 64)])[0]
-        model.inference = SelectionConfig(score=0.999999)
+        model.selection = SelectionConfig(score=0.999999)
         nothing = model.decode({**outputs, "logits": outputs["logits"] * 0}, None, [(96, 64)])[0]
     assert len(everything.boxes) == 100
     assert 3 < len(chosen.boxes) <= 20

@@ -19,15 +19,15 @@ from twins.charts import bar_chart, precision_recall_chart, score_chart
 from twins.data.formats import scenes
 from twins.data.objects import build_objects, encode_mask
 from twins.engine.config import TrainConfig
+from twins.engine.eval_config import EvalConfig
 from twins.evaluation import evaluate
 from twins.metrics.detection_errors import judge
 from twins.predictions import Prediction
 from twins.predictor import load
-from twins.preprocess import DETECTION
 from twins.report.page import write_report
-from twins.tasks.detection import report as detection
-from twins.tasks.detection.report import MISSED, RIGHT, WRONG, sections, verdicts
-from twins.tasks.inference import SHOWN
+from twins.tasks.contract import Example
+from twins.tasks.detection.report import MISSED, RIGHT, WRONG, _classes, sections, verdicts
+from twins.tasks.table import facts_of
 
 NAMES = ("cat", "dog")
 HEADINGS = ["Training", "Predictions", "Worst images", "Where it looks", "Precision and recall", "Errors", "Classes"]
@@ -46,7 +46,7 @@ def run(request, tmp_path_factory):
     """A run folder around an untrained network, measured on six scenes."""
     folder = tmp_path_factory.mktemp(request.param)
     torch.manual_seed(0)
-    preprocess = replace(DETECTION, size=64, longest=64)
+    preprocess = replace(facts_of(request.param).preprocess, size=64, longest=64)
     network = twins.create_model("twins_svt_nano", task=request.param, names=scenes.DIGITS, preprocess=preprocess)
     twins.save_weights(network, folder / "best.safetensors")
     config = TrainConfig(data="scenes", model="twins_svt_nano", task=request.param, weights="none")
@@ -57,8 +57,8 @@ def run(request, tmp_path_factory):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(scenes.COUNTS, False, 6)
-        evaluate(folder, "scenes", out=folder / "eval.json", device="cpu")
-        write_report(folder)
+        evaluate(folder, "scenes", EvalConfig(out=str(folder / "eval.json"), device="cpu"))
+        write_report(folder, device="cpu")
     return folder
 
 
@@ -106,7 +106,7 @@ def test_classes_that_are_found_least_come_first_and_those_without_objects_are_l
     rows = [
         {"name": name, "ap": ap, **row} for name, ap in (("best", 0.9), ("none", None), ("worst", 0.1), ("<mid>", 0.4))
     ]
-    table = detection._classes(rows, "ap")
+    table = _classes(rows, "ap")
     assert re.findall(r"<tr><td>([^<]*)</td>", table) == ["worst", "&lt;mid&gt;", "best"]
     assert "mask" not in table
 
@@ -154,35 +154,30 @@ def test_right_wrong_and_missed_objects_are_told_apart_by_colour_line_and_text(j
 def test_the_images_with_the_most_errors_are_the_worst(run, monkeypatch):
     """The truth as the prediction, but for the second scene, in which nothing is found."""
     monkeypatch.setitem(scenes.COUNTS, False, 6)
-    result, predictor = json.loads((run / "eval.json").read_text()), load(run, device="cpu")
-    masks = predictor.model.task == "instance"
-    images = scenes.SceneObjects(train=False, masks=masks)
-    asked = iter(range(len(images)))
+    result = json.loads((run / "eval.json").read_text())
+    task = result["protocol"]["task"]
+    images = scenes.SceneObjects(train=False, masks=task == "instance")
 
-    def predict(image):
-        index = next(asked)
+    def example(index):
         scene = scenes.draw_scene(index, train=False)
         count = 0 if index == 1 else len(scene.labels)
-        return [
-            Prediction(
-                task=predictor.model.task,
-                size=(112, 112),
-                names=predictor.names,
-                boxes=scene.boxes[:count],
-                labels=scene.labels[:count],
-                scores=np.full(count, 0.8, dtype=np.float32),
-                masks=scene.masks[:count] if masks else None,
-            )
-        ]
+        prediction = Prediction(
+            task=task,
+            size=(112, 112),
+            names=images.names,
+            boxes=scene.boxes[:count],
+            labels=scene.labels[:count],
+            scores=np.full(count, 0.8, dtype=np.float32),
+            masks=scene.masks[:count] if task == "instance" else None,
+        )
+        return Example(scene.image, images.target(index), prediction, images.path(index))
 
-    monkeypatch.setattr(detection.Predictor, "predict", lambda self, image: predict(image))
-    parts = sections(predictor, images, result)
+    parts = sections(result, [example(index) for index in range(len(images))], lambda explained: "")
     count = len(scenes.draw_scene(1, train=False).labels)
     captions = re.findall(r"<figcaption>(\d+ right[^<]*)</figcaption>", parts[1])
     assert captions[0] == f"0 right, 0 wrong, {count} missed"
     assert all(caption.endswith("0 wrong, 0 missed") for caption in captions[1:])
     assert len(captions) == 4
-    assert predictor.model.inference == SHOWN  # as the caller has it
 
 
 def test_a_network_that_finds_nothing_still_has_a_page(run, monkeypatch):
@@ -191,5 +186,7 @@ def test_a_network_that_finds_nothing_still_has_a_page(run, monkeypatch):
     for errors in result["errors"].values():
         errors["score"] = 0.0
     images = scenes.SceneObjects(train=False, masks=predictor.model.task == "instance")
-    parts = sections(predictor, images, result)
+    (prediction,) = predictor.predict(images.load(0))
+    example = Example(images.load(0), images.target(0), prediction, images.path(0))
+    parts = sections(result, [example], lambda explained: "")
     assert "30%, which is usual" in parts[0]

@@ -58,7 +58,7 @@ def test_masks_lie_in_their_boxes_on_the_users_image(detector, padded):
 
 def test_nothing_found_is_no_mask(detector, padded):
     model = detector("mask_rcnn")
-    model.inference = SelectionConfig(score=0.999999)
+    model.selection = SelectionConfig(score=0.999999)
     torch.nn.init.zeros_(model.roi_head.bbox_head.fc_cls.weight)
     with torch.inference_mode():
         outputs = model(padded(SIZES[:1], torch.float32))

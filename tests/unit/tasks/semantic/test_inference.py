@@ -15,9 +15,9 @@ from twins.errors import ConfigError
 from twins.predictor import Predictor
 from twins.preprocess import Preprocess
 from twins.tasks.inference import InferenceConfig
+from twins.tasks.semantic import inference as semantic_inference
 from twins.tasks.semantic.inference import look
 from twins.tasks.semantic.network import SemanticSegmentation
-from twins.tasks.semantic.network import inference as semantic_inference
 
 CLASSES = 5
 

@@ -1,0 +1,7 @@
+"""Instance segmentation's part of a run: detection's, with masks."""
+
+from __future__ import annotations
+
+from twins.tasks.detection.spec import DetectionSpec
+
+SPEC = DetectionSpec(masks=True)
