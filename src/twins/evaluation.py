@@ -99,7 +99,7 @@ def evaluate(
         NotFoundError, WeightsError: the network cannot be had.
     """
     _check_loading(batch_size, workers)
-    file = _weights_file(model, data, {"--out": out, "--results": results})
+    file = _weights_file(model, data, {"out": out, "results": results})
     network = _network(model, file, padding, size, crop).to(pick_device(device))
     inference = check_inference(network, inference)
     choose(network, selection)

@@ -95,7 +95,7 @@ def _score(args: EvalArgs) -> int:
     from twins.files import check_outputs, sha256, write_json
     from twins.metrics.coco_results import score_results
 
-    check_outputs({"--out": args.out}, [("the results file", args.model), ("the file with the truth", args.data)])
+    check_outputs({"out": args.out}, [("the results file", args.model), ("the file with the truth", args.data)])
     result = score_results(Path(args.model), Path(args.data), masks=args.task == "instance")
     print(f"{args.model} against {args.data}: {'masks' if args.task == 'instance' else 'boxes'}, COCO's protocol")
     for note in result["notes"]:

@@ -18,6 +18,7 @@ from twins.predictions import Prediction
 
 if TYPE_CHECKING:
     from twins.weights.info import ModelInfo
+    from twins.weights.loading import LoadReport
 
 
 class Classification(nn.Module):
@@ -29,12 +30,14 @@ class Classification(nn.Module):
         drop_rate: dropout before the classifier.
 
     Attributes:
+        load_report: what loading its weights did; `None` where none were loaded.
         label_smoothing: share of each target spread over all classes in `losses`.
         class_weights: weight of each class in `losses`, `(K,)`, or `None`.
     """
 
     task = "classification"
     one_graph = True
+    load_report: LoadReport | None = None
 
     def __init__(self, backbone: Twins, info: ModelInfo, *, drop_rate: float = 0.0) -> None:
         super().__init__()

@@ -25,6 +25,7 @@ from twins.tasks.inference import SelectionConfig
 
 if TYPE_CHECKING:
     from twins.weights.info import ModelInfo
+    from twins.weights.loading import LoadReport
 
 HEADS = ("retinanet", "faster_rcnn")
 """The heads, the default first."""
@@ -47,6 +48,7 @@ class Detection(nn.Module):
         info: what the network is and how its images are prepared; its `head` names the head.
 
     Attributes:
+        load_report: what loading its weights did; `None` where none were loaded.
         inference: which of the objects found are given.
 
     Raises:
@@ -55,6 +57,7 @@ class Detection(nn.Module):
 
     task = "detection"
     one_graph = False
+    load_report: LoadReport | None = None
 
     def __init__(self, backbone: Twins, info: ModelInfo) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ from twins.tasks.inference import SelectionConfig
 
 if TYPE_CHECKING:
     from twins.weights.info import ModelInfo
+    from twins.weights.loading import LoadReport
 
 HEADS = ("mask_rcnn",)
 """The heads, the default first."""
@@ -37,6 +38,7 @@ class InstanceSegmentation(nn.Module):
         info: what the network is and how its images are prepared.
 
     Attributes:
+        load_report: what loading its weights did; `None` where none were loaded.
         inference: which of the objects found are given.
 
     Raises:
@@ -45,6 +47,7 @@ class InstanceSegmentation(nn.Module):
 
     task = "instance"
     one_graph = False
+    load_report: LoadReport | None = None
 
     def __init__(self, backbone: Twins, info: ModelInfo) -> None:
         super().__init__()

@@ -21,6 +21,7 @@ from twins.predictions import Prediction
 
 if TYPE_CHECKING:
     from twins.weights.info import ModelInfo
+    from twins.weights.loading import LoadReport
 
 HEADS = ("semantic_fpn", "upernet")
 """The heads, the default first."""
@@ -42,6 +43,7 @@ class SemanticSegmentation(nn.Module):
         drop_rate: dropout of whole channels before the classifiers; 0.1 as published.
 
     Attributes:
+        load_report: what loading its weights did; `None` where none were loaded.
         class_weights: weight of each class in `losses`, `(K,)`, or `None`.
 
     Raises:
@@ -50,6 +52,7 @@ class SemanticSegmentation(nn.Module):
 
     task = "semantic"
     one_graph = True
+    load_report: LoadReport | None = None
 
     def __init__(self, backbone: Twins, info: ModelInfo, *, drop_rate: float = 0.1) -> None:
         super().__init__()
