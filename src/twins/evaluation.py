@@ -114,7 +114,7 @@ def _weights_file(model: str | Path | TaskNetwork, data: str | Path, config: Eva
     """Return the file that a network's weights come from; raises ConfigError where an output would replace an input."""
     file = resolve(weights_of(model)) if isinstance(model, str | Path) else None
     parts = [("the network's weights", file), *parts_of(str(model))] if file is not None else []
-    outputs = {"`out`": config.out, "`results`": config.results}
+    outputs = {"out": config.out, "results": config.results}
     check_outputs(outputs, parts, data=None if str(data) in EMBEDDED else data)
     return file
 

@@ -66,7 +66,7 @@ def create_backbone(
         attn_drop_rate=attn_drop_rate,
     )
     if weights is not None:
-        load_checkpoint(backbone, _find(name, weights))
+        backbone.load_report = load_checkpoint(backbone, _find(name, weights))
     return backbone
 
 
@@ -139,7 +139,7 @@ def create_model(
         attn_drop_rate=attn_drop_rate,
     )
     if checkpoint is not None:
-        load_checkpoint(model, checkpoint, resize_head=resize_head)
+        model.load_report = load_checkpoint(model, checkpoint, resize_head=resize_head)
     return model
 
 
@@ -184,7 +184,7 @@ def model_from_checkpoint(path_or_name: str | Path) -> TaskNetwork:
     """
     checkpoint = read_tensors(resolve(path_or_name))
     model = model_from_info(_describe(checkpoint))
-    load_checkpoint(model, checkpoint)
+    model.load_report = load_checkpoint(model, checkpoint)
     return model
 
 

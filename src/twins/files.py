@@ -1,4 +1,4 @@
-"""Files of ours: written in one atomic step, checked before anything is computed, told apart by their hash."""
+"""Writing files in one atomic step, checking beforehand that they can be written, and hashing them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from twins.errors import ConfigError, TrainingError
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to; when the block ends well the file is synced and takes `path`'s place.
+    """Yield a path beside `path` to write to; when the block ends well the file is synced and takes its place.
 
     Raises:
         ConfigError: the folder does not exist.
@@ -65,23 +65,24 @@ def check_outputs(
     """Check the files that a command is to write, before it computes anything.
 
     Args:
-        outputs: flags such as `--json` with their files; `None` is not asked for.
-        inputs: what is read or is another result's place, each after what to call it.
+        outputs: settings such as `json` with their files; `None` is not asked for.
+        inputs: what is read, and the places of other results, each as (what it is, path).
         data: folder of a data set, where there is one; what lies in it and was not written by `evaluate` is read too.
 
     Raises:
-        ConfigError: a file that would take the place of what is read, of another output, or of a file that holds no
-            text, such as the first image of a pattern; or that cannot be made.
+        ConfigError: a file that would replace what is read, another output, or a file that holds no text, such as the
+            first image of a pattern; or that cannot be made.
     """
-    known = {role: path for role, path in outputs.items() if path is not None}
-    taken = {_identity(path): what for what, path in inputs} if known else {}
-    for role, path in known.items():
-        _check_output(role, Path(path) if path else None)
+    wanted = {name: path for name, path in outputs.items() if path is not None}
+    taken = {_identity(path): what for what, path in inputs} if wanted else {}
+    for name, path in wanted.items():
+        setting = f'`{name}="{path}"`'
+        _check_output(name, setting, Path(path) if path else None)
         if (what := taken.get(identity := _identity(path))) is not None:
-            raise ConfigError(f"{role} {path} is {what}, which would be lost; name another file")
+            raise ConfigError(f"{setting} is {what}, which would be lost; name another file")
         if data is not None and _is_data(Path(path), Path(data)):
-            raise ConfigError(f"{role} {path} is a file of --data {data}, which would be lost; name another file")
-        taken[identity] = f"what {role} names"
+            raise ConfigError(f'{setting} is a file of `data="{data}"`, which would be lost; name another file')
+        taken[identity] = f"what `{name}` names"
 
 
 def sha256(path: Path) -> str:
@@ -91,31 +92,31 @@ def sha256(path: Path) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its name when it says nothing."""
+    """Return the first line of an error's message, or its class name when the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__
 
 
-def _check_output(role: str, path: Path | None) -> None:
+def _check_output(name: str, setting: str, path: Path | None) -> None:
     """Raise ConfigError for a file that holds no text, or cannot be made."""
     if path is None:
-        raise ConfigError(f"{role} names no file; give one, or leave it out")
+        raise ConfigError(f"`{name}` names no file; give one, or leave it out")
     if os.path.isdir(path):
-        raise ConfigError(f"{role} {path} is a folder; name a file in it")
+        raise ConfigError(f"{setting} is a folder; name a file in it")
     if not os.path.isdir(path.parent):
-        raise ConfigError(f"{role} {path}: there is no folder {path.parent} to write it in; make it first")
+        raise ConfigError(f"{setting}: there is no folder {path.parent} to write it in; make it first")
     if os.path.exists(path) and not os.path.isfile(path):
-        raise ConfigError(f"{role} {path} is no ordinary file; name another")
+        raise ConfigError(f"{setting} is no ordinary file; name another")
     try:
         if os.path.exists(path) and b"\0" in _start(path):
             raise ConfigError(
-                f"{role} {path} is an image or another file that holds no text, which would be lost; "
-                f"give the name of the file to write right after {role}"
+                f"{setting} is an image or another file that holds no text, which would be lost; "
+                f"give the name of the file to write right after `{name}`"
             )
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):  # as atomic_file will
             pass
     except OSError as error:
-        raise ConfigError(f"{role} {path} cannot be written ({error.strerror}); choose another place") from error
+        raise ConfigError(f"{setting} cannot be written ({error.strerror}); choose another place") from error
 
 
 def _start(path: Path) -> bytes:
@@ -124,15 +125,15 @@ def _start(path: Path) -> bytes:
 
 
 def _is_data(path: Path, data: Path) -> bool:
-    """Whether a file lies in a data folder already; a result of ours, which begins by its format, is no data."""
+    """Whether a file of a data folder would be lost; a result of ours, which begins with its format, is no data."""
     inside = os.path.isfile(path) and path.resolve().is_relative_to(data.resolve())
     return inside and re.match(rb'\s*\{\s*"format"', _start(path)) is None
 
 
 def _identity(path: str | Path) -> object:
-    """Return what is the same of two paths to one file, whether it exists or not."""
+    """Return a value that is equal for two paths to one file, whether it exists or not."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return os.path.realpath(path)
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

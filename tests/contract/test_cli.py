@@ -12,7 +12,7 @@ import torch
 import twins
 from twins.bench import counts
 from twins.cli.main import VERBS, main
-from twins.tasks.recipes import RECIPES
+from twins.tasks.recipes import all_recipes
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -197,9 +197,9 @@ def test_models_shows_dense_networks_beside_the_published_in_100_columns(capsys,
     assert ["twins_svt_large", "118.65", "119.7"] in lines
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", all_recipes())
 def test_every_recipe_builds_its_config_and_its_network(name):
-    config = RECIPES[name]()
+    config = all_recipes()[name].build()
     assert config.recipe == name
     assert type(config).from_yaml(config.to_yaml()) == config
     with torch.device("meta"):

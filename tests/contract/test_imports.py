@@ -29,7 +29,7 @@ LINES = [  # from the ground up; `*` stands for one task's room
     ("serve", "bench", "integrations"),
     ("cli", "__main__"),
 ]
-NOT_YET = {"tasks.classification.imagenet", "tasks.recipes", "preprocess"}  # on their way
+NOT_YET = {"preprocess"}  # on its way
 LAZY = {("predictions", "drawing")}  # Prediction.draw imports it when called
 
 

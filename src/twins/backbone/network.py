@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -115,10 +115,13 @@ class Twins(nn.Module):
     Attributes:
         channels: channels of each map that comes back.
         strides: pixels per token of each map that comes back.
+        load_report: what loading its weights did, a `twins.LoadReport`; `None` where none were loaded.
 
     Raises:
         ConfigError: a setting that no Twins network has.
     """
+
+    load_report: Any = None  # its class lies above the backbone
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ def draw(result: dict[str, Any], path: Path, *, budget: float | None = None) -> 
         budget: milliseconds to mark.
 
     Raises:
-        WeightsError: there is no such folder.
+        ConfigError: there is no such folder.
         TrainingError: the disk is full or refuses.
     """
     from matplotlib import rc_context

@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> int:
     from twins.bench.compare import run_bench
     from twins.files import check_outputs, write_json
 
-    check_outputs({"--json": config.json})
+    check_outputs({"json": config.json})
     _check_plot(config.plot)
 
     def keep(result: dict[str, Any]) -> None:

@@ -70,7 +70,7 @@ def _score(args: EvalArgs) -> int:
     from twins.metrics.coco_results import score_results
 
     out = args.config.out
-    check_outputs({"--out": out}, [("the results file", args.model), ("the file with the truth", args.data)])
+    check_outputs({"out": out}, [("the results file", args.model), ("the file with the truth", args.data)])
     result = score_results(Path(args.model), Path(args.data), masks=masks)
     print(f"{args.model} against {args.data}: {'masks' if masks else 'boxes'}, COCO's protocol")
     for note in result["notes"]:

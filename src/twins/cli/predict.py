@@ -85,7 +85,7 @@ def run(arguments: list[str]) -> int:
     inputs = [*parts_of(args.model), *(("an image that is looked at", path) for path in paths)]
     if args.out is not None:
         inputs.append(("the folder that --out names", args.out))
-    check_outputs({"--json": args.json, "--csv": args.csv, "--coco": args.coco}, inputs)
+    check_outputs({"json": args.json, "csv": args.csv, "coco": args.coco}, inputs)
     listing, failures = Listing(predictor.model.task, args.top), list[str]()
     try:
         with ExitStack() as stack:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
+from textwrap import indent
 
 from twins.cli.parse import parse
-from twins.tasks.recipes import RECIPES
+from twins.tasks.recipes import all_recipes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +19,9 @@ ARGS = RecipesArgs
 
 
 def run(arguments: list[str]) -> int:
-    """Print each recipe's name and docstring."""
+    """Print each recipe's name and description."""
     parse(RecipesArgs, "recipes", arguments)
-    for name, recipe in sorted(RECIPES.items()):
-        print(f"{name}\n    {inspect.getdoc(recipe)}\n".replace("\n\n", "\n").replace("\n", "\n    ").rstrip() + "\n")
+    for recipe in all_recipes().values():
+        print(recipe.name)
+        print(indent(recipe.about.replace("\n\n", "\n"), "    "), end="\n\n")
     return 0

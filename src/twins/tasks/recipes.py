@@ -1,110 +1,89 @@
-"""All recipes by name, and the one that a user who names none gets. Nothing here imports torch."""
+"""Training recipes of all tasks by name, and the default for a run that names none. Nothing here imports torch."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
-from twins.backbone.config import PUBLISHED, resolve_name
+from twins.backbone.config import PUBLISHED, aliases, resolve_name
 from twins.engine.config import TrainConfig
 from twins.errors import NotFoundError, nearest
-from twins.tasks.classification import imagenet
-from twins.tasks.classification import recipes as folder
-from twins.tasks.detection import recipes as detection
-from twins.tasks.instance import recipes as instance
-from twins.tasks.semantic import recipes as semantic
-
-RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    recipe.__name__: recipe
-    for recipe in (
-        detection.detection_finetune,
-        detection.detection_scratch,
-        detection.retinanet_1x_pcpvt_base,
-        detection.retinanet_1x_pcpvt_large,
-        detection.retinanet_1x_pcpvt_small,
-        detection.retinanet_1x_svt_base,
-        detection.retinanet_1x_svt_large,
-        detection.retinanet_1x_svt_small,
-        detection.retinanet_3x_pcpvt_base,
-        detection.retinanet_3x_pcpvt_large,
-        detection.retinanet_3x_pcpvt_small,
-        detection.retinanet_3x_svt_base,
-        detection.retinanet_3x_svt_large,
-        detection.retinanet_3x_svt_small,
-        detection.scenes_detection,
-        folder.digits,
-        folder.finetune,
-        folder.scratch,
-        imagenet.imagenet_pcpvt_base,
-        imagenet.imagenet_pcpvt_large,
-        imagenet.imagenet_pcpvt_small,
-        imagenet.imagenet_svt_base,
-        imagenet.imagenet_svt_large,
-        imagenet.imagenet_svt_small,
-        instance.instance_finetune,
-        instance.instance_scratch,
-        instance.mask_rcnn_1x_pcpvt_base,
-        instance.mask_rcnn_1x_pcpvt_large,
-        instance.mask_rcnn_1x_pcpvt_small,
-        instance.mask_rcnn_1x_svt_base,
-        instance.mask_rcnn_1x_svt_large,
-        instance.mask_rcnn_1x_svt_small,
-        instance.mask_rcnn_3x_pcpvt_base,
-        instance.mask_rcnn_3x_pcpvt_large,
-        instance.mask_rcnn_3x_pcpvt_small,
-        instance.mask_rcnn_3x_svt_base,
-        instance.mask_rcnn_3x_svt_large,
-        instance.mask_rcnn_3x_svt_small,
-        instance.scenes_instance,
-        semantic.scenes,
-        semantic.semantic_finetune,
-        semantic.semantic_fpn_pcpvt_base,
-        semantic.semantic_fpn_pcpvt_large,
-        semantic.semantic_fpn_pcpvt_small,
-        semantic.semantic_fpn_svt_base,
-        semantic.semantic_fpn_svt_large,
-        semantic.semantic_fpn_svt_small,
-        semantic.semantic_scratch,
-        semantic.upernet_pcpvt_base,
-        semantic.upernet_pcpvt_large,
-        semantic.upernet_pcpvt_small,
-        semantic.upernet_svt_base,
-        semantic.upernet_svt_large,
-        semantic.upernet_svt_small,
-    )
-}
-"""Name to function; each function's docstring says command, hardware, hours, expected score and its source."""
-_EMBEDDED = {
-    "classification": {"digits": "digits"},
-    "semantic": {"scenes": "scenes"},
-    "detection": {"scenes": "scenes_detection"},
-    "instance": {"scenes": "scenes_instance"},
-}
-_USUAL = {
-    "classification": ("finetune", "scratch"),
-    "semantic": ("semantic_finetune", "semantic_scratch"),
-    "detection": ("detection_finetune", "detection_scratch"),
-    "instance": ("instance_finetune", "instance_scratch"),
-}
-"""Each task's recipes from published weights and from nothing."""
+from twins.tasks.table import TASKS, part_of
 
 
-def default_recipe(*, data: str, task: str = "classification", model: str | None = None, weights: str = "auto") -> str:
-    """Return the recipe for who names none: by the task, the data, and whether training starts from weights.
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training by name."""
+
+    name: str
+    """What `--recipe` takes."""
+    build: Callable[[], TrainConfig]
+    """Returns the settings."""
+    about: str
+    """What it is for; the command, hardware and hours; the expected score and its source."""
+
+    @classmethod
+    def of(cls, function: Callable[..., TrainConfig], *variant: str, **facts: object) -> Recipe:
+        """Make a recipe of a function, or of a family's function and one variant.
+
+        Args:
+            function: returns the settings; its docstring is the description.
+            variant: the function's arguments, which end the recipe's name: `("1x", "svt_small")`.
+            facts: what stands in braces in the docstring, besides `{name}`.
+        """
+        name = "_".join((function.__name__, *variant))
+        about = (inspect.getdoc(function) or "").format(name=name, **facts)
+        return cls(name=name, build=partial(function, *variant), about=about)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRecipes:
+    """What a task's `recipes.py` offers as `RECIPES`."""
+
+    recipes: tuple[Recipe, ...]
+    """All of the task."""
+    adapt: str
+    """Name of the default that starts from published weights."""
+    scratch: str
+    """Name of the default that starts from random weights."""
+    embedded: dict[str, str] = field(default_factory=dict)
+    """Embedded data set to the name of its default."""
+
+
+def paper_name(variant: str) -> str:
+    """Return what the paper calls a variant: `Twins-SVT-S` for `svt_small`."""
+    return aliases(f"twins_{variant}")[0]
+
+
+def recipes_of(task: str) -> TaskRecipes:
+    """Return a task's recipes.
+
+    Raises:
+        NotFoundError: no task is called so.
+    """
+    found: TaskRecipes = part_of(task, "recipes").RECIPES
+    return found
+
+
+def all_recipes() -> dict[str, Recipe]:
+    """Return the recipes of all tasks by name, sorted."""
+    found = [recipe for task in TASKS for recipe in recipes_of(task).recipes]
+    return {recipe.name: recipe for recipe in sorted(found, key=lambda recipe: recipe.name)}
+
+
+def default_recipe(*, data: str, task: str = TrainConfig.task, model: str | None = None, weights: str = "auto") -> str:
+    """Return the name of the recipe for a run that names none: by task, data, and whether it starts from weights.
 
     Raises:
         NotFoundError: no task or model is called so.
     """
-    if task not in _USUAL:
-        hint = nearest(task, _USUAL) or f"; the tasks are {', '.join(_USUAL)}"
-        raise NotFoundError(f"no task is called {task!r}{hint}")
-    if data in _EMBEDDED[task]:
-        return _EMBEDDED[task][data]
-    adapt, scratch = _USUAL[task]
-    if weights == "none":
-        return scratch
-    nano = model is not None and resolve_name(model) not in PUBLISHED
-    return scratch if nano and weights == "auto" else adapt
+    found = recipes_of(task)
+    if data in found.embedded:
+        return found.embedded[data]
+    unpublished = model is not None and resolve_name(model) not in PUBLISHED
+    return found.scratch if weights == "none" or (unpublished and weights == "auto") else found.adapt
 
 
 def starting_point(
@@ -120,8 +99,8 @@ def starting_point(
 
     Args:
         recipe: name; `None` is the default for the task, data and model.
-        data: folder, `digits` or `scenes`.
-        task: `classification`, `semantic`, `detection` or `instance`; `None` is the recipe's, or classification.
+        data: folder or embedded data set.
+        task: name of the task that a default is for; `None` is classification.
         model: any name of a network; `None` is the recipe's.
         weights: `auto` leaves the recipe's.
         length: `epochs`, `steps` or `minutes`, where the run's length will be given so; the recipe's own is dropped.
@@ -129,10 +108,11 @@ def starting_point(
     Raises:
         NotFoundError: no recipe, task or model is called so.
     """
-    name = recipe or default_recipe(data=data, task=task or "classification", model=model, weights=weights)
-    if name not in RECIPES:
-        raise NotFoundError(f"no recipe is called {name!r}{nearest(name, RECIPES) or '; see twins recipes'}")
-    config = RECIPES[name]()
+    recipes = all_recipes()
+    name = recipe or default_recipe(data=data, task=task or TrainConfig.task, model=model, weights=weights)
+    if name not in recipes:
+        raise NotFoundError(f"no recipe is called {name!r}{nearest(name, recipes) or '; see twins recipes'}")
+    config = recipes[name].build()
     if length in ("epochs", "steps"):
         config = replace(config, minutes=None)
     if length in ("epochs", "minutes") and config.steps is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -108,8 +109,8 @@ WRITTEN = ("twins", "timm", "reference")
 """The layouts that can be written; `reference` is timm's for classifiers, and its old segmentation backbone's."""
 
 
-def detect(state: Mapping[str, Tensor]) -> str:
-    """Return the name of a state dict's layout, judged by its keys alone.
+def detect(state: Mapping[str, Tensor], source: str | Path = "the file") -> str:
+    """Return the name of a state dict's layout, judged by its keys alone; errors name its `source`.
 
     Raises:
         WeightsError: the keys are of no known layout.
@@ -122,7 +123,7 @@ def detect(state: Mapping[str, Tensor]) -> str:
             return _with_norms(name, state)
     shown = ", ".join(sorted(state)[:3])
     raise WeightsError(
-        f"the file holds no Twins network of a known layout ({', '.join(DIALECTS)}); its first keys are {shown}"
+        f"{source} holds no Twins network of a known layout ({', '.join(DIALECTS)}); its first keys are {shown}"
     )
 
 

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from twins.errors import NotFoundError, WeightsError
 from twins.files import atomic_file, first_line
+from twins.weights.dialects import State, detect, to_twins
 from twins.weights.info import ModelInfo
 
 INFO_KEY = "twins"
@@ -43,14 +45,24 @@ _ALLOWED: list[Any] = [
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a weight file holds."""
+    """What a weight file holds. Reading `dialect` or `state` raises WeightsError where that is no Twins network."""
 
     path: Path
     """Where it was read."""
-    tensors: dict[str, Tensor]
-    """Names to tensors, on the CPU, as they stand in the file."""
+    tensors: State
+    """Names to tensors, on the CPU, as the file has them."""
     info: ModelInfo | None
     """The description that our own files carry."""
+
+    @cached_property
+    def dialect(self) -> str:
+        """Name of the layout, see `DIALECTS`."""
+        return detect(self.tensors, self.path)
+
+    @cached_property
+    def state(self) -> State:
+        """The tensors by their names in our layout, renamed once."""
+        return to_twins(self.tensors, self.dialect)
 
 
 def read_tensors(path: str | Path) -> Checkpoint:
@@ -79,7 +91,8 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], info: ModelIn
     """Write tensors beside `path`, sync, and switch in one step; the ending chooses the format.
 
     Raises:
-        WeightsError: an ending that is not known, or a folder that does not exist.
+        WeightsError: an ending that is not known.
+        ConfigError: the folder does not exist.
         TrainingError: the disk is full or refuses; what stood at `path` is untouched.
     """
     path = Path(path)
@@ -117,7 +130,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelInfo | None]:
         raise WeightsError(
             f"{path} is damaged or cut short ({first_line(error)}); copy or download it again"
         ) from error
-    return tensors, ModelInfo.from_json(metadata[INFO_KEY]) if INFO_KEY in metadata else None
+    try:
+        return tensors, ModelInfo.from_json(metadata[INFO_KEY]) if INFO_KEY in metadata else None
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
 
 
 def _read_pickled(path: Path) -> Any:

@@ -42,14 +42,18 @@ def published_names(facts: TaskFacts) -> tuple[str, ...]:
     return imagenet_names() if facts.class_table == "imagenet" else built_in(facts.class_table).names
 
 
+def all_heads() -> list[tuple[tuple[str, str | None], HeadFacts]]:
+    """Return every head of every task, each after the names of its task and its own."""
+    return [((task, name), head) for task in TASKS for name, head in facts_of(task).heads.items()]
+
+
 def find_head(state: Mapping[str, Tensor]) -> FoundHead | None:
     """Return the head that a state dict holds, or `None` where it holds a backbone alone.
 
     Later tasks, and a task's later heads, hold what earlier ones are told by (Mask R-CNN what Faster R-CNN is), so
     they are looked for first.
     """
-    heads = [(task, name, head) for task in TASKS for name, head in facts_of(task).heads.items()]
-    for task, name, known in reversed(heads):
+    for (task, name), known in reversed(all_heads()):
         weight = state.get(known.classifier)
         marked = not known.marker or any(key.startswith(known.marker) for key in state)
         if weight is not None and weight.ndim == known.dims and marked:

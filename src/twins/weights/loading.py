@@ -4,56 +4,56 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from twins.backbone.config import VARIANTS
 from twins.backbone.network import Twins
 from twins.errors import ConfigError, WeightsError
 from twins.preprocess import Preprocess
 from twins.tasks.table import facts_of
-from twins.weights.dialects import State, check_written, detect, from_twins, to_twins
+from twins.weights.dialects import State, check_written, from_twins
 from twins.weights.files import Checkpoint, read_tensors, write_tensors
-from twins.weights.heads import find_head
+from twins.weights.heads import all_heads, find_head
 from twins.weights.info import ModelInfo
 
 _CLASSIFIER = ("norm.", "head.")
 """What a dense network does not need of a file: the classifier and its norm."""
-_DENSE = ("decode_head.", "bbox_head.", "rpn_head.", "roi_head.")
-"""What only a dense network has."""
-_HEADS = ("norm.", "head.", "auxiliary_head.", "neck.", *_DENSE)
-"""What a dense backbone does not need of a file."""
+_BESIDE = ("norm.", "neck.", "auxiliary_head.", "rpn_head.")
+"""What stands beside the parts that classify; a backbone alone needs neither."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What came of loading a file; every list holds the network's own names."""
+    """What loading a file did, tensor by tensor, by the names that the network gives them.
+
+    `create_model` and `create_backbone` keep it as `model.load_report`; `print` it to read it.
+    """
 
     path: Path
     """The file."""
     dialect: str
-    """The layout that it was found to have."""
+    """Its layout, such as `twins`, `timm` or `mmseg`."""
     loaded: tuple[str, ...] = ()
-    """Tensors that were loaded."""
+    """Tensors of the network that have the file's values."""
     missing: tuple[str, ...] = ()
-    """Tensors that the network needs and the file lacks."""
+    """Tensors that the network needs and the file lacks; an error."""
     unexpected: tuple[str, ...] = ()
-    """Tensors of the file that the network has no place for."""
+    """Tensors of the file that the network has no place for; an error."""
     mis_shaped: tuple[str, ...] = ()
-    """Tensors of another shape, with both shapes."""
+    """Tensors whose shapes differ, each with the file's and the network's shape; an error."""
     unused: tuple[str, ...] = ()
-    """Tensors of the file that are known not to be needed: another task's head, a backbone's final norm."""
+    """Tensors of the file that this network is not meant to use: another task's head, a classifier's final norm."""
     initialised: tuple[str, ...] = ()
-    """Tensors left as they were initialised, as expected: stage norms of a classification file, a resized head."""
-    hint: str = field(default="")
-    """Which variant the file holds, where that is another one."""
+    """Tensors of the network that are meant to keep their initial values: stage norms that a classification file lacks,
+    a head of other classes with `resize_head`."""
 
     @property
     def ok(self) -> bool:
-        """Whether the file fits."""
+        """Whether the file fits: nothing is missing, unexpected or mis-shaped."""
         return not (self.missing or self.unexpected or self.mis_shaped)
 
     def __str__(self) -> str:
@@ -86,13 +86,11 @@ def load_weights(model: nn.Module, path: str | Path, *, resize_head: bool = Fals
 
 def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, resize_head: bool = False) -> LoadReport:
     """Load what `read_tensors` returned; see `load_weights`."""
-    dialect = detect(checkpoint.tensors)
-    state = to_twins(checkpoint.tensors, dialect)
-    bare = isinstance(model, Twins)
+    state, bare = checkpoint.state, isinstance(model, Twins)
     if bare:
         state = {key.removeprefix("backbone."): value for key, value in state.items()}
     own: State = model.state_dict(keep_vars=True)
-    report = _compare(own, state, checkpoint.path, dialect, bare=bare, resize_head=resize_head)
+    report = _compare(own, state, checkpoint, bare=bare, resize_head=resize_head)
     if not report.ok:
         hint = _other_variant(model, checkpoint)
         raise WeightsError(f"the weights do not fit the network{hint}, and nothing was loaded:\n{report}")
@@ -112,9 +110,9 @@ def save_weights(model: nn.Module, path: str | Path, dialect: str = "twins") -> 
             for a backbone alone.
 
     Raises:
-        ConfigError: a layout that is not written.
-        WeightsError: an unknown ending, or no such folder.
-        TrainingError: the disk is full.
+        ConfigError: a layout that is not written, or no such folder.
+        WeightsError: an unknown ending.
+        TrainingError: the disk is full or refuses.
     """
     dialect = check_written(dialect)
     state: State = dict(model.state_dict())
@@ -138,13 +136,14 @@ def infer_info(checkpoint: Checkpoint) -> ModelInfo:
     Raises:
         WeightsError: the tensors are of no known variant.
     """
-    dialect = detect(checkpoint.tensors)
-    state = to_twins(checkpoint.tensors, dialect)
+    state = checkpoint.state
     stem = state.get("backbone.stages.0.patch_embed.proj.weight")
     model = infer_variant(state)
     head = find_head(state)
     if stem is None or stem.ndim != 4 or model is None:
-        raise WeightsError(f"{checkpoint.path} holds a network of {dialect}'s layout that is no known Twins variant")
+        raise WeightsError(
+            f"{checkpoint.path} holds a network of {checkpoint.dialect}'s layout that is no known Twins variant"
+        )
     if head is None:
         raise WeightsError(
             f"{checkpoint.path} holds the backbone of {model} without a classifier; load it with create_backbone"
@@ -167,7 +166,7 @@ def infer_info(checkpoint: Checkpoint) -> ModelInfo:
 
 def holds_head(checkpoint: Checkpoint) -> bool:
     """Return whether a file holds a task's head, or a backbone alone."""
-    return find_head(to_twins(checkpoint.tensors, detect(checkpoint.tensors))) is not None
+    return find_head(checkpoint.state) is not None
 
 
 def infer_variant(state: State) -> str | None:
@@ -188,28 +187,29 @@ def infer_variant(state: State) -> str | None:
     return None
 
 
-def _compare(
-    own: dict[str, Tensor], state: State, path: Path, dialect: str, *, bare: bool, resize_head: bool
-) -> LoadReport:
+def _compare(own: State, state: State, checkpoint: Checkpoint, *, bare: bool, resize_head: bool) -> LoadReport:
     """Sort every name of the network and of the file into the report's lists."""
     surplus, lacking = sorted(set(state) - set(own)), sorted(set(own) - set(state))
     shared = sorted(set(own) & set(state))
     wrong = [key for key in shared if own[key].shape != state[key].shape]
-    dense = any(key.startswith(_DENSE) for key in own)
-    heads = {
-        key for key in (*wrong, *surplus, *lacking) if resize_head and key.startswith(_HEADS if dense else "head.")
-    }
+    own_heads = {key for key in own if not bare and not key.startswith("backbone.")}
+    dense = any(not key.startswith(_CLASSIFIER) for key in own_heads)
+    parts = (*_BESIDE, *(f"{head.classifier.split('.')[0]}." for _, head in all_heads()))
+    fresh = own_heads if dense else {key for key in own_heads if key.startswith("head.")}
+    heads = {key for key in (*wrong, *lacking) if resize_head and key in fresh}
     unused = [
         key
         for key in surplus
-        if key in heads or (bare and _is_unused(key, own)) or (dense and key.startswith(_CLASSIFIER))
+        if (resize_head and key.startswith(parts if dense else "head."))
+        or (bare and (key.startswith(parts) or _is_of_missing_stage(key, own)))
+        or (dense and key.startswith(_CLASSIFIER))
     ]
     norms = r"(backbone\.)?stages\.\d\.norm\..*"
     expected = [key for key in lacking if key in heads or ((bare or dense) and re.fullmatch(norms, key))]
     resized = [key for key in wrong if key in heads]
     return LoadReport(
-        path=path,
-        dialect=dialect,
+        path=checkpoint.path,
+        dialect=checkpoint.dialect,
         loaded=tuple(key for key in shared if key not in wrong),
         missing=_without(lacking, expected),
         unexpected=_without(surplus, unused),
@@ -221,10 +221,10 @@ def _compare(
     )
 
 
-def _is_unused(key: str, own: dict[str, Tensor]) -> bool:
-    """Whether a bare backbone is right to leave a tensor: a head's, or a stage's that was not built."""
+def _is_of_missing_stage(key: str, own: State) -> bool:
+    """Whether a tensor belongs to a stage that the backbone was built without."""
     stage = re.match(r"stages\.\d\.", key)
-    return key.startswith(_HEADS) or (stage is not None and not any(name.startswith(stage[0]) for name in own))
+    return stage is not None and not any(name.startswith(stage[0]) for name in own)
 
 
 def _without(keys: list[str], excluded: list[str]) -> tuple[str, ...]:
@@ -233,7 +233,7 @@ def _without(keys: list[str], excluded: list[str]) -> tuple[str, ...]:
 
 def _other_variant(model: nn.Module, checkpoint: Checkpoint) -> str:
     backbone = model if isinstance(model, Twins) else getattr(model, "backbone", None)
-    found = infer_variant(to_twins(checkpoint.tensors, detect(checkpoint.tensors)))
+    found = infer_variant(checkpoint.state)
     if found is None or not isinstance(backbone, Twins) or VARIANTS[found] == backbone.config:
         return ""
     ours = next((name for name, config in VARIANTS.items() if config == backbone.config), "another")

@@ -15,8 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from twins.errors import ConfigError, NotFoundError, TrainingError, WeightsError
-from twins.files import check_outputs
+from twins.errors import NotFoundError, TrainingError, WeightsError
 from twins.weights import files
 from twins.weights.files import read_tensors, write_tensors
 from twins.weights.info import ModelInfo
@@ -192,15 +191,12 @@ def test_a_file_without_named_tensors_says_so(content, tmp_path):
 )
 def test_a_damaged_description_says_so(text, tmp_path):
     save_file(TENSORS, tmp_path / "model.safetensors", {"twins": text})
-    with pytest.raises(WeightsError, match="description of its network is damaged") as caught:
-        read_tensors(tmp_path / "model.safetensors")
-    assert "\n" not in str(caught.value)
+    assert "description of its network is damaged" in _refused(tmp_path / "model.safetensors")
 
 
 def test_a_newer_description_says_so(tmp_path):
     save_file(TENSORS, tmp_path / "model.safetensors", {"twins": json.dumps({"format": 99})})
-    with pytest.raises(WeightsError, match="format 99, this twins reads up to 1; update"):
-        read_tensors(tmp_path / "model.safetensors")
+    assert "format 99, this twins reads up to 1; update" in _refused(tmp_path / "model.safetensors")
 
 
 # What published files hold
@@ -298,68 +294,6 @@ def test_a_failed_write_leaves_the_old_file(whole, error, monkeypatch):
     if isinstance(error, OSError):
         assert "No space left on device" in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_failed_switch_leaves_the_old_file(whole, monkeypatch):
-    def fail(*paths):
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(TrainingError, match=r"Input/output error.*untouched"):
-        write_tensors(whole, {"b": torch.zeros(2)})
-    _same(read_tensors(whole).tensors)
-    assert list(whole.parent.iterdir()) == [whole]
-
-
-def test_a_folder_in_the_way_says_so(tmp_path):
-    (tmp_path / "model.pth").mkdir()
-    with pytest.raises(TrainingError, match="could not be written"):
-        write_tensors(tmp_path / "model.pth", TENSORS)
-
-
-# What must not be written over
-
-
-def _output_refused(said, outputs, *rest, **named):
-    with pytest.raises(ConfigError, match=said) as caught:
-        check_outputs(outputs, *rest, **named)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_output_is_neither_an_input_nor_another_output(tmp_path):
-    (tmp_path / "in.json").write_text("[]")
-    (tmp_path / "link.json").symlink_to("in.json")
-    for path in (tmp_path / "in.json", tmp_path / "x" / ".." / "in.json", tmp_path / "link.json"):
-        (tmp_path / "x").mkdir(exist_ok=True)
-        _output_refused("--out .* is the results file", {"--out": path}, [("the results file", tmp_path / "in.json")])
-    _output_refused("--json .* is what --csv names", {"--csv": tmp_path / "s", "--json": str(tmp_path / "s")})
-    check_outputs({"--csv": tmp_path / "s", "--json": tmp_path / "t", "--coco": None}, [("an image", tmp_path / "u")])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.json", "link.json", "x"]
-
-
-def test_what_lies_in_a_data_folder_is_not_written_over_but_a_result_is(tmp_path):
-    truth, result = tmp_path / "annotations" / "train.json", tmp_path / "eval.json"
-    truth.parent.mkdir()
-    truth.write_text('{"images": []}')
-    result.write_text('{\n "format": 1}')
-    _output_refused("--results .* is a file of --data", {"--results": truth}, data=tmp_path)
-    check_outputs({"--out": result, "--results": tmp_path / "new.json"}, data=tmp_path)
-
-
-def test_an_output_that_cannot_be_made_or_holds_no_text_is_refused(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0")
-    os.mkfifo(tmp_path / "pipe")
-    for name, said in (
-        ("a.png", "right after --json"),
-        (".", "is a folder"),
-        ("nodir/x.json", "there is no folder .*nodir"),
-        ("a.png/x.json", "there is no folder"),
-        ("pipe", "no ordinary file"),
-        ("x" * 300, "cannot be written"),
-        ("x" * 250, "cannot be written"),
-    ):
-        _output_refused(said, {"--json": tmp_path / name})
-    _output_refused("--json names no file", {"--json": ""})
 
 
 def test_a_file_for_less_than_a_class_is_named(tmp_path):

@@ -12,10 +12,19 @@ import twins
 from twins.errors import ConfigError, WeightsError
 from twins.factory import model_from_checkpoint
 from twins.preprocess import Preprocess
+from twins.weights import files
 from twins.weights.convert import convert
+from twins.weights.dialects import from_twins, to_twins
 from twins.weights.files import read_tensors
 
 NAME = "twins_svt_nano"
+DENSE = {
+    "semantic_fpn": "semantic",
+    "upernet": "semantic",
+    "retinanet": "detection",
+    "faster_rcnn": "detection",
+    "mask_rcnn": "instance",
+}
 
 
 def _classifier(classes=3, name=NAME, **settings):
@@ -272,8 +281,68 @@ def test_what_cannot_be_written_is_refused(saved, tmp_path):
         twins.save_weights(model, tmp_path / "x.pth", "tim")
     with pytest.raises(WeightsError, match=r"\.safetensors, \.pth.*found 'x\.onnx'"):
         twins.save_weights(model, tmp_path / "x.onnx")
-    with pytest.raises(WeightsError, match=r"no folder .*nowhere"):
+    with pytest.raises(ConfigError, match=r"no folder .*nowhere"):
         twins.save_weights(model, tmp_path / "nowhere" / "x.pth")
+
+
+@pytest.mark.parametrize("task", ["classification", "semantic", "detection", "instance"])
+def test_a_model_keeps_what_loading_its_weights_reported(saved, task):
+    _, path = saved
+    assert twins.create_model(NAME, task=task).load_report is None
+    report = twins.create_model(NAME, task=task, num_classes=3, weights=path, resize_head=True).load_report
+    assert report == twins.load_weights(twins.create_model(NAME, task=task, num_classes=3), path, resize_head=True)
+    assert report.ok
+    assert bool(report.unused) == bool(report.initialised) == (task != "classification")
+    assert str(report).splitlines()[0] == f"{path} (twins layout): {len(report.loaded)} tensors loaded"
+
+
+def test_a_backbone_and_a_rebuilt_network_keep_it_too(saved):
+    model, path = saved
+    assert twins.create_backbone(NAME).load_report is None
+    report = twins.create_backbone(NAME, weights=path, stage_norms=False).load_report
+    assert report.unused == ("head.bias", "head.weight", "norm.bias", "norm.weight")
+    assert set(model_from_checkpoint(path).load_report.loaded) == set(model.state_dict())
+
+
+@pytest.mark.parametrize("head", DENSE)
+def test_a_converted_dense_file_describes_its_network(head, tmp_path):
+    model = twins.create_model(NAME, task=DENSE[head], head=head, num_classes=4)
+    torch.save(model.state_dict(), tmp_path / "foreign.pth")
+    convert(tmp_path / "foreign.pth", tmp_path / "ours.safetensors", to="twins")
+    info = read_tensors(tmp_path / "ours.safetensors").info
+    assert info is not None
+    assert (info.task, info.head, info.num_classes, info.width) == (DENSE[head], head, 4, model.info.width)
+    _same(model_from_checkpoint(tmp_path / "ours.safetensors").state_dict(), model.state_dict())
+    predictor = twins.load(tmp_path / "ours.safetensors", device="cpu")
+    assert predictor.predict([torch.zeros(3, 64, 64, dtype=torch.uint8)])[0].task == DENSE[head]
+
+
+def test_a_converted_network_of_no_known_variant_keeps_its_tensors_without_a_description(tmp_path):
+    state = twins.create_model(NAME, task="semantic", num_classes=4).state_dict()
+    state["backbone.stages.0.blocks.2.norm1.weight"] = torch.ones(32)  # deeper than any
+    torch.save(state, tmp_path / "deeper.pth")
+    convert(tmp_path / "deeper.pth", tmp_path / "ours.safetensors", to="twins")
+    assert read_tensors(tmp_path / "ours.safetensors").info is None
+    _same(read_tensors(tmp_path / "ours.safetensors").tensors, state)
+
+
+def test_a_file_that_holds_no_twins_network_is_named(save_timm):
+    path = save_timm({"conv1.weight": torch.zeros(1)})
+    for read in (model_from_checkpoint, lambda path: convert(path, "never.pth", to="timm"), twins.load):
+        with pytest.raises(WeightsError, match=rf"{path} holds no Twins network.*first keys are conv1\.weight"):
+            read(path)
+
+
+def test_a_file_is_renamed_once_while_it_loads(saved, save_timm, monkeypatch):
+    model, _ = saved
+    calls = []
+    monkeypatch.setattr(files, "to_twins", lambda *given: calls.append(given) or to_twins(*given))
+    path = save_timm(from_twins(model.state_dict(), "timm"))
+    twins.create_model(NAME, task="semantic", num_classes=2, weights=path, resize_head=True)
+    assert len(calls) == 1
+    with pytest.raises(WeightsError, match="holds a twins_svt_nano"):
+        twins.create_model("twins_pcpvt_nano", weights=path)
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("key", ["stages.3.blocks.1.mlp.fc1.weight", "stages.0.patch_embed.proj.weight"])

@@ -1,9 +1,43 @@
-"""Recipes for a user's own folder of images, and for the embedded digits."""
+"""The published trainings on ImageNet-1k, and short ones for a user's own images and the embedded digits."""
 
 from __future__ import annotations
 
+from twins.backbone.config import PUBLISHED
 from twins.data.transforms.config import AugmentConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
+
+
+def imagenet(variant: str) -> TrainConfig:
+    """{title} on ImageNet-1k, from scratch.
+
+    Command: torchrun --nproc-per-node 8 -m twins train --recipe {name} --data IMAGENET
+    Hardware: 8 GPUs in the reference's README; hours not known.
+    Expected: top-1 {top1} % (paper, table 1). Not run here.
+    """
+    model = f"twins_{variant}"  # the rest as the reference (paper, section 4.1)
+    return TrainConfig(
+        recipe=f"imagenet_{variant}",
+        model=model,
+        weights="none",
+        epochs=300,
+        batch_size=1024,
+        workers=8,
+        drop_path=PUBLISHED[model].drop_path,
+        save_every=1000,
+        log_every=50,
+        optimizer=OptimizerConfig(lr=5e-4, lr_batch=512, weight_decay=0.05, layer_decay=None, clip_grad=5.0),
+        schedule=ScheduleConfig(warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-5),
+        augment=AugmentConfig(
+            hflip=0.5,
+            color_jitter=0.4,
+            rand_augment="rand-m9-mstd0.5-inc1",
+            erasing=0.25,
+            mixup=0.8,
+            cutmix=1.0,
+            smoothing=0.1,
+        ),
+    )
 
 
 def finetune() -> TrainConfig:
@@ -59,3 +93,17 @@ def digits() -> TrainConfig:
             shift_pixels=3, hflip=0.0, rand_augment=None, erasing=0.0, mixup=0.0, cutmix=0.0, smoothing=0.1
         ),
     )
+
+
+def _imagenet(model: str) -> Recipe:
+    variant = model.removeprefix("twins_")
+    return Recipe.of(imagenet, variant, title=paper_name(variant), top1=PUBLISHED[model].top1)
+
+
+RECIPES = TaskRecipes(
+    recipes=(*map(Recipe.of, (finetune, scratch, digits)), *map(_imagenet, PUBLISHED)),
+    adapt="finetune",
+    scratch="scratch",
+    embedded={"digits": "digits"},
+)
+"""What `twins recipes` lists of classification."""

@@ -2,134 +2,80 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Literal
 
 from twins.data.transforms.config import DetectionConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
 
+Schedule = Literal["1x", "3x"]
+"""12 epochs at one scale, or 36 at several."""
+LENGTHS: dict[Schedule, str] = {"1x": "12 epochs", "3x": "36 epochs at several scales"}
+"""How descriptions name the schedules."""
 WARMUP = 500 / 7330
 """The published 500 steps of warm-up, in epochs of COCO's 117,266 images with objects by 16; the thousand without any
 are learned from here too."""
+BOX_AP: dict[Schedule, dict[str, float | None]] = {
+    "1x": {
+        "pcpvt_small": 43.0,
+        "pcpvt_base": 44.3,
+        "pcpvt_large": 45.1,
+        "svt_small": 43.0,
+        "svt_base": 45.3,
+        "svt_large": 45.7,
+    },
+    "3x": {
+        "pcpvt_small": 45.2,
+        "pcpvt_base": 46.4,
+        "pcpvt_large": None,
+        "svt_small": 45.6,
+        "svt_base": 46.9,
+        "svt_large": None,
+    },
+}
+"""RetinaNet's box AP in per cent, of each variant (paper); `None` is not published."""
 
 
-def retinanet_1x_pcpvt_small() -> TrainConfig:
-    """RetinaNet on Twins-PCPVT-S, COCO, 12 epochs.
+def retinanet(schedule: Schedule, variant: str) -> TrainConfig:
+    """RetinaNet on {title}, COCO, {length}.
 
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe retinanet_1x_pcpvt_small --data coco
+    Command: torchrun --nproc-per-node 8 -m twins train --recipe {name} --data coco
     Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 43.0 % (paper). Not run here.
+    Expected: {expected}. Not run here.
     """
-    return _retinanet("twins_pcpvt_small", one_times())
+    return coco("detection", "retinanet", schedule, variant, lr=1e-4)
 
 
-def retinanet_1x_pcpvt_base() -> TrainConfig:
-    """RetinaNet on Twins-PCPVT-B, COCO, 12 epochs.
+def coco(task: str, head: str, schedule: Schedule, variant: str, *, lr: float) -> TrainConfig:
+    """Return the settings of the published detectors: AdamW on 16 images, the rate a tenth after 2/3 and 11/12.
 
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe retinanet_1x_pcpvt_base --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 44.3 % (paper). Not run here.
+    `1x` has one scale and a weight decay of 1e-4, here not of norms, biases and the PEG as in the published trainings.
+    `3x` has shorter sides of 480 to 800, every other image a crop resized as in DETR, and a weight decay of 0.05.
     """
-    return _retinanet("twins_pcpvt_base", one_times())
-
-
-def retinanet_1x_pcpvt_large() -> TrainConfig:
-    """RetinaNet on Twins-PCPVT-L, COCO, 12 epochs.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe retinanet_1x_pcpvt_large --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 45.1 % (paper). Not run here.
-    """
-    return _retinanet("twins_pcpvt_large", one_times())
-
-
-def retinanet_1x_svt_small() -> TrainConfig:
-    """RetinaNet on Twins-SVT-S, COCO, 12 epochs.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe retinanet_1x_svt_small --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 43.0 % (paper). Not run here.
-    """
-    return _retinanet("twins_svt_small", one_times())
-
-
-def retinanet_1x_svt_base() -> TrainConfig:
-    """RetinaNet on Twins-SVT-B, COCO, 12 epochs.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe retinanet_1x_svt_base --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 45.3 % (paper). Not run here.
-    """
-    return _retinanet("twins_svt_base", one_times())
-
-
-def retinanet_1x_svt_large() -> TrainConfig:
-    """RetinaNet on Twins-SVT-L, COCO, 12 epochs.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe retinanet_1x_svt_large --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 45.7 % (paper). Not run here.
-    """
-    return _retinanet("twins_svt_large", one_times())
-
-
-def retinanet_3x_pcpvt_small() -> TrainConfig:
-    """RetinaNet on Twins-PCPVT-S, COCO, 36 epochs at several scales.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe retinanet_3x_pcpvt_small --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 45.2 % (paper). Not run here.
-    """
-    return _retinanet("twins_pcpvt_small", three_times())
-
-
-def retinanet_3x_pcpvt_base() -> TrainConfig:
-    """RetinaNet on Twins-PCPVT-B, COCO, 36 epochs at several scales.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe retinanet_3x_pcpvt_base --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 46.4 % (paper). Not run here.
-    """
-    return _retinanet("twins_pcpvt_base", three_times())
-
-
-def retinanet_3x_pcpvt_large() -> TrainConfig:
-    """RetinaNet on Twins-PCPVT-L, COCO, 36 epochs at several scales.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe retinanet_3x_pcpvt_large --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: no score is published. Not run here.
-    """
-    return _retinanet("twins_pcpvt_large", three_times())
-
-
-def retinanet_3x_svt_small() -> TrainConfig:
-    """RetinaNet on Twins-SVT-S, COCO, 36 epochs at several scales.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe retinanet_3x_svt_small --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 45.6 % (paper). Not run here.
-    """
-    return _retinanet("twins_svt_small", three_times())
-
-
-def retinanet_3x_svt_base() -> TrainConfig:
-    """RetinaNet on Twins-SVT-B, COCO, 36 epochs at several scales.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe retinanet_3x_svt_base --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 46.9 % (paper). Not run here.
-    """
-    return _retinanet("twins_svt_base", three_times())
-
-
-def retinanet_3x_svt_large() -> TrainConfig:
-    """RetinaNet on Twins-SVT-L, COCO, 36 epochs at several scales.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe retinanet_3x_svt_large --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: no score is published. Not run here.
-    """
-    return _retinanet("twins_svt_large", three_times())
+    long = schedule == "3x"
+    return TrainConfig(
+        recipe=f"{head}_{schedule}_{variant}",
+        task=task,
+        head=head,
+        model=f"twins_{variant}",
+        weights="published",
+        size=800,
+        epochs=36 if long else 12,
+        batch_size=16,
+        workers=4,
+        drop_path=0.2,
+        save_every=1000,
+        log_every=50,
+        optimizer=OptimizerConfig(lr=lr, weight_decay=0.05 if long else 1e-4, layer_decay=None, clip_grad=None),
+        schedule=ScheduleConfig(
+            kind="step",
+            drop_epochs=(27.0, 33.0) if long else (8.0, 11.0),
+            warmup_epochs=WARMUP,
+            warmup_lr=1e-7,
+            min_lr=0.0,
+        ),
+        detection=DetectionConfig(shorter=tuple(range(480, 801, 32)), crop=0.5) if long else DetectionConfig(),
+    )
 
 
 def detection_finetune() -> TrainConfig:
@@ -201,41 +147,19 @@ def scenes_detection() -> TrainConfig:
     )
 
 
-def _retinanet(model: str, config: TrainConfig) -> TrainConfig:
-    """Return what all of RetinaNet have in common: AdamW at 1e-4, with a decay of 1e-4, of 36 epochs 0.05.
-
-    Here norms, biases and the PEG have no decay; in the published 12 epochs they have.
-    """
-    times = config.recipe
-    decay = 1e-4 if times == "1x" else 0.05
-    return replace(
-        config,
-        recipe=f"retinanet_{times}_{model.removeprefix('twins_')}",
-        task="detection",
-        head="retinanet",
-        model=model,
-        optimizer=OptimizerConfig(lr=1e-4, weight_decay=decay, layer_decay=None, clip_grad=None),
-    )
+def _retinanet(schedule: Schedule, variant: str, box_ap: float | None) -> Recipe:
+    expected = f"box AP {box_ap} % (paper)" if box_ap else "no score is published"
+    facts = {"title": paper_name(variant), "length": LENGTHS[schedule], "expected": expected}
+    return Recipe.of(retinanet, schedule, variant, **facts)
 
 
-def one_times() -> TrainConfig:
-    """Return 12 epochs of 16 images of one scale, with the rate a tenth of itself after 8 and after 11."""
-    return TrainConfig(
-        recipe="1x",
-        weights="published",
-        size=800,
-        epochs=12,
-        batch_size=16,
-        workers=4,
-        drop_path=0.2,
-        save_every=1000,
-        log_every=50,
-        schedule=ScheduleConfig(kind="step", drop_epochs=(8.0, 11.0), warmup_epochs=WARMUP, warmup_lr=1e-7, min_lr=0.0),
-    )
-
-
-def three_times() -> TrainConfig:
-    """Return 36 epochs at shorter sides of 480 to 800, every other image a crop resized, as DETR's augmentation."""
-    schedule = replace(one_times().schedule, drop_epochs=(27.0, 33.0))
-    detection = DetectionConfig(shorter=tuple(range(480, 801, 32)), crop=0.5)
-    return replace(one_times(), recipe="3x", epochs=36, schedule=schedule, detection=detection)
+RECIPES = TaskRecipes(
+    recipes=(
+        *map(Recipe.of, (detection_finetune, detection_scratch, scenes_detection)),
+        *(_retinanet(schedule, *row) for schedule, rows in BOX_AP.items() for row in rows.items()),
+    ),
+    adapt="detection_finetune",
+    scratch="detection_scratch",
+    embedded={"scenes": "scenes_detection"},
+)
+"""What `twins recipes` lists of detection."""

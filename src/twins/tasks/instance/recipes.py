@@ -4,134 +4,47 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from twins.engine.config import OptimizerConfig, TrainConfig
+from twins.engine.config import TrainConfig
 from twins.tasks.detection.recipes import (
+    LENGTHS,
+    Schedule,
+    coco,
     detection_finetune,
     detection_scratch,
-    one_times,
     scenes_detection,
-    three_times,
 )
+from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
+
+AP: dict[Schedule, dict[str, tuple[float, float] | None]] = {
+    "1x": {
+        "pcpvt_small": (42.9, 40.0),
+        "pcpvt_base": (44.6, 40.9),
+        "pcpvt_large": (45.4, 41.5),
+        "svt_small": (43.4, 40.3),
+        "svt_base": (45.2, 41.5),
+        "svt_large": (45.9, 41.6),
+    },
+    "3x": {
+        "pcpvt_small": (46.8, 42.6),
+        "pcpvt_base": (47.9, 43.2),
+        "pcpvt_large": None,
+        "svt_small": (46.8, 42.6),
+        "svt_base": (48.0, 43.0),
+        "svt_large": None,
+    },
+}
+"""Mask R-CNN's box and mask AP in per cent, of each variant (paper); `None` is not published."""
 
 
-def mask_rcnn_1x_pcpvt_small() -> TrainConfig:
-    """Mask R-CNN on Twins-PCPVT-S, COCO, 12 epochs.
+def mask_rcnn(schedule: Schedule, variant: str) -> TrainConfig:
+    """Mask R-CNN on {title}, COCO, {length}.
 
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe mask_rcnn_1x_pcpvt_small --data coco
+    Command: torchrun --nproc-per-node 8 -m twins train --recipe {name} --data coco
     Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 42.9 %, mask AP 40.0 % (paper). Not run here.
+    Expected: {expected}. Not run here.
     """
-    return _mask_rcnn("twins_pcpvt_small", one_times())
-
-
-def mask_rcnn_1x_pcpvt_base() -> TrainConfig:
-    """Mask R-CNN on Twins-PCPVT-B, COCO, 12 epochs.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe mask_rcnn_1x_pcpvt_base --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 44.6 %, mask AP 40.9 % (paper). Not run here.
-    """
-    return _mask_rcnn("twins_pcpvt_base", one_times())
-
-
-def mask_rcnn_1x_pcpvt_large() -> TrainConfig:
-    """Mask R-CNN on Twins-PCPVT-L, COCO, 12 epochs.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe mask_rcnn_1x_pcpvt_large --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 45.4 %, mask AP 41.5 % (paper). Not run here.
-    """
-    return _mask_rcnn("twins_pcpvt_large", one_times())
-
-
-def mask_rcnn_1x_svt_small() -> TrainConfig:
-    """Mask R-CNN on Twins-SVT-S, COCO, 12 epochs.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe mask_rcnn_1x_svt_small --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 43.4 %, mask AP 40.3 % (paper). Not run here.
-    """
-    return _mask_rcnn("twins_svt_small", one_times())
-
-
-def mask_rcnn_1x_svt_base() -> TrainConfig:
-    """Mask R-CNN on Twins-SVT-B, COCO, 12 epochs.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe mask_rcnn_1x_svt_base --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 45.2 %, mask AP 41.5 % (paper). Not run here.
-    """
-    return _mask_rcnn("twins_svt_base", one_times())
-
-
-def mask_rcnn_1x_svt_large() -> TrainConfig:
-    """Mask R-CNN on Twins-SVT-L, COCO, 12 epochs.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe mask_rcnn_1x_svt_large --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 45.9 %, mask AP 41.6 % (paper). Not run here.
-    """
-    return _mask_rcnn("twins_svt_large", one_times())
-
-
-def mask_rcnn_3x_pcpvt_small() -> TrainConfig:
-    """Mask R-CNN on Twins-PCPVT-S, COCO, 36 epochs at several scales.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe mask_rcnn_3x_pcpvt_small --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 46.8 %, mask AP 42.6 % (paper). Not run here.
-    """
-    return _mask_rcnn("twins_pcpvt_small", three_times())
-
-
-def mask_rcnn_3x_pcpvt_base() -> TrainConfig:
-    """Mask R-CNN on Twins-PCPVT-B, COCO, 36 epochs at several scales.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe mask_rcnn_3x_pcpvt_base --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 47.9 %, mask AP 43.2 % (paper). Not run here.
-    """
-    return _mask_rcnn("twins_pcpvt_base", three_times())
-
-
-def mask_rcnn_3x_pcpvt_large() -> TrainConfig:
-    """Mask R-CNN on Twins-PCPVT-L, COCO, 36 epochs at several scales.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe mask_rcnn_3x_pcpvt_large --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: no score is published. Not run here.
-    """
-    return _mask_rcnn("twins_pcpvt_large", three_times())
-
-
-def mask_rcnn_3x_svt_small() -> TrainConfig:
-    """Mask R-CNN on Twins-SVT-S, COCO, 36 epochs at several scales.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe mask_rcnn_3x_svt_small --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 46.8 %, mask AP 42.6 % (paper). Not run here.
-    """
-    return _mask_rcnn("twins_svt_small", three_times())
-
-
-def mask_rcnn_3x_svt_base() -> TrainConfig:
-    """Mask R-CNN on Twins-SVT-B, COCO, 36 epochs at several scales.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe mask_rcnn_3x_svt_base --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: box AP 48.0 %, mask AP 43.0 % (paper). Not run here.
-    """
-    return _mask_rcnn("twins_svt_base", three_times())
-
-
-def mask_rcnn_3x_svt_large() -> TrainConfig:
-    """Mask R-CNN on Twins-SVT-L, COCO, 36 epochs at several scales.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe mask_rcnn_3x_svt_large --data coco
-    Hardware: 8 GPUs with 2 images each, as published; hours not known.
-    Expected: no score is published. Not run here.
-    """
-    return _mask_rcnn("twins_svt_large", three_times())
+    lr = 2e-4 if schedule == "1x" else 1e-4  # the published 3x ran in fp16, which `precision` chooses
+    return coco("instance", "mask_rcnn", schedule, variant, lr=lr)
 
 
 def instance_finetune() -> TrainConfig:
@@ -166,20 +79,19 @@ def scenes_instance() -> TrainConfig:
     return replace(base, recipe="scenes_instance", task="instance", minutes=2.0, detection=detection)
 
 
-def _mask_rcnn(model: str, config: TrainConfig) -> TrainConfig:
-    """Return what all of Mask R-CNN have in common: AdamW, of 12 epochs at 2e-4 with a decay of 1e-4, of 36 at 1e-4
-    with 0.05.
+def _mask_rcnn(schedule: Schedule, variant: str, ap: tuple[float, float] | None) -> Recipe:
+    expected = "box AP {} %, mask AP {} % (paper)".format(*ap) if ap else "no score is published"
+    facts = {"title": paper_name(variant), "length": LENGTHS[schedule], "expected": expected}
+    return Recipe.of(mask_rcnn, schedule, variant, **facts)
 
-    Here norms, biases and the PEG have no decay; in the published 12 epochs they have. The published 36 were trained in
-    fp16, which `--precision` chooses.
-    """
-    times = config.recipe
-    lr, decay = (2e-4, 1e-4) if times == "1x" else (1e-4, 0.05)
-    return replace(
-        config,
-        recipe=f"mask_rcnn_{times}_{model.removeprefix('twins_')}",
-        task="instance",
-        head="mask_rcnn",
-        model=model,
-        optimizer=OptimizerConfig(lr=lr, weight_decay=decay, layer_decay=None, clip_grad=None),
-    )
+
+RECIPES = TaskRecipes(
+    recipes=(
+        *map(Recipe.of, (instance_finetune, instance_scratch, scenes_instance)),
+        *(_mask_rcnn(schedule, *row) for schedule, rows in AP.items() for row in rows.items()),
+    ),
+    adapt="instance_finetune",
+    scratch="instance_scratch",
+    embedded={"scenes": "scenes_instance"},
+)
+"""What `twins recipes` lists of instance segmentation."""

@@ -2,129 +2,103 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from twins.data.transforms.config import SemanticConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
+
+SEMANTIC_FPN = {
+    "pcpvt_small": (44.3, 43.26),
+    "pcpvt_base": (44.9, 45.66),
+    "pcpvt_large": (46.4, 45.94),
+    "svt_small": (43.2, 44.47),
+    "svt_base": (45.3, 46.77),
+    "svt_large": (46.7, 46.55),
+}
+"""Semantic FPN's mIoU in per cent, of each variant: the paper's (table 2), and mmsegmentation's."""
 
 
-def semantic_fpn_pcpvt_small() -> TrainConfig:
-    """Semantic FPN on Twins-PCPVT-S, ADE20K.
+@dataclass(frozen=True, kw_only=True)
+class UPerNetTraining:
+    """A published training of UPerNet."""
 
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe semantic_fpn_pcpvt_small --data ADEChallengeData2016
+    miou: tuple[float, float]
+    """Per cent at one scale, and at several with flip (paper, table 2)."""
+    step: float
+    """Seconds per step, in the reference's log."""
+    gpu: str = "V100"
+    """Kind of its GPUs."""
+    gpus: int = 8
+    """Number of them."""
+    batch_size: int = 16
+    """Images per step, over all GPUs."""
+    note: str = ""
+    """What else is known of the score."""
+
+
+UPERNET_STEPS = 160_000
+"""Of all its published trainings."""
+UPERNET = {
+    "pcpvt_small": UPerNetTraining(miou=(46.2, 47.5), step=0.402, gpu="A100", batch_size=32),
+    "pcpvt_base": UPerNetTraining(miou=(47.1, 48.4), step=0.519, note="; the reference's log has 47.78 %"),
+    "pcpvt_large": UPerNetTraining(miou=(48.6, 49.8), step=0.665),
+    "svt_small": UPerNetTraining(miou=(46.2, 47.1), step=0.401),
+    "svt_base": UPerNetTraining(miou=(47.7, 48.9), step=0.732, gpus=4),
+    "svt_large": UPerNetTraining(miou=(48.8, 50.2), step=0.301, gpu="A100"),
+}
+
+
+def semantic_fpn(variant: str) -> TrainConfig:
+    """Semantic FPN on {title}, ADE20K.
+
+    Command: torchrun --nproc-per-node 8 -m twins train --recipe {name} --data ADEChallengeData2016
     Hardware: 8 GPUs with 4 images each in the reference's configs; hours not known.
-    Expected: mIoU 44.3 % (paper, table 2); mmsegmentation reports 43.26 %. Not run here.
+    Expected: mIoU {paper} % (paper, table 2); mmsegmentation reports {mmseg} %. Not run here.
     """
-    return _semantic_fpn("twins_pcpvt_small")
+    return TrainConfig(
+        recipe=f"semantic_fpn_{variant}",
+        task="semantic",
+        head="semantic_fpn",
+        model=f"twins_{variant}",
+        weights="published",
+        size=512,
+        steps=80_000,
+        batch_size=32,
+        workers=4,
+        drop_path=0.3 if variant == "svt_large" else 0.2,
+        eval_every=12.7,
+        save_every=1000,
+        log_every=50,
+        optimizer=OptimizerConfig(lr=1e-4, weight_decay=1e-4, layer_decay=None, clip_grad=None),
+        schedule=ScheduleConfig(kind="poly", power=0.9, warmup_steps=0, min_lr=1e-6),
+    )
 
 
-def semantic_fpn_pcpvt_base() -> TrainConfig:
-    """Semantic FPN on Twins-PCPVT-B, ADE20K.
+def upernet(variant: str) -> TrainConfig:
+    """UPerNet on {title}, ADE20K.
 
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe semantic_fpn_pcpvt_base --data ADEChallengeData2016
-    Hardware: 8 GPUs with 4 images each in the reference's configs; hours not known.
-    Expected: mIoU 44.9 % (paper, table 2); mmsegmentation reports 45.66 %. Not run here.
+    Command: torchrun --nproc-per-node {gpus} -m twins train --recipe {name} --data ADEChallengeData2016
+    Hardware: {gpus} {gpu} with {images} images each, {step} s a step (the reference's log): {hours} hours.
+    Expected: mIoU {miou[0]} %, {miou[1]} % at several scales with flip (paper, table 2){note}. Not run here.
     """
-    return _semantic_fpn("twins_pcpvt_base")
-
-
-def semantic_fpn_pcpvt_large() -> TrainConfig:
-    """Semantic FPN on Twins-PCPVT-L, ADE20K.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe semantic_fpn_pcpvt_large --data ADEChallengeData2016
-    Hardware: 8 GPUs with 4 images each in the reference's configs; hours not known.
-    Expected: mIoU 46.4 % (paper, table 2); mmsegmentation reports 45.94 %. Not run here.
-    """
-    return _semantic_fpn("twins_pcpvt_large")
-
-
-def semantic_fpn_svt_small() -> TrainConfig:
-    """Semantic FPN on Twins-SVT-S, ADE20K.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe semantic_fpn_svt_small --data ADEChallengeData2016
-    Hardware: 8 GPUs with 4 images each in the reference's configs; hours not known.
-    Expected: mIoU 43.2 % (paper, table 2); mmsegmentation reports 44.47 %. Not run here.
-    """
-    return _semantic_fpn("twins_svt_small")
-
-
-def semantic_fpn_svt_base() -> TrainConfig:
-    """Semantic FPN on Twins-SVT-B, ADE20K.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe semantic_fpn_svt_base --data ADEChallengeData2016
-    Hardware: 8 GPUs with 4 images each in the reference's configs; hours not known.
-    Expected: mIoU 45.3 % (paper, table 2); mmsegmentation reports 46.77 %. Not run here.
-    """
-    return _semantic_fpn("twins_svt_base")
-
-
-def semantic_fpn_svt_large() -> TrainConfig:
-    """Semantic FPN on Twins-SVT-L, ADE20K.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe semantic_fpn_svt_large --data ADEChallengeData2016
-    Hardware: 8 GPUs with 4 images each in the reference's configs; hours not known.
-    Expected: mIoU 46.7 % (paper, table 2); mmsegmentation reports 46.55 %. Not run here.
-    """
-    return _semantic_fpn("twins_svt_large", drop_path=0.3)
-
-
-def upernet_pcpvt_small() -> TrainConfig:
-    """UPerNet on Twins-PCPVT-S, ADE20K.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe upernet_pcpvt_small --data ADEChallengeData2016
-    Hardware: 8 A100 with 4 images each, 0.402 s a step (the reference's log): 18 hours.
-    Expected: mIoU 46.2 %, 47.5 % at several scales with flip (paper, table 2). Not run here.
-    """
-    return _upernet("twins_pcpvt_small", batch_size=32)
-
-
-def upernet_pcpvt_base() -> TrainConfig:
-    """UPerNet on Twins-PCPVT-B, ADE20K.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe upernet_pcpvt_base --data ADEChallengeData2016
-    Hardware: 8 V100 with 2 images each, 0.519 s a step (the reference's log): 23 hours.
-    Expected: mIoU 47.1 %, 48.4 % at several scales with flip (paper, table 2); the reference's log has 47.78 %. Not
-    run here.
-    """
-    return _upernet("twins_pcpvt_base")
-
-
-def upernet_pcpvt_large() -> TrainConfig:
-    """UPerNet on Twins-PCPVT-L, ADE20K.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe upernet_pcpvt_large --data ADEChallengeData2016
-    Hardware: 8 V100 with 2 images each, 0.665 s a step (the reference's log): 30 hours.
-    Expected: mIoU 48.6 %, 49.8 % at several scales with flip (paper, table 2). Not run here.
-    """
-    return _upernet("twins_pcpvt_large")
-
-
-def upernet_svt_small() -> TrainConfig:
-    """UPerNet on Twins-SVT-S, ADE20K.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe upernet_svt_small --data ADEChallengeData2016
-    Hardware: 8 V100 with 2 images each, 0.401 s a step (the reference's log): 18 hours.
-    Expected: mIoU 46.2 %, 47.1 % at several scales with flip (paper, table 2). Not run here.
-    """
-    return _upernet("twins_svt_small")
-
-
-def upernet_svt_base() -> TrainConfig:
-    """UPerNet on Twins-SVT-B, ADE20K.
-
-    Command: torchrun --nproc-per-node 4 -m twins train --recipe upernet_svt_base --data ADEChallengeData2016
-    Hardware: 4 V100 with 4 images each, 0.732 s a step (the reference's log): 33 hours.
-    Expected: mIoU 47.7 %, 48.9 % at several scales with flip (paper, table 2). Not run here.
-    """
-    return _upernet("twins_svt_base")
-
-
-def upernet_svt_large() -> TrainConfig:
-    """UPerNet on Twins-SVT-L, ADE20K.
-
-    Command: torchrun --nproc-per-node 8 -m twins train --recipe upernet_svt_large --data ADEChallengeData2016
-    Hardware: 8 A100 with 2 images each, 0.301 s a step (the reference's log): 13 hours.
-    Expected: mIoU 48.8 %, 50.2 % at several scales with flip (paper, table 2). Not run here.
-    """
-    return _upernet("twins_svt_large", drop_path=0.3)
+    return TrainConfig(
+        recipe=f"upernet_{variant}",
+        task="semantic",
+        head="upernet",
+        model=f"twins_{variant}",
+        weights="published",
+        size=512,
+        steps=UPERNET_STEPS,
+        batch_size=UPERNET[variant].batch_size,
+        workers=4,
+        drop_path=0.3 if variant == "svt_large" else 0.2,
+        eval_every=12.7,
+        save_every=1000,
+        log_every=50,
+        optimizer=OptimizerConfig(lr=6e-5, weight_decay=0.01, layer_decay=None, clip_grad=None),
+        schedule=ScheduleConfig(kind="poly", power=1.0, warmup_steps=1500, warmup_lr=6e-11, min_lr=0.0),
+    )
 
 
 def semantic_finetune() -> TrainConfig:
@@ -196,43 +170,25 @@ def scenes() -> TrainConfig:
     )
 
 
-def _semantic_fpn(model: str, *, drop_path: float = 0.2) -> TrainConfig:
-    """Return what the six of Semantic FPN have in common: 80,000 steps of 32 images, as the reference's configs."""
-    return TrainConfig(
-        recipe=f"semantic_fpn_{model.removeprefix('twins_')}",
-        task="semantic",
-        head="semantic_fpn",
-        model=model,
-        weights="published",
-        size=512,
-        steps=80_000,
-        batch_size=32,
-        workers=4,
-        drop_path=drop_path,
-        eval_every=12.7,
-        save_every=1000,
-        log_every=50,
-        optimizer=OptimizerConfig(lr=1e-4, weight_decay=1e-4, layer_decay=None, clip_grad=None),
-        schedule=ScheduleConfig(kind="poly", power=0.9, warmup_steps=0, min_lr=1e-6),
-    )
+def _semantic_fpn(variant: str) -> Recipe:
+    paper, mmseg = SEMANTIC_FPN[variant]
+    return Recipe.of(semantic_fpn, variant, title=paper_name(variant), paper=paper, mmseg=mmseg)
 
 
-def _upernet(model: str, *, batch_size: int = 16, drop_path: float = 0.2) -> TrainConfig:
-    """Return what the six of UPerNet have in common: 160,000 steps, as the reference's configs."""
-    return TrainConfig(
-        recipe=f"upernet_{model.removeprefix('twins_')}",
-        task="semantic",
-        head="upernet",
-        model=model,
-        weights="published",
-        size=512,
-        steps=160_000,
-        batch_size=batch_size,
-        workers=4,
-        drop_path=drop_path,
-        eval_every=12.7,
-        save_every=1000,
-        log_every=50,
-        optimizer=OptimizerConfig(lr=6e-5, weight_decay=0.01, layer_decay=None, clip_grad=None),
-        schedule=ScheduleConfig(kind="poly", power=1.0, warmup_steps=1500, warmup_lr=6e-11, min_lr=0.0),
-    )
+def _upernet(variant: str) -> Recipe:
+    row = UPERNET[variant]
+    images, hours = row.batch_size // row.gpus, round(UPERNET_STEPS * row.step / 3600)
+    return Recipe.of(upernet, variant, title=paper_name(variant), images=images, hours=hours, **vars(row))
+
+
+RECIPES = TaskRecipes(
+    recipes=(
+        *map(Recipe.of, (semantic_finetune, semantic_scratch, scenes)),
+        *map(_semantic_fpn, SEMANTIC_FPN),
+        *map(_upernet, UPERNET),
+    ),
+    adapt="semantic_finetune",
+    scratch="semantic_scratch",
+    embedded={"scenes": "scenes"},
+)
+"""What `twins recipes` lists of semantic segmentation."""
