@@ -7,7 +7,8 @@ import pytest
 from twins.backbone.config import PUBLISHED
 from twins.errors import NotFoundError
 from twins.tasks.detection.recipes import retinanet
-from twins.tasks.recipes import PACKAGES, all_recipes, default_recipe, recipes_of, starting_point
+from twins.tasks.recipes import all_recipes, default_recipe, recipes_of, starting_point
+from twins.tasks.table import TASKS
 
 DETECTORS = [f"{head}_{schedule}" for head in ("retinanet", "mask_rcnn") for schedule in ("1x", "3x")]
 
@@ -31,7 +32,7 @@ def test_every_published_variant_has_its_recipe_with_hardware_score_and_source(f
         assert "(paper" in recipe.about or "no score is published" in recipe.about
 
 
-@pytest.mark.parametrize("task", PACKAGES)
+@pytest.mark.parametrize("task", TASKS)
 def test_a_tasks_defaults_are_recipes_of_its_own(task):
     found = recipes_of(task)
     assert {found.adapt, found.scratch, *found.embedded.values()} <= {recipe.name for recipe in found.recipes}
