@@ -76,7 +76,7 @@ def ours(folder: Path, training: bool, batch: int, workers: int, levels: bool) -
     images = ImageFiles([path for path, _ in files], [label for _, label in files], [name.name for name in classes])
     learn = TrainSamples(images, ImageAlone(train_transform(AUGMENT, PREPROCESS)), seed=0)
     order = TrainBatches(len(images), batch, seed=0)
-    look = EvalSamples(images, ImageAlone(PREPROCESS.levels))
+    look = EvalSamples(images, ImageAlone(PREPROCESS.pixels))
     passes = iter(range(10**9))
 
     def given() -> Iterable[Any]:

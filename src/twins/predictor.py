@@ -93,7 +93,7 @@ class Predictor:
         if not self.inference.plain:
             assert isinstance(self.model, SemanticSegmentation)
             return [look(self.model, image, self.inference) for image in images]
-        batch, sizes = fill_batch([self.model.info.preprocess.levels(image) for image in images])
+        batch, sizes = fill_batch([self.model.info.preprocess.pixels(image) for image in images])
         return predict_batch(self.model, batch, sizes, [(image.height, image.width) for image in images])
 
 

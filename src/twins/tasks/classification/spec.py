@@ -72,7 +72,7 @@ class ClassificationKit:
 
     def eval_transform(self, preprocess: Preprocess) -> Transform:
         """Return the preparation alone."""
-        return ImageAlone(preprocess.levels)
+        return ImageAlone(preprocess.pixels)
 
     def shapes(self, images: ImageSet) -> None:
         """Return nothing: training images are cut to one size."""

@@ -57,7 +57,7 @@ class DetectionKit:
     def preprocess(self, config: TrainConfig, known: Preprocess) -> Preprocess:
         """Return a resize that keeps the image's shape; raises ConfigError where it cannot have the size asked for."""
         longest = config.detection.longest
-        return keep_shape(known, size=config.size, longest=longest, flag="--detection.longest")
+        return keep_shape(known, size=config.size, longest=longest, setting="detection.longest")
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
         """Return random views."""

@@ -51,7 +51,7 @@ class SemanticKit:
     def preprocess(self, config: TrainConfig, known: Preprocess) -> Preprocess:
         """Return a resize that keeps the image's shape; raises ConfigError where it cannot have the size asked for."""
         longest = config.semantic.longest
-        return keep_shape(known, size=config.size, longest=longest, flag="--semantic.longest")
+        return keep_shape(known, size=config.size, longest=longest, setting="semantic.longest")
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
         """Return random crops."""
