@@ -39,7 +39,8 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 from training import machine
 
-from twins.data.base import ImageFiles, class_folders, list_images
+from twins.data.base import list_images
+from twins.data.formats.class_folders import ImageFiles, class_folders
 from twins.data.loading.loader import EvalSamples, TrainBatches, TrainSamples, eval_loader, normalised, train_loader
 from twins.data.transforms.classification import ImageAlone, train_transform
 from twins.data.transforms.config import AugmentConfig

@@ -69,7 +69,7 @@ def run(arguments: list[str]) -> int:
 
 def _draw_digits(run_folder: str, picture: Path) -> None:
     """Draw the first held-out digits with what the network reads in them."""
-    from twins.data.base import Digits
+    from twins.data.formats.digits import Digits
     from twins.drawing import grid
     from twins.predictor import load
 
@@ -84,11 +84,11 @@ def _draw_digits(run_folder: str, picture: Path) -> None:
 
 def _draw_scenes(run_folder: str, picture: Path) -> None:
     """Draw the first held-out scenes, each with the digits that the network finds on it."""
-    from twins.data.formats.scenes import SemanticScenes
+    from twins.data.formats.scenes import SceneMaps
     from twins.drawing import grid, overlay, palette
     from twins.predictor import load
 
-    scenes, count = SemanticScenes(train=False), 6
+    scenes, count = SceneMaps(train=False), 6
     images = [scenes.load(index) for index in range(count)]
     found = load(run_folder).predict(images)
     shown, captions = [], []

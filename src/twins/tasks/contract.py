@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from twins.data.base import Splits
-from twins.data.checks.classification import CheckReport
+from twins.data.checks.scan import CheckReport
 from twins.data.config import DataConfig
 from twins.data.loading.loader import Transform
 from twins.engine.config import TrainConfig

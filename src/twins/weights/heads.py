@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from twins.data.classes import built_in
-from twins.data.formats.imagenet import imagenet_names
+from twins.data.classes import built_in, imagenet_names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from twins.charts import bar_chart, picture, precision_recall_chart, score_chart, share
+from twins.data.base import AnnotatedImages
 from twins.data.classes import distinct_colours
-from twins.data.objects import AnnotatedImages, Objects, decode_masks
+from twins.data.objects import Objects, decode_masks
 from twins.drawing import Mark, Palette, mark
 from twins.errors import DataError, NotFoundError
 from twins.evaluation import match_classes

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from twins.data.base import Splits
-from twins.data.checks.classification import CheckReport
+from twins.data.base import AnnotatedImages, Splits
 from twins.data.checks.detection import check_detection
+from twins.data.checks.scan import CheckReport
 from twins.data.config import DataConfig
-from twins.data.formats.detection import open_detection
+from twins.data.formats.open import open_detection
 from twins.data.loading.loader import Transform
-from twins.data.objects import AnnotatedImages, Objects
+from twins.data.objects import Objects
 from twins.data.transforms.config import DetectionConfig
 from twins.data.transforms.detection import RandomView, WholeView
 from twins.engine.config import TrainConfig

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from twins.charts import confusion_table, picture, share
+from twins.data.base import MappedImages
 from twins.data.classes import distinct_colours
 from twins.data.formats.masks import IGNORE
-from twins.data.formats.semantic import MappedImages
 from twins.data.transforms.semantic import check_fit
 from twins.drawing import Palette, overlay
 from twins.errors import DataError, NotFoundError

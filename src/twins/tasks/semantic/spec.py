@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twins.data.base import ImageSet, Splits
-from twins.data.checks.classification import CheckReport
+from twins.data.base import ImageSet, MappedImages, Splits
+from twins.data.checks.scan import CheckReport
 from twins.data.checks.semantic import check_semantic
 from twins.data.config import DataConfig
 from twins.data.formats.masks import IGNORE
-from twins.data.formats.semantic import MappedImages, open_semantic
+from twins.data.formats.open import open_semantic
 from twins.data.loading.loader import Transform
 from twins.data.transforms.semantic import RandomCrop, WholeImage
 from twins.engine.config import TrainConfig

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from twins.data.base import Digits, ImageFiles
+from twins.data.formats.class_folders import ImageFiles
+from twins.data.formats.digits import Digits
 from twins.data.loading.loader import (
     EvalSamples,
     TrainBatches,
