@@ -27,8 +27,8 @@ from torchvision.models.detection.backbone_utils import mobilenet_backbone
 from training import Predict, Trained, build_optimizer, machine, parameters, steps_of
 
 import twins
+from twins.data.base import AnnotatedImages
 from twins.data.loading.loader import TrainBatches, TrainSamples, normalised, train_loader
-from twins.data.objects import AnnotatedImages
 from twins.data.transforms.config import DetectionConfig
 from twins.data.transforms.detection import RandomView
 from twins.drawing import grid

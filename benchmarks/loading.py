@@ -39,7 +39,8 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 from training import machine
 
-from twins.data.base import ImageFiles, class_folders, list_images
+from twins.data.base import list_images
+from twins.data.formats.class_folders import ImageFiles, class_folders
 from twins.data.loading.loader import EvalSamples, TrainBatches, TrainSamples, eval_loader, normalised, train_loader
 from twins.data.transforms.classification import ImageAlone, train_transform
 from twins.data.transforms.config import AugmentConfig
@@ -76,7 +77,7 @@ def ours(folder: Path, training: bool, batch: int, workers: int, levels: bool) -
     images = ImageFiles([path for path, _ in files], [label for _, label in files], [name.name for name in classes])
     learn = TrainSamples(images, ImageAlone(train_transform(AUGMENT, PREPROCESS)), seed=0)
     order = TrainBatches(len(images), batch, seed=0)
-    look = EvalSamples(images, ImageAlone(PREPROCESS.levels))
+    look = EvalSamples(images, ImageAlone(PREPROCESS.pixels))
     passes = iter(range(10**9))
 
     def given() -> Iterable[Any]:

@@ -27,8 +27,9 @@ from torchvision.models import segmentation
 from training import Predict, Trained, build_optimizer, machine, parameters, steps_of
 
 import twins
+from twins.data.base import MappedImages
 from twins.data.formats.masks import IGNORE
-from twins.data.formats.semantic import MappedImages, open_semantic
+from twins.data.formats.open import open_semantic
 from twins.data.loading.loader import TrainBatches, TrainSamples, normalised, train_loader
 from twins.data.transforms.config import SemanticConfig
 from twins.drawing import grid, overlay

@@ -98,7 +98,7 @@ class Predictor:
         if not self.inference.plain:
             look = spec_of(self.model.task).look
             return [look(self._form, image, self.inference) for image in images]
-        batch, sizes = fill_batch([self.model.info.preprocess.levels(image) for image in images])
+        batch, sizes = fill_batch([self.model.info.preprocess.pixels(image) for image in images])
         return predict_batch(self._form, batch, sizes, [(image.height, image.width) for image in images])
 
 

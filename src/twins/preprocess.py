@@ -1,14 +1,15 @@
-"""How an image becomes a network's input; it travels with the weights."""
+"""How an image becomes a network's input: resize, crop, normalisation. It travels with the weights."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from twins.errors import ConfigError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image, Resampling
     from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -17,11 +18,21 @@ Interpolation = Literal["bicubic", "bilinear", "nearest"]
 Fit = Literal["crop", "squash", "keep"]
 TALL = 1.5
 """Heights over widths from which Pillow may resize columns before rows, as it does above 2 where that is less work."""
+STRIP = 20
+"""Longer over shorter sides of an image above which only its middle is resized for a centre crop."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """Size, crop, resampling and normalisation; the defaults are the reference's evaluation protocol."""
+    """Size, crop, resampling and normalisation; the defaults are the reference's evaluation protocol.
+
+    A network has its own as `model.info.preprocess`, which checkpoints keep. Called with an RGB Pillow image it returns
+    the network's input, `model(preprocess(image)[None])`. For batches `pixels` gives uint8 images, and `normalise`
+    turns them into floats on the network's device.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
 
     size: int = 224
     """Side of the square input in pixels; the shorter side of one that keeps its shape."""
@@ -52,64 +63,57 @@ class Preprocess:
             raise ConfigError(f"mean and std must be three numbers, std above 0, found {self.mean} and {self.std}")
 
     def __call__(self, image: Image) -> Tensor:
-        """Turn an RGB image into a normalised float32 tensor, `(3, size, size)` unless its shape is kept."""
-        return self.normalise(self.resize(image))
+        """Return an RGB image as a normalised float32 tensor, `(3, size, size)` unless its shape is kept."""
+        return self.normalise(self.pixels(image)[None])[0].contiguous()
 
-    def levels(self, image: Image) -> Tensor:
-        """Turn an RGB image into what `normalise_levels` takes: uint8 `(3, size, size)` unless its shape is kept."""
-        return levels_of(self.resize(image))
+    def pixels(self, image: Image) -> Tensor:
+        """Return a resized and cropped RGB image as uint8, `(3, size, size)` unless its shape is kept."""
+        return pixels_of(self.resize(image))
 
     def resize(self, image: Image) -> Image:
-        """Resize and crop an RGB image to `size` x `size`, as torchvision does, or resize it in its own shape."""
+        """Resize and crop an RGB image to `size` x `size` as torchvision does, or resize it in its own shape."""
         if self.fit == "keep":
-            return image.resize(self.kept_size(image), _filter(self.interpolation))
-        from torchvision.transforms import InterpolationMode
-        from torchvision.transforms.v2 import functional as T
-
-        from twins.data.transforms.resampling import resize_and_cut
-
-        mode = InterpolationMode(self.interpolation)
+            return image.resize(self.kept_size(image), self.resampling)
         if self.fit == "squash":
-            return T.resize(image, [self.size, self.size], interpolation=mode)
-        # the longer side is bounded: an extreme strip would need gigabytes for pixels that the crop throws away
-        width, height = image.size
-        if max(width, height) > 20 * min(width, height):
-            image = _cut_strip(image)
-        shorter = round(self.size / self.crop)
-        if self.interpolation != "nearest" and image.height < TALL * image.width:
-            return resize_and_cut(image, shorter, self.size, _filter(self.interpolation))
-        return T.center_crop(T.resize(image, [shorter], interpolation=mode), [self.size] * 2)
+            return image.resize((self.size, self.size), self.resampling)
+        return _resize_and_crop(image, round(self.size / self.crop), self.size, self.resampling)
 
     def kept_size(self, image: Image, factor: float = 1.0) -> tuple[int, int]:
         """Return the width and height that an image is resized to where its shape is kept, times a factor."""
         return fit_within(*image.size, factor * self.size, factor * self.longest)
 
-    def normalise(self, image: Image) -> Tensor:
-        """Turn an RGB image into a normalised float32 tensor `(3, H, W)`."""
-        return self.normalise_levels(levels_of(image)[None])[0].contiguous()
+    @property
+    def resampling(self) -> Resampling:
+        """Pillow's name of the interpolation."""
+        from PIL.Image import Resampling
 
-    def normalise_levels(self, levels: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Normalise a batch where it lies; its layout in memory stays.
+        return Resampling[self.interpolation.upper()]
+
+    def normalise(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Normalise a batch on its device: `(x / 255 - mean) / std`. All that a network sees comes through here.
 
         Args:
-            levels: uint8 `(B, 3, H, W)`.
+            images: uint8 `(B, 3, H, W)`; float images are normalised already and returned as they are.
             sizes: true height and width of each image, int `(B, 2)`; what lies outside becomes 0. `None`: all fill it.
 
         Returns:
-            float32 `(B, 3, H, W)`.
+            float32 `(B, 3, H, W)`, in the memory layout of `images`.
         """
         import torch
 
-        from twins.ops.padding import inside
-
-        mean, std = (torch.tensor(values, device=levels.device).view(3, 1, 1) for values in (self.mean, self.std))
-        pixels = torch.empty_like(levels, dtype=torch.float32)
-        at_once = 1 if levels.device.type == "cpu" else len(levels)  # one image stays in a processor's cache
-        for part, its in zip(*(torch.split(each, max(1, at_once)) for each in (pixels, levels)), strict=True):
+        if images.is_floating_point():
+            return images
+        device = images.device
+        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (self.mean, self.std))
+        found = torch.empty_like(images, dtype=torch.float32)
+        at_once = 1 if device.type == "cpu" else max(1, len(images))  # one image stays in a processor's cache
+        for part, its in zip(*(torch.split(each, at_once) for each in (found, images)), strict=True):
             part.copy_(its).div_(255.0).sub_(mean).div_(std)
         if sizes is None:
-            return pixels
-        return pixels.masked_fill_(~inside(sizes.to(levels.device), *levels.shape[2:])[:, None], 0.0)
+            return found
+        ends = sizes.to(device)[:, :, None]
+        rows, columns = (torch.arange(side, device=device) >= ends[:, i] for i, side in enumerate(images.shape[2:]))
+        return found.masked_fill_(rows[:, None, :, None] | columns[:, None, None], 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON-ready values."""
@@ -131,29 +135,29 @@ class Preprocess:
         return cls(**plain)
 
 
-def levels_of(image: Image) -> Tensor:
-    """Return an RGB image's levels, uint8 `(3, H, W)`, the channels of a pixel side by side in memory."""
+def pixels_of(image: Image) -> Tensor:
+    """Return an RGB image as uint8 `(3, H, W)`, the channels of a pixel side by side in memory."""
     import numpy as np
     import torch
 
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
 
 
-def keep_shape(known: Preprocess, *, size: int, longest: int, flag: str) -> Preprocess:
-    """Return a preparation that keeps an image's shape.
+def keep_shape(known: Preprocess, *, size: int, longest: int, setting: str) -> Preprocess:
+    """Return preprocessing that keeps an image's shape.
 
     Args:
         known: whose normalisation it has.
         size: the shorter side in pixels.
         longest: most pixels of the longer one.
-        flag: what users call that.
+        setting: the setting of a run that says `longest`.
 
     Raises:
         ConfigError: the shorter side could never be so long.
     """
     if size > longest:
         raise ConfigError(
-            f"--size is the shorter side and cannot exceed {flag}, found {size} and {longest}; raise the latter"
+            f"`size` is the shorter side and cannot exceed `{setting}`, found {size} and {longest}; raise the latter"
         )
     return replace(known, size=size, fit="keep", longest=longest, interpolation="bilinear")
 
@@ -169,14 +173,60 @@ def fit_within(width: float, height: float, shorter: float, longest: float) -> t
     return across, down
 
 
-def _filter(interpolation: Interpolation) -> Any:
-    from PIL.Image import Resampling
+def _resize_and_crop(image: Image, shorter: int, side: int, resampling: Resampling) -> Image:
+    """Resize an image's shorter side to `shorter` pixels and cut out the square centre, of at most as many.
 
-    return Resampling[interpolation.upper()]
+    To the bit what Pillow gives for the whole. Along a side whose coordinates are exact in Pillow's float32 boxes, as
+    they are where 256 pixels come of the shorter one, only the centre is computed; along another all of it.
+    """
+    # an extreme strip would need gigabytes for pixels that the crop throws away
+    if max(image.size) > STRIP * min(image.size):
+        image = _cut_strip(image)
+    factor = min(image.size)
+    width, height = (shorter if length == factor else int(shorter * length / factor) for length in image.size)
+    if resampling.name == "NEAREST" or image.height >= TALL * image.width:
+        left, top = round((width - side) / 2), round((height - side) / 2)
+        return image.resize((width, height), resampling).crop((left, top, left + side, top + side))
+    columns, rows = _along(image.width, width, side), _along(image.height, height, side)
+    first, last = rows.seen(image.height)
+    strip = image.crop((0, first, image.width, last))
+    across = columns.low, 0, columns.high, strip.height
+    strip = strip.resize((columns.pixels, strip.height), resampling, box=across)
+    strip = strip.crop((columns.skip, 0, columns.skip + side, strip.height))
+    down = 0, rows.low - first, side, rows.high - first
+    strip = strip.resize((side, rows.pixels), resampling, box=down)
+    return strip.crop((0, rows.skip, side, rows.skip + side))
+
+
+class _Along(NamedTuple):
+    """What is resampled along one side."""
+
+    low: float
+    high: float
+    """The part of the side, in its pixels."""
+    pixels: int
+    """What it becomes."""
+    skip: int
+    """Of those, how many lie before the centre."""
+
+    def seen(self, length: int) -> tuple[int, int]:
+        """Return the first pixel of the side that the part is computed from, and the one after the last."""
+        reach = 2 * max(1.0, (self.high - self.low) / self.pixels) + 1
+        return max(0, math.floor(self.low - reach)), min(length, math.ceil(self.high + reach))
+
+
+def _along(length: int, resized: int, side: int) -> _Along:
+    import numpy as np
+
+    scale, skip = length / resized, round((resized - side) / 2)
+    low, high = skip * scale, (skip + side) * scale
+    if all(float(np.float32(value)) == value for value in (scale, low, high)):
+        return _Along(low, high, side, 0)
+    return _Along(0, length, resized, skip)
 
 
 def _cut_strip(image: Image) -> Image:
-    """Cut the middle out of an image that is over 20 times as long as it is wide: all that a centre crop sees."""
+    """Cut the middle out of a long strip: all that a centre crop sees."""
     width, height = image.size
     side = 2 * min(width, height)
     left, top = max(0, (width - side) // 2), max(0, (height - side) // 2)

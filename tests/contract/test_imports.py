@@ -29,7 +29,6 @@ LINES = [  # from the ground up; `*` stands for one task's room
     ("serve", "bench", "integrations"),
     ("cli", "__main__"),
 ]
-NOT_YET = {"preprocess"}  # on its way
 LAZY = {("predictions", "drawing")}  # Prediction.draw imports it when called
 
 
@@ -61,7 +60,7 @@ def imported(module: str) -> set[str]:
     return found - {"", module}
 
 
-@pytest.mark.parametrize("module", [module for module in PLACED if module not in {"__init__", *NOT_YET}])
+@pytest.mark.parametrize("module", [module for module in PLACED if module != "__init__"])
 def test_a_lower_file_imports_no_higher_one(module):
     for other in imported(module):
         if (module, other) not in LAZY:
@@ -77,7 +76,7 @@ def test_no_task_imports_another_except_instance_of_detection():
     for module in PLACED:
         room = re.fullmatch(r"tasks\.(\w+)\.\w+", module)
         rooms = {found[1] for other in imported(module) if (found := re.fullmatch(r"tasks\.(\w+)\.\w+", other))}
-        if room and module not in NOT_YET:
+        if room:
             assert rooms - {room[1]} <= ({"detection"} if room[1] == "instance" else set()), module
 
 

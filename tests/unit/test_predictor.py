@@ -123,6 +123,6 @@ def test_a_weight_file_that_no_file_can_be_is_not_there():
 
 
 def test_imagenets_names_have_two_cranes():
-    from twins.data.formats.imagenet import imagenet_names
+    from twins.data.classes import imagenet_names
 
     assert twins.create_model("twins_svt_nano", names=imagenet_names()).info.num_classes == 1000

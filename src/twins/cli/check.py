@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from twins.cli.parse import parse
+from twins.cli.parse import flags_of, in_flags, parse
 from twins.data.config import DataConfig, MaskConfig
 
 if TYPE_CHECKING:
-    from twins.data.checks.classification import CheckReport
+    from twins.data.checks.scan import CheckReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,21 @@ def run(arguments: list[str]) -> int:
     from twins.tasks.contract import spec_of
 
     source = DataConfig(data=args.data, seed=args.seed, val_share=args.val_share, masks=args.masks)
-    report = spec_of(args.task).check(source)
+    report = _in_flags(spec_of(args.task).check(source))
     if args.json:
         print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
     else:
         _show(report)
     return 1 if report.problems else 0
+
+
+def _in_flags(report: CheckReport) -> CheckReport:
+    """Return a report whose sentences name the flags of `twins check` and of `twins train`, which they advise."""
+    from twins.engine.config import TrainConfig
+
+    flags = {*flags_of(CheckArgs, "check"), *flags_of(TrainConfig, "train")}
+    problems, notes = ([in_flags(each, flags) for each in told] for told in (report.problems, report.notes))
+    return replace(report, problems=problems, notes=notes)
 
 
 def _show(report: CheckReport) -> None:

@@ -7,6 +7,7 @@ import csv
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ Colour = tuple[int, int, int]
 BUILT_IN = ("ade20k", "cityscapes", "coco", "coco_panoptic", "voc")
 """Sets whose classes come with the package: ADE20K's 150 (CSAILVision/sceneparsing), Cityscapes' 19, COCO's 80 things
 and its 133 panoptic categories (cocodataset/panopticapi), VOC's 21."""
+FILES = ("classes.txt", "classes.csv", "classes.json", "classes.yaml", "classes.yml")
+"""What a table in a data folder is called."""
 MOST = 255
 """Most classes of a semantic map, whose ids are one byte with 255 for what counts for nothing."""
 
@@ -98,6 +101,32 @@ def read_table(path: Path) -> ClassTable:
         raise DataError(f"{path} is no list of classes ({type(error).__name__}: {error}); mend it") from error
 
 
+def find_table(folder: Path) -> ClassTable | None:
+    """Return the table that a user put into a data folder, or `None` where there is none."""
+    found = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    return None if found is None else read_table(found)
+
+
+def coloured(names: Sequence[str], values: Sequence[int] | None = None) -> ClassTable:
+    """Return classes in colours that are bright: the first one of a plain table is for backgrounds."""
+    return table(names, values, distinct_colours(len(names) + 1)[1:])
+
+
+def brightened(classes: ClassTable) -> ClassTable:
+    """Return classes in bright colours, where nobody has chosen any."""
+    chosen = classes.colours != distinct_colours(len(classes))
+    return classes if chosen else coloured(classes.names, classes.values)
+
+
+@cache
+def imagenet_names() -> tuple[str, ...]:
+    """Return ImageNet-1k's class names by class id, as timm ships them; the first of each synset's words."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    return tuple(info.index_to_description(index).split(",")[0].strip() for index in range(1000))
+
+
 def distinct_colours(count: int) -> tuple[Colour, ...]:
     """Return so many colours that are easy to tell apart; the first is dark, for what is often the background."""
     colours: list[Colour] = [(40, 44, 52)]
@@ -121,7 +150,7 @@ def _in_range(classes: ClassTable) -> ClassTable:
     for name, value, colour in zip(classes.names, classes.values, classes.colours, strict=True):
         if not 0 <= value <= 65535:
             raise DataError(f"class {name} has the value {value}; masks hold 0 to 65535")
-        if not all(0 <= level <= 255 for level in colour):
+        if not all(0 <= value <= 255 for value in colour):
             raise DataError(f"class {name} has the colour {colour}; red, green and blue are 0 to 255")
     return classes
 
@@ -175,7 +204,7 @@ def _from_csv(lines: Sequence[str]) -> ClassTable:
     columns = reader.fieldnames or ()
     if "name" not in columns:
         raise DataError(f"expected a column called name, found {', '.join(columns) or 'nothing'}")
-    coloured = {"red", "green", "blue"} <= set(columns)
+    with_colours = {"red", "green", "blue"} <= set(columns)
     names: list[str] = []
     values: list[int] = []
     colours: list[Colour] = []
@@ -183,10 +212,10 @@ def _from_csv(lines: Sequence[str]) -> ClassTable:
         try:
             names.append(_name((row["name"] or "").strip()))
             values.append(int(row["value"]) if "value" in columns else len(values))
-            colours.append((int(row["red"]), int(row["green"]), int(row["blue"])) if coloured else (0, 0, 0))
+            colours.append((int(row["red"]), int(row["green"]), int(row["blue"])) if with_colours else (0, 0, 0))
         except (ValueError, TypeError, DataError) as error:
             found = ", ".join(str(row[column]) for column in columns)
             raise DataError(
                 f"line {reader.line_num} ({found}) does not fit the columns {', '.join(columns)}; mend it"
             ) from error
-    return table(names, values, colours if coloured else None)
+    return table(names, values, colours if with_colours else None)

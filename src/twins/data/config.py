@@ -32,11 +32,11 @@ class MaskConfig:
 
     def __post_init__(self) -> None:
         if self.values not in ("auto", "index", "binary", "colour"):
-            raise ConfigError(f"--masks.values must be one of auto, index, binary, colour, found {self.values!r}")
+            raise ConfigError(f"`masks.values` must be one of auto, index, binary, colour, found {self.values!r}")
         if any(not 0 <= value <= 65535 for value in self.ignored_values):
-            raise ConfigError(f"--masks.ignore must list values between 0 and 65535, or names, found {self.ignore}")
+            raise ConfigError(f"`masks.ignore` must list values between 0 and 65535, or names, found {self.ignore}")
         if too_long(self.classes):
-            raise ConfigError(f"--masks.classes {self.classes} does not exist; give a set's name or a file")
+            raise ConfigError(f'`masks.classes="{self.classes}"` does not exist; give the name of a set, or a file')
 
     @property
     def ignored_values(self) -> frozenset[int]:
@@ -68,9 +68,9 @@ class DataConfig:
         if too_long(self.data):
             raise DataError(f"the data folder {self.data} does not exist; check the path")
         if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"--seed must be at least 0 and below 2^32, found {self.seed}")
+            raise ConfigError(f"`seed` must be at least 0 and below 2^32, found {self.seed}")
         if not 0 <= self.val_share < 1:
-            raise ConfigError(f"--val-share must be at least 0 and below 1, found {self.val_share}")
+            raise ConfigError(f"`val_share` must be at least 0 and below 1, found {self.val_share}")
 
 
 def too_long(path: str | Path) -> bool:

@@ -53,6 +53,24 @@ def open_image(source: Any) -> Image.Image:
     )
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Return the height and width that `open_image` gives a file, read from its header.
+
+    Raises:
+        NotFoundError: there is no such file.
+        DataError: the file is no image, or damaged.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                width, height = image.size
+                return (width, height) if image.getexif().get(ORIENTATION, 1) in range(5, 9) else (height, width)
+    except Exception:  # whatever Pillow raises for a damaged file
+        whole = open_image(path)  # says what is wrong
+        return whole.height, whole.width
+
+
 def open_file(path: Path, convert: Callable[[Image.Image], Image.Image] = Image.Image.copy) -> Image.Image:
     """Return a file's image, as it is stored or converted.
 

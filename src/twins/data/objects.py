@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from twins.data.base import ImageSet
-from twins.data.classes import ClassTable
 
 Rle = dict[str, Any]
 """A mask as COCO's compressed run lengths: `size` (height, width) and `counts`, bytes."""
@@ -40,21 +38,6 @@ class Objects:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-class AnnotatedImages(ImageSet, Protocol):
-    """A set of images with objects each, which are the target."""
-
-    classes: ClassTable
-    """Names and colours by class id; `values` are the category ids that results are written with."""
-
-    def target(self, index: int) -> Objects:
-        """Return an image's objects; raises DataError where they cannot be read."""
-        ...
-
-    def shape(self, index: int) -> tuple[int, int] | None:
-        """Return an image's height and width where its annotations say them, without opening it."""
-        ...
 
 
 def build_objects(
@@ -187,3 +170,12 @@ def usable(objects: Objects, size: tuple[int, int] | None = None) -> NDArray[np.
     height, width = size or objects.size
     low, high = objects.boxes[:, :2].clip(min=0), np.minimum(objects.boxes[:, 2:], (width, height))
     return np.asarray((high > low).all(axis=1) & np.isfinite(objects.boxes).all(axis=1))
+
+
+def has_area(box: Sequence[float], size: tuple[int, int] | None) -> bool:
+    """Whether a box, xyxy, has some area inside an image of some height and width, as `usable` judges many at once.
+
+    Where the size is `None`, inside an image without an end.
+    """
+    height, width = size or (math.inf, math.inf)
+    return min(box[2], width) > max(box[0], 0) and min(box[3], height) > max(box[1], 0)

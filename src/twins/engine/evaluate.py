@@ -49,8 +49,7 @@ def predict_batch(
     reference = next(iter(network.parameters()))
     sizes = None if sizes is None else sizes.to(reference.device)
     images = images.to(reference.device, non_blocking=True)
-    if images.dtype == torch.uint8:
-        images = network.info.preprocess.normalise_levels(images, sizes)
+    images = network.info.preprocess.normalise(images, sizes)
     outputs = network(images.to(reference.dtype), sizes)
     return network.decode(outputs, true_sizes(images, sizes), originals)
 

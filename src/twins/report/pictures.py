@@ -12,6 +12,7 @@ from torch import Tensor
 from twins.charts import picture
 from twins.drawing import thumbnail
 from twins.predictor import Predictor
+from twins.preprocess import pixels_of
 from twins.report.attention import global_map, has_windows, local_map
 
 
@@ -28,7 +29,7 @@ def attention_section(predictor: Predictor, images: Sequence[tuple[Image.Image, 
 def _attention_row(predictor: Predictor, image: Image.Image, caption: str) -> str:
     backbone, preprocess = predictor.model.backbone, predictor.model.info.preprocess
     seen = preprocess.resize(image)
-    tensor = preprocess.normalise(seen).to(next(backbone.parameters()))
+    tensor = preprocess.normalise(pixels_of(seen)[None])[0].to(next(backbone.parameters()))
     parts = [picture(thumbnail(seen), caption)]
     for stage in range(3):
         if has_windows(backbone):

@@ -11,7 +11,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from twins.data.base import Splits
-from twins.data.checks.classification import CheckReport
+from twins.data.checks.scan import CheckReport
 from twins.data.config import DataConfig
 from twins.data.loading.loader import Transform
 from twins.engine.config import TrainConfig

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from twins.data.classes import built_in
-from twins.data.formats.imagenet import imagenet_names
+from twins.data.classes import built_in, imagenet_names
 from twins.tasks.facts import HeadFacts, TaskFacts
 from twins.tasks.table import TASKS, facts_of
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 import twins
 from twins.cli.main import main
-from twins.data.base import Digits
+from twins.data.formats.digits import Digits
 from twins.engine.config import TrainConfig
 from twins.engine.eval_config import EvalConfig
 from twins.errors import ConfigError, DataError, InputError, NotFoundError

@@ -1,21 +1,23 @@
-"""Reading images and their objects before training: what is in them, and what spoils detection runs in the field."""
+"""What detection adds to the scan of a data set: objects, and boxes and masks that cannot be right."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.checks.classification import CheckReport, in_both_parts, size_ranges
+from twins.data.base import NamedObjects
+from twins.data.checks.scan import CheckReport, Scan, check
 from twins.data.config import DataConfig
-from twins.data.formats.annotated import NamedObjects
-from twins.data.formats.detection import open_parts
+from twins.data.formats.open import open_objects
 from twins.data.objects import Objects, mask_areas, mask_boxes
-from twins.errors import DataError, NotFoundError, few, number_of
+from twins.errors import few, number_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SLACK = 1.0
 """Pixels that a box may reach beyond its image without being named."""
@@ -25,16 +27,6 @@ _ROUNDED = 2.0
 """Pixels that the two may differ whatever their union is: masks are whole pixels."""
 _SMALL = 32.0
 """Side in pixels below which COCO calls objects small."""
-
-
-@dataclass(frozen=True)
-class _Facts:
-    size: tuple[int, int] | None
-    """Width and height of the image, `None` where it cannot be read."""
-    digest: str
-    objects: Objects | None
-    """Without their masks; `None` where they cannot be read."""
-    problems: tuple[str, ...]
 
 
 def check_detection(config: DataConfig, *, masks: bool) -> CheckReport:
@@ -50,54 +42,41 @@ def check_detection(config: DataConfig, *, masks: bool) -> CheckReport:
     Raises:
         DataError: the set cannot be opened at all.
     """
-    splits, faults = open_parts(config, masks=masks)
-    parts: dict[str, NamedObjects] = {"train": splits.train, "val": splits.val}
-    with ThreadPoolExecutor() as pool:
-        facts = {
-            name: list(pool.map(lambda index, images=images: _read(images, index), range(len(images))))
-            for name, images in parts.items()
+    return check(open_objects(config, masks=masks), Annotations())
+
+
+class Annotations:
+    """See `twins.data.checks.scan.Findings`; an image's finding is its objects, without their masks."""
+
+    def look(self, images: NamedObjects, index: int, image: Image | None) -> tuple[Objects, list[str]]:
+        """Return an image's objects, and what is wrong with them."""
+        objects, size = images.target(index), None if image is None else image.size
+
+        def name(place: int) -> str:
+            return images.named(index, place)
+
+        return replace(objects, masks=None), [
+            *_wrong_size(objects, size, images.path(index)),
+            *_wrong_boxes(objects, size, name),
+            *_same_boxes(objects, images.names, name),
+            *_wrong_masks(objects, name),
+        ]
+
+    def conclude(self, scan: Scan, report: CheckReport) -> None:
+        """Count objects by class, and name classes that cannot be learned or measured."""
+        found = {
+            part: [image.finding for image in images if image.finding is not None] for part, images in scan.items()
         }
-    report = CheckReport(
-        data=splits.source,
-        names=list(splits.train.names),
-        counts={name: _count(found, parts[name].names) for name, found in facts.items()},
-        images={name: len(images) for name, images in parts.items()},
-    )
-    report.sizes = size_ranges([fact.size for found in facts.values() for fact in found if fact.size])
-    report.problems += [*faults, *(problem for found in facts.values() for fact in found for problem in fact.problems)]
-    report.problems += _nothing_to_find(report.counts["val"])
-    report.problems += _class_problems(report.counts) + _duplicates(parts, facts)
-    report.notes += [*splits.notes, *_notes(report.counts, facts)]
-    return report
+        report.counts |= {part: _count(objects, report.names) for part, objects in found.items()}
+        report.problems += [*_nothing_to_find(report.counts["val"]), *_class_problems(report.counts)]
+        report.notes += [*_empty(found), *_crowds(found), *_small(found["train"])]
+        report.notes += [*_absent(report.counts), *_unbalanced(report.counts["train"])]
 
 
 def _nothing_to_find(counts: dict[str, int]) -> list[str]:
     if any(counts.values()):
         return []
     return ["no held-out image has an object to find, so nothing could be measured; annotate some, or hold out others"]
-
-
-def _read(images: NamedObjects, index: int) -> _Facts:
-    size, digest, problems = None, "", []
-    try:
-        image = images.load(index)
-        size = image.size
-        digest = hashlib.sha256(repr(size).encode() + image.tobytes()).hexdigest()
-    except (DataError, NotFoundError) as error:
-        problems.append(str(error))
-    try:
-        objects = images.target(index)
-    except (DataError, NotFoundError) as error:
-        return _Facts(size, digest, None, tuple(dict.fromkeys([*problems, str(error)])))
-
-    def name(place: int) -> str:
-        return images.named(index, place)
-
-    problems += _wrong_size(objects, size, images.path(index))
-    problems += _wrong_boxes(objects, size, name)
-    problems += _same_boxes(objects, images.names, name)
-    problems += _wrong_masks(objects, name)
-    return _Facts(size, digest, replace(objects, masks=None), tuple(problems))
 
 
 def _wrong_size(objects: Objects, size: tuple[int, int] | None, path: str) -> list[str]:
@@ -166,13 +145,10 @@ def _overlap(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray
     return np.where(areas[0] > 0, shared / np.where(union > 0, union, 1), 1.0)
 
 
-def _count(facts: Sequence[_Facts], names: Sequence[str]) -> dict[str, int]:
+def _count(found: Sequence[Objects], names: Sequence[str]) -> dict[str, int]:
     """Return the objects of each class."""
-    found = np.zeros(len(names), dtype=np.int64)
-    for fact in facts:
-        if fact.objects is not None:
-            found += np.bincount(fact.objects.labels[~fact.objects.crowd], minlength=len(names))
-    return dict(zip(names, found.tolist(), strict=True))
+    labels = np.concatenate([np.zeros(0, dtype=np.int64), *(objects.labels[~objects.crowd] for objects in found)])
+    return dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
 
 
 def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
@@ -181,21 +157,6 @@ def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
         for name, train in counts["train"].items()
         if not train and counts["val"][name]
     ]
-
-
-def _duplicates(parts: dict[str, NamedObjects], facts: dict[str, list[_Facts]]) -> list[str]:
-    """Name the same pixels in training and in evaluation."""
-    return in_both_parts(
-        {
-            split: [(fact.digest, parts[split].path(index)) for index, fact in enumerate(found)]
-            for split, found in facts.items()
-        }
-    )
-
-
-def _notes(counts: dict[str, dict[str, int]], facts: dict[str, list[_Facts]]) -> list[str]:
-    found = {split: [fact.objects for fact in part if fact.objects is not None] for split, part in facts.items()}
-    return [*_empty(found), *_crowds(found), *_small(found["train"]), *_absent(counts), *_unbalanced(counts["train"])]
 
 
 def _empty(found: dict[str, list[Objects]]) -> list[str]:
@@ -221,7 +182,7 @@ def _small(train: Sequence[Objects]) -> list[str]:
     if not len(together) or np.median(together) >= _SMALL:
         return []
     return [
-        f"half of the training objects have a side below {np.median(together):.0f} pixels; consider a larger --size"
+        f"half of the training objects have a side below {np.median(together):.0f} pixels; consider a larger `size`"
     ]
 
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.classes import MOST, ClassTable, built_in, table
-from twins.data.config import DataConfig, MaskConfig
-from twins.data.formats.annotated import coloured
+from twins.data.base import Opened
+from twins.data.classes import MOST, ClassTable, built_in, coloured, table
+from twins.data.config import MaskConfig
 from twins.data.formats.masks import IGNORE, check_ignored, read_values
 from twins.data.images import ENDINGS, open_image
 from twins.data.objects import Rle, decode_masks, encode_lengths, encode_polygons, has_pixels
@@ -237,16 +237,13 @@ class InstanceMaps(CocoImages):
         return found
 
 
-CocoMaps = PanopticMaps | InstanceMaps
-
-
-def open_coco_semantic(root: Path, kind: str, config: DataConfig) -> tuple[CocoMaps, CocoMaps | None] | None:
-    """Return the parts of a folder's COCO files as semantic maps, the second `None` where there is one file.
+def open_coco_maps(root: Path, kind: Literal["panoptic", "instances"], masks: MaskConfig) -> Opened | None:
+    """Return a folder's COCO files as semantic maps, or `None` when it has none.
 
     Args:
         root: the data set's folder.
-        kind: `panoptic` or `instances`.
-        config: its masks may ignore categories.
+        kind: what the files hold.
+        masks: may ignore categories.
 
     Raises:
         ConfigError: other settings of masks, which say nothing here.
@@ -255,11 +252,10 @@ def open_coco_semantic(root: Path, kind: str, config: DataConfig) -> tuple[CocoM
     parts = find_coco(root, kind)
     if parts is None:
         return None
-    masks = config.masks
     if masks.classes != "auto" or masks.values != "auto" or masks.reduce_zero_label is not None:
         raise ConfigError(
-            f"{parts.train} says itself which classes its masks have; of --masks.classes, --masks.values and "
-            "--masks.reduce-zero-label leave out what was given here or for the run"
+            f"{parts.train} says itself which classes its masks have; of `masks.classes`, `masks.values` and "
+            "`masks.reduce_zero_label` leave out what was given here or for the run"
         )
     files = [read_coco(path) for path in (parts.train, parts.val) if path is not None]
     for file in files:
@@ -267,10 +263,10 @@ def open_coco_semantic(root: Path, kind: str, config: DataConfig) -> tuple[CocoM
             what = "panoptic segments" if file.panoptic else "instances"
             raise DataError(f"{file.path} holds {what}; give it a name that says so")
     reader = PanopticMaps if kind == "panoptic" else InstanceMaps
-    sets: list[CocoMaps] = [reader(root, file, masks) for file in files]
+    sets = [reader(root, file, masks) for file in files]
     if len(sets) == 2 and sets[0].names != sets[1].names:
         raise DataError(f"{parts.train} and {parts.val} list different categories; give both the same")
-    return sets[0], sets[1] if len(sets) == 2 else None
+    return Opened(sets)
 
 
 def read_mask(annotation: dict[str, Any], height: int, width: int, source: Path) -> Rle:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +11,8 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from twins.data.base import TRAIN_NAMES, VAL_NAMES, subfolder
+from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, subfolder
 from twins.data.classes import ClassTable
-from twins.data.formats.annotated import Opened, has_area, image_size
 from twins.data.formats.coco import (
     CocoFile,
     CocoImages,
@@ -25,7 +24,8 @@ from twins.data.formats.coco import (
     read_mask,
     sound_records,
 )
-from twins.data.objects import Objects, Rle, build_objects, mask_areas, mask_boxes
+from twins.data.images import image_size
+from twins.data.objects import Objects, Rle, build_objects, has_area, mask_areas, mask_boxes
 from twins.errors import DataError
 
 _IN_PARTS = ("_annotations.coco.json", "annotations.json", "annotation_coco.json", "instances.json")
@@ -62,7 +62,7 @@ def open_coco_objects(root: Path, *, masks: bool) -> Opened | None:
     except DataError as error:
         raise DataError(f"{parts.train}: {error}") from error
     sets = [CocoObjects(root, file, classes, masks=masks) for file in files]
-    return Opened(sets[0], sets[1] if len(sets) == 2 else None, faults=faults)
+    return Opened(sets, faults=faults)
 
 
 class CocoObjects(CocoImages):
@@ -72,9 +72,6 @@ class CocoObjects(CocoImages):
         super().__init__(root, file)
         self.classes, self.names, self.masks = classes, classes.names, masks
         self.class_of = {value: label for label, value in enumerate(classes.values)}
-        self.without_area: Mapping[int, Sequence[str]] = {
-            index: names for index in range(len(self)) if (names := self._without_area(index))
-        }
 
     def target(self, index: int) -> Objects:
         """Return an image's objects.
@@ -113,7 +110,8 @@ class CocoObjects(CocoImages):
     def _annotations(self, index: int) -> Sequence[Record]:
         return self.file.annotations.get(self.records[index]["id"], ())
 
-    def _without_area(self, index: int) -> list[str]:
+    def without_area(self, index: int) -> list[str]:
+        """Name the objects of an image whose boxes have no area inside it."""
         size = self.shape(index)
         return [
             _called(annotation, self.file.path)

@@ -62,7 +62,7 @@ class MaskReader:
         if pixels.ndim == 3:
             raise DataError(
                 f"{path} is a colour image where masks of class values are expected; where it holds colours, "
-                "say --masks.values colour"
+                'say `masks.values="colour"`'
             )
         top = int(pixels.max(initial=0))
         lookup = np.full(max(top, 255, *self.classes.values, *self.ignore) + 1, _UNKNOWN, dtype=np.int16)
@@ -126,14 +126,14 @@ def build_reader(
     if classes is None and values == "binary":
         classes = table(("background", "foreground"))
     if classes is None and values == "colour":
-        raise DataError("masks of colours need a list of classes with their colours; give it with --masks.classes FILE")
+        raise DataError("masks of colours need a list of classes with their colours; give it with `masks.classes=FILE`")
     if classes is None:
         classes = numbered(_values_of(masks) - {IGNORE} - ignore)
         gaps = classes.values != tuple(range(len(classes)))
         notes.append(
             f"classes are called by the {len(classes)} values that the masks hold"
             + (", which have gaps" if gaps else "")
-            + "; give names with --masks.classes FILE"
+            + "; give names with `masks.classes=FILE`"
         )
     check_ignored(config.ignored_names, classes.names)
     rows = list(zip(classes.names, classes.values, classes.colours, strict=True))
@@ -149,7 +149,7 @@ def check_ignored(names: Collection[str], classes: Sequence[str]) -> None:
     """Raise ConfigError where a class that is to count for nothing does not exist."""
     if wrong := sorted(set(names) - set(classes)):
         hint = nearest(wrong[0], classes) or f"; the classes are {few(classes)}"
-        raise ConfigError(f"--masks.ignore names {wrong[0]!r}, which is no class{hint}")
+        raise ConfigError(f"`masks.ignore` names {wrong[0]!r}, which is no class{hint}")
 
 
 def read_values(path: Path, *, palette: bool = False) -> NDArray[Any]:
@@ -242,8 +242,8 @@ def _codes(colours: NDArray[Any]) -> NDArray[np.int64]:
 
 def _advice(values: list[Any], classes: ClassTable) -> str:
     if isinstance(values[0], tuple):
-        return "give each class its colour in a file of classes, --masks.classes FILE"
+        return "give each class its colour in a file of classes, `masks.classes=FILE`"
     if values == [0] and 1 in classes.values:
-        return "where 0 counts for nothing, say --masks.reduce-zero-label True"
+        return "where 0 counts for nothing, say `masks.reduce_zero_label=True`"
     first, last = min(classes.values), max(classes.values)
-    return f"the {len(classes)} classes have {first} to {last}; mend it, or pass values over with --masks.ignore"
+    return f"the {len(classes)} classes have {first} to {last}; mend it, or pass values over with `masks.ignore`"

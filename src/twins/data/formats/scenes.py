@@ -6,18 +6,15 @@ region of a photograph: training crops lie in the left halves, validation crops 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.base import Digits, Splits
-from twins.data.classes import ClassTable, table
-from twins.data.formats.annotated import coloured
+from twins.data.classes import ClassTable, coloured, table
+from twins.data.formats.digits import Digits
 from twins.data.objects import Objects, build_objects, encode_mask
 
 if TYPE_CHECKING:
@@ -77,17 +74,7 @@ def draw_scene(number: int, *, train: bool, seed: int = 0) -> Scene:
     return _finish(canvas, labels, masks)
 
 
-def open_scenes(task: str) -> Splits[Any]:
-    """Return the scenes for a task: `semantic`, `detection` or `instance`."""
-    if task == "semantic":
-        return Splits(SemanticScenes(train=True), SemanticScenes(train=False), "scenes")
-    if task not in ("detection", "instance"):
-        raise ValueError(f"scenes have no targets for the task {task!r}")
-    masks = task == "instance"
-    return Splits(SceneObjects(train=True, masks=masks), SceneObjects(train=False, masks=masks), "scenes")
-
-
-class SemanticScenes:
+class SceneMaps:
     """Scenes with a map of class ids each."""
 
     classes: ClassTable = table(("background", *DIGITS))
@@ -122,7 +109,6 @@ class SceneObjects:
 
     classes: ClassTable = coloured(DIGITS)
     names = classes.names
-    without_area: Mapping[int, Sequence[str]] = MappingProxyType({})
 
     def __init__(self, *, train: bool, masks: bool) -> None:
         self.train, self.masks = train, masks
@@ -153,6 +139,10 @@ class SceneObjects:
     def named(self, index: int, place: int) -> str:
         """Return what to call one of a scene's objects."""
         return f"object {place + 1} of {self.path(index)}"
+
+    def without_area(self, index: int) -> tuple[str, ...]:
+        """Return nothing: all have some."""
+        return ()
 
     def path(self, index: int) -> str:
         """Return a scene's name, such as `scenes/train/7`."""

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from twins.data.base import TRAIN_NAMES, VAL_NAMES, list_images, subfolder
-from twins.data.classes import ClassTable, built_in, table
-from twins.data.formats.annotated import Opened, coloured, has_area, image_size
-from twins.data.images import open_image
-from twins.data.objects import Objects, build_objects
+from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, list_images, subfolder
+from twins.data.classes import ClassTable, built_in, coloured, table
+from twins.data.images import image_size, open_image
+from twins.data.objects import Objects, build_objects, has_area
 from twins.errors import DataError, nearest, number_of
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class VocFile:
     """xyxy in pixels, continuous coordinates."""
 
 
-def open_voc(root: Path, own_classes: ClassTable | None) -> Opened | None:
+def open_voc(root: Path, own_classes: ClassTable | None, *, masks: bool) -> Opened | None:
     """Return a folder's VOC files as sets of images with objects, or `None` when it has none.
 
     Read are `JPEGImages` and `Annotations` (`images` and `annotations` too), split by `ImageSets/Main/train.txt` and
@@ -50,20 +49,26 @@ def open_voc(root: Path, own_classes: ClassTable | None) -> Opened | None:
         root: the data set's folder.
         own_classes: classes as the folder has them; without them they are the names in the files, sorted, or in VOC's
             order where all are VOC's. Objects of other names are left out and told.
+        masks: whether objects must have masks, which these files do not hold.
 
     Raises:
-        DataError: none of its files can be read, or none has an object.
+        DataError: none of its files can be read, or none has an object, or masks are wanted.
     """
     parts = _find_parts(root)
     if parts is None:
         return None
+    if masks:
+        raise DataError(
+            f'{root} holds VOC\'s XML files, which have boxes and no masks; choose `task="detection"`, or give masks '
+            "in COCO's JSON"
+        )
     notes: list[str] = []
     read = [_read_all(part, notes) for part in parts]
     files = [file for part in read for file in part.files]
     classes = own_classes or _classes_of(files, root)
     faults: list[str] = []
     sets = [VocObjects(part, classes, faults) for part in read]
-    return Opened(sets[0], sets[1] if len(sets) == 2 else None, notes, faults)
+    return Opened(sets, notes, faults)
 
 
 def read_voc(path: Path) -> VocFile:
@@ -98,9 +103,6 @@ class VocObjects:
         self.classes, self.names = classes, classes.names
         self.class_of = {name: label for label, name in enumerate(classes.names)}
         self.files = [self._known(path, file, faults) for path, file in zip(part.paths, part.files, strict=True)]
-        self.without_area: Mapping[int, Sequence[str]] = {
-            index: names for index in range(len(self)) if (names := self._without_area(index))
-        }
 
     def __len__(self) -> int:
         return len(self.images)
@@ -148,7 +150,8 @@ class VocObjects:
             file.size, tuple(row[0] for row in kept), tuple(row[1] for row in kept), tuple(row[2] for row in kept)
         )
 
-    def _without_area(self, index: int) -> list[str]:
+    def without_area(self, index: int) -> list[str]:
+        """Name the objects of an image whose boxes have no area inside it."""
         file = self.files[index]
         if isinstance(file, DataError):
             return []

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.base import TRAIN_NAMES, VAL_NAMES, list_images, subfolder
-from twins.data.classes import ClassTable, read_table
-from twins.data.formats.annotated import Opened, brightened, coloured, has_area, image_size
-from twins.data.images import is_image_file, open_image
-from twins.data.objects import Objects, build_objects, encode_polygons, mask_areas
+from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, list_images, subfolder
+from twins.data.classes import ClassTable, brightened, coloured, read_table
+from twins.data.images import image_size, is_image_file, open_image
+from twins.data.objects import Objects, build_objects, encode_polygons, has_area, mask_areas
 from twins.errors import DataError, number_of
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def open_yolo(root: Path, own_classes: ClassTable | None, *, masks: bool) -> Ope
         notes.append(f"{what} without names, called by id as in the label files; give names in data.yaml")
     faults: list[str] = []
     sets = [YoloObjects(part, classes, faults, masks=masks) for part in pages]
-    return Opened(sets[0], sets[1] if len(sets) == 2 else None, notes, faults)
+    return Opened(sets, notes, faults)
 
 
 def read_yolo(path: Path) -> list[YoloObject]:
@@ -107,9 +106,7 @@ class YoloObjects:
         self.class_of = {value: label for label, value in enumerate(classes.values)}
         self._sizes: dict[int, tuple[int, int]] = {}
         known = [self._known(index, lines, faults) for index, lines in enumerate(pages.lines)]
-        self.without_area: Mapping[int, Sequence[str]] = {
-            index: names for index, lines in enumerate(known) if (names := self._without_area(index, lines))
-        }
+        self._flat = {index: names for index, lines in enumerate(known) if (names := self._without_area(index, lines))}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -143,6 +140,10 @@ class YoloObjects:
         """Return what to call one of an image's objects."""
         return _called(self._lines(index)[place].number, self.labels[index])
 
+    def without_area(self, index: int) -> Sequence[str]:
+        """Name the objects of an image whose boxes have no area in it."""
+        return self._flat.get(index, ())
+
     def _lines(self, index: int) -> list[YoloObject]:
         return [line for line in read_yolo(self.labels[index]) if line.value in self.class_of]
 
@@ -161,7 +162,7 @@ class YoloObjects:
         if not line.points:
             raise DataError(
                 f"{_called(line.number, self.labels[index])} is a box, and instance segmentation needs polygons; "
-                "add them, or choose --task detection"
+                'add them, or choose `task="detection"`'
             )
         height, width = size
         points = np.array(line.points).reshape(-1, 2)

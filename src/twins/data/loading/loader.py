@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from twins.data.base import ImageSet
-from twins.data.transforms.patches import Patch, Prepared, fill_patches
+from twins.data.transforms.patches import Patch, Patched, fill_patches
 from twins.errors import ConfigError, DataError, NotFoundError
 from twins.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Transform = Callable[[Any, Any], tuple[Tensor | Prepared, Any]]
+Transform = Callable[[Any, Any], tuple[Tensor | Patched, Any]]
 """Turns a Pillow image and its target into the network's input `(C, H, W)`, uint8 or normalised, and what is learned
 from it."""
 Entry = tuple[int, int, int]
@@ -123,11 +123,9 @@ class EvalSamples(Dataset["Sample | Skipped"]):
         return _sample(made, target, index, image)
 
 
-def _sample(
-    made: Tensor | Prepared, target: Any, index: int, image: Image, skipped: tuple[Skipped, ...] = ()
-) -> Sample:
-    prepared = made if isinstance(made, Prepared) else Prepared(made)
-    return Sample(prepared.levels, target, index, (image.height, image.width), skipped, prepared.patches)
+def _sample(made: Tensor | Patched, target: Any, index: int, image: Image, skipped: tuple[Skipped, ...] = ()) -> Sample:
+    prepared = made if isinstance(made, Patched) else Patched(made)
+    return Sample(prepared.pixels, target, index, (image.height, image.width), skipped, prepared.patches)
 
 
 class TrainBatches:
@@ -343,8 +341,7 @@ def _stack(samples: Sequence[Sample], skipped: list[Skipped]) -> Batch:
 def normalised(batch: Batch, preprocess: Preprocess, device: torch.device) -> Batch:
     """Return a batch whose images are on a device and normalised, with their patches filled."""
     images = batch.images.to(device, non_blocking=True)
-    if images.dtype == torch.uint8:
-        images = preprocess.normalise_levels(images, batch.sizes)
+    images = preprocess.normalise(images, batch.sizes)
     if not any(batch.patches):
         return replace(batch, images=images)
     if images is batch.images:

@@ -15,16 +15,16 @@ from PIL import ImageOps
 
 from twins.data.transforms import resampling
 from twins.data.transforms.config import AugmentConfig
-from twins.data.transforms.patches import Patch, Prepared
-from twins.preprocess import Preprocess, levels_of
+from twins.data.transforms.patches import Patch, Patched
+from twins.preprocess import Preprocess, pixels_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from twins.data.transforms.resampling import Levels
+    from twins.data.transforms.resampling import Pixels
 
-ImageTransform = Callable[["Image"], "Tensor | Prepared"]
+ImageTransform = Callable[["Image"], "Tensor | Patched"]
 _QUICK = {
     "ShearX": resampling.shear_x,
     "ShearY": resampling.shear_y,
@@ -34,8 +34,8 @@ _QUICK = {
     "SharpnessIncreasing": resampling.sharpen,
 }
 """Operations of RandAugment that take Pillow milliseconds, by timm's names; moves are bicubic."""
-_BY_LEVEL = ("Invert", "Posterize", "Solarize", "Brightness")
-"""Beginnings of timm's names of operations that look at one level at a time."""
+_BY_VALUE = ("Invert", "Posterize", "Solarize", "Brightness")
+"""Beginnings of timm's names of operations that look at one value at a time."""
 _AREA, _ASPECT = (0.02, 1.0 / 3.0), (0.3, 1.0 / 0.3)
 """Share of the image and aspect ratio of what is erased (arXiv 1708.04896, as in timm)."""
 _TRIES = 10
@@ -47,7 +47,7 @@ class ImageAlone:
     def __init__(self, transform: ImageTransform) -> None:
         self.transform = transform
 
-    def __call__(self, image: Image, target: Any) -> tuple[Tensor | Prepared, Any]:
+    def __call__(self, image: Image, target: Any) -> tuple[Tensor | Patched, Any]:
         """Return the network's input `(3, H, W)` and the target."""
         return self.transform(image), target
 
@@ -69,7 +69,7 @@ class Shift:
         """Return uint8 `(3, size, size)`."""
         image = self.preprocess.resize(image)
         x, y = (random.randint(-self.pixels, self.pixels) for _ in range(2))
-        return levels_of(image.crop((x, y, x + image.width, y + image.height)))  # Pillow fills with black outside
+        return pixels_of(image.crop((x, y, x + image.width, y + image.height)))  # Pillow fills with black outside
 
 
 class RandomPart:
@@ -96,7 +96,7 @@ class RandomPart:
         )
         self.changes = [_quickened(step, preprocess.interpolation) for step in changes.transforms]
 
-    def __call__(self, image: Image) -> Prepared:
+    def __call__(self, image: Image) -> Patched:
         """Return uint8 `(3, size, size)`, with what is to be erased once it is normalised."""
         from timm.data.transforms import RandomResizedCropAndInterpolation as Crop
 
@@ -108,10 +108,10 @@ class RandomPart:
             part = part.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT)
         if _happens(augment.vflip):
             part = part.transpose(Pillow.Transpose.FLIP_TOP_BOTTOM)
-        levels = resampling.resize(part, (side, side), self.preprocess.interpolation)
+        pixels = resampling.resize(part, (side, side), self.preprocess.interpolation)
         for change in self.changes:
-            levels = change(levels)
-        return Prepared(torch.from_numpy(levels).permute(2, 0, 1), _erased(augment.erasing, side))
+            pixels = change(pixels)
+        return Patched(torch.from_numpy(pixels).permute(2, 0, 1), _erased(augment.erasing, side))
 
 
 def _happens(probability: float) -> bool:
@@ -133,8 +133,8 @@ def _erased(probability: float, side: int) -> tuple[Patch, ...]:
     return ()
 
 
-def _quickened(step: Any, interpolation: str) -> Callable[[Levels], Levels]:
-    """Let a step of timm's transforms take and give levels `(H, W, 3)`; RandAugment's operations one by one."""
+def _quickened(step: Any, interpolation: str) -> Callable[[Pixels], Pixels]:
+    """Let a step of timm's transforms take and give pixels `(H, W, 3)`; RandAugment's operations one by one."""
     from timm.data.auto_augment import RandAugment
 
     if not isinstance(step, RandAugment):
@@ -145,27 +145,27 @@ def _quickened(step: Any, interpolation: str) -> Callable[[Levels], Levels]:
             operation.aug_fn = _posterize
         if operation.name in _QUICK and (interpolation == "bicubic" or not moves):
             operation.aug_fn = _QUICK[operation.name]
-        elif operation.name.startswith(_BY_LEVEL):
-            operation.aug_fn = partial(_by_level, operation.aug_fn)
+        elif operation.name.startswith(_BY_VALUE):
+            operation.aug_fn = partial(_by_value, operation.aug_fn)
         else:
             operation.aug_fn = partial(_on_pictures, operation.aug_fn)
     return step
 
 
-def _on_pictures(change: Callable[..., Image], levels: Levels, *arguments: Any, **settings: Any) -> Levels:
-    """Return what a function of Pillow images makes of levels."""
-    return np.array(change(Pillow.fromarray(levels), *arguments, **settings))
+def _on_pictures(change: Callable[..., Image], pixels: Pixels, *arguments: Any, **settings: Any) -> Pixels:
+    """Return what a function of Pillow images makes of pixels."""
+    return np.array(change(Pillow.fromarray(pixels), *arguments, **settings))
 
 
-def _by_level(change: Callable[..., Image], levels: Levels, *arguments: Any, **settings: Any) -> Levels:
-    """Return what a function of Pillow images that looks at one level at a time makes of levels: asked of all 256."""
+def _by_value(change: Callable[..., Image], pixels: Pixels, *arguments: Any, **settings: Any) -> Pixels:
+    """Return what a function of Pillow images that looks at one value at a time makes of pixels: asked of all 256."""
     ramp = Pillow.fromarray(np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, axis=2))
     table = np.asarray(change(ramp, *arguments, **settings))[0, :, 0].tobytes()
-    return np.frombuffer(bytearray(levels.tobytes().translate(table)), np.uint8).reshape(levels.shape)
+    return np.frombuffer(bytearray(pixels.tobytes().translate(table)), np.uint8).reshape(pixels.shape)
 
 
 def _posterize(image: Image, bits: int, **_: object) -> Image:
-    """Keep some bits of each level; 0 bits give black, which newer Pillow refuses."""
+    """Keep some bits of each value; 0 bits give black, which newer Pillow refuses."""
     if bits >= 8:
         return image
     return ImageOps.posterize(image, bits) if bits >= 1 else image.point(lambda _: 0)

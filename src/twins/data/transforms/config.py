@@ -47,9 +47,9 @@ class AugmentConfig:
         for name in ("scale", "ratio"):
             _check_pair("augment", name, getattr(self, name))
         if self.shift_pixels is not None and self.shift_pixels < 0:
-            raise ConfigError(f"--augment.shift-pixels must be at least 0, found {self.shift_pixels}")
+            raise ConfigError(f"`augment.shift_pixels` must be at least 0, found {self.shift_pixels}")
         if self.repeats < 1:
-            raise ConfigError(f"--augment.repeats must be at least 1, found {self.repeats}")
+            raise ConfigError(f"`augment.repeats` must be at least 1, found {self.repeats}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +78,12 @@ class SemanticConfig:
         for name in ("max_share", "hflip", "vflip"):
             _check_range("semantic", name, getattr(self, name), 0.0, 1.0)
         if self.crop < 32:
-            raise ConfigError(f"--semantic.crop must be at least 32 pixels, found {self.crop}")
+            raise ConfigError(f"`semantic.crop` must be at least 32 pixels, found {self.crop}")
         if self.longest < 32:
-            raise ConfigError(f"--semantic.longest must be at least 32 pixels, found {self.longest}")
+            raise ConfigError(f"`semantic.longest` must be at least 32 pixels, found {self.longest}")
         _check_pair("semantic", "ratio", self.ratio)
         if self.norm not in ("batch", "group"):
-            raise ConfigError(f"--semantic.norm must be batch or group, found {self.norm!r}")
+            raise ConfigError(f"`semantic.norm` must be batch or group, found {self.norm!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,28 +117,29 @@ class DetectionConfig:
         for name in ("crop", "hflip", "vflip"):
             _check_range("detection", name, getattr(self, name), 0.0, 1.0)
         if self.samples < 4:
-            raise ConfigError(f"--detection.samples must be at least 4, found {self.samples}")
+            raise ConfigError(f"`detection.samples` must be at least 4, found {self.samples}")
         for side in (*self.shorter, self.longest):
             if side < 32:
-                raise ConfigError(f"--detection.shorter and --detection.longest must be at least 32, found {side}")
+                raise ConfigError(f"`detection.shorter` and `detection.longest` must be at least 32, found {side}")
         for name, pair in (("ratio", self.ratio), ("jitter", self.jitter)):
             if pair is not None:
                 _check_pair("detection", name, pair)
         if self.shorter and self.ratio != (1.0, 1.0):
-            raise ConfigError("--detection.shorter and --detection.ratio both resize; leave one of them out")
+            raise ConfigError("`detection.shorter` and `detection.ratio` both resize; leave one of them out")
         if self.jitter is not None and (self.shorter or self.crop or self.ratio != (1.0, 1.0)):
-            raise ConfigError("--detection.jitter goes with none of --detection.shorter, .ratio and .crop; choose")
+            raise ConfigError(
+                "`detection.jitter` goes with neither `detection.shorter`, `detection.ratio` nor `detection.crop`"
+            )
         if self.anchor_scale is not None and not 0 < self.anchor_scale < math.inf:
-            raise ConfigError(f"--detection.anchor-scale must be above 0, found {self.anchor_scale}")
+            raise ConfigError(f"`detection.anchor_scale` must be above 0, found {self.anchor_scale}")
 
 
 def _check_pair(group: str, name: str, pair: tuple[float, float]) -> None:
     if not 0.0 < pair[0] <= pair[1] <= 100.0:
         found = " ".join(f"{value:g}" for value in pair)
-        raise ConfigError(f"--{group}.{name} must be two ascending numbers above 0 and at most 100, found {found}")
+        raise ConfigError(f"`{group}.{name}` must be two ascending numbers above 0 and at most 100, found {found}")
 
 
 def _check_range(group: str, name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        flag = name.replace("_", "-")
-        raise ConfigError(f"--{group}.{flag} must be between {low:g} and {high:g}, found {value}")
+        raise ConfigError(f"`{group}.{name}` must be between {low:g} and {high:g}, found {value}")

@@ -16,7 +16,7 @@ from twins.data.objects import Objects, decode_masks, usable
 from twins.data.transforms.config import DetectionConfig
 from twins.data.transforms.semantic import distort
 from twins.errors import DataError
-from twins.preprocess import Preprocess, fit_within, levels_of
+from twins.preprocess import Preprocess, fit_within, pixels_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -78,9 +78,9 @@ class WholeView:
         self.preprocess = preprocess
 
     def __call__(self, image: Picture, target: Objects) -> tuple[Tensor, Objects]:
-        """Return the image's levels `(3, h, w)` and the objects; raises DataError for masks of another size."""
+        """Return the image as uint8 `(3, h, w)` and the objects; raises DataError for masks of another size."""
         check_masks(image, target)
-        return self.preprocess.levels(image), target
+        return self.preprocess.pixels(image), target
 
 
 class RandomView:
@@ -94,7 +94,7 @@ class RandomView:
         self.config, self.preprocess = config, preprocess
 
     def __call__(self, image: Picture, target: Objects) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the levels of a view, uint8 `(3, h, w)`, and its objects; see `twins.heads.targets`.
+        """Return the pixels of a view, uint8 `(3, h, w)`, and its objects; see `twins.heads.targets`.
 
         Raises:
             DataError: masks of another size than the image.
@@ -104,7 +104,7 @@ class RandomView:
         picture = view.picture(image)
         if self.config.photometric:
             picture = distort(picture)
-        return levels_of(picture), learnable(target, view, image.size)
+        return pixels_of(picture), learnable(target, view, image.size)
 
     def choose(self, image: Picture) -> View:
         """Draw a view of an image."""

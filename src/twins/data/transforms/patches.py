@@ -1,4 +1,4 @@
-"""What a transform hands on: levels as the file has them, and what becomes of them once they are normalised."""
+"""Deferred fill: a transform gives a uint8 image, and the rectangles that are filled after normalisation."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from torch import Tensor
 
 
 class Patch(NamedTuple):
-    """A rectangle of an image, in pixels, whose normalised values are given."""
+    """A rectangle of an image, in pixels, that is filled after normalisation."""
 
     top: int
     left: int
     height: int
     width: int
     noise: int | None
-    """Seed of normal noise; `None` is 0 all over."""
+    """Seed of normal noise; `None` fills with 0."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """An image on its way to the device, where it is normalised."""
+class Patched:
+    """An image with its deferred fills."""
 
-    levels: Tensor
+    pixels: Tensor
     """uint8 `(3, H, W)`."""
     patches: tuple[Patch, ...] = ()
-    """What is said of its normalised values."""
+    """Filled in this order."""
 
 
 def fill_patches(images: Tensor, patches: Sequence[Sequence[Patch]]) -> Tensor:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from twins.data.formats.masks import IGNORE
 from twins.data.transforms.config import SemanticConfig
-from twins.data.transforms.patches import Patch, Prepared
+from twins.data.transforms.patches import Patch, Patched
 from twins.errors import DataError
-from twins.preprocess import Preprocess, levels_of
+from twins.preprocess import Preprocess, pixels_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -32,9 +32,9 @@ class WholeImage:
         self.preprocess = preprocess
 
     def __call__(self, image: Picture, target: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """Return the image's levels `(3, h, w)` and class ids `(H, W)`; raises DataError where they do not fit."""
+        """Return the image as uint8 `(3, h, w)` and class ids `(H, W)`; raises DataError where they do not fit."""
         check_fit(image, target)
-        return self.preprocess.levels(image), torch.from_numpy(target)
+        return self.preprocess.pixels(image), torch.from_numpy(target)
 
 
 class RandomCrop:
@@ -47,8 +47,8 @@ class RandomCrop:
     def __init__(self, config: SemanticConfig, preprocess: Preprocess) -> None:
         self.config, self.preprocess = config, preprocess
 
-    def __call__(self, image: Picture, target: NDArray[np.uint8]) -> tuple[Prepared, Tensor]:
-        """Return a crop's levels `(3, S, S)` and its class ids `(S, S)`; raises DataError where they do not fit."""
+    def __call__(self, image: Picture, target: NDArray[np.uint8]) -> tuple[Patched, Tensor]:
+        """Return a crop, uint8 `(3, S, S)`, and its class ids `(S, S)`; raises DataError where they do not fit."""
         check_fit(image, target)
         config, side = self.config, self.config.crop
         size = self.preprocess.kept_size(image, random.uniform(*config.ratio))
@@ -63,11 +63,11 @@ class RandomCrop:
             picture, labels = picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM), labels[::-1]
         if config.photometric:
             picture = distort(picture)
-        levels = torch.zeros(side, side, 3, dtype=torch.uint8).permute(2, 0, 1)
-        levels[:, : shape[1], : shape[0]] = levels_of(picture)
+        pixels = torch.zeros(side, side, 3, dtype=torch.uint8).permute(2, 0, 1)
+        pixels[:, : shape[1], : shape[0]] = pixels_of(picture)
         classes = torch.full((side, side), IGNORE, dtype=torch.uint8)
         classes[: shape[1], : shape[0]] = torch.from_numpy(np.ascontiguousarray(labels))
-        return Prepared(levels, _unfilled(shape, side)), classes
+        return Patched(pixels, _unfilled(shape, side)), classes
 
     def _choose(self, target: NDArray[np.uint8], size: tuple[int, int]) -> tuple[Box, NDArray[np.uint8]]:
         """Return a crop of the resized image, and the class ids in it."""
@@ -113,7 +113,7 @@ def distort(image: Picture) -> Picture:
     turn = random.randint(-26, 26) if random.random() < 0.5 else 0  # of 256: 18 of OpenCV's 180
     if saturation != 1.0 or turn:
         hue, saturated, value = image.convert("HSV").split()
-        hue = hue.point([(level + turn) % 256 for level in range(256)])
+        hue = hue.point([(value + turn) % 256 for value in range(256)])
         image = Image.merge("HSV", (hue, _map(saturated, saturation, 0.0), value)).convert("RGB")
     if not contrast_first and random.random() < 0.5:
         image = _map(image, random.uniform(0.5, 1.5), 0.0)
@@ -121,9 +121,9 @@ def distort(image: Picture) -> Picture:
 
 
 def _map(image: Picture, factor: float, shift: float) -> Picture:
-    """Scale and shift every channel's levels, kept within 0..255."""
-    levels = [min(255, max(0, round(level * factor + shift))) for level in range(256)]
-    return image.point(levels * len(image.getbands()))
+    """Scale and shift the values of every channel, kept within 0..255."""
+    table = [min(255, max(0, round(value * factor + shift))) for value in range(256)]
+    return image.point(table * len(image.getbands()))
 
 
 def _random_box(size: tuple[int, int], side: int) -> Box:

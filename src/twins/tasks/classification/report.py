@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from twins.charts import calibration_chart, confusion_table, picture, share
-from twins.data.base import Digits
+from twins.data.formats.digits import Digits
 from twins.drawing import grid, thumbnail
 from twins.predictions import Prediction
 from twins.tasks.contract import Examples, Explain

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from twins.data.base import ImageSet, LabelledImages, Splits, open_classification
-from twins.data.checks.classification import CheckReport, check_classification
+from twins.data.base import ImageSet, LabelledImages, Splits
+from twins.data.checks.classification import check_classification
+from twins.data.checks.scan import CheckReport
 from twins.data.config import DataConfig
-from twins.data.formats.semantic import IMAGE_FOLDERS, MASK_FOLDERS
+from twins.data.formats.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS
+from twins.data.formats.open import open_classification
 from twins.data.loading.loader import Transform, mix
 from twins.data.transforms.classification import ImageAlone, train_transform
 from twins.engine.config import TrainConfig
@@ -41,11 +43,11 @@ class ClassificationSpec:
 
     def open(self, config: DataConfig) -> Splits[LabelledImages]:
         """Open `digits` or a folder of class folders."""
-        return open_classification(config.data, seed=config.seed, val_share=config.val_share)
+        return open_classification(config)
 
     def check(self, config: DataConfig) -> CheckReport:
         """Read every image and report what would spoil a run."""
-        report = check_classification(config.data, seed=config.seed, val_share=config.val_share)
+        report = check_classification(config)
         report.notes += _masks_as_classes(report.names)
         return report
 
@@ -77,7 +79,7 @@ class ClassificationSpec:
 
     def eval_transform(self, preprocess: Preprocess) -> Transform:
         """Return the preparation alone."""
-        return ImageAlone(preprocess.levels)
+        return ImageAlone(preprocess.pixels)
 
     def shapes(self, images: ImageSet) -> None:
         """Return nothing: training images are cut to one size."""

@@ -12,13 +12,13 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from twins.data.base import Splits
-from twins.data.checks.classification import CheckReport
+from twins.data.base import AnnotatedImages, Splits
 from twins.data.checks.detection import check_detection
+from twins.data.checks.scan import CheckReport
 from twins.data.config import DataConfig
-from twins.data.formats.detection import open_detection
+from twins.data.formats.open import open_detection
 from twins.data.loading.loader import Transform
-from twins.data.objects import AnnotatedImages, Objects, build_objects, encode_mask
+from twins.data.objects import Objects, build_objects, encode_mask
 from twins.data.transforms.config import DetectionConfig
 from twins.data.transforms.detection import RandomView, WholeView
 from twins.engine.config import TrainConfig
@@ -65,7 +65,7 @@ class DetectionSpec:
     def preprocess(self, config: TrainConfig, known: Preprocess) -> Preprocess:
         """Return a resize that keeps the image's shape; raises ConfigError where it cannot have the size asked for."""
         longest = config.detection.longest
-        return keep_shape(known, size=config.size, longest=longest, flag="detection.longest")
+        return keep_shape(known, size=config.size, longest=longest, setting="detection.longest")
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
         """Return random views."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from twins.backbone.config import MIN_SIDE
 from twins.heads.layers import resize
 from twins.predictions import Prediction
+from twins.preprocess import pixels_of
 from twins.tasks.inference import InferenceConfig
 from twins.tasks.semantic.network import SemanticSegmentation
 
@@ -66,7 +67,7 @@ def _views(network: SemanticSegmentation, image: Picture, config: InferenceConfi
 
 
 def _tensor(network: SemanticSegmentation, picture: Picture) -> Tensor:
-    return network.info.preprocess.normalise(picture)[None].to(next(network.parameters()))
+    return network.info.preprocess.normalise(pixels_of(picture)[None]).to(next(network.parameters()))
 
 
 def _logits(network: SemanticSegmentation, view: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from twins.charts import confusion_table, picture, share
 from twins.data.formats.masks import IGNORE
-from twins.data.formats.scenes import SemanticScenes
+from twins.data.formats.scenes import SceneMaps
 from twins.drawing import Palette, grid, overlay, palette, thumbnail
 from twins.predictions import Prediction
 from twins.tasks.contract import Examples, Explain
@@ -98,7 +98,7 @@ def _classes(result: dict[str, Any]) -> str:
 
 def demo_picture(predict: Callable[[list[Image.Image]], list[Prediction]]) -> Image.Image:
     """Return the first held-out scenes, each with the digits that the network finds on it."""
-    scenes, count = SemanticScenes(train=False), 6
+    scenes, count = SceneMaps(train=False), 6
     images = [scenes.load(index) for index in range(count)]
     shown, captions = [], []
     for image, prediction in zip(images, predict(images), strict=True):

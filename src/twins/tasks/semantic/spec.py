@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
-from twins.data.base import ImageSet, Splits
-from twins.data.checks.classification import CheckReport
+from twins.data.base import ImageSet, MappedImages, Splits
+from twins.data.checks.scan import CheckReport
 from twins.data.checks.semantic import check_semantic
 from twins.data.config import DataConfig
 from twins.data.formats.masks import IGNORE
-from twins.data.formats.semantic import MappedImages, open_semantic
+from twins.data.formats.open import open_semantic
 from twins.data.loading.loader import Transform
 from twins.data.transforms.semantic import RandomCrop, WholeImage, check_fit
 from twins.engine.config import TrainConfig
@@ -58,7 +58,7 @@ class SemanticSpec:
     def preprocess(self, config: TrainConfig, known: Preprocess) -> Preprocess:
         """Return a resize that keeps the image's shape; raises ConfigError where it cannot have the size asked for."""
         longest = config.semantic.longest
-        return keep_shape(known, size=config.size, longest=longest, flag="semantic.longest")
+        return keep_shape(known, size=config.size, longest=longest, setting="semantic.longest")
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
         """Return random crops."""

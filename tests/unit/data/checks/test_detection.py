@@ -270,7 +270,7 @@ def test_small_objects_are_worth_a_note(data):
     for number in (0, 2, 4, 1):
         data.change(number, bbox=[2, 4, 20, 20])
     (note,) = data.check(masks=False).notes
-    assert note == "half of the training objects have a side below 20 pixels; consider a larger --size"
+    assert note == "half of the training objects have a side below 20 pixels; consider a larger `size`"
 
 
 def test_a_rare_class_is_worth_a_note(data):

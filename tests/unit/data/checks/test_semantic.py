@@ -65,11 +65,11 @@ def test_masks_of_0_and_255_where_255_counts_for_nothing_are_recognised(data, sa
         for number in range(count):
             values = np.concatenate([HALVES, np.ones((6, number))], axis=1) * 255
             save_mask(data / "masks" / part / f"{number}.png", values)
-    assert "--masks.values binary" in only_problem(data, values="index")
+    assert '`masks.values="binary"`' in only_problem(data, values="index")
     assert check(data).problems == []
     assert any("two classes" in note for note in check(data).notes)
     (data / "classes.txt").write_text("soil\nroot\nstone\n")
-    assert "--masks.values binary" in only_problem(data)
+    assert '`masks.values="binary"`' in only_problem(data)
 
 
 def test_a_mask_of_another_size_is_named_with_both_sizes(data, save_mask):
@@ -150,7 +150,7 @@ def test_a_class_that_hardly_shows_is_worth_a_note(data, save_image, save_mask):
     assert report.problems == []
     (note,) = report.notes
     assert "class soil fills 98.2% of the training pixels, root 1.81%" in note
-    assert "--class-weights balanced" in note
+    assert '`class_weights="balanced"`' in note
 
 
 def test_what_opening_decided_is_told(data, save_image):

@@ -10,7 +10,7 @@ from faster_coco_eval import mask as rle
 from PIL import Image
 
 from twins.data.config import DataConfig, MaskConfig
-from twins.data.formats.semantic import open_semantic
+from twins.data.formats.open import open_semantic
 
 SQUARE = np.zeros((6, 8), dtype=np.uint8)
 SQUARE[1:4, 2:6] = 1

@@ -10,10 +10,10 @@ from faster_coco_eval import mask as rle
 from PIL import Image
 
 from twins.data.config import DataConfig, MaskConfig
-from twins.data.formats.annotated import has_area, image_size
-from twins.data.formats.detection import open_detection
-from twins.data.formats.scenes import draw_scene, open_scenes
-from twins.data.objects import build_objects, decode_masks, usable
+from twins.data.formats.open import open_detection
+from twins.data.formats.scenes import draw_scene
+from twins.data.images import image_size
+from twins.data.objects import build_objects, decode_masks, has_area, usable
 
 SQUARE = np.zeros((6, 8), dtype=np.uint8)
 SQUARE[1:4, 2:6] = 1
@@ -363,7 +363,7 @@ def test_one_image_is_too_few(coco, refused):
 
 def test_settings_of_semantic_masks_are_refused(coco, refused):
     config = DataConfig(data=str(coco([annotation()])), masks=MaskConfig(ignore=(1,)))
-    with refused("--masks says how semantic masks are read; leave it out"):
+    with refused("`masks` says how semantic masks are read; leave it out"):
         open_detection(config, masks=False)
 
 
@@ -482,11 +482,6 @@ def test_scenes_have_their_digits_as_objects_without_a_background(masks):
             assert (decode_masks(objects.masks, objects.size) == scene.masks).all()
         else:
             assert objects.masks is None
-
-
-def test_scenes_have_no_targets_for_a_task_that_there_is_not():
-    with pytest.raises(ValueError, match="no targets for the task 'depth'"):
-        open_scenes("depth")
 
 
 def test_pictures_that_are_stored_turned_have_the_size_that_they_are_shown_with(tmp_path):

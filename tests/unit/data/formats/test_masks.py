@@ -143,7 +143,7 @@ def test_a_zero_that_is_not_reduced_still_counts_for_nothing_where_no_class_has_
             MaskReader(THREE),
             r"a\.png holds values that no class has: 9 \(50\.0% .*3 classes have 0 to 2",
         ),
-        ([[0, 1]], MaskReader(table(("a", "b"), (1, 2))), r"values .*: 0 \(50\.0%.*--masks\.reduce-zero-label True"),
+        ([[0, 1]], MaskReader(table(("a", "b"), (1, 2))), r"values .*: 0 \(50\.0%.*`masks\.reduce_zero_label=True`"),
         ([list(range(20))], MaskReader(THREE), r"3, 4, 5, 6, 7, \.\.\."),
         (
             [[RED, GREEN]],
@@ -151,7 +151,7 @@ def test_a_zero_that_is_not_reduced_still_counts_for_nothing_where_no_class_has_
             r"\(0, 255, 0\).*its colour in a file",
         ),
         ([[0, 7]], MaskReader(table("ab", colours=(BLACK, RED)), "colour"), r"colours that no class has: \(7, 7, 7\)"),
-        ([[RED, GREEN]], MaskReader(THREE), r"a\.png is a colour image where .*--masks\.values colour"),
+        ([[RED, GREEN]], MaskReader(THREE), r"a\.png is a colour image where .*`masks\.values=\"colour\"`"),
     ],
 )
 def test_pixels_of_no_class_are_named(tmp_path, save_mask, refused, pixels, reader, saying):
@@ -194,7 +194,7 @@ def test_masks_that_say_nothing_of_classes_are_refused(tmp_path, save_mask, refu
 
 
 def test_colours_without_a_list_of_classes_are_refused(tmp_path, save_mask, refused):
-    with refused(r"need a list of classes with their colours; give it with --masks\.classes FILE"):
+    with refused(r"need a list of classes with their colours; give it with `masks\.classes=FILE`"):
         chosen([save_mask(tmp_path / "a.png", [[RED, GREEN]])])
 
 
@@ -211,9 +211,9 @@ def test_classes_that_no_map_can_tell_apart_are_refused(refused):
 @pytest.mark.parametrize(
     ("settings", "saying"),
     [
-        ({"values": "rgb"}, r"--masks\.values must be one of auto, .*found 'rgb'"),
-        ({"ignore": (0, 70000)}, r"--masks\.ignore must list values between 0 and 65535, or names, found"),
-        ({"ignore": (-1,)}, r"--masks\.ignore"),
+        ({"values": "rgb"}, r"`masks\.values` must be one of auto, .*found 'rgb'"),
+        ({"ignore": (0, 70000)}, r"`masks\.ignore` must list values between 0 and 65535, or names, found"),
+        ({"ignore": (-1,)}, r"`masks\.ignore`"),
     ],
 )
 def test_settings_out_of_range_are_refused(refused, settings, saying):

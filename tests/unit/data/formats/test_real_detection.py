@@ -12,7 +12,7 @@ from PIL import Image
 from twins.data.checks.detection import check_detection
 from twins.data.classes import built_in
 from twins.data.config import DataConfig
-from twins.data.formats.detection import open_detection
+from twins.data.formats.open import open_detection
 from twins.data.objects import decode_masks, usable
 
 

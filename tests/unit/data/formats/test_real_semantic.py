@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from twins.data.classes import built_in
-from twins.data.config import DataConfig
-from twins.data.formats.coco import open_coco_semantic
-from twins.data.formats.semantic import open_semantic
+from twins.data.config import DataConfig, MaskConfig
+from twins.data.formats.coco import open_coco_maps
+from twins.data.formats.open import open_semantic
 
 
 def stem(images, index):
@@ -52,8 +52,8 @@ def test_panoptic_maps_agree_with_category_maps_of_another_converter(sample_data
 
 
 def test_instances_agree_with_category_maps_where_things_are(sample_data):
-    images, rest = open_coco_semantic(sample_data / "coco_open", "instances", DataConfig(data="coco_open"))
-    assert (rest, len(images), images.names) == (None, 26, ("background", *built_in("coco").names))
+    (images,) = open_coco_maps(sample_data / "coco_open", "instances", MaskConfig()).parts
+    assert (len(images), images.names) == (26, ("background", *built_in("coco").names))
     for i in range(len(images)):
         stored = np.asarray(Image.open(sample_data / "coco_open" / "semantic" / f"{stem(images, i)}.png")).astype(int)
         found = values_of(images, images.target(i))

@@ -8,8 +8,8 @@ from PIL import Image
 
 from twins.data.config import DataConfig
 from twins.data.formats import scenes
+from twins.data.formats.open import open_semantic
 from twins.data.formats.scenes import SIDE, draw_scene
-from twins.data.formats.semantic import open_semantic
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from twins.data.classes import built_in
 from twins.data.config import DataConfig, MaskConfig
-from twins.data.formats.semantic import open_semantic
+from twins.data.formats.open import open_semantic
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_two_files_for_one_half_of_a_pair_are_refused(pairs, save_image, refused
 
 @pytest.mark.parametrize(
     ("settings", "saying"),
-    [({"seed": -1}, "--seed must be at least 0"), ({"val_share": 1.0}, "--val-share must be at least 0 and below 1")],
+    [({"seed": -1}, "`seed` must be at least 0"), ({"val_share": 1.0}, "`val_share` must be at least 0 and below 1")],
 )
 def test_settings_out_of_range_are_refused(refused, settings, saying):
     with refused(saying):

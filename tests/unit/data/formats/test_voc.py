@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from twins.data.config import DataConfig
-from twins.data.formats.detection import open_detection
+from twins.data.formats.open import open_detection
 from twins.data.formats.voc import read_voc
 
 SIZE = "<size><width>8</width><height>6</height><depth>3</depth></size>"
@@ -220,7 +220,7 @@ def test_a_set_without_any_object_is_refused(voc, refused, content, saying):
 
 def test_masks_of_files_that_have_none_are_refused(voc, refused):
     root = voc({"a": SIZE + box(1, 1, 2, 2), "b": SIZE})
-    with refused("holds VOC's XML files, which have boxes and no masks; choose --task detection"):
+    with refused('holds VOC\'s XML files, which have boxes and no masks; choose `task="detection"`'):
         open_detection(DataConfig(data=str(root)), masks=True)
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from twins.data.config import DataConfig
-from twins.data.formats.detection import open_detection
+from twins.data.formats.open import open_detection
 from twins.data.formats.yolo import read_yolo
 from twins.data.objects import decode_masks
 from twins.errors import DataError
@@ -223,7 +223,7 @@ def test_a_label_file_that_is_no_text_is_named(yolo, refused):
 
 
 def test_a_box_where_masks_are_wanted_is_named(yolo, refused):
-    with refused(r"line 2 of .*a\.txt is a box, and instance segmentation needs polygons; add them, or choose --task"):
+    with refused(r"line 2 of .*a\.txt is a box, and instance segmentation needs polygons; add them, or choose `task"):
         target(yolo, f"{SQUARE}\n0 .5 .5 1 1", masks=True)
 
 

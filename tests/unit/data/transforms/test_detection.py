@@ -140,13 +140,13 @@ def test_an_image_without_objects_and_one_with_a_thousand():
     [
         ({"shorter": (16,)}, "at least 32, found 16"),
         ({"longest": 0}, "at least 32, found 0"),
-        ({"crop": 1.5}, "--detection.crop must be between 0 and 1, found 1.5"),
-        ({"jitter": (2.0, 1.0)}, "--detection.jitter must be two ascending numbers"),
-        ({"jitter": (0.5, 1.0), "crop": 0.5}, "--detection.jitter goes with none of"),
-        ({"ratio": (0.0, 1.0)}, "--detection.ratio must be two ascending numbers"),
+        ({"crop": 1.5}, "`detection.crop` must be between 0 and 1, found 1.5"),
+        ({"jitter": (2.0, 1.0)}, "`detection.jitter` must be two ascending numbers"),
+        ({"jitter": (0.5, 1.0), "crop": 0.5}, "`detection.jitter` goes with neither"),
+        ({"ratio": (0.0, 1.0)}, "`detection.ratio` must be two ascending numbers"),
         ({"ratio": (0.5, 1.0), "shorter": (64,)}, "both resize"),
-        ({"anchor_scale": 0.0}, "--detection.anchor-scale must be above 0, found 0.0"),
-        ({"samples": 0}, "--detection.samples must be at least 4, found 0"),
+        ({"anchor_scale": 0.0}, "`detection.anchor_scale` must be above 0, found 0.0"),
+        ({"samples": 0}, "`detection.samples` must be at least 4, found 0"),
     ],
 )
 def test_settings_out_of_range_are_said(given, said):

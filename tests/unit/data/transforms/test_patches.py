@@ -1,4 +1,4 @@
-"""Batches travel as 8-bit levels, and are normalised where the network is: the same values as before."""
+"""Batches travel as uint8, and are normalised where the network is: the same values as before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from twins.data.base import Digits, ImageFiles
+from twins.data.formats.class_folders import ImageFiles
+from twins.data.formats.digits import Digits
 from twins.data.loading.loader import (
     EvalSamples,
     TrainBatches,
@@ -22,9 +23,9 @@ from twins.data.loading.loader import (
 )
 from twins.data.transforms.classification import ImageAlone, train_transform
 from twins.data.transforms.config import AugmentConfig, SemanticConfig
-from twins.data.transforms.patches import Patch, Prepared, fill_patches
+from twins.data.transforms.patches import Patch, Patched, fill_patches
 from twins.data.transforms.semantic import RandomCrop
-from twins.preprocess import Preprocess, levels_of
+from twins.preprocess import Preprocess, pixels_of
 from twins.tasks.table import facts_of
 
 CPU = torch.device("cpu")
@@ -36,25 +37,26 @@ def noise(width, height, seed=0):
     return Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def test_levels_are_normalised_to_what_an_image_alone_is():
+def test_pixels_are_normalised_to_what_an_image_alone_is():
     images = [noise(70, 60, seed) for seed in range(3)]
-    levels, sizes = fill_batch([PREPROCESS.levels(image) for image in images])
-    assert (levels.dtype, sizes) == (torch.uint8, None)
-    pixels = PREPROCESS.normalise_levels(levels)
-    for image, found in zip(images, pixels, strict=True):
+    pixels, sizes = fill_batch([PREPROCESS.pixels(image) for image in images])
+    assert (pixels.dtype, sizes) == (torch.uint8, None)
+    normal = PREPROCESS.normalise(pixels)
+    for image, found in zip(images, normal, strict=True):
         assert torch.equal(found, PREPROCESS(image))
-    plain = (levels.double() / 255 - torch.tensor(PREPROCESS.mean).view(3, 1, 1)) / torch.tensor(PREPROCESS.std).view(
+    plain = (pixels.double() / 255 - torch.tensor(PREPROCESS.mean).view(3, 1, 1)) / torch.tensor(PREPROCESS.std).view(
         3, 1, 1
     )
-    torch.testing.assert_close(pixels.double(), plain, rtol=0, atol=1e-6)
+    torch.testing.assert_close(normal.double(), plain, rtol=0, atol=1e-6)
+    assert PREPROCESS.normalise(normal) is normal
 
 
 def test_what_no_image_fills_is_0_once_it_is_normalised():
     keep = Preprocess(size=40, fit="keep", longest=80)
     images = [noise(60, 40), noise(40, 70)]
-    levels, sizes = fill_batch([keep.levels(image) for image in images])
-    pixels = keep.normalise_levels(levels, sizes)
-    for image, found, (height, width) in zip(images, pixels, sizes.tolist(), strict=True):
+    pixels, sizes = fill_batch([keep.pixels(image) for image in images])
+    normal = keep.normalise(pixels, sizes)
+    for image, found, (height, width) in zip(images, normal, sizes.tolist(), strict=True):
         assert torch.equal(found[:, :height, :width], keep(image))
         assert not found[:, height:].any()
         assert not found[:, :, width:].any()
@@ -131,8 +133,8 @@ def test_a_view_is_the_same_whoever_computes_it(workers):
 def test_transforms_travel_to_processes_that_are_started_anew(settings):
     transform = pickle.loads(pickle.dumps(train_transform(AugmentConfig(**settings), PREPROCESS)))
     made = transform(noise(60, 50))
-    levels = made.levels if isinstance(made, Prepared) else made
-    assert (levels.shape, levels.dtype) == ((3, 48, 48), torch.uint8)
+    pixels = made.pixels if isinstance(made, Patched) else made
+    assert (pixels.shape, pixels.dtype) == ((3, 48, 48), torch.uint8)
 
 
 def test_any_kind_of_file_reaches_training_and_evaluation_as_it_looks(tmp_path):
@@ -153,22 +155,22 @@ def test_any_kind_of_file_reaches_training_and_evaluation_as_it_looks(tmp_path):
         image.save(tmp_path / name, **({"exif": turned} if name == "turned.jpg" else {}))
     images = ImageFiles([tmp_path / name for name in files], [0] * len(files), ("any",))
     plain = Preprocess(size=32, crop=1.0, fit="squash")
-    (batch,) = eval_loader(EvalSamples(images, ImageAlone(plain.levels)), batch=len(files))
+    (batch,) = eval_loader(EvalSamples(images, ImageAlone(plain.pixels)), batch=len(files))
     whole = AugmentConfig(
         scale=(1.0, 1.0), ratio=(1.5, 1.5), hflip=0.0, rand_augment=None, color_jitter=0.0, erasing=0.0
     )
     learn = TrainSamples(images, ImageAlone(train_transform(whole, plain)), seed=0)
     for index, name in enumerate(files):
         truth = upright.convert("L").convert("RGB") if name in ("grey.png", "deep.png") else upright
-        expected = levels_of(truth.resize((32, 32), Image.Resampling.BICUBIC)).int()
+        expected = pixels_of(truth.resize((32, 32), Image.Resampling.BICUBIC)).int()
         for found in (batch.images[index], learn[(0, index, 0)].image):
             assert (found.int() - expected).abs().float().mean() < 3, name
     assert not batch.skipped
 
 
-def test_a_dense_networks_batch_is_levels_too():
+def test_a_dense_networks_batch_is_uint8_too():
     kept = facts_of("detection").preprocess
-    made = [EvalSamples(Masks(), lambda image, target: (kept.levels(image), target))[i] for i in range(2)]
+    made = [EvalSamples(Masks(), lambda image, target: (kept.pixels(image), target))[i] for i in range(2)]
     batch = collate_eval(made)
     assert batch.images.dtype == torch.uint8
     assert batch.images.permute(0, 2, 3, 1).is_contiguous()

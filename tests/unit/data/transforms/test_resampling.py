@@ -1,4 +1,4 @@
-"""What is computed faster is what Pillow and timm compute: to the bit in evaluation, to a level or two in training."""
+"""What is computed faster is what Pillow and timm compute: to the bit in evaluation, within 2 of 255 in training."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_only_the_centre_is_computed_and_it_is_the_wholes_to_the_bit(size, side,
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("box", [(0, 0, 90, 70), (10, 20, 80, 65), (3, 5, 20, 25)])
-def test_a_part_is_resized_as_pillow_does_but_for_two_levels(box, interpolation):
+def test_a_part_is_resized_as_pillow_does_except_for_differences_of_2(box, interpolation):
     image = photo()
     found = resampling.resize(image.crop(box), (32, 48), interpolation)
     pillows = image.crop(box).resize((48, 32), Image.Resampling[interpolation.upper()])
@@ -65,7 +65,7 @@ def test_a_part_without_a_filter_is_pillows_nearest():
 
 @pytest.mark.parametrize("name", ["ShearX", "ShearY", "TranslateXRel", "TranslateYRel"])
 @pytest.mark.parametrize("amount", [-2.0, -0.45, -0.13, 0.0, 0.01, 0.3, 0.5, 1.0])
-def test_moves_are_pillows_but_for_a_level(name, amount):
+def test_moves_are_pillows_except_for_differences_of_1(name, amount):
     ours = {
         "ShearX": resampling.shear_x,
         "ShearY": resampling.shear_y,
@@ -110,8 +110,8 @@ def test_a_seed_shows_what_it_shows_through_timm(settings, monkeypatch):
             theirs = timms(image)
         with seeded(key):
             mine = ours(image)
-        means.append(differences(mine.levels, theirs).mean())
-    # where one level tips solarisation or equalisation over, a few pixels differ by a lot; another view would by 50
+        means.append(differences(mine.pixels, theirs).mean())
+    # where one value tips solarisation or equalisation over, a few pixels differ by a lot; another view would by 50
     assert np.median(means) < 0.2
     assert max(means) < 10.0
 

@@ -22,7 +22,7 @@ from twins.data.loading.loader import (
 from twins.data.transforms.config import SemanticConfig
 from twins.data.transforms.patches import fill_patches
 from twins.data.transforms.semantic import RandomCrop, WholeImage, distort
-from twins.preprocess import Preprocess
+from twins.preprocess import Preprocess, pixels_of
 
 LEVELS = np.array([10, 90, 170, 250])
 """Red of each class's pixels."""
@@ -43,7 +43,7 @@ def cropped(image, target, key=(0,), preprocess=PLAIN, **settings):
     config = SemanticConfig(**{"crop": 64, "photometric": False} | settings)
     with seeded(*key):
         made, classes = RandomCrop(config, preprocess)(image, target)
-    return fill_patches(preprocess.normalise_levels(made.levels[None]), [made.patches])[0], classes
+    return fill_patches(preprocess.normalise(made.pixels[None]), [made.patches])[0], classes
 
 
 def seen(pixels):
@@ -79,7 +79,7 @@ def test_one_resampling_of_a_part_equals_resizing_the_whole_and_cropping(factor)
     noise = np.random.default_rng(0).integers(0, 256, (90, 150, 3), dtype=np.uint8)
     image, target = Image.fromarray(noise), np.random.default_rng(1).integers(0, 5, (90, 150), dtype=np.uint8)
     whole = image.resize(PLAIN.kept_size(image, factor), Image.Resampling.BILINEAR)
-    everything = PLAIN.normalise(whole).numpy()
+    everything = PLAIN.normalise(pixels_of(whole)[None])[0].numpy()
     nearest = np.asarray(Image.fromarray(target).resize(whole.size, Image.Resampling.NEAREST))
     for key in range(5):
         pixels, classes = cropped(image, target, (key,), crop=40, ratio=(factor, factor), hflip=0.0)
@@ -157,15 +157,15 @@ def test_colours_change_and_the_mask_does_not():
 
 def test_colours_change_by_no_more_than_is_said():
     grey = Image.new("RGB", (2, 2), (100, 100, 100))
-    levels = []
+    values = []
     for key in range(400):
         with seeded(key):
-            levels.append(np.asarray(distort(grey), dtype=int))
-    levels = np.array(levels)
-    assert np.ptp(levels, axis=3).max() == 0  # neither hue nor saturation colours a grey
-    assert (100 - 32) * 0.5 - 1 <= levels.min() < 60
-    assert 150 < levels.max() <= (100 + 32) * 1.5 + 1
-    assert 0.15 < (levels[:, 0, 0, 0] == 100).mean() < 0.35
+            values.append(np.asarray(distort(grey), dtype=int))
+    values = np.array(values)
+    assert np.ptp(values, axis=3).max() == 0  # neither hue nor saturation colours a grey
+    assert (100 - 32) * 0.5 - 1 <= values.min() < 60
+    assert 150 < values.max() <= (100 + 32) * 1.5 + 1
+    assert 0.15 < (values[:, 0, 0, 0] == 100).mean() < 0.35
 
 
 def test_a_mask_of_another_size_is_refused(refused):

@@ -13,7 +13,7 @@ from PIL import Image
 import twins
 from twins.errors import ConfigError
 from twins.predictor import Predictor
-from twins.preprocess import Preprocess
+from twins.preprocess import Preprocess, pixels_of
 from twins.tasks.inference import InferenceConfig
 from twins.tasks.semantic import inference as semantic_inference
 from twins.tasks.semantic.inference import look
@@ -77,7 +77,7 @@ def view_logits(network, view: torch.Tensor) -> torch.Tensor:
 
 
 def view_of(network, image: Image.Image) -> torch.Tensor:
-    return network.info.preprocess.normalise(image)[None].double()
+    return network.info.preprocess.normalise(pixels_of(image)[None]).double()
 
 
 @pytest.mark.parametrize("settings", [{}, {"interpolation": "bicubic"}, {"longest": 80}])

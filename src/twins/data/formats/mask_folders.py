@@ -1,30 +1,19 @@
-"""Images with masks: the layouts in which the field keeps them, each read as it lies."""
+"""Folders of images and folders of masks, in the layouts that the field has."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.base import (
-    TRAIN_NAMES,
-    VAL_NAMES,
-    ImageSet,
-    Splits,
-    hold_out,
-    list_images,
-    missing_folder,
-    subfolder,
-)
-from twins.data.classes import ClassTable, built_in, read_table
+from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, hold_out, list_images, subfolder
+from twins.data.classes import ClassTable, built_in, find_table, read_table
 from twins.data.config import DataConfig
-from twins.data.formats.coco import open_coco_semantic
 from twins.data.formats.masks import MaskReader, build_reader
-from twins.data.formats.scenes import open_scenes
 from twins.data.images import open_image
 from twins.errors import DataError
 
@@ -33,22 +22,10 @@ if TYPE_CHECKING:
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
 MASK_FOLDERS = ("masks", "mask", "annotations", "labels", "label", "gt", "gtFine", "SegmentationClass")
-CLASS_FILES = ("classes.txt", "classes.csv", "classes.json", "classes.yaml", "classes.yml")
 _MASK_ENDINGS = ("_gtFine_labelIds", "_gtFine_labelTrainIds", "_mask", "-mask", "_label", "_labelIds", "_gt", "_seg")
 _ALL_VALUES = {"ade20k": range(151), "cityscapes": range(34)}
 """Every value that a known set's masks hold; those of no class count for nothing."""
 _IMAGE_ENDINGS = ("_leftImg8bit", "_image", "_img", "_rgb")
-
-
-class MappedImages(ImageSet, Protocol):
-    """A set of images with a map of class ids each, which is the target."""
-
-    classes: ClassTable
-    """Names and colours by class id."""
-
-    def target(self, index: int) -> NDArray[np.uint8]:
-        """Return class ids `(H, W)`, 255 where ignored; raises DataError where they cannot be read or do not fit."""
-        ...
 
 
 class MaskedFiles:
@@ -74,34 +51,19 @@ class MaskedFiles:
         return str(self.images[index])
 
 
-def open_semantic(config: DataConfig) -> Splits[MappedImages]:
-    """Open a data set for semantic segmentation.
+def open_mask_folders(root: Path, config: DataConfig) -> Opened | None:
+    """Return a folder of images and masks of the same names, or `None` when it is none.
 
-    Args:
-        config: its `data` is `scenes`, or a folder with images and masks of the same names: `images/train` and
-            `masks/train` (ADE20K's `images/training` and `annotations/training` too), `train/images` and
-            `train/masks`, or `images` and `masks`, of which a share is then held out by the seed; VOC's layout
-            (`JPEGImages`, `SegmentationClass`, `ImageSets/Segmentation`); Cityscapes' (`leftImg8bit`, `gtFine`); COCO's
-            JSON files, panoptic or instances.
+    Read are `images/train` and `masks/train` (ADE20K's `images/training` and `annotations/training` too),
+    `train/images` and `train/masks`, or `images` and `masks`, of which a share is held out by the seed; VOC's layout
+    (`JPEGImages`, `SegmentationClass`, `ImageSets/Segmentation`) and Cityscapes' (`leftImg8bit`, `gtFine`).
 
     Raises:
-        DataError: no such folder, layout, image or mask; or masks that contradict the classes.
+        DataError: an image or mask is missing, or masks contradict the classes.
     """
-    if config.data == "scenes":
-        return open_scenes("semantic")
-    root = Path(config.data)
-    if not root.is_dir():
-        raise missing_folder(root, "a folder with images and masks, or scenes")
-    panoptic = open_coco_semantic(root, "panoptic", config)
-    layout = _find_layout(root) if panoptic is None else None
+    layout = _find_layout(root)
     if layout is None:
-        parts = panoptic or open_coco_semantic(root, "instances", config)
-        if parts is not None:
-            return _split_coco(*parts, config)
-        raise DataError(
-            f"{root} holds no images with masks; put images in {root / 'images'} and masks of the same names in "
-            f"{root / 'masks'}, each with train and val in it where the set is split"
-        )
+        return None
     train, val = layout.train, layout.val
     if val is None:
         held_out = hold_out(len(train), config.seed, config.val_share)
@@ -110,30 +72,7 @@ def open_semantic(config: DataConfig) -> Splits[MappedImages]:
         raise DataError(f"{root} leaves no image to {'train on' if not train else 'evaluate on'}; add images and masks")
     classes, ignored = _classes(root, layout, config)
     reader, notes = build_reader(config.masks, [mask for _, mask in train + val], classes, ignored=ignored)
-    return Splits(_files(train, reader), _files(val, reader), str(root), tuple(notes + layout.notes))
-
-
-class MappedSubset:
-    """Some of a set's images."""
-
-    def __init__(self, images: MappedImages, indices: Sequence[int]) -> None:
-        self.images, self.indices = images, list(indices)
-        self.classes, self.names = images.classes, images.names
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def load(self, index: int) -> Image:
-        """Return an image; raises DataError where it cannot be read."""
-        return self.images.load(self.indices[index])
-
-    def target(self, index: int) -> NDArray[np.uint8]:
-        """Return class ids `(H, W)`; raises DataError where they cannot be read."""
-        return self.images.target(self.indices[index])
-
-    def path(self, index: int) -> str:
-        """Return what to call an image."""
-        return self.images.path(self.indices[index])
+    return Opened([_files(train, reader), _files(val, reader)], notes + layout.notes)
 
 
 Pairs = list[tuple[Path, Path]]
@@ -269,22 +208,12 @@ def _files(pairs: Pairs, reader: MaskReader) -> MaskedFiles:
     return MaskedFiles([image for image, _ in pairs], [mask for _, mask in pairs], reader)
 
 
-def _split_coco(train: MappedImages, val: MappedImages | None, config: DataConfig) -> Splits[MappedImages]:
-    if val is not None:
-        return Splits(train, val, config.data)
-    learn, held_out = hold_out(len(train), config.seed, config.val_share)
-    if not learn or not held_out:
-        raise DataError(f"{config.data} has {len(train)} images, too few to hold some out; add images")
-    return Splits(MappedSubset(train, learn), MappedSubset(train, held_out), config.data)
-
-
 def _classes(root: Path, layout: _Layout, config: DataConfig) -> tuple[ClassTable | None, tuple[int, ...]]:
     """Return the classes that are said or known, and the values that count for nothing because of them."""
     wanted = config.masks.classes
     if wanted == "auto":
-        own = next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
-        if own is not None:
-            return read_table(own), ()
+        if (own := find_table(root)) is not None:
+            return own, ()
         if layout.known is None:
             return None, ()
         wanted = layout.known

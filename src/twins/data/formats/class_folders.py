@@ -1,0 +1,103 @@
+"""Folders of images, one per class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twins.data.base import TRAIN_NAMES, VAL_NAMES, LabelledImages, Splits, hold_out_of_each, list_images, subfolder
+from twins.data.config import DataConfig
+from twins.data.images import open_image
+from twins.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class ImageFiles:
+    """Images in files, with one class id each."""
+
+    def __init__(self, files: Sequence[Path], labels: Sequence[int], names: Sequence[str]) -> None:
+        self.files, self.labels, self.names = list(files), list(labels), tuple(names)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def load(self, index: int) -> Image:
+        """Return an image, RGB and upright; raises DataError where it cannot be read."""
+        return open_image(self.files[index])
+
+    def target(self, index: int) -> int:
+        """Return an image's class id."""
+        return self.labels[index]
+
+    def path(self, index: int) -> str:
+        """Return an image's path."""
+        return str(self.files[index])
+
+
+def open_class_folders(root: Path, config: DataConfig) -> Splits[LabelledImages]:
+    """Open a folder that holds either `train` and `val` (or `valid`, `validation`, `test`) with one folder per class in
+    each, or the class folders themselves. Classes are numbered by their sorted names.
+
+    Of an unsplit folder a share of each class's images is held out by the seed; a class with one image keeps it for
+    training.
+
+    Raises:
+        DataError: no classes, no images, or a held-out class that training does not have.
+    """
+    train, val = subfolder(root, TRAIN_NAMES), subfolder(root, VAL_NAMES)
+    if train is None or val is None:
+        return _split_folder(train or root, root, config)
+    names = _class_names(train)
+    extra = sorted({entry.name for entry in class_folders(val)} - set(names))
+    if extra:
+        raise DataError(f"{val} has classes that {train} has not: {', '.join(extra)}; rename or remove them")
+    return Splits(_collect(train, names), _collect(val, names), str(root))
+
+
+def class_folders(root: Path) -> list[Path]:
+    """Return the folders of classes, sorted by name; hidden ones are left out."""
+    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _split_folder(folder: Path, root: Path, config: DataConfig) -> Splits[LabelledImages]:
+    names = _class_names(folder)
+    whole = _collect(folder, names)
+    parts = hold_out_of_each(whole.labels, config.seed, config.val_share)
+    train, val = (ImageFiles([whole.files[i] for i in part], [whole.labels[i] for i in part], names) for part in parts)
+    if not len(val):
+        raise DataError(
+            f"{folder} leaves no image to evaluate on ({len(whole)} images, share {config.val_share:g} held out); "
+            "add images, or a val folder"
+        )
+    return Splits(train, val, str(root))
+
+
+def _class_names(folder: Path) -> list[str]:
+    names = [entry.name for entry in class_folders(folder)]
+    if not names:
+        raise DataError(f"{folder} has no class folders; put the images of each class in a folder with its name")
+    if {"Annotations", "JPEGImages"} <= set(names):
+        raise DataError(
+            f'{folder} has Pascal VOC\'s folders instead of class folders; for its boxes say `task="detection"`'
+        )
+    if len(names) == 1:
+        lists = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() == ".json")
+        hint = f'; if {lists[0]} lists boxes, say `task="detection"` or `task="instance"`' if lists else ""
+        raise DataError(f"{folder} has one class folder only, {names[0]}; at least two classes are needed{hint}")
+    return names
+
+
+def _collect(folder: Path, names: Sequence[str]) -> ImageFiles:
+    files, labels = [], []
+    for label, name in enumerate(names):
+        found = list_images(folder / name)
+        files += found
+        labels += [label] * len(found)
+    if not files:
+        raise DataError(
+            f"{folder} holds no images in its class folders; known endings are .jpg, .png, .webp and others"
+        )
+    return ImageFiles(files, labels, names)

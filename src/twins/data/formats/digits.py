@@ -1,0 +1,59 @@
+"""scikit-learn's handwritten digits, which come with the package."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twins.data.base import hold_out_of_each
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Digits:
+    """scikit-learn's 1,797 real handwritten digits, 8 x 8 grey, enlarged to 32 x 32 RGB (1998, BSD-3-Clause)."""
+
+    names = tuple(str(digit) for digit in range(10))
+
+    def __init__(self, *, train: bool) -> None:
+        pixels, labels = _read_digits()
+        chosen = hold_out_of_each(labels.tolist(), seed=0, val_share=0.2)[0 if train else 1]
+        self.labels = [int(labels[i]) for i in chosen]
+        self.grey, self._numbers = pixels[chosen], chosen
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def load(self, index: int) -> Image:
+        """Return a digit, 32 x 32 RGB, white on black."""
+        return _enlarge_digits()[self._numbers[index]]
+
+    def target(self, index: int) -> int:
+        """Return a digit's class id."""
+        return self.labels[index]
+
+    def path(self, index: int) -> str:
+        """Return a digit's number in scikit-learn's set, as `digits/N`."""
+        return f"digits/{self._numbers[index]}"
+
+
+@cache
+def _read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return all digits `(1797, 8, 8)`, and which each is."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    return (pixels.reshape(-1, 8, 8) * (255.0 / 16.0)).round().astype(np.uint8), labels
+
+
+@cache
+def _enlarge_digits() -> list[Image]:
+    from PIL import Image
+
+    return [
+        Image.fromarray(grey).resize((32, 32), Image.Resampling.BICUBIC).convert("RGB") for grey in _read_digits()[0]
+    ]

@@ -1,0 +1,135 @@
+"""Who opens what: for each kind of target, the embedded set, and the formats of folders in the order they are tried.
+
+| target of an image | embedded | folders |
+| --- | --- | --- |
+| a class | `digits` | `class_folders` |
+| a map of classes | `scenes` | `coco` panoptic, `mask_folders`, `coco` instances |
+| objects, with masks or without | `scenes` | `coco_objects`, `voc` (without masks), `yolo` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from twins.data.base import (
+    AnnotatedImages,
+    LabelledImages,
+    MappedImages,
+    NamedObjects,
+    Opened,
+    Splits,
+    missing_folder,
+    split,
+)
+from twins.data.classes import brightened, find_table
+from twins.data.config import DataConfig, MaskConfig
+from twins.data.formats.class_folders import open_class_folders
+from twins.data.formats.coco import open_coco_maps
+from twins.data.formats.coco_objects import open_coco_objects
+from twins.data.formats.digits import Digits
+from twins.data.formats.mask_folders import open_mask_folders
+from twins.data.formats.scenes import SceneMaps, SceneObjects
+from twins.data.formats.voc import open_voc
+from twins.data.formats.yolo import open_yolo
+from twins.errors import ConfigError, DataError
+
+
+def open_classification(config: DataConfig) -> Splits[LabelledImages]:
+    """Open a data set with a class per image.
+
+    Raises:
+        DataError: no such folder, or nothing in it that can be learned.
+    """
+    if config.data == "digits":
+        return Splits(Digits(train=True), Digits(train=False), "digits")
+    root = _folder(config, "a folder with one folder per class, digits, or another `task`")
+    return open_class_folders(root, config)
+
+
+def open_semantic(config: DataConfig) -> Splits[MappedImages]:
+    """Open a data set with a map of class ids per image.
+
+    Raises:
+        ConfigError: settings of masks that say nothing of the format.
+        DataError: no such folder, layout, image or mask; or masks that contradict the classes.
+    """
+    if config.data == "scenes":
+        return Splits(SceneMaps(train=True), SceneMaps(train=False), "scenes")
+    root = _folder(config, "a folder with images and masks, or scenes")
+    opened = (
+        open_coco_maps(root, "panoptic", config.masks)
+        or open_mask_folders(root, config)
+        or open_coco_maps(root, "instances", config.masks)
+    )
+    if opened is None:
+        raise DataError(
+            f"{root} holds no images with masks; put images in {root / 'images'} and masks of the same names in "
+            f"{root / 'masks'}, each with train and val in it where the set is split"
+        )
+    return split(opened, root, config)
+
+
+def open_detection(config: DataConfig, *, masks: bool) -> Splits[AnnotatedImages]:
+    """Open a data set with objects for a run. No image is opened.
+
+    Args:
+        config: which data set; where there is no validation part a share of the images is held out by the seed.
+        masks: whether objects have masks.
+
+    Returns:
+        the parts, with a note for what a run leaves out: annotations that contradict their file, and boxes of
+        training images that have no area inside their image.
+
+    Raises:
+        ConfigError: settings of semantic masks.
+        DataError: no such folder or layout, a damaged file, too few images, or masks of VOC's files, which have none.
+    """
+    splits: Splits[Any] = open_objects(config, masks=masks)
+    return replace(splits, notes=(*splits.notes, *_told(splits.faults), *_useless(splits.train)))
+
+
+def open_objects(config: DataConfig, *, masks: bool) -> Splits[NamedObjects]:
+    """Open a data set as `open_detection` does, without its notes for a run."""
+    if config.masks != MaskConfig():
+        raise ConfigError("`masks` says how semantic masks are read; leave it out for detection and instance")
+    if config.data == "scenes":
+        return Splits(SceneObjects(train=True, masks=masks), SceneObjects(train=False, masks=masks), "scenes")
+    root = _folder(config, "a folder with images and annotations, or scenes")
+    opened = open_coco_objects(root, masks=masks) or _open_voc_or_yolo(root, masks=masks)
+    if opened is None:
+        raise DataError(
+            f"{root} holds no images with objects in a known layout, COCO's (annotations/instances_train.json), Pascal "
+            "VOC's (JPEGImages and Annotations) or YOLO's (images/train and labels/train, data.yaml); bring it into one"
+        )
+    return split(opened, root, config)
+
+
+def _open_voc_or_yolo(root: Path, *, masks: bool) -> Opened | None:
+    classes = find_table(root)
+    classes = None if classes is None else brightened(classes)
+    return open_voc(root, classes, masks=masks) or open_yolo(root, classes, masks=masks)
+
+
+def _folder(config: DataConfig, wanted: str) -> Path:
+    root = Path(config.data)
+    if not root.is_dir():
+        raise missing_folder(root, wanted)
+    return root
+
+
+def _told(faults: Sequence[str]) -> list[str]:
+    if len(faults) < 2:
+        return [f"one entry of the annotations is left out: {fault}" for fault in faults]
+    return [f"{len(faults)} entries of the annotations are left out, the first: {faults[0]}"]
+
+
+def _useless(train: NamedObjects) -> list[str]:
+    names = [name for index in range(len(train)) for name in train.without_area(index)]
+    if len(names) < 2:
+        return [f"one training box has no area inside its image and is not learned from: {name}" for name in names]
+    return [
+        f"{len(names)} training boxes have no area inside their image and are not learned from, the first: {names[0]}"
+    ]

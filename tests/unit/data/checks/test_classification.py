@@ -1,0 +1,87 @@
+"""`twins check` of class folders: what would spoil a run is named, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from twins.data.checks.classification import check_classification
+from twins.data.config import DataConfig
+
+
+def check(root):
+    return check_classification(DataConfig(data=str(root)))
+
+
+def save(path, number):
+    """Write noise of 40 x 40, the same for the same number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A clean set of two classes, two images of each in both parts."""
+    for number in range(8):
+        part, name = ("train", "val")[number // 4], ("a", "b")[number // 2 % 2]
+        save(tmp_path / part / name / f"{number}.png", number)
+    return tmp_path
+
+
+def test_a_clean_set_has_no_problem_and_its_facts_are_right(data):
+    report = check(data)
+    assert report.problems == []
+    assert report.notes == ["top-5 accuracy says nothing with fewer than six classes and is left out"]
+    assert report.counts == {"train": {"a": 2, "b": 2}, "val": {"a": 2, "b": 2}}
+    assert (report.images, report.shares) == ({"train": 4, "val": 4}, {})
+    assert report.sizes == {"width": [40, 40, 40], "height": [40, 40, 40]}
+
+
+def test_the_same_image_in_both_parts_is_named_once_for_all_its_copies(data):
+    paths = save(data / "train" / "a" / "0.png", 99), save(data / "train" / "b" / "2.png", 99)
+    copy = save(data / "val" / "a" / "4.png", 99)
+    assert check(data).problems == [
+        f"the same image is in training and in evaluation: {paths[0]}, {paths[1]}, {copy}; keep it in one"
+    ]
+
+
+def test_the_same_image_in_two_classes_is_named(data):
+    paths = save(data / "val" / "a" / "4.png", 99), save(data / "val" / "b" / "6.png", 99)
+    assert check(data).problems == [f"the same image is in two classes: {paths[0]}, {paths[1]}; keep it in one"]
+
+
+def test_an_image_that_cannot_be_read_is_named_and_counted_in_its_class(data):
+    (data / "train" / "a" / "0.png").write_bytes(b"")
+    report = check(data)
+    (problem,) = report.problems
+    assert "0.png is empty (0 bytes)" in problem
+    assert report.counts["train"] == {"a": 2, "b": 2}
+
+
+def test_classes_with_too_few_images_are_named(data):
+    (data / "train" / "a" / "0.png").unlink()
+    for number in (6, 7):
+        (data / "val" / "b" / f"{number}.png").unlink()
+    (data / "train" / "eel").mkdir()
+    assert check(data).problems == [
+        "class a has a single training image; add more",
+        "class b has 2 images to train on and none to evaluate on; move some",
+        "class eel has no image; remove its folder or add images",
+    ]
+
+
+def test_a_rare_class_is_worth_a_note(data):
+    for number in range(100, 121):
+        save(data / "train" / "a" / f"{number}.png", number)
+    assert check(data).notes[0] == (
+        'the largest class has 23 training images, the smallest 2; consider `class_weights="balanced"`'
+    )
+
+
+def test_real_images_are_clean(sample_data):
+    report = check(sample_data / "classification" / "sign_digits")
+    assert report.problems == []
+    assert sum(report.counts["train"].values()) == 419
+    assert sum(report.counts["val"].values()) == 100
