@@ -27,7 +27,9 @@ from torchvision.models.detection.backbone_utils import mobilenet_backbone
 from training import Predict, Trained, build_optimizer, machine, parameters, steps_of
 
 import twins
-from twins.data.loading.loader import TrainBatches, TrainSamples, normalised, train_loader
+from twins.data.loading.batch import normalised
+from twins.data.loading.loader import TrainSamples, train_loader
+from twins.data.loading.sampler import TrainBatches
 from twins.data.objects import AnnotatedImages
 from twins.data.transforms.config import DetectionConfig
 from twins.data.transforms.detection import RandomView
@@ -118,7 +120,7 @@ def train_peer(config: TrainConfig) -> Trained:
     preprocess = replace(kit.preprocess(config, DETECTION), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     samples = TrainSamples(images, RandomView(config.detection, preprocess), seed=config.seed)
     order = TrainBatches(len(images), config.batch_size, seed=config.seed, shapes=kit.shapes(images))
-    batches = train_loader(samples, order, step=0, accumulate=1, workers=config.workers, pin=False)
+    batches = train_loader(samples, order, step=0, workers=config.workers, pin=False)
     optimizer = build_optimizer(network, config.optimizer)
     network.train()
     steps = 0

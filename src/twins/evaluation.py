@@ -17,19 +17,20 @@ from torch import nn
 
 from twins.data.base import ImageSet
 from twins.data.config import EMBEDDED, DataConfig, MaskConfig
-from twins.data.loading.loader import EvalSamples, Skipped, eval_loader
+from twins.data.loading.batch import Batch, Skipped
+from twins.data.loading.loader import EvalSamples, eval_loader
 from twins.data.transforms.semantic import check_fit
-from twins.engine.config import CONFIG, TrainConfig, read_config
-from twins.engine.contracts import Metric, check_measured
-from twins.engine.evaluate import predict_batch
+from twins.engine.config import TrainConfig, read_config
+from twins.engine.measure import check_measured, measure, predictions
 from twins.errors import ConfigError, DataError, NotFoundError, few
 from twins.factory import TaskNetwork, create_backbone, model_from_checkpoint
 from twins.files import atomic_file, check_outputs, sha256, write_json
 from twins.metrics.coco_results import coco_results
 from twins.metrics.semantic import Absent
 from twins.predictions import Prediction
-from twins.predictor import check_inference, choose, parts_of, pick_device, weights_of
+from twins.predictor import check_inference, choose, pick_device
 from twins.preprocess import Preprocess
+from twins.run_folder import CONFIG, parts_of, weights_of
 from twins.tasks.contract import Kit
 from twins.tasks.detection.network import Detection
 from twins.tasks.inference import InferenceConfig, SelectionConfig
@@ -42,8 +43,8 @@ from twins.weights.store import resolve
 FORMAT = 1
 """Version of the dictionary that `evaluate` returns."""
 PACKAGES = ("twins-vision", "torch", "torchvision", "timm", "faster-coco-eval", "pillow", "numpy")
-Measured = tuple[list[Prediction], list[Any], list[Skipped]]
-"""Predictions of some images, their targets, and images that could not be read."""
+Measured = tuple[list[Prediction], Batch]
+"""Predictions of a batch, and the batch."""
 
 
 def evaluate(
@@ -109,7 +110,7 @@ def evaluate(
     metric = kit.metric(names, full=True, absent=absent)
     writer = _Results(results, network, images, names)
     measured = _measure(network, kit, matched, inference, batch_size or _usual_batch(network), workers)
-    skipped = _gather(measured, metric, writer)
+    skipped = measure(measured, metric, each=writer.add)
     _check_skipped(skipped, len(images), max_skipped)
     protocol = _protocol(network, str(data), len(images), len(skipped)) | _looked(network, source, inference, absent)
     hashes = {"weights": sha256(file) if file else None, "images": _listing(images)}
@@ -206,17 +207,6 @@ def _usual_batch(network: TaskNetwork) -> int:
     return 32 if network.task == "classification" else 4
 
 
-def _gather(measured: Iterator[Measured], metric: Metric, writer: _Results) -> list[Skipped]:
-    """Feed a metric and a results file with all that is measured; return the images that could not be read."""
-    skipped: list[Skipped] = []
-    for predictions, targets, unreadable in measured:
-        skipped += unreadable
-        if predictions:
-            metric.update(predictions, targets)
-            writer.add(predictions, targets)
-    return skipped
-
-
 def _looked(network: TaskNetwork, source: DataConfig, inference: InferenceConfig, absent: Absent) -> dict[str, Any]:
     """Return what of the protocol is a task's own."""
     if isinstance(network, SemanticSegmentation):
@@ -227,28 +217,25 @@ def _looked(network: TaskNetwork, source: DataConfig, inference: InferenceConfig
 def _measure(
     network: TaskNetwork, kit: Kit, images: ImageSet, inference: InferenceConfig, batch_size: int, workers: int
 ) -> Iterator[Measured]:
+    """Yield a set's batches with their predictions."""
     if not inference.plain:
         assert isinstance(network, SemanticSegmentation)
-        yield from _one_by_one(network, images, inference)
-        return
+        return _one_by_one(network, images, inference)
     samples = EvalSamples(images, kit.eval_transform(network.info.preprocess))
-    for batch in eval_loader(samples, batch=batch_size, workers=workers, shapes=kit.shapes(images)):
-        if not batch.indices:
-            yield [], [], batch.skipped
-            continue
-        found = predict_batch(network, batch.images, batch.sizes, batch.originals)
-        yield found, batch.targets, batch.skipped
+    shapes = kit.shapes(images)
+    return predictions(network, lambda: eval_loader(samples, batch=batch_size, workers=workers, shapes=shapes))
 
 
 def _one_by_one(network: SemanticSegmentation, images: ImageSet, inference: InferenceConfig) -> Iterator[Measured]:
     for index in range(len(images)):
+        batch = Batch(images=torch.empty(0), targets=[], indices=[index], originals=[])
         try:
             image, target = images.load(index), images.target(index)
             check_fit(image, target)
         except (DataError, NotFoundError) as error:
-            yield [], [], [Skipped(images.path(index), str(error))]
+            yield [], replace(batch, skipped=[Skipped(images.path(index), str(error))])
             continue
-        yield [look(network, image, inference)], [target], []
+        yield [look(network, image, inference)], replace(batch, targets=[target])
 
 
 class _Results:

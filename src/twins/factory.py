@@ -11,9 +11,9 @@ from typing import Any
 
 from twins.backbone.config import PUBLISHED, VARIANTS, resolve_name
 from twins.backbone.network import Twins
-from twins.data.config import too_long
 from twins.data.formats.imagenet import imagenet_names
 from twins.errors import ConfigError, NotFoundError, WeightsError, nearest
+from twins.files import too_long
 from twins.preprocess import DENSE, DETECTION, Preprocess
 from twins.tasks.classification.network import Classification
 from twins.tasks.detection import network as detection

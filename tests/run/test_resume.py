@@ -7,7 +7,7 @@ import json
 import pytest
 
 from twins.cli.main import main
-from twins.engine.records import read_rows
+from twins.engine.log import read_rows
 
 STEPS = 16
 SETTINGS = ["--data", "digits", "--max-steps", str(STEPS), "--batch-size", "32", "--device", "cpu"]

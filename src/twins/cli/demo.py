@@ -8,6 +8,7 @@ from pathlib import Path
 
 from twins.cli.parse import parse
 from twins.engine.config import TrainConfig
+from twins.run_folder import BEST, REPORT
 from twins.tasks.recipes import starting_point
 
 DATA = {"classification": "digits", "semantic": "scenes", "detection": "scenes", "instance": "scenes"}
@@ -53,7 +54,7 @@ def run(arguments: list[str]) -> int:
         read = train(digits)
         if read.interrupted:
             return 130
-        config = replace(config, weights=str(read.path / "best.safetensors"))
+        config = replace(config, weights=str(read.path / BEST))
     print(BEGIN[args.task])
     result = train(config)
     if result.interrupted:
@@ -63,7 +64,7 @@ def run(arguments: list[str]) -> int:
     name = LEADING[args.task]
     print(f"held-out {NAMES[name]}: {100 * result.metrics[name]:.2f} %")
     print(f"predictions drawn: {picture}")
-    print(f"report: {result.path / 'report.html'}")
+    print(f"report: {result.path / REPORT}")
     return 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +17,22 @@ from twins.engine.config import TrainConfig
 from twins.errors import ConfigError, MissingExtraError, TwinsError, nearest
 
 Result = TypeVar("Result")
+
+
+_UNFOUNDED = (
+    "`broadcast_buffers` is deprecated",  # its successor is not among the settings that accelerate passes on
+    "Grad strides do not match bucket view strides",  # those of a channel that is alone, so no byte is moved
+)
+"""How torch's warnings begin that say nothing of a run of several processes."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the warnings about distributed training that nobody can act on."""
+    with warnings.catch_warnings():
+        for beginning in _UNFOUNDED:
+            warnings.filterwarnings("ignore", message=beginning)
+        yield
 
 
 def build_accelerator(config: TrainConfig, run: Path | None = None) -> Accelerator:
@@ -39,17 +57,19 @@ def build_accelerator(config: TrainConfig, run: Path | None = None) -> Accelerat
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # `engine.norms` keeps them alike
     )
     if config.device not in ("auto", accelerator.device.type):
-        raise ConfigError(f"--device {config.device} was asked for, this machine computes on {accelerator.device.type}")
+        raise ConfigError(
+            f'`device="{config.device}"` was asked for, this machine computes on {accelerator.device.type}'
+        )
     return accelerator
 
 
 def _check_device(config: TrainConfig) -> None:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if config.device in there and not there[config.device]:
-        raise ConfigError(f"--device {config.device} was asked for, but torch finds none here; use --device cpu")
+        raise ConfigError(f'`device="{config.device}"` was asked for, but torch finds none here; use `device="cpu"`')
     gpu = config.device != "cpu" and any(there.values())
     if config.precision == "fp16" and not gpu:
-        raise ConfigError("--precision fp16 needs a GPU, found only the CPU; use bf16 or fp32")
+        raise ConfigError('`precision="fp16"` needs a GPU, found only the CPU; use bf16 or fp32')
 
 
 def _check_trackers(names: tuple[str, ...]) -> None:
@@ -59,7 +79,7 @@ def _check_trackers(names: tuple[str, ...]) -> None:
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
             known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
-            raise ConfigError(f"--trackers names {name!r}, which accelerate has not{nearest(name, known)}")
+            raise ConfigError(f"`trackers` names {name!r}, which accelerate does not have{nearest(name, known)}")
         if name not in available:
             raise MissingExtraError(f"the tracker {name} is not installed; pip install {name}")
 

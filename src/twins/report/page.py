@@ -8,12 +8,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from twins.charts import facts, line_chart, share
-from twins.engine.config import CONFIG, TrainConfig, read_config
+from twins.engine.config import TrainConfig, read_config
 from twins.errors import DataError, NotFoundError
 from twins.files import atomic_file
 from twins.predictor import Predictor, load
 from twins.report.style import STYLE
+from twins.run_folder import CONFIG, METRICS, REPORT, RESULT
 from twins.tasks.classification import report as classification
 from twins.tasks.detection import report as detection
 from twins.tasks.semantic import report as semantic
@@ -42,11 +45,12 @@ TITLES = {
 """What readers know metrics by; others are in `eval.json` alone."""
 
 
-def write_report(run: str | Path) -> Path:
-    """Write `report.html` into a run folder, from its records, its best weights and its held-out images.
+def write_report(run: str | Path, *, device: str | torch.device = "auto") -> Path:
+    """Write `report.html` into a run folder, from its log, its best weights and its held-out images.
 
     Args:
         run: a run folder with `config.yaml`, `metrics.jsonl`, `eval.json` and `best.safetensors`.
+        device: what predicts: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
 
     Returns:
         the page's path.
@@ -57,8 +61,8 @@ def write_report(run: str | Path) -> Path:
     """
     run = Path(run)
     config = read_config(_part(run, CONFIG))
-    rows, result = _records(_part(run, "metrics.jsonl")), _json(_part(run, "eval.json"))
-    predictor = load(run, device="cpu")
+    rows, result = _rows(_part(run, METRICS)), _json(_part(run, RESULT))
+    predictor = load(run, device=device)
     kit = kit_of(config.task)
     sections = [
         _head(config, result),
@@ -70,9 +74,9 @@ def write_report(run: str | Path) -> Path:
     page += "<meta name=viewport content='width=device-width,initial-scale=1'>"
     page += f"<title>{escape(config.model)} on {escape(Path(config.data).name)}</title><style>{STYLE}</style>"
     page += f"<main>{''.join(sections)}</main></html>\n"
-    with atomic_file(run / "report.html") as beside:
+    with atomic_file(run / REPORT) as beside:
         beside.write_text(page, encoding="utf-8")
-    return run / "report.html"
+    return run / REPORT
 
 
 def _head(config: TrainConfig, result: dict[str, Any]) -> str:
@@ -135,7 +139,7 @@ def _part(run: Path, name: str) -> Path:
     return run / name
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in path.read_text().splitlines()]
     except ValueError as error:

@@ -11,9 +11,10 @@ from torch import Tensor
 from twins.data.base import Splits
 from twins.data.checks.classification import CheckReport
 from twins.data.config import DataConfig
+from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.engine.config import TrainConfig
-from twins.engine.contracts import Batch, Metric
+from twins.engine.contracts import Metric
 from twins.factory import TaskNetwork
 from twins.metrics.semantic import Absent
 from twins.preprocess import Preprocess

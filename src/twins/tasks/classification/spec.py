@@ -14,10 +14,11 @@ from twins.data.base import ImageSet, LabelledImages, Splits, open_classificatio
 from twins.data.checks.classification import CheckReport, check_classification
 from twins.data.config import DataConfig
 from twins.data.formats.semantic import IMAGE_FOLDERS, MASK_FOLDERS
-from twins.data.loading.loader import Transform, mix
+from twins.data.loading.batch import Batch
+from twins.data.loading.loader import Transform
 from twins.data.transforms.classification import ImageAlone, train_transform
+from twins.data.transforms.mixing import mix
 from twins.engine.config import TrainConfig
-from twins.engine.contracts import Batch
 from twins.errors import ConfigError
 from twins.factory import TaskNetwork
 from twins.metrics.classification import ClassificationMetric

@@ -14,12 +14,12 @@ from twins.data.checks.classification import CheckReport
 from twins.data.checks.detection import check_detection
 from twins.data.config import DataConfig
 from twins.data.formats.detection import open_detection
+from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.objects import AnnotatedImages, Objects
 from twins.data.transforms.config import DetectionConfig
 from twins.data.transforms.detection import RandomView, WholeView
 from twins.engine.config import TrainConfig
-from twins.engine.contracts import Batch
 from twins.errors import ConfigError, DataError, NotFoundError
 from twins.factory import TaskNetwork
 from twins.metrics.detection import DetectionMetric

@@ -17,10 +17,10 @@ from twins.data.checks.semantic import check_semantic
 from twins.data.config import DataConfig
 from twins.data.formats.masks import IGNORE
 from twins.data.formats.semantic import MappedImages, open_semantic
+from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.transforms.semantic import RandomCrop, WholeImage
 from twins.engine.config import TrainConfig
-from twins.engine.contracts import Batch
 from twins.errors import DataError
 from twins.factory import TaskNetwork
 from twins.metrics.semantic import Absent, SemanticMetric

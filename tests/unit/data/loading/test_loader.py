@@ -11,9 +11,12 @@ from PIL import Image
 
 from twins.data.base import Digits, open_classification
 from twins.data.checks.classification import check_classification
-from twins.data.loading.loader import EvalSamples, TrainBatches, TrainSamples, eval_loader, mix, seeded, train_loader
+from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
+from twins.data.loading.sampler import TrainBatches
+from twins.data.seeding import seeded
 from twins.data.transforms.classification import ImageAlone, train_transform
 from twins.data.transforms.config import AugmentConfig
+from twins.data.transforms.mixing import mix
 from twins.errors import ConfigError, DataError
 from twins.preprocess import Preprocess
 
@@ -113,7 +116,7 @@ def test_workers_change_nothing(folder):
     def collect(workers):
         images = open_classification(folder).train
         batches = TrainBatches(len(images), 4, seed=0)
-        stream = train_loader(samples(images), batches, step=2, accumulate=1, workers=workers, pin=False)
+        stream = train_loader(samples(images), batches, step=2, workers=workers, pin=False)
         return [next(stream).images for _ in range(6)]
 
     for alone, shared in zip(collect(0), collect(2), strict=True):
@@ -122,9 +125,9 @@ def test_workers_change_nothing(folder):
 
 def test_a_stream_that_starts_later_goes_on_where_the_first_was():
     batches = TrainBatches(50, 3, seed=1, accumulate=2)
-    whole = batches.stream(0, 2)
+    whole = batches.stream(0)
     seen = [next(whole) for _ in range(40)]
-    late = batches.stream(7, 2)
+    late = batches.stream(7)
     assert [next(late) for _ in range(26)] == seen[14:]
 
 
