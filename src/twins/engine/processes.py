@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -21,26 +20,25 @@ Result = TypeVar("Result")
 
 _UNFOUNDED = (
     "`broadcast_buffers` is deprecated",  # its successor is not among the settings that accelerate passes on
-    "Grad strides do not match bucket view strides",  # those of a channel that is alone, so no byte is moved
+    r"Grad strides do not match[^=]+= \[\d+, 1, ",  # of a depthwise weight's only channel, so no byte is moved
 )
-"""How torch's warnings begin that say nothing of a run of several processes."""
+"""torch's warnings that say nothing of a run of several processes."""
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence the warnings about distributed training that nobody can act on."""
     with warnings.catch_warnings():
-        for beginning in _UNFOUNDED:
-            warnings.filterwarnings("ignore", message=beginning)
+        for pattern in _UNFOUNDED:
+            warnings.filterwarnings("ignore", message=pattern)
         yield
 
 
-def build_accelerator(config: TrainConfig, run: Path | None = None) -> Accelerator:
+def build_accelerator(config: TrainConfig) -> Accelerator:
     """Return accelerate's view of this process: alone, or one of `torchrun`'s.
 
     Args:
         config: device, precision and trackers.
-        run: the folder that trackers write in.
 
     Raises:
         ConfigError: a device that is not there, or a precision that it has not.
@@ -53,7 +51,6 @@ def build_accelerator(config: TrainConfig, run: Path | None = None) -> Accelerat
         cpu=config.device == "cpu",
         mixed_precision={"fp32": "no", "bf16-true": "no"}.get(config.precision, config.precision),
         log_with=list(config.trackers) or None,
-        project_dir=run,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # `engine.norms` keeps them alike
     )
     if config.device not in ("auto", accelerator.device.type):
