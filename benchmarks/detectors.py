@@ -28,7 +28,9 @@ from training import Predict, Trained, build_optimizer, machine, parameters, ste
 
 import twins
 from twins.data.base import AnnotatedImages
-from twins.data.loading.loader import TrainBatches, TrainSamples, normalised, train_loader
+from twins.data.loading.batch import normalised
+from twins.data.loading.loader import TrainSamples, train_loader
+from twins.data.loading.sampler import TrainBatches
 from twins.data.transforms.config import DetectionConfig
 from twins.data.transforms.detection import RandomView
 from twins.drawing import grid
@@ -121,7 +123,7 @@ def train_peer(config: TrainConfig) -> Trained:
     )
     samples = TrainSamples(images, RandomView(config.detection, preprocess), seed=config.seed)
     order = TrainBatches(len(images), config.batch_size, seed=config.seed, shapes=spec.shapes(images))
-    batches = train_loader(samples, order, step=0, accumulate=1, workers=config.workers, pin=False)
+    batches = train_loader(samples, order, step=0, workers=config.workers, pin=False)
     optimizer = build_optimizer(network, config.optimizer)
     network.train()
     steps = 0

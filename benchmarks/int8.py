@@ -22,11 +22,12 @@ from twins.bench.subjects import inference_step
 from twins.bench.timing import interleaved
 from twins.data.base import LabelledImages
 from twins.data.config import DataConfig
-from twins.data.loading.loader import EvalSamples, eval_loader, normalised
+from twins.data.loading.batch import normalised
+from twins.data.loading.loader import EvalSamples, eval_loader
 from twins.exporting.int8 import quantize
 from twins.exporting.openvino import compile_openvino, convert_openvino
 from twins.factory import model_from_checkpoint
-from twins.predictor import weights_of
+from twins.run_folder import weights_of
 from twins.tasks.classification.network import Classification
 from twins.tasks.classification.spec import SPEC
 

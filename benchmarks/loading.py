@@ -41,7 +41,9 @@ from training import machine
 
 from twins.data.base import list_images
 from twins.data.formats.class_folders import ImageFiles, class_folders
-from twins.data.loading.loader import EvalSamples, TrainBatches, TrainSamples, eval_loader, normalised, train_loader
+from twins.data.loading.batch import normalised
+from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
+from twins.data.loading.sampler import TrainBatches
 from twins.data.transforms.classification import ImageAlone, train_transform
 from twins.data.transforms.config import AugmentConfig
 from twins.preprocess import Preprocess
@@ -83,7 +85,7 @@ def ours(folder: Path, training: bool, batch: int, workers: int, levels: bool) -
     def given() -> Iterable[Any]:
         if training:
             step = order.steps * next(passes)
-            stream = train_loader(learn, order, step=step, accumulate=1, workers=workers, pin=False)
+            stream = train_loader(learn, order, step=step, workers=workers, pin=False)
             batches: Iterable[Any] = (next(stream) for _ in range(order.steps))
         else:
             batches = eval_loader(look, batch=batch, workers=workers)

@@ -30,7 +30,9 @@ import twins
 from twins.data.base import MappedImages
 from twins.data.formats.masks import IGNORE
 from twins.data.formats.open import open_semantic
-from twins.data.loading.loader import TrainBatches, TrainSamples, normalised, train_loader
+from twins.data.loading.batch import normalised
+from twins.data.loading.loader import TrainSamples, train_loader
+from twins.data.loading.sampler import TrainBatches
 from twins.data.transforms.config import SemanticConfig
 from twins.drawing import grid, overlay
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
@@ -124,7 +126,7 @@ def train_peer(name: str, config: TrainConfig) -> Trained:
     weights = balanced_pixel_weights(images) if config.class_weights == "balanced" else None
     samples = TrainSamples(images, SPEC.train_transform(config, preprocess), seed=config.seed)
     order = TrainBatches(len(images), config.batch_size, seed=config.seed)
-    batches = train_loader(samples, order, step=0, accumulate=1, workers=config.workers, pin=False)
+    batches = train_loader(samples, order, step=0, workers=config.workers, pin=False)
     optimizer = build_optimizer(network, config.optimizer)
     network.train().to(memory_format=torch.channels_last)  # a tenth to a quarter less time a step
     steps = 0

@@ -12,20 +12,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from twins.data.base import ImageSet
 from twins.data.config import EMBEDDED, DataConfig, MaskConfig
-from twins.data.loading.loader import EvalSamples, Skipped, eval_loader
-from twins.engine.config import CONFIG, TrainConfig, read_config
-from twins.engine.contracts import Metric, check_measured
+from twins.data.loading.batch import Batch, Skipped
+from twins.data.loading.loader import EvalSamples, eval_loader
+from twins.engine.config import TrainConfig, read_config
 from twins.engine.eval_config import EvalConfig
-from twins.engine.evaluate import predict_batch
+from twins.engine.measure import check_measured, measure, predictions
 from twins.errors import ConfigError, DataError, NotFoundError, few
 from twins.factory import create_backbone, model_from_checkpoint
 from twins.files import atomic_file, check_outputs, sha256, write_json
 from twins.metrics.coco_results import coco_results
 from twins.predictions import Prediction
-from twins.predictor import check_inference, inference_form, parts_of, pick_device, select, weights_of
+from twins.predictor import check_inference, inference_form, pick_device, select
 from twins.preprocess import Preprocess
+from twins.run_folder import CONFIG, parts_of, weights_of
 from twins.tasks.contract import TaskSpec, spec_of
 from twins.tasks.inference import InferenceConfig, SelectionConfig
 from twins.tasks.network import TaskNetwork
@@ -35,8 +38,8 @@ from twins.weights.store import resolve
 FORMAT = 1
 """Version of `eval.json`."""
 PACKAGES = ("twins-vision", "torch", "torchvision", "timm", "faster-coco-eval", "pillow", "numpy")
-Measured = tuple[list[Prediction], list[Any], list[Skipped]]
-"""Predictions of some images, their targets, and images that could not be read."""
+Measured = tuple[list[Prediction], Batch]
+"""Predictions of a batch, and the batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +95,7 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
     metric = spec.metric(names, full=True, absent=config.absent)
     writer = _Results(config.results, network, images, names)
     form = inference_form(network, compile=config.compile)
-    measured = _measure(form, spec, matched, config)
-    skipped = _gather(measured, metric, writer)
+    skipped = measure(_predicted(form, spec, matched, config), metric, each=writer.add)
     _check_skipped(skipped, len(images), config.max_skipped)
     result = EvalResult(
         metrics=metric.compute(),
@@ -167,42 +169,28 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
-def _gather(measured: Iterator[Measured], metric: Metric, writer: _Results) -> list[Skipped]:
-    """Feed a metric and a results file with all that is measured; return the images that could not be read."""
-    skipped: list[Skipped] = []
-    for predictions, targets, unreadable in measured:
-        skipped += unreadable
-        if predictions:
-            metric.update(predictions, targets)
-            writer.add(predictions, targets)
-    return skipped
-
-
-def _measure(network: TaskNetwork, spec: TaskSpec, images: ImageSet, config: EvalConfig) -> Iterator[Measured]:
+def _predicted(network: TaskNetwork, spec: TaskSpec, images: ImageSet, config: EvalConfig) -> Iterator[Measured]:
+    """Yield a set's batches with their predictions."""
     if not config.inference.plain:
-        yield from _one_by_one(network, spec, images, config.inference)
-        return
-    batch_size = config.batch_size or facts_of(network.task).batch_size
+        return _one_by_one(network, spec, images, config.inference)
+    batch = config.batch_size or facts_of(network.task).batch_size
     samples = EvalSamples(images, spec.eval_transform(network.info.preprocess))
-    for batch in eval_loader(samples, batch=batch_size, workers=config.workers, shapes=spec.shapes(images)):
-        if not batch.indices:
-            yield [], [], batch.skipped
-            continue
-        found = predict_batch(network, batch.images, batch.sizes, batch.originals)
-        yield found, batch.targets, batch.skipped
+    shapes = spec.shapes(images)
+    return predictions(network, lambda: eval_loader(samples, batch=batch, workers=config.workers, shapes=shapes))
 
 
 def _one_by_one(
     network: TaskNetwork, spec: TaskSpec, images: ImageSet, inference: InferenceConfig
 ) -> Iterator[Measured]:
     for index in range(len(images)):
+        batch = Batch(images=torch.empty(0), targets=[], indices=[index], originals=[])
         try:
             image, target = images.load(index), images.target(index)
             spec.check_pair(image, target)
         except (DataError, NotFoundError) as error:
-            yield [], [], [Skipped(images.path(index), str(error))]
+            yield [], replace(batch, skipped=[Skipped(images.path(index), str(error))])
             continue
-        yield [spec.look(network, image, inference)], [target], []
+        yield [spec.look(network, image, inference)], replace(batch, targets=[target])
 
 
 class _Results:

@@ -12,8 +12,8 @@ from typing import Any
 from twins.backbone.config import PUBLISHED, VARIANTS, resolve_name
 from twins.backbone.network import Twins
 from twins.data.classes import imagenet_names
-from twins.data.config import too_long
 from twins.errors import ConfigError, NotFoundError, WeightsError, nearest
+from twins.files import too_long
 from twins.preprocess import Preprocess
 from twins.tasks.facts import TaskFacts
 from twins.tasks.network import TaskNetwork

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from twins.errors import ConfigError, TrainingError
+from twins.errors import ConfigError, NotFoundError, TrainingError
 
 
 @contextlib.contextmanager
@@ -89,6 +90,26 @@ def sha256(path: Path) -> str:
     """Return a file's SHA-256 in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def path_of(given: str | Path, what: str) -> Path:
+    """Return a path to `what`, said in words; raises NotFoundError for one that is empty or that no file can have."""
+    if given == "":
+        raise NotFoundError(f"the path of the {what} is empty; give one, or . for the current folder")
+    if too_long(given):
+        raise NotFoundError(f"there is no {what} {given}; check the path")
+    return Path(given)
+
+
+def too_long(path: str | Path) -> bool:
+    """Return whether no file can have a path: the system then refuses to look whether it exists."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    except ValueError:  # a null character
+        return True
+    return False
 
 
 def first_line(error: BaseException) -> str:

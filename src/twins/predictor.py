@@ -14,23 +14,18 @@ from PIL.Image import Image
 
 from twins.backbone.network import is_fused
 from twins.data.base import list_images
-from twins.data.config import too_long
 from twins.data.images import open_image
-from twins.data.loading.loader import fill_batch
-from twins.engine.config import CONFIG
-from twins.engine.evaluate import predict_batch
-from twins.engine.records import LOG, METRICS
+from twins.data.loading.batch import fill_batch
+from twins.engine.measure import predict_batch
 from twins.errors import ConfigError, NotFoundError
 from twins.factory import model_from_checkpoint
+from twins.files import path_of
 from twins.predictions import Prediction
+from twins.run_folder import weights_of
 from twins.tasks.contract import spec_of
 from twins.tasks.inference import SHOWN, InferenceConfig, SelectionConfig
 from twins.tasks.network import TaskNetwork
 from twins.tasks.table import facts_of, tasks_with
-
-BEST, LAST = "best.safetensors", "last/model.safetensors"
-_RUN = (BEST, LAST, CONFIG, METRICS, LOG, "report.html")
-"""What of a run folder no result may take the place of."""
 
 
 class Predictor:
@@ -172,30 +167,6 @@ def load(
     return Predictor(model, device=device, inference=inference, selection=selection, compile=compile)
 
 
-def weights_of(path_or_name: str | Path) -> str | Path:
-    """Return a run folder's best weights, or its newest; anything else as it is.
-
-    Raises:
-        NotFoundError: a folder that holds no weights, or what no file can be called.
-    """
-    folder = _path(path_or_name, "run folder or weight file")
-    if not os.path.isdir(folder):
-        return path_or_name
-    for name in (BEST, LAST):
-        if (folder / name).is_file():
-            return folder / name
-    raise NotFoundError(
-        f"the folder {folder} holds no {BEST}; name a run folder whose training got that far, or a file"
-    )
-
-
-def parts_of(path_or_name: str | Path) -> list[tuple[str, str | Path]]:
-    """Return the files that a network is read from, or was written with, each after what to call it."""
-    if not os.path.isdir(path_or_name):
-        return [("the network's weights", path_or_name)]
-    return [(f"the run's {name}", Path(path_or_name) / name) for name in _RUN]
-
-
 def expand(images: Any) -> list[Any]:
     """Return a flat list of single images; folders and globs give their image files, sorted.
 
@@ -206,7 +177,7 @@ def expand(images: Any) -> list[Any]:
         return [single for item in images for single in expand(item)]
     if not isinstance(images, str | Path):
         return [images]
-    path = _path(images, "image")
+    path = path_of(images, "image")
     if os.path.isdir(path):
         found: list[Any] = list_images(path)
     elif not os.path.exists(path) and glob.has_magic(str(images)):
@@ -234,16 +205,3 @@ def pick_device(device: str | torch.device) -> torch.device:
     if not present[kind] or (kind == "cuda" and number and int(number) >= torch.cuda.device_count()):
         raise ConfigError(f"`device={name}` is not available on this machine; leave it out or use cpu")
     return torch.device(name)
-
-
-def _path(given: str | Path, what: str) -> Path:
-    """Return a path; an empty one, which would be the current folder, or one of no file leads to nothing.
-
-    Raises:
-        NotFoundError: it is such a path.
-    """
-    if given == "":
-        raise NotFoundError(f"the path of the {what} is empty; give one, or . for the current folder")
-    if too_long(given):
-        raise NotFoundError(f"there is no {what} {given}; check the path")
-    return Path(given)

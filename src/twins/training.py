@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,21 @@ from torch import Tensor
 
 from twins.backbone.config import PUBLISHED, resolve_name
 from twins.data.base import ImageSet, Splits
-from twins.data.config import EMBEDDED, too_long
-from twins.data.loading.loader import (
-    Batch,
-    EvalSamples,
-    TrainBatches,
-    TrainSamples,
-    eval_loader,
-    normalised,
-    train_loader,
-)
-from twins.engine import contracts
-from twins.engine.config import CONFIG, TrainConfig, merge_resumed, read_config
+from twins.data.config import EMBEDDED
+from twins.data.loading.batch import Batch, normalised
+from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
+from twins.data.loading.sampler import TrainBatches
+from twins.engine.config import TrainConfig, merge_resumed, read_config
 from twins.engine.eval_config import EvalConfig
-from twins.engine.loop import Outcome, fit
+from twins.engine.log import Log
+from twins.engine.loop import fit
 from twins.engine.processes import build_accelerator, on_main
 from twins.engine.randomness import reseed
-from twins.engine.records import Records
-from twins.engine.state import LAST, WEIGHTS
 from twins.errors import ConfigError, NotFoundError, WeightsError
 from twins.factory import create_model, model_from_info
-from twins.files import atomic_file
+from twins.files import atomic_file, too_long
 from twins.preprocess import Preprocess
+from twins.run_folder import CONFIG, LAST_WEIGHTS, RESULT
 from twins.tasks.contract import TaskSpec, spec_of
 from twins.tasks.network import TaskNetwork
 from twins.tasks.table import TASKS, check_task, facts_of, tasks_with
@@ -79,26 +72,18 @@ def train(config: TrainConfig) -> RunResult:
     network = _build_network(config, spec, splits, accelerator)
     source = TaskSource(spec, splits, network.info.preprocess, config, accelerator)
     run = on_main(accelerator, lambda: _open_run(config, network, accelerator.device.type))
-    records = Records(run, active=accelerator.is_main_process, tracker=accelerator if config.trackers else None)
-    if config.trackers:
-        accelerator.project_configuration.set_directories(str(run))
-        accelerator.init_trackers("twins", {"model": config.model, "data": config.data, "seed": config.seed})
+    log = _open_log(run, config, accelerator)
     for note in (*splits.notes, *spec.warnings(splits)):
-        records.say(f"note: {note}")
-    outcome = fit(
-        network,
-        source,
-        spec.metric(splits.train.names),
-        config,
-        accelerator,
-        records,
-        leading=facts_of(config.task).monitor,
-        fingerprint=fingerprint(splits.train),
-    )
+        log.say(f"note: {note}")
+    metric, told = spec.metric(splits.train.names), fingerprint(splits.train)
+    monitor = facts_of(config.task).monitor
+    outcome = fit(network, source, metric, config, accelerator, log, monitor=monitor, fingerprint=told)
     main = accelerator.is_main_process
     if config.trackers or accelerator.num_processes > 1:
         accelerator.end_training()
-    return _finish(run, config, outcome, main=main)
+    if outcome.reason == "stopped" or not main:
+        return RunResult(path=run, metrics=outcome.metrics, interrupted=outcome.reason == "stopped")
+    return RunResult(path=run, metrics=_measure_and_report(run, config), interrupted=False)
 
 
 class TaskSource:
@@ -118,53 +103,35 @@ class TaskSource:
     def __init__(
         self, spec: TaskSpec, splits: Splits[Any], preprocess: Preprocess, config: TrainConfig, accelerator: Accelerator
     ) -> None:
-        self.spec, self.splits, self.config = spec, splits, config
-        self.train_count, self.val_count = len(splits.train), len(splits.val)
-        self.rank, self.world = accelerator.process_index, accelerator.num_processes
-        self.preprocess, self.device = preprocess, accelerator.device
-        self.pin = self.device.type == "cuda"
-        self.images_per_pass = _images_per_pass(config, self.world)
-        self.batches = TrainBatches(
+        self.spec, self.splits, self.preprocess, self.config = spec, splits, preprocess, config
+        self.device, self.train_count, self.val_count = accelerator.device, len(splits.train), len(splits.val)
+        self.share = {"rank": accelerator.process_index, "world": accelerator.num_processes}
+        self.loading: Any = {"workers": config.workers, "pin": self.device.type == "cuda"}
+        self.images_per_pass = _images_per_pass(config, accelerator.num_processes)
+        self.order = TrainBatches(
             self.train_count,
             self.images_per_pass,
             seed=config.seed,
-            rank=self.rank,
-            world=self.world,
             accumulate=config.accumulate,
             repeats=config.augment.repeats,
             shapes=spec.shapes(splits.train),
+            **self.share,
         )
-        self.steps_per_epoch = self.batches.steps
-        self.learn_from = TrainSamples(splits.train, spec.train_transform(config, preprocess), seed=config.seed)
-        self.evaluate_on = EvalSamples(splits.val, spec.eval_transform(preprocess))
-        self.val_shapes = spec.shapes(splits.val)
+        self.steps_per_epoch = self.order.steps
+        self.train_samples = TrainSamples(splits.train, spec.train_transform(config, preprocess), seed=config.seed)
+        self.eval_samples = EvalSamples(splits.val, spec.eval_transform(preprocess))
 
     def train(self, step: int) -> Iterator[Batch]:
         """Yield training batches without end, from optimiser step `step` of the run on."""
-        return train_loader(
-            self.learn_from,
-            self.batches,
-            step=step,
-            accumulate=self.config.accumulate,
-            workers=self.config.workers,
-            pin=self.pin,
-        )
+        return train_loader(self.train_samples, self.order, step=step, **self.loading)
 
-    def evaluation(self) -> Any:
+    def evaluation(self) -> Iterable[Batch]:
         """Return this process's batches of the images to evaluate on."""
-        return eval_loader(
-            self.evaluate_on,
-            batch=self.images_per_pass,
-            rank=self.rank,
-            world=self.world,
-            workers=self.config.workers,
-            pin=self.pin,
-            shapes=self.val_shapes,
-        )
+        shapes = self.spec.shapes(self.splits.val)
+        return eval_loader(self.eval_samples, batch=self.images_per_pass, shapes=shapes, **self.share, **self.loading)
 
-    def prepare(self, batch: contracts.Batch, epoch: int) -> tuple[Tensor, Any]:
+    def prepare(self, batch: Batch, epoch: int) -> tuple[Tensor, Any]:
         """Return the images, on the device, and targets that a training batch is learned from."""
-        assert isinstance(batch, Batch)
         ready = normalised(batch, self.preprocess, self.device)
         return self.spec.prepare(self.config, ready, epoch, len(self.splits.train.names))
 
@@ -186,7 +153,7 @@ def _settle(config: TrainConfig) -> TrainConfig:
     if config.resume:
         return merge_resumed(config, read_config(Path(config.resume) / CONFIG))
     if not config.data:
-        raise ConfigError("--data is missing; give a folder, or the name of an embedded set such as digits")
+        raise ConfigError("`data` is missing; give a folder, or the name of an embedded set such as digits")
     check_task(config.task)
     _check_groups(config)
     model = resolve_name(config.model)
@@ -197,7 +164,7 @@ def _settle(config: TrainConfig) -> TrainConfig:
         weights = _from_anywhere(weights)
     if config.out and Path(config.out).is_dir() and any(Path(config.out).iterdir()):
         raise ConfigError(
-            f"--out {config.out} is not empty; choose another folder, or go on with it by --resume {config.out}"
+            f'`out="{config.out}"` is not empty; choose another folder, or go on with it by `resume="{config.out}"`'
         )
     masks = replace(config.masks, classes=_from_anywhere(config.masks.classes))
     data = config.data if config.data in EMBEDDED else _from_anywhere(config.data)
@@ -208,9 +175,16 @@ def _check_groups(config: TrainConfig) -> None:
     """Raise ConfigError for settings that say nothing of the run's task."""
     default, own = TrainConfig(), facts_of(config.task).settings
     for name in sorted({name for task in TASKS for name in facts_of(task).settings} - set(own)):
-        if getattr(config, name) != getattr(default, name):
+        if changed := _changed(getattr(config, name), getattr(default, name), name):
             meant = " and ".join(tasks_with("settings", name))
-            raise ConfigError(f'`{name}` is for {meant}, found `task="{config.task}"`; leave it out')
+            raise ConfigError(f'`{changed}` is for {meant}, found `task="{config.task}"`; leave it out')
+
+
+def _changed(value: Any, default: Any, name: str) -> str | None:
+    """Return the dotted name of a setting, or of the first in a group, that is not its default; `None` if all are."""
+    if value == default or not is_dataclass(value):
+        return None if value == default else name
+    return next(f"{name}.{f.name}" for f in fields(value) if getattr(value, f.name) != getattr(default, f.name))
 
 
 def _from_anywhere(path_or_name: str) -> str:
@@ -221,7 +195,7 @@ def _from_anywhere(path_or_name: str) -> str:
 
 
 def _build_network(config: TrainConfig, spec: TaskSpec, splits: Splits[Any], accelerator: Accelerator) -> TaskNetwork:
-    newest = Path(config.resume or "") / LAST / WEIGHTS
+    newest = Path(config.resume or "") / LAST_WEIGHTS
     known = read_tensors(newest).info if config.resume and newest.exists() else None
     if known is not None:
         network = model_from_info(known, drop_rate=config.drop_rate, drop_path_rate=config.drop_path)
@@ -264,7 +238,7 @@ def _find_weights(config: TrainConfig, accelerator: Accelerator) -> Path | None:
         reason = str(error).partition(";")[0]
         raise WeightsError(
             f"training starts from the published weights of {config.model}, which cannot be had ({reason}); give a "
-            "file with --weights PATH, or train from scratch with --weights none"
+            'file as `weights`, or train from scratch with `weights="none"`'
         ) from error
 
 
@@ -272,7 +246,7 @@ def _images_per_pass(config: TrainConfig, world: int) -> int:
     parts = world * config.accumulate
     if config.batch_size % parts:
         raise ConfigError(
-            f"--batch-size must be a multiple of the processes times --accumulate, found {config.batch_size} images "
+            f"`batch_size` must be a multiple of the processes times `accumulate`, found {config.batch_size} images "
             f"for {world} x {config.accumulate}"
         )
     return config.batch_size // parts
@@ -297,7 +271,9 @@ def _new_folder(config: TrainConfig) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"--out {config.out} cannot be made ({error.strerror}); choose another folder") from error
+            raise ConfigError(
+                f'`out="{config.out}"` cannot be made ({error.strerror}); choose another folder'
+            ) from error
         return folder
     number = 1
     while True:
@@ -309,16 +285,23 @@ def _new_folder(config: TrainConfig) -> Path:
             number += 1
 
 
-def _finish(run: Path, config: TrainConfig, outcome: Outcome, *, main: bool) -> RunResult:
-    """Evaluate the best weights and write the report, in the main process."""
-    if outcome.reason == "stopped" or not main:
-        return RunResult(path=run, metrics=outcome.metrics, interrupted=outcome.reason == "stopped")
+def _open_log(run: Path, config: TrainConfig, accelerator: Accelerator) -> Log:
+    """Return the run's log, with its trackers started."""
+    if not config.trackers:
+        return Log(run, active=accelerator.is_main_process)
+    accelerator.project_configuration.set_directories(str(run))
+    accelerator.init_trackers("twins", {"model": config.model, "data": config.data, "seed": config.seed})
+    return Log(run, active=accelerator.is_main_process, tracker=accelerator)
+
+
+def _measure_and_report(run: Path, config: TrainConfig) -> dict[str, float]:
+    """Measure the best weights on the run's own device, write the report, and return the numbers."""
     from twins.evaluation import evaluate
     from twins.report.page import write_report
 
     measured = EvalConfig(
-        out=str(run / "eval.json"), max_skipped=config.max_skipped, device=config.device, workers=config.workers
+        out=str(run / RESULT), max_skipped=config.max_skipped, device=config.device, workers=config.workers
     )
     result = evaluate(run, config.data, measured)
     write_report(run, device=config.device)
-    return RunResult(path=run, metrics=result.metrics, interrupted=False)
+    return result.metrics

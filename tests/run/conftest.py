@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from twins.cli.main import main
-from twins.engine.records import read_rows
+from twins.engine.log import read_rows
 
 
 class Training:

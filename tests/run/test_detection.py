@@ -17,10 +17,11 @@ from PIL import Image
 import twins
 from twins.cli.main import main
 from twins.data.objects import encode_mask
-from twins.engine.config import CONFIG, read_config
+from twins.engine.config import read_config
+from twins.engine.log import read_rows
 from twins.engine.processes import build_accelerator
-from twins.engine.records import read_rows
 from twins.engine.state import load_state
+from twins.run_folder import CONFIG
 from twins.tasks.contract import spec_of
 from twins.training import _build_network
 
@@ -291,9 +292,9 @@ def test_a_classifier_is_where_a_detector_starts(data, train, tmp_path):
     ("arguments", "said"),
     [
         (["--class-weights", "balanced"], "--class-weights balanced is for classification and semantic"),
-        (["--masks.values", "binary"], "--masks.* is for semantic, found --task detection"),
-        (["--semantic.norm", "group"], "--semantic.* is for semantic, found --task detection"),
-        (["--augment.mixup", 0.5], "--augment.* is for classification, found --task detection"),
+        (["--masks.values", "binary"], "--masks.values is for semantic, found --task detection"),
+        (["--semantic.norm", "group"], "--semantic.norm is for semantic, found --task detection"),
+        (["--augment.mixup", 0.5], "--augment.mixup is for classification, found --task detection"),
         (["--fit", "squash"], "--fit is for classification, found --task detection"),
         (["--head", "mask_rcnn"], "the heads of detection are retinanet, faster_rcnn"),
         (FEWER, "--detection.samples is for a second stage, which retinanet has not"),

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from twins.cli.main import main
-from twins.engine.records import read_rows
+from twins.engine.log import read_rows
 
 STEPS = 16
 SETTINGS = ["--data", "digits", "--max-steps", str(STEPS), "--batch-size", "32", "--device", "cpu"]
@@ -43,7 +43,8 @@ def test_a_run_that_is_killed_and_stopped_goes_on_to_the_bit(tmp_path, start, as
 @pytest.mark.slow
 def test_two_processes_killed_go_on_to_the_bit_and_count_each_image_once(tmp_path, start, assert_same_weights):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    start(*SETTINGS, "--out", str(whole), processes=2).finish()
+    said = start(*SETTINGS, "--out", str(whole), processes=2).finish()
+    assert "warn" not in said.lower(), said
     training = start(*SETTINGS, "--out", str(broken), processes=2)
     training.wait_for_step(broken, 5)
     training.kill()

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 import twins
 from twins.cli.main import main
-from twins.engine.records import read_rows
+from twins.engine.log import read_rows
 from twins.engine.state import load_state
 from twins.preprocess import Preprocess
 from twins.tasks.inference import InferenceConfig
@@ -39,16 +39,16 @@ SPY = """
 import sys
 import torch
 from twins.cli.main import main
-from twins.engine import session
+from twins.engine import step
 
-folder, average = sys.argv.pop(1), session.average_statistics
+folder, average = sys.argv.pop(1), step.average_statistics
 
 def spy(values, accelerator):
     mine = [value.clone() for value in values]
     average(values, accelerator)
     torch.save(mine, f"{folder}/{accelerator.process_index}.pt")
 
-session.average_statistics = spy
+step.average_statistics = spy
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -9,8 +9,9 @@ from PIL import Image
 
 import twins
 from twins.errors import ConfigError, NotFoundError
-from twins.predictor import Predictor, expand, pick_device, weights_of
+from twins.predictor import Predictor, expand, pick_device
 from twins.preprocess import Preprocess
+from twins.run_folder import weights_of
 from twins.tasks.inference import InferenceConfig
 
 CLASSES = 5

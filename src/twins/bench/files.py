@@ -18,12 +18,14 @@ from torch import nn
 from twins.bench.config import shape_of
 from twins.bench.subjects import DTYPES, Case, Step
 from twins.data.base import list_images
-from twins.data.config import too_long
 from twins.data.images import ORIENTATION, open_image
-from twins.data.loading.loader import Batch, EvalSamples, TrainBatches, TrainSamples, eval_loader, train_loader
+from twins.data.loading.batch import Batch
+from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
+from twins.data.loading.sampler import TrainBatches
 from twins.data.transforms.config import SemanticConfig
 from twins.engine.config import TrainConfig
 from twins.errors import DataError, NotFoundError
+from twins.files import too_long
 from twins.predictor import Predictor
 from twins.preprocess import Preprocess
 from twins.tasks.contract import TaskSpec, spec_of
@@ -102,7 +104,7 @@ def loading_step(case: Case, files: Sequence[Path]) -> Step:
     transform = spec.train_transform(config, known)
     order = TrainBatches(len(images), case.batch, seed=0)
     samples = TrainSamples(images, transform, seed=0)
-    return partial(_next, train_loader(samples, order, step=0, accumulate=1, workers=0, pin=False))
+    return partial(_next, train_loader(samples, order, step=0, workers=0, pin=False))
 
 
 def _next(batches: Iterator[Batch]) -> Batch:

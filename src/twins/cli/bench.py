@@ -7,8 +7,8 @@ from typing import Any
 
 from twins.bench.config import BenchConfig, names_first
 from twins.cli.parse import parse
-from twins.data.config import too_long
 from twins.errors import ConfigError
+from twins.files import check_outputs, too_long, write_json
 
 ARGS = BenchConfig
 """What the verb takes."""
@@ -19,7 +19,6 @@ def run(arguments: list[str]) -> int:
     config = parse(BenchConfig, "bench", names_first(arguments))
     from twins.bench.chart import draw
     from twins.bench.compare import run_bench
-    from twins.files import check_outputs, write_json
 
     check_outputs({"json": config.json})
     _check_plot(config.plot)

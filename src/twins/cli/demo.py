@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from twins.cli.parse import parse
 from twins.engine.config import TrainConfig
 from twins.errors import ConfigError
+from twins.run_folder import BEST, REPORT
 from twins.tasks.inference import SelectionConfig
 from twins.tasks.recipes import starting_point
 from twins.tasks.table import TASKS, facts_of, part_of
@@ -41,7 +42,7 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(f"{args.task} has no demo; the tasks with one are {', '.join(_with_demos())}")
     start = starting_point(data=facts.demo.data, task=args.task)
     config: TrainConfig = replace(start, out=args.out, device=args.device)  # type: ignore[arg-type]
-    from twins.predictor import BEST, load
+    from twins.predictor import load
     from twins.training import train
 
     if facts.demo.starts_from is not None and (first := facts_of(facts.demo.starts_from).demo) is not None:
@@ -62,7 +63,7 @@ def run(arguments: list[str]) -> int:
     metric = facts.demo.metric
     print(f"held-out {facts.metrics[metric]}: {100 * result.metrics[metric]:.2f} %")
     print(f"predictions drawn: {picture}")
-    print(f"report: {result.path / 'report.html'}")
+    print(f"report: {result.path / REPORT}")
     return 0
 
 

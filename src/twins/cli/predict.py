@@ -73,7 +73,8 @@ def run(arguments: list[str]) -> int:
     from twins.cli.predicted import Listing
     from twins.data.loading.video import is_video_file, require_av
     from twins.files import check_outputs
-    from twins.predictor import expand, load, parts_of
+    from twins.predictor import expand, load
+    from twins.run_folder import parts_of
 
     selection = None if args.selection == SHOWN else args.selection
     predictor = load(

@@ -24,11 +24,12 @@ def run(arguments: list[str]) -> int:
             length=next((name for name in ("minutes", "steps", "epochs") if value_of(f"--{name}", arguments)), None),
         )
     config = parse(TrainConfig, "train", arguments, default=start)
-    from twins.engine.records import brief
+    from twins.engine.log import brief
+    from twins.run_folder import REPORT
     from twins.training import train
 
     result = train(config)
     if result.interrupted:
         return 130
-    print(f"best weights: {brief(result.metrics)}\nreport: {result.path / 'report.html'}")
+    print(f"best weights: {brief(result.metrics)}\nreport: {result.path / REPORT}")
     return 0

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from twins.errors import ConfigError, DataError
+from twins.files import too_long
 
 EMBEDDED = ("digits", "scenes")
 """Sets that come with the package; a folder of such a name is meant by `./digits`."""
@@ -71,14 +69,3 @@ class DataConfig:
             raise ConfigError(f"`seed` must be at least 0 and below 2^32, found {self.seed}")
         if not 0 <= self.val_share < 1:
             raise ConfigError(f"`val_share` must be at least 0 and below 1, found {self.val_share}")
-
-
-def too_long(path: str | Path) -> bool:
-    """Whether no file can be called so: the system then refuses to look whether it exists."""
-    try:
-        os.stat(path)
-    except OSError as error:
-        return error.errno == errno.ENAMETOOLONG
-    except ValueError:  # a null character
-        return True
-    return False

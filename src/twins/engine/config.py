@@ -8,12 +8,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from twins.data.config import DataConfig, MaskConfig, too_long
+from twins.data.config import DataConfig, MaskConfig
 from twins.data.transforms.config import AugmentConfig, DetectionConfig, SemanticConfig
 from twins.errors import ConfigError, NotFoundError, nearest
+from twins.files import too_long
 
-CONFIG = "config.yaml"
-"""Where a run folder keeps its settings."""
 FORMAT = 2
 """Version of `config.yaml`; from 2 on it ends in `END`, without which it was cut short."""
 END = "complete"
@@ -52,13 +51,13 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _check("optimizer.lr", self.lr, self.lr > 0, "above 0")
-        _check("optimizer.lr-batch", self.lr_batch, self.lr_batch is None or self.lr_batch > 0, "above 0")
-        _check("optimizer.weight-decay", self.weight_decay, self.weight_decay >= 0, "at least 0")
+        _check("optimizer.lr_batch", self.lr_batch, self.lr_batch is None or self.lr_batch > 0, "above 0")
+        _check("optimizer.weight_decay", self.weight_decay, self.weight_decay >= 0, "at least 0")
         _check("optimizer.betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "at least 0 and below 1")
         _check("optimizer.eps", self.eps, self.eps > 0, "above 0")
         decay, clip = self.layer_decay, self.clip_grad
-        _check("optimizer.layer-decay", decay, decay is None or 0 < decay <= 1, "above 0 and at most 1")
-        _check("optimizer.clip-grad", clip, clip is None or clip > 0, "above 0")
+        _check("optimizer.layer_decay", decay, decay is None or 0 < decay <= 1, "above 0 and at most 1")
+        _check("optimizer.clip_grad", clip, clip is None or clip > 0, "above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +82,13 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         _check("schedule.kind", self.kind, self.kind in ("cosine", "poly", "step"), "cosine, poly or step")
         drops = self.drop_epochs
-        _check("schedule.drop-epochs", drops, all(epoch > 0 for epoch in drops), "above 0, each")
+        _check("schedule.drop_epochs", drops, all(epoch > 0 for epoch in drops), "above 0, each")
         _check("schedule.power", self.power, self.power > 0, "above 0")
         steps = self.warmup_steps
-        _check("schedule.warmup-steps", steps, steps is None or steps >= 0, "at least 0")
-        _check("schedule.warmup-epochs", self.warmup_epochs, self.warmup_epochs >= 0, "at least 0")
-        _check("schedule.warmup-lr", self.warmup_lr, self.warmup_lr >= 0, "at least 0")
-        _check("schedule.min-lr", self.min_lr, self.min_lr >= 0, "at least 0")
+        _check("schedule.warmup_steps", steps, steps is None or steps >= 0, "at least 0")
+        _check("schedule.warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "at least 0")
+        _check("schedule.warmup_lr", self.warmup_lr, self.warmup_lr >= 0, "at least 0")
+        _check("schedule.min_lr", self.min_lr, self.min_lr >= 0, "at least 0")
 
 
 def _mild() -> AugmentConfig:
@@ -213,16 +212,16 @@ class TrainConfig:
             _check(name, getattr(self, name), getattr(self, name) in choices, f"one of {', '.join(map(str, choices))}")
         if self.schedule.warmup_steps is not None and self.steps is None:
             raise ConfigError(
-                "--schedule.warmup-steps is for a run of --steps; give --steps, or --schedule.warmup-epochs instead"
+                "`schedule.warmup_steps` is for a run of `steps`; give these, or `schedule.warmup_epochs` instead"
             )
         late = [epoch for epoch in self.schedule.drop_epochs if epoch >= self.epochs]
         if self.schedule.kind == "step" and late:
             raise ConfigError(
-                f"--schedule.drop-epochs must lie within --epochs {self.epochs:g}, found {late[0]:g}; give others"
+                f"`schedule.drop_epochs` must lie within `epochs={self.epochs:g}`, found {late[0]:g}; give others"
             )
         if self.batch_size % self.accumulate:
             raise ConfigError(
-                f"--batch-size must be a multiple of --accumulate, found {self.batch_size} and {self.accumulate}"
+                f"`batch_size` must be a multiple of `accumulate`, found {self.batch_size} and {self.accumulate}"
             )
 
     @property
@@ -298,10 +297,9 @@ def merge_resumed(given: TrainConfig, saved: TrainConfig) -> TrainConfig:
     anew.pop("resume", None)
     same = {name for name, value in anew.items() if value == getattr(saved, name)}
     if wrong := sorted(set(anew) - set(MACHINE_FIELDS) - same):
-        flags = ", ".join(_flag(name) for name in wrong)
-        allowed = ", ".join(_flag(name) for name in MACHINE_FIELDS)
+        changed, allowed = (", ".join(f"`{name}`" for name in names) for names in (wrong, MACHINE_FIELDS))
         raise ConfigError(
-            f"--resume goes on with the run as it was and cannot change {flags}; leave it out, or start a new run "
+            f"`resume` goes on with the run as it was and cannot change {changed}; leave it out, or start a new run "
             f"(what can change: {allowed})"
         )
     return replace(saved, resume=given.resume, **anew)
@@ -314,23 +312,11 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "class_weights": ("none", "balanced"),
     "fit": ("crop", "squash"),
 }
-_NESTED: dict[str, type] = {
-    "optimizer": OptimizerConfig,
-    "schedule": ScheduleConfig,
-    "augment": AugmentConfig,
-    "masks": MaskConfig,
-    "semantic": SemanticConfig,
-    "detection": DetectionConfig,
-}
 
 
 def _check(name: str, value: object, good: bool, wanted: str) -> None:
     if not good:
-        raise ConfigError(f"{_flag(name)} must be {wanted}, found {value}")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+        raise ConfigError(f"`{name}` must be {wanted}, found {value}")
 
 
 def _plain(value: Any) -> Any:
@@ -347,8 +333,8 @@ def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
         raise ConfigError(f"there is no setting {prefix}{unknown[0]}{nearest(unknown[0], known)}")
     built = {}
     for name, value in values.items():
-        if name in _NESTED and isinstance(value, dict):
-            built[name] = _build(_NESTED[name], value, f"{name}.")
+        if is_dataclass(known[name]) and isinstance(value, dict):
+            built[name] = _build(known[name], value, f"{name}.")
             continue
         built[name] = tuple(value) if isinstance(value, list) else value
         if not _is_kind(built[name], known[name]):

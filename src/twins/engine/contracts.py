@@ -1,4 +1,4 @@
-"""All that the engine knows of a task, a metric, and data."""
+"""All that the engine knows of a task, a metric and a source of batches."""
 
 # ruff: noqa: D102  # members that say what they are by name and type
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from twins.errors import DataError
+from twins.data.loading.batch import Batch
 from twins.predictions import Prediction
 
 
@@ -61,41 +61,6 @@ class Metric(Protocol):
     def reset(self) -> None: ...
 
 
-class Unreadable(Protocol):
-    """An image that could not be read."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def reason(self) -> str: ...
-
-
-class Batch(Protocol):
-    """Images of one pass on one process."""
-
-    images: Tensor
-    """Prepared `(B, C, H, W)`: uint8, or normalised float."""
-    targets: Any
-    """What the task's losses and its metric take."""
-    sizes: Tensor | None
-    """True height and width of each image in the batch, int `(B, 2)`; `None` where all fill it."""
-
-    @property
-    def indices(self) -> Sequence[int]:
-        """Each image's place in its set."""
-        ...
-
-    @property
-    def originals(self) -> Sequence[tuple[int, int]]:
-        """Height and width of each image in its file."""
-        ...
-
-    @property
-    def skipped(self) -> Sequence[Unreadable]:
-        """Images left out or replaced."""
-        ...
-
-
 class Source(Protocol):
     """One process's share of the data."""
 
@@ -105,8 +70,6 @@ class Source(Protocol):
     """Training images."""
     val_count: int
     """Images to evaluate on."""
-    images_per_pass: int
-    """Images of one forward pass on one process."""
 
     def train(self, step: int) -> Iterator[Batch]:
         """Yield training batches without end, from optimiser step `step` of the run on."""
@@ -123,12 +86,3 @@ class Source(Protocol):
     def path(self, index: int) -> str:
         """Return what to call a training image in messages."""
         ...
-
-
-def check_measured(values: Mapping[str, float], leading: str, images: int) -> None:
-    """Raise DataError where nothing in the held-out images counts, so that the leading metric has no value."""
-    if leading not in values:
-        raise DataError(
-            f"nothing in the {images} held-out images counts, so {leading} cannot be measured; "
-            "look at them with twins check"
-        )

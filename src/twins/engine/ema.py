@@ -1,20 +1,17 @@
-"""A running mean of a network's weights."""
+"""An exponential moving average (EMA) of a network's weights."""
 
 from __future__ import annotations
 
 import copy
-from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from twins.engine.contracts import Task
-from twins.engine.schedule import averaging_decay
-
-Network = TypeVar("Network", bound=Task)
+from twins.engine.schedule import ema_decay
 
 
-class Average(Generic[Network]):
+class EMA:
     """An exponential moving average of a network's weights; `network` is the averaged copy, in eval mode.
 
     Args:
@@ -22,14 +19,14 @@ class Average(Generic[Network]):
         decay: decay per optimiser step, reached after a warm-up: min(decay, (1 + step) / (10 + step)).
     """
 
-    def __init__(self, network: Network, decay: float) -> None:
+    def __init__(self, network: Task, decay: float) -> None:
         self.decay = decay
-        self.network: Network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
+    def update(self, network: Task, step: int) -> None:
         """Move the mean towards the weights after optimiser step `step`; what is no float is copied."""
-        weight = 1.0 - averaging_decay(step, self.decay)
+        weight = 1.0 - ema_decay(step, self.decay)
         floats: tuple[list[Tensor], list[Tensor]] = ([], [])
         for mean, value in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
             if mean.is_floating_point():

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from twins.engine.contracts import Batch
+from twins.data.loading.batch import Batch
 from twins.engine.signals import shielded
 from twins.errors import TrainingError, TwinsError
 
@@ -43,7 +43,7 @@ def loading(start: Callable[[], Iterable[Batch]]) -> Generator[Batch]:
                 reason = str(error).partition("\n")[0].strip() or "its connection was lost"
                 failure = TrainingError(
                     f"a loading process died ({reason}), most likely for want of memory; use "
-                    "fewer --workers and go on with twins train --resume"
+                    "fewer `workers`; a training run goes on with twins train --resume"
                 )
             else:
                 yield batch

@@ -1,24 +1,34 @@
-"""The training loop: a task, data, a metric and settings in; weights, records and a state on disk out."""
+"""The training loop: a task, data, a metric and settings in; weights, a log and states on disk out."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
 from accelerate import Accelerator
+from torch import Tensor
 
+from twins.data.loading.batch import Batch, Skipped
+from twins.engine.checkpoints import Checkpoints
 from twins.engine.config import TrainConfig
-from twins.engine.contracts import Batch, Metric, Source, Task
+from twins.engine.contracts import Metric, Source, Task
+from twins.engine.log import Log, brief
+from twins.engine.measure import EvaluationStopped, check_measured, measure, predictions
+from twins.engine.memory import OutOfMemory, out_of_memory
 from twins.engine.optim import set_rate
+from twins.engine.processes import gather, quiet, total
+from twins.engine.progress import Plan, Progress
 from twins.engine.randomness import repeatable
-from twins.engine.records import Records
 from twins.engine.schedule import scheduled_rate
-from twins.engine.session import Session
 from twins.engine.signals import Stop, stop_on_signals
-from twins.engine.state import Progress
+from twins.engine.step import TrainStep
+from twins.errors import DataError, TrainingError
+from twins.run_folder import LOG
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +36,25 @@ class Outcome:
     """How a run ended."""
 
     reason: Literal["finished", "patience", "stopped"]
-    """All steps or minutes were used, evaluations stopped getting better, or a signal came."""
+    """All steps or minutes were used, `patience` evaluations brought no improvement, or a signal came."""
     progress: Progress
     """Where the run is."""
     metrics: dict[str, float]
     """The newest evaluation of this session; empty when there was none."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The parts of a run, see `fit`, and where it is."""
+
+    step: TrainStep
+    checkpoints: Checkpoints
+    plan: Plan
+    at: Progress
+    log: Log
+    metric: Metric
+    monitor: str
+    stop: Stop
 
 
 def fit(
@@ -39,9 +63,9 @@ def fit(
     metric: Metric,
     config: TrainConfig,
     accelerator: Accelerator,
-    records: Records,
+    log: Log,
     *,
-    leading: str = "top1",
+    monitor: str = "top1",
     fingerprint: str = "",
 ) -> Outcome:
     """Train a task, from the beginning or from a run's newest state, until it is finished or told to stop.
@@ -52,62 +76,142 @@ def fit(
         metric: what evaluations measure.
         config: the run's settings; with `resume` the run goes on from its newest state.
         accelerator: device, precision and processes.
-        records: writes to the run's folder, which exists.
-        leading: the metric that chooses the best weights; larger is better.
-        fingerprint: tells the training data from another, so that a run goes on with its own.
+        log: writes to the run's folder, which exists.
+        monitor: the metric that chooses the best weights; larger is better.
+        fingerprint: tells the training data from another, so that a run resumes with its own.
 
     Raises:
         TrainingError: loss not finite, memory or disk full; the newest whole state is kept.
         DataError: too many images cannot be read.
     """
-    with repeatable(accelerator.device), stop_on_signals() as stop:
-        session = Session(task, source, metric, config, accelerator, records, leading=leading, fingerprint=fingerprint)
-        try:
-            if config.resume:
-                session.resume()
-            with session.passes() as batches:
-                return _train(session, batches, stop)
-        finally:
-            records.close()
+    with quiet(), repeatable(accelerator.device), stop_on_signals() as stop, closing(log):
+        step = TrainStep(task, source, config, accelerator)
+        if step.note is not None:
+            log.say(f"note: {step.note}")
+        checkpoints, plan = Checkpoints(log.run, step, fingerprint), Plan(config, source.steps_per_epoch)
+        at = checkpoints.resume() if config.resume else Progress()
+        if config.resume:
+            log.forget_after(at.step)
+            log.say(f"going on with {log.run} from step {at.step}, epoch {plan.epoch(at):.2f}")
+        run = _Run(step, checkpoints, plan, at, log, metric, monitor, stop)
+        with step.batches(at.step) as batches:
+            return _train(run, batches)
 
 
-def _train(session: Session, batches: Iterator[Batch], stop: Stop) -> Outcome:
-    config = session.config
-    session.records.start(done=session.done)
+def _train(run: _Run, batches: Iterator[Batch]) -> Outcome:
+    """Evaluate, save and step in turn, until the run is finished or told to stop."""
+    at, plan, step, config, accelerator = run.at, run.plan, run.step, run.step.config, run.step.accelerator
+    run.log.start(done=plan.done(at))
+    metrics: dict[str, float] = {}
     stopped = False
     while True:
-        session.evaluate_if_due(stop)
-        session.save_if_due()
-        if stopped or session.finished:
+        if plan.evaluation_due(at):
+            metrics = _evaluate(run) or metrics
+        if plan.saving_due(at):
+            run.checkpoints.save(at)
+        if stopped or plan.finished(at):
             break
         since = time.monotonic()
-        step = list(islice(batches, config.accumulate))
-        rate = scheduled_rate(config, session.done)
-        set_rate(session.optimizer, rate)
-        loss = session.learn(step)
-        report = session.exchange(loss, step, stop)
-        session.check_loss(report, step, loss)
-        session.check_norm(session.clip(), step)
-        session.move(rate)
-        session.record(report, rate, step, since)
-        if report.unreadable:
-            found = [item for batch in step for item in batch.skipped]
-            session.note_unreadable(found, "train", session.source.train_count)
-        stopped = report.stop
-    return _end(session, stopped=stopped and not session.finished)
+        passes = list(islice(batches, config.accumulate))
+        rate = scheduled_rate(config, plan.done(at))
+        set_rate(step.optimizer, rate)
+        try:
+            own = step.gradients(passes, at.step)
+        except OutOfMemory as failure:
+            (count, fits), kept = failure.args, run.checkpoints.rescue(at, alone=True)
+            raise out_of_memory(config, count, fits, accelerator.num_processes, kept) from None
+        loss, images, skipped, seconds, stop = _exchange(run, passes, own)
+        if not math.isfinite(loss):
+            raise _lost(run, f"the loss is {loss}", [] if math.isfinite(own.item()) else passes)
+        norm = step.clip()
+        if accelerator.scaler is None and not math.isfinite(norm.item()):  # fp16's scaler skips such steps and goes on
+            raise _lost(run, "the gradients are not finite", passes)
+        at.step, at.seconds = at.step + 1, seconds
+        step.update(at.step)
+        run.log.step(at, plan, rate=rate, loss=loss, images=round(images), seconds=time.monotonic() - since)
+        if skipped:
+            _note_skipped(run, [item for batch in passes for item in batch.skipped], "train")
+        stopped = stop > 0
+    run.checkpoints.save(at)
+    return _end(run, metrics, stopped=stopped and not plan.finished(at))
 
 
-def _end(session: Session, *, stopped: bool) -> Outcome:
-    """Save what is not saved yet, and say how the run goes on."""
-    if session.saved != session.progress.step:
-        session.save()
+def _end(run: _Run, metrics: dict[str, float], *, stopped: bool) -> Outcome:
+    """Say why the training ended, and how it resumes where it was stopped."""
+    at, plan = run.at, run.plan
     if stopped:
-        session.records.say(
-            f"stopped at step {session.progress.step}, epoch {session.epoch:.2f}; go on with: "
-            f"twins train --resume {session.run}"
+        run.log.say(
+            f"stopped at step {at.step}, epoch {plan.epoch(at):.2f}; go on with: twins train --resume {run.log.run}"
         )
-        return Outcome(reason="stopped", progress=session.progress, metrics=session.metrics)
-    patient = session.patience_out and session.done < 1.0
-    if patient:
-        session.records.say(f"ended early: no better result in {session.progress.stale} evaluations")
-    return Outcome(reason="patience" if patient else "finished", progress=session.progress, metrics=session.metrics)
+        return Outcome(reason="stopped", progress=at, metrics=metrics)
+    if plan.done(at) >= 1.0:
+        return Outcome(reason="finished", progress=at, metrics=metrics)
+    run.log.say(f"ended early: no better result in {at.stale} evaluations")
+    return Outcome(reason="patience", progress=at, metrics=metrics)
+
+
+def _evaluate(run: _Run) -> dict[str, float] | None:
+    """Measure the weights, log the numbers and keep the best; `None` where a signal ended it early."""
+    at, log = run.at, run.log
+    accelerator, source = run.step.accelerator, run.step.source
+    found = predictions(run.step.evaluated, source.evaluation, accelerator)
+    try:
+        skipped = measure(found, run.metric, accelerator=accelerator, stop=run.stop)
+    except EvaluationStopped:
+        return None
+    values = run.metric.compute()
+    _note_skipped(run, skipped, "val")
+    at.evaluated = at.step
+    log.row("eval", step=at.step, epoch=run.plan.epoch(at), values=values)
+    check_measured(values, run.monitor, source.val_count)
+    better = at.best is None or values[run.monitor] > at.best
+    at.stale += 1
+    if better:
+        at.best, at.best_step, at.stale = values[run.monitor], at.step, 0
+        run.checkpoints.save_best()
+    mark = "  (best)" if better else ""
+    log.say(f"epoch {run.plan.epoch(at):6.2f}  step {at.step:6d}  {brief(values)}{mark}")
+    return values
+
+
+def _exchange(run: _Run, passes: Sequence[Batch], loss: Tensor) -> tuple[float, ...]:
+    """Let all processes know what each knows of a step, once its gradients are there.
+
+    Returns:
+        the mean loss over processes, not finite when any of them is not; the step's images; how many images were found
+        unreadable; the main process's clock; how many processes were asked to stop.
+    """
+    accelerator, known = run.step.accelerator, run.at.skipped["train"]
+    new = {item.path for batch in passes for item in batch.skipped} - known.keys()
+    images = sum(len(batch.indices) for batch in passes)
+    seconds = run.at.clock() if accelerator.is_main_process else 0.0
+    summed = total(accelerator, [loss.item(), images, len(new), seconds, run.stop.requested])
+    return summed[0] / accelerator.num_processes, *summed[1:]
+
+
+def _lost(run: _Run, what: str, passes: Sequence[Batch]) -> TrainingError:
+    """Return the error of a step whose numbers are lost, with the sound state before it saved."""
+    here = [run.step.source.path(index) for batch in passes for index in batch.indices]
+    paths = [path for share in gather(run.step.accelerator, here) for path in share]
+    kept = run.checkpoints.rescue(run.at)
+    shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
+    return TrainingError(
+        f"{what} at step {run.at.step + 1}, and training stopped before the weights moved; {kept}; look at "
+        f'its images ({shown}), or train with a smaller `optimizer.lr` or `precision="fp32"`'
+    )
+
+
+def _note_skipped(run: _Run, found: Sequence[Skipped], split: Literal["train", "val"]) -> None:
+    """Log each image that some process could not read once; raise DataError when a split has more than its share."""
+    known, most = run.at.skipped[split], run.step.config.max_skipped
+    images = run.step.source.train_count if split == "train" else run.step.source.val_count
+    everywhere = {item.path: item.reason for share in gather(run.step.accelerator, list(found)) for item in share}
+    new = {path: reason for path, reason in everywhere.items() if path not in known}
+    known.update(new)
+    for path, reason in new.items():
+        run.log.say(f"skipped: {reason if path in reason else f'{path}: {reason}'}")
+    if new and len(known) > most * images:
+        raise DataError(
+            f"{len(known)} of {images} images cannot be read, a larger share than `max_skipped={most:g}`; mend or "
+            f"remove them, {run.log.run / LOG} lists them"
+        )

@@ -22,6 +22,10 @@ _SAYINGS = (
 """How PyTorch and what it calls say that there was no memory, lower case."""
 
 
+class OutOfMemory(Exception):
+    """A pass did not fit; its arguments are the number of its images, and of those that would fit."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on a GPU or a CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
@@ -76,11 +80,11 @@ def out_of_memory(config: TrainConfig, images: int, fits: int, processes: int, k
     what = f"memory ran out with {images} images of {config.size} pixels in a pass"
     if not fits:
         return TrainingError(
-            f"{what} and no fewer fit; use --checkpointing, a smaller --size or a smaller model; {kept}"
+            f"{what} and no fewer fit; use `checkpointing`, a smaller `size` or a smaller model; {kept}"
         )
     share = config.batch_size // processes
     passes = next(n for n in range(config.accumulate, share + 1) if share % n == 0 and share // n <= fits)
     return TrainingError(
-        f"{what}, {fits} fit: use --accumulate {passes}, which keeps the recipe with {share // passes} images in a "
-        f"pass, or --batch-size {fits * config.accumulate * processes}; {kept}"
+        f"{what}, {fits} fit: use `accumulate={passes}`, which keeps the recipe with {share // passes} images in a "
+        f"pass, or `batch_size={fits * config.accumulate * processes}`; {kept}"
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
@@ -44,16 +43,6 @@ def average_statistics(values: Sequence[Tensor], accelerator: Accelerator) -> No
     joined /= accelerator.num_processes
     for value, part in zip(values, torch.split(joined, [value.numel() for value in values]), strict=True):
         value.copy_(part.view_as(value))
-
-
-@contextmanager
-def kept(buffers: Sequence[Tensor]) -> Iterator[None]:
-    """Put buffers back as they were when the block ends: what was computed in it counts for nothing."""
-    before = copies(buffers)
-    try:
-        yield
-    finally:
-        restore(buffers, before)
 
 
 def copies(buffers: Sequence[Tensor]) -> list[Tensor]:

@@ -71,6 +71,6 @@ def train_mode(network: nn.Module) -> None:
             module.eval()
 
 
-def all_finite(network: nn.Module) -> bool:
+def all_finite(network: Task) -> bool:
     """Return whether every weight and running statistic is a finite number."""
     return all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())

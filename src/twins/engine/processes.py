@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -17,12 +18,27 @@ from twins.errors import ConfigError, MissingExtraError, TwinsError, nearest
 Result = TypeVar("Result")
 
 
-def build_accelerator(config: TrainConfig, run: Path | None = None) -> Accelerator:
+_UNFOUNDED = (
+    "`broadcast_buffers` is deprecated",  # its successor is not among the settings that accelerate passes on
+    r"Grad strides do not match[^=]+= \[\d+, 1, ",  # of a depthwise weight's only channel, so no byte is moved
+)
+"""torch's warnings that say nothing of a run of several processes."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the warnings about distributed training that nobody can act on."""
+    with warnings.catch_warnings():
+        for pattern in _UNFOUNDED:
+            warnings.filterwarnings("ignore", message=pattern)
+        yield
+
+
+def build_accelerator(config: TrainConfig) -> Accelerator:
     """Return accelerate's view of this process: alone, or one of `torchrun`'s.
 
     Args:
         config: device, precision and trackers.
-        run: the folder that trackers write in.
 
     Raises:
         ConfigError: a device that is not there, or a precision that it has not.
@@ -35,21 +51,22 @@ def build_accelerator(config: TrainConfig, run: Path | None = None) -> Accelerat
         cpu=config.device == "cpu",
         mixed_precision={"fp32": "no", "bf16-true": "no"}.get(config.precision, config.precision),
         log_with=list(config.trackers) or None,
-        project_dir=run,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # `engine.norms` keeps them alike
     )
     if config.device not in ("auto", accelerator.device.type):
-        raise ConfigError(f"--device {config.device} was asked for, this machine computes on {accelerator.device.type}")
+        raise ConfigError(
+            f'`device="{config.device}"` was asked for, this machine computes on {accelerator.device.type}'
+        )
     return accelerator
 
 
 def _check_device(config: TrainConfig) -> None:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if config.device in there and not there[config.device]:
-        raise ConfigError(f"--device {config.device} was asked for, but torch finds none here; use --device cpu")
+        raise ConfigError(f'`device="{config.device}"` was asked for, but torch finds none here; use `device="cpu"`')
     gpu = config.device != "cpu" and any(there.values())
     if config.precision == "fp16" and not gpu:
-        raise ConfigError("--precision fp16 needs a GPU, found only the CPU; use bf16 or fp32")
+        raise ConfigError('`precision="fp16"` needs a GPU, found only the CPU; use bf16 or fp32')
 
 
 def _check_trackers(names: tuple[str, ...]) -> None:
@@ -59,7 +76,7 @@ def _check_trackers(names: tuple[str, ...]) -> None:
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
             known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
-            raise ConfigError(f"--trackers names {name!r}, which accelerate has not{nearest(name, known)}")
+            raise ConfigError(f"`trackers` names {name!r}, which accelerate does not have{nearest(name, known)}")
         if name not in available:
             raise MissingExtraError(f"the tracker {name} is not installed; pip install {name}")
 

@@ -1,4 +1,4 @@
-"""The learning rate and the average's decay as pure functions of how far a run is."""
+"""The learning rate and the EMA's decay as pure functions of how far a run is."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def warmup_share(config: TrainConfig) -> float:
     return min(share, MOST_WARMUP)
 
 
-def averaging_decay(step: int, decay: float) -> float:
-    """Return the average's decay at an optimiser step: small at first, so that early weights are soon forgotten."""
+def ema_decay(step: int, decay: float) -> float:
+    """Return the EMA's decay at an optimiser step: small at first, so that early weights are soon forgotten."""
     return min(decay, (1.0 + step) / (10.0 + step))
 
 
@@ -81,10 +81,3 @@ def total_steps(config: TrainConfig, steps_per_epoch: int) -> int | None:
     if config.max_steps is None:
         return steps
     return config.max_steps if steps is None else min(steps, config.max_steps)
-
-
-def progress_of(config: TrainConfig, *, step: int, steps: int | None, seconds: float) -> float:
-    """Return how much of a run is done, 0..1: by time where it has a budget, by steps, or by what is further."""
-    by_steps = step / steps if steps else 0.0
-    by_time = seconds / (60.0 * config.minutes) if config.minutes else 0.0
-    return min(1.0, max(by_steps, by_time))

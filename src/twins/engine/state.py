@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +13,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from twins.engine.progress import Progress
 from twins.errors import NotFoundError, TrainingError
+from twins.files import first_line
+from twins.run_folder import LAST, STATE, STATES, WEIGHTS
 from twins.weights.files import read_tensors, write_tensors
 
 FORMAT = 1
 """Version of `state.pt`."""
-LAST, STATES, WEIGHTS, STATE = "last", "states", "model.safetensors", "state.pt"
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """Where a run is; with the weights and the optimiser's state all that it needs to go on."""
-
-    step: int = 0
-    """Optimiser steps made."""
-    seconds: float = 0.0
-    """Wall-clock time spent, over all its sessions."""
-    evaluated: int = 0
-    """Step of the newest evaluation."""
-    best: float | None = None
-    """Best value of the leading metric."""
-    best_step: int = 0
-    """Step of the best value."""
-    stale: int = 0
-    """Evaluations since the best one."""
-    loss_sum: float = 0.0
-    """Sum of losses since the newest training row."""
-    loss_count: int = 0
-    """Steps since the newest training row."""
-    skipped: dict[str, dict[str, str]] = field(default_factory=lambda: {"train": {}, "val": {}})
-    """Unreadable images of each split, each once: path to reason."""
 
 
 @dataclass(kw_only=True)
@@ -56,7 +34,7 @@ class State:
     optimizer: dict[str, Any]
     """The optimiser's `state_dict`."""
     average: dict[str, Tensor] | None = None
-    """The averaged network's weights, where there is one."""
+    """The EMA's weights, where there is one."""
     scaler: dict[str, Any] | None = None
     """The loss scaler's state, with fp16."""
     fingerprint: str = ""
@@ -84,7 +62,7 @@ def save_state(run: Path, state: State, info: Any) -> Path:
         _point(run / LAST, folder)
     except (OSError, RuntimeError, SafetensorError, TrainingError) as error:
         shutil.rmtree(beside, ignore_errors=True)
-        reason = str(error.__cause__ or error).strip().splitlines()[0][:160]
+        reason = first_line(error.__cause__ or error)
         kept = f"the state before it is kept in {run / LAST}" if (run / LAST).exists() else "no earlier state exists"
         raise TrainingError(
             f"the state of step {state.progress.step} could not be written ({reason}); free space, {kept}, "
@@ -103,7 +81,7 @@ def load_state(run: Path) -> State:
     """
     folder = run / LAST
     if not (folder / STATE).is_file():
-        raise NotFoundError(f"{run} holds no saved state to go on from; start the run again with another --out")
+        raise NotFoundError(f"{run} holds no saved state to go on from; start the run again with another `out`")
     try:
         content = torch.load(folder / STATE, map_location="cpu", weights_only=True)
     except Exception as error:  # damage shows as any of a dozen kinds

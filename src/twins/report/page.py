@@ -10,29 +10,31 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL.Image import Image
 
 from twins.charts import fact_table, line_chart, share
 from twins.data.base import ImageSet
-from twins.engine.config import CONFIG, TrainConfig, read_config
+from twins.engine.config import TrainConfig, read_config
 from twins.errors import DataError, NotFoundError
 from twins.evaluation import match_classes
 from twins.files import atomic_file
 from twins.predictor import Predictor, load
 from twins.report.pictures import attention_section
 from twins.report.style import STYLE
+from twins.run_folder import CONFIG, METRICS, REPORT, RESULT
 from twins.tasks.contract import Example, TaskSpec, spec_of
 from twins.tasks.facts import TaskFacts
 from twins.tasks.inference import SelectionConfig
 from twins.tasks.table import facts_of, part_of
 
 
-def write_report(run: str | Path, *, device: str = "auto") -> Path:
-    """Write `report.html` into a run folder, from its records, its best weights and its held-out images.
+def write_report(run: str | Path, *, device: str | torch.device = "auto") -> Path:
+    """Write `report.html` into a run folder, from its log, its best weights and its held-out images.
 
     Args:
         run: a run folder with `config.yaml`, `metrics.jsonl`, `eval.json` and `best.safetensors`.
-        device: what predicts.
+        device: what predicts: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
 
     Returns:
         the page's path.
@@ -43,7 +45,7 @@ def write_report(run: str | Path, *, device: str = "auto") -> Path:
     """
     run = Path(run)
     config = read_config(_part(run, CONFIG))
-    rows, result = _records(_part(run, "metrics.jsonl")), _json(_part(run, "eval.json"))
+    rows, result = _rows(_part(run, METRICS)), _json(_part(run, RESULT))
     facts, spec = facts_of(config.task), spec_of(config.task)
     selection = SelectionConfig(**result["protocol"]["selection"]) if facts.selection else None
     predictor = load(run, device=device, selection=selection)
@@ -59,9 +61,9 @@ def write_report(run: str | Path, *, device: str = "auto") -> Path:
     page += "<meta name=viewport content='width=device-width,initial-scale=1'>"
     page += f"<title>{escape(config.model)} on {escape(Path(config.data).name)}</title><style>{STYLE}</style>"
     page += f"<main>{''.join(sections)}</main></html>\n"
-    with atomic_file(run / "report.html") as beside:
+    with atomic_file(run / REPORT) as beside:
         beside.write_text(page, encoding="utf-8")
-    return run / "report.html"
+    return run / REPORT
 
 
 class _Examples:
@@ -158,7 +160,7 @@ def _part(run: Path, name: str) -> Path:
     return run / name
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in path.read_text().splitlines()]
     except ValueError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,13 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from twins.data.loading.batch import Batch
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from twins.engine.log import Log
 from twins.engine.loop import fit
 from twins.engine.processes import build_accelerator
-from twins.engine.records import Records
 from twins.predictions import Prediction
+from twins.weights.info import ModelInfo
 
 
 def run_processes(script: str, arguments: list[list[str]]) -> None:
@@ -37,7 +38,7 @@ def run_processes(script: str, arguments: list[list[str]]) -> None:
 
 
 class ToyTask(nn.Module):
-    info = None
+    info = ModelInfo(task="toy", model="toy")
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,34 +83,18 @@ class ToyMetric:
         return {"top1": self.counts[0].item() / max(self.counts[1].item(), 1)}
 
 
-@dataclass(frozen=True)
-class ToyUnreadable:
-    path: str
-    reason: str = "cut short"
-
-
-@dataclass
-class ToyBatch:
-    images: torch.Tensor
-    targets: torch.Tensor
-    indices: list[int]
-    originals: list[tuple[int, int]]
-    skipped: list[ToyUnreadable] = field(default_factory=list)
-    sizes: None = None
-
-
 class ToySource:
     """Forty points in batches of four; `spoil` is called with (step, pass, batch) before a batch is given."""
 
-    train_count, val_count, images_per_pass, steps_per_epoch = 40, 12, 4, 5
+    train_count, val_count, steps_per_epoch = 40, 12, 5
 
     def __init__(self, accumulate: int = 2, spoil: Any = None) -> None:
         self.accumulate, self.spoil = accumulate, spoil
         self.points = torch.randn(40, 2, generator=torch.Generator().manual_seed(1))
 
-    def batch(self, indices: list[int]) -> ToyBatch:
+    def batch(self, indices: list[int]) -> Batch:
         points = self.points[indices]
-        return ToyBatch(points.clone(), (points[:, 0] > 0).long(), indices, [(1, 1)] * len(indices))
+        return Batch(points.clone(), (points[:, 0] > 0).long(), indices, [(1, 1)] * len(indices))
 
     def train(self, step: int) -> Any:
         while True:
@@ -124,7 +109,7 @@ class ToySource:
     def evaluation(self) -> Any:
         return [self.batch([0, 1, 2, 3, 4]), self.batch([5, 6, 7, 8, 9, 10, 11])]
 
-    def prepare(self, batch: ToyBatch, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def prepare(self, batch: Batch, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
         return batch.images, batch.targets
 
     def path(self, index: int) -> str:
@@ -149,8 +134,8 @@ def toy(tmp_path: Path) -> Any:
         config = TrainConfig(**(defaults | settings))
         task = task or ToyTask()
         source = ToySource(config.accumulate, spoil)
-        records = Records(folder, console=Console(quiet=True))
-        outcome = fit(task, source, ToyMetric(), config, build_accelerator(config), records, fingerprint="toy")
+        log = Log(folder, console=Console(quiet=True))
+        outcome = fit(task, source, ToyMetric(), config, build_accelerator(config), log, fingerprint="toy")
         return task, outcome
 
     return run

@@ -80,28 +80,28 @@ def test_a_file_that_holds_no_text_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "flag"),
+    ("setting", "name"),
     [
-        ({"batch_size": 0}, "--batch-size"),
-        ({"epochs": -1.0}, "--epochs"),
-        ({"minutes": 0.0}, "--minutes"),
-        ({"precision": "fp8"}, "--precision"),
-        ({"ema_decay": 1.0}, "--ema-decay"),
-        ({"freeze": 5}, "--freeze"),
-        ({"batch_size": 10, "accumulate": 3}, "--accumulate"),
-        ({"max_skipped": 1.5}, "--max-skipped"),
-        ({"out": "x" * 300}, "--out"),
+        ({"batch_size": 0}, "`batch_size`"),
+        ({"epochs": -1.0}, "`epochs`"),
+        ({"minutes": 0.0}, "`minutes`"),
+        ({"precision": "fp8"}, "`precision`"),
+        ({"ema_decay": 1.0}, "`ema_decay`"),
+        ({"freeze": 5}, "`freeze`"),
+        ({"batch_size": 10, "accumulate": 3}, "`accumulate`"),
+        ({"max_skipped": 1.5}, "`max_skipped`"),
+        ({"out": "x" * 300}, "`out`"),
     ],
 )
-def test_a_value_out_of_range_names_the_flag_as_typed(setting: dict[str, object], flag: str) -> None:
-    with pytest.raises(ConfigError, match=flag):
+def test_a_value_out_of_range_names_the_setting(setting: dict[str, object], name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
         TrainConfig(**setting)  # type: ignore[arg-type]
 
 
-def test_nested_values_out_of_range_name_the_dotted_flag() -> None:
-    with pytest.raises(ConfigError, match=r"--optimizer\.lr must be above 0, found 0"):
+def test_nested_values_out_of_range_name_the_dotted_setting() -> None:
+    with pytest.raises(ConfigError, match=r"`optimizer\.lr` must be above 0, found 0"):
         OptimizerConfig(lr=0)
-    with pytest.raises(ConfigError, match=r"--schedule\.warmup-epochs"):
+    with pytest.raises(ConfigError, match=r"`schedule\.warmup_epochs`"):
         ScheduleConfig(warmup_epochs=-1)
 
 
@@ -134,7 +134,7 @@ def test_resuming_takes_how_to_compute_and_refuses_what_makes_another_run() -> N
     saved = TrainConfig(data="photos", epochs=50, workers=4)
     merged = merge_resumed(TrainConfig(resume="runs/a", workers=1), saved)
     assert merged == replace(saved, resume="runs/a", workers=1)
-    with pytest.raises(ConfigError, match="--epochs"):
+    with pytest.raises(ConfigError, match="`epochs`"):
         merge_resumed(TrainConfig(resume="runs/a", epochs=60), saved)
     assert merge_resumed(TrainConfig(resume="runs/a", epochs=50), saved).epochs == 50
 

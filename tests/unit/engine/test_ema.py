@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from twins.engine.ema import Average
-from twins.engine.schedule import averaging_decay
+from twins.engine.ema import EMA
+from twins.engine.schedule import ema_decay
 
 
 class Counter(nn.Module):
@@ -16,14 +16,14 @@ class Counter(nn.Module):
 
 def test_the_average_follows_its_formula_and_copies_what_is_no_float() -> None:
     network = Counter()
-    average = Average(network, 0.9)
+    average = EMA(network, 0.9)
     expected = network.weight.detach().clone()
     for step in range(1, 30):
         with torch.no_grad():
             network.weight += 0.5
             network.count += 1
         average.update(network, step)
-        decay = averaging_decay(step, 0.9)
+        decay = ema_decay(step, 0.9)
         expected = decay * expected + (1 - decay) * network.weight.detach()
     torch.testing.assert_close(average.network.weight.detach(), expected)
     assert average.network.count == 29
@@ -31,7 +31,7 @@ def test_the_average_follows_its_formula_and_copies_what_is_no_float() -> None:
 
 def test_the_averaged_network_is_apart_from_the_one_that_trains() -> None:
     network = Counter()
-    average = Average(network, 0.9)
+    average = EMA(network, 0.9)
     with torch.no_grad():
         network.weight += 1.0
     assert average.network.weight.tolist() == [1.0, 2.0]

@@ -51,7 +51,7 @@ def test_an_error_in_a_loading_process_keeps_its_class_and_its_one_sentence() ->
 
 
 def test_a_loading_process_that_dies_ends_in_one_sentence() -> None:
-    with pytest.raises(TrainingError, match="--workers") as caught:
+    with pytest.raises(TrainingError, match="`workers`") as caught:
         list(loading(lambda: _loader("death")))
     assert "\n" not in str(caught.value)
 

@@ -8,20 +8,21 @@ from typing import Any
 import pytest
 import torch
 
+from twins.data.loading.batch import Skipped
 from twins.engine.config import OptimizerConfig, ScheduleConfig
-from twins.engine.records import read_rows
+from twins.engine.log import read_rows
 from twins.engine.state import load_state
 from twins.errors import DataError, TrainingError
 from twins.weights.files import read_tensors
 
-from .conftest import ToyTask, ToyUnreadable
+from .conftest import ToyTask
 
 
 def _same(one: Any, other: Any) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
-def test_a_run_learns_and_leaves_its_records(toy: Any, tmp_path: Path) -> None:
+def test_a_run_learns_and_leaves_its_log(toy: Any, tmp_path: Path) -> None:
     _, outcome = toy()
     assert outcome.reason == "finished"
     assert outcome.progress.step == 20
@@ -142,7 +143,7 @@ def test_running_out_of_memory_names_the_batch_that_fits_and_keeps_the_state(toy
 
     with pytest.raises(TrainingError) as caught:
         toy(task=Hungry())
-    assert "--accumulate 4, which keeps the recipe with 2 images" in str(caught.value)
+    assert "`accumulate=4`, which keeps the recipe with 2 images" in str(caught.value)
     assert load_state(tmp_path).progress.step == 6
     _, outcome = toy(resume=str(tmp_path), accumulate=4)
     assert outcome.progress.step == 20
@@ -172,14 +173,14 @@ def test_a_full_disk_stops_with_one_sentence_and_the_run_goes_on_later(
 
 def test_unreadable_images_are_named_once_and_too_many_end_the_run(toy: Any, tmp_path: Path) -> None:
     def spoil(step: int, index: int, batch: Any) -> None:
-        batch.skipped.append(ToyUnreadable(f"broken-{step % 2}.jpg"))
+        batch.skipped.append(Skipped(f"broken-{step % 2}.jpg", "cut short"))
 
     toy(spoil, max_skipped=0.05)
     log = (tmp_path / "log.txt").read_text()
     assert log.count("broken-0.jpg") == 1
     assert log.count("broken-1.jpg") == 1
     (tmp_path / "more").mkdir()
-    with pytest.raises(DataError, match=r"2 of 40 .*--max-skipped 0\.03"):
+    with pytest.raises(DataError, match=r"2 of 40 .*`max_skipped=0\.03`"):
         toy(spoil, folder=tmp_path / "more", max_skipped=0.03)
 
 

@@ -36,7 +36,7 @@ def test_all_ways_to_run_out_are_known(error: Exception) -> None:
 
 def test_the_advice_fits_and_keeps_the_batch() -> None:
     advice = str(out_of_memory(TrainConfig(batch_size=96, accumulate=2), 24, 7, 2, "kept"))
-    assert "--accumulate 8" in advice  # 96 images / 2 processes / 8 passes = 6 <= 7, and 8 divides 48
+    assert "`accumulate=8`" in advice  # 96 images / 2 processes / 8 passes = 6 <= 7, and 8 divides 48
     assert "6 images" in advice
     nothing = str(out_of_memory(TrainConfig(), 64, 0, 1, "kept"))
-    assert "--checkpointing" in nothing
+    assert "`checkpointing`" in nothing

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import pytest
 import torch
 from torch import nn
 
-from twins.engine.norms import average_statistics, copies, kept, restore, running_statistics, synchronise
+from twins.engine.norms import average_statistics, copies, restore, running_statistics, synchronise
 
 from .conftest import run_processes
 
@@ -60,34 +59,6 @@ def test_two_processes_end_with_the_mean_of_their_statistics(tmp_path):
         expected = (first[name] + second[name]) / 2
         torch.testing.assert_close(found, expected.to(found.dtype), atol=1e-6, rtol=0)
     assert after["0.num_batches_tracked"] == 7
-
-
-def test_statistics_are_put_back_when_what_made_them_counts_for_nothing():
-    model = network().train()
-    model(torch.randn(4, 3, 8, 8))
-    before = copies(list(model.buffers()))
-    with kept(list(model.buffers())):
-        model(torch.randn(4, 3, 8, 8) + 5)
-        assert not same(before, model.buffers())
-        with torch.no_grad():
-            model[0].weight.zero_()
-    assert len(before) == 6
-    assert same(before, model.buffers())
-    assert not model[0].weight.any()  # weights are not its business
-
-
-def test_statistics_are_put_back_after_an_error_too():
-    model = network().train()
-    before = copies(list(model.buffers()))
-
-    def run_out_of_memory():
-        with kept(list(model.buffers())):
-            model(torch.randn(4, 3, 8, 8))
-            raise MemoryError
-
-    with pytest.raises(MemoryError):
-        run_out_of_memory()
-    assert same(before, model.buffers())
 
 
 def test_copies_of_statistics_do_not_follow_the_network():

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from twins.engine.schedule import averaging_decay, learning_rate, poly_rate, progress_of, scheduled_rate, total_steps
+from twins.engine.progress import Plan, Progress
+from twins.engine.schedule import ema_decay, learning_rate, poly_rate, scheduled_rate, total_steps
 
 
 def test_the_reference_recipe_has_the_rates_of_timms_scheduler() -> None:
@@ -70,20 +71,20 @@ def test_a_run_shorter_than_its_warm_up_still_comes_down() -> None:
 def test_a_time_budget_drives_progress_and_replaces_epochs() -> None:
     config = TrainConfig(epochs=3, minutes=2)
     assert total_steps(config, 100) is None
-    assert progress_of(config, step=10_000, steps=None, seconds=60) == 0.5
-    assert progress_of(config, step=1, steps=None, seconds=1000) == 1.0
+    assert Plan(config, 100).done(Progress(step=10_000, seconds=60)) == 0.5
+    assert Plan(config, 100).done(Progress(step=1, seconds=1000)) == 1.0
 
 
 def test_steps_end_a_run_at_whichever_limit_comes_first() -> None:
     assert total_steps(TrainConfig(epochs=2.5), 10) == 25
     assert total_steps(TrainConfig(epochs=2.5, max_steps=7), 10) == 7
     assert total_steps(TrainConfig(epochs=0.001), 10) == 1
-    assert progress_of(TrainConfig(minutes=1, max_steps=10), step=9, steps=10, seconds=6) == 0.9
+    assert Plan(TrainConfig(minutes=1, max_steps=10), 10).done(Progress(step=9, seconds=6)) == 0.9
 
 
 def test_the_average_forgets_its_first_weights_soon_and_then_keeps_its_decay() -> None:
-    assert averaging_decay(0, 0.999) == pytest.approx(0.1)
-    assert averaging_decay(10**6, 0.999) == 0.999
+    assert ema_decay(0, 0.999) == pytest.approx(0.1)
+    assert ema_decay(10**6, 0.999) == 0.999
 
 
 def test_a_rate_in_steps_falls_to_a_tenth_at_each_of_them() -> None:

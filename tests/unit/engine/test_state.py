@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from twins.engine import state as states
-from twins.engine.state import Progress, State, load_state, save_state
+from twins.engine.progress import Progress
+from twins.engine.state import State, load_state, save_state
 from twins.errors import NotFoundError, TrainingError
 
 

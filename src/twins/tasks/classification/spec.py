@@ -16,10 +16,11 @@ from twins.data.checks.scan import CheckReport
 from twins.data.config import DataConfig
 from twins.data.formats.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS
 from twins.data.formats.open import open_classification
-from twins.data.loading.loader import Transform, mix
+from twins.data.loading.batch import Batch
+from twins.data.loading.loader import Transform
 from twins.data.transforms.classification import ImageAlone, train_transform
+from twins.data.transforms.mixing import mix
 from twins.engine.config import TrainConfig
-from twins.engine.contracts import Batch
 from twins.engine.eval_config import EvalConfig
 from twins.errors import ConfigError, count_list
 from twins.metrics.classification import ClassificationMetric

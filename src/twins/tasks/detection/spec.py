@@ -17,12 +17,12 @@ from twins.data.checks.detection import check_detection
 from twins.data.checks.scan import CheckReport
 from twins.data.config import DataConfig
 from twins.data.formats.open import open_detection
+from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.objects import Objects, build_objects, encode_mask
 from twins.data.transforms.config import DetectionConfig
 from twins.data.transforms.detection import RandomView, WholeView
 from twins.engine.config import TrainConfig
-from twins.engine.contracts import Batch
 from twins.engine.eval_config import EvalConfig
 from twins.errors import ConfigError, DataError, NotFoundError, count_list, number_of
 from twins.heads.roi import RoIHead

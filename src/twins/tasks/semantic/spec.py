@@ -18,10 +18,10 @@ from twins.data.checks.semantic import check_semantic
 from twins.data.config import DataConfig
 from twins.data.formats.masks import IGNORE
 from twins.data.formats.open import open_semantic
+from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.transforms.semantic import RandomCrop, WholeImage, check_fit
 from twins.engine.config import TrainConfig
-from twins.engine.contracts import Batch
 from twins.engine.eval_config import EvalConfig
 from twins.errors import DataError, number_of
 from twins.metrics.semantic import Absent, SemanticMetric

@@ -12,10 +12,10 @@ from PIL import Image
 from twins.data.config import DataConfig
 from twins.data.formats.digits import Digits
 from twins.data.formats.open import open_classification
-from twins.data.loading.loader import EvalSamples, TrainBatches, TrainSamples, eval_loader, mix, seeded, train_loader
+from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
+from twins.data.loading.sampler import TrainBatches
 from twins.data.transforms.classification import ImageAlone, train_transform
 from twins.data.transforms.config import AugmentConfig
-from twins.errors import ConfigError
 from twins.preprocess import Preprocess
 
 PREPROCESS = Preprocess(size=32, crop=1.0)
@@ -55,37 +55,11 @@ def test_workers_change_nothing(folder):
     def collect(workers):
         images = open_classification(DataConfig(data=str(folder))).train
         batches = TrainBatches(len(images), 4, seed=0)
-        stream = train_loader(samples(images), batches, step=2, accumulate=1, workers=workers, pin=False)
+        stream = train_loader(samples(images), batches, step=2, workers=workers, pin=False)
         return [next(stream).images for _ in range(6)]
 
     for alone, shared in zip(collect(0), collect(2), strict=True):
         assert torch.equal(alone, shared)
-
-
-def test_a_stream_that_starts_later_goes_on_where_the_first_was():
-    batches = TrainBatches(50, 3, seed=1, accumulate=2)
-    whole = batches.stream(0, 2)
-    seen = [next(whole) for _ in range(40)]
-    late = batches.stream(7, 2)
-    assert [next(late) for _ in range(26)] == seen[14:]
-
-
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_processes_share_an_epoch_without_overlap(world):
-    shares = [list(TrainBatches(50, 4, seed=0, rank=rank, world=world).epoch(0)) for rank in range(world)]
-    used = [entry for share in shares for batch in share for entry in batch]
-    assert len(set(used)) == len(used) == 50 // (4 * world) * 4 * world
-
-
-def test_repeated_augmentation_shows_copies_of_fewer_images():
-    entries = [e for batch in TrainBatches(60, 6, seed=0, repeats=3).epoch(0) for e in batch]
-    assert len(entries) == len(set(entries)) == 60
-    assert len({index for _, index, _ in entries}) == 20
-
-
-def test_too_few_images_for_the_processes_are_refused():
-    with pytest.raises(ConfigError, match="3 training images are too few for 4 processes"):
-        TrainBatches(3, 1, seed=0, world=4)
 
 
 def test_an_unreadable_image_is_replaced_in_training_and_left_out_of_evaluation(folder):
@@ -111,42 +85,6 @@ def test_evaluation_sees_each_image_once_over_all_processes(world):
         for index in batch.indices
     ]
     assert sorted(indices) == list(range(len(images)))
-
-
-def test_mixing_is_a_function_of_its_key_and_keeps_probabilities():
-    images, targets = torch.rand(8, 3, 16, 16), torch.arange(8) % 4
-    settings = {"mixup": 0.8, "cutmix": 1.0, "smoothing": 0.1, "num_classes": 4}
-    first, again = (mix(images, targets, **settings, key=(0, 1, 5)) for _ in range(2))
-    other = mix(images, targets, **settings, key=(0, 2, 5))
-    assert torch.equal(first[0], again[0])
-    assert not torch.equal(first[0], other[0])
-    torch.testing.assert_close(first[1].sum(dim=1), torch.ones(8))
-
-
-def test_seeding_leaves_every_generator_as_it_was():
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
-    with seeded(1, 2, 3):
-        drawn = random.random(), np.random.rand(), torch.rand(1)
-    assert random.getstate() == before[0]
-    assert np.random.get_state()[1].tolist() == before[1]
-    assert torch.equal(torch.get_rng_state(), before[2])
-    with seeded(1, 2, 3):
-        assert (random.random(), np.random.rand(), torch.rand(1)) == drawn
-
-
-@pytest.mark.parametrize("world", [1, 2])
-def test_batches_of_like_shapes_are_still_one_permutation_of_the_images(world):
-    shapes = [((100, 150), (150, 100), (100, 100))[i % 3] for i in range(240)]
-    ranks = [TrainBatches(240, 4, seed=3, rank=rank, world=world, shapes=shapes) for rank in range(world)]
-    plain = TrainBatches(240, 4, seed=3)
-    seen = [[index for _, index, _ in batch] for batches in ranks for batch in batches.epoch(1)]
-    assert sorted(index for batch in seen for index in batch) == list(range(240))
-    assert sum(len({shapes[index] for index in batch}) == 1 for batch in seen) > 0.8 * len(seen)
-    assert sum(len({shapes[i] for _, i, _ in batch}) == 1 for batch in plain.epoch(1)) < 0.3 * len(seen)
-    first, second = ([i for batch in ranks[0].epoch(epoch) for _, i, _ in batch] for epoch in (0, 1))
-    assert first != second
-    again = [entry for batch in ranks[0].epoch(1, start=5) for entry in batch]
-    assert again == [entry for batch in ranks[0].epoch(1) for entry in batch][20:]
 
 
 def test_evaluation_sorts_images_by_shape_and_shows_each_once(folder):

@@ -11,16 +11,9 @@ from PIL import Image
 
 from twins.data.formats.class_folders import ImageFiles
 from twins.data.formats.digits import Digits
-from twins.data.loading.loader import (
-    EvalSamples,
-    TrainBatches,
-    TrainSamples,
-    collate_eval,
-    eval_loader,
-    fill_batch,
-    normalised,
-    train_loader,
-)
+from twins.data.loading.batch import collate, fill_batch, normalised
+from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
+from twins.data.loading.sampler import TrainBatches
 from twins.data.transforms.classification import ImageAlone, train_transform
 from twins.data.transforms.config import AugmentConfig, SemanticConfig
 from twins.data.transforms.patches import Patch, Patched, fill_patches
@@ -66,7 +59,7 @@ def test_what_a_small_image_leaves_of_a_crop_is_0_once_it_is_normalised():
     samples = TrainSamples(
         Masks(), RandomCrop(SemanticConfig(crop=96, ratio=(1.0, 1.0)), Preprocess(size=48, fit="keep")), seed=0
     )
-    stream = train_loader(samples, TrainBatches(2, 2, seed=0), step=0, accumulate=1, workers=0, pin=False)
+    stream = train_loader(samples, TrainBatches(2, 2, seed=0), step=0, workers=0, pin=False)
     batch = next(stream)
     ready = normalised(batch, Preprocess(size=48, fit="keep"), CPU)
     assert (batch.images.dtype, ready.images.dtype) == (torch.uint8, torch.float32)
@@ -109,7 +102,7 @@ def test_normalising_again_starts_from_the_same_batch():
     samples = TrainSamples(
         Digits(train=True), ImageAlone(train_transform(AugmentConfig(erasing=1.0), PREPROCESS)), seed=0
     )
-    batch = next(train_loader(samples, TrainBatches(8, 8, seed=0), step=0, accumulate=1, workers=0, pin=False))
+    batch = next(train_loader(samples, TrainBatches(8, 8, seed=0), step=0, workers=0, pin=False))
     first, second = (normalised(batch, PREPROCESS, CPU) for _ in range(2))
     assert batch.images.dtype == torch.uint8
     assert torch.equal(first.images, second.images)
@@ -122,7 +115,7 @@ def test_a_view_is_the_same_whoever_computes_it(workers):
 
     def collect(number):
         samples = TrainSamples(Digits(train=True), transform, seed=3)
-        stream = train_loader(samples, TrainBatches(30, 5, seed=0), step=4, accumulate=1, workers=number, pin=False)
+        stream = train_loader(samples, TrainBatches(30, 5, seed=0), step=4, workers=number, pin=False)
         return [normalised(next(stream), PREPROCESS, CPU).images for _ in range(5)]
 
     for alone, shared in zip(collect(0), collect(workers), strict=True):
@@ -171,6 +164,6 @@ def test_any_kind_of_file_reaches_training_and_evaluation_as_it_looks(tmp_path):
 def test_a_dense_networks_batch_is_uint8_too():
     kept = facts_of("detection").preprocess
     made = [EvalSamples(Masks(), lambda image, target: (kept.pixels(image), target))[i] for i in range(2)]
-    batch = collate_eval(made)
+    batch = collate(made)
     assert batch.images.dtype == torch.uint8
     assert batch.images.permute(0, 2, 3, 1).is_contiguous()

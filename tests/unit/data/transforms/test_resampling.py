@@ -9,7 +9,7 @@ from timm.data import auto_augment, create_transform
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as T
 
-from twins.data.loading.loader import seeded
+from twins.data.seeding import seeded
 from twins.data.transforms.classification import RandomPart, resampling
 from twins.data.transforms.config import AugmentConfig
 from twins.preprocess import Preprocess

@@ -10,15 +10,10 @@ import torch
 from PIL import Image
 
 from twins.data.formats.masks import IGNORE
-from twins.data.loading.loader import (
-    EvalSamples,
-    TrainBatches,
-    TrainSamples,
-    eval_loader,
-    fill_batch,
-    seeded,
-    train_loader,
-)
+from twins.data.loading.batch import fill_batch
+from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
+from twins.data.loading.sampler import TrainBatches
+from twins.data.seeding import seeded
 from twins.data.transforms.config import SemanticConfig
 from twins.data.transforms.patches import fill_patches
 from twins.data.transforms.semantic import RandomCrop, WholeImage, distort
@@ -219,7 +214,7 @@ def test_a_mask_that_does_not_fit_is_skipped_and_reported():
     assert batches[0].sizes.tolist() == [[64, 64], [107, 64]]
     assert [skipped.path for batch in batches for skipped in batch.skipped] == ["shape 2"]
     samples = TrainSamples(Shapes(), RandomCrop(SemanticConfig(crop=64), PLAIN), seed=0)
-    batch = next(train_loader(samples, TrainBatches(4, 4, seed=0), step=0, accumulate=1, workers=0, pin=False))
+    batch = next(train_loader(samples, TrainBatches(4, 4, seed=0), step=0, workers=0, pin=False))
     assert (batch.images.shape, batch.targets.shape, batch.sizes) == ((4, 3, 64, 64), (4, 64, 64), None)
     assert sorted(batch.indices) == [0, 1, 3, 3]
     assert "save both at the same size" in batch.skipped[0].reason

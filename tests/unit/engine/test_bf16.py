@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import twins
+from twins.engine.bf16 import Bf16Copy
 from twins.engine.state import load_state
-from twins.engine.working import WorkingCopy
 from twins.weights.files import read_tensors
 
 from .conftest import ToyTask, run_processes
@@ -18,13 +18,13 @@ from .conftest import ToyTask, run_processes
 PROCESS = """
 import sys, torch
 from torch import nn
-from twins.engine.working import WorkingCopy
+from twins.engine.bf16 import Bf16Copy
 
 rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=rank, world_size=world)
 torch.manual_seed(0)
 master, images = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 1)), torch.randn(8, 8)
-copy = WorkingCopy(master)
+copy = Bf16Copy(master)
 wrapped = nn.parallel.DistributedDataParallel(copy.network)
 optimizer = torch.optim.AdamW(master.parameters(), lr=1e-2, fused=True)
 for _ in range(3):
@@ -40,7 +40,7 @@ def test_updates_too_small_for_bfloat16_add_up() -> None:
     """A hundred steps of 1e-4 from 1, where bfloat16's next number down is 1 - 1/256."""
     master = nn.Linear(1, 1, bias=False)
     nn.init.ones_(master.weight)
-    copy, plain = WorkingCopy(master), nn.Linear(1, 1, bias=False, dtype=torch.bfloat16)
+    copy, plain = Bf16Copy(master), nn.Linear(1, 1, bias=False, dtype=torch.bfloat16)
     nn.init.ones_(plain.weight)
     ours, theirs = (torch.optim.SGD(network.parameters(), lr=1e-4) for network in (master, plain))
     for _ in range(100):
@@ -58,7 +58,7 @@ def test_updates_too_small_for_bfloat16_add_up() -> None:
 
 def test_a_copy_computes_in_bfloat16_and_shares_running_statistics() -> None:
     master = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    network = WorkingCopy(master).network
+    network = Bf16Copy(master).network
     assert network[0].weight.dtype == torch.bfloat16
     assert network[1].weight.dtype == torch.float32
     network.train()(torch.randn(2, 3, 4, 4, dtype=torch.bfloat16)).sum().backward()
@@ -70,7 +70,7 @@ def test_a_copy_computes_in_bfloat16_and_shares_running_statistics() -> None:
 def test_gradients_of_a_network_come_near_those_of_float32() -> None:
     torch.manual_seed(0)
     master = twins.create_model("twins_svt_nano", num_classes=3).eval()
-    copy, images = WorkingCopy(master), torch.randn(2, 3, 64, 64)
+    copy, images = Bf16Copy(master), torch.randn(2, 3, 64, 64)
     master(images)[:, 0].sum().backward()
     expected = {name: parameter.grad for name, parameter in master.named_parameters()}
     copy.network(images.bfloat16())[:, 0].sum().backward()

@@ -1,4 +1,4 @@
-"""What a run tells: rows of `metrics.jsonl`, sentences of `log.txt`, a progress bar, and trackers."""
+"""The log of a run: rows of `metrics.jsonl`, sentences of `log.txt`, a progress bar, and trackers."""
 
 from __future__ import annotations
 
@@ -8,46 +8,40 @@ import time
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from accelerate import Accelerator
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from twins.engine.progress import Plan, Progress
 from twins.errors import TrainingError
-
-METRICS, LOG = "metrics.jsonl", "log.txt"
+from twins.run_folder import LOG, METRICS
 
 
 def brief(values: Mapping[str, float], most: int = 5) -> str:
-    """Return the first of an evaluation's numbers in a line; the records have all."""
+    """Return the first of an evaluation's numbers in a line; the log has all."""
     return "  ".join(f"{name} {number:.4g}" for name, number in islice(values.items(), most))
 
 
-class Tracker(Protocol):
-    """Where numbers go besides the run's own files; accelerate's `Accelerator` is one."""
-
-    def log(self, values: dict[str, Any], step: int) -> None:
-        """Take named numbers of a step."""
-        ...
-
-
-class Records:
+class Log:
     """Writes a run's rows and sentences, and draws its progress where somebody watches.
 
     Args:
         run: the run's folder.
         active: whether this process writes; others are silent.
-        tracker: gets every row too.
+        tracker: gives every row to the experiment trackers.
         console: where sentences and progress are shown; stderr by default. Without a terminal there is no bar.
     """
 
     def __init__(
-        self, run: Path, *, active: bool = True, tracker: Tracker | None = None, console: Console | None = None
+        self, run: Path, *, active: bool = True, tracker: Accelerator | None = None, console: Console | None = None
     ) -> None:
         self.run, self.active, self.tracker = run, active, tracker
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._bar: bars.Progress | None = None
+        self._task = bars.TaskID(0)
+        self._images, self._seconds = 0, 0.0  # since the newest training row
 
     def row(self, kind: str, *, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Append a row to `metrics.jsonl`.
@@ -69,6 +63,28 @@ class Records:
         self.console.print(sentence, style=style, markup=False)
         self._append(LOG, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}")
 
+    def step(self, at: Progress, plan: Plan, *, rate: float, loss: float, images: int, seconds: float) -> None:
+        """Count a step, move the bar, and write a training row every `log_every` steps and at the end.
+
+        Args:
+            at: where the run is after the step.
+            plan: how long it is.
+            rate: the step's learning rate.
+            loss: the step's loss.
+            images: the step's images, over all processes.
+            seconds: the time that it took.
+        """
+        at.loss_sum, at.loss_count = at.loss_sum + loss, at.loss_count + 1
+        self._images, self._seconds = self._images + images, self._seconds + seconds
+        speed = self._images / self._seconds
+        if self._bar is not None:
+            self._bar.update(self._task, completed=plan.done(at), description=f"epoch {plan.epoch(at):.1f}")
+            self._bar.update(self._task, speed=f"loss {loss:.3f}  {speed:.0f} images/s")
+        if at.step % plan.config.log_every == 0 or plan.finished(at):
+            values = {"lr": rate, "loss": at.loss_sum / at.loss_count, "images_per_s": round(speed, 2)}
+            self.row("train", step=at.step, epoch=plan.epoch(at), values=values)
+            at.loss_sum, at.loss_count, self._images, self._seconds = 0.0, 0, 0, 0.0
+
     def forget_after(self, step: int) -> None:
         """Drop the rows of steps beyond `step`, and what is no row, such as one cut short; they are made again."""
         path = self.run / METRICS
@@ -86,25 +102,16 @@ class Records:
         """Show a bar, where there is a terminal; `done` is the share 0..1 that is behind."""
         if self.active and self.console.is_terminal:
             columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f}%"),
-                TextColumn("{task.fields[speed]}"),
-                TimeRemainingColumn(),
+                bars.TextColumn("{task.description}"),
+                bars.BarColumn(),
+                bars.TextColumn("{task.percentage:>3.0f}%"),
+                bars.TextColumn("{task.fields[speed]}"),
+                bars.TimeRemainingColumn(),
             )
-            self._bar = Progress(*columns, console=self.console, transient=True, refresh_per_second=4)
+            self._bar = bars.Progress(*columns, console=self.console, transient=True, refresh_per_second=4)
             self._task = self._bar.add_task("training", total=1.0, speed="")
             self._bar.update(self._task, completed=done)
             self._bar.start()
-
-    def advance(self, *, done: float, epoch: float, loss: float | None, images_per_s: float | None) -> None:
-        """Move the bar to the share `done`, 0..1."""
-        if self._bar is not None and self._task is not None:
-            parts = [] if loss is None else [f"loss {loss:.3f}"]
-            parts += [] if images_per_s is None else [f"{images_per_s:.0f} images/s"]
-            self._bar.update(
-                self._task, completed=done, description=f"epoch {epoch:.1f}", speed="  ".join(parts) or None
-            )
 
     def close(self) -> None:
         """Take the bar away."""

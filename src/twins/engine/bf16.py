@@ -1,14 +1,15 @@
-"""A network that computes in bfloat16 while another, its master, holds the weights in float32."""
+"""A bf16 copy of a network that computes, with fp32 master weights that are updated."""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
 
 
-class WorkingCopy:
+class Bf16Copy:
     """A bfloat16 copy of a network for the forward and backward pass; updates are made to the network itself.
 
     An update smaller than bfloat16's resolution, 1/256 of a weight, is not lost: it adds up in the master. Batch norms
@@ -19,7 +20,7 @@ class WorkingCopy:
     """
 
     def __init__(self, master: nn.Module) -> None:
-        self.network = copy.deepcopy(master, {id(buffer): buffer for buffer in master.buffers()})
+        self.network: Any = copy.deepcopy(master, {id(buffer): buffer for buffer in master.buffers()})
         wide = {id(p) for m in self.network.modules() if hasattr(m, "running_mean") for p in m.parameters()}
         for parameter in self.network.parameters():
             if id(parameter) not in wide:

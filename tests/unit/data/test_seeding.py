@@ -1,0 +1,21 @@
+"""Randomness for a purpose."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+
+from twins.data.seeding import seeded
+
+
+def test_seeding_leaves_every_generator_as_it_was():
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    with seeded(1, 2, 3):
+        drawn = random.random(), np.random.rand(), torch.rand(1)
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+    with seeded(1, 2, 3):
+        assert (random.random(), np.random.rand(), torch.rand(1)) == drawn
