@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from twins.cli import demo
-from twins.cli.demo import DATA, LEADING, NAMES
 from twins.data.formats.scenes import COUNTS
 from twins.tasks.recipes import starting_point
+from twins.tasks.table import TASKS, facts_of
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", DATA)
+@pytest.mark.parametrize("task", TASKS)
 def test_it_trains_measures_draws_and_says_where_the_report_is(tmp_path, monkeypatch, capsys, task):
     def few(**chosen):
         return replace(starting_point(**chosen), minutes=None, steps=2, eval_every=1.0)
@@ -24,7 +24,8 @@ def test_it_trains_measures_draws_and_says_where_the_report_is(tmp_path, monkeyp
     out = tmp_path / "run"
     assert demo.run(["--task", task, "--out", str(out), "--device", "cpu"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert f"held-out {NAMES[LEADING[task]]}:" in said[-3]
+    facts = facts_of(task)
+    assert f"held-out {facts.metrics[facts.demo.metric]}:" in said[-3]
     assert said[-2:] == [f"predictions drawn: {out / 'predictions.png'}", f"report: {out / 'report.html'}"]
     assert min(Image.open(out / "predictions.png").size) > 300
     assert (out / "report.html").is_file()

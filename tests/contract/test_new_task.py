@@ -1,0 +1,78 @@
+"""A task that the package does not know is added from a folder of the tests, with nothing else changed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import twins
+from twins.cli.main import main
+from twins.tasks.recipes import all_recipes
+from twins.tasks.table import TASKS, Row, register
+
+
+@pytest.fixture
+def brightness(monkeypatch):
+    """Register image regression for one test."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "fifth")
+    monkeypatch.setattr("twins.tasks.table.TASKS", TASKS)
+    register(Row("brightness", "brightness"))
+    yield
+    del TASKS["brightness"]
+    for name in [name for name in sys.modules if name.split(".")[0] == "brightness"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Ten images of even shades with some noise."""
+    folder, random = tmp_path / "photographs", np.random.default_rng(0)
+    folder.mkdir()
+    for index in range(10):
+        pixels = np.clip(random.normal(25 * index, 9, (70, 80, 3)), 0, 255)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
+    return folder
+
+
+def test_a_registered_task_trains_evaluates_predicts_and_reports(brightness, photographs, tmp_path, capsys):
+    run, result = tmp_path / "run", tmp_path / "result.json"
+    settings = ["--out", str(run), "--batch-size", "4", "--workers", "0", "--device", "cpu"]
+    assert main(["train", "--task", "brightness", "--data", str(photographs), "--steps", "2", *settings]) == 0
+    page = (run / "report.html").read_text()
+    assert "<h2>Brightness</h2>" in page
+    assert "within a tenth" in page
+    assert "Where it looks" in page
+    assert main(["eval", str(run), "--data", str(photographs), "--out", str(result)]) == 0
+    saved = json.loads(result.read_text())
+    assert saved["protocol"]["task"] == "brightness"
+    assert saved["metrics"] == json.loads((run / "eval.json").read_text())["metrics"]
+    table, lines = tmp_path / "all.csv", tmp_path / "all.json"
+    written = ["--csv", str(table), "--json", str(lines)]
+    assert main(["predict", str(run), str(photographs), *written]) == 0
+    assert "brightness 0." in capsys.readouterr().out
+    assert table.read_text().splitlines()[0] == "image,name,value"
+    predictor = twins.load(run, device="cpu")
+    again = predictor.predict(photographs / "3.png")[0]
+    listed = json.loads(lines.read_text())["predictions"][3]
+    assert again.to_dict()["scores"] == pytest.approx(listed["scores"], abs=1e-6)
+
+
+def test_a_registered_task_is_offered_checked_and_takes_a_classifiers_backbone(
+    brightness, photographs, tmp_path, capsys
+):
+    assert main(["check", str(photographs), "--task", "brightness"]) == 0
+    assert "8 images to train on, 2 held out" in capsys.readouterr().out
+    assert main(["train", "--task", "brightnes", "--data", str(photographs)]) == 2
+    assert "did you mean brightness" in capsys.readouterr().err
+    assert "brightness" in all_recipes()
+    classifier = tmp_path / "classifier.safetensors"
+    twins.save_weights(twins.create_model("twins_svt_nano", num_classes=3), classifier)
+    model = twins.create_model("twins_svt_nano", task="brightness", weights=classifier, resize_head=True)
+    assert model.load_report.ok
+    assert "regressor.weight" in model.load_report.initialised
+    assert "head.weight" in model.load_report.unused
