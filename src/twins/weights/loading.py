@@ -20,13 +20,13 @@ from twins.weights.heads import find_head
 from twins.weights.info import ModelInfo
 
 _CLASSIFIER = ("norm.", "head.")
-"""What a dense network does not need of a file: the classifier and its norm."""
+"""Prefixes of a file that a dense network does not need: the classifier and its norm."""
 _DENSE = ("decode_head.", "bbox_head.", "rpn_head.", "roi_head.")
-"""What only a dense network has."""
+"""Prefixes that only a dense network has."""
 _HEADS = ("norm.", "head.", "auxiliary_head.", "neck.", *_DENSE)
-"""What a dense backbone does not need of a file."""
+"""Prefixes of a file that a backbone does not need."""
 _PREPROCESS = {"semantic": DENSE, "detection": DETECTION, "instance": DETECTION}
-"""How the published dense networks want their images."""
+"""Preprocessing of the published dense networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +241,7 @@ def _other_variant(model: nn.Module, checkpoint: Checkpoint) -> str:
 
 
 def _hub_preprocess(path: Path) -> Preprocess:
-    """Read how a hub's file wants its images, from the `config.json` beside it; the reference's protocol otherwise."""
+    """Read a hub file's preprocessing from the `config.json` beside it; the reference's protocol otherwise."""
     try:
         config = json.loads((path.parent / "config.json").read_text())["pretrained_cfg"]
         return Preprocess(
