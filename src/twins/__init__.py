@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     from twins.predictions import Prediction
     from twins.predictor import Predictor, load
     from twins.training import train
-    from twins.weights.loading import LoadReport, load_weights, save_weights
+    from twins.weights.loading import load_weights, save_weights
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "LoadReport": "twins.weights.loading",
     "Prediction": "twins.predictions",
     "Predictor": "twins.predictor",
     "TrainConfig": "twins.engine.config",
@@ -38,7 +37,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "LoadReport",
     "Prediction",
     "Predictor",
     "TrainConfig",
