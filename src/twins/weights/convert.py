@@ -1,4 +1,4 @@
-"""Writing a weight file again in another layout."""
+"""Writing a weight file in another layout."""
 
 from __future__ import annotations
 

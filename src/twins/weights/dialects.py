@@ -1,4 +1,4 @@
-"""The key layouts in which the field has written Twins weights, as data, and the way between them and ours.
+"""The key layouts of published Twins weights, as data, and renaming between them and ours.
 
 `twins` is the layout of our task models: `backbone.stages.*`, `norm.*`, `head.*`. Every table lists pairs of
 prefixes, theirs and ours; `{i}` is a stage and `{j}` a block. What a table does not name keeps its name.
@@ -45,18 +45,18 @@ def _mm_blocks(stages: str) -> Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """One layout: how it is told apart, and its pairs of prefixes."""
+    """One layout: the keys that mark it, and its pairs of prefixes."""
 
     name: str
-    """What messages call it."""
+    """Its name in messages."""
     marks: tuple[str, ...]
     """Keys that every file of the layout has, and no file of another."""
     rules: Rules
     """Pairs of prefixes, theirs and ours, the more specific first."""
     fused: bool = False
-    """Whether global attention's `q` and `kv` stand joined as `attn.attn.in_proj_*`."""
+    """Whether global attention's `q` and `kv` are joined as `attn.attn.in_proj_*`."""
     prefixed: str = ""
-    """What stands before the backbone's keys."""
+    """Prefix of the backbone's keys."""
 
 
 DIALECTS: dict[str, Dialect] = {

@@ -1,4 +1,4 @@
-"""What a weight file of ours says of its network; stored as text in the file's metadata."""
+"""The description of its network that a weight file of ours carries, as text in its metadata."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ModelInfo:
     head: str | None = None
     """Which of the task's heads; `None` where the task has one."""
     num_classes: int = 1000
-    """Classes that the network tells apart; 0 returns features."""
+    """Number of classes; a classifier of 0 returns features."""
     names: tuple[str, ...] = ()
     """Class names by class id; empty when unknown."""
     padding: str = "exact"

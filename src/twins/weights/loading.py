@@ -21,9 +21,9 @@ from twins.weights.heads import all_heads, find_head
 from twins.weights.info import ModelInfo
 
 _CLASSIFIER = ("norm.", "head.")
-"""What a dense network does not need of a file: the classifier and its norm."""
+"""Prefixes of a file that a dense network does not need: the classifier and its norm."""
 _BESIDE = ("norm.", "neck.", "auxiliary_head.", "rpn_head.")
-"""What stands beside the parts that classify; a backbone alone needs neither."""
+"""Prefixes of parts beside the classification layers, which a backbone alone does not need."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +241,7 @@ def _other_variant(model: nn.Module, checkpoint: Checkpoint) -> str:
 
 
 def _hub_preprocess(path: Path) -> Preprocess:
-    """Read how a hub's file wants its images, from the `config.json` beside it; the reference's protocol otherwise."""
+    """Read a hub file's preprocessing from the `config.json` beside it; the reference's protocol otherwise."""
     try:
         config = json.loads((path.parent / "config.json").read_text())["pretrained_cfg"]
         return Preprocess(
