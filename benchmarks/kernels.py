@@ -23,7 +23,7 @@ import twins
 from twins.backbone.layers import NORM_EPS
 from twins.bench.roofline import ceilings, count, roofline
 from twins.bench.subjects import inference_step
-from twins.ops import kernels
+from twins.ops import dispatch
 from twins.ops.attention import attend_to_keys
 from twins.ops.convolutions import positional_convolution
 from twins.ops.norms import add_norm
@@ -286,7 +286,7 @@ def kernel_table() -> None:
             calls |= {(name, "forward"): call for name, call in block_parts(stage, side, channels).items()}
         for (name, kind), call in calls.items():
             ours = sum(gpu_times(call).values())
-            with kernels.portable():
+            with dispatch.portable():
                 theirs = sum(gpu_times(call).values())
             print(
                 f"| {name} | {side} x {side} x {channels} | {kind} | {ours:.3f} | {theirs:.3f} | {theirs / ours:.2f} |",
@@ -313,7 +313,7 @@ def share_of_roofline() -> None:
 def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks/kernels.py measures kernels on an NVIDIA GPU, and this machine has none.")
-    if not kernels.serves(torch.zeros(1, device="cuda")):
+    if not dispatch.can_use_triton(torch.zeros(1, device="cuda")):
         raise SystemExit("benchmarks/kernels.py needs an Ampere GPU or a newer one, and Triton able to build for it.")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
     network_table(workers := started())

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import twins
-from twins.ops import blocks, kernels
+from twins.ops import dispatch
 from twins.ops.attention import attend, attend_to_keys
 from twins.ops.convolutions import positional_convolution
 from twins.ops.norms import add_norm, norm
@@ -26,7 +26,7 @@ TOLERANCE = {torch.float32: 5e-5, torch.bfloat16: 0.04}
 def _ready():
     torch.manual_seed(0)
     torch._dynamo.reset()
-    if not kernels.serves(torch.zeros(1, device="cuda")):
+    if not dispatch.can_use_triton(torch.zeros(1, device="cuda")):
         pytest.skip("this GPU or this machine does not take Triton's kernels")
 
 
@@ -51,7 +51,7 @@ ATTENTIONS = {
 CASES = {
     **ATTENTIONS,
     "few keys": (functools.partial(attend_to_keys, heads=2), [(3, 700, 64), (3, 49, 128)]),
-    "few keys, some unseen": (functools.partial(attend_to_keys, heads=3, keys=SEEN), [(3, 70, 72), (3, 49, 144)]),
+    "few keys, some unseen": (functools.partial(attend_to_keys, heads=3, key_mask=SEEN), [(3, 70, 72), (3, 49, 144)]),
     "positions": (positional_convolution, [(3, 20, 19, 80), (80, 1, 3, 3), (80,)]),
     "positions of one token": (positional_convolution, [(1, 1, 1, 64), (64, 1, 3, 3), (64,)]),
     "norm": (functools.partial(norm, eps=1e-6), [(3, 30, 320), (320,), (320,)]),
@@ -99,8 +99,7 @@ def test_values_and_gradients_are_those_of_float64(case, dtype, mode, monkeypatc
 
 
 def test_operators_pass_pytorchs_own_checks():
-    from twins.ops.kernels import blocks as block_kernels
-    from twins.ops.kernels import keys, norms, positions, windows
+    from twins.ops.gpu import attention, blocks, convolutions, norms, windows
 
     def leaf(*shape):
         return torch.randn(shape, device="cuda", requires_grad=True)
@@ -108,12 +107,12 @@ def test_operators_pass_pytorchs_own_checks():
     torch.library.opcheck(windows.window_attention, (leaf(1, 8, 7, 96), leaf(96), None, 14, 7, 7, 2, 0.25))
     limits = torch.tensor([[8, 5]], device="cuda")
     torch.library.opcheck(windows.window_attention, (leaf(1, 8, 7, 96), None, limits, 0, 0, 7, 2, 0.25))
-    torch.library.opcheck(keys.few_keys_attention, (leaf(2, 9, 64), leaf(2, 5, 128), None, 2, 0.25))
+    torch.library.opcheck(attention.few_keys_attention, (leaf(2, 9, 64), leaf(2, 5, 128), None, 2, 0.25))
     half = [leaf(*shape).detach().bfloat16() for shape in [(1, 8, 7, 64), (192, 64), (192,), (64,)]]
-    torch.library.opcheck(block_kernels.normed_window_attention, (*half, 14, 7, 7, 2, 1e-6))
+    torch.library.opcheck(blocks.normed_window_attention, (*half, 14, 7, 7, 2, 1e-6))
     layers = [leaf(*shape).detach().bfloat16() for shape in [(64, 64), (64,), (128, 64), (128,), (64, 128), (64,)]]
-    torch.library.opcheck(block_kernels.block_tail, (half[0], half[0], *layers, 1e-6))
-    torch.library.opcheck(positions.depthwise_convolution, (leaf(1, 3, 4, 16), leaf(16, 1, 3, 3), None, True))
+    torch.library.opcheck(blocks.block_tail, (half[0], half[0], *layers, 1e-6))
+    torch.library.opcheck(convolutions.depthwise_convolution, (leaf(1, 3, 4, 16), leaf(16, 1, 3, 3), None, True))
     torch.library.opcheck(norms.norm, (leaf(5, 16), leaf(16), leaf(16), 1e-6, torch.float32))
     torch.library.opcheck(norms.add_norm, (leaf(5, 16), leaf(5, 16), leaf(16), leaf(16), 1e-6, torch.float32))
 
@@ -125,7 +124,7 @@ def test_networks_give_and_learn_the_same(padding, compiled):
     images, sizes = torch.randn(2, 3, 70, 101, device="cuda"), torch.tensor([[70, 101], [33, 45]], device="cuda")
     targets = torch.tensor([0, 2], device="cuda")
     found = []
-    for context in (contextlib.nullcontext(), kernels.portable()):
+    for context in (contextlib.nullcontext(), dispatch.portable()):
         with context:
             torch._dynamo.reset()
             call = torch.compile(network, fullgraph=True) if compiled else network
@@ -145,18 +144,20 @@ BLOCKS = {"twins_svt_small": (2, 4), "twins_svt_base": (1, 2), "twins_pcpvt_smal
 @pytest.mark.parametrize("size", [(224, 224), (200, 230)])
 @pytest.mark.parametrize("name", list(BLOCKS))
 def test_the_inference_form_runs_blocks_by_kernels_and_is_as_near_as_the_network(name, size, compiled, monkeypatch):
+    from twins.ops.gpu import blocks
+
     network = twins.create_model(name, num_classes=30).cuda().bfloat16().eval()
     images, served = torch.randn(2, 3, *size, device="cuda").bfloat16(), []
     fused = network.fuse()
     if not compiled:
-        for part in ("attend_within_windows", "tail"):
+        for part in ("normed_window_attention", "block_tail"):
             monkeypatch.setattr(blocks, part, _noted(served, part, getattr(blocks, part)))
     with torch.inference_mode():
         plain = network(images).double()
         found = (torch.compile(fused, fullgraph=True) if compiled else fused)(images).double()
         expected = network.double()(images.double())
     if not compiled:
-        assert (served.count("attend_within_windows"), served.count("tail")) == BLOCKS[name]
+        assert (served.count("normed_window_attention"), served.count("block_tail")) == BLOCKS[name]
     assert float((found - expected).norm()) < 1.5 * float((plain - expected).norm())
 
 
@@ -187,7 +188,7 @@ def test_a_map_that_outgrows_32_bits():
         pytest.skip("this needs 14 GB of GPU memory")
     qkv = torch.randn(1, 7, 7, 96, device="cuda").bfloat16()
     many = qkv.expand(460_000, -1, -1, -1).contiguous()  # 2.16e9 numbers
-    from twins.ops.kernels.windows import window_attention as fused
+    from twins.ops.gpu.windows import window_attention as fused
 
     y = fused(many, None, None, 7, 7, 7, 1, 0.25)
     assert torch.equal(y[-1], fused(qkv, None, None, 7, 7, 7, 1, 0.25)[0])

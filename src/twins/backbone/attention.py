@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from twins.backbone.layers import PATCH_NORM_EPS, CellConvolution, Linear
+from twins.ops import dispatch
 from twins.ops.attention import attend_to_keys, attention_weights, split_heads
-from twins.ops.folding import attend_folded, fold_heads, folding_pays
+from twins.ops.chunks import in_chunks
+from twins.ops.cpu.attention import attend_folded, fold_heads
 from twins.ops.padding import Padding, fit_cells, inside, pad_to_multiple, reduce_sizes
-from twins.ops.pieces import by_pieces
 from twins.ops.windows import split_window_heads, window_attention, window_key_mask
 
 
@@ -17,7 +18,7 @@ class LocalAttention(nn.Module):
 
     Attributes:
         scale: factor of the scores.
-        blank: what stands for a token of no image, `(C,)`; `None` is zeros. See `twins.backbone.fused`.
+        fill: value of positions outside an image, `(C,)`; `None` is zeros. See `twins.backbone.fused`.
     """
 
     def __init__(
@@ -33,31 +34,31 @@ class LocalAttention(nn.Module):
         super().__init__()
         self.num_heads, self.window, self.padding, self.attn_drop = num_heads, window, padding, attn_drop
         self.scale = (channels // num_heads) ** -0.5
-        self.register_buffer("blank", None, persistent=False)
-        self.blank: Tensor | None
+        self.register_buffer("fill", None, persistent=False)
+        self.fill: Tensor | None
         self.qkv = Linear(channels, 3 * channels)
         self.proj = Linear(channels, channels)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Attend within the windows of a map `(B, H, W, C)` that is blank outside `sizes`."""
-        return self.proj_drop(self.proj(self.mixed(x, sizes)))
+        """Attend within the windows of a map `(B, H, W, C)` that is filled outside `sizes`."""
+        return self.proj_drop(self.proj(self.attend(x, sizes)))
 
-    def added(self, x: Tensor, residual: Tensor, sizes: Tensor | None = None) -> Tensor:
+    def forward_add(self, x: Tensor, residual: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return `residual + self(x, sizes)` for inference."""
-        return self.proj.added(self.mixed(x, sizes), residual)
+        return self.proj.forward_add(self.attend(x, sizes), residual)
 
     def weights(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the attention weights `(B, G, h, S, S)` of a normed map `(B, H, W, C)`; windows row by row."""
         _, height, width, _ = x.shape
-        projected = self.qkv(pad_to_multiple(x, self.window, self.blank))  # (B, H, W, 3 * C)
+        projected = self.qkv(pad_to_multiple(x, self.window, self.fill))  # (B, H, W, 3 * C)
         q, k, _ = split_window_heads(projected, self.window, 3, self.num_heads)
-        keys = window_key_mask(height, width, self.window, padding=self.padding, sizes=sizes, device=x.device)
-        weights = attention_weights(q, k, keys, scale=self.scale)  # (B * G, h, S, S)
+        mask = window_key_mask(height, width, self.window, padding=self.padding, sizes=sizes, device=x.device)
+        weights = attention_weights(q, k, mask, scale=self.scale)  # (B * G, h, S, S)
         return weights.view(x.shape[0], -1, *weights.shape[1:])
 
-    def mixed(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return what attention mixes, before it is projected; tensors as in `forward`."""
+    def attend(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return attention's output before its projection; tensors as in `forward`."""
         return window_attention(
             x,
             self.qkv,
@@ -67,7 +68,7 @@ class LocalAttention(nn.Module):
             sizes=sizes,
             dropout=self.attn_drop if self.training else 0.0,
             scale=self.scale,
-            blank=self.blank,
+            fill=self.fill,
         )
 
 
@@ -76,7 +77,7 @@ class GlobalAttention(nn.Module):
 
     Attributes:
         scale: factor of the scores.
-        blank: what stands for a token of no image, `(C,)`; `None` is zeros. See `twins.backbone.fused`.
+        fill: value of positions outside an image, `(C,)`; `None` is zeros. See `twins.backbone.fused`.
     """
 
     def __init__(
@@ -92,8 +93,8 @@ class GlobalAttention(nn.Module):
         super().__init__()
         self.num_heads, self.cell, self.padding, self.attn_drop = num_heads, cell, padding, attn_drop
         self.scale = (channels // num_heads) ** -0.5
-        self.register_buffer("blank", None, persistent=False)
-        self.blank: Tensor | None
+        self.register_buffer("fill", None, persistent=False)
+        self.fill: Tensor | None
         self.q = Linear(channels, channels)
         self.kv = Linear(channels, 2 * channels)
         self.proj = Linear(channels, channels)
@@ -103,40 +104,40 @@ class GlobalAttention(nn.Module):
             self.norm = nn.LayerNorm(channels, eps=PATCH_NORM_EPS)
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Attend from every token of a map `(B, H, W, C)`, blank outside `sizes`, to its sub-sampled keys."""
-        return self.proj_drop(self.proj(self.mixed(x, sizes)))
+        """Attend from every token of a map `(B, H, W, C)`, filled outside `sizes`, to its sub-sampled keys."""
+        return self.proj_drop(self.proj(self.attend(x, sizes)))
 
-    def mixed(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return what attention mixes, before it is projected; tensors as in `forward`."""
-        kv, keys = self._keys_and_values(x, sizes)
+    def attend(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return attention's output before its projection; tensors as in `forward`."""
+        kv, mask = self._keys_and_values(x, sizes)
         dropout = self.attn_drop if self.training else 0.0
-        y = attend_to_keys(self.q(x.flatten(1, 2)), kv, self.num_heads, keys, dropout=dropout, scale=self.scale)
+        y = attend_to_keys(self.q(x.flatten(1, 2)), kv, self.num_heads, mask, dropout=dropout, scale=self.scale)
         return y.view(x.shape)
 
-    def added(self, x: Tensor, residual: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return `residual + self(x, sizes)` for inference, one piece of the map after the other."""
-        kv, keys = self._keys_and_values(x, sizes)
+    def forward_add(self, x: Tensor, residual: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return `residual + self(x, sizes)` for inference, in chunks of the map on a CPU."""
+        kv, mask = self._keys_and_values(x, sizes)
         k, v = split_heads(kv, 2, self.num_heads)
-        if keys is None and folding_pays(x, k):
+        if mask is None and dispatch.should_fold_heads(x, k):
             folded = fold_heads(k, v, self.q.weight, self.q.bias, self.proj.weight, self.proj.bias, scale=self.scale)
-            return by_pieces(lambda images, rows: attend_folded(x, residual, folded, images, rows), x)
+            return in_chunks(lambda images, rows: attend_folded(x, residual, folded, images, rows), x)
 
-        def piece(images: slice, rows: slice) -> Tensor:
+        def chunk(images: slice, rows: slice) -> Tensor:
             """Return those rows of those images of the result, all columns."""
-            own = None if keys is None else keys[images]
+            some = None if mask is None else mask[images]
             q = self.q(x[images, rows].flatten(1, 2))
-            y = attend_to_keys(q, kv[images], self.num_heads, own, scale=self.scale)
+            y = attend_to_keys(q, kv[images], self.num_heads, some, scale=self.scale)
             rest = residual[images, rows]
-            return self.proj.added(y.view(rest.shape), rest)
+            return self.proj.forward_add(y.view(rest.shape), rest)
 
-        return by_pieces(piece, x)
+        return in_chunks(chunk, x)
 
     def weights(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the attention weights `(B, h, H * W, K)` of a normed map; the `K` cells are listed row by row."""
-        kv, keys = self._keys_and_values(x, sizes)
+        kv, mask = self._keys_and_values(x, sizes)
         k, _ = split_heads(kv, 2, self.num_heads)
         (q,) = split_heads(self.q(x.flatten(1, 2)), 1, self.num_heads)
-        return attention_weights(q, k, keys, scale=self.scale)
+        return attention_weights(q, k, mask, scale=self.scale)
 
     def key_grid(self, height: int, width: int) -> tuple[int, int]:
         """Return how many rows and columns of cells a map of `height` x `width` tokens has."""
@@ -146,17 +147,17 @@ class GlobalAttention(nn.Module):
 
     def _keys_and_values(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the keys and values of a normed map, `(B, K, 2 * C)`, and which lie in an image, `(B, K)`."""
-        cells, keys = self._subsample(x, sizes)
-        return self.kv(cells.flatten(1, 2)), keys
+        cells, mask = self._subsample(x, sizes)
+        return self.kv(cells.flatten(1, 2)), mask
 
     def _subsample(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return one token per cell `(B, H', W', C)`, and which of them lie in an image, `(B, H' * W')`."""
         if self.cell > 1:
-            x = fit_cells(x, self.cell, self.padding, self.blank)
+            x = fit_cells(x, self.cell, self.padding, self.fill)
             x = self.norm(self.sr(x))
             sizes = reduce_sizes(sizes, self.cell, self.padding)
-        keys = None if sizes is None else inside(sizes, x.shape[1], x.shape[2]).flatten(1)
-        return x, keys
+        mask = None if sizes is None else inside(sizes, x.shape[1], x.shape[2]).flatten(1)
+        return x, mask
 
 
 Attention = LocalAttention | GlobalAttention

@@ -33,10 +33,10 @@ class TwinsConfig:
     def __post_init__(self) -> None:
         for dim, heads in zip(self.embed_dims, self.num_heads, strict=True):
             if dim % heads:
-                raise ConfigError(f"num_heads must divide embed_dims, found {heads} heads for {dim} channels")
+                raise ConfigError(f"`num_heads` must divide `embed_dims`, found {heads} heads for {dim} channels")
         if (self.family == "svt") != (self.window_size is not None):
             raise ConfigError(
-                f"window_size belongs to the svt family alone, found {self.window_size} for {self.family}"
+                f"`window_size` belongs to the svt family alone, found {self.window_size} for {self.family}"
             )
 
 

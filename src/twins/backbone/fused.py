@@ -1,8 +1,8 @@
 """The inference form of a backbone: the same function by exact algebra, with fewer passes over its maps.
 
 A norm's scale and shift go into the linear layer that reads it, attention's scale into the query, the positional
-convolution's identity into its centre tap, and weights are laid out once for the kernel that reads them. Where a
-padded token counts as zero after the norm, it stands before the folded affine as `-shift / scale`: the `blank` of an
+convolution's identity into its centre tap, and weights are packed once for the kernel that reads them. Where a
+padded token counts as zero after the norm, its value before the folded affine is `-shift / scale`: the `fill` of an
 attention. On a GPU, in half precision, a local block of few channels then is two kernels, and of a global one all that
 follows attention is one.
 """
@@ -15,19 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from twins.backbone.attention import LocalAttention
-from twins.backbone.layers import hooked
-from twins.ops import blocks, kernels
+from twins.ops import dispatch
 from twins.ops.convolutions import depthwise_convolution, to_cells
-from twins.ops.feedforward import Keep, feed_forward
-from twins.ops.fixed import fixed_feed_forward_add, fixed_linear, fixed_linear_add
-from twins.ops.padding import zero_outside
+from twins.ops.linear import linear, linear_add, linear_gelu
+from twins.ops.padding import key_borders, zero_outside
+from twins.ops.private_torch import is_hooked
 
 _FAR = 1e4
-"""Largest value of a blank; float16 ends at 65,504."""
+"""Largest fill value; float16 ends at 65,504."""
 
 
 class FusedLinear(nn.Module):
-    """`twins.backbone.layers.Linear` with fixed weights, which lie in memory twice where a kernel wants them packed."""
+    """`twins.backbone.layers.Linear` with packed weights, which lie in memory twice where a kernel wants them so."""
+
+    packed = True
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -43,32 +44,19 @@ class FusedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x @ weight.T + bias`, `(..., C_in)` to `(..., C_out)`."""
-        return fixed_linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias, packed=True)
 
-    def added(self, x: Tensor, residual: Tensor) -> Tensor:
+    def gelu(self, x: Tensor) -> Tensor:
+        """Return the exact GELU of `self(x)`."""
+        return linear_gelu(x, self.weight, self.bias, packed=True)
+
+    def forward_add(self, x: Tensor, residual: Tensor) -> Tensor:
         """Return `self(x) + residual`."""
-        return fixed_linear_add(x, self.weight, self.bias, residual)
-
-
-class FusedFeedForward(nn.Module):
-    """`twins.backbone.layers.FeedForward` with fixed weights."""
-
-    def __init__(self, fc1: FusedLinear, fc2: FusedLinear) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = fc1, fc2
-
-    def forward(self, x: Tensor, *, keep: Keep = "all") -> Tensor:
-        """Return a map of the same shape, `(..., C)`; `keep` says what is kept for the backward pass."""
-        return feed_forward(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias, keep=keep)
-
-    def added(self, x: Tensor, residual: Tensor) -> Tensor:
-        """Return `residual + self(x)` for inference."""
-        weights = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
-        return fixed_feed_forward_add(x, *weights, residual)
+        return linear_add(x, self.weight, self.bias, residual, packed=True)
 
 
 class FusedCells(nn.Module):
-    """`twins.backbone.layers.CellConvolution` with fixed weights `(C, s * s * C_in)`."""
+    """`twins.backbone.layers.CellConvolution` with packed weights `(C, s * s * C_in)`."""
 
     def __init__(self, cell: int, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -105,28 +93,22 @@ class FusedBlock(nn.Module):
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
         attn, mlp = self.block.attn, self.block.mlp
-        if self.training or not blocks.serve(x, mlp.fc1.weight) or any(hooked(part) for part in self.block.modules()):
+        served = not self.training and dispatch.should_use_block_kernels(x, mlp.fc1.weight)
+        if not served or any(is_hooked(part) for part in self.block.modules()):
             return self.block(x, sizes)
-        local = isinstance(attn, LocalAttention) and kernels.hold(attn.window**2, x.shape[3], attn.num_heads)
-        if local and sizes is None and attn.blank is not None:
-            mixed = self._within_windows(x)
-        else:
-            mixed = attn.mixed(self.block.normed(x, sizes), sizes)
-        layers = (attn.proj, mlp.fc1, mlp.fc2)
-        return blocks.tail(x, mixed, [(layer.weight, layer.bias) for layer in layers], self.block.norm2.eps)
+        from twins.ops.gpu import blocks
 
-    def _within_windows(self, x: Tensor) -> Tensor:
-        attn = self.block.attn
-        return blocks.attend_within_windows(
-            x,
-            attn.qkv.weight,
-            attn.qkv.bias,
-            attn.window,
-            attn.num_heads,
-            padding=attn.padding,
-            blank=attn.blank,
-            eps=self.block.norm1.eps,
-        )
+        _, height, width, channels = x.shape
+        local = isinstance(attn, LocalAttention) and sizes is None and attn.fill is not None
+        if local and dispatch.can_hold_in_tile(attn.window**2, channels, attn.num_heads):
+            rows, columns = key_borders(height, width, attn.window, attn.padding)
+            fill = attn.fill if (rows, columns) != (height, width) else None
+            weights, numbers = (attn.qkv.weight, attn.qkv.bias), (rows, columns, attn.window, attn.num_heads)
+            attended = blocks.normed_window_attention(x, *weights, fill, *numbers, self.block.norm1.eps)
+        else:
+            attended = attn.attend(self.block.normed(x, sizes), sizes).to(x.dtype)  # autocast may have changed it
+        layers = [value for layer in (attn.proj, mlp.fc1, mlp.fc2) for value in (layer.weight, layer.bias)]
+        return blocks.block_tail(x, attended, *layers, self.block.norm2.eps)
 
 
 def fuse_stage(stage: nn.Module) -> None:
@@ -144,20 +126,18 @@ def fuse_stage(stage: nn.Module) -> None:
 
 def _fuse_block(block: Any) -> None:
     norm, attn = block.norm1, block.attn
-    scale, shift, blank = norm.weight, norm.bias, _blank(norm)
-    if blank is None:  # nothing before the norm's affine stands for a zero behind it, so the norm stays
+    scale, shift, fill = norm.weight, norm.bias, _fill(norm)
+    if fill is None:  # nothing before the norm's affine stands for a zero behind it, so the norm stays
         scale, shift = torch.ones_like(scale), torch.zeros_like(shift)
     else:
-        block.norm1, attn.blank = _without_affine(norm), blank
+        block.norm1, attn.fill = _without_affine(norm), fill
     fuse = _fuse_local if isinstance(attn, LocalAttention) else _fuse_global
     fuse(attn, scale, shift)
     attn.scale = 1.0
     attn.proj = FusedLinear(*_plain(attn.proj.weight, attn.proj.bias))
     fc1, fc2 = block.mlp.fc1, block.mlp.fc2
-    block.mlp = FusedFeedForward(
-        FusedLinear(*_folded(fc1.weight, fc1.bias, block.norm2.weight, block.norm2.bias)),
-        FusedLinear(*_plain(fc2.weight, fc2.bias)),
-    )
+    block.mlp.fc1 = FusedLinear(*_folded(fc1.weight, fc1.bias, block.norm2.weight, block.norm2.bias))
+    block.mlp.fc2 = FusedLinear(*_plain(fc2.weight, fc2.bias))
     block.norm2 = _without_affine(block.norm2)
 
 
@@ -195,12 +175,12 @@ def _as_rows(weight: Tensor) -> Tensor:
     return weight.permute(0, 2, 3, 1).flatten(1)
 
 
-def _blank(norm: nn.LayerNorm) -> Tensor | None:
+def _fill(norm: nn.LayerNorm) -> Tensor | None:
     """Return what a norm's affine maps to zero, `(C,)`; `None` where a scale is zero, or so small that half precision
     does not reach there.
     """
-    blank = -norm.bias.detach() / norm.weight.detach()
-    return blank if bool((blank.abs() < _FAR).all()) else None
+    fill = -norm.bias.detach() / norm.weight.detach()
+    return fill if bool((fill.abs() < _FAR).all()) else None
 
 
 def _without_affine(norm: nn.LayerNorm) -> nn.LayerNorm:

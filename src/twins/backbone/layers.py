@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from twins.ops.convolutions import cell_convolution, positional_convolution
-from twins.ops.feedforward import Keep, feed_forward
+from twins.ops.feedforward import Keep, feed_forward, feed_forward_add
 from twins.ops.linear import linear, linear_add, linear_gelu
 from twins.ops.norms import add_norm, norm
 from twins.ops.padding import Padding, fit_cells, zero_outside
@@ -20,6 +20,9 @@ NORM_EPS = 1e-6
 class Linear(nn.Linear):
     """`nn.Linear` by the fastest kernel at hand: `(..., C_in)` to `(..., C_out)`."""
 
+    packed = False
+    """Whether the weight never changes, so that it may be kept packed."""
+
     def forward(self, x: Tensor) -> Tensor:
         """Return `x @ weight.T + bias`."""
         return linear(x, self.weight, self.bias)
@@ -28,7 +31,7 @@ class Linear(nn.Linear):
         """Return the exact GELU of `self(x)`."""
         return linear_gelu(x, self.weight, self.bias)
 
-    def added(self, x: Tensor, residual: Tensor) -> Tensor:
+    def forward_add(self, x: Tensor, residual: Tensor) -> Tensor:
         """Return `self(x) + residual`."""
         return linear_add(x, self.weight, self.bias, residual)
 
@@ -103,9 +106,10 @@ class FeedForward(nn.Module):
             return self.drop(self.fc2(self.drop(self.fc1.gelu(x))))
         return feed_forward(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias, keep=keep)
 
-    def added(self, x: Tensor, residual: Tensor) -> Tensor:
+    def forward_add(self, x: Tensor, residual: Tensor) -> Tensor:
         """Return `residual + self(x)` for inference."""
-        return self.fc2.added(self.fc1.gelu(x), residual)
+        weights = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
+        return feed_forward_add(x, *weights, residual, packed=self.fc1.packed)
 
 
 class DropPath(nn.Module):
@@ -125,8 +129,3 @@ class DropPath(nn.Module):
     def extra_repr(self) -> str:
         """Show the rate where the module is printed."""
         return f"rate={self.rate:g}"
-
-
-def hooked(module: nn.Module) -> bool:
-    """Whether somebody watches what a module takes or gives."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -15,11 +15,12 @@ from torch.utils.checkpoint import checkpoint
 from twins.backbone.attention import Attention, GlobalAttention, LocalAttention
 from twins.backbone.config import MIN_SIDE, PATCH_SIZES, STRIDES, TwinsConfig
 from twins.backbone.fused import FusedPositions, fuse_stage
-from twins.backbone.layers import NORM_EPS, DropPath, FeedForward, Norm, PatchEmbed, Positions, hooked
+from twins.backbone.layers import NORM_EPS, DropPath, FeedForward, Norm, PatchEmbed, Positions
 from twins.errors import ConfigError, InputError
+from twins.ops import chunks, dispatch
 from twins.ops.feedforward import Keep
-from twins.ops.linear import rows_at_once
 from twins.ops.padding import Padding, check_padding, reduce_sizes, zero_outside
+from twins.ops.private_torch import is_hooked
 from twins.ops.recompute import recomputed
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -39,19 +40,20 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
-        if torch.is_grad_enabled() or self.training or hooked(self.attn) or hooked(self.mlp):
-            return self._learn(x, sizes)  # who hooks a part sees all that it gives, and that alone
-        x = self.attn.added(self.normed(x, sizes), x, sizes)
+        if not dispatch.can_overwrite() or self.training or is_hooked(self.attn) or is_hooked(self.mlp):
+            return self._learn(x, sizes)  # a hook of a part sees all that the part returns, and that alone
+        x = self.attn.forward_add(self.normed(x, sizes), x, sizes)
         rows = x.flatten(0, 2)  # (B * H * W, C), this block's own
-        count = rows_at_once(rows, self.mlp.fc1.out_features)
-        if count >= rows.shape[0]:
-            return self.mlp.added(self.norm2(x), x)
-        for part in torch.split(rows, count):
-            part.copy_(self.mlp.added(self.norm2(part), part))
+        size = self.mlp.fc1.out_features * x.element_size()
+        parts = chunks.chunks(len(rows), size, chunks.HIDDEN) if dispatch.should_chunk(x) else []
+        if len(parts) < 2:
+            return self.mlp.forward_add(self.norm2(x), x)
+        for part in parts:
+            rows[part] = self.mlp.forward_add(self.norm2(rows[part]), rows[part])
         return rows.view(x.shape)
 
     def _learn(self, x: Tensor, sizes: Tensor | None) -> Tensor:
-        """Do the same for a backward pass, which computes again what `keep` says is not kept; norms always but all."""
+        """Do the same for a backward pass, which recomputes what `keep` leaves out; norms unless it keeps all."""
         x, normed = self.norm2.of_sum(x, self.drop_path(self._attend(x, sizes)))
         return x + self.drop_path(self._feed(x, normed))
 
@@ -63,8 +65,8 @@ class Block(nn.Module):
             return self.attn(normed, sizes)
 
     def normed(self, x: Tensor, sizes: Tensor | None) -> Tensor:
-        """Return what attention reads of a map `(B, H, W, C)`."""
-        return zero_outside(self.norm1(x), sizes, self.attn.blank)
+        """Return the input of attention for a map `(B, H, W, C)`."""
+        return zero_outside(self.norm1(x), sizes, self.attn.fill)
 
     def _feed(self, x: Tensor, normed: Tensor) -> Tensor:
         if self.keep == "all":
@@ -183,7 +185,7 @@ class Twins(nn.Module):
         return self(images, sizes)[-1]
 
     def set_grad_checkpointing(self, enable: bool = True, *, selective: bool = False) -> None:
-        """Compute in the backward pass again what is then not kept; results are the same.
+        """Recompute in the backward pass what is then not kept; results are the same.
 
         Args:
             enable: whether anything but norms and GELU, which always are.
@@ -192,7 +194,7 @@ class Twins(nn.Module):
         for stage in self.stages:
             assert isinstance(stage, Stage)
             stage.grad_checkpointing = enable and not selective
-            # a block that is computed again as a whole keeps nothing anyway
+            # a block that is recomputed as a whole keeps nothing anyway
             keep: Keep = "hidden" if not enable else "input" if selective else "all"
             for module in stage.modules():
                 if isinstance(module, Block):
@@ -325,9 +327,9 @@ def _check_sizes(sizes: Tensor, images: Tensor) -> Tensor:
 
 def _check_settings(in_chans: int, out_indices: Sequence[int], *rates: float) -> None:
     if in_chans < 1:
-        raise ConfigError(f"in_chans must be at least 1, found {in_chans}")
+        raise ConfigError(f"`in_chans` must be at least 1, found {in_chans}")
     if not out_indices or list(out_indices) != sorted(set(out_indices)) or not set(out_indices) <= {0, 1, 2, 3}:
-        raise ConfigError(f"out_indices must be ascending stages out of 0, 1, 2, 3, found {tuple(out_indices)}")
+        raise ConfigError(f"`out_indices` must be ascending stages out of 0, 1, 2, 3, found {tuple(out_indices)}")
     for rate in rates:
         if not 0.0 <= rate < 1.0:
             raise ConfigError(f"drop rates must be at least 0 and below 1, found {rate}")

@@ -11,6 +11,7 @@ from twins.errors import TwinsError, nearest
 VERBS = {
     "models": "list the networks: parameters, multiply-adds, published accuracy",
     "recipes": "list the training recipes",
+    "doctor": "print versions, devices and which kernels serve here, for a bug report too",
     "demo": "learn handwritten digits in about a minute, or to find them, and show the result",
     "check": "read a data set before training and report what would spoil a run",
     "train": "train a network on a folder of images, or go on with a run",

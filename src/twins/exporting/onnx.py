@@ -40,7 +40,7 @@ def export_onnx(
         MissingExtraError: onnx or onnxscript is not installed.
     """
     if opset < OLDEST:
-        raise ConfigError(f"opset must be at least {OLDEST}, found {opset}")
+        raise ConfigError(f"`opset` must be at least {OLDEST}, found {opset}")
     for name in ("onnx", "onnxscript"):
         require(name)
     ready = lay_out(network, *size, attention="operator" if opset >= OPSET else "products", rows=True)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twins.errors import ConfigError
+from twins.ops import dispatch
 from twins.ops.padding import zero_outside
 
 Norm = Literal["batch", "group"]
@@ -110,4 +111,4 @@ def planar(x: Tensor) -> Tensor:
     Measured on a step of Semantic FPN at 512 x 512. Without a gradient, and elsewhere, it stays as it lies, which is
     the faster way there.
     """
-    return x.contiguous() if x.device.type == "cpu" and torch.is_grad_enabled() else x
+    return x.contiguous() if dispatch.should_be_planar(x) else x

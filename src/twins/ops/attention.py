@@ -1,4 +1,4 @@
-"""The one door to scaled dot-product attention."""
+"""Scaled dot-product attention."""
 
 from __future__ import annotations
 
@@ -6,40 +6,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twins.ops import kernels
-from twins.ops.precision import emulated
-from twins.ops.tracing import exporting
+from twins.ops import dispatch
+from twins.ops.cpu.attention import attend_by_products
+from twins.ops.private_torch import is_exporting
 
 
 def attend_to_keys(
-    q: Tensor, kv: Tensor, heads: int, keys: Tensor | None = None, *, dropout: float = 0.0, scale: float | None = None
+    q: Tensor,
+    kv: Tensor,
+    heads: int,
+    key_mask: Tensor | None = None,
+    *,
+    dropout: float = 0.0,
+    scale: float | None = None,
 ) -> Tensor:
-    """Return `attend` of projections as they lie, heads side by side.
+    """Return `attend` of projections in their original layout, heads side by side.
 
     Args:
         q: queries `(B, N, h * d)`.
         kv: keys and values side by side, `(B, M, 2 * h * d)`.
         heads: `h`.
-        keys: as in `attend`.
+        key_mask: as in `attend`.
         dropout: as there.
         scale: as there.
 
     Returns:
         `(B, N, h * d)`.
     """
-    held = kernels.hold(kv.shape[1], q.shape[2], heads)
-    if held and not dropout and kernels.serves(q) and q.dtype == kv.dtype:
-        from twins.ops.kernels.keys import few_keys_attention as fused
+    if dispatch.can_use_keys_kernel(q, kv, heads, dropout):
+        from twins.ops.gpu.attention import few_keys_attention as kernel
 
-        keys = None if keys is None else expand_keys(keys, q.shape[0])
-        return fused(q, kv, keys, heads, (q.shape[2] // heads) ** -0.5 if scale is None else scale)
+        key_mask = None if key_mask is None else repeat_key_mask(key_mask, q.shape[0])
+        return kernel(q, kv, key_mask, heads, (q.shape[2] // heads) ** -0.5 if scale is None else scale)
     (queries,) = split_heads(q, 1, heads)
     k, v = split_heads(kv, 2, heads)
-    return attend(queries, k, v, keys, dropout=dropout, scale=scale).transpose(1, 2).flatten(2)
+    return attend(queries, k, v, key_mask, dropout=dropout, scale=scale).transpose(1, 2).flatten(2)
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None = None, *, dropout: float = 0.0, scale: float | None = None
+    q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None, *, dropout: float = 0.0, scale: float | None = None
 ) -> Tensor:
     """Scaled dot-product attention; a row with no valid key gives zeros.
 
@@ -47,7 +52,7 @@ def attend(
         q: queries `(B, h, N, d)`.
         k: keys `(B, h, M, d)`.
         v: values `(B, h, M, d)`.
-        keys: bool `(B or a divisor of B, M)`, true where a key may be seen; `None` when all may. With fewer rows
+        key_mask: bool `(B or a divisor of B, M)`, true where a key may be seen; `None` when all may. With fewer rows
             than `B` they repeat.
         dropout: probability of dropping an attention weight.
         scale: factor of the scores; `None` is `d ** -0.5`.
@@ -55,55 +60,32 @@ def attend(
     Returns:
         `(B, h, N, d)`.
     """
-    if emulated(q):
-        return attend(q.float(), k.float(), v.float(), keys, dropout=dropout, scale=scale).to(q.dtype)
-    products = _attend_by_products if _products_are_faster(q, k) else F.scaled_dot_product_attention
-    if keys is None:
-        return products(q, k, v, None, dropout, scale=scale)
-    keys = expand_keys(keys, q.shape[0])
-    seen = keys.any(dim=1)[:, None, None, None]  # (B, 1, 1, 1)
-    mask = keys[:, None, None, :] | ~seen  # a row with no key attends everywhere and is zeroed below
-    if exporting():
+    if dispatch.should_compute_in_float32(q):
+        return attend(q.float(), k.float(), v.float(), key_mask, dropout=dropout, scale=scale).to(q.dtype)
+    product = attend_by_products if dispatch.should_attend_by_products(q, k) else F.scaled_dot_product_attention
+    if key_mask is None:
+        return product(q, k, v, None, dropout, scale=scale)
+    key_mask = repeat_key_mask(key_mask, q.shape[0])
+    seen = key_mask.any(dim=1)[:, None, None, None]  # (B, 1, 1, 1)
+    mask = key_mask[:, None, None, :] | ~seen  # a row with no key attends everywhere and is zeroed below
+    if is_exporting():
         mask = mask.expand(-1, -1, q.shape[2], -1)  # ONNX Runtime's operator wants a row for each query
-    y = products(q, k, v, mask, dropout, scale=scale)
+    y = product(q, k, v, mask, dropout, scale=scale)
     return torch.where(seen, y, y.new_zeros(()))
 
 
-def _products_are_faster(q: Tensor, k: Tensor) -> bool:
-    """Whether two batched matrix products beat the fused kernel: on a CPU, over the 49 keys of Twins.
-
-    The fused CPU kernel is made for long rows of keys. Against it the products take a half of the time in bfloat16
-    (a seventh with the backward pass), and nine tenths in float32 until the scores outgrow the cache.
-    """
-    few = k.shape[-2] <= 64 and (q.dtype == torch.bfloat16 or q.shape[-2] <= 1024)
-    return few and q.device.type == "cpu" and not exporting()
-
-
-def _attend_by_products(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, *, scale: float | None
-) -> Tensor:
-    batch, heads, tokens, width = q.shape
-    q, k, v = (x.reshape(batch * heads, -1, width) for x in (q, k, v))
-    factor = width**-0.5 if scale is None else scale
-    scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=factor)
-    if mask is not None:
-        scores = scores.view(batch, heads, tokens, -1).masked_fill_(~mask, -torch.inf).flatten(0, 1)
-    weights = F.dropout(scores.softmax(dim=-1), dropout)
-    return torch.bmm(weights, v).view(batch, heads, tokens, width)
-
-
-def attention_weights(q: Tensor, k: Tensor, keys: Tensor | None = None, *, scale: float | None = None) -> Tensor:
+def attention_weights(q: Tensor, k: Tensor, key_mask: Tensor | None = None, *, scale: float | None = None) -> Tensor:
     """Return the weights `(B, h, N, M)` by which `attend` mixes values; arguments as there."""
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
-    if keys is None:
+    if key_mask is None:
         return scores.softmax(dim=-1)
-    mask = expand_keys(keys, q.shape[0])[:, None, None, :]
+    mask = repeat_key_mask(key_mask, q.shape[0])[:, None, None, :]
     return scores.masked_fill(~mask, -torch.inf).softmax(dim=-1).nan_to_num(0.0)
 
 
-def expand_keys(keys: Tensor, batch: int) -> Tensor:
+def repeat_key_mask(key_mask: Tensor, batch: int) -> Tensor:
     """Repeat a mask `(G, M)` until it has `batch` rows."""
-    return keys if keys.shape[0] == batch else keys.repeat(batch // keys.shape[0], 1)
+    return key_mask if key_mask.shape[0] == batch else key_mask.repeat(batch // key_mask.shape[0], 1)
 
 
 def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twins.ops import kernels
+from twins.ops import dispatch
 from twins.ops.linear import linear
-from twins.ops.precision import emulated
 
 
 def cell_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -37,34 +35,30 @@ def to_cells(x: Tensor, cell: int) -> Tensor:
 def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Conditional positions (PEG): a depth-wise 3x3 convolution with zero padding, added to its input.
 
-    CPVT, arXiv 2102.10882, section 4; the convolution runs in the channels-last layout it finds.
+    CPVT, arXiv 2102.10882, section 4; the convolution runs in the channels-last layout of its input.
 
     Args:
         x: map `(B, H, W, C)`.
         weight: `(C, 1, 3, 3)`.
         bias: `(C,)` or `None`.
     """
-    if _served(x, weight):
-        from twins.ops.kernels.positions import depthwise_convolution as fused
+    if dispatch.can_use_convolution_kernel(x, weight):
+        from twins.ops.gpu.convolutions import depthwise_convolution as kernel
 
-        return fused(x, weight, bias, residual=True)
-    if emulated(x):
+        return kernel(x, weight, bias, residual=True)
+    if dispatch.should_compute_in_float32(x):
         wide = positional_convolution(x.float(), weight.float(), None if bias is None else bias.float())
         return wide.to(x.dtype)
     y = depthwise_convolution(x, weight, bias)
-    return x + y if torch.is_grad_enabled() else y.add_(x)
+    return y.add_(x) if dispatch.can_overwrite() else x + y
 
 
 def depthwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve each channel of a map `(B, H, W, C)` by its own 3x3 kernel of `(C, 1, 3, 3)`, with zero padding."""
-    if _served(x, weight):
-        from twins.ops.kernels.positions import depthwise_convolution as fused
+    if dispatch.can_use_convolution_kernel(x, weight):
+        from twins.ops.gpu.convolutions import depthwise_convolution as kernel
 
-        return fused(x, weight, bias, residual=False)
-    if emulated(x):
+        return kernel(x, weight, bias, residual=False)
+    if dispatch.should_compute_in_float32(x):
         return depthwise_convolution(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
     return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=x.shape[-1]).permute(0, 2, 3, 1)
-
-
-def _served(x: Tensor, weight: Tensor) -> bool:
-    return kernels.serves(x) and x.dtype == weight.dtype

@@ -1,4 +1,4 @@
-"""Layer norms over the channels, alone and after a residual sum."""
+"""Layer norms over the channels, alone and after a residual add."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twins.ops import kernels
+from twins.ops import dispatch
 
 
 def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -19,30 +19,25 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         x: `(..., C)`.
         weight: `(C,)`.
         bias: `(C,)`.
-        eps: what is added to the variance.
+        eps: added to the variance.
     """
-    if _served(x):
-        from twins.ops.kernels.norms import norm as fused
+    if dispatch.should_use_norm_kernel(x):
+        from twins.ops.gpu.norms import norm as kernel
 
-        return fused(x, weight, bias, eps, _kind(x))
+        return kernel(x, weight, bias, eps, _dtype_of_products(x))
     return F.layer_norm(x, weight.shape, weight, bias, eps)
 
 
 def add_norm(x: Tensor, branch: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Return `x + branch` and the `norm` of that, both `(..., C)`; arguments as there."""
-    if _served(x):
-        from twins.ops.kernels.norms import add_norm as fused
+    if dispatch.should_use_norm_kernel(x):
+        from twins.ops.gpu.norms import add_norm as kernel
 
-        return fused(x, branch, weight, bias, eps, _kind(x))
+        return kernel(x, branch, weight, bias, eps, _dtype_of_products(x))
     total = x + branch
     return total, F.layer_norm(total, weight.shape, weight, bias, eps)
 
 
-def _served(x: Tensor) -> bool:
-    """Whether the kernel takes this call; a compiler fuses norms with what stands around them by itself."""
-    return not torch.compiler.is_compiling() and kernels.serves(x)
-
-
-def _kind(x: Tensor) -> torch.dtype:
+def _dtype_of_products(x: Tensor) -> torch.dtype:
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

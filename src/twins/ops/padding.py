@@ -1,9 +1,9 @@
 """What happens at the border of a map: padding to a multiple, true sizes inside a batch, and who may be a key.
 
 Maps are channels-last, `(B, H, W, C)`. `sizes` is an int tensor `(B, 2)` of each image's true height and width in
-the units of the map at hand, or `None` when every image fills its map: then no mask is built. `blank` `(C,)` is what
-stands where no image is, `None` is zeros: where a norm's shift has been folded into what reads the map, zero is another
-vector.
+the units of the map at hand, or `None` when every image fills its map: then no mask is built. `fill` `(C,)` is the
+value of positions outside an image, `None` is zeros: where a norm's shift has been folded into the product that reads
+the map, zero is another vector.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ def check_padding(padding: str) -> Padding:
         ConfigError: it names none.
     """
     if padding not in get_args(Padding):
-        raise ConfigError(f"padding must be one of {', '.join(get_args(Padding))}, found {padding!r}")
+        raise ConfigError(f"`padding` must be one of {', '.join(get_args(Padding))}, found {padding!r}")
     return padding  # type: ignore[return-value]
 
 
-def pad_to_multiple(x: Tensor, multiple: int, blank: Tensor | None = None) -> Tensor:
+def pad_to_multiple(x: Tensor, multiple: int, fill: Tensor | None = None) -> Tensor:
     """Pad a map `(B, H, W, C)` at the bottom right until `multiple` divides height and width."""
     batch, height, width, _ = x.shape
     bottom, right = -height % multiple, -width % multiple
     if not bottom and not right:
         return x
-    if blank is None:
+    if fill is None:
         return F.pad(x, (0, 0, 0, right, 0, bottom))
-    padded = blank.expand(batch, height + bottom, width + right, -1).clone()
+    padded = fill.expand(batch, height + bottom, width + right, -1).clone()
     padded[:, :height, :width] = x
     return padded
 
 
-def fit_cells(x: Tensor, cell: int, padding: Padding, blank: Tensor | None = None) -> Tensor:
+def fit_cells(x: Tensor, cell: int, padding: Padding, fill: Tensor | None = None) -> Tensor:
     """Make `cell` divide a map `(B, H, W, C)`: `exact` pads it, the others crop as their sources do."""
     if padding == "exact":
-        return pad_to_multiple(x, cell, blank)
+        return pad_to_multiple(x, cell, fill)
     height, width = x.shape[1] // cell * cell, x.shape[2] // cell * cell
     return x if (height, width) == x.shape[1:3] else x[:, :height, :width]
 
@@ -70,9 +70,28 @@ def inside(sizes: Tensor, height: int, width: int) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def zero_outside(x: Tensor, sizes: Tensor | None, blank: Tensor | None = None) -> Tensor:
-    """Put zeros, whatever stood there, at the positions of `(B, H, W, C)` that belong to no image."""
+def zero_outside(x: Tensor, sizes: Tensor | None, fill: Tensor | None = None) -> Tensor:
+    """Put the fill value, whatever stood there, at the positions of `(B, H, W, C)` that belong to no image."""
     if sizes is None:
         return x
-    zero = x.new_zeros(()) if blank is None else blank
+    zero = x.new_zeros(()) if fill is None else fill
     return torch.where(inside(sizes, x.shape[1], x.shape[2])[..., None], x, zero)
+
+
+def key_borders(height: int, width: int, window: int, padding: Padding) -> tuple[int, int]:
+    """Return the rows and columns that may be keys where every image fills its map."""
+    padded = (height % window > 0, width % window > 0)
+    if padding == "exact" or (padding == "reference" and all(padded)):
+        return height, width
+    return -(-height // window) * window, -(-width // window) * window
+
+
+def key_limits(sizes: Tensor, window: int, padding: Padding) -> Tensor:
+    """Return the rows and columns `(B, 2)` of each image's map that may be keys."""
+    if padding == "exact":
+        return sizes
+    filled = (sizes + window - 1) // window * window
+    if padding == "unmasked":
+        return filled
+    both = (filled != sizes).all(dim=1, keepdim=True)
+    return torch.where(both, sizes, filled)

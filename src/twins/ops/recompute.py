@@ -1,4 +1,4 @@
-"""Less to keep for the backward pass: what is cheap to compute again is not kept."""
+"""Less to keep for the backward pass: what is cheap to recompute there is not kept."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twins.ops import dispatch
+
 
 def recomputed(y: Tensor, again: Callable[[], Tensor]) -> contextlib.AbstractContextManager[Any]:
-    """Let operators in this block not keep `y` for their backward pass, but compute it again by `again`.
+    """Let operators in this block not keep `y` for their backward pass, but recompute it by `again`.
 
     The gradients are the same to the bit. Compiled code, which chooses for itself what to keep, is left alone. Hooks
     that a caller has set on saved tensors do not see what this block saves, since PyTorch asks the innermost alone.
@@ -20,9 +22,7 @@ def recomputed(y: Tensor, again: Callable[[], Tensor]) -> contextlib.AbstractCon
         y: a tensor that operators in the block read.
         again: returns its values, from tensors that are kept anyway.
     """
-    if torch.compiler.is_compiling() or not y.requires_grad:
-        return contextlib.nullcontext()
-    if not torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]  # within torch.func
+    if not dispatch.can_recompute(y):
         return contextlib.nullcontext()
     place, shape, kind = y.data_ptr(), y.shape, y.dtype
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from twins.ops import kernels
+from twins.ops import dispatch
 from twins.ops.attention import attend
-from twins.ops.padding import Padding, inside, pad_to_multiple
-from twins.ops.pieces import WHOLE, by_pieces
+from twins.ops.chunks import WHOLE, in_chunks
+from twins.ops.padding import Padding, inside, key_borders, key_limits, pad_to_multiple
 
 
 def window_attention(
@@ -24,12 +24,12 @@ def window_attention(
     sizes: Tensor | None = None,
     dropout: float = 0.0,
     scale: float | None = None,
-    blank: Tensor | None = None,
+    fill: Tensor | None = None,
 ) -> Tensor:
-    """Let the tokens of a map attend within their windows.
+    """Window attention over a feature map.
 
     Args:
-        x: map `(B, H, W, C)`, blank outside `sizes`.
+        x: map `(B, H, W, C)`, filled outside `sizes`.
         project: maps `(..., C)` to queries, keys and values side by side, `(..., 3 * h * d)`, token by token.
         window: side of a window in tokens.
         heads: `h`.
@@ -37,47 +37,26 @@ def window_attention(
         sizes: true sizes `(B, 2)` of the images inside the map, in tokens.
         dropout: probability of dropping an attention weight.
         scale: factor of the scores; `None` is `d ** -0.5`.
-        blank: what stands for a token of no image, `(C,)`; `None` is zeros.
+        fill: value of padded tokens, `(C,)`; `None` is zeros.
 
     Returns:
         map `(B, H, W, h * d)`; zeros in a window without a key.
     """
-    _, height, width, channels = x.shape
-    if kernels.serves(x) and not dropout and kernels.hold(window * window, channels, heads):
-        return _attend_in_place(x, project, window, heads, padding, sizes, scale, blank)
-    keys = window_key_mask(height, width, window, padding=padding, sizes=sizes, device=x.device)
+    _, height, width, _ = x.shape
+    if dispatch.can_use_window_kernel(x, window, heads, dropout):
+        from twins.ops.gpu.windows import attend_in_place
 
-    def piece(images: slice, rows: slice) -> Tensor:
+        return attend_in_place(x, project, window, heads, padding=padding, sizes=sizes, scale=scale, fill=fill)
+    key_mask = window_key_mask(height, width, window, padding=padding, sizes=sizes, device=x.device)
+
+    def chunk(images: slice, rows: slice) -> Tensor:
         """Return those rows of those images of the result, all columns."""
-        part, own = x[images, rows], None if keys is None else _windows_of(keys, x, window, images, rows)
-        q, k, v = split_window_heads(project(pad_to_multiple(part, window, blank)), window, 3, heads)
-        y = attend(q, k, v, own, dropout=dropout, scale=scale)
+        part, mask = x[images, rows], None if key_mask is None else _mask_of(key_mask, x, window, images, rows)
+        q, k, v = split_window_heads(project(pad_to_multiple(part, window, fill)), window, 3, heads)
+        y = attend(q, k, v, mask, dropout=dropout, scale=scale)
         return merge_windows(y.transpose(1, 2), window, part.shape[1], width)
 
-    return by_pieces(piece, x, window)
-
-
-def _attend_in_place(
-    x: Tensor,
-    project: Callable[[Tensor], Tensor],
-    window: int,
-    heads: int,
-    padding: Padding,
-    sizes: Tensor | None,
-    scale: float | None,
-    blank: Tensor | None,
-) -> Tensor:
-    """Do the same by the kernel that reads and writes maps; a padded token is what the projection makes of a blank."""
-    from twins.ops.kernels.windows import window_attention as fused
-
-    _, height, width, channels = x.shape
-    rows, columns = key_borders(height, width, window, padding)
-    padded = padding != "exact" and (height % window or width % window)
-    pads = project(x.new_zeros(channels) if blank is None else blank) if padded else None
-    limits = None if sizes is None else _key_limits(sizes, window, padding)
-    projected = project(x)
-    factor = (projected.shape[-1] // (3 * heads)) ** -0.5 if scale is None else scale
-    return fused(projected, pads, limits, rows, columns, window, heads, factor)
+    return in_chunks(chunk, x, window)
 
 
 def split_window_heads(x: Tensor, window: int, parts: int, heads: int) -> tuple[Tensor, ...]:
@@ -132,36 +111,17 @@ def window_key_mask(
             return None
         limits = torch.tensor([borders], device=device)
     else:
-        limits = _key_limits(sizes, window, padding)
+        limits = key_limits(sizes, window, padding)
     allowed = inside(limits, down, across)[..., None]  # (B, H, W, 1)
     (windows,) = split_window_heads(allowed, window, 1, 1)  # (B * G, 1, S, 1)
     return windows.flatten(1)
 
 
-def _windows_of(mask: Tensor, x: Tensor, window: int, images: slice, rows: slice) -> Tensor:
-    """Return the rows of a mask `(B * G or G, S)` that are of a piece's windows, as `by_pieces` cuts `(B, H, W, C)`."""
+def _mask_of(mask: Tensor, x: Tensor, window: int, images: slice, rows: slice) -> Tensor:
+    """Return the rows of a mask `(B * G or G, S)` for the windows of a chunk of `x` `(B, H, W, C)`."""
     if images == rows == WHOLE:
         return mask
     down, across = -(-x.shape[1] // window), -(-x.shape[2] // window)
     grid = mask.view(-1, down, across, mask.shape[1])
     some = WHOLE if rows == WHOLE else slice(rows.start // window, -(-rows.stop // window))
     return grid[images if grid.shape[0] > 1 else WHOLE, some].flatten(0, 2)
-
-
-def key_borders(height: int, width: int, window: int, padding: Padding) -> tuple[int, int]:
-    """Return the rows and columns that may be keys where every image fills its map."""
-    padded = (height % window > 0, width % window > 0)
-    if padding == "exact" or (padding == "reference" and all(padded)):
-        return height, width
-    return -(-height // window) * window, -(-width // window) * window
-
-
-def _key_limits(sizes: Tensor, window: int, padding: Padding) -> Tensor:
-    """Return the rows and columns `(B, 2)` of each image's map that may be keys."""
-    if padding == "exact":
-        return sizes
-    filled = (sizes + window - 1) // window * window
-    if padding == "unmasked":
-        return filled
-    both = (filled != sizes).all(dim=1, keepdim=True)
-    return torch.where(both, sizes, filled)

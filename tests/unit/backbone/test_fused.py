@@ -46,10 +46,8 @@ def test_maps_are_equal_up_to_rounding(name, padding, size, with_sizes):
 
 
 @pytest.mark.parametrize("name", NANOS)
-def test_maps_taken_in_pieces_are_equal(name, monkeypatch):
-    monkeypatch.setattr(
-        "twins.ops.pieces._AT_ONCE", 50_000
-    )  # some images at once in late stages, some rows in early ones
+def test_maps_taken_in_chunks_are_equal(name, monkeypatch):
+    monkeypatch.setattr("twins.ops.chunks.MAP", 50_000)  # some images at once in late stages, some rows in early ones
     for padding in ("exact", "reference", "unmasked"):
         network = backbone(name, padding=padding)
         images = torch.randn(3, 3, 200, 230, dtype=torch.float64)

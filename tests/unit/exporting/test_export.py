@@ -109,7 +109,7 @@ def test_older_operators_and_a_backbones_maps(svt, tmp_path):
     assert [output.name for output in model.graph.output] == ["map0", "map1", "map2", "map3"]
     x = images(1)
     assert near(onnxruntime_step(path.read_bytes(), x.numpy())(), svt.backbone(x)[0].detach().numpy())
-    with pytest.raises(ConfigError, match="opset must be at least 20, found 17"):
+    with pytest.raises(ConfigError, match="`opset` must be at least 20, found 17"):
         export_onnx(svt, path, opset=17)
 
 

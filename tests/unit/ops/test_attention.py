@@ -1,17 +1,17 @@
-"""Attention's door: both forms agree, in values and gradients, with and without masked keys."""
+"""Attention: both forms agree, in values and gradients, with and without masked keys."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from twins.ops import attention
+from twins.ops import dispatch
 from twins.ops.attention import attend, attention_weights
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("form", [True, False], ids=["products", "fused"])
 def test_both_forms_agree_with_the_definition(form, masked, monkeypatch):
-    monkeypatch.setattr(attention, "_products_are_faster", lambda q, k: form)
+    monkeypatch.setattr(dispatch, "should_attend_by_products", lambda q, k: form)
     q, k, v = (torch.randn(3, 2, 9, 4, dtype=torch.float64).requires_grad_() for _ in range(3))
     keys = torch.rand(3, 9) > 0.4 if masked else None
     if keys is not None:
@@ -28,10 +28,10 @@ def test_both_forms_agree_with_the_definition(form, masked, monkeypatch):
 
 def test_the_form_follows_the_number_of_keys():
     few, many = torch.zeros(1, 2, 49, 8), torch.zeros(1, 2, 256, 8)
-    assert attention._products_are_faster(few, few)
-    assert not attention._products_are_faster(few, many)
-    assert not attention._products_are_faster(torch.zeros(1, 2, 3136, 8), few)
-    assert attention._products_are_faster(torch.zeros(1, 2, 3136, 8, dtype=torch.bfloat16), few)
+    assert dispatch.should_attend_by_products(few, few)
+    assert not dispatch.should_attend_by_products(few, many)
+    assert not dispatch.should_attend_by_products(torch.zeros(1, 2, 3136, 8), few)
+    assert dispatch.should_attend_by_products(torch.zeros(1, 2, 3136, 8, dtype=torch.bfloat16), few)
 
 
 @pytest.mark.parametrize("tokens", [16, 49])

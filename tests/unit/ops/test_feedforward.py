@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from twins.bench.memory import Made
-from twins.ops import feedforward as module
+from twins.ops import chunks
 from twins.ops.feedforward import feed_forward
 
 KEEPS = ("all", "hidden", "input")
@@ -25,14 +25,14 @@ def plain(x, w1, b1, w2, b2):
 
 
 @pytest.fixture
-def pieces(monkeypatch):
-    """Seven rows at a time, and a shorter piece at the end."""
-    monkeypatch.setattr(module, "_AT_ONCE", 7 * 11 * 8)
+def small_chunks(monkeypatch):
+    """Seven rows at a time, and a shorter chunk at the end."""
+    monkeypatch.setattr(chunks, "HIDDEN_TRAINING", 7 * 11 * 8)
 
 
 @pytest.mark.parametrize("keep", KEEPS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
-def test_results_and_gradients_are_the_plain_forms(pieces, keep, dtype, tolerance):
+def test_results_and_gradients_are_the_plain_forms(small_chunks, keep, dtype, tolerance):
     inputs, dy = make(dtype), torch.randn(6, 23, 2, dtype=dtype).transpose(0, 2)  # a slope that lies otherwise
     y, expected = feed_forward(*inputs, keep=keep), plain(*inputs)
     torch.testing.assert_close(y, expected, atol=tolerance, rtol=0)
@@ -43,13 +43,13 @@ def test_results_and_gradients_are_the_plain_forms(pieces, keep, dtype, toleranc
 
 
 @pytest.mark.parametrize("keep", KEEPS)
-def test_first_and_second_gradients_agree_with_differences(pieces, keep):
+def test_first_and_second_gradients_agree_with_differences(small_chunks, keep):
     inputs = make(tokens=5)
     assert torch.autograd.gradcheck(lambda *each: feed_forward(*each, keep=keep), inputs)
     assert torch.autograd.gradgradcheck(lambda *each: feed_forward(*each, keep=keep), inputs)
 
 
-def test_frozen_weights_get_no_gradient_and_the_input_gets_its_own(pieces):
+def test_frozen_weights_get_no_gradient_and_the_input_gets_its_own(small_chunks):
     x, *weights = make()
     frozen = [weight.detach() for weight in weights]
     feed_forward(x, *frozen).sum().backward()

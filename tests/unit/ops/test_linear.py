@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import twins
-from twins.ops import linear as module
+from twins.ops import chunks, dispatch
+from twins.ops.gpu.gelu import gelu
 from twins.ops.linear import linear, linear_gelu
 
 
@@ -56,7 +57,7 @@ def test_both_kernels_take_what_the_processor_is_said_to_like(dtype, monkeypatch
     expected = F.linear(x.double(), weight.double(), bias.double())
     tolerance = 1e-5 if dtype == torch.float32 else 0.05
     for wide in (True, False):
-        monkeypatch.setattr(module, "_WIDE", wide)
+        monkeypatch.setattr(dispatch, "AVX512", wide)
         with torch.no_grad():
             for found, wanted in (
                 (linear(x, weight, bias), expected),
@@ -65,21 +66,21 @@ def test_both_kernels_take_what_the_processor_is_said_to_like(dtype, monkeypatch
                 torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=0)
 
 
-def test_a_feed_forward_part_taken_in_pieces_is_the_same(monkeypatch):
+def test_a_feed_forward_part_taken_in_chunks_is_the_same(monkeypatch):
     block = twins.create_backbone("twins_svt_nano").stages[0].blocks[0].eval().double()
     x = torch.randn(2, 9, 11, 32, dtype=torch.float64)
     with torch.no_grad():
         whole = block(x.clone())
-        monkeypatch.setattr(module, "_AT_ONCE", 7 * 128 * 8)  # seven tokens of 128 hidden channels
-        assert module.rows_at_once(x.flatten(0, 2), 128) == 7
+        monkeypatch.setattr(chunks, "HIDDEN", 7 * 128 * 8)  # seven tokens of 128 hidden channels
+        assert len(chunks.chunks(2 * 9 * 11, 128 * 8, chunks.HIDDEN)) == 29
         torch.testing.assert_close(block(x.clone()), whole, atol=1e-12, rtol=0)
-    torch.testing.assert_close(block(x.clone()), whole, atol=1e-12, rtol=0)  # with a gradient, in one piece
+    torch.testing.assert_close(block(x.clone()), whole, atol=1e-12, rtol=0)  # with a gradient, in one call
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_gelu_of_compiled_half_precision_is_exact_up_to_rounding(dtype):
     x = torch.linspace(-20, 20, 20001).to(dtype)
     expected = F.gelu(x.double())
-    error = (module._gelu_of_half(x).double() - expected).abs()
+    error = (gelu(x).double() - expected).abs()
     assert (error <= 1e-6 + torch.finfo(dtype).eps / 2 * expected.abs()).all()
-    assert module._gelu_of_half(torch.tensor([torch.inf], dtype=dtype)).isinf().all()
+    assert gelu(torch.tensor([torch.inf], dtype=dtype)).isinf().all()

@@ -1,8 +1,9 @@
-"""Products with fixed weights: the same numbers by every road, and only a compiler for a CPU sees their operators."""
+"""Products with packed weights: the same numbers by every road, and only a compiler for a CPU sees their operators."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import subprocess
 import sys
@@ -12,16 +13,19 @@ import torch
 import torch.nn.functional as F
 
 import twins
-from twins.ops import fixed
+from twins.ops import chunks
+from twins.ops.cpu import linear as onednn
+from twins.ops.feedforward import feed_forward_add
+from twins.ops.linear import linear
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
-OPERATORS = {f"twins.fixed_{name}" for name in ("linear", "linear_add", "feed_forward_add")}
+OPERATORS = {f"twins.packed_{name}" for name in ("linear", "linear_add", "feed_forward_add")}
 
 
 @pytest.fixture(autouse=True)
 def on_a_wide_processor(monkeypatch):
     """Take the road of processors with AVX-512 on every processor."""
-    monkeypatch.setattr("twins.ops.linear._WIDE", True)
+    monkeypatch.setattr("twins.ops.dispatch.AVX512", True)
     torch.compiler.reset()
 
 
@@ -32,7 +36,7 @@ def make(rows: int = 15) -> tuple[torch.Tensor, ...]:
 
 
 def feed_forward(x, w1, b1, w2, b2, residual):
-    """Return what `fixed_feed_forward_add` is to give, in float64."""
+    """Return what `feed_forward_add` is to give, in float64."""
     x, w1, b1, w2, b2, residual = (tensor.double() for tensor in (x, w1, b1, w2, b2, residual))
     return residual + F.linear(F.gelu(F.linear(x, w1, b1)), w2, b2)
 
@@ -84,22 +88,22 @@ def test_an_exported_program_holds_none():
     network = twins.create_model("twins_svt_nano", num_classes=3).eval().fuse()
     with torch.no_grad():
         program = torch.export.export(network, (torch.randn(1, 3, 64, 64),))
-    assert not any("fixed" in str(node.target) for node in program.graph.nodes)
+    assert not any("packed" in str(node.target) for node in program.graph.nodes)
 
 
 @pytest.mark.parametrize("rows", [1, 15, 16])
-def test_a_large_feed_forward_part_is_taken_in_pieces(rows, monkeypatch):
+def test_a_large_feed_forward_part_is_taken_in_chunks(rows, monkeypatch):
     arguments = make(rows)
     taken = []
     with torch.no_grad():
-        whole = torch.ops.twins.fixed_feed_forward_add(*arguments)
-        monkeypatch.setattr(fixed, "_LARGE", 24 * 4 * 3)
-        monkeypatch.setattr("twins.ops.linear._AT_ONCE", 24 * 4 * 4)
-        once = fixed._linear_add
-        monkeypatch.setattr(fixed, "_linear_add", lambda x, *rest: taken.append(len(x)) or once(x, *rest))
-        pieces = torch.ops.twins.fixed_feed_forward_add(*arguments)
+        whole = torch.ops.twins.packed_feed_forward_add(*arguments)
+        monkeypatch.setattr(chunks, "HIDDEN_WHOLE", 24 * 4 * 3)
+        monkeypatch.setattr(chunks, "HIDDEN", 24 * 4 * 4)
+        once = onednn.linear_add
+        monkeypatch.setattr(onednn, "linear_add", lambda x, *rest: taken.append(len(x)) or once(x, *rest))
+        parts = torch.ops.twins.packed_feed_forward_add(*arguments)
     assert taken == {1: [1], 15: [4, 4, 4, 3], 16: [4, 4, 4, 4]}[rows]
-    for y in (whole, pieces):
+    for y in (whole, parts):
         torch.testing.assert_close(y.double(), feed_forward(*arguments), atol=1e-5, rtol=0)
 
 
@@ -107,35 +111,35 @@ def test_the_operators_are_what_pytorch_expects_of_operators():
     x, w1, b1, w2, b2, residual = make()
     checks = ("test_schema", "test_faketensor")
     with torch.no_grad():
-        torch.library.opcheck(torch.ops.twins.fixed_linear.default, (x, w1, b1), test_utils=checks)
+        torch.library.opcheck(torch.ops.twins.packed_linear.default, (x, w1, b1), test_utils=checks)
         torch.library.opcheck(
-            torch.ops.twins.fixed_linear_add.default, (x, w1[:8].clone(), b2, residual), test_utils=checks
+            torch.ops.twins.packed_linear_add.default, (x, w1[:8].clone(), b2, residual), test_utils=checks
         )
         torch.library.opcheck(
-            torch.ops.twins.fixed_feed_forward_add.default, (x, w1, b1, w2, b2, residual), test_utils=checks
+            torch.ops.twins.packed_feed_forward_add.default, (x, w1, b1, w2, b2, residual), test_utils=checks
         )
 
 
-def test_what_was_laid_out_goes_with_its_weight():
+def test_what_was_packed_goes_with_its_weight():
     gc.collect()
-    before = len(fixed._packed)
+    before = len(onednn._packed)
     network = twins.create_model("twins_svt_nano", num_classes=3).eval().fuse()
     with torch.no_grad():
         network(torch.randn(1, 3, 64, 64))
         twin = copy.deepcopy(network)
-        laid = len(fixed._packed) - before
+        laid = len(onednn._packed) - before
         assert laid > 0
         twin(torch.randn(1, 3, 64, 64))
-        assert len(fixed._packed) - before == 2 * laid
+        assert len(onednn._packed) - before == 2 * laid
     del network, twin
     gc.collect()
-    assert len(fixed._packed) == before
+    assert len(onednn._packed) == before
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_weight_that_was_changed_in_place_is_laid_out_again(compiled):
+def test_a_weight_that_was_changed_in_place_is_packed_again(compiled):
     x, w1, b1, w2, b2, residual = make()
-    part = fixed.fixed_feed_forward_add
+    part = functools.partial(feed_forward_add, packed=True)
     part = torch.compile(part, backend="aot_eager", fullgraph=True) if compiled else part
     with torch.no_grad():
         for _ in range(2):
@@ -148,7 +152,7 @@ def test_a_weight_that_was_changed_in_place_is_laid_out_again(compiled):
 def test_compiled_code_keeps_forward_derivatives():
     x, w1, b1, *_ = make()
     product = torch.compile(
-        lambda x, slope: torch.func.jvp(lambda x: fixed.fixed_linear(x, w1, b1), (x,), (slope,)), backend="aot_eager"
+        lambda x, slope: torch.func.jvp(lambda x: linear(x, w1, b1, packed=True), (x,), (slope,)), backend="aot_eager"
     )
     with torch.no_grad():
         torch.testing.assert_close(product(x, x)[1], x @ w1.T)

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 
 import twins
-from twins.ops import blocks, kernels
+from twins.ops import dispatch
 from twins.ops.attention import attend_to_keys
 from twins.ops.convolutions import positional_convolution
-from twins.ops.kernels import keys, norms, positions, windows
+from twins.ops.gpu import attention as keys
+from twins.ops.gpu import blocks, convolutions, norms, windows
 from twins.ops.norms import add_norm, norm
 from twins.ops.padding import zero_outside
 from twins.ops.windows import window_attention
@@ -26,12 +27,18 @@ TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.03, torch.float16: 0.004}
 """Relative to the largest value: float32 in another order of sums, and a few roundings to 8 or 11 bits."""
 
 
+def serve(monkeypatch, served):
+    """Let kernels take the tensors of which `served` is true."""
+    objection = dispatch.predicate(lambda x: "" if served(x) else "not in this test")
+    monkeypatch.setattr(dispatch, "can_use_triton", objection)
+
+
 @pytest.fixture(autouse=True)
 def _served(monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(positions, "_SHARE", 64)  # the interpreter is slow; several shares all the same
+    monkeypatch.setattr(convolutions, "_SHARE", 64)  # the interpreter is slow; several shares all the same
     monkeypatch.setattr(keys, "_SHARE", 128)
-    monkeypatch.setattr(kernels, "serves", lambda x: x.dtype != torch.float64)
+    serve(monkeypatch, lambda x: x.dtype != torch.float64)
 
 
 def agree(compute, inputs: list[torch.Tensor], dtype: torch.dtype = torch.float32) -> None:
@@ -102,8 +109,8 @@ def test_blocks_of_the_inference_form(name, padding, monkeypatch):
             torch.nn.init.normal_(module.bias, 0, 0.2)
     fused, images = network.half().fuse(), torch.randn(1, 3, 40, 36).half()
     calls = []
-    tail = blocks.tail
-    monkeypatch.setattr(blocks, "tail", lambda *given: calls.append(1) or tail(*given))
+    tail = blocks.block_tail
+    monkeypatch.setattr(blocks, "block_tail", lambda *given: calls.append(1) or tail(*given))
     with torch.inference_mode():
         found = fused(images)
         expected = network.double()(images.double())
@@ -116,8 +123,8 @@ def test_blocks_of_the_inference_form_with_sizes_and_with_a_norm_that_stays(monk
     network.backbone.stages[0].blocks[0].norm1.weight.data[3] = 0  # nothing before this norm becomes a zero behind it
     images, sizes, calls = torch.randn(2, 3, 40, 36).half(), torch.tensor([[40, 36], [33, 35]]), []
     fused = network.half().fuse()
-    within = blocks.attend_within_windows
-    monkeypatch.setattr(blocks, "attend_within_windows", lambda *g, **s: calls.append(1) or within(*g, **s))
+    within = blocks.normed_window_attention
+    monkeypatch.setattr(blocks, "normed_window_attention", lambda *g, **s: calls.append(1) or within(*g, **s))
     expected = network.double()
     for arguments, count in [((images,), 2), ((images, sizes), 0)]:
         calls.clear()
@@ -191,7 +198,7 @@ def test_a_network_gives_and_learns_the_same(padding, monkeypatch):
     images, sizes, targets = torch.randn(1, 3, 32, 36), torch.tensor([[32, 33]]), torch.tensor([2])
     found = []
     for served in (True, False):
-        monkeypatch.setattr(kernels, "serves", lambda x, served=served: served)
+        serve(monkeypatch, lambda x, served=served: served)
         network.zero_grad()
         network.losses(images, targets, sizes)["classification"].backward()
         with torch.no_grad():
@@ -208,7 +215,7 @@ def test_operators_are_registered_as_pytorch_asks():
         windows.window_attention, (qkv, None, torch.tensor([[8, 5]]), 0, 0, 7, 2, 0.25), test_utils=checks
     )
     x, weight = torch.randn(1, 3, 4, 16, requires_grad=True), torch.randn(16, 1, 3, 3, requires_grad=True)
-    torch.library.opcheck(positions.depthwise_convolution, (x, weight, None, True), test_utils=checks)
+    torch.library.opcheck(convolutions.depthwise_convolution, (x, weight, None, True), test_utils=checks)
     w, b = torch.randn(16, requires_grad=True), torch.randn(16, requires_grad=True)
     torch.library.opcheck(
         keys.few_keys_attention, (torch.randn(2, 9, 32), torch.randn(2, 5, 64), None, 2, 0.25), test_utils=checks

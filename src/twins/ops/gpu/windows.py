@@ -7,6 +7,7 @@ second pass, and the backward pass computes it again from the projections, which
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import triton
@@ -14,8 +15,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from twins.ops.kernels.launch import on_device, tile, wrap_triton
-from twins.ops.kernels.tiles import attention_gradients, place_tokens, read_tokens, softmax, write_tokens
+from twins.ops.gpu.launch import on_device, tile, wrap_triton
+from twins.ops.gpu.tiles import attention_gradients, place_tokens, read_tokens, softmax, write_tokens
+from twins.ops.padding import Padding, key_borders, key_limits
 
 _GROUP, _STAGES, _WARPS = 4, 3, 4
 """Heads that a program takes one after the other, how many of them are loaded at a time, and its warps.
@@ -123,6 +125,28 @@ def _backward(
             tl.store(row + C, tl.sum(tl.where(beyond, dv, 0.0), 0), mask=lane < WIDTH)
 
 
+def attend_in_place(
+    x: Tensor,
+    project: Callable[[Tensor], Tensor],
+    window: int,
+    heads: int,
+    *,
+    padding: Padding,
+    sizes: Tensor | None,
+    scale: float | None,
+    fill: Tensor | None,
+) -> Tensor:
+    """Return `twins.ops.windows.window_attention` of the same arguments; a padded token is the fill value projected."""
+    _, height, width, channels = x.shape
+    rows, columns = key_borders(height, width, window, padding)
+    padded = padding != "exact" and (height % window or width % window)
+    pads = project(x.new_zeros(channels) if fill is None else fill) if padded else None
+    limits = None if sizes is None else key_limits(sizes, window, padding)
+    projected = project(x)
+    factor = (projected.shape[-1] // (3 * heads)) ** -0.5 if scale is None else scale
+    return window_attention(projected, pads, limits, rows, columns, window, heads, factor)
+
+
 @triton_op("twins::window_attention", mutates_args=())
 def window_attention(
     qkv: Tensor,
@@ -152,19 +176,9 @@ def window_attention(
     batch, height, width, channels = qkv.shape
     qkv = qkv.contiguous()
     out = qkv.new_empty(batch, height, width, channels // 3)
+    arguments = (qkv, _contiguous(pads), _contiguous(limits), out, height, width, rows, columns)
     with on_device(qkv):
-        wrap_triton(_forward)[_grid(qkv, window, heads)](
-            qkv,
-            _contiguous(pads),
-            _contiguous(limits),
-            out,
-            height,
-            width,
-            rows,
-            columns,
-            SCALE=scale,
-            **_constants(qkv, window, heads),
-        )
+        wrap_triton(_forward)[_grid(qkv, window, heads)](*arguments, SCALE=scale, **_constants(qkv, window, heads))
     return out
 
 
@@ -186,21 +200,9 @@ def window_attention_backward(
     dqkv = torch.empty_like(qkv)
     windows = batch * -(-height // window) * -(-width // window)
     shares = None if pads is None else qkv.new_empty((windows, 2 * channels // 3), dtype=torch.float32)
+    arguments = (qkv, _contiguous(pads), _contiguous(limits), dy, dqkv, shares, height, width, rows, columns)
     with on_device(qkv):
-        wrap_triton(_backward)[_grid(qkv, window, heads)](
-            qkv,
-            _contiguous(pads),
-            _contiguous(limits),
-            dy,
-            dqkv,
-            shares,
-            height,
-            width,
-            rows,
-            columns,
-            SCALE=scale,
-            **_constants(qkv, window, heads),
-        )
+        wrap_triton(_backward)[_grid(qkv, window, heads)](*arguments, SCALE=scale, **_constants(qkv, window, heads))
     if pads is None or shares is None:
         return dqkv, qkv.new_empty(0)
     return dqkv, torch.cat([shares.new_zeros(channels // 3), shares.sum(0)]).to(pads.dtype)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import twins
-from twins.ops import precision
+from twins.ops import dispatch
 from twins.ops.attention import attend
 from twins.ops.convolutions import positional_convolution
 from twins.ops.linear import linear, linear_gelu
@@ -16,7 +16,7 @@ from twins.ops.linear import linear, linear_gelu
 
 @pytest.fixture(autouse=True)
 def _no_bfloat16(monkeypatch):
-    monkeypatch.setitem(precision._IN_HARDWARE, torch.bfloat16, False)
+    monkeypatch.setitem(dispatch.IN_HARDWARE, torch.bfloat16, False)
 
 
 def near(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -52,19 +52,19 @@ def test_a_network_learns_in_bfloat16():
 
 def test_autocast_which_would_undo_it_keeps_the_standard_operators():
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not precision.emulated(torch.zeros(1, dtype=torch.bfloat16))
-    assert precision.emulated(torch.zeros(1, dtype=torch.bfloat16))
+        assert not dispatch.should_compute_in_float32(torch.zeros(1, dtype=torch.bfloat16))
+    assert dispatch.should_compute_in_float32(torch.zeros(1, dtype=torch.bfloat16))
 
 
 def test_a_pytorch_without_onednn_imports_and_keeps_the_standard_operators():
-    script = "import torch; torch._C._has_mkldnn = False; import twins.ops.precision as p; print(p._IN_HARDWARE)"
+    script = "import torch; torch._C._has_mkldnn = False; import twins.ops.dispatch as d; print(d.IN_HARDWARE)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.count("True") == 2
 
 
 def test_other_types_and_hardware_that_has_it_are_left_alone(monkeypatch):
-    assert precision.emulated(torch.zeros(1, dtype=torch.bfloat16))
-    assert not precision.emulated(torch.zeros(1))
-    assert not precision.emulated(torch.zeros(1, dtype=torch.float64))
-    monkeypatch.setitem(precision._IN_HARDWARE, torch.bfloat16, True)
-    assert not precision.emulated(torch.zeros(1, dtype=torch.bfloat16))
+    assert dispatch.should_compute_in_float32(torch.zeros(1, dtype=torch.bfloat16))
+    assert not dispatch.should_compute_in_float32(torch.zeros(1))
+    assert not dispatch.should_compute_in_float32(torch.zeros(1, dtype=torch.float64))
+    monkeypatch.setitem(dispatch.IN_HARDWARE, torch.bfloat16, True)
+    assert not dispatch.should_compute_in_float32(torch.zeros(1, dtype=torch.bfloat16))

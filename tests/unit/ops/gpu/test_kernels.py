@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from twins.ops import kernels
+from twins.ops import dispatch
 
 HERE = Path(__file__).parent
 
@@ -41,35 +41,35 @@ print({after})
 
 def test_a_processor_loads_neither_triton_nor_kernels():
     loaded = run(FORWARD.format(before="", after="*sys.modules")).split()
-    assert "twins.ops.kernels" in loaded
-    assert not [name for name in loaded if name.partition(".")[0] == "triton" or name.startswith("twins.ops.kernels.")]
+    assert "twins.ops.dispatch" in loaded
+    assert not [name for name in loaded if name.partition(".")[0] == "triton" or name.startswith("twins.ops.gpu")]
 
 
 def test_without_triton_the_portable_forms_serve():
-    done = run(FORWARD.format(before="sys.modules['triton'] = None", after="twins.ops.kernels._FOUND"))
+    done = run(FORWARD.format(before="sys.modules['triton'] = None", after="twins.ops.dispatch.HAS_TRITON"))
     assert done.split() == ["False"]
 
 
 def test_where_kernels_cannot_be_built_one_warning_says_why(monkeypatch):
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
-    monkeypatch.setitem(sys.modules, "twins.ops.kernels.positions", None)
-    kernels._ready.cache_clear()
+    monkeypatch.setitem(sys.modules, "twins.ops.gpu.convolutions", None)
+    dispatch.objection_to_building.cache_clear()
     with pytest.warns(UserWarning, match="Triton cannot build kernels here, so PyTorch's own operators are used: "):
-        assert not kernels._ready(0)
-    assert not kernels._ready(0)  # remembered, without a second warning
-    kernels._ready.cache_clear()
+        assert dispatch.objection_to_building(0)
+    assert dispatch.objection_to_building(0)  # remembered, without a second warning
+    dispatch.objection_to_building.cache_clear()
 
 
-@pytest.mark.skipif(not kernels._FOUND, reason="Triton is not installed here")
+@pytest.mark.skipif(not dispatch.HAS_TRITON, reason="Triton is not installed here")
 def test_only_tensors_on_a_gpu_in_a_type_of_its_are_served(monkeypatch):
     from torch._subclasses import FakeTensorMode
 
-    monkeypatch.setattr(kernels, "_ready", lambda index: True)
-    assert not kernels.serves(torch.zeros(1))
+    monkeypatch.setattr(dispatch, "objection_to_building", lambda index: "")
+    assert not dispatch.can_use_triton(torch.zeros(1))
     with FakeTensorMode():
         fake = torch.zeros(1, device="cuda")
-    assert not kernels.serves(fake)  # watched: not a plain tensor
+    assert not dispatch.can_use_triton(fake)  # watched: not a plain tensor
 
 
 COMPILE = """
@@ -80,7 +80,7 @@ from triton.compiler import ASTSource
 
 types, kernels, architecture = json.loads(sys.argv[1])
 for module, name, kind, constants in kernels:
-    kernel = getattr(importlib.import_module("twins.ops.kernels." + module), name)
+    kernel = getattr(importlib.import_module("twins.ops.gpu." + module), name)
     options = {key: constants.pop(key) for key in ("num_warps", "num_stages") if key in constants}
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
     signature = {name: kind if value == "map" else value for name, value in signature.items()}
@@ -88,33 +88,37 @@ for module, name, kind, constants in kernels:
     built = triton.compile(ASTSource(kernel, signature, constants), target=target, options=options)
     print(len(built.asm["cubin"]), built.metadata.shared, flush=True)
 """
-MAPS = ["qkv", "pads", "out", "dy", "dqkv", "x", "weight", "bias", "q", "kv", "dq", "blank", "mixed"]
+MAPS = ["qkv", "pads", "out", "dy", "dqkv", "x", "weight", "bias", "q", "kv", "dq", "fill", "attended"]
 MAPS += ["w0", "b0", "w1", "b1", "w2", "b2", "branch", "total", "normed", "dtotal", "dnormed", "dx"]
 TYPES = {"limits": "*i64", "mask": "*i1", "dpads": "*fp32", "shares": "*fp32"}
 
 
 def launched(dtype: torch.dtype = torch.bfloat16, width: int = 32) -> list[tuple[str, str, str, dict[str, Any]]]:
     """Return module, name, type and constants of every kernel as it is launched for maps of 64 channels."""
-    from twins.ops.kernels import blocks, keys, norms, positions, windows
+    from twins.ops.gpu import attention, blocks, convolutions, norms, windows
 
     heads, kind = 64 // width, "*bf16" if dtype == torch.bfloat16 else "*fp32"
     window = windows._constants(torch.zeros(1, 7, 7, 192, dtype=dtype), 7, heads) | {"SCALE": 0.2}
-    few = keys._constants(torch.zeros(1, 49, 64, dtype=dtype), torch.zeros(1, 49, 128, dtype=dtype), heads)
+    few = attention._constants(torch.zeros(1, 49, 64, dtype=dtype), torch.zeros(1, 49, 128, dtype=dtype), heads)
     few |= {"SCALE": 0.2}
-    tiles, rows = {"CHANNELS": 64, "TOKENS": positions._TOKENS, "LANES": 64}, norms._constants(64) | {"EPS": 1e-6}
+    tiles, rows = {"CHANNELS": 64, "TOKENS": convolutions._TOKENS, "LANES": 64}, norms._constants(64) | {"EPS": 1e-6}
     block = {"HEADS": heads, "WIDTH": width, "HEAD": width, "LANES": 64, "WINDOW": 7, "TOKENS": 64, "EPS": 1e-6}
     found = [
         ("windows", "_forward", window),
         ("windows", "_backward", window),
-        ("keys", "_forward", few),
-        ("keys", "_backward", {**few, "SHARE": keys._SHARE}),
+        ("attention", "_forward", few),
+        ("attention", "_backward", {**few, "SHARE": attention._SHARE}),
         ("blocks", "_within_windows", {**block, **blocks._ATTENTION}),
         *(
             ("blocks", "_tail", {"CHANNELS": lanes, "HIDDEN": 512, "LANES": lanes, "EPS": 1e-6, **settings})
             for lanes, settings in blocks._TAIL.items()
         ),
-        ("positions", "_forward", {**tiles, "RESIDUAL": True}),
-        ("positions", "_weight_gradient", {**tiles, "TOKENS": positions._TOKENS // 2, "SHARE": positions._SHARE}),
+        ("convolutions", "_forward", {**tiles, "RESIDUAL": True}),
+        (
+            "convolutions",
+            "_weight_gradient",
+            {**tiles, "TOKENS": convolutions._TOKENS // 2, "SHARE": convolutions._SHARE},
+        ),
         ("norms", "_forward", rows),
         ("norms", "_backward", {**rows, "SHARE": norms._SHARE}),
     ]
@@ -126,7 +130,7 @@ def test_compiled_code_gives_kernels_no_number_in_float64():
     pytest.importorskip("triton", reason="Triton is not installed here")
     integers = ("rows", "columns", "height", "width", "tokens", "keys")
     for module, name, _, constants in launched():
-        kernel = getattr(importlib.import_module(f"twins.ops.kernels.{module}"), name)
+        kernel = getattr(importlib.import_module(f"twins.ops.gpu.{module}"), name)
         fixed = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
         assert fixed == set(constants) - {"num_warps", "num_stages"}
         assert set(kernel.arg_names) - fixed <= {*MAPS, *TYPES, *integers}

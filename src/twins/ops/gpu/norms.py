@@ -8,8 +8,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from twins.ops.kernels.launch import on_device, tile, wrap_triton
-from twins.ops.kernels.tiles import standardise
+from twins.ops.gpu.launch import on_device, tile, wrap_triton
+from twins.ops.gpu.tiles import standardise
 
 _TILE = 2048
 """Elements that a program holds at a time."""
@@ -116,19 +116,9 @@ def norm_backward(
     programs = triton.cdiv(rows, _SHARE)
     dx = torch.empty_like(total)
     shares = total.new_empty((programs, 2, channels), dtype=torch.float32)
+    arguments = (total, weight.contiguous(), None if dtotal is None else dtotal.contiguous(), dnormed, dx, shares, rows)
     with on_device(total):
-        wrap_triton(_backward)[(programs,)](
-            total,
-            weight.contiguous(),
-            None if dtotal is None else dtotal.contiguous(),
-            dnormed,
-            dx,
-            shares,
-            rows,
-            EPS=eps,
-            SHARE=_SHARE,
-            **_constants(channels),
-        )
+        wrap_triton(_backward)[(programs,)](*arguments, EPS=eps, SHARE=_SHARE, **_constants(channels))
     return dx, shares.sum(0)
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from twins.ops.attention import attend, split_heads
-from twins.ops.folding import attend_folded, fold_heads, folding_pays
-from twins.ops.pieces import WHOLE
+from twins.ops.chunks import WHOLE
+from twins.ops.cpu.attention import attend_folded, fold_heads
+from twins.ops.dispatch import should_fold_heads
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
@@ -28,7 +29,7 @@ def test_folded_attention_is_attention(heads):
 def test_folding_pays_for_many_tokens_and_few_keys():
     early, late = torch.zeros(1, 56, 56, 64), torch.zeros(1, 7, 7, 512)
     with torch.no_grad():
-        assert folding_pays(early, torch.zeros(1, 2, 49, 32))
-        assert not folding_pays(early, torch.zeros(1, 2, 1024, 32))
-        assert not folding_pays(late, torch.zeros(1, 16, 49, 32))
-    assert not folding_pays(early, torch.zeros(1, 2, 49, 32))  # a gradient is wanted
+        assert should_fold_heads(early, torch.zeros(1, 2, 49, 32))
+        assert not should_fold_heads(early, torch.zeros(1, 2, 1024, 32))
+        assert not should_fold_heads(late, torch.zeros(1, 16, 49, 32))
+    assert not should_fold_heads(early, torch.zeros(1, 2, 49, 32))  # a gradient is wanted

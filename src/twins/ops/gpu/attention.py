@@ -12,8 +12,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from twins.ops.kernels.launch import on_device, tile, wrap_triton
-from twins.ops.kernels.tiles import attention_gradients, read_tokens, softmax, write_tokens
+from twins.ops.gpu.launch import on_device, tile, wrap_triton
+from twins.ops.gpu.tiles import attention_gradients, read_tokens, softmax, write_tokens
 
 _WARPS, _TOKENS = 4, 64
 """Warps of a program in half precision, and tokens that it holds at a time."""
@@ -115,16 +115,10 @@ def few_keys_attention(q: Tensor, kv: Tensor, mask: Tensor | None, heads: int, s
     """
     q, kv = q.contiguous(), kv.contiguous()
     out = torch.empty_like(q)
+    arguments = (q, kv, None if mask is None else mask.contiguous(), out, q.shape[1], kv.shape[1])
     with on_device(q):
         wrap_triton(_forward)[(q.shape[0] * heads, triton.cdiv(q.shape[1], _TOKENS))](
-            q,
-            kv,
-            None if mask is None else mask.contiguous(),
-            out,
-            q.shape[1],
-            kv.shape[1],
-            SCALE=scale,
-            **_constants(q, kv, heads),
+            *arguments, SCALE=scale, **_constants(q, kv, heads)
         )
     return out
 
@@ -138,19 +132,10 @@ def few_keys_attention_backward(
     dq = torch.empty_like(q)
     count = triton.cdiv(q.shape[1], _SHARE)
     shares = kv.new_empty((count, *kv.shape), dtype=torch.float32)
+    arguments = (q, kv, None if mask is None else mask.contiguous(), dy, dq, shares, q.shape[1], kv.shape[1])
     with on_device(q):
         wrap_triton(_backward)[(q.shape[0] * heads, count)](
-            q,
-            kv,
-            None if mask is None else mask.contiguous(),
-            dy,
-            dq,
-            shares,
-            q.shape[1],
-            kv.shape[1],
-            SCALE=scale,
-            SHARE=_SHARE,
-            **_constants(q, kv, heads),
+            *arguments, SCALE=scale, SHARE=_SHARE, **_constants(q, kv, heads)
         )
     return dq, shares.sum(0).to(kv.dtype)
 

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from twins.ops.kernels.launch import on_device, tile, wrap_triton
+from twins.ops.gpu.launch import on_device, tile, wrap_triton
 
 _TOKENS, _LANES = 64, 64
 _SHARE = 1024
@@ -118,20 +118,10 @@ def depthwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, residu
     tokens = batch * height * width
     lanes = min(_LANES, tile(channels))
     grid = (triton.cdiv(tokens, _TOKENS), triton.cdiv(channels, lanes))
+    taps = weight.flatten(1).t().contiguous()  # a tap's weights side by side
+    arguments = (x, taps, None if bias is None else bias.contiguous(), out, tokens, height, width)
     with on_device(x):
-        wrap_triton(_forward)[grid](
-            x,
-            weight.flatten(1).t().contiguous(),  # a tap's weights side by side
-            None if bias is None else bias.contiguous(),
-            out,
-            tokens,
-            height,
-            width,
-            RESIDUAL=residual,
-            CHANNELS=channels,
-            TOKENS=_TOKENS,
-            LANES=lanes,
-        )
+        wrap_triton(_forward)[grid](*arguments, RESIDUAL=residual, CHANNELS=channels, TOKENS=_TOKENS, LANES=lanes)
     return out
 
 
@@ -146,16 +136,7 @@ def depthwise_convolution_backward(dy: Tensor, x: Tensor) -> Tensor:
     shares = x.new_empty((grid[1], 10, channels), dtype=torch.float32)
     with on_device(x):
         wrap_triton(_weight_gradient)[grid](
-            x,
-            dy,
-            shares,
-            tokens,
-            height,
-            width,
-            CHANNELS=channels,
-            SHARE=_SHARE,
-            TOKENS=_TOKENS // 2,
-            LANES=lanes,
+            x, dy, shares, tokens, height, width, CHANNELS=channels, SHARE=_SHARE, TOKENS=_TOKENS // 2, LANES=lanes
         )
     return shares.sum(0)
 

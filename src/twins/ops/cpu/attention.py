@@ -1,8 +1,8 @@
-"""Attention to a few keys with its projections folded into the keys and values: the same products in another order.
+"""Attention to a few keys by batched products, and with its projections folded into the keys and values.
 
 A query is a linear function of its token, and the output one of the attended values. Where an image has many tokens
 and few keys, it is less work to bring both functions to the keys, once an image, than to every token:
-`(x Wq) K^T = x (Wq K^T)` and `(P V) Wo = P (V Wo)`. Heads then lie side by side and nothing is laid out anew.
+`(x Wq) K^T = x (Wq K^T)` and `(P V) Wo = P (V Wo)`. Heads then lie side by side and no layout changes.
 """
 
 from __future__ import annotations
@@ -10,10 +10,22 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from twins.ops.linear import plain_on_cpu
-from twins.ops.precision import emulated
+
+def attend_by_products(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, *, scale: float | None
+) -> Tensor:
+    """Return `F.scaled_dot_product_attention` of the same arguments, as two products and a softmax."""
+    batch, heads, tokens, width = q.shape
+    q, k, v = (x.reshape(batch * heads, -1, width) for x in (q, k, v))
+    factor = width**-0.5 if scale is None else scale
+    scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=factor)
+    if mask is not None:
+        scores = scores.view(batch, heads, tokens, -1).masked_fill_(~mask, -torch.inf).flatten(0, 1)
+    weights = F.dropout(scores.softmax(dim=-1), dropout)
+    return torch.bmm(weights, v).view(batch, heads, tokens, width)
 
 
 class FoldedHeads(NamedTuple):
@@ -27,24 +39,6 @@ class FoldedHeads(NamedTuple):
     """`(B, h * M, C)`, a share of the output's bias included: the weights of each head sum to 1."""
     heads: int
     """`h`."""
-
-
-def folding_pays(x: Tensor, k: Tensor) -> bool:
-    """Whether to fold: on a CPU without a gradient, where products and copies saved outweigh what folding costs.
-
-    Args:
-        x: map `(B, H, W, C)`.
-        k: keys `(B, h, M, d)`.
-    """
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or emulated(x) or not plain_on_cpu(x, k):
-        return False
-    if torch._C._len_torch_dispatch_stack():  # who counts operators counts the network's own
-        return False
-    tokens, channels = x.shape[1] * x.shape[2], x.shape[3]
-    heads, keys = k.shape[1], k.shape[2]
-    plain = tokens * 2 * channels * (channels + keys)
-    folded = 2 * heads * keys * channels * (tokens + channels // heads)
-    return folded < plain
 
 
 def fold_heads(
@@ -73,14 +67,14 @@ def fold_heads(
 
 
 def attend_folded(x: Tensor, residual: Tensor, folded: FoldedHeads, images: slice, rows: slice) -> Tensor:
-    """Return attention with both projections, added to the residual, for a piece of a map.
+    """Return attention with both projections, added to the residual, for a chunk of a map.
 
     Args:
         x: normed map `(B, H, W, C)`.
         residual: map of the same shape.
-        folded: what its images are attended by.
-        images: the piece's images.
-        rows: the piece's rows.
+        folded: keys and values of its images.
+        images: the chunk's images.
+        rows: the chunk's rows.
     """
     rest = residual[images, rows]
     scores = torch.baddbmm(folded.offsets[images], x[images, rows].flatten(1, 2), folded.keys[images])

@@ -1,8 +1,8 @@
 """A block of the inference form in two passes over its map, in half precision: local attention, and all that follows.
 
 A program of the first norms the tokens of a window, projects them and lets them attend, one head after the other;
-nothing but the mixture of values is written. A program of the second projects what attention mixed, adds the residual,
-norms the sum and feeds it forward, some hidden channels at a time; only the block's output is written.
+only attention's output is written. A program of the second projects that, adds the residual, norms the sum and feeds
+it forward, some hidden channels at a time; only the block's output is written.
 
 The affine of both norms and the scale of attention lie in the weights that read them, as `twins.backbone.fused` puts
 them there.
@@ -16,8 +16,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from twins.ops.kernels.launch import on_device, tile, wrap_triton
-from twins.ops.kernels.tiles import place_tokens, read_tokens, softmax, standardise, write_tokens
+from twins.ops.gpu.launch import on_device, tile, wrap_triton
+from twins.ops.gpu.tiles import place_tokens, read_tokens, softmax, standardise, write_tokens
 
 _ATTENTION = {"num_warps": 4, "num_stages": 2}
 """How attention's kernel runs. With one stage, which loads nothing ahead, what Triton 3.6 made of it was wrong on an
@@ -44,7 +44,7 @@ def _within_windows(
     x,
     weight,
     bias,
-    blank,
+    fill,
     out,
     height,
     width,
@@ -63,8 +63,8 @@ def _within_windows(
     _, _, place, inside, keys = place_tokens(None, height, width, rows, columns, 1, WINDOW, TOKENS)
     y = read_tokens(x, 0, place, inside, C, C, LANES).to(tl.float32)
     y, _ = standardise(y, (lane < C)[None, :], EPS, C)
-    if blank is not None:
-        beyond = tl.load(blank + lane, mask=lane < C, other=0.0).to(tl.float32)
+    if fill is not None:
+        beyond = tl.load(fill + lane, mask=lane < C, other=0.0).to(tl.float32)
         y = tl.where(inside[:, None], y, beyond[None, :])
     y = y.to(x.dtype.element_ty)
     for head in range(HEADS):
@@ -72,15 +72,15 @@ def _within_windows(
         q = _project(y, weight, bias, start, lane, C, WIDTH, HEAD)
         k = _project(y, weight, bias, C + start, lane, C, WIDTH, HEAD)
         v = _project(y, weight, bias, 2 * C + start, lane, C, WIDTH, HEAD)
-        mixed = tl.dot(softmax(q, k, keys, 1.0).to(v.dtype), v, input_precision="ieee")
-        write_tokens(out, mixed, start, place, inside, C, WIDTH, HEAD)
+        attended = tl.dot(softmax(q, k, keys, 1.0).to(v.dtype), v, input_precision="ieee")
+        write_tokens(out, attended, start, place, inside, C, WIDTH, HEAD)
 
 
 @triton.jit
 def _gelu(x):
     """Return the exact GELU to 1e-6: `max(x, 0) - |x| erfc(|x| / sqrt(2)) / 2`.
 
-    The complementary error function is Abramowitz and Stegun's 7.1.28, as in `twins.ops.linear`.
+    The complementary error function is Abramowitz and Stegun's 7.1.28, as in `twins.ops.gpu.gelu`.
     """
     size = tl.minimum(tl.abs(x), 16.0)  # from there on nothing is left of it
     p = 5.38297490493278e-06 * size + 4.889063711743802e-05
@@ -97,7 +97,7 @@ def _gelu(x):
 @triton.jit
 def _tail(
     x,
-    mixed,
+    attended,
     w0,
     b0,
     w1,
@@ -121,7 +121,7 @@ def _tail(
     for first in range(0, CHANNELS, STEP):
         some = first + step
         mask = inside[:, None] & (some < CHANNELS)[None, :]
-        part = tl.load(mixed + place[:, None] * CHANNELS + some[None, :], mask=mask, other=0.0)
+        part = tl.load(attended + place[:, None] * CHANNELS + some[None, :], mask=mask, other=0.0)
         mask = (some < CHANNELS)[:, None] & used[None, :]
         w = tl.load(w0 + lane[None, :] * CHANNELS + some[:, None], mask=mask, other=0.0)
         y = tl.dot(part, w, y, input_precision="ieee")
@@ -142,7 +142,7 @@ def normed_window_attention(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
-    blank: Tensor | None,
+    fill: Tensor | None,
     rows: int,
     columns: int,
     window: int,
@@ -155,30 +155,23 @@ def normed_window_attention(
         x: map `(B, H, W, C)`.
         weight: of queries, scaled, keys and values, `(3 * C, C)`.
         bias: `(3 * C,)`.
-        blank: a normed token beyond the map, `(C,)`; `None` where none is ever a key.
+        fill: a normed token beyond the map, `(C,)`; `None` where none is ever a key.
         rows: rows that may be keys.
         columns: columns that may be keys.
-        window: side of a window in tokens.
-        heads: heads of attention.
+        window: side of a window in tokens, 8 at most.
+        heads: heads of attention, of 64 channels at most.
         eps: what the norm adds to the variance.
 
     Returns:
-        what attention mixes, before it is projected, `(B, H, W, C)`.
+        attention's output before its projection, `(B, H, W, C)`.
     """
     batch, height, width, channels = x.shape
     x = x.contiguous()
     out = torch.empty_like(x)
+    arguments = (x, weight, bias, fill, out, height, width, rows, columns)
     with on_device(x):
         wrap_triton(_within_windows)[(batch * -(-height // window) * -(-width // window),)](
-            x,
-            weight,
-            bias,
-            blank,
-            out,
-            height,
-            width,
-            rows,
-            columns,
+            *arguments,
             EPS=eps,
             HEADS=heads,
             WIDTH=channels // heads,
@@ -194,7 +187,7 @@ def normed_window_attention(
 @triton_op("twins::block_tail", mutates_args=())
 def block_tail(
     x: Tensor,
-    mixed: Tensor,
+    attended: Tensor,
     w0: Tensor,
     b0: Tensor,
     w1: Tensor,
@@ -203,11 +196,11 @@ def block_tail(
     b2: Tensor,
     eps: float,
 ) -> Tensor:
-    """Return what a block makes of its input and of what its attention mixed, all maps `(B, H, W, C)`.
+    """Return a block's output from its input and the output of its attention, all maps `(B, H, W, C)`.
 
     Args:
         x: the block's input.
-        mixed: what attention mixed, before it is projected.
+        attended: attention's output before its projection.
         w0: attention's projection, `(C, C)`.
         b0: `(C,)`.
         w1: the first layer of the feed-forward part, `(C_hidden, C)`; 64 divides `C_hidden`.
@@ -216,28 +209,15 @@ def block_tail(
         b2: `(C,)`.
         eps: what the norm before the feed-forward part adds to the variance.
     """
-    x, mixed = x.contiguous(), mixed.contiguous()
+    x, attended = x.contiguous(), attended.contiguous()
     out = torch.empty_like(x)
     channels = x.shape[-1]
     rows = x.numel() // channels
     lanes = max(64, tile(channels))
     constants = _TAIL[lanes]
+    arguments = (x, attended, w0, b0, w1, b1, w2, b2, out, rows)
     with on_device(x):
         wrap_triton(_tail)[(triton.cdiv(rows, constants["TOKENS"]),)](
-            x,
-            mixed,
-            w0,
-            b0,
-            w1,
-            b1,
-            w2,
-            b2,
-            out,
-            rows,
-            EPS=eps,
-            CHANNELS=channels,
-            HIDDEN=w1.shape[0],
-            LANES=lanes,
-            **constants,
+            *arguments, EPS=eps, CHANNELS=channels, HIDDEN=w1.shape[0], LANES=lanes, **constants
         )
     return out

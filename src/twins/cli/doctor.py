@@ -1,0 +1,127 @@
+"""`twins doctor`: versions, devices, and which form of each operator serves on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from twins.cli.parse import parse
+
+PACKAGES = ("twins-vision", "torch", "torchvision", "timm", "triton", "numpy", "pillow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorArgs:
+    """Print versions, devices and which form of each operator serves here, with the reason."""
+
+    json: bool = False
+    """Print JSON, to be pasted into a bug report."""
+
+
+ARGS = DoctorArgs
+"""What the verb takes."""
+
+
+def run(arguments: list[str]) -> int:
+    """Print what was found."""
+    args = parse(DoctorArgs, "doctor", arguments)
+    found = examine()
+    if args.json:
+        print(json.dumps(found, indent=1))
+    else:
+        _show(found)
+    return 0
+
+
+def examine() -> dict[str, Any]:
+    """Return what a bug report needs to say of a machine."""
+    import torch
+
+    from twins.ops.dispatch import objection_to_kernels
+    from twins.ops.private_torch import has_onednn, inductor_cache, onednn_is_enabled
+    from twins.ops.serving import serving
+
+    return {
+        "format": 1,
+        "versions": {"python": platform.python_version(), "os": platform.platform(), **_versions()},
+        "cpu": _cpu(),
+        "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
+        "triton": objection_to_kernels() or "serves",
+        "onednn": has_onednn() and onednn_is_enabled(),
+        "mkl": torch.backends.mkl.is_available(),  # type: ignore[no-untyped-call]
+        "caches": {
+            "inductor": os.environ.get("TORCHINDUCTOR_CACHE_DIR") or inductor_cache(),
+            "triton": os.environ.get("TRITON_CACHE_DIR") or os.path.expanduser("~/.triton/cache"),
+        },
+        "serving": [row._asdict() for row in serving()],
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    """Return the versions of packages; `None` for one that is not installed."""
+    found: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _cpu() -> dict[str, Any]:
+    import torch
+
+    from twins.bench.compare import processor
+    from twins.ops.dispatch import IN_HARDWARE
+
+    flags: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # new in PyTorch
+    return {
+        "name": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "avx2": bool(flags.get("avx2")),
+        "avx512": bool(flags.get("avx512_f")),
+        "amx": bool(flags.get("amx_tile")),
+        "bfloat16": IN_HARDWARE[torch.bfloat16],
+        "float16": IN_HARDWARE[torch.float16],
+    }
+
+
+def _gpu(index: int) -> dict[str, Any]:
+    import torch
+
+    device = torch.cuda.get_device_properties(index)
+    capability = f"{device.major}.{device.minor}"
+    return {"name": device.name, "memory_mib": device.total_memory >> 20, "compute_capability": capability}
+
+
+def _show(found: dict[str, Any]) -> None:
+    for name, version in found["versions"].items():
+        print(f"{name:<14} {version or 'not installed'}")
+    cpu = dict(found["cpu"])
+    print(f"{'cpu':<14} {cpu.pop('name')}: {', '.join(f'{key} {_said(value)}' for key, value in cpu.items())}")
+    for gpu in found["gpus"]:
+        print(f"{'gpu':<14} {gpu['name']}, {gpu['memory_mib']} MiB, compute capability {gpu['compute_capability']}")
+    if not found["gpus"]:
+        print(f"{'gpu':<14} none")
+    for name in ("triton", "onednn", "mkl"):
+        print(f"{name + ' kernels' if name == 'triton' else name:<14} {_said(found[name])}")
+    for name, folder in found["caches"].items():
+        print(f"{name + ' cache':<14} {folder}")
+    situation = None
+    for row in found["serving"]:
+        if row["situation"].startswith("CUDA") and not found["gpus"]:
+            continue
+        if row["situation"] != situation:
+            situation = row["situation"]
+            print(f"\n{situation}")
+        print(f"  {row['function']:<24} {row['form']:<31} {row['reason']}")
+
+
+def _said(value: object) -> str:
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)

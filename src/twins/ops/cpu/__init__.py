@@ -1,0 +1,1 @@
+"""Forms of the operators that are faster on a CPU."""

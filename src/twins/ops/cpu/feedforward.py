@@ -1,0 +1,75 @@
+"""A feed-forward part as one operator that learns in chunks: buffers of a chunk's size are used again for the next one.
+
+It is made of operators that those who count and record know.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from twins.ops import chunks
+
+
+class ChunkedFeedForward(torch.autograd.Function):
+    """`twins.ops.feedforward.feed_forward` with its own backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, keep_hidden: bool) -> Tensor:
+        """Return `(..., C_out)`; tensors as in `feed_forward`, `keep_hidden` for the backward pass."""
+        rows = x.reshape(-1, x.shape[-1])
+        parts = _parts(rows, w1)
+        active = rows.new_empty(_longest(parts), len(w1))
+        hidden = rows.new_empty(len(rows), len(w1)) if keep_hidden else None
+        y = rows.new_empty(len(rows), len(w2))
+        for part in parts:
+            a = active[: part.stop - part.start]
+            h = torch.addmm(b1, rows[part], w1.t(), out=a if hidden is None else hidden[part])
+            torch.ops.aten.gelu.out(h, out=a)
+            torch.addmm(b2, a, w2.t(), out=y[part])
+        ctx.save_for_backward(x, w1, b1, w2, b2, hidden)
+        return y.view(*x.shape[:-1], len(w2))
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of `forward`'s arguments, from that of its output `(..., C_out)`."""
+        *inputs, hidden = ctx.saved_tensors
+        if torch.is_grad_enabled():  # gradients of these gradients are wanted
+            return _differentiable(inputs, slopes[0], ctx.needs_input_grad)
+        x, w1, b1, w2, _ = inputs
+        rows, dy = x.reshape(-1, x.shape[-1]), slopes[0].reshape(-1, len(w2))
+        parts = _parts(rows, w1)
+        again, active, slope = (rows.new_empty(_longest(parts), len(w1)) for _ in range(3))
+        dx, dw1, db1, dw2 = torch.empty_like(rows), torch.zeros_like(w1), torch.zeros_like(b1), torch.zeros_like(w2)
+        for part in parts:
+            a, d, h = (buffer[: part.stop - part.start] for buffer in (active, slope, again))
+            h = torch.addmm(b1, rows[part], w1.t(), out=h) if hidden is None else hidden[part]
+            torch.mm(dy[part], w2, out=d)
+            if any(ctx.needs_input_grad[1:]):
+                torch.addmm(dw2, dy[part].t(), torch.ops.aten.gelu.out(h, out=a), out=dw2)
+            torch.ops.aten.gelu_backward.grad_input(d, h, grad_input=d)
+            if any(ctx.needs_input_grad[1:]):
+                torch.addmm(dw1, d.t(), rows[part], out=dw1)
+                db1.add_(d.sum(0))
+            torch.mm(d, w1, out=dx[part])
+        return dx.view(x.shape), dw1, db1, dw2, dy.sum(0), None
+
+
+def _parts(rows: Tensor, w1: Tensor) -> list[slice]:
+    return chunks.chunks(len(rows), len(w1) * rows.element_size(), chunks.HIDDEN_TRAINING)
+
+
+def _longest(parts: list[slice]) -> int:
+    return max((part.stop - part.start for part in parts), default=0)
+
+
+def _differentiable(inputs: list[Tensor], dy: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the inputs that need one by operators that have gradients themselves."""
+    wanted = [value for value, need in zip(inputs, needed, strict=False) if need]
+    x, w1, b1, w2, b2 = inputs
+    y = F.linear(F.gelu(F.linear(x, w1, b1)), w2, b2)
+    found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
+    return tuple(next(found) if need else None for need in needed)
