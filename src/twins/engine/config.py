@@ -27,7 +27,7 @@ MACHINE_FIELDS = (
     "save_every",
     "max_skipped",
 )
-"""What may be given anew with `--resume`: it changes how a run is computed, not what it is."""
+"""What may be given anew with `resume`: it changes how a run is computed, not what it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +69,11 @@ class ScheduleConfig:
     power: float = 1.0
     """Exponent of `poly`; 1 is a straight line."""
     drop_epochs: tuple[float, ...] = (8.0, 11.0)
-    """Epochs at which the rate of `step` falls; as shares of `--epochs` they also hold for a run given otherwise."""
+    """Epochs at which the rate of `step` falls; as shares of `epochs` they also hold for a run given otherwise."""
     warmup_epochs: float = 1.0
-    """Epochs of warm-up; as a share of `--epochs` it also holds for a run given in minutes. At most half the run."""
+    """Epochs of warm-up; as a share of `epochs` it also holds for a run given in minutes. At most half the run."""
     warmup_steps: int | None = None
-    """Optimiser steps of warm-up, where `--steps` gives the run's length; unset takes `warmup_epochs`."""
+    """Optimiser steps of warm-up, where `steps` gives the run's length; unset takes `warmup_epochs`."""
     warmup_lr: float = 1e-6
     """Learning rate that the warm-up begins at."""
     min_lr: float = 1e-6
@@ -161,13 +161,13 @@ class TrainConfig:
     drop_path: float = 0.1
     """Stochastic depth of the last block; it grows linearly from 0 at the first."""
     ema_decay: float | None = None
-    """Decay per step of a running mean of the weights, which is then what is evaluated and kept as best."""
+    """Decay per step of an EMA of the weights, which is then what is evaluated and kept as best."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced` weighs each class in the loss by the inverse of its number of images, or of its share of pixels."""
     freeze: int = 0
     """Stages, from the first, whose weights stay as they are."""
     patience: int | None = None
-    """Evaluations without a better result after which the run ends; unset never ends early."""
+    """Evaluations without improvement after which the run ends; unset never ends early."""
     eval_every: float = 1.0
     """Epochs between evaluations."""
     save_every: int | None = None
