@@ -84,7 +84,7 @@ class Preprocess:
 
     @property
     def resampling(self) -> Resampling:
-        """Pillow's name of the interpolation."""
+        """Pillow's filter of the interpolation."""
         from PIL.Image import Resampling
 
         return Resampling[self.interpolation.upper()]

@@ -52,10 +52,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _in_flags(report: CheckReport) -> CheckReport:
-    """Return a report whose sentences name the flags of `twins check` and of `twins train`, which they advise."""
+    """Return a report whose sentences name flags: those of `twins train`, of which `twins check` has some."""
     from twins.engine.config import TrainConfig
 
-    flags = {*flags_of(CheckArgs, "check"), *flags_of(TrainConfig, "train")}
+    flags = flags_of(TrainConfig, "train")
     problems, notes = ([in_flags(each, flags) for each in told] for told in (report.problems, report.notes))
     return replace(report, problems=problems, notes=notes)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
 
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, list_images, subfolder
@@ -23,18 +23,23 @@ _ANNOTATIONS = ("Annotations", "annotations", "xmls")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-@dataclass(frozen=True)
-class VocFile:
-    """What an XML file says of its image."""
+class VocObject(NamedTuple):
+    """An object of an XML file."""
+
+    number: int
+    """Its place in the file, from 1."""
+    name: str
+    """Of its class."""
+    box: tuple[float, ...]
+    """xyxy in pixels, continuous coordinates."""
+
+
+class VocFile(NamedTuple):
+    """An XML file."""
 
     size: tuple[int, int] | None
-    """Height and width in pixels, where it says them."""
-    numbers: tuple[int, ...]
-    """Place of each object in the file, from 1."""
-    names: tuple[str, ...]
-    """Class name of each object."""
-    boxes: tuple[tuple[float, ...], ...]
-    """xyxy in pixels, continuous coordinates."""
+    """Height and width of the image in pixels, where the file says them."""
+    objects: tuple[VocObject, ...]
 
 
 def open_voc(root: Path, own_classes: ClassTable | None, *, masks: bool) -> Opened | None:
@@ -88,11 +93,7 @@ def read_voc(path: Path) -> VocFile:
         raise DataError(f"there is no file of annotations {path}; add it or remove its image") from error
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise DataError(f"{path} is no XML ({error}); copy it again") from error
-    objects = top.findall("object")
-    numbers = tuple(range(1, len(objects) + 1))
-    names = tuple(_name(one, f"object {i} of {path}") for i, one in zip(numbers, objects, strict=True))
-    boxes = tuple(_box(one, f"object {i} of {path}") for i, one in zip(numbers, objects, strict=True))
-    return VocFile(_size(top), numbers, names, boxes)
+    return VocFile(_size(top), tuple(_object(one, i, path) for i, one in enumerate(top.findall("object"), start=1)))
 
 
 class VocObjects:
@@ -115,7 +116,8 @@ class VocObjects:
         """Return an image's objects; raises DataError where its file cannot be read."""
         file = self._file(index)
         size = file.size or image_size(self.images[index])
-        return build_objects(file.boxes, [self.class_of[name] for name in file.names], size=size, image_id=index)
+        labels = [self.class_of[one.name] for one in file.objects]
+        return build_objects([one.box for one in file.objects], labels, size=size, image_id=index)
 
     def shape(self, index: int) -> tuple[int, int] | None:
         """Return an image's height and width where its file says them."""
@@ -128,7 +130,7 @@ class VocObjects:
 
     def named(self, index: int, place: int) -> str:
         """Return what to call one of an image's objects."""
-        return f"object {self._file(index).numbers[place]} of {self.paths[index]}"
+        return f"object {self._file(index).objects[place].number} of {self.paths[index]}"
 
     def _file(self, index: int) -> VocFile:
         file = self.files[index]
@@ -138,24 +140,20 @@ class VocObjects:
 
     def _known(self, path: Path, file: VocFile | DataError, faults: list[str]) -> VocFile | DataError:
         """Return a file without the objects that are of no class, which are added to the faults."""
-        if isinstance(file, DataError) or all(name in self.class_of for name in file.names):
+        if isinstance(file, DataError):
             return file
-        rows = list(zip(file.numbers, file.names, file.boxes, strict=True))
-        for number, name, _ in rows:
+        for number, name, _ in file.objects:
             if name not in self.class_of:
                 hint = nearest(name, self.names) or "; add it to the classes or remove the object"
                 faults.append(f"object {number} of {path} is of the class {name!r}, which is not listed{hint}")
-        kept = [row for row in rows if row[1] in self.class_of]
-        return VocFile(
-            file.size, tuple(row[0] for row in kept), tuple(row[1] for row in kept), tuple(row[2] for row in kept)
-        )
+        return VocFile(file.size, tuple(one for one in file.objects if one.name in self.class_of))
 
     def without_area(self, index: int) -> list[str]:
         """Name the objects of an image whose boxes have no area inside it."""
         file = self.files[index]
         if isinstance(file, DataError):
             return []
-        return [self.named(index, place) for place, box in enumerate(file.boxes) if not has_area(box, file.size)]
+        return [self.named(index, place) for place, one in enumerate(file.objects) if not has_area(one.box, file.size)]
 
 
 @dataclass(frozen=True)
@@ -236,7 +234,7 @@ def _attempt(path: Path) -> VocFile | DataError:
 
 def _classes_of(files: Sequence[VocFile | DataError], root: Path) -> ClassTable:
     """Return the classes that files name, in VOC's order and colours where all are VOC's."""
-    names = {name for file in files if isinstance(file, VocFile) for name in file.names}
+    names = {one.name for file in files if isinstance(file, VocFile) for one in file.objects}
     if not names:
         broken = next((file for file in files if isinstance(file, DataError)), None)
         raise DataError(str(broken) if broken else f"no XML file in {root} has an object; add objects")
@@ -247,11 +245,11 @@ def _classes_of(files: Sequence[VocFile | DataError], root: Path) -> ClassTable:
     return table([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
 
 
-def _name(one: ElementTree.Element, what: str) -> str:
+def _object(one: ElementTree.Element, number: int, path: Path) -> VocObject:
     name = (one.findtext("name") or "").strip()
     if not name:
-        raise DataError(f"{what} has no name; add it or remove the object")
-    return name
+        raise DataError(f"object {number} of {path} has no name; add it or remove the object")
+    return VocObject(number, name, _box(one, f"object {number} of {path}"))
 
 
 def _box(one: ElementTree.Element, what: str) -> tuple[float, ...]:

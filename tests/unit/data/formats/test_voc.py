@@ -227,7 +227,7 @@ def test_masks_of_files_that_have_none_are_refused(voc, refused):
 def test_a_file_is_read_alone(voc):
     root = voc({"a": SIZE + box(1, 1, 8, 6)})
     file = read_voc(root / "Annotations" / "a.xml")
-    assert (file.size, file.names, file.numbers) == ((6, 8), ("cell",), (1,))
+    assert (file.size, [(one.number, one.name) for one in file.objects]) == ((6, 8), [(1, "cell")])
 
 
 def test_names_in_lists_may_hold_spaces_and_lists_of_one_class_say_more_than_names(voc):
