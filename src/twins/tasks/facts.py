@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from twins.preprocess import Preprocess
 
 ClassTable = Literal["imagenet", "ade20k", "coco"]
+_PUBLISHED = tuple(f"twins_{family}_{size}" for family in ("pcpvt", "svt") for size in ("base", "large", "small"))
+_NANO = ("twins_pcpvt_nano", "twins_svt_nano")
+Value = TypeVar("Value")
+
+
+def by_published_model(*values: Value) -> dict[str, Value]:
+    """Return values by model, given for PCPVT base, large, small and SVT base, large, small."""
+    return dict(zip(_PUBLISHED, values, strict=True))
+
+
+def by_model(*values: Value) -> dict[str, Value]:
+    """Return values by model, given in the order of `twins.list_models()`: of each family base, large, nano, small."""
+    return dict(zip(sorted((*_PUBLISHED, *_NANO)), values, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from twins.data.base import ImageSet, LabelledImages, Splits
+from twins.data.base import Derived, ImageSet, LabelledImages, Splits
 from twins.data.checks.classification import check_classification
 from twins.data.checks.scan import CheckReport
 from twins.data.config import DataConfig
@@ -119,9 +119,9 @@ class ClassificationSpec:
             raise ConfigError(f"`absent` is for semantic networks, found {absent} for classification; leave it out")
         return ClassificationMetric(names)
 
-    def relabel(self, images: LabelledImages, classes: Sequence[int]) -> LabelledImages:
+    def relabel(self, images: LabelledImages, classes: Sequence[int]) -> ImageSet:
         """Return images whose class `i` is called `classes[i]`."""
-        return _Relabelled(images, classes)
+        return Derived(images, change=classes.__getitem__)
 
     def check_pair(self, image: Image, target: int) -> None:
         """Do nothing: any image can be of any class."""
@@ -172,26 +172,6 @@ def _listed(prediction: Prediction, top: int) -> Iterator[tuple[int, float]]:
     assert prediction.labels is not None
     assert prediction.scores is not None
     return zip(prediction.labels[:top].tolist(), prediction.scores[:top].tolist(), strict=True)
-
-
-class _Relabelled:
-    """Labelled images under other class ids."""
-
-    def __init__(self, images: LabelledImages, classes: Sequence[int]) -> None:
-        self.images, self.names = images, images.names
-        self.labels = [classes[label] for label in images.labels]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def load(self, index: int) -> Image:
-        return self.images.load(index)
-
-    def target(self, index: int) -> int:
-        return self.labels[index]
-
-    def path(self, index: int) -> str:
-        return self.images.path(index)
 
 
 def balanced_weights(images: LabelledImages) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twins.preprocess import Preprocess
-from twins.tasks.facts import DemoFacts, HeadFacts, TaskFacts
+from twins.tasks.facts import DemoFacts, HeadFacts, TaskFacts, by_model, by_published_model
 
 _SIZES = {"": "", "50": "50", "75": "75", "_small": ", small", "_medium": ", medium", "_large": ", large"}
 BOX_METRICS = {f"box_ap{size}": f"box AP{title}" for size, title in _SIZES.items()}
@@ -21,24 +21,10 @@ FACTS = TaskFacts(
             anchors=9,
             width_key=LATERAL,
             width=256,
-            params={
-                "twins_pcpvt_base": 53_564_404,
-                "twins_pcpvt_large": 70_725_620,
-                "twins_pcpvt_nano": 3_814_228,
-                "twins_pcpvt_small": 33_842_164,
-                "twins_svt_base": 66_241_396,
-                "twins_svt_large": 109_890_804,
-                "twins_svt_nano": 3_535_220,
-                "twins_svt_small": 33_782_260,
-            },
-            published_millions={
-                "twins_pcpvt_base": 54.1,
-                "twins_pcpvt_large": 71.2,
-                "twins_pcpvt_small": 34.4,
-                "twins_svt_base": 67.0,
-                "twins_svt_large": 110.9,
-                "twins_svt_small": 34.3,
-            },
+            params=by_model(
+                53_564_404, 70_725_620, 3_814_228, 33_842_164, 66_241_396, 109_890_804, 3_535_220, 33_782_260
+            ),
+            published_millions=by_published_model(54.1, 71.2, 34.4, 67.0, 110.9, 34.3),
         ),
         "faster_rcnn": HeadFacts(
             title="Faster R-CNN",
@@ -47,16 +33,9 @@ FACTS = TaskFacts(
             background=1,
             width_key=LATERAL,
             width=256,
-            params={
-                "twins_pcpvt_base": 60_842_660,
-                "twins_pcpvt_large": 78_003_876,
-                "twins_pcpvt_nano": 3_948_036,
-                "twins_pcpvt_small": 41_120_420,
-                "twins_svt_base": 72_938_020,
-                "twins_svt_large": 116_005_796,
-                "twins_svt_nano": 3_669_028,
-                "twins_svt_small": 41_060_516,
-            },
+            params=by_model(
+                60_842_660, 78_003_876, 3_948_036, 41_120_420, 72_938_020, 116_005_796, 3_669_028, 41_060_516
+            ),
         ),
     },
     num_classes=80,

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
-from twins.data.base import AnnotatedImages, Splits
+from twins.data.base import AnnotatedImages, Derived, ImageSet, Splits
 from twins.data.checks.detection import check_detection
 from twins.data.checks.scan import CheckReport
 from twins.data.config import DataConfig
@@ -104,9 +106,9 @@ class DetectionSpec:
             raise ConfigError("`absent` is for semantic networks; COCO's AP leaves absent classes out")
         return DetectionMetric(names, masks=self.masks, full=full)
 
-    def relabel(self, images: AnnotatedImages, classes: Sequence[int]) -> AnnotatedImages:
+    def relabel(self, images: AnnotatedImages, classes: Sequence[int]) -> ImageSet:
         """Return images whose class `i` is called `classes[i]`."""
-        return _Relabelled(images, classes)
+        return Derived(images, change=partial(_relabelled, labels=np.asarray(classes, dtype=np.int64)))
 
     def check_pair(self, image: Image, target: Objects) -> None:
         """Do nothing: evaluation has left out what does not fit."""
@@ -186,28 +188,8 @@ def _example_objects(images: Tensor, classes: int, count: int = 12) -> dict[str,
     return {"boxes": boxes.to(images.device), "labels": labels.to(images.device), "masks": masks.to(images.device)}
 
 
-class _Relabelled:
-    """Annotated images under other class ids."""
-
-    def __init__(self, images: AnnotatedImages, labels: Sequence[int]) -> None:
-        self.images, self.names, self.classes = images, images.names, images.classes
-        self.lookup = np.asarray(labels, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def load(self, index: int) -> Any:
-        return self.images.load(index)
-
-    def target(self, index: int) -> Objects:
-        objects = self.images.target(index)
-        return replace(objects, labels=self.lookup[objects.labels])
-
-    def shape(self, index: int) -> tuple[int, int] | None:
-        return self.images.shape(index)
-
-    def path(self, index: int) -> str:
-        return self.images.path(index)
+def _relabelled(objects: Objects, labels: NDArray[np.int64]) -> Objects:
+    return replace(objects, labels=labels[objects.labels])
 
 
 def _check_found(val: AnnotatedImages, source: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twins.tasks.detection.facts import BOX_METRICS, LATERAL, MASK_METRICS, PREPROCESS
-from twins.tasks.facts import DemoFacts, HeadFacts, TaskFacts
+from twins.tasks.facts import DemoFacts, HeadFacts, TaskFacts, by_model, by_published_model
 
 FACTS = TaskFacts(
     title="Instance segmentation",
@@ -14,24 +14,10 @@ FACTS = TaskFacts(
             dims=4,
             width_key=LATERAL,
             width=256,
-            params={
-                "twins_pcpvt_base": 63_485_940,
-                "twins_pcpvt_large": 80_647_156,
-                "twins_pcpvt_nano": 4_117_396,
-                "twins_pcpvt_small": 43_763_700,
-                "twins_svt_base": 75_581_300,
-                "twins_svt_large": 118_649_076,
-                "twins_svt_nano": 3_838_388,
-                "twins_svt_small": 43_703_796,
-            },
-            published_millions={
-                "twins_pcpvt_base": 64.0,
-                "twins_pcpvt_large": 81.2,
-                "twins_pcpvt_small": 44.3,
-                "twins_svt_base": 76.3,
-                "twins_svt_large": 119.7,
-                "twins_svt_small": 44.0,
-            },
+            params=by_model(
+                63_485_940, 80_647_156, 4_117_396, 43_763_700, 75_581_300, 118_649_076, 3_838_388, 43_703_796
+            ),
+            published_millions=by_published_model(64.0, 81.2, 44.3, 76.3, 119.7, 44.0),
         )
     },
     num_classes=80,

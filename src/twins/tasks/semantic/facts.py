@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twins.preprocess import Preprocess
-from twins.tasks.facts import DemoFacts, HeadFacts, TaskFacts
+from twins.tasks.facts import DemoFacts, HeadFacts, TaskFacts, by_model, by_published_model
 
 _CLASSIFIER = "decode_head.conv_seg.weight"
 
@@ -16,24 +16,10 @@ FACTS = TaskFacts(
             dims=4,
             width_key="neck.lateral_convs.0.conv.weight",
             width=256,
-            params={
-                "twins_pcpvt_base": 47_581_078,
-                "twins_pcpvt_large": 64_742_294,
-                "twins_pcpvt_nano": 3_043_958,
-                "twins_pcpvt_small": 27_858_838,
-                "twins_svt_base": 59_676_438,
-                "twins_svt_large": 102_744_214,
-                "twins_svt_nano": 2_764_950,
-                "twins_svt_small": 27_798_934,
-            },
-            published_millions={
-                "twins_pcpvt_base": 48.1,
-                "twins_pcpvt_large": 65.3,
-                "twins_pcpvt_small": 28.4,
-                "twins_svt_base": 60.4,
-                "twins_svt_large": 103.7,
-                "twins_svt_small": 28.3,
-            },
+            params=by_model(
+                47_581_078, 64_742_294, 3_043_958, 27_858_838, 59_676_438, 102_744_214, 2_764_950, 27_798_934
+            ),
+            published_millions=by_published_model(48.1, 65.3, 28.4, 60.4, 103.7, 28.3),
         ),
         "upernet": HeadFacts(
             title="UPerNet with auxiliary head",
@@ -42,24 +28,10 @@ FACTS = TaskFacts(
             marker="decode_head.psp_modules.",
             width_key="decode_head.bottleneck.conv.weight",
             width=512,
-            params={
-                "twins_pcpvt_base": 73_802_284,
-                "twins_pcpvt_large": 90_963_500,
-                "twins_pcpvt_nano": 3_444_492,
-                "twins_pcpvt_small": 54_080_044,
-                "twins_svt_base": 87_724_460,
-                "twins_svt_large": 132_782_892,
-                "twins_svt_nano": 3_165_484,
-                "twins_svt_small": 53_856_300,
-            },
-            published_millions={
-                "twins_pcpvt_base": 74.3,
-                "twins_pcpvt_large": 91.5,
-                "twins_pcpvt_small": 54.6,
-                "twins_svt_base": 88.5,
-                "twins_svt_large": 133.0,
-                "twins_svt_small": 54.4,
-            },
+            params=by_model(
+                73_802_284, 90_963_500, 3_444_492, 54_080_044, 87_724_460, 132_782_892, 3_165_484, 53_856_300
+            ),
+            published_millions=by_published_model(74.3, 91.5, 54.6, 88.5, 133.0, 54.4),
         ),
     },
     num_classes=150,

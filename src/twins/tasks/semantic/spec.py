@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
-from twins.data.base import ImageSet, MappedImages, Splits
+from twins.data.base import Derived, ImageSet, MappedImages, Splits
 from twins.data.checks.scan import CheckReport
 from twins.data.checks.semantic import check_semantic
 from twins.data.config import DataConfig
@@ -86,9 +86,11 @@ class SemanticSpec:
         """Return intersection over union; with boundaries where all is measured."""
         return SemanticMetric(names, absent=absent, boundary=full)
 
-    def relabel(self, images: MappedImages, classes: Sequence[int]) -> MappedImages:
+    def relabel(self, images: MappedImages, classes: Sequence[int]) -> ImageSet:
         """Return images whose class `i` is called `classes[i]`."""
-        return _Relabelled(images, classes)
+        lookup = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
+        lookup[: len(classes)] = classes
+        return Derived(images, change=lookup.__getitem__)
 
     def check_pair(self, image: Image, target: NDArray[np.uint8]) -> None:
         """Raise DataError where a map has another size than its image."""
@@ -145,27 +147,6 @@ class SemanticSpec:
 
 
 SPEC = SemanticSpec()
-
-
-class _Relabelled:
-    """Mapped images under other class ids."""
-
-    def __init__(self, images: MappedImages, classes: Sequence[int]) -> None:
-        self.images, self.names, self.classes = images, images.names, images.classes
-        self.lookup = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
-        self.lookup[: len(classes)] = classes
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def load(self, index: int) -> Any:
-        return self.images.load(index)
-
-    def target(self, index: int) -> NDArray[np.uint8]:
-        return self.lookup[self.images.target(index)]
-
-    def path(self, index: int) -> str:
-        return self.images.path(index)
 
 
 def balanced_pixel_weights(images: MappedImages) -> Tensor:
