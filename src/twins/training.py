@@ -238,7 +238,7 @@ def _find_weights(config: TrainConfig, accelerator: Accelerator) -> Path | None:
         reason = str(error).partition(";")[0]
         raise WeightsError(
             f"training starts from the published weights of {config.model}, which cannot be had ({reason}); give a "
-            'file as `weights`, or train from scratch with `weights="none"`'
+            'file with `weights=PATH`, or train from scratch with `weights="none"`'
         ) from error
 
 
