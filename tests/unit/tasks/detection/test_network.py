@@ -229,9 +229,9 @@ def test_mistakes_are_said():
     model = Detection(whole, info)
     with pytest.raises(InputError, match="label 2, the classes are 0 to 1"):
         model.losses(torch.zeros(1, 3, 64, 64), [objects(1) | {"labels": torch.tensor([2])}])
-    with pytest.raises(ConfigError, match="no dropout and no norm"):
+    with pytest.raises(ConfigError, match="`norm` is for semantic"):
         twins.create_model("twins_svt_nano", task="detection", norm="group")
-    for settings, said in (({"score": 1.0}, "--score"), ({"nms": 0.0}, "--nms"), ({"most": 0}, "--most")):
+    for settings, said in (({"score": 1.0}, "`score`"), ({"nms": 0.0}, "`nms`"), ({"most": 0}, "`most`")):
         with pytest.raises(ConfigError, match=said):
             SelectionConfig(**settings)
 

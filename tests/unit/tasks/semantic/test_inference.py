@@ -187,12 +187,12 @@ def test_strips_come_back_at_their_own_size(network, size, settings):
 
 
 CONTRADICTIONS = {
-    "--scales must list": [{"scales": ()}, {"scales": (1.0, 0.0)}, {"scales": (float("nan"),)}],
+    "`scales` must list": [{"scales": ()}, {"scales": (1.0, 0.0)}, {"scales": (float("nan"),)}],
     "at least 32 pixels": [{"window": 31}, {"tile": 0}],
-    "--stride belongs to --window": [{"stride": 8}, {"stride": 8, "tile": 64}],
-    "--overlap belongs to --tile": [{"overlap": 8}, {"overlap": 8, "window": 64}],
-    "--stride must be": [{"window": 64, "stride": 0}, {"window": 64, "stride": 65}],
-    "--overlap must be": [{"tile": 64, "overlap": -1}, {"tile": 64, "overlap": 64}],
+    "`stride` belongs to `window`": [{"stride": 8}, {"stride": 8, "tile": 64}],
+    "`overlap` belongs to `tile`": [{"overlap": 8}, {"overlap": 8, "window": 64}],
+    "`stride` must be": [{"window": 64, "stride": 0}, {"window": 64, "stride": 65}],
+    "`overlap` must be": [{"tile": 64, "overlap": -1}, {"tile": 64, "overlap": 64}],
     "goes with neither": [{"tile": 64, "window": 64}, {"tile": 64, "flip": True}, {"tile": 64, "scales": (2.0,)}],
 }
 
