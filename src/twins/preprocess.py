@@ -126,8 +126,8 @@ class Preprocess:
         Raises:
             ConfigError: an unknown field or a value out of range.
         """
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(values) - known):
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
             raise ConfigError(f"preprocessing has no field {', '.join(unknown)}; the fields are {', '.join(known)}")
         plain: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()

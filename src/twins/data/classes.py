@@ -21,7 +21,7 @@ and its 133 panoptic categories (cocodataset/panopticapi), VOC's 21."""
 FILES = ("classes.txt", "classes.csv", "classes.json", "classes.yaml", "classes.yml")
 """What a table in a data folder is called."""
 MOST = 255
-"""Most classes of a semantic map, whose ids are one byte with 255 for what counts for nothing."""
+"""Most classes of a semantic map, whose ids are one byte with 255 for ignored pixels."""
 
 
 @dataclass(frozen=True)

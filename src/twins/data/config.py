@@ -24,9 +24,9 @@ class MaskConfig:
     """What pixels hold: `index`, a class's value; `binary`, 0 and anything else (such as 255) as two classes;
     `colour`, a class's RGB colour."""
     ignore: tuple[int | str, ...] = ()
-    """Mask values (of COCO files, category ids) or class names that count for nothing, besides 255."""
+    """Mask values (of COCO files, category ids) or class names that are ignored, besides 255."""
     reduce_zero_label: bool | None = None
-    """Whether 0 counts for nothing and 1 is the first class; unset is as the classes have it (ADE20K: yes)."""
+    """Whether 0 is ignored and 1 is the first class; unset is as the classes have it (ADE20K: yes)."""
 
     def __post_init__(self) -> None:
         if self.values not in ("auto", "index", "binary", "colour"):
@@ -38,12 +38,12 @@ class MaskConfig:
 
     @property
     def ignored_values(self) -> frozenset[int]:
-        """Mask values that the user has count for nothing."""
+        """Mask values among those ignored."""
         return frozenset(int(item) for item in self.ignore if isinstance(item, int) or item.lstrip("-").isdigit())
 
     @property
     def ignored_names(self) -> frozenset[str]:
-        """Classes that the user has count for nothing, by name."""
+        """Class names among those ignored."""
         return frozenset(str(item) for item in self.ignore) - {str(value) for value in self.ignored_values}
 
 

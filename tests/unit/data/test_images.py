@@ -9,7 +9,6 @@ from PIL import Image
 
 from twins.data.images import open_image
 from twins.errors import DataError, InputError, NotFoundError
-from twins.preprocess import Preprocess
 
 
 def test_exif_rotation_is_applied(tmp_path):
@@ -37,11 +36,6 @@ def test_transparency_lies_on_white(tmp_path):
 def test_other_modes_become_rgb(mode):
     image = open_image(Image.new(mode, (5, 4)))
     assert (image.mode, image.size) == ("RGB", (5, 4))
-
-
-@pytest.mark.parametrize("size", [(1, 1), (20_000, 1), (1, 20_000)])
-def test_extreme_sizes_reach_the_network(size):
-    assert Preprocess(size=64)(open_image(Image.new("RGB", size))).shape == (3, 64, 64)
 
 
 def test_damaged_files_are_named(tmp_path):
@@ -74,18 +68,3 @@ def test_arrays_and_tensors_of_one_image_agree():
 def test_what_is_no_image_is_refused(wrong):
     with pytest.raises(InputError, match=r"found|0\.\.1"):
         open_image(wrong)
-
-
-def test_preprocessing_is_torchvisions():
-    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
-
-    image = Image.effect_noise((300, 260), 60).convert("RGB")
-    theirs = Compose(
-        [
-            Resize(256, InterpolationMode.BICUBIC),
-            CenterCrop(224),
-            ToTensor(),
-            Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ]
-    )
-    torch.testing.assert_close(Preprocess()(image), theirs(image))

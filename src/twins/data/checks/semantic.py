@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,29 +51,29 @@ class Maps:
         """Count images and pixels by class, and name masks and classes that teach nothing."""
         maps = {part: [image.finding for image in images if image.finding is not None] for part, images in scan.items()}
         for part, pixels in maps.items():
-            report.counts[part] = _by_class([each[:-1] > 0 for each in pixels], report.names)
+            report.counts[part] = _by_class((each[:-1] > 0 for each in pixels), report.names)
             report.shares[part] = _shares(pixels, report.names)
         both = [*maps["train"], *maps["val"]]
         report.problems += [*(_two_values(both) or _class_problems(report.counts)), *_empty(scan)]
         report.notes += [*_unseen(report.counts), *_unbalanced(report.shares["train"])]
 
 
-def _by_class(rows: Sequence[NDArray[np.generic]], names: Sequence[str]) -> dict[str, int]:
+def _by_class(rows: Iterable[NDArray[Any]], names: Sequence[str]) -> dict[str, int]:
     """Return the sum of rows `(K,)` by class name."""
-    total = np.sum([np.zeros(len(names), dtype=np.int64), *rows], axis=0)
+    total: Pixels = sum(rows, np.zeros(len(names), dtype=np.int64))
     return dict(zip(names, total.tolist(), strict=True))
 
 
 def _shares(maps: Sequence[Pixels], names: Sequence[str]) -> dict[str, float]:
     """Return each class's share of the pixels that are not ignored."""
-    pixels = _by_class([each[:-1] for each in maps], names)
+    pixels = _by_class((each[:-1] for each in maps), names)
     total = max(1, sum(pixels.values()))
     return {name: round(count / total, 6) for name, count in pixels.items()}
 
 
 def _two_values(maps: Sequence[Pixels]) -> list[str]:
     """Recognise masks of 0 and 255 that are read as class 0 and ignored pixels."""
-    total = np.sum(maps, axis=0) if maps else np.zeros(2)
+    total = sum(maps, np.zeros_like(maps[0])) if maps else np.zeros(2)
     if not total[0] or total[1:-1].any() or sum(pixels[-1] > 0 for pixels in maps) < len(maps) / 2:
         return []
     return [

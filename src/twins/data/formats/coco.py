@@ -1,4 +1,4 @@
-"""COCO's JSON files: instances and panoptic, read as they lie, here as semantic maps."""
+"""COCO's JSON files, instances and panoptic, and both as semantic maps."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class CocoImages:
 
 
 class PanopticMaps(CocoImages):
-    """Panoptic segments as a semantic map: each segment's category; what belongs to none counts for nothing."""
+    """Panoptic segments as a semantic map: each segment's category; what belongs to none is ignored."""
 
     def __init__(self, root: Path, file: CocoFile, masks: MaskConfig) -> None:
         super().__init__(root, file)
@@ -214,8 +214,8 @@ class PanopticMaps(CocoImages):
 
 
 class InstanceMaps(CocoImages):
-    """Instances as a semantic map: each one's category, `background` elsewhere; where two categories lie on one
-    pixel it counts for nothing.
+    """Instances as a semantic map: each one's category, `background` elsewhere; a pixel of
+    two categories is ignored.
     """
 
     def __init__(self, root: Path, file: CocoFile, masks: MaskConfig) -> None:

@@ -24,7 +24,7 @@ IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
 MASK_FOLDERS = ("masks", "mask", "annotations", "labels", "label", "gt", "gtFine", "SegmentationClass")
 _MASK_ENDINGS = ("_gtFine_labelIds", "_gtFine_labelTrainIds", "_mask", "-mask", "_label", "_labelIds", "_gt", "_seg")
 _ALL_VALUES = {"ade20k": range(151), "cityscapes": range(34)}
-"""Every value that a known set's masks hold; those of no class count for nothing."""
+"""Every value that a known set's masks hold; those of no class are ignored."""
 _IMAGE_ENDINGS = ("_leftImg8bit", "_image", "_img", "_rgb")
 
 
@@ -80,7 +80,7 @@ Pairs = list[tuple[Path, Path]]
 
 @dataclass
 class _Layout:
-    """Pairs of image and mask as they lie."""
+    """Pairs of image and mask by part."""
 
     train: Pairs
     val: Pairs | None
@@ -209,7 +209,7 @@ def _files(pairs: Pairs, reader: MaskReader) -> MaskedFiles:
 
 
 def _classes(root: Path, layout: _Layout, config: DataConfig) -> tuple[ClassTable | None, tuple[int, ...]]:
-    """Return the classes that are said or known, and the values that count for nothing because of them."""
+    """Return the classes of the settings, the folder or the layout, and the values that they leave ignored."""
     wanted = config.masks.classes
     if wanted == "auto":
         if (own := find_table(root)) is not None:

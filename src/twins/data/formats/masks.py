@@ -1,4 +1,4 @@
-"""Masks: from the pixels of a file to a map of class ids, one byte each, 255 where a pixel counts for nothing."""
+"""Masks: from the pixels of a file to a map of class ids, one byte each, 255 where ignored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from twins.data.images import open_file
 from twins.errors import ConfigError, DataError, few, nearest
 
 IGNORE = 255
-"""Class id of pixels that count for nothing."""
+"""Class id of ignored pixels."""
 Values = Literal["index", "binary", "colour"]
 _UNKNOWN = -1
 _PEEK = 24
@@ -33,9 +33,9 @@ class MaskReader:
     values: Values = "index"
     """What pixels hold."""
     ignore: tuple[int, ...] = ()
-    """Values that count for nothing, besides 255."""
+    """Values that are ignored, besides 255."""
     ignore_colours: tuple[Colour, ...] = ()
-    """Colours that count for nothing."""
+    """Colours that are ignored."""
 
     def __post_init__(self) -> None:
         if len(self.classes) > MOST:
@@ -103,7 +103,7 @@ def build_reader(
         config: what the user says of the masks.
         masks: all masks of the set.
         classes: the classes as the user or the layout has them, or `None`: those that the masks hold.
-        ignored: values that count for nothing because of the classes.
+        ignored: values that the classes leave out.
 
     Raises:
         DataError: masks that cannot be read, or contradict each other or the classes.
@@ -116,7 +116,7 @@ def build_reader(
             notes.append(_SAID[values])
     ignore = {*config.ignored_values, *ignored}
     reduced = config.reduce_zero_label is False and classes is not None and min(classes.values) == 1 and 0 in ignored
-    if reduced and classes is not None:  # 0 would count for nothing, but these masks have been reduced already
+    if reduced and classes is not None:  # 0 would be ignored, but these masks have been reduced already
         ignore -= {0} - config.ignored_values
         classes = _moved(classes, -1)
     if config.reduce_zero_label:
@@ -146,7 +146,7 @@ def build_reader(
 
 
 def check_ignored(names: Collection[str], classes: Sequence[str]) -> None:
-    """Raise ConfigError where a class that is to count for nothing does not exist."""
+    """Raise ConfigError where a class that is to be ignored does not exist."""
     if wrong := sorted(set(names) - set(classes)):
         hint = nearest(wrong[0], classes) or f"; the classes are {few(classes)}"
         raise ConfigError(f"`masks.ignore` names {wrong[0]!r}, which is no class{hint}")

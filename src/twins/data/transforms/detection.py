@@ -72,7 +72,7 @@ class View:
 
 
 class WholeView:
-    """The preparation of evaluation: the image is resized, the truth stays in the image's own pixels."""
+    """The transform of evaluation: the image is resized, the truth stays in the image's own pixels."""
 
     def __init__(self, preprocess: Preprocess) -> None:
         self.preprocess = preprocess

@@ -26,7 +26,7 @@ _TRIES = 10
 
 
 class WholeImage:
-    """The preparation of evaluation: the image is resized, the truth stays at its own size."""
+    """The transform of evaluation: the image is resized, the truth stays at its own size."""
 
     def __init__(self, preprocess: Preprocess) -> None:
         self.preprocess = preprocess

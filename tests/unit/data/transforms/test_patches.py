@@ -11,7 +11,7 @@ from PIL import Image
 
 from twins.data.formats.class_folders import ImageFiles
 from twins.data.formats.digits import Digits
-from twins.data.loading.batch import collate, fill_batch, normalised
+from twins.data.loading.batch import collate, normalised
 from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
 from twins.data.loading.sampler import TrainBatches
 from twins.data.transforms.classification import ImageAlone, train_transform
@@ -28,31 +28,6 @@ PREPROCESS = Preprocess(size=48)
 def noise(width, height, seed=0):
     random = np.random.default_rng([seed, width, height])
     return Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-def test_pixels_are_normalised_to_what_an_image_alone_is():
-    images = [noise(70, 60, seed) for seed in range(3)]
-    pixels, sizes = fill_batch([PREPROCESS.pixels(image) for image in images])
-    assert (pixels.dtype, sizes) == (torch.uint8, None)
-    normal = PREPROCESS.normalise(pixels)
-    for image, found in zip(images, normal, strict=True):
-        assert torch.equal(found, PREPROCESS(image))
-    plain = (pixels.double() / 255 - torch.tensor(PREPROCESS.mean).view(3, 1, 1)) / torch.tensor(PREPROCESS.std).view(
-        3, 1, 1
-    )
-    torch.testing.assert_close(normal.double(), plain, rtol=0, atol=1e-6)
-    assert PREPROCESS.normalise(normal) is normal
-
-
-def test_what_no_image_fills_is_0_once_it_is_normalised():
-    keep = Preprocess(size=40, fit="keep", longest=80)
-    images = [noise(60, 40), noise(40, 70)]
-    pixels, sizes = fill_batch([keep.pixels(image) for image in images])
-    normal = keep.normalise(pixels, sizes)
-    for image, found, (height, width) in zip(images, normal, sizes.tolist(), strict=True):
-        assert torch.equal(found[:, :height, :width], keep(image))
-        assert not found[:, height:].any()
-        assert not found[:, :, width:].any()
 
 
 def test_what_a_small_image_leaves_of_a_crop_is_0_once_it_is_normalised():

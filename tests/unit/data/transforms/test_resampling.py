@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from timm.data import auto_augment, create_transform
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as T
 
 from twins.data.seeding import seeded
 from twins.data.transforms.classification import RandomPart, resampling
@@ -33,19 +31,6 @@ def posterize(image, bits, **_):
 
 def differences(one, other):
     return np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int))
-
-
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize(
-    "size", [(500, 375), (375, 500), (300, 300), (256, 256), (640, 256), (97, 31), (33, 61), (104, 507), (121, 491)]
-)
-@pytest.mark.parametrize(("side", "crop"), [(224, 0.875), (64, 0.9), (48, 1.0)])
-def test_only_the_centre_is_computed_and_it_is_the_wholes_to_the_bit(size, side, crop, interpolation):
-    image = photo(*size)
-    mode = InterpolationMode(interpolation)
-    whole = T.center_crop(T.resize(image, [round(side / crop)], interpolation=mode), [side, side])
-    found = Preprocess(size=side, crop=crop, interpolation=interpolation).resize(image)
-    assert np.array_equal(np.asarray(found), np.asarray(whole))
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
