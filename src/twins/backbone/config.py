@@ -68,12 +68,7 @@ def _pcpvt(depths: Quad) -> TwinsConfig:
 
 def _svt(embed_dims: Quad, depths: Quad, num_heads: Quad) -> TwinsConfig:
     return TwinsConfig(
-        family="svt",
-        embed_dims=embed_dims,
-        depths=depths,
-        num_heads=num_heads,
-        mlp_ratios=(4, 4, 4, 4),
-        window_size=7,
+        family="svt", embed_dims=embed_dims, depths=depths, num_heads=num_heads, mlp_ratios=(4, 4, 4, 4), window_size=7
     )
 
 

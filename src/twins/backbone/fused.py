@@ -96,7 +96,7 @@ class FusedBlock(nn.Module):
         served = not self.training and dispatch.should_use_block_kernels(x, mlp.fc1.weight)
         if not served or any(is_hooked(part) for part in self.block.modules()):
             return self.block(x, sizes)
-        from twins.ops.gpu import blocks
+        from twins.ops.gpu.blocks import block_tail, normed_window_attention
 
         _, height, width, channels = x.shape
         local = isinstance(attn, LocalAttention) and sizes is None and attn.fill is not None
@@ -104,11 +104,11 @@ class FusedBlock(nn.Module):
             rows, columns = key_borders(height, width, attn.window, attn.padding)
             fill = attn.fill if (rows, columns) != (height, width) else None
             weights, numbers = (attn.qkv.weight, attn.qkv.bias), (rows, columns, attn.window, attn.num_heads)
-            attended = blocks.normed_window_attention(x, *weights, fill, *numbers, self.block.norm1.eps)
+            attended = normed_window_attention(x, *weights, fill, *numbers, self.block.norm1.eps)
         else:
             attended = attn.attend(self.block.normed(x, sizes), sizes).to(x.dtype)  # autocast may have changed it
         layers = [value for layer in (attn.proj, mlp.fc1, mlp.fc2) for value in (layer.weight, layer.bias)]
-        return blocks.block_tail(x, attended, *layers, self.block.norm2.eps)
+        return block_tail(x, attended, *layers, self.block.norm2.eps)
 
 
 def fuse_stage(stage: nn.Module) -> None:

@@ -93,10 +93,7 @@ FORMS: dict[str, tuple[str, list[Form]]] = {
     "kernels for GPUs": ("none", [Form("Triton", dispatch.can_use_triton, lambda s: (s.x,))]),
     "bfloat16": ("bfloat16", [Form("float32", dispatch.should_compute_in_float32, lambda s: (s.x.bfloat16(),))]),
     "float16": ("float16", [Form("float32", dispatch.should_compute_in_float32, lambda s: (s.x.half(),))]),
-    "maps of dense networks": (
-        "channels-last",
-        [Form("planar", dispatch.should_be_planar, lambda s: (s.x,))],
-    ),
+    "maps of dense networks": ("channels-last", [Form("planar", dispatch.should_be_planar, lambda s: (s.x,))]),
     "residual add": ("a new tensor", [Form("in place", dispatch.can_overwrite, lambda s: ())]),
     "norm, GELU": (
         "kept as autograd does",

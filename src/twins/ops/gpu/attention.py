@@ -1,7 +1,7 @@
-"""Attention from many tokens to a few keys, on projections as they lie: no head is laid out anew.
+"""Attention from many tokens to a few keys, on projections in their own layout: no head is copied.
 
 A program takes one head of some tokens of an image. All keys fill one tile, so the softmax needs no second pass, and
-the backward pass computes it again from the projections, which are all that is kept.
+the backward pass recomputes it from the projections, which are all that is kept.
 """
 
 from __future__ import annotations

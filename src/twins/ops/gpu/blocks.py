@@ -186,15 +186,7 @@ def normed_window_attention(
 
 @triton_op("twins::block_tail", mutates_args=())
 def block_tail(
-    x: Tensor,
-    attended: Tensor,
-    w0: Tensor,
-    b0: Tensor,
-    w1: Tensor,
-    b1: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    eps: float,
+    x: Tensor, attended: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, eps: float
 ) -> Tensor:
     """Return a block's output from its input and the output of its attention, all maps `(B, H, W, C)`.
 

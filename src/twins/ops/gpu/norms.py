@@ -40,7 +40,7 @@ def _forward(
         y += tl.load(branch + offsets, mask=mask, other=0.0).to(tl.float32)
         rounded = y.to(total.dtype.element_ty)
         tl.store(total + offsets, rounded, mask=mask)
-        y = rounded.to(tl.float32)  # the norm of what is stored, so that it can be computed again from it
+        y = rounded.to(tl.float32)  # the norm of what is stored, so that it can be recomputed from it
     y, _ = standardise(y, mask, EPS, CHANNELS)
     y *= tl.load(weight + lane, mask=lane < CHANNELS, other=0.0).to(tl.float32)[None, :]
     y += tl.load(bias + lane, mask=lane < CHANNELS, other=0.0).to(tl.float32)[None, :]

@@ -1,7 +1,7 @@
-"""Window attention on the map of projections as it lies: no copy into windows, no padding, no copy back.
+"""Window attention on the map of projections in its own layout: no copy into windows, no padding, no copy back.
 
 A program takes some heads of one window, one after the other. Its 49 tokens fill one tile, so the softmax needs no
-second pass, and the backward pass computes it again from the projections, which are all that is kept.
+second pass, and the backward pass recomputes it from the projections, which are all that is kept.
 """
 
 from __future__ import annotations
