@@ -35,7 +35,7 @@ from twins.tasks.semantic.network import SemanticSegmentation
 from twins.tasks.table import kit_of
 
 LOADING = ("loading-train", "loading-eval")
-"""The two rows of `--modes loading`."""
+"""The two rows of the mode `loading`."""
 KNOWN = {"classification": Preprocess(), "semantic": DENSE, "detection": DETECTION, "instance": DETECTION}
 """How each task's published networks want their images."""
 
@@ -50,7 +50,7 @@ def image_files(folder: str | None) -> Iterator[list[Path]]:
     if folder is not None:
         found = [] if not folder or too_long(folder) else list_images(Path(folder))
         if not found:
-            raise NotFoundError(f"--images {folder} leads to no image; check the path")
+            raise NotFoundError(f'`images="{folder}"` leads to no image; check the path')
         yield found
         return
     from sklearn.datasets import load_sample_images

@@ -104,7 +104,7 @@ def able(name: str, case: Case) -> Peer:
     """Return a peer; raises ConfigError where it cannot do what is to be measured."""
     peer = PEERS[name]
     if case.mode not in peer.modes or (case.mode == "end-to-end" and peer.timms and case.task != "classification"):
-        raise ConfigError(f"--against {name} has no {case.mode} for {case.task}; leave out one of them")
+        raise ConfigError(f'`against=("{name}",)` has no {case.mode} for {case.task}; leave out one of them')
     return peer
 
 
@@ -124,7 +124,7 @@ def compiled(label: str, against: Sequence[str], ours: bool) -> bool:
     Args:
         label: which of `networks`.
         against: the peers.
-        ours: whether `--compile` is set: it is for ours, and for timm where `timm-compiled` is not there as well.
+        ours: whether `compile` is set: it is for ours, and for timm where `timm-compiled` is not there as well.
     """
     peer = {label_of(name): PEERS[name] for name in against}.get(label.removesuffix(" again"))
     if peer is None:
@@ -241,7 +241,7 @@ PEERS: dict[str, Peer] = {
         build=lambda ours, _: ours.fuse(), compiled=True, ours=True, modes=("inference", "end-to-end")
     ),
 }
-"""What `--against` knows, by the names in `twins.bench.config.PEERS`."""
+"""What `against` can name, by the names in `twins.bench.config.PEERS`."""
 STEPS: dict[str, Callable[[nn.Module, Tensor], Step]] = {"inference": inference_step, "training": training_step}
 
 

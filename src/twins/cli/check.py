@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from twins.cli.parse import parse
 from twins.data.config import DataConfig, MaskConfig
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class CheckArgs:
     """Read a whole data set and report what is in it and what would spoil a run; exit code 1 on problems."""
 
-    data: Positional[str]
+    data: Annotated[str, Positional, arg(metavar="DATA")]
     """Folder with one folder per class, with images and masks, or with images and boxes; or an embedded set."""
     task: str = "classification"
     """What is to be learned: `classification`, `semantic`, `detection` or `instance`."""

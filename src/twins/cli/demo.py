@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from twins.cli.parse import parse
 from twins.engine.config import TrainConfig
@@ -29,7 +32,7 @@ class DemoArgs:
 
     task: str = "classification"
     """What is learned: `classification`, `semantic`, `detection` or `instance`."""
-    out: str | None = None
+    out: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
     """Run folder; unset is `runs/<model>-<data>-<number>`. The classifier that a detector starts from is kept beside
     it, as `<out>-digits`."""
     device: str = "auto"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from twins.cli.parse import parse
+from twins.cli.parse import FILE, in_flags, parse
 from twins.data.config import MaskConfig
 from twins.errors import ConfigError, number_of
 from twins.tasks.inference import InferenceConfig, SelectionConfig
@@ -19,12 +19,12 @@ from twins.tasks.inference import InferenceConfig, SelectionConfig
 class EvalArgs:
     """Measure a network on a data set's held-out images; the protocol is printed and saved with the numbers."""
 
-    model: Positional[str]
+    model: Annotated[str, Positional, tyro.conf.arg(metavar="MODEL")]
     """Run folder, checkpoint or published name; or a COCO results file, to be scored."""
-    data: str
+    data: Annotated[str, tyro.conf.arg(metavar="DATA")]
     """Data set of the network's task: a folder, `digits` or `scenes`; of a results file the COCO file with the truth.
     """
-    out: str | None = None
+    out: Annotated[str | None, FILE] = None
     """File to write the result to, as JSON."""
     batch_size: int | None = None
     """Images per forward pass; unset is 32, or 4 for a dense network."""
@@ -48,7 +48,7 @@ class EvalArgs:
     """How a semantic network looks at an image."""
     selection: Annotated[SelectionConfig, tyro.conf.arg(name="")] = field(default_factory=SelectionConfig)
     """Which of the objects that a detector finds are counted."""
-    results: str | None = None
+    results: Annotated[str | None, FILE] = None
     """File to write what a detector finds to, as COCO results."""
     task: Literal["detection", "instance"] | None = None
     """What a COCO results file holds, where one is named instead of a model: its boxes or its masks are scored."""
@@ -99,7 +99,7 @@ def _score(args: EvalArgs) -> int:
     result = score_results(Path(args.model), Path(args.data), masks=args.task == "instance")
     print(f"{args.model} against {args.data}: {'masks' if args.task == 'instance' else 'boxes'}, COCO's protocol")
     for note in result["notes"]:
-        print(f"note: {note}")
+        print(f"note: {in_flags(note, EvalArgs)}")
     _show(result)
     if args.out:
         facts = {"protocol": {"task": args.task, "results": args.model, "data": args.data}, "versions": versions()}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from twins.cli.parse import parse
+from twins.cli.parse import FILE, in_flags, parse
 from twins.errors import ConfigError, DataError, NotFoundError
 from twins.tasks.inference import SHOWN, InferenceConfig, SelectionConfig
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 class PredictArgs:
     """Run a network on images and videos and print what it sees."""
 
-    model: Positional[str]
+    model: Annotated[str, Positional, tyro.conf.arg(metavar="MODEL")]
     """Run folder, checkpoint or published name."""
-    images: Positional[tuple[str, ...]]
+    images: Annotated[tuple[str, ...], Positional, tyro.conf.arg(metavar="IMAGE...")]
     """Files, folders or globs; of images, and of videos such as `clip.mp4`. A folder stands for the images in it."""
-    out: str | None = None
+    out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder to write results to: each image with its prediction drawn, each video as an MP4 of such frames; of a
     semantic network also `NAME-classes.png` of each image, whose pixels are class ids."""
-    json: str | None = None
+    json: Annotated[str | None, FILE] = None
     """File to write all predictions to, as JSON: of a detector every object, of a semantic network the pixels of each
     class; of a video each frame."""
-    csv: str | None = None
+    csv: Annotated[str | None, FILE] = None
     """File to write them to as CSV: a line for each listed class, or of a detector for every object."""
-    coco: str | None = None
+    coco: Annotated[str | None, FILE] = None
     """File to write what a detector finds to, as COCO results. `image_id` is the number that files are named by, else
     the image's place, from 0; `category_id` is COCO's of a network that knows COCO's 80 names, else the class id."""
     top: int = 5
@@ -92,7 +92,7 @@ def run(arguments: list[str]) -> int:
         raise error.cause from None
     listing.show()
     for failure in failures:
-        print(f"not read: {failure}")
+        print(f"not read: {in_flags(failure, PredictArgs)}")
     return 1 if failures else 0
 
 
