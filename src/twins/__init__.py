@@ -16,14 +16,20 @@ if TYPE_CHECKING:
     from twins.factory import create_backbone, create_model
     from twins.predictions import Prediction
     from twins.predictor import Predictor, load
+    from twins.preprocess import Preprocess
+    from twins.tasks.inference import InferenceConfig, SelectionConfig
     from twins.training import train
-    from twins.weights.loading import load_weights, save_weights
+    from twins.weights.loading import LoadReport, load_weights, save_weights
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "InferenceConfig": "twins.tasks.inference",
+    "LoadReport": "twins.weights.loading",
     "Prediction": "twins.predictions",
     "Predictor": "twins.predictor",
+    "Preprocess": "twins.preprocess",
+    "SelectionConfig": "twins.tasks.inference",
     "TrainConfig": "twins.engine.config",
     "TwinsError": "twins.errors",
     "create_backbone": "twins.factory",
@@ -37,8 +43,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "InferenceConfig",
+    "LoadReport",
     "Prediction",
     "Predictor",
+    "Preprocess",
+    "SelectionConfig",
     "TrainConfig",
     "TwinsError",
     "create_backbone",
@@ -52,12 +62,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # or a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
