@@ -24,7 +24,7 @@ SIZES = {
 }
 """The tasks that can be measured, and the sizes of the input where none are given, in pixels."""
 PEERS = ("timm", "timm-compiled", "twins-compiled", "twins-fused", "twins-fused-compiled")
-"""What our network can be compared with; `twins.bench.subjects.PEERS` says how each is built."""
+"""Peers that our network can be compared with; `twins.bench.subjects.PEERS` says how each is built."""
 DEFAULT = ("twins_svt_small", "twins_pcpvt_small")
 """Networks that are measured where none are named."""
 PICTURES = (".png", ".svg", ".pdf")
@@ -32,11 +32,11 @@ PICTURES = (".png", ".svg", ".pdf")
 REPORTED_AT = "224"
 """Size of the input that the variants' accuracy is reported at."""
 PRECISIONS = {"torch": ("fp32", "bf16"), "onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "int8")}
-"""What each runtime computes in."""
+"""Number formats of each runtime."""
 
 
 def shape_of(size: int | str) -> tuple[int, int]:
-    """Return the height and width that a size says: one side of a square, or both as in `800x1333`.
+    """Return height and width of a size: one side of a square, or both as in `800x1333`.
 
     Raises:
         ConfigError: it says neither, or a side below 32.
@@ -51,36 +51,36 @@ def shape_of(size: int | str) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """Measure speed and memory on this machine; against a peer all sides run interleaved, with the same weights."""
+    """Measure speed and memory on this machine; peers run interleaved with ours, with the same weights."""
 
     models: Annotated[tuple[str, ...], Positional, arg(metavar="[MODEL...]")] = ()
-    """Networks; `all` are the six published, none named are twins_svt_small and twins_pcpvt_small."""
+    """Networks; `all` means the six published, the default is twins_svt_small and twins_pcpvt_small."""
     task: str = "classification"
-    """What the networks do: `classification`, `semantic`, `detection`, `instance`, or `features`, a backbone's maps."""
+    """Task of the networks: `classification`, `semantic`, `detection`, `instance`, or `features`, a backbone's maps."""
     head: str | None = None
     """Head of a dense network, such as `upernet` or `faster_rcnn`; unset is the task's default."""
     against: tuple[str, ...] = ()
     """Peers to compare with in the same rounds: `timm` (of a dense network its backbone, below the very same head),
     `timm-compiled`, and of ours `twins-compiled`, `twins-fused`, its inference form, and `twins-fused-compiled`; `none`
-    is nobody."""
+    compares with nobody."""
     modes: tuple[Mode, ...] = ("inference", "training")
     """Forward pass alone; a training step: forward, the task's loss, backward, AdamW; `end-to-end`: from image files to
     predictions; `loading`: the data loader without a network, on one core, in training and in evaluation."""
     precision: tuple[Literal["fp32", "bf16", "int8"], ...] = ("fp32",)
     """Number formats: weights and images alike; `int8`, by post-training quantisation, with `--runtime openvino`."""
     batch: tuple[int, ...] = (8,)
-    """Images in a batch."""
+    """Images per batch."""
     size: Annotated[tuple[str, ...], arg(metavar="N|HxW...")] = ()
-    """Sizes of the input in pixels, a square's side or height and width as in `800x1333`; none given are 224, for
-    semantic 512, for detectors and features 800x1333."""
+    """Sizes of the input in pixels, a square's side or height and width as in `800x1333`; the default is
+    224, for semantic 512, for detectors and features 800x1333."""
     runtime: Literal["torch", "onnxruntime", "openvino"] = "torch"
-    """What runs both sides, the others on classifiers' exports: inference alone, on CPUs, without memory."""
+    """Runtime of all networks. `onnxruntime` and `openvino` run exported classifiers: inference on CPUs, no memory."""
     images: Annotated[str | None, arg(metavar="DIR")] = None
-    """Folder of images that are loaded; unset are two photographs of 640 x 427 that come with scikit-learn."""
+    """Folder of images to load; unset is two photographs of 640 x 427 that come with scikit-learn."""
     compile: bool = False
-    """Compile ours with torch.compile, and timm too where timm-compiled is not named beside it."""
+    """Compile our network with torch.compile, and timm's too unless timm-compiled is among the peers."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """What computes."""
+    """Device to compute on."""
     threads: int | None = None
     """CPU threads; unset is torch's choice."""
     rounds: int = 20
@@ -92,17 +92,17 @@ class BenchConfig:
     percentiles: bool = False
     """Also show our latency's median, 90th and 99th percentile; the 99th of fewer than 100 rounds is the longest."""
     roofline: bool = False
-    """Also count operations and bytes, measure what this machine can do of each, and show the share that is reached."""
+    """Also count operations and bytes, measure this machine's peak of each, and show the share that is reached."""
     budget: float | None = None
-    """Milliseconds that an image may take: say which published variant of the highest reported top-1 keeps to them."""
+    """Milliseconds an image may take: answer with the published variant of the highest reported top-1 within them."""
     json: Annotated[str | None, arg(metavar="FILE")] = None
     """File to write the result to, after each row."""
     plot: Annotated[str | None, arg(metavar="FILE")] = None
-    """File to draw the result in, .png, .svg or .pdf, after each row."""
+    """File to draw the result in after each row: .png, .svg or .pdf."""
 
     @property
     def sizes(self) -> tuple[str, ...]:
-        """Sizes of the input in pixels, the task's own where none are given."""
+        """Sizes of the input in pixels; the task's own by default."""
         return self.size or SIZES[self.task]
 
     @property
@@ -118,7 +118,7 @@ class BenchConfig:
 
     @property
     def place(self) -> str:
-        """Device to compute on: of a runtime of exported networks the CPU."""
+        """Device to compute on; runtimes of exported networks use the CPU."""
         return self.device if self.runtime == "torch" else "cpu"
 
     def __post_init__(self) -> None:
@@ -142,7 +142,7 @@ class BenchConfig:
                 raise ConfigError(f"`{name}` must be at least {least}, found {value}")
 
     def _check_runtime(self) -> None:
-        """Raise ConfigError for what a runtime of exported networks cannot do."""
+        """Raise ConfigError for settings that a runtime does not support."""
         known = PRECISIONS[self.runtime]
         for precision in self.precision:
             if precision not in known:
@@ -161,7 +161,7 @@ class BenchConfig:
             raise ConfigError(f'`runtime="{self.runtime}"` compares with `against=("timm",)` alone, found {found}')
 
     def _check_shapes(self) -> None:
-        """Raise ConfigError for sizes or batches that a mode cannot have, or a mode that a backbone alone has not."""
+        """Raise ConfigError for sizes, batches or tasks that a mode does not support."""
         if self.task == FEATURES and self.modes != ("inference",):
             raise ConfigError(
                 'a backbone alone has no loss and no predictions: `task="features"` needs `modes=("inference",)`'
@@ -181,7 +181,7 @@ class BenchConfig:
             )
 
     def _check_results(self) -> None:
-        """Raise ConfigError for a plot or an answer that this run cannot give."""
+        """Raise ConfigError for a plot or a budget that this run cannot serve."""
         if self.plot is not None and Path(self.plot).suffix.lower() not in PICTURES:
             raise ConfigError(f"`plot` must end in {', '.join(PICTURES)}, found {self.plot!r}")
         if self.budget is None:

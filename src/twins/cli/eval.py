@@ -17,13 +17,12 @@ from twins.tasks.inference import InferenceConfig, SelectionConfig
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArgs:
-    """Measure a network on a data set's held-out images; the protocol is printed and saved with the numbers."""
+    """Evaluate a network on the held-out images of a data set; the protocol is printed and saved with the numbers."""
 
     model: Annotated[str, Positional, tyro.conf.arg(metavar="MODEL")]
-    """Run folder, checkpoint or published name; or a COCO results file, to be scored."""
+    """Run folder, checkpoint or published name; or a COCO results file to score."""
     data: Annotated[str, tyro.conf.arg(metavar="DATA")]
-    """Data set of the network's task: a folder, `digits` or `scenes`; of a results file the COCO file with the truth.
-    """
+    """Data set of the network's task: a folder, `digits` or `scenes`; for a results file the COCO file of the truth."""
     out: Annotated[str | None, FILE] = None
     """File to write the result to, as JSON."""
     batch_size: int | None = None
@@ -31,29 +30,29 @@ class EvalArgs:
     workers: int = 0
     """Processes that load images."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """What computes."""
+    """Device to compute on."""
     size: int | None = None
-    """Side of the input in pixels, of a dense network the shorter one; unset is the network's own."""
+    """Side of the input in pixels, for a dense network the shorter side; unset is the network's own."""
     crop: float | None = None
     """Share of the resized image's shorter side that a classifier's centre crop keeps; unset is the network's own."""
     padding: Literal["exact", "reference", "unmasked"] | None = None
     """How local attention treats borders; unset is the network's own."""
     seed: int | None = None
-    """Chooses what is held out of data without a validation part; unset is as the run did."""
+    """Seed of the split of data without a validation part; unset is the run's."""
     val_share: float | None = None
-    """Share held out of data without a validation part; unset is as the run did."""
+    """Share held out of data without a validation part; unset is the run's."""
     masks: MaskConfig = field(default_factory=MaskConfig)
-    """How masks are read; unset is as the run did."""
+    """How masks are read; unset is the run's."""
     inference: Annotated[InferenceConfig, tyro.conf.arg(name="")] = field(default_factory=InferenceConfig)
-    """How a semantic network looks at an image."""
+    """Inference settings of a semantic network."""
     selection: Annotated[SelectionConfig, tyro.conf.arg(name="")] = field(default_factory=SelectionConfig)
-    """Which of the objects that a detector finds are counted."""
+    """Score and NMS thresholds of a detector."""
     results: Annotated[str | None, FILE] = None
-    """File to write what a detector finds to, as COCO results."""
+    """File to write a detector's objects to, as COCO results."""
     task: Literal["detection", "instance"] | None = None
-    """What a COCO results file holds, where one is named instead of a model: its boxes or its masks are scored."""
+    """Task of a COCO results file: its boxes or its masks are scored. A model knows its own task."""
     absent: Literal["left_out", "zero"] = "left_out"
-    """What a class that neither truth nor prediction has counts in a mean over classes: nothing, or 0."""
+    """Classes that neither the truth nor the predictions have: left out of a mean over classes, or counted as zero."""
 
 
 ARGS = EvalArgs

@@ -12,10 +12,10 @@ from twins.errors import TwinsError, nearest
 VERBS = {
     "models": "list the networks: parameters, multiply-adds, published accuracy",
     "recipes": "list the training recipes",
-    "demo": "train on handwritten digits for about a minute, or on scenes to find them, and show the result",
-    "check": "read a data set before training and report what would spoil a run",
+    "demo": "train on embedded images for a few minutes at most and show the result",
+    "check": "read a data set before training and report its problems",
     "train": "train a network on a folder of images, or resume a run",
-    "eval": "measure a trained network on a data set, or score a COCO results file",
+    "eval": "evaluate a trained network on a data set, or score a COCO results file",
     "predict": "run a trained network on images or videos",
     "convert": "write a weight file in another layout",
     "bench": "measure speed and memory on this machine, also against timm",
