@@ -78,18 +78,13 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-_FLAT = {"selection": "--score, --nms, --agnostic and --most", "inference": "--scales, --flip, --window and --tile"}
-"""Flags of the settings that have no group's name before them."""
-
-
 def _score(args: EvalArgs) -> int:
     """Score a COCO results file."""
     if args.task is None:
         raise ConfigError(f"{args.model} is a results file; say --task detection or --task instance")
     plain = EvalArgs(model=args.model, data=args.data, task=args.task, out=args.out)
     if other := [name for name, value in vars(args).items() if value != getattr(plain, name)]:
-        flags = _FLAT.get(other[0], f"--{other[0].replace('_', '-')}")
-        raise ConfigError(f"a results file is scored as it is; leave out {flags}")
+        raise ConfigError(f"a results file is scored as it is; leave out `{other[0]}`")
     from twins.evaluation import versions
     from twins.files import check_outputs, sha256, write_json
     from twins.metrics.coco_results import score_results

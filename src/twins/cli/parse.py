@@ -75,7 +75,7 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
             f"{_sentence(complaint.getvalue(), kind, verb, arguments)}; see twins {verb} --help"
         ) from None
     if unknown:
-        flags = [spelled for spelled in spellings(kind).values() if spelled.startswith("-")]
+        flags = [spelled for spelled in spellings(kind).values() if re.fullmatch(r"--[\w.\-]+", spelled)]
         if not unknown[0].startswith("-"):
             known = "; the data set is given with --data" if "--data" in flags else ""
             raise ConfigError(f"twins {verb} has no place for {unknown[0]!r}{known}; see twins {verb} --help")
@@ -89,8 +89,8 @@ def spellings(kind: type[Any]) -> dict[str, str]:
     """Return how a command line spells the settings of a verb's dataclass.
 
     `batch_size` is `--batch-size`, `optimizer.lr` is `--optimizer.lr`, a positional `model` is `MODEL`, a group
-    `masks` is `--masks.*`. A group without a name of its own keeps its settings under both names: `inference.scales`
-    and `scales` are `--scales`. A switch is known with its values too: `compile=False` is `--no-compile`.
+    `masks` is `--masks.*`. A group without a name of its own is all its flags, and has its settings under both names:
+    `inference.scales` and `scales` are `--scales`. A switch has its values too: `compile=False` is `--no-compile`.
     """
     return dict(_spelled(kind, "", "--"))
 
@@ -101,8 +101,10 @@ def _spelled(kind: Any, path: str, prefix: str) -> Iterator[tuple[str, str]]:
         bare, *marks = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (hints[name],)
         setting, flag = path + name, prefix + name.replace("_", "-")
         if is_dataclass(bare) and any(getattr(mark, "name", None) == "" for mark in marks):
+            own = dict(_spelled(bare, path, prefix))
+            yield setting, ", ".join(flag for name, flag in own.items() if "=" not in name)
             yield from _spelled(bare, f"{setting}.", prefix)
-            yield from _spelled(bare, path, prefix)
+            yield from own.items()
         elif is_dataclass(bare):
             yield setting, f"{flag}.*"
             yield from _spelled(bare, f"{setting}.", f"{flag}.")

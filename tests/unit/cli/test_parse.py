@@ -29,6 +29,8 @@ class Look:
 
     scales: tuple[float, ...] = (1.0,)
     """Several numbers."""
+    flip: bool = False
+    """A switch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,7 @@ class Args:
         ("lower `optimizer.lr`, or `optimizer.weight_decay`", "lower --optimizer.lr, or --optimizer.weight-decay"),
         ("`scales` must list numbers", "--scales must list numbers"),
         ("`look.scales` must list numbers", "--scales must list numbers"),
+        ("`look` is for others", "--scales, --flip is for others"),
         ("`optimizer` says how weights move", "--optimizer.* says how weights move"),
         ('say `task="semantic"`', "say --task semantic"),
         ("say `task='semantic'` here", "say --task semantic here"),
