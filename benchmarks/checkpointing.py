@@ -24,7 +24,7 @@ def measure(size: int, batch: int, level: str) -> None:
     import torch.nn.functional as F
 
     import twins
-    from twins.bench.memory import Made, resident, start_peak
+    from twins.bench.memory import LiveTensors, resident, start_peak
     from twins.bench.subjects import timm_network
 
     torch.manual_seed(0)
@@ -36,9 +36,9 @@ def measure(size: int, batch: int, level: str) -> None:
     images, targets = torch.randn(batch, 3, size, size), torch.zeros(batch, dtype=torch.int64)
     before = start_peak()
     start = time.perf_counter()
-    with Made() as made:
+    with LiveTensors() as live:
         loss = F.cross_entropy(network(images), targets)
-    kept_mib = made.held() / 2**20
+    kept_mib = live.bytes() / 2**20
     loss.backward()
     seconds = time.perf_counter() - start
     print(f"{kept_mib:.0f} {(resident('VmHWM') - before) / 2**20:.0f} {seconds:.2f}")

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from twins.bench.compare import processor
 from twins.engine.config import OptimizerConfig
 from twins.predictions import Prediction
 
@@ -54,6 +55,4 @@ def steps_of(run: Path) -> int:
 
 
 def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -26,6 +26,33 @@ def test_every_verb_explains_itself(capsys, verb):
     code, out, _ = run(capsys, verb, "--help")
     assert code == 0
     assert f"usage: twins {verb}" in out
+    assert "STR" not in out
+
+
+@pytest.mark.parametrize(
+    ("verb", "usage"),
+    [
+        ("check", "[OPTIONS] DATA"),
+        ("eval", "[OPTIONS] MODEL"),
+        ("predict", "[OPTIONS] MODEL IMAGE..."),
+        ("convert", "IN OUT --to {twins,timm,reference}"),
+        ("bench", "[OPTIONS] [MODEL...]"),
+    ],
+)
+def test_help_names_what_a_verb_takes(capsys, verb, usage):
+    assert f"usage: twins {verb} [-h] {usage}\n" in run(capsys, verb, "--help")[1]
+
+
+def test_help_names_files_folders_runs_and_numbers(capsys):
+    predict, train = (run(capsys, verb, "--help")[1] for verb in ("predict", "train"))
+    assert all(option in predict for option in ("--out DIR", "--json FILE", "--top N", "--score X"))
+    assert all(option in train for option in ("--data DATA", "--out RUN", "--resume RUN", "--optimizer.lr X"))
+
+
+@pytest.mark.parametrize("flag", ["-V", "--version"])
+def test_the_version_is_printed_and_help_says_how(capsys, flag):
+    assert run(capsys, flag)[:2] == (0, f"twins {twins.__version__}\n")
+    assert flag in run(capsys, "--help")[1]
 
 
 @pytest.mark.parametrize(
@@ -39,10 +66,16 @@ def test_every_verb_explains_itself(capsys, verb):
         (["train", "--data", "digits", "--model", "twins_svt_nan"], "did you mean twins_svt_nano"),
         (["train", "--data", "digits", "--recipe", "finetun"], "did you mean finetune"),
         (["train", "--resume", "nowhere"], "nowhere"),
+        (["train", "--data", "digits", "--device", "gpu"], "--device must be one of 'auto', 'cpu', 'cuda', 'mps'"),
+        (["train", "--data", "digits", "--patience", "many"], "takes --patience {None}|N, found --patience many"),
         (["train"], "--data"),
+        (["predict"], "twins predict needs MODEL; see twins predict --help"),
+        (["predict", "nowhere.pth"], "no image is named; give files, folders or globs after the model"),
+        (["check"], "twins check needs DATA; see twins check --help"),
+        (["convert", "a.pth"], "twins convert needs OUT and --to; see twins convert --help"),
         (["eval", "nowhere.safetensors", "--data", "digits"], "no weight file nowhere.safetensors"),
         (["eval", "runs/nowhere", "--data", "digits"], "no run folder or weight file runs/nowhere"),
-        (["eval", "runs/nowhere"], "twins eval needs --data"),
+        (["eval", "runs/nowhere"], "twins eval needs --data; see twins eval --help"),
         (["predict", "nowhere.pth", "a.jpg"], "no weight file nowhere.pth"),
         (["convert", "a.pth", "b.pth", "--to", "mmseg"], "mmseg"),
         (["check", "nowhere"], "nowhere does not exist"),
@@ -50,7 +83,7 @@ def test_every_verb_explains_itself(capsys, verb):
         (["bench", "twins_svt_smal"], "did you mean twins_svt_small"),
         (["bench", "--rounds", "1"], "--rounds"),
         (["bench", "--against", "tim"], "did you mean timm"),
-        (["bench", "--size", "224", "twins_svt_smal"], "so name networks first"),
+        (["bench", "--size", "224", "twins_svt_smal"], "name networks first, in MODEL"),
         (["bench", "--modes", "trainin"], "--modes"),
         (["bench", "--budget", "50", "--batch", "8"], "needs --batch 1"),
         (["bench", "--json", "nowhere/rows.json"], "there is no folder nowhere"),

@@ -324,7 +324,7 @@ def test_eval_refuses_what_is_not_meant_for_it(refused, data, tmp_path):
     )
     assert "is a results file; say --task detection" in refused("eval", tmp_path / "x.json", "--data", data)
     results = ["eval", tmp_path / "x.json", "--data", data, "--task", "detection"]
-    assert "scored as it is; leave out --score, --nms, --agnostic and --most" in refused(*results, "--score", 0.5)
+    assert "scored as it is; leave out --score, --nms, --agnostic, --most" in refused(*results, "--score", 0.5)
     assert "scored as it is; leave out --batch-size" in refused(*results, "--batch-size", 2)
     assert "--task is for results files" in refused("eval", file, "--data", data, "--task", "detection")
     twins.save_weights(twins.create_model("twins_svt_nano", task="detection", names=("red", "green")), file)

@@ -1,4 +1,4 @@
-"""A result as a figure: accuracy against latency, and how speed goes with size and batch."""
+"""A result as a figure: accuracy against latency, and speed by size and by batch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 INK, SOFT, LINE, BLUE, ORANGE = "#1b1f24", "#5b6570", "#d9dee4", "#1f6feb", "#d9480f"
 """The report's colours; blue is SVT, orange PCPVT."""
 SHADES = {"nano": 0.4, "small": 0.55, "base": 0.75, "large": 1.0}
-"""How strong a family's colour is for each of its sizes."""
+"""Strength of a family's colour by size."""
 _LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
-"""The ground of a name, which other points' bars may cross."""
+"""Background of a label, which other points' bars may cross."""
 MARKERS = {"nano": "v", "small": "o", "base": "s", "large": "D", "any": "x"}
 
 
 def draw(result: dict[str, Any], path: Path, *, budget: float | None = None) -> None:
-    """Write a figure of what a result holds, in one atomic step.
+    """Write a figure of a result, in one atomic step.
 
     Args:
         result: as `run_bench` returns it, of any format; rows that failed are left out.
@@ -46,7 +46,7 @@ def draw(result: dict[str, Any], path: Path, *, budget: float | None = None) -> 
         figure = Figure(figsize=(6.2 * max(1, len(panels)), 4.6), layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
         for axes, panel in zip(figure.subplots(1, max(1, len(panels)), squeeze=False)[0], panels, strict=False):
-            _plain(axes)
+            _style(axes)
             panel(axes)
         facts = result["machine"]
         about = (
@@ -58,7 +58,7 @@ def draw(result: dict[str, Any], path: Path, *, budget: float | None = None) -> 
 
 
 def _panels(rows: list[Row], budget: float | None) -> list[Callable[[Axes], None]]:
-    """Return what the rows can show: a function that fills its axes each."""
+    """Return a function for each panel that the rows can fill."""
     panels: list[Callable[[Axes], None]] = []
     if known := [row for row in rows if answers(row) and row["model"] in PUBLISHED]:
         panels.append(lambda axes: _accuracy(axes, known, budget))
@@ -72,7 +72,7 @@ def _panels(rows: list[Row], budget: float | None) -> list[Callable[[Axes], None
 
 
 def _accuracy(axes: Axes, rows: list[Row], budget: float | None) -> None:
-    """Show reported top-1 over the latency of one image; a line joins what nothing faster is as accurate as."""
+    """Show reported top-1 over the latency of one image, with the Pareto front as a line."""
     points = sorted(
         ((row["twins"]["p50_ms"], PUBLISHED[row["model"]].top1, row) for row in rows), key=lambda point: point[:2]
     )
@@ -124,7 +124,7 @@ def _batches(axes: Axes, rows: list[Row]) -> None:
 
 
 def _line(axes: Axes, points: list[tuple[float, float]], name: str, row: Row, style: str) -> None:
-    """Draw one line; what is not fp32 has hollow marks."""
+    """Draw one line; other precisions than fp32 have hollow marks."""
     colour = _colour(row["model"])
     inside = colour if row["precision"] == "fp32" else "white"
     axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=_marker(row["model"]), ls=style, mfc=inside)
@@ -136,7 +136,7 @@ def _styles(rows: list[Row], key: str) -> dict[Any, str]:
 
 
 def _grouped(rows: list[Row], besides: str) -> list[tuple[str, list[Row]]]:
-    """Return rows by model, mode, precision and another field, each group with a name that says what differs."""
+    """Group rows by model, mode, precision and another field; a group's name lists the fields that differ."""
     keys = ["model", *(key for key in ("mode", "precision", besides) if len({row[key] for row in rows}) > 1)]
     found: dict[str, list[Row]] = {}
     for row in rows:
@@ -149,7 +149,7 @@ def _modes(rows: list[Row]) -> str:
     return ", ".join(dict.fromkeys(row["mode"] for row in rows))
 
 
-def _plain(axes: Axes) -> None:
+def _style(axes: Axes) -> None:
     """Give axes the report's look: two thin lines, a soft grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LINE)

@@ -15,7 +15,7 @@ import torch
 from twins.bench.config import FEATURES, BenchConfig
 from twins.bench.files import LOADING, image_files
 from twins.bench.measure import measure
-from twins.bench.subjects import Case, able
+from twins.bench.subjects import Case, check_peer
 from twins.bench.table import budget_line, head, line, roofline_line
 from twins.exporting.extra import require
 from twins.factory import check_head
@@ -36,11 +36,11 @@ def run_bench(
 
     Args:
         config: what to measure.
-        tell: gets the head of a Markdown table, then each row as soon as it is measured, and what follows from them.
-        keep: gets what is there of the result after each row.
+        tell: gets the head of a Markdown table, each row as soon as it is measured, and the conclusions.
+        keep: gets the result so far after each row.
 
     Returns:
-        `machine` and `rows`, JSON-ready. A row that memory was not enough for says `failed`.
+        `machine` and `rows`, JSON-ready. A row for which memory was not enough says `failed`.
 
     Raises:
         NotFoundError: no model is called so, or there are no images in a folder.
@@ -53,7 +53,7 @@ def run_bench(
     cases = list(_cases(config, task_head))
     for case, peer in product(cases, config.peers):
         if case.mode not in LOADING:
-            able(peer, case)
+            check_peer(peer, case)
     result: Result = {"format": FORMAT, "machine": machine(config), "rows": []}
     with ExitStack() as stack:
         from_files = any(case.mode in (*LOADING, "end-to-end") for case in cases)
@@ -68,7 +68,7 @@ def run_bench(
 
 
 def _cases(config: BenchConfig, task_head: str | None) -> Iterator[Case]:
-    """Yield what is to be measured; the data loader, which has no network, once for all models and precisions."""
+    """Yield the combinations; the data loader, which has no network, once for all models and precisions."""
     done = set()
     for model, mode, precision, batch, size in product(
         config.names, config.modes, config.precision, config.batch, config.sizes
@@ -82,7 +82,7 @@ def _cases(config: BenchConfig, task_head: str | None) -> Iterator[Case]:
                 mode=step,
                 precision="fp32" if alone else precision,
                 batch=batch,
-                size=_plain(size),
+                size=_size(size),
                 runtime=config.runtime,
             )
             if case not in done:
@@ -98,12 +98,12 @@ def _conclude(rows: list[dict[str, Any]], config: BenchConfig, tell: Callable[[s
         tell("\n" + budget_line(rows, config.budget))
 
 
-def _plain(size: str) -> int | str:
+def _size(size: str) -> int | str:
     return int(size) if str(size).isdecimal() else size
 
 
 def machine(config: BenchConfig) -> dict[str, Any]:
-    """Return what speed depends on besides the code."""
+    """Return the facts that speed depends on besides the code."""
     device = pick_device(config.place)
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else processor(),
@@ -118,7 +118,7 @@ def machine(config: BenchConfig) -> dict[str, Any]:
 
 
 def runtime_of(config: BenchConfig) -> str:
-    """Return what runs the networks, with the version of what is not torch."""
+    """Return the name of the runtime, with its version where it is not torch."""
     if config.runtime == "torch":
         return "compiled" if config.compile else "eager"
     require(config.runtime)

@@ -1,4 +1,4 @@
-"""What begins at image files: from a file to a prediction, and the data loader alone."""
+"""Steps that begin at image files: end to end to predictions, and the data loader alone."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from twins.tasks.network import TaskNetwork
 from twins.tasks.table import facts_of
 
 LOADING = ("loading-train", "loading-eval")
-"""The two rows of `--modes loading`."""
+"""The two rows of the mode `loading`."""
 
 
 @contextmanager
 def image_files(folder: str | None) -> Iterator[list[Path]]:
-    """Give the images of a folder, or two photographs as JPEG files that are there as long as this block.
+    """Give the images of a folder, or two photographs as JPEG files that exist as long as this block.
 
     Raises:
         NotFoundError: a folder without images.
@@ -46,7 +46,7 @@ def image_files(folder: str | None) -> Iterator[list[Path]]:
     if folder is not None:
         found = [] if not folder or too_long(folder) else list_images(Path(folder))
         if not found:
-            raise NotFoundError(f"--images {folder} leads to no image; check the path")
+            raise NotFoundError(f'`images="{folder}"` leads to no image; check the path')
         yield found
         return
     from sklearn.datasets import load_sample_images
@@ -61,7 +61,7 @@ def image_files(folder: str | None) -> Iterator[list[Path]]:
 def end_to_end_step(
     network: nn.Module, case: Case, files: Sequence[Path], device: torch.device, *, compile: bool = False
 ) -> Step:
-    """Return a call that opens a batch of files, prepares them, and decodes what the network says of them.
+    """Return a call that opens a batch of files, preprocesses them, and decodes the network's outputs.
 
     Ours goes through `Predictor`, a classifier of timm's through timm's own transform, softmax and five best classes.
     """
@@ -85,7 +85,7 @@ def end_to_end_step(
 
 
 def preparation(known: Preprocess, size: int | str) -> Preprocess:
-    """Return how images are prepared at a size: of networks that keep an image's shape, the shorter side by longer."""
+    """Return the preprocessing at a size; where the aspect ratio is kept, its shorter and its longer side."""
     shorter, longer = sorted(shape_of(size))
     if known.fit != "keep":
         return replace(known, size=shorter)
@@ -108,7 +108,7 @@ def loading_step(case: Case, files: Sequence[Path]) -> Step:
 
 
 def _next(batches: Iterator[Batch]) -> Batch:
-    """Return the next batch; raises DataError where an image could not be read, which would be counted as loaded."""
+    """Return the next batch; raises DataError where an image could not be read, so that none is counted as loaded."""
     batch = next(batches)
     if batch.skipped:
         raise DataError(batch.skipped[0].reason)
@@ -130,7 +130,7 @@ class _Files:
         return open_image(self.files[index])
 
     def target(self, index: int) -> Any:
-        """Return what a task learns of an image of this size; its pixels are not read for it."""
+        """Return a task's target for an image of this size; its pixels are not read for it."""
         with Image.open(self.files[index]) as image:  # its head alone
             turned = image.getexif().get(ORIENTATION, 1) >= 5
             height, width = (image.width, image.height) if turned else (image.height, image.width)

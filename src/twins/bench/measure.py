@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import subprocess
 import sys
@@ -19,19 +18,19 @@ from twins.bench.roofline import ceilings, count, roofline
 from twins.bench.runtimes import exported_steps, outputs_differ
 from twins.bench.subjects import STEPS, Case, Step, compiled, distance, images_for, networks
 from twins.bench.timing import comparisons, interleaved, timing
-from twins.engine.memory import says_out_of_memory
+from twins.engine.memory import free_memory, says_out_of_memory
 from twins.errors import TrainingError
 from twins.predictor import pick_device
 from twins.tasks.detection.network import pyramid
 
 
 def measure(case: Case, config: BenchConfig, files: Sequence[Path] = ()) -> dict[str, Any]:
-    """Return a row, or what was measured of it says `failed` where memory was not enough.
+    """Return a row; it says `failed` where memory was not enough.
 
     Args:
         case: what to measure.
         config: how, and beside which peers.
-        files: images for what begins at files.
+        files: images for the modes that begin at files.
     """
     device = pick_device(config.place)
     try:
@@ -40,9 +39,7 @@ def measure(case: Case, config: BenchConfig, files: Sequence[Path] = ()) -> dict
     except Exception as error:  # runtimes have classes of their own
         if not says_out_of_memory(f"{type(error).__name__}: {error}"):
             raise
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    free_memory()
     return vars(case) | {"failed": "out of memory"}
 
 
@@ -51,11 +48,9 @@ def _load(case: Case, config: BenchConfig, files: Sequence[Path]) -> dict[str, A
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        steps = {"twins": loading_step(case, files)}
-        times = interleaved(steps, config.rounds, config.warmup, torch.device("cpu"))
+        return _row(case, config, {"twins": loading_step(case, files)}, torch.device("cpu"), peers=())
     finally:
         torch.set_num_threads(threads)
-    return vars(case) | {"difference": None, "twins": timing(times["twins"], case.batch)}
 
 
 def _compare(case: Case, config: BenchConfig, files: Sequence[Path], device: torch.device) -> dict[str, Any]:
@@ -63,36 +58,41 @@ def _compare(case: Case, config: BenchConfig, files: Sequence[Path], device: tor
     images = images_for(case, device)
     subjects = networks(case, config.peers, device)
     if case.runtime != "torch":
-        return _compare_exports(case, config, subjects, images)
-    row: dict[str, Any] = vars(case) | {"difference": _difference(subjects, images)}
+        steps = exported_steps(subjects, images, case.runtime, case.precision)
+        difference = outputs_differ(steps["twins"], steps["timm"]) if "timm" in steps else None
+        return _row(case, config, steps, device, peers=config.peers, difference=difference)
+    difference = _difference(subjects, images)
     counted = config.roofline and case.mode in STEPS
     costs = count(STEPS[case.mode](subjects["twins"], images)) if counted else []
     steps = {
         label: _step(network, case, images, files, compile=compiled(label, config.peers, config.compile))
         for label, network in subjects.items()
     }
-    times = interleaved(steps, config.rounds, config.warmup, device)
-    row |= {label: timing(found, case.batch) for label, found in times.items()}
-    row |= comparisons(times, config.peers)
+    row = _row(case, config, steps, device, peers=config.peers, difference=difference)
     if counted:
         row["roofline"] = roofline(costs, ceilings(device, case.precision), row["twins"]["p50_ms"] / 1e3)
     if config.memory:
+        labels = [label for label in steps if not label.endswith(" again")]
         del steps, subjects
-        for label in [label for label in times if not label.endswith(" again")]:
+        for label in labels:
             if (peak := peak_memory(case, config, label, files)) is not None:
                 row[label]["peak_mib"] = peak
     return row
 
 
-def _compare_exports(
-    case: Case, config: BenchConfig, subjects: dict[str, torch.nn.Module], images: torch.Tensor
+def _row(
+    case: Case,
+    config: BenchConfig,
+    steps: dict[str, Step],
+    device: torch.device,
+    *,
+    peers: Sequence[str],
+    difference: float | None = None,
 ) -> dict[str, Any]:
-    """Return the same of what is exported of each subject, in the case's runtime."""
-    steps = exported_steps(subjects, images, case.runtime, case.precision)
-    row: dict[str, Any] = dict(vars(case))
-    row["difference"] = outputs_differ(steps["twins"], steps["timm"]) if "timm" in steps else None
-    times = interleaved(steps, config.rounds, config.warmup, images.device)
-    return row | {label: timing(found, case.batch) for label, found in times.items()} | comparisons(times, config.peers)
+    """Time the subjects and return what a row says of their times."""
+    times = interleaved(steps, config.rounds, config.warmup, device)
+    timings = {label: timing(seconds, case.batch) for label, seconds in times.items()}
+    return vars(case) | {"difference": difference} | timings | comparisons(times, peers)
 
 
 def _step(network: torch.nn.Module, case: Case, images: torch.Tensor, files: Sequence[Path], *, compile: bool) -> Step:
@@ -148,10 +148,10 @@ def _difference(subjects: dict[str, torch.nn.Module], images: torch.Tensor) -> f
 
 
 def _outputs(network: torch.nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """Return what a network gives in float64: logits, or all maps and outputs; of two stages what the first says.
+    """Return a network's outputs in float64: logits, or all maps and tensors; of two stages the first one's.
 
-    Which regions a first stage passes on may hang on the last bit of two scores, so what the second says of them is
-    not compared.
+    Which regions a first stage passes on may depend on the last bit of two scores, so the second stage is not
+    compared.
     """
     rpn_head = getattr(network, "rpn_head", None)
     if rpn_head is not None:

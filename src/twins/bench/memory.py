@@ -1,4 +1,4 @@
-"""How much memory steps take, and what happens where it ends: an allocation fails, and the rows before are kept."""
+"""Peak memory of steps, and a limit under which an allocation fails before the system ends the process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 @contextmanager
 def within_memory(device: torch.device) -> Iterator[None]:
-    """Let what this machine has no memory for fail, on Linux, where the system would end the process instead."""
+    """Let allocations beyond this machine's memory fail, on Linux, where the system would end the process instead."""
     free = _free() if device.type == "cpu" else None
     if free is None:
         yield
@@ -34,23 +34,23 @@ def within_memory(device: torch.device) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-class Made(TorchDispatchMode):
-    """Counts the memory of what operators make inside this block, as far as somebody still holds it."""
+class LiveTensors(TorchDispatchMode):
+    """Counts the memory of tensors that operators make inside this block and that are still alive."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.made: list[tuple[Any, int]] = []
+        self._storages: list[tuple[Any, int]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Note what an operator made."""
+        """Note an operator's results."""
         result = func(*args, **(kwargs or {}))
         storages = [leaf.untyped_storage() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        self.made += [(StorageWeakRef(storage), storage.nbytes()) for storage in storages]  # type: ignore[no-untyped-call]
+        self._storages += [(StorageWeakRef(storage), storage.nbytes()) for storage in storages]  # type: ignore[no-untyped-call]
         return result
 
-    def held(self) -> int:
-        """Return the bytes that are still held."""
-        sizes: dict[int, int] = {reference.cdata: size for reference, size in self.made if not reference.expired()}
+    def bytes(self) -> int:
+        """Return the bytes of those that are alive now."""
+        sizes: dict[int, int] = {reference.cdata: size for reference, size in self._storages if not reference.expired()}
         return sum(sizes.values())
 
 
@@ -82,7 +82,7 @@ def peak_of(step: Callable[[], Any], device: torch.device) -> float:
 
 
 def _free() -> int | None:
-    """Return the bytes that can still be had, a twentieth left to others; `None` where the system does not say."""
+    """Return the bytes still available, a twentieth left to others; `None` where the system does not say."""
     info, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
     if not info.exists():
         return None

@@ -176,7 +176,7 @@ _FORMULAS: dict[Any, Callable[..., int]] = {
 def _product_rate(rows: int, inside: int, out: int, device: torch.device, dtype: torch.dtype) -> float:
     """Return the operations a second of the faster of our linear layer and torch's."""
     x, weight = (torch.randn(count, inside, device=device, dtype=dtype) for count in (rows, out))
-    best = min(_least(lambda call=call: call(x, weight, None), device) for call in (linear, F.linear))  # type: ignore[misc]
+    best = min(_fastest(lambda call=call: call(x, weight, None), device) for call in (linear, F.linear))  # type: ignore[misc]
     return 2.0 * rows * inside * out / best
 
 
@@ -184,11 +184,11 @@ def _memory_rate(device: torch.device) -> float:
     """Return the bytes a second of the faster of a sum and a copy; what is fetched to be overwritten is not counted."""
     a, b, c = (torch.ones(BUFFER // 4, device=device) for _ in range(3))
     return max(
-        3 * BUFFER / _least(lambda: torch.add(a, b, out=c), device), 2 * BUFFER / _least(lambda: c.copy_(a), device)
+        3 * BUFFER / _fastest(lambda: torch.add(a, b, out=c), device), 2 * BUFFER / _fastest(lambda: c.copy_(a), device)
     )
 
 
-def _least(step: Step, device: torch.device) -> float:
+def _fastest(step: Step, device: torch.device) -> float:
     """Return the seconds of the fastest of some calls, at least three."""
     timed(step, device)
     start, times = time.perf_counter(), [timed(step, device) for _ in range(3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ Array = NDArray[np.float32]
 
 
 def exported_steps(subjects: dict[str, nn.Module], images: Tensor, runtime: str, precision: str) -> dict[str, Step]:
-    """Return a step for each network, run on its export; a second copy of timm's runs what the first does.
+    """Return a step for each network's export; a second copy of timm's shares the first one's.
 
     Each step returns logits `(B, K)`, has its input bound and computes on as many threads as PyTorch.
 
@@ -43,14 +44,9 @@ def exported_steps(subjects: dict[str, nn.Module], images: Tensor, runtime: str,
         MissingExtraError: the runtime is not installed.
     """
     require(runtime)
-    made: dict[str, Callable[[], Step]] = {}
-    for label in subjects.keys() - {"timm again"}:
-        made[label] = (
-            _onnxruntime(subjects[label], images)
-            if runtime == "onnxruntime"
-            else _openvino(subjects[label], images, precision)
-        )
-    return {label: made[label.removesuffix(" again")]() for label in subjects}
+    export = _onnxruntime if runtime == "onnxruntime" else partial(_openvino, precision=precision)
+    exports = {label: export(subjects[label], images) for label in subjects if label != "timm again"}
+    return {label: exports[label.removesuffix(" again")]() for label in subjects}
 
 
 def outputs_differ(ours: Step, theirs: Step) -> float:

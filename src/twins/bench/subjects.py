@@ -74,13 +74,13 @@ def networks(case: Case, against: Sequence[str], device: torch.device) -> dict[s
         ConfigError: a peer has no network of this name, or cannot do what is to be measured.
     """
     torch.manual_seed(0)
-    peers = {name: able(name, case) for name in against}
+    peers = {name: check_peer(name, case) for name in against}
     beside_timm = any(peer.timms for peer in peers.values())
     ours = _ours(case, beside_timm=beside_timm)
     found: dict[str, nn.Module] = {"twins": ours}
     for name, peer in peers.items():
         found[label_of(name)] = peer.build(ours, case.model)
-    if (twice := measured_twice(against)) is not None:
+    if (twice := repeated_peer(against)) is not None:
         found[f"{label_of(twice)} again"] = peers[twice].build(ours, case.model)
     return {label: network.to(device, case.dtype) for label, network in found.items()}
 
@@ -97,11 +97,11 @@ def _ours(case: Case, *, beside_timm: bool) -> Ours:
     return create_backbone(case.model)
 
 
-def able(name: str, case: Case) -> Peer:
+def check_peer(name: str, case: Case) -> Peer:
     """Return a peer; raises ConfigError where it cannot do what is to be measured."""
     peer = PEERS[name]
     if case.mode not in peer.modes or (case.mode == "end-to-end" and peer.timms and not _in_timm(case.task)):
-        raise ConfigError(f"--against {name} has no {case.mode} for {case.task}; leave out one of them")
+        raise ConfigError(f'`against=("{name}",)` has no {case.mode} for {case.task}; leave out one of them')
     return peer
 
 
@@ -114,7 +114,7 @@ def label_of(peer: str) -> str:
     return peer.replace("-", " ")
 
 
-def measured_twice(against: Sequence[str]) -> str | None:
+def repeated_peer(against: Sequence[str]) -> str | None:
     """Return the peer that is measured against itself, to show the noise: the first that is not ours."""
     return next((name for name in against if not PEERS[name].ours), None)
 
@@ -125,7 +125,7 @@ def compiled(label: str, against: Sequence[str], ours: bool) -> bool:
     Args:
         label: which of `networks`.
         against: the peers.
-        ours: whether `--compile` is set: it is for ours, and for timm where `timm-compiled` is not there as well.
+        ours: whether `compile` is set: it is for ours, and for timm where `timm-compiled` is not there as well.
     """
     peer = {label_of(name): PEERS[name] for name in against}.get(label.removesuffix(" again"))
     if peer is None:
@@ -222,7 +222,7 @@ PEERS: dict[str, Peer] = {
         build=lambda ours, _: ours.fuse(), compiled=True, ours=True, modes=("inference", "end-to-end")
     ),
 }
-"""What `--against` knows, by the names in `twins.bench.config.PEERS`."""
+"""What `against` can name, by the names in `twins.bench.config.PEERS`."""
 STEPS: dict[str, Callable[[nn.Module, Tensor], Step]] = {"inference": inference_step, "training": training_step}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from twins.backbone.config import PUBLISHED
 from twins.bench.config import FEATURES, REPORTED_AT, BenchConfig
-from twins.bench.subjects import PEERS, label_of, measured_twice
+from twins.bench.subjects import PEERS, label_of, repeated_peer
 from twins.tasks.table import facts_of
 
 Row = dict[str, Any]
@@ -15,7 +15,7 @@ Column = tuple[str, Callable[[Row], str]]
 
 
 def head(facts: dict[str, Any], config: BenchConfig, task: str, task_head: str | None) -> str:
-    """Return what a table begins with: what it is of, and the names of its columns."""
+    """Return the head of a table: a line about the measurement, and the names of the columns."""
     what = f"{task} with {task_head}" if task_head else task
     lines = [
         f"{what}: {facts['device']}, {facts['threads']} threads, torch {facts['torch']}, "
@@ -39,7 +39,7 @@ def line(row: Row, config: BenchConfig) -> str:
 
 
 def columns(config: BenchConfig) -> list[Column]:
-    """Return what a table shows of each row beside what the row is of: what its flags ask for, and no more."""
+    """Return the columns that follow a row's own settings: those that the configuration asks for."""
     peers = [label_of(name) for name in config.peers]
     subjects = ["twins", *peers]
     found = [(f"{label} img/s", _reader(_rate, label)) for label in subjects]
@@ -48,9 +48,9 @@ def columns(config: BenchConfig) -> list[Column]:
     for label in peers:
         title = f"ratio to {label} (middle half)" if len(peers) > 1 else "ratio (middle half)"
         found.append((title, _ratio_to(label)))
-    if len(peers) > 1 and measured_twice(config.peers):
+    if len(peers) > 1 and repeated_peer(config.peers):
         found.append(("best to best peer (middle half)", _best))
-    if (twice := measured_twice(config.peers)) is not None:
+    if (twice := repeated_peer(config.peers)) is not None:
         key = f"{label_of(twice)} against itself"
         found.append((key, lambda row: _spread(row.get(key))))
     if config.memory:
@@ -65,7 +65,7 @@ def columns(config: BenchConfig) -> list[Column]:
 
 
 def roofline_line(row: Row) -> str:
-    """Return a sentence of how a row's time comes about."""
+    """Return a sentence that explains a row's time."""
     found = row["roofline"]
     most = ", ".join(f"{name} {share:.0%}" for name, share in list(found["operators"].items())[:3])
     return (
@@ -78,11 +78,11 @@ def roofline_line(row: Row) -> str:
 
 
 def budget_line(rows: list[Row], budget: float) -> str:
-    """Return which published variant of the highest reported top-1 keeps to a budget, of the rows measured.
+    """Return the published variant with the highest reported top-1 within a budget, among the rows measured.
 
     Args:
         rows: of a result.
-        budget: milliseconds of one image, which nine rounds of ten must not exceed.
+        budget: milliseconds of one image, as a 90th percentile.
     """
     known = [
         (PUBLISHED[row["model"]].top1, -row[label]["p90_ms"], row, label)

@@ -1,4 +1,4 @@
-"""Timing subjects in turns, and what is said of the times."""
+"""Interleaved timing, and a row's statistics of the times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from twins.bench.subjects import PEERS, Step, label_of, measured_twice
+from twins.bench.subjects import PEERS, Step, label_of, repeated_peer
 
 
 def interleaved(steps: Mapping[str, Step], rounds: int, warmup: int, device: torch.device) -> dict[str, list[float]]:
@@ -53,7 +53,7 @@ def timing(times: Sequence[float], batch: int) -> dict[str, float]:
 
 
 def comparisons(times: Mapping[str, Sequence[float]], against: Sequence[str]) -> dict[str, Any]:
-    """Return what a row says of our time beside its peers'.
+    """Compare our times with the peers'.
 
     Args:
         times: seconds of each round by label.
@@ -67,7 +67,7 @@ def comparisons(times: Mapping[str, Sequence[float]], against: Sequence[str]) ->
     found: dict[str, Any] = {"ratios": {label: ratio(times[label], times["twins"]) for label in peers}} if peers else {}
     if "timm" in peers:
         found["ratio"] = found["ratios"]["timm"]
-    if (twice := measured_twice(against)) is not None:
+    if (twice := repeated_peer(against)) is not None:
         label = label_of(twice)
         found[f"{label} against itself"] = ratio(times[label], times[f"{label} again"])
         others = [label for label, peer in peers.items() if not peer.ours]

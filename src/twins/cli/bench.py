@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from twins.bench.config import BenchConfig, names_first
+from twins.backbone.config import resolve_name
+from twins.bench.config import BenchConfig
 from twins.cli.parse import parse
-from twins.errors import ConfigError
+from twins.errors import ConfigError, NotFoundError
 from twins.files import check_outputs, too_long, write_json
 
 ARGS = BenchConfig
@@ -42,3 +43,27 @@ def _check_plot(plot: str | None) -> None:
         raise ConfigError(f"--plot {plot}: there is no folder {Path(plot).parent} for a file of this name")
     if Path(plot).is_dir():
         raise ConfigError(f"--plot {plot} is a folder; name a file in it")
+
+
+def names_first(arguments: list[str]) -> list[str]:
+    """Return a command line with networks moved to its front from among the values of flags that take several.
+
+    `--size 224 twins_svt_small` reads the network as a size otherwise.
+    """
+    several = {"--against", "--batch", "--modes", "--precision", "--size"}
+    flag = ""
+    front: list[str] = []
+    rest: list[str] = []
+    for argument in arguments:
+        if argument.startswith("-"):
+            flag = argument
+        moved = flag in several and _is_network(argument)
+        (front if moved else rest).append(argument)
+    return front + rest
+
+
+def _is_network(word: str) -> bool:
+    try:
+        return word == "all" or bool(resolve_name(word))
+    except NotFoundError:
+        return False

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from twins.cli.parse import flags_of, in_flags, parse
+from twins.cli.parse import in_flags, parse
 from twins.data.config import DataConfig, MaskConfig
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class CheckArgs:
     """Read a whole data set and report what is in it and what would spoil a run; exit code 1 on problems."""
 
-    data: Positional[str]
+    data: Annotated[str, Positional, arg(metavar="DATA")]
     """Folder with one folder per class, with images and masks, or with images and boxes; or an embedded set."""
     task: str = "classification"
     """What is to be learned: `classification`, `semantic`, `detection` or `instance`."""
@@ -55,8 +55,7 @@ def _in_flags(report: CheckReport) -> CheckReport:
     """Return a report whose sentences name flags: those of `twins train`, of which `twins check` has some."""
     from twins.engine.config import TrainConfig
 
-    flags = flags_of(TrainConfig, "train")
-    problems, notes = ([in_flags(each, flags) for each in told] for told in (report.problems, report.notes))
+    problems, notes = ([in_flags(each, TrainConfig) for each in told] for told in (report.problems, report.notes))
     return replace(report, problems=problems, notes=notes)
 
 

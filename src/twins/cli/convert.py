@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from twins.cli.parse import parse
 
@@ -14,9 +14,9 @@ from twins.cli.parse import parse
 class ConvertArgs:
     """Write a weight file of any known layout in another; every value is kept to the bit."""
 
-    source: Positional[str]
+    source: Annotated[str, Positional, arg(metavar="IN")]
     """File to read: .safetensors, .pth, .pt or .bin."""
-    target: Positional[str]
+    target: Annotated[str, Positional, arg(metavar="OUT")]
     """File to write; its ending chooses the format."""
     to: Literal["twins", "timm", "reference"]
     """Layout to write."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
+
+import tyro
 
 from twins.cli.parse import parse
 from twins.engine.config import TrainConfig
@@ -15,19 +18,19 @@ from twins.tasks.table import TASKS, facts_of, part_of
 
 @dataclass(frozen=True, kw_only=True)
 class DemoArgs:
-    """Train twins_svt_nano on embedded real images, evaluate it, and show what it sees.
+    """Train twins_svt_nano on embedded real images, evaluate it, and draw its predictions.
 
-    Classification learns scikit-learn's handwritten digits; the other tasks find such digits on photographs, detection
-    and instance segmentation with a backbone that has learned to read digits before.
+    Classification learns scikit-learn's handwritten digits. The other tasks find such digits on photographs; detection
+    and instance segmentation start from a backbone trained on the digits.
     """
 
     task: str = "classification"
-    """What is learned: `classification`, `semantic`, `detection` or `instance`."""
-    out: str | None = None
-    """Run folder; unset is `runs/<model>-<data>-<number>`. The classifier that a detector starts from is kept beside
-    it, as `<out>-digits`."""
+    """Task to train: `classification`, `semantic`, `detection` or `instance`."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
+    """Run folder; unset is `runs/<model>-<data>-<number>`. The classifier that a detector starts from is kept in
+    `<out>-digits`."""
     device: str = "auto"
-    """What computes: auto, cpu, cuda or mps."""
+    """Device to compute on: auto, cpu, cuda or mps."""
 
 
 ARGS = DemoArgs

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional
 
-from twins.cli.parse import parse
+from twins.cli.parse import in_flags, parse
 from twins.engine.eval_config import EvalConfig
 from twins.errors import ConfigError, number_of
 from twins.tasks.table import facts_of, tasks_with
@@ -17,16 +17,14 @@ from twins.tasks.table import facts_of, tasks_with
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArgs:
-    """Measure a network on a data set's held-out images; the protocol is printed and saved with the numbers."""
+    """Evaluate a network on the held-out images of a data set; the protocol is printed and saved with the numbers."""
 
-    model: Positional[str]
-    """Run folder, checkpoint or published name; or a COCO results file, to be scored."""
-    data: str
-    """Data set of the network's task: a folder, `digits` or `scenes`; of a results file the COCO file with the truth.
-    """
+    model: Annotated[str, Positional, tyro.conf.arg(metavar="MODEL")]
+    """Run folder, checkpoint or published name; or a COCO results file to score."""
+    data: Annotated[str, tyro.conf.arg(metavar="DATA")]
+    """Data set of the network's task: a folder, `digits` or `scenes`; for a results file the COCO file of the truth."""
     task: str | None = None
-    """What a COCO results file holds, where one is named instead of a model: of `detection` its boxes, of `instance`
-    its masks are scored."""
+    """Task of a COCO results file: `detection` scores its boxes, `instance` its masks. A model knows its own task."""
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
     """How to measure."""
 
@@ -52,10 +50,6 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-_FLAT = {"selection": "--score, --nms, --agnostic and --most", "inference": "--scales, --flip, --window and --tile"}
-"""Flags of the settings that have no group's name before them."""
-
-
 def _score(args: EvalArgs) -> int:
     """Score a COCO results file."""
     scored = tasks_with("holds", "boxes")
@@ -63,8 +57,7 @@ def _score(args: EvalArgs) -> int:
         raise ConfigError(f"{args.model} is a results file; say --task {' or --task '.join(scored)}")
     default, masks = EvalConfig(out=args.config.out), "masks" in facts_of(args.task).holds
     if other := [name for name, value in vars(args.config).items() if value != getattr(default, name)]:
-        flags = _FLAT.get(other[0], f"--{other[0].replace('_', '-')}")
-        raise ConfigError(f"a results file is scored as it is; leave out {flags}")
+        raise ConfigError(f"a results file is scored as it is; leave out `{other[0]}`")
     from twins.evaluation import versions
     from twins.files import check_outputs, sha256, write_json
     from twins.metrics.coco_results import score_results
@@ -74,7 +67,7 @@ def _score(args: EvalArgs) -> int:
     result = score_results(Path(args.model), Path(args.data), masks=masks)
     print(f"{args.model} against {args.data}: {'masks' if masks else 'boxes'}, COCO's protocol")
     for note in result["notes"]:
-        print(f"note: {note}")
+        print(f"note: {in_flags(note, EvalArgs)}")
     _show(result["metrics"], args.task, result)
     if out:
         facts = {"protocol": {"task": args.task, "results": args.model, "data": args.data}, "versions": versions()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 from twins.errors import TwinsError, nearest
@@ -12,10 +13,10 @@ VERBS = {
     "models": "list the networks: parameters, multiply-adds, published accuracy",
     "recipes": "list the training recipes",
     "doctor": "print versions, devices and which kernels serve here, for a bug report too",
-    "demo": "learn handwritten digits in about a minute, or to find them, and show the result",
-    "check": "read a data set before training and report what would spoil a run",
-    "train": "train a network on a folder of images, or go on with a run",
-    "eval": "measure a trained network on a data set, or score a COCO results file",
+    "demo": "train on embedded images for a few minutes at most and show the result",
+    "check": "read a data set before training and report its problems",
+    "train": "train a network on a folder of images, or resume a run",
+    "eval": "evaluate a trained network on a data set, or score a COCO results file",
     "predict": "run a trained network on images or videos",
     "convert": "write a weight file in another layout",
     "bench": "measure speed and memory on this machine, also against timm",
@@ -38,12 +39,17 @@ def main(argv: list[str] | None = None) -> int:
         hint = nearest(verb, VERBS) or f"; the verbs are {', '.join(VERBS)}"
         return _mistake(f"there is no verb {verb!r}{hint}")
     module = import_module(f"twins.cli.{verb}")
-    try:
-        return int(module.run(rest))
-    except TwinsError as error:
-        from twins.cli.parse import flags_of, in_flags
+    from twins.cli.parse import stderr_in_flags
 
-        return _mistake(in_flags(str(error), flags_of(module.ARGS, verb)))
+    with stderr_in_flags(module.ARGS):
+        return _run(module.run, rest)
+
+
+def _run(run: Callable[[list[str]], int], arguments: list[str]) -> int:
+    try:
+        return run(arguments)
+    except TwinsError as error:
+        return _mistake(str(error))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -56,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
 def _help() -> str:
     lines = ["usage: twins VERB ...", "", "The Twins vision transformers, from a folder of images to a result.", ""]
     lines += [f"  {verb:<9} {what}" for verb, what in VERBS.items()]
-    return "\n".join([*lines, "", "twins VERB --help tells more of each; start with: twins demo"])
+    lines += ["", "  -h, --help     print this, or after a verb its options", "  -V, --version  print the version"]
+    return "\n".join([*lines, "", "start with: twins demo"])
 
 
 def _mistake(sentence: str) -> int:

@@ -22,12 +22,12 @@ COUNTED_AT = 224
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsArgs:
-    """List the networks: parameters and multiply-adds counted on the spot, published numbers with their source."""
+    """List the networks: parameters and multiply-adds as counted here, published accuracy with its source."""
 
     json: bool = False
     """Print JSON instead of a table."""
     size: int = 224
-    """Side of the input that multiply-adds are counted at, in pixels."""
+    """Side of the input for counting multiply-adds, in pixels."""
 
 
 ARGS = ModelsArgs

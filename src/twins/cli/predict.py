@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from twins.cli.parse import parse
+from twins.cli.parse import FILE, in_flags, parse
 from twins.errors import ConfigError, DataError, NotFoundError
 from twins.tasks.inference import SHOWN, InferenceConfig, SelectionConfig
 from twins.tasks.table import facts_of, tasks_with
@@ -25,37 +25,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictArgs:
-    """Run a network on images and videos and print what it sees."""
+    """Run a network on images and videos and print its predictions."""
 
-    model: Positional[str]
+    model: Annotated[str, Positional, tyro.conf.arg(metavar="MODEL")]
     """Run folder, checkpoint or published name."""
-    images: Positional[tuple[str, ...]]
-    """Files, folders or globs; of images, and of videos such as `clip.mp4`. A folder stands for the images in it."""
-    out: str | None = None
-    """Folder to write results to: each image with its prediction drawn, each video as an MP4 of such frames; of a
-    semantic network also `NAME-classes.png` of each image, whose pixels are class ids."""
-    json: str | None = None
-    """File to write all predictions to, as JSON: of a detector every object, of a semantic network the pixels of each
-    class; of a video each frame."""
-    csv: str | None = None
-    """File to write them to as CSV: a line for each listed class, or of a detector for every object."""
-    coco: str | None = None
-    """File to write what a detector finds to, as COCO results. `image_id` is the number that files are named by, else
-    the image's place, from 0; `category_id` is COCO's of a network that knows COCO's 80 names, else the class id."""
+    images: Annotated[tuple[str, ...], Positional, tyro.conf.arg(metavar="IMAGE...")]
+    """Files, folders or globs of images, and videos such as `clip.mp4`. A folder stands for the images in it."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder for drawings: each image with its prediction, each video as an MP4 of such frames. A semantic network also
+    writes `NAME-classes.png` of each image, whose pixels are class ids."""
+    json: Annotated[str | None, FILE] = None
+    """File to write all predictions to, as JSON: every object of a detector, the pixels of each class of a semantic
+    network, each frame of a video."""
+    csv: Annotated[str | None, FILE] = None
+    """File to write all predictions to, as CSV: a line for each listed class, or for every object of a detector."""
+    coco: Annotated[str | None, FILE] = None
+    """File to write a detector's objects to, as COCO results. `image_id` is the number that files are named by, else
+    the image's position, from 0; `category_id` is COCO's for a network with COCO's 80 names, else the class id."""
     top: int = 5
-    """Classes to list for each image, or objects, the surest first."""
+    """Classes or objects to list for each image, highest score first."""
     every: int = 1
-    """Of a video, every how many frames one is looked at."""
+    """Use every N-th frame of a video."""
     batch_size: int = 8
     """Images per forward pass."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """What computes."""
+    """Device to compute on."""
     compile: bool = False
     """Compile the network with torch.compile: worth its time where many images have one size."""
     inference: Annotated[InferenceConfig, tyro.conf.arg(name="")] = field(default_factory=InferenceConfig)
-    """How a semantic network looks at an image."""
+    """Inference settings of a semantic network."""
     selection: Annotated[SelectionConfig, tyro.conf.arg(name="")] = SHOWN
-    """Which of the objects that a detector finds are given."""
+    """Score and NMS thresholds of a detector."""
 
 
 ARGS = PredictArgs
@@ -98,7 +98,7 @@ def run(arguments: list[str]) -> int:
         raise error.cause from None
     listing.show()
     for failure in failures:
-        print(f"not read: {failure}")
+        print(f"not read: {in_flags(failure, PredictArgs)}")
     return 1 if failures else 0
 
 

@@ -6,7 +6,9 @@ import os
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from tyro.conf import arg
 
 from twins.data.config import DataConfig, MaskConfig
 from twins.data.transforms.config import AugmentConfig, DetectionConfig, SemanticConfig
@@ -102,7 +104,7 @@ def _mild() -> AugmentConfig:
 class TrainConfig:
     """Everything a training run is; the defaults are a short fine-tuning of published weights."""
 
-    data: str = ""
+    data: Annotated[str, arg(metavar="DATA")] = ""
     """Folder with one folder per class (or with train and val in it), with images and masks, or with images and boxes
     (COCO, VOC or YOLO); or an embedded set: `digits`, `scenes`."""
     model: str = "twins_svt_small"
@@ -113,11 +115,11 @@ class TrainConfig:
     """What is learned: `classification`, `semantic`, `detection` or `instance`."""
     head: str | None = None
     """Which of the task's heads; unset is its default."""
-    weights: str = "auto"
+    weights: Annotated[str, arg(metavar="NAME|PATH|none")] = "auto"
     """Where training starts: `auto` (published weights; none for the nanos), `none`, a published name or a file."""
-    out: str | None = None
+    out: Annotated[str | None, arg(metavar="RUN")] = None
     """Run folder; unset is `runs/<model>-<data>-<number>`."""
-    resume: str | None = None
+    resume: Annotated[str | None, arg(metavar="RUN")] = None
     """Run folder to go on with, exactly where it was stopped."""
     epochs: float = 20.0
     """Passes over the training images; not used where `minutes` or `steps` is set."""

@@ -16,37 +16,37 @@ from twins.tasks.inference import InferenceConfig, SelectionConfig
 class EvalConfig:
     """How a network is measured, and where the result is written."""
 
-    out: str | None = None
+    out: Annotated[str | None, arg(metavar="FILE")] = None
     """File to write the result to, as JSON."""
     batch_size: int | None = None
     """Images per forward pass; unset is 32, or 4 for a dense network."""
     workers: int = 0
     """Processes that load images."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """What computes."""
+    """Device to compute on."""
     compile: bool = False
     """Compile the network with torch.compile: worth its time where many images have one size."""
     size: int | None = None
-    """Side of the input in pixels, of a dense network the shorter one, with which the bound on the longer one grows;
+    """Side of the input in pixels, for a dense network the shorter side, with which the bound on the longer side grows;
     unset is the network's own."""
     crop: float | None = None
     """Share of the resized image's shorter side that a classifier's centre crop keeps; unset is the network's own."""
     padding: Literal["exact", "reference", "unmasked"] | None = None
     """How local attention treats borders; unset is the network's own."""
     seed: int | None = None
-    """Chooses what is held out of data without a validation part; unset is as the run did, or 0 without a run."""
+    """Seed of the split of data without a validation part; unset is the run's, or 0 without a run."""
     val_share: float | None = None
-    """Share held out of data without a validation part; unset is as the run did, or 0.2 without a run."""
+    """Share held out of data without a validation part; unset is the run's, or 0.2 without a run."""
     masks: MaskConfig = field(default_factory=MaskConfig)
-    """How masks are read; what is at its default is as the run did."""
+    """How masks are read; a setting at its default is the run's."""
     inference: Annotated[InferenceConfig, arg(name="")] = field(default_factory=InferenceConfig)
-    """How a semantic network looks at an image."""
+    """Inference settings of a semantic network."""
     selection: Annotated[SelectionConfig, arg(name="")] = field(default_factory=SelectionConfig)
-    """Which of the objects that a detector finds are counted; by default as published."""
-    results: str | None = None
-    """File to write what a detector finds to, as COCO results."""
+    """Score and NMS thresholds of a detector; by default as published."""
+    results: Annotated[str | None, arg(metavar="FILE")] = None
+    """File to write a detector's objects to, as COCO results."""
     absent: Literal["left_out", "zero"] = "left_out"
-    """What a class that neither truth nor prediction has counts in a mean over classes: nothing, or 0."""
+    """Classes that neither the truth nor the predictions have: left out of a mean over classes, or counted as zero."""
     max_skipped: float = 0.05
     """Share of unreadable images above which the numbers would mislead."""
 

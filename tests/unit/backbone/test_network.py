@@ -10,7 +10,7 @@ import torch
 import twins
 from twins.backbone.config import VARIANTS
 from twins.backbone.network import Twins
-from twins.bench.memory import Made
+from twins.bench.memory import LiveTensors
 from twins.errors import ConfigError, InputError
 
 NANOS = ["twins_pcpvt_nano", "twins_svt_nano"]
@@ -103,10 +103,10 @@ def test_what_is_kept_falls_from_level_to_level(name, autocast):
         backbone.set_grad_checkpointing(**settings)
         for block in [block for stage in backbone.stages for block in stage.blocks]:
             block.keep = keep or block.keep
-        with Made() as made, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with LiveTensors() as live, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             outputs = backbone(torch.randn(1, 3, 224, 224))
         assert all(output.requires_grad for output in outputs)
-        return made.held()
+        return live.bytes()
 
     plain = kept("all", enable=False)
     usual, selective, full = kept(enable=False), kept(selective=True), kept(enable=True)

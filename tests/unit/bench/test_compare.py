@@ -12,7 +12,7 @@ from PIL import Image
 from twins.bench import measure as measuring
 from twins.bench.compare import FORMAT, run_bench
 from twins.bench.config import PEERS as NAMES
-from twins.bench.config import BenchConfig, names_first
+from twins.bench.config import BenchConfig
 from twins.bench.files import image_files, loading_step, preparation
 from twins.bench.memory import within_memory
 from twins.bench.roofline import Ceilings, Cost, count, roofline
@@ -20,7 +20,6 @@ from twins.bench.subjects import PEERS, Case, compiled, images_for, inference_st
 from twins.bench.table import budget_line
 from twins.bench.timing import comparisons, timing
 from twins.cli import bench as cli
-from twins.cli.main import main
 from twins.engine.memory import says_out_of_memory
 from twins.errors import ConfigError, DataError, NotFoundError
 from twins.preprocess import Preprocess
@@ -153,12 +152,12 @@ def test_a_backbone_alone_is_compared_map_by_map():
     )["rows"]
     assert set(row["ratios"]) == {"timm", "twins fused"}
     assert 0 < row["difference"] < 1e-4
-    with pytest.raises(ConfigError, match="needs --modes inference"):
+    with pytest.raises(ConfigError, match=r"needs `modes=\(\"inference\",\)`"):
         settings(task="features", modes=("training",))
 
 
 def test_a_folder_without_images_is_said(tmp_path):
-    with pytest.raises(NotFoundError, match=f"--images {tmp_path} leads to no image"):
+    with pytest.raises(NotFoundError, match=f'`images="{tmp_path}"` leads to no image'):
         run_bench(settings(modes=("loading",), images=str(tmp_path)))
 
 
@@ -321,13 +320,6 @@ def test_a_plot_of_nothing_yet_is_drawn_too(tmp_path, rows):
     assert (tmp_path / "plot.png").exists()
 
 
-def test_networks_may_stand_behind_flags_that_take_several_values():
-    line = "--size 224 800x1333 twins_svt_small --batch 1 Twins-SVT-B --json all --against timm all --device cpu"
-    moved = " ".join(names_first(line.split(" ")))
-    assert moved.startswith("twins_svt_small Twins-SVT-B all --size 224 800x1333 --batch 1 --json all")
-    assert moved.endswith("--against timm --device cpu")
-
-
 def test_all_are_the_six_published():
     assert len(BenchConfig(models=("all",)).names) == 6
     assert BenchConfig(models=("Twins-SVT-S", "twins_svt_small")).names == ("twins_svt_small",)
@@ -336,16 +328,16 @@ def test_all_are_the_six_published():
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"against": ("tim",)}, "--against has no peer 'tim'; did you mean timm"),
+        ({"against": ("tim",)}, "`against` has no peer 'tim'; did you mean timm"),
         (
             {"size": ("224", "twins_svt_smal")},
-            "found 'twins_svt_smal'; --size takes every word after it, so name networks",
+            "found 'twins_svt_smal'; name networks first, in `models`",
         ),
-        ({"plot": "plot.jpg"}, "--plot must end in .png, .svg, .pdf, found 'plot.jpg'"),
-        ({"budget": -1.0}, "--budget must be milliseconds above 0, found -1"),
-        ({"budget": 10.0, "batch": (8,)}, "needs --batch 1"),
-        ({"budget": 10.0, "size": ("64",)}, "needs --size 224"),
-        ({"budget": 10.0, "modes": ("training",)}, "needs --modes inference"),
+        ({"plot": "plot.jpg"}, "`plot` must end in .png, .svg, .pdf, found 'plot.jpg'"),
+        ({"budget": -1.0}, "`budget` must be milliseconds above 0, found -1"),
+        ({"budget": 10.0, "batch": (8,)}, r"needs `batch=\(1,\)`"),
+        ({"budget": 10.0, "size": ("64",)}, r"needs `size=\(\"224\",\)`"),
+        ({"budget": 10.0, "modes": ("training",)}, r"needs `modes=\(\"inference\",\)`"),
         ({"modes": ("end-to-end",), "size": ("64x96",)}, "classifiers see squares of an image file"),
     ],
 )
@@ -355,10 +347,5 @@ def test_a_setting_that_cannot_be_is_said(changed, said):
 
 
 def test_a_dense_network_of_timms_has_no_files(capsys):
-    with pytest.raises(ConfigError, match="--against timm has no end-to-end for semantic"):
+    with pytest.raises(ConfigError, match=r"`against=\(\"timm\",\)` has no end-to-end for semantic"):
         run_bench(settings(models=("twins_svt_small",), task="semantic", modes=("end-to-end",), against=("timm",)))
-
-
-def test_a_plot_without_a_folder_is_said_before_anything_is_measured(capsys):
-    assert main(["bench", "--plot", "nowhere/plot.png"]) == 2
-    assert "--plot nowhere/plot.png: there is no folder nowhere" in capsys.readouterr().err

@@ -128,14 +128,14 @@ def test_sizes_are_the_tasks_own_where_none_are_given():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"task": "detecting"}, "--task of twins bench must be classification or semantic or .* found 'detecting'"),
-        ({"size": ("16",)}, "--size must be a side of at least 32, or two as in 800x1333, found '16'"),
+        ({"task": "detecting"}, "`task` of a benchmark must be classification or semantic or .* found 'detecting'"),
+        ({"size": ("16",)}, "`size` must be a side of at least 32, or two as in 800x1333, found '16'"),
         ({"size": ("64x64x3",)}, "two as in 800x1333, found '64x64x3'"),
         ({"size": ("wide",)}, "two as in 800x1333, found 'wide'"),
         ({"head": "upernet"}, "classification has one head and takes no name for it"),
         ({"task": "semantic", "head": "upernett"}, "did you mean upernet"),
-        ({"task": "semantic", "head": "upernet", "batch": (1, 2)}, "needs --batch 2 or more"),
-        ({"task": "semantic", "batch": (1,), "size": ("32",)}, "needs --batch 2 or more"),
+        ({"task": "semantic", "head": "upernet", "batch": (1, 2)}, r"needs `batch=\(2,\)` or more"),
+        ({"task": "semantic", "batch": (1,), "size": ("32",)}, r"needs `batch=\(2,\)` or more"),
         ({"task": "semantic", "models": ("twins_svt_nano",), "against": ("timm",)}, "timm has no twins_svt_nano"),
     ],
 )

@@ -139,9 +139,9 @@ def test_without_a_package_the_command_that_installs_it_is_said(svt, tmp_path, m
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"precision": ("int8",)}, "--precision of torch must be fp32 or bf16, found int8"),
+        ({"precision": ("int8",)}, "`precision` of torch must be fp32 or bf16, found int8"),
         ({"runtime": "onnxruntime", "precision": ("int8",)}, "of onnxruntime must be fp32, found int8"),
-        ({"runtime": "openvino"}, "say --modes inference"),
+        ({"runtime": "openvino"}, "say `modes="),
         ({"runtime": "openvino", "modes": ("inference",), "task": "semantic"}, "measures classifiers"),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from twins.bench.memory import Made
+from twins.bench.memory import LiveTensors
 from twins.ops import chunks
 from twins.ops.feedforward import feed_forward
 
@@ -69,10 +69,10 @@ def test_no_image_gives_no_rows_and_gradients_of_zero():
 @pytest.mark.parametrize(("keep", "maps"), [("hidden", 1), ("input", 0)])
 def test_the_hidden_map_is_kept_once_or_not_at_all(keep, maps):
     inputs = make(tokens=1000)
-    with Made() as made:
+    with LiveTensors() as live:
         y = feed_forward(*inputs, keep=keep)
     hidden = 2 * 1000 * 11 * 8
-    assert made.held() - y.nbytes - sum(value.nbytes for value in inputs) <= maps * hidden
+    assert live.bytes() - y.nbytes - sum(value.nbytes for value in inputs) <= maps * hidden
 
 
 def test_who_counts_operations_counts_these():

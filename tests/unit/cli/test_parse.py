@@ -1,0 +1,135 @@
+"""Sentences of the library name settings in Python's way; a verb prints them with its own flags."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import pytest
+from tyro.conf import Positional, arg
+
+from twins.cli.parse import in_flags, parse, stderr_in_flags
+from twins.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """A group with a name before its flags."""
+
+    lr: float = 0.1
+    """A rate."""
+    weight_decay: float = 0.0
+    """A factor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A group without one."""
+
+    scales: tuple[float, ...] = (1.0,)
+    """Several numbers."""
+    flip: bool = False
+    """A switch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """What a verb takes."""
+
+    model: Annotated[str, Positional, arg(metavar="MODEL")]
+    """A file."""
+    images: Annotated[tuple[str, ...], Positional, arg(metavar="IMAGE...")] = ()
+    """Several files."""
+    task: str = "classification"
+    """A name."""
+    batch_size: int = 8
+    """A number."""
+    resume: str | None = None
+    """A folder."""
+    compile: bool = False
+    """A switch."""
+    reduce: bool | None = None
+    """Yes, no or unset."""
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    """Settings with a name before."""
+    look: Annotated[Look, arg(name="")] = field(default_factory=Look)
+    """Settings without one."""
+
+
+@pytest.mark.parametrize(
+    ("sentence", "spelled"),
+    [
+        ("`batch_size` must be at least 1, found 0", "--batch-size must be at least 1, found 0"),
+        ("neither `task`, `compile` nor `resume`", "neither --task, --compile nor --resume"),
+        ("lower `optimizer.lr`, or `optimizer.weight_decay`", "lower --optimizer.lr, or --optimizer.weight-decay"),
+        ("`scales` must list numbers", "--scales must list numbers"),
+        ("`look.scales` must list numbers", "--scales must list numbers"),
+        ("`look` is for others", "--scales, --flip is for others"),
+        ("`optimizer` says how weights move", "--optimizer.* says how weights move"),
+        ('say `task="semantic"`', "say --task semantic"),
+        ("say `task='semantic'` here", "say --task semantic here"),
+        ('go on by `resume="runs/x"`', "go on by --resume runs/x"),
+        ('go on by `resume="runs/my run"`', "go on by --resume 'runs/my run'"),
+        ("""`resume="the "best" run"`""", """--resume 'the "best" run'"""),
+        ("go on by `resume=RUN`", "go on by --resume RUN"),
+        ("`scales=(0.5, 1.0)` or `scales=[2]`", "--scales 0.5 1.0 or --scales 2"),
+        ("use `batch_size=4`", "use --batch-size 4"),
+        ("`compile=True` or `compile=False`", "--compile or --no-compile"),
+        ("`reduce=True` or `reduce=False`", "--reduce True or --reduce False"),
+        ("`model` knows its own task", "MODEL knows its own task"),
+        ("name `images`, `images=('a b.png', 'c.png')`", "name IMAGE, 'a b.png' c.png"),
+        ('`model="runs/x"` is no network', "runs/x is no network"),
+    ],
+)
+def test_settings_of_a_verb_become_its_flags(sentence, spelled):
+    assert in_flags(sentence, Args) == spelled
+
+
+@pytest.mark.parametrize(
+    ("sentence", "spelled"),
+    [
+        ("a higher `learning_rate`, or `lr`", "a higher learning_rate, or lr"),
+        ('say `head="upernet"`', 'say head="upernet"'),
+        ("the names' `areas` and 3 `masks`", "the names' areas and 3 masks"),
+        ("one file`s name and `twins check DATA`", "one file`s name and `twins check DATA`"),
+        ("see twins check DATA", "see twins check DATA"),
+    ],
+)
+def test_names_that_are_no_settings_of_the_verb_only_lose_their_backticks(sentence, spelled):
+    assert in_flags(sentence, Args) == spelled
+
+
+def test_what_the_library_says_on_stderr_meanwhile_names_flags(capsys):
+    with stderr_in_flags(Args):
+        print("note: consider `batch_size=4`", file=sys.stderr, flush=True)
+        assert not sys.stderr.isatty()
+    print("`batch_size`", file=sys.stderr)
+    assert capsys.readouterr().err == "note: consider --batch-size 4\n`batch_size`\n"
+
+
+def test_a_runs_notes_name_flags(capsys, tmp_path):
+    from twins.engine.records import Records
+
+    with stderr_in_flags(Args):
+        Records(tmp_path).say("note: consider `optimizer.lr=0.01` [or not]")
+    assert capsys.readouterr().err == "note: consider --optimizer.lr 0.01 [or not]\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "twins run needs MODEL; see twins run --help"),
+        ("a --optimizer.lr high", "twins run takes --optimizer.lr X, found --optimizer.lr high; see twins run --help"),
+        ("a --batch-size=x", "twins run takes --batch-size N, found --batch-size=x; see"),
+        ("a --scales 1 b --task c", "twins run takes --scales [X [X ...]], found --scales 1 b; see"),
+        ("a --task", "--task lacks a value; it takes 1; see"),
+        ("a --reduce maybe", "', found 'maybe'; see"),
+        ("a --batch-sise 3", "twins run has no --batch-sise; did you mean --batch-size"),
+        ("a --no-compil", "twins run has no --no-compil; did you mean --no-compile"),
+    ],
+)
+def test_a_line_that_cannot_be_parsed_is_answered_with_what_the_verb_takes(line, said):
+    with pytest.raises(ConfigError) as caught:
+        parse(Args, "run", line.split())
+    assert said in str(caught.value)
