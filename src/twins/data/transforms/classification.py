@@ -76,8 +76,8 @@ class RandomPart:
     """A random part at the network's size, flipped, coloured and erased: timm's transforms, in the reference's order.
 
     What is random is drawn as timm's `create_transform` draws it, so that a seed shows what it shows there, except
-    for rounding and the noise in erased rectangles. RandAugment's and the colours' operations are timm's too, some of them
-    computed by `twins.data.transforms.resampling`.
+    for rounding and the noise in erased rectangles. RandAugment's and the colours' operations are timm's too, some
+    of them computed by `twins.data.transforms.resampling`.
     """
 
     def __init__(self, augment: AugmentConfig, preprocess: Preprocess) -> None:
