@@ -214,9 +214,7 @@ class PanopticMaps(CocoImages):
 
 
 class InstanceMaps(CocoImages):
-    """Instances as a semantic map: each one's category, `background` elsewhere; a pixel of
-    two categories is ignored.
-    """
+    """Instances as a semantic map: their categories, `background` elsewhere; pixels of two categories are ignored."""
 
     def __init__(self, root: Path, file: CocoFile, masks: MaskConfig) -> None:
         super().__init__(root, file)
