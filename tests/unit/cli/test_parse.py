@@ -109,10 +109,10 @@ def test_what_the_library_says_on_stderr_meanwhile_names_flags(capsys):
 
 
 def test_a_runs_notes_name_flags(capsys, tmp_path):
-    from twins.engine.records import Records
+    from twins.engine.log import Log
 
     with stderr_in_flags(Args):
-        Records(tmp_path).say("note: consider `optimizer.lr=0.01` [or not]")
+        Log(tmp_path).say("note: consider `optimizer.lr=0.01` [or not]")
     assert capsys.readouterr().err == "note: consider --optimizer.lr 0.01 [or not]\n"
 
 
