@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import twins
+from twins.backbone.network import is_fused
+from twins.engine.measure import predict_batch
 from twins.errors import ConfigError, NotFoundError
 from twins.predictor import Predictor, expand, pick_device
 from twins.preprocess import Preprocess
 from twins.run_folder import weights_of
 from twins.tasks.inference import InferenceConfig
+from twins.tasks.table import TASKS, facts_of
 
 CLASSES = 5
 KEEPING = Preprocess(size=64, fit="keep", longest=128, interpolation="bilinear")
@@ -64,6 +69,41 @@ def test_images_are_streamed_in_order_a_batch_at_a_time():
         assert len(taken) == min(len(SIZES), 3 * (number // 3 + 1))
     with pytest.raises(ConfigError, match="batch_size"):
         Predictor(network(), device="cpu").predict(pictures(), batch_size=0)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_inference_form_predicts_and_evaluates_and_agrees_with_the_network(task):
+    torch.manual_seed(0)
+    model = twins.create_model("twins_svt_nano", task=task, num_classes=10)
+    model.info = replace(model.info, preprocess=replace(model.info.preprocess, size=64), names=tuple("0123456789"))
+    predictor = Predictor(model, device="cpu")
+    assert is_fused(predictor._form)
+    assert not is_fused(predictor.model)
+    images = torch.randn(2, 3, 70, 90)
+    with torch.inference_mode():
+        for ours, plain in zip(predictor._form.backbone(images), predictor.model.backbone(images), strict=True):
+            torch.testing.assert_close(ours, plain, atol=1e-4, rtol=1e-4)
+    (prediction,) = predictor.predict([Image.new("RGB", (90, 70), "red")])
+    (expected,) = predict_batch(predictor.model, *_one_image(predictor.model))
+    for name in facts_of(task).holds:
+        one, other = getattr(prediction, name), getattr(expected, name)
+        assert one.shape == other.shape
+        if one.dtype == np.float32:
+            np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def _one_image(model):
+    pixels = model.info.preprocess.pixels(Image.new("RGB", (90, 70), "red"))
+    return pixels[None], None, [(70, 90)]
+
+
+def test_an_evaluation_leaves_the_network_that_it_is_given_as_it_is():
+    model = twins.create_model("twins_svt_nano", names=tuple("0123456789"))
+    model.info = replace(model.info, preprocess=Preprocess(size=32, crop=1.0))
+    result = twins.evaluate(model, "digits", twins.EvalConfig(size=48, padding="unmasked", device="cpu"))
+    assert (result.protocol["size"], result.protocol["padding"]) == (48, "unmasked")
+    assert (model.info.preprocess.size, model.info.padding, is_fused(model)) == (32, "exact", False)
+    assert result.to_dict()["per_class"] == result.details["per_class"]
 
 
 def test_other_ways_to_look_change_the_map_and_not_its_size():
