@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from twins.backbone.config import list_models
-    from twins.engine.config import TrainConfig
-    from twins.engine.eval_config import EvalConfig
+    from twins.engine.config import EvalConfig, TrainConfig
     from twins.errors import TwinsError
     from twins.evaluation import EvalResult, evaluate
     from twins.factory import create_backbone, create_model
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "EvalConfig": "twins.engine.eval_config",
+    "EvalConfig": "twins.engine.config",
     "EvalResult": "twins.evaluation",
     "InferenceConfig": "twins.tasks.inference",
     "LoadReport": "twins.weights.loading",

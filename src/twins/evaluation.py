@@ -18,8 +18,7 @@ from twins.data.base import ImageSet
 from twins.data.config import EMBEDDED, DataConfig, MaskConfig
 from twins.data.loading.batch import Batch, Skipped
 from twins.data.loading.loader import EvalSamples, eval_loader
-from twins.engine.config import TrainConfig, read_config
-from twins.engine.eval_config import EvalConfig
+from twins.engine.config import EvalConfig, TrainConfig, read_config
 from twins.engine.measure import check_measured, measure, predictions
 from twins.errors import ConfigError, DataError, NotFoundError, few
 from twins.factory import create_backbone, model_from_checkpoint

@@ -17,8 +17,7 @@ from twins.data.config import EMBEDDED
 from twins.data.loading.batch import Batch, normalised
 from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
 from twins.data.loading.sampler import TrainBatches
-from twins.engine.config import TrainConfig, merge_resumed, read_config
-from twins.engine.eval_config import EvalConfig
+from twins.engine.config import EvalConfig, TrainConfig, merge_resumed, read_config
 from twins.engine.log import Log
 from twins.engine.loop import fit
 from twins.engine.processes import build_accelerator, on_main

@@ -10,7 +10,7 @@ import tyro
 from tyro.conf import Positional
 
 from twins.cli.parse import in_flags, parse
-from twins.engine.eval_config import EvalConfig
+from twins.engine.config import EvalConfig
 from twins.errors import ConfigError, number_of
 from twins.tasks.table import facts_of, tasks_with
 

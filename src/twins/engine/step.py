@@ -12,10 +12,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from twins.data.loading.batch import Batch
-from twins.engine.bf16 import Bf16Copy
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Source, Task
-from twins.engine.ema import EMA
+from twins.engine.copies import EMA, Bf16Copy
 from twins.engine.loading import loading
 from twins.engine.memory import OutOfMemory, free_memory, is_out_of_memory, largest_fit
 from twins.engine.norms import average_statistics, copies, restore, running_statistics, synchronise

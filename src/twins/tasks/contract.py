@@ -15,9 +15,8 @@ from twins.data.checks.scan import CheckReport
 from twins.data.config import DataConfig
 from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
-from twins.engine.config import TrainConfig
+from twins.engine.config import EvalConfig, TrainConfig
 from twins.engine.contracts import Metric
-from twins.engine.eval_config import EvalConfig
 from twins.metrics.semantic import Absent
 from twins.predictions import Prediction
 from twins.preprocess import Preprocess

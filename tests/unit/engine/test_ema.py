@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from twins.engine.ema import EMA
+from twins.engine.copies import EMA
 from twins.engine.schedule import ema_decay
 
 

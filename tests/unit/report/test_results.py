@@ -12,8 +12,7 @@ from PIL import Image
 import twins
 from twins.cli.main import main
 from twins.data.formats.digits import Digits
-from twins.engine.config import TrainConfig
-from twins.engine.eval_config import EvalConfig
+from twins.engine.config import EvalConfig, TrainConfig
 from twins.errors import ConfigError, DataError, InputError, NotFoundError
 from twins.evaluation import evaluate
 from twins.predictor import Predictor, load

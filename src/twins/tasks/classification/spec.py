@@ -20,8 +20,7 @@ from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.transforms.classification import ImageAlone, train_transform
 from twins.data.transforms.mixing import mix
-from twins.engine.config import TrainConfig
-from twins.engine.eval_config import EvalConfig
+from twins.engine.config import EvalConfig, TrainConfig
 from twins.errors import ConfigError, count_list
 from twins.metrics.classification import ClassificationMetric
 from twins.metrics.semantic import Absent

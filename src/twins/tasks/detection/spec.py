@@ -24,8 +24,7 @@ from twins.data.loading.loader import Transform
 from twins.data.objects import Objects, build_objects, encode_mask
 from twins.data.transforms.config import DetectionConfig
 from twins.data.transforms.detection import RandomView, WholeView
-from twins.engine.config import TrainConfig
-from twins.engine.eval_config import EvalConfig
+from twins.engine.config import EvalConfig, TrainConfig
 from twins.errors import ConfigError, DataError, NotFoundError, count_list, number_of
 from twins.heads.roi import RoIHead
 from twins.metrics.detection import DetectionMetric

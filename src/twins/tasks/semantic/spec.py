@@ -21,8 +21,7 @@ from twins.data.formats.open import open_semantic
 from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.transforms.semantic import RandomCrop, WholeImage, check_fit
-from twins.engine.config import TrainConfig
-from twins.engine.eval_config import EvalConfig
+from twins.engine.config import EvalConfig, TrainConfig
 from twins.errors import DataError, number_of
 from twins.metrics.semantic import Absent, SemanticMetric
 from twins.predictions import Prediction

@@ -18,8 +18,7 @@ import twins
 from twins.charts import bar_chart, precision_recall_chart, score_chart
 from twins.data.formats import scenes
 from twins.data.objects import build_objects, encode_mask
-from twins.engine.config import TrainConfig
-from twins.engine.eval_config import EvalConfig
+from twins.engine.config import EvalConfig, TrainConfig
 from twins.evaluation import evaluate
 from twins.metrics.detection_errors import judge
 from twins.predictions import Prediction

@@ -1,4 +1,4 @@
-"""A bf16 copy of a network that computes, with fp32 master weights that are updated."""
+"""Copies of the network that learns: the average of its weights (EMA), and the bf16 copy that computes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,36 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from twins.engine.contracts import Task
+from twins.engine.schedule import ema_decay
+
+
+class EMA:
+    """An exponential moving average of a network's weights; `network` is the averaged copy, in eval mode.
+
+    Args:
+        network: the network that is trained; it is copied.
+        decay: decay per optimiser step, reached after a warm-up: min(decay, (1 + step) / (10 + step)).
+    """
+
+    def __init__(self, network: Task, decay: float) -> None:
+        self.decay = decay
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, network: Task, step: int) -> None:
+        """Move the mean towards the weights after optimiser step `step`; what is no float is copied."""
+        weight = 1.0 - ema_decay(step, self.decay)
+        floats: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for mean, value in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                floats[0].append(mean)
+                floats[1].append(value)
+            else:
+                mean.copy_(value)
+        torch._foreach_lerp_(floats[0], floats[1], weight)
 
 
 class Bf16Copy:

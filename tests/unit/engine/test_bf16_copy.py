@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import twins
-from twins.engine.bf16 import Bf16Copy
+from twins.engine.copies import Bf16Copy
 from twins.engine.state import load_state
 from twins.weights.files import read_tensors
 
@@ -18,7 +18,7 @@ from .conftest import ToyTask, run_processes
 PROCESS = """
 import sys, torch
 from torch import nn
-from twins.engine.bf16 import Bf16Copy
+from twins.engine.copies import Bf16Copy
 
 rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=rank, world_size=world)
