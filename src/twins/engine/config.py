@@ -1,4 +1,4 @@
-"""Settings of a training run and of a measurement. Nothing here imports torch, so that the command line answers at once."""
+"""Settings of a training run and of a measurement. Nothing here imports torch: the command line answers at once."""
 
 from __future__ import annotations
 
