@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import http.server
 import json
@@ -20,6 +21,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+
+# graphs of compiled and exported networks are millions of objects, which Python's collector looks through very often
+gc.set_threshold(10_000, 10, 10)
 
 HERE = Path(__file__).parent
 SAMPLE_DATA = HERE.parent.parent / "shared" / "data"

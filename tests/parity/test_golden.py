@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ FEATURES = sorted(path.stem for path in (Path(__file__).parents[1] / "golden").g
 VARIANTS = ["pcpvt_small", "svt_small"]
 
 
-@pytest.fixture
-def save_formula(tmp_path, golden, formula_weights):
+@pytest.fixture(scope="module")
+def save_formula(tmp_path_factory, golden, formula_weights):
+    @functools.cache
     def save(keys: str) -> Path:
-        path = tmp_path / "weights.pth"
+        path = tmp_path_factory.mktemp(keys) / "weights.pth"
         torch.save(formula_weights(golden(keys)), path)
         return path
 

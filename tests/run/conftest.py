@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
+import runpy
+import socket
 import time
 from pathlib import Path
 
@@ -18,52 +18,82 @@ from safetensors.torch import load_file
 from twins.cli.main import main
 from twins.engine.log import read_rows
 
+PRELOADED = ["twins.cli.train", "twins.training", "accelerate", "torch._dynamo", "torchvision.transforms.v2"]
+PRELOADED += ["torchmetrics.functional.classification", "scipy.stats", "sklearn.datasets"]
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(PRELOADED)  # which take longer to import than a few steps to train
+
 
 class Training:
-    """`twins train` as a user types it, on one thread; `program` is what Python is to run."""
+    """`twins train` on one thread; processes are forked from one that has imported what they need.
 
-    def __init__(self, *arguments: str, processes: int = 1, program: tuple[str, ...] = ("-m", "twins")) -> None:
-        launcher = [sys.executable]
-        if processes > 1:
-            launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        self.process = subprocess.Popen(
-            [*launcher, *program, "train", *arguments],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+    With `program`, Python starts from nothing as it does for a user, several processes by PyTorch's launcher.
+    """
+
+    def __init__(self, output: Path, *arguments: str, processes: int = 1, program: tuple[str, ...] = ()) -> None:
+        self.output = output
+        if program and processes > 1:
+            program = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *program)
+        given = {"output": str(output), "program": program, "arguments": arguments}
+        self.processes = [
+            FORKS.Process(
+                target=runpy.run_path,
+                args=(str(Path(__file__).with_name("forked.py")),),
+                kwargs={"init_globals": {"GIVEN": given | {"environment": own | {"OMP_NUM_THREADS": "1"}}}},
+            )
+            for own in ([{}] if program else ranks(processes))
+        ]
+        for process in self.processes:
+            process.start()
 
     def finish(self) -> str:
         """Wait for a good end; return what was said."""
-        output, _ = self.process.communicate(timeout=300)
-        assert self.process.returncode == 0, output
+        output = self._end(300)
+        assert [process.exitcode for process in self.processes] == [0] * len(self.processes), output
         return output
 
     def wait_for_step(self, run: Path, step: int) -> None:
         end = time.monotonic() + 240
         while trained_steps(run) < step:
-            assert self.process.poll() is None, self.process.communicate()[0]
+            assert all(process.is_alive() for process in self.processes), self.output.read_text()
             assert time.monotonic() < end, "the run made no step"
             time.sleep(0.02)
 
     def ask_to_stop(self) -> str:
         """Send SIGTERM; return what was said."""
-        self.process.send_signal(signal.SIGTERM)
-        output, _ = self.process.communicate(timeout=120)
-        return output
+        for process in self.processes:
+            process.terminate()
+        return self._end(120)
 
     def kill(self) -> None:
         """Send SIGKILL to every process of the run at once."""
         family = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            parent = psutil.Process(self.process.pid)
-            family = [parent, *parent.children(recursive=True)]
+        for process in self.processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                parent = psutil.Process(process.pid)
+                family += [parent, *parent.children(recursive=True)]
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
-        self.process.communicate(timeout=60)
+        self._end(60)
+
+    def _end(self, seconds: float) -> str:
+        for process in self.processes:
+            process.join(seconds)
+            assert not process.is_alive(), self.output.read_text()
+        return self.output.read_text()
+
+
+def ranks(processes: int) -> list[dict[str, str]]:
+    """Return what PyTorch's launcher would tell each process of its place."""
+    if processes == 1:
+        return [{}]
+    with socket.socket() as listener:
+        port = 20000 + os.getpid() % 10000  # below those that systems give to whoever asks for any
+        while listener.connect_ex(("127.0.0.1", port)) == 0:
+            port += 1
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    return [world | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
 def trained_steps(run: Path) -> int:
@@ -73,17 +103,17 @@ def trained_steps(run: Path) -> int:
 
 
 @pytest.fixture(scope="session")
-def start():
+def start(tmp_path_factory):
     """Start a training; whatever still runs in the end is ended."""
-    started: list[Training] = []
+    started, folder = [], tmp_path_factory.mktemp("said")
 
     def start(*arguments: str, **settings) -> Training:
-        started.append(Training(*arguments, **settings))
+        started.append(Training(folder / f"{len(started)}.txt", *arguments, **settings))
         return started[-1]
 
     yield start
     for training in started:
-        if training.process.poll() is None:
+        if any(process.is_alive() for process in training.processes):
             training.kill()
 
 
@@ -108,6 +138,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """Leave out the report, which takes as long as the few steps whose weights a test is about."""
+    monkeypatch.setattr("twins.report.page.write_report", lambda run: None)
 
 
 @pytest.fixture

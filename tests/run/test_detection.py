@@ -157,6 +157,7 @@ def test_what_eval_writes_for_others_scores_the_same(trained, data, type_in, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_report")
 def test_a_run_that_is_stopped_and_killed_in_mid_epoch_ends_to_the_bit_as_one_that_was_not(
     data, tmp_path, start, assert_same_weights, losses
 ):
@@ -208,6 +209,7 @@ def test_settings_go_together(task, train, losses):
     assert (run / "report.html").is_file()
 
 
+@pytest.mark.usefixtures("no_report")
 def test_what_the_weights_say_of_the_head_holds_when_a_run_goes_on(train, data, tmp_path):
     file = tmp_path / "start.safetensors"
     start = twins.create_model("twins_svt_nano", task="detection", head="faster_rcnn", anchor_scale=2.0, num_classes=3)
@@ -228,6 +230,7 @@ def test_a_missing_held_out_image_leaves_a_report(train, data, tmp_path):
     assert (run / "report.html").is_file()
 
 
+@pytest.mark.usefixtures("no_report")
 def test_checkpointing_gives_the_same_weights_to_the_bit(train, assert_same_weights):
     settings = ["--steps", 3, "--batch-size", 4, "--drop-path", 0.3]
     assert_same_weights(train("plain", *settings), train("checkpointed", *settings, "--checkpointing"))
@@ -270,6 +273,7 @@ def test_a_loss_that_turns_infinite_stops_before_the_weights_move(data, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_report")
 def test_the_backbone_is_what_is_compiled(train, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, *a, **k: compiled.append(type(module).__name__))
@@ -277,6 +281,7 @@ def test_the_backbone_is_what_is_compiled(train, monkeypatch):
     assert compiled == ["Twins"]
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_classifier_is_where_a_detector_starts(data, train, tmp_path):
     file = tmp_path / "classifier.safetensors"
     classifier = twins.create_model("twins_svt_nano", names=("dark", "light"))

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", sorted(CASES))
+@pytest.mark.usefixtures("no_report")
 def test_a_run_that_is_killed_and_stopped_goes_on_to_the_bit(tmp_path, start, assert_same_weights, case):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert main(["train", *SETTINGS, *CASES[case], "--out", str(whole)]) == 0
@@ -31,7 +32,7 @@ def test_a_run_that_is_killed_and_stopped_goes_on_to_the_bit(tmp_path, start, as
     training.kill()
     reached = len(read_rows(broken, "train"))
     assert reached < STEPS
-    training = start("--resume", str(broken))
+    training = start("--resume", str(broken), program=("-m", "twins"))
     training.wait_for_step(broken, reached + 2)
     assert "--resume" in training.ask_to_stop()
     assert len(read_rows(broken, "train")) < STEPS

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import twins
+from twins.backbone.config import VARIANTS
 from twins.cli.main import main
 from twins.engine.log import read_rows
 from twins.engine.state import load_state
@@ -137,6 +139,7 @@ def cut_short(path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_report")
 def test_a_run_that_is_stopped_and_killed_in_mid_epoch_ends_to_the_bit_as_one_that_was_not(
     data, tmp_path, start, assert_same_weights, losses
 ):
@@ -239,17 +242,20 @@ def test_a_budget_of_minutes_ends_the_run_and_its_schedule(train):
     assert (run / "report.html").is_file()
 
 
+@pytest.mark.usefixtures("no_report")
 def test_checkpointing_gives_the_same_weights_to_the_bit(train, assert_same_weights):
     settings = ["--steps", 3, "--batch-size", 4, "--drop-path", 0.3]
     assert_same_weights(train("plain", *settings), train("checkpointed", *settings, "--checkpointing"))
 
 
+@pytest.mark.usefixtures("no_report")
 def test_accumulated_passes_are_the_step_that_they_are_parts_of(train, losses):
     settings = ["--steps", 3, "--batch-size", 4, "--semantic.norm", "group", "--drop-rate", 0, "--drop-path", 0]
     whole, parts = train("whole", *settings), train("parts", *settings, "--accumulate", 2)
     assert losses(parts) == pytest.approx(losses(whole), abs=1e-4)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_balanced_class_weights_reach_the_loss(data, train, monkeypatch):
     weighed, cross_entropy = [], semantic.F.cross_entropy
 
@@ -270,11 +276,14 @@ def test_balanced_class_weights_reach_the_loss(data, train, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_report")
 def test_a_compiled_run_learns_as_an_eager_one_does(train, monkeypatch, losses):
     def all_but_the_kernels(graph, inputs):  # which would take minutes to build
         graphs.append(graph)
         return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
 
+    few = replace(VARIANTS["twins_svt_nano"], depths=(2, 1, 1, 2))  # blocks of each kind
+    monkeypatch.setitem(VARIANTS, "twins_svt_nano", few)
     graphs, compile_module = [], torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(compile_module, backend=all_but_the_kernels))
     settings = ["--steps", 2, "--batch-size", 4, "--drop-rate", 0, "--drop-path", 0]
@@ -473,6 +482,7 @@ def test_held_out_masks_that_hold_nothing_that_counts_are_refused(spoilt, refuse
 
 
 @pytest.mark.parametrize("settings", [["--head", "upernet"], ["--semantic.crop", 32]], ids=["pooled", "small"])
+@pytest.mark.usefixtures("no_report")
 def test_one_image_alone_is_too_little_for_batch_norm(data, refused, train, tmp_path, settings, losses):
     alone = ["--steps", 1, "--batch-size", 2, "--accumulate", 2, *settings]
     said = refused("train", *SETTINGS, "--data", data, "--out", tmp_path / "run", *alone)

@@ -42,7 +42,7 @@ def test_maps_have_the_size_that_the_strides_say(name, size):
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("stage_norms", [False, True])
 def test_an_image_alone_equals_the_same_image_in_a_padded_batch(name, padding, stage_norms):
-    backbone = lively(name, padding=padding, stage_norms=stage_norms)
+    backbone = lively(name, FEWEST[name], padding=padding, stage_norms=stage_norms)
     sizes = torch.tensor([[96, 160], [53, 71], [64, 33], [224, 224], [33, 200]])
     batch = torch.randn(len(sizes), 3, 224, 230, dtype=torch.float64)
     batch[:, :, 200:] = torch.nan  # what lies outside may be anything
@@ -84,7 +84,7 @@ def test_gradient_checkpointing_changes_neither_outputs_nor_gradients(name, with
     sizes = torch.tensor([[64, 80], [40, 56]]) if with_sizes else None
     results = []
     for settings in ({"enable": False}, {"selective": True}, {"enable": True}):
-        backbone = lively(name, drop_path_rate=0.3, attn_drop_rate=0.1).train()
+        backbone = lively(name, FEWEST[name], drop_path_rate=0.3, attn_drop_rate=0.1).train()
         backbone.set_grad_checkpointing(**settings)
         torch.manual_seed(1)
         maps = backbone(images, sizes)
@@ -131,7 +131,7 @@ def test_compiles_without_a_graph_break_and_changes_nothing(name, gradient):
 
 @pytest.mark.parametrize("name", NANOS)
 def test_exports_with_a_batch_of_any_size(name):
-    backbone = lively(name)
+    backbone = lively(name, FEWEST[name])
     images = torch.randn(2, 3, 64, 90, dtype=torch.float64)
     program = torch.export.export(backbone, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     more = torch.randn(5, 3, 64, 90, dtype=torch.float64)
