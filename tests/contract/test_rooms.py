@@ -1,0 +1,63 @@
+"""Each task has its room with the same files, nothing outside asks which task it has, one file chooses kernels."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import twins
+from twins.tasks.table import TASKS, facts_of, part_of
+
+SOURCE = Path(twins.__file__).parent
+OUTSIDE = [path for path in sorted(SOURCE.rglob("*.py")) if path.relative_to(SOURCE).parts[0] != "tasks"]
+NETWORKS = {"Classification", "SemanticSegmentation", "Detection", "InstanceSegmentation"}
+
+
+def decisions(tree: ast.AST) -> list[int]:
+    """Lines that compare with a task's name, list things by it, or ask for a task's class."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            compared = [part for side in node.comparators for part in ast.walk(side)]
+            names = [part for part in compared if isinstance(part, ast.Constant) and part.value in TASKS]
+        elif isinstance(node, ast.Dict):
+            keys = [key for key in node.keys if isinstance(key, ast.Constant) and key.value in TASKS]
+            names = keys if len(keys) > 1 else []
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+            names = [part for part in ast.walk(node) if isinstance(part, ast.Name) and part.id in NETWORKS]
+        else:
+            continue
+        found += [node.lineno] if names else []
+    return found
+
+
+def test_a_decision_by_a_tasks_name_or_class_is_seen():
+    code = "task == 'semantic'\n{'detection': 1, 'instance': 2}\nisinstance(x, int | Detection)\n{'detection': 1}"
+    assert decisions(ast.parse(code)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_nothing_outside_tasks_decides_by_a_tasks_name_or_class(path):
+    assert decisions(ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_room_has_the_same_files_and_names(task):
+    facts, network, report = facts_of(task), part_of(task, "network"), part_of(task, "report")
+    assert set(facts.holds) <= {"labels", "scores", "boxes", "masks", "label_map"}
+    assert facts.monitor in facts.metrics
+    assert facts.demo is None or facts.demo.metric in facts.metrics
+    assert all(callable(part) for part in (network.build, report.sections, report.demo_picture))
+    assert part_of(task, "spec").SPEC.columns
+    assert part_of(task, "recipes").RECIPES.recipes
+
+
+def test_one_file_defines_what_chooses_a_kernel():
+    homes = set()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith(("can_", "should_")):
+                homes.add(str(path.relative_to(SOURCE)))
+    assert homes == {"ops/dispatch.py"}
