@@ -115,12 +115,12 @@ def test_factors_are_finite_and_at_most_100(high: float) -> None:
         (DetectionConfig, "jitter"),
     ):
         with pytest.raises(
-            ConfigError, match=rf"\.{name} must be two ascending numbers above 0 and at most 100, found 1"
+            ConfigError, match=rf"\.{name}` must be two ascending numbers above 0 and at most 100, found 1"
         ):
             kind(**{name: (1.0, high)})
-    with pytest.raises(ConfigError, match="--scales"):
+    with pytest.raises(ConfigError, match="`scales`"):
         InferenceConfig(scales=(high,))
-    with pytest.raises(ConfigError, match="anchor-scale"):
+    with pytest.raises(ConfigError, match="anchor_scale"):
         DetectionConfig(anchor_scale=math.inf)
 
 

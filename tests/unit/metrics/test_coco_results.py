@@ -133,7 +133,7 @@ def test_a_truth_that_is_trained_with_is_scored_against_alike(score, changes, tm
     result = score([ENTRY], content, masks=True)
     assert result["metrics"] == pytest.approx(dict.fromkeys(result["metrics"], 1.0))
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    objects = open_coco_objects(tmp_path, masks=True).train.target(1)
+    objects = open_coco_objects(tmp_path, masks=True).parts[0].target(1)
     assert (objects.boxes.tolist(), objects.areas.tolist()) == ([[4, 5, 14, 15]], [100])
     assert objects.masks[0]["counts"].decode() == TEXT
 
