@@ -37,6 +37,7 @@ from twins.weights.store import resolve
 FORMAT = 1
 """Version of `eval.json`."""
 PACKAGES = ("twins-vision", "torch", "torchvision", "timm", "faster-coco-eval", "pillow", "numpy")
+DEFAULT = EvalConfig()
 Measured = tuple[list[Prediction], Batch]
 """Predictions of a batch, and the batch."""
 
@@ -71,13 +72,13 @@ class EvalResult:
         }
 
 
-def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConfig | None = None) -> EvalResult:
+def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConfig = DEFAULT) -> EvalResult:
     """Measure a network on a data set's held-out images.
 
     Args:
         model: a run folder, a checkpoint, a published name, or a network, which is left as it is.
         data: an embedded set or a folder, as the network's task takes it. Classes are matched by name.
-        config: how to measure, and what to write; `None` is `EvalConfig()`.
+        config: how to measure, and what to write.
 
     Raises:
         ConfigError: settings that contradict the network or the machine, or a file to write that would take the place
@@ -85,7 +86,6 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
         DataError: the data cannot be used, or its classes are not the network's.
         NotFoundError, WeightsError: the network cannot be had.
     """
-    config = config or EvalConfig()
     file = _weights_file(model, data, config)
     network = _network(model, file, config)
     spec, source = spec_of(network.task), _data_config(model, str(data), config)

@@ -231,8 +231,8 @@ def test_a_detector_of_other_classes_gives_all_but_its_last_layer(tmp_path):
         ({"task": "detection", "head": "retinanett"}, "did you mean retinanet"),
         ({"task": "instance", "head": "mask-rcnn"}, "did you mean mask_rcnn"),
         ({"task": "detection", "num_classes": 0}, "num_classes must be at least 1"),
-        ({"task": "detection", "anchor_scale": 0.0}, "anchor_scale must be above 0"),
-        ({"task": "semantic", "anchor_scale": 2.0}, "anchor_scale is for detectors"),
+        ({"task": "detection", "anchor_scale": 0.0}, "`anchor_scale` must be above 0"),
+        ({"task": "semantic", "anchor_scale": 2.0}, "`anchor_scale` is for detection and instance"),
     ],
 )
 def test_a_head_that_does_not_exist_is_said(settings, said):
