@@ -20,6 +20,7 @@ from twins.engine.measure import predict_batch
 from twins.errors import ConfigError, NotFoundError
 from twins.factory import model_from_checkpoint
 from twins.files import path_of
+from twins.ops.private_torch import is_hooked, version_of
 from twins.predictions import Prediction
 from twins.run_folder import weights_of
 from twins.tasks.contract import spec_of
@@ -38,8 +39,8 @@ class Predictor:
         selection: which of the objects that a detector finds are given; `None` is those of a score above 0.3.
         compile: compile the network with torch.compile: worth its time where many images have one size.
 
-    Predictions are computed by the network's inference form, a copy with the same function (see `model.fuse()`), made
-    here: what is changed in `model` afterwards does not count.
+    The network's inference form computes, a copy with the same function (see `model.fuse()`). It is made again when the
+    weights of `model` change, and `model` itself computes while somebody watches its parts by hooks.
 
     Raises:
         ConfigError: a device that this machine does not have, or settings for another task.
@@ -57,7 +58,8 @@ class Predictor:
         self.device = pick_device(device)
         self.model = select(model.eval().to(self.device), selection, usual=SHOWN)
         self.inference = check_inference(model, inference)
-        self._form = inference_form(self.model, compile=compile)
+        self._compile = compile
+        self._form, self._made_of = self.model, list[tuple[int, int]]()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,10 +93,22 @@ class Predictor:
     @torch.inference_mode()
     def _predict(self, images: list[Image]) -> list[Prediction]:
         if not self.inference.plain:
-            look = spec_of(self.model.task).look
-            return [look(self._form, image, self.inference) for image in images]
+            look, network = spec_of(self.model.task).look, self._network()
+            return [look(network, image, self.inference) for image in images]
         batch, sizes = fill_batch([self.model.info.preprocess.pixels(image) for image in images])
-        return predict_batch(self._form, batch, sizes, [(image.height, image.width) for image in images])
+        return predict_batch(self._network(), batch, sizes, [(image.height, image.width) for image in images])
+
+    def _network(self) -> TaskNetwork:
+        """Return what computes: an inference form of the model as it is now, or the model where hooks watch it."""
+        if any(map(is_hooked, self.model.modules())):
+            return self.model
+        state = [(id(value), version_of(value)) for value in (*self.model.parameters(), *self.model.buffers())]
+        if state != self._made_of:
+            self._form, self._made_of = inference_form(self.model, compile=self._compile), state
+        self._form.info = self.model.info
+        if facts_of(self.model.task).selection:
+            self._form.selection = self.model.selection
+        return self._form
 
 
 def inference_form(network: TaskNetwork, *, compile: bool = False) -> TaskNetwork:

@@ -77,11 +77,12 @@ def test_the_inference_form_predicts_and_evaluates_and_agrees_with_the_network(t
     model = twins.create_model("twins_svt_nano", task=task, num_classes=10)
     model.info = replace(model.info, preprocess=replace(model.info.preprocess, size=64), names=tuple("0123456789"))
     predictor = Predictor(model, device="cpu")
-    assert is_fused(predictor._form)
+    form = predictor._network()
+    assert is_fused(form)
     assert not is_fused(predictor.model)
     images = torch.randn(2, 3, 70, 90)
     with torch.inference_mode():
-        for ours, plain in zip(predictor._form.backbone(images), predictor.model.backbone(images), strict=True):
+        for ours, plain in zip(form.backbone(images), predictor.model.backbone(images), strict=True):
             torch.testing.assert_close(ours, plain, atol=1e-4, rtol=1e-4)
     (prediction,) = predictor.predict([Image.new("RGB", (90, 70), "red")])
     (expected,) = predict_batch(predictor.model, *_one_image(predictor.model))
@@ -90,6 +91,21 @@ def test_the_inference_form_predicts_and_evaluates_and_agrees_with_the_network(t
         assert one.shape == other.shape
         if one.dtype == np.float32:
             np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_what_is_done_to_the_model_counts():
+    predictor, image = Predictor(twins.create_model("twins_svt_nano", num_classes=3), device="cpu"), pictures()[0]
+    predictor.predict(image)
+    with torch.no_grad():
+        predictor.model.head.bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
+    assert predictor.predict(image)[0].labels[0] == 1
+    predictor.model.info = replace(predictor.model.info, names=("a", "b", "c"))
+    assert predictor.predict(image)[0].name(1) == "b"
+    seen = []
+    predictor.model.backbone.register_forward_hook(lambda *_: seen.append(1))
+    (watched,) = predictor.predict(image)
+    assert seen == [1]
+    np.testing.assert_allclose(watched.scores, predictor.predict(image)[0].scores, atol=1e-5)
 
 
 def _one_image(model):
