@@ -57,7 +57,6 @@ class DetectionSpec:
         return splits
 
     def check(self, config: DataConfig) -> CheckReport:
-        """Read every image and its objects and report what would spoil a run."""
         return check_detection(config, masks=self.masks)
 
     def warnings(self, splits: Splits[AnnotatedImages]) -> list[str]:
@@ -70,7 +69,6 @@ class DetectionSpec:
         return keep_shape(known, size=config.size, longest=longest, setting="detection.longest")
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
-        """Return random views."""
         return RandomView(config.detection, preprocess)
 
     def eval_transform(self, preprocess: Preprocess) -> Transform:
@@ -84,7 +82,6 @@ class DetectionSpec:
         return known if len(known) == len(found) else None
 
     def prepare(self, config: TrainConfig, batch: Batch, epoch: int, classes: int) -> tuple[Tensor, Any]:
-        """Return a batch's images and objects."""
         return batch.images, batch.targets
 
     def set_up(self, network: TaskNetwork, config: TrainConfig, images: AnnotatedImages) -> None:
@@ -107,7 +104,6 @@ class DetectionSpec:
         return DetectionMetric(names, masks=self.masks, full=full)
 
     def relabel(self, images: AnnotatedImages, classes: Sequence[int]) -> ImageSet:
-        """Return images whose class `i` is called `classes[i]`."""
         return Derived(images, change=partial(_relabelled, labels=np.asarray(classes, dtype=np.int64)))
 
     def check_pair(self, image: Image, target: Objects) -> None:

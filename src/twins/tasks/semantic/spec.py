@@ -44,11 +44,9 @@ class SemanticSpec:
     listed = "classes"
 
     def open(self, config: DataConfig) -> Splits[MappedImages]:
-        """Open `scenes`, or a folder with images and masks."""
         return open_semantic(config)
 
     def check(self, config: DataConfig) -> CheckReport:
-        """Read every image and mask and report what would spoil a run."""
         return check_semantic(config)
 
     def warnings(self, splits: Splits[MappedImages]) -> list[str]:
@@ -61,7 +59,6 @@ class SemanticSpec:
         return keep_shape(known, size=config.size, longest=longest, setting="semantic.longest")
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
-        """Return random crops."""
         return RandomCrop(config.semantic, preprocess)
 
     def eval_transform(self, preprocess: Preprocess) -> Transform:
@@ -72,7 +69,6 @@ class SemanticSpec:
         """Return nothing: training images are cut to one size."""
 
     def prepare(self, config: TrainConfig, batch: Batch, epoch: int, classes: int) -> tuple[Tensor, Any]:
-        """Return a batch's images and maps."""
         return batch.images, batch.targets
 
     def set_up(self, network: TaskNetwork, config: TrainConfig, images: MappedImages) -> None:
@@ -87,17 +83,14 @@ class SemanticSpec:
         return SemanticMetric(names, absent=absent, boundary=full)
 
     def relabel(self, images: MappedImages, classes: Sequence[int]) -> ImageSet:
-        """Return images whose class `i` is called `classes[i]`."""
         lookup = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
         lookup[: len(classes)] = classes
         return Derived(images, change=lookup.__getitem__)
 
     def check_pair(self, image: Image, target: NDArray[np.uint8]) -> None:
-        """Raise DataError where a map has another size than its image."""
         check_fit(image, target)
 
     def look(self, network: TaskNetwork, image: Image, inference: InferenceConfig) -> Prediction:
-        """Return one image's map; see `twins.tasks.semantic.inference`."""
         assert isinstance(network, SemanticSegmentation)
         return look(network, image, inference)
 
@@ -107,7 +100,6 @@ class SemanticSpec:
         return {"masks": asdict(data.masks), "inference": seen, "absent_classes": config.absent}
 
     def weakest(self, rows: Sequence[dict[str, Any]], most: int = 5) -> list[str]:
-        """Return the classes with the lowest intersection over union."""
         seen = sorted((row for row in rows if row["iou"] is not None), key=lambda row: row["iou"])
         return [
             f"class {row['name']}: IoU {100 * row['iou']:.1f} %, {number_of(row['pixels'], 'pixel')}"
@@ -115,7 +107,6 @@ class SemanticSpec:
         ]
 
     def rows(self, prediction: Prediction, top: int) -> Iterator[list[Any]]:
-        """Yield each class of the map with its pixels."""
         yield from ([name, pixels] for name, pixels in self.counts(prediction).items())
 
     def text(self, prediction: Prediction, top: int) -> str:
