@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +12,9 @@ from numpy.typing import NDArray
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, hold_out, list_images, subfolder
 from twins.data.classes import ClassTable, built_in, find_table, read_table
 from twins.data.config import DataConfig
+from twins.data.formats.files import ImageFiles
 from twins.data.formats.masks import MaskReader, build_reader
-from twins.data.images import open_image
 from twins.errors import DataError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
 MASK_FOLDERS = ("masks", "mask", "annotations", "labels", "label", "gt", "gtFine", "SegmentationClass")
@@ -28,27 +24,17 @@ _ALL_VALUES = {"ade20k": range(151), "cityscapes": range(34)}
 _IMAGE_ENDINGS = ("_leftImg8bit", "_image", "_img", "_rgb")
 
 
-class MaskedFiles:
+class MaskedFiles(ImageFiles):
     """Images in files, with a mask in another file each."""
 
     def __init__(self, images: Sequence[Path], masks: Sequence[Path], reader: MaskReader) -> None:
-        self.images, self.masks, self.reader = list(images), list(masks), reader
+        super().__init__(images)
+        self.masks, self.reader = list(masks), reader
         self.classes, self.names = reader.classes, reader.classes.names
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def load(self, index: int) -> Image:
-        """Return an image, RGB and upright; raises DataError where it cannot be read."""
-        return open_image(self.images[index])
 
     def target(self, index: int) -> NDArray[np.uint8]:
         """Return class ids `(H, W)`; raises DataError where the mask cannot be read."""
         return self.reader(self.masks[index])
-
-    def path(self, index: int) -> str:
-        """Return an image's path."""
-        return str(self.images[index])
 
 
 def open_mask_folders(root: Path, config: DataConfig) -> Opened | None:

@@ -74,11 +74,8 @@ def draw_scene(number: int, *, train: bool, seed: int = 0) -> Scene:
     return _finish(canvas, labels, masks)
 
 
-class SceneMaps:
-    """Scenes with a map of class ids each."""
-
-    classes: ClassTable = table(("background", *DIGITS))
-    names = classes.names
+class Scenes:
+    """The scenes of a part."""
 
     def __init__(self, *, train: bool) -> None:
         self.train = train
@@ -90,16 +87,23 @@ class SceneMaps:
         """Return a scene's picture."""
         return draw_scene(index, train=self.train).image
 
-    def target(self, index: int) -> NDArray[np.uint8]:
-        """Return a scene's class ids `(H, W)`."""
-        return draw_scene(index, train=self.train).label_map()
-
     def path(self, index: int) -> str:
         """Return a scene's name, such as `scenes/train/7`."""
         return f"scenes/{'train' if self.train else 'val'}/{index}"
 
 
-class SceneObjects:
+class SceneMaps(Scenes):
+    """Scenes with a map of class ids each."""
+
+    classes: ClassTable = table(("background", *DIGITS))
+    names = classes.names
+
+    def target(self, index: int) -> NDArray[np.uint8]:
+        """Return a scene's class ids `(H, W)`."""
+        return draw_scene(index, train=self.train).label_map()
+
+
+class SceneObjects(Scenes):
     """Scenes with their digits as objects; there is no background among the classes.
 
     Args:
@@ -111,14 +115,8 @@ class SceneObjects:
     names = classes.names
 
     def __init__(self, *, train: bool, masks: bool) -> None:
-        self.train, self.masks = train, masks
-
-    def __len__(self) -> int:
-        return COUNTS[self.train]
-
-    def load(self, index: int) -> Image:
-        """Return a scene's picture."""
-        return draw_scene(index, train=self.train).image
+        super().__init__(train=train)
+        self.masks = masks
 
     def target(self, index: int) -> Objects:
         """Return a scene's digits, what is visible of each; areas are those of the masks."""
@@ -143,10 +141,6 @@ class SceneObjects:
     def without_area(self, index: int) -> tuple[str, ...]:
         """Return nothing: all have some."""
         return ()
-
-    def path(self, index: int) -> str:
-        """Return a scene's name, such as `scenes/train/7`."""
-        return f"scenes/{'train' if self.train else 'val'}/{index}"
 
 
 def _finish(canvas: NDArray[np.float32], labels: list[int], masks: list[NDArray[np.bool_]]) -> Scene:

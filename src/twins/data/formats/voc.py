@@ -6,17 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, list_images, subfolder
 from twins.data.classes import ClassTable, built_in, coloured, table
-from twins.data.images import image_size, open_image
+from twins.data.formats.files import ImageFiles
+from twins.data.images import image_size
 from twins.data.objects import Objects, build_objects, has_area
 from twins.errors import DataError, nearest, number_of
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _IMAGES = ("JPEGImages", "images", "imgs")
 _ANNOTATIONS = ("Annotations", "annotations", "xmls")
@@ -96,21 +94,15 @@ def read_voc(path: Path) -> VocFile:
     return VocFile(_size(top), tuple(_object(one, i, path) for i, one in enumerate(top.findall("object"), start=1)))
 
 
-class VocObjects:
+class VocObjects(ImageFiles):
     """Images with an XML file each; those objects that are of a class."""
 
     def __init__(self, part: _Read, classes: ClassTable, faults: list[str]) -> None:
-        self.images, self.paths = part.images, part.paths
+        super().__init__(part.images)
+        self.paths = part.paths
         self.classes, self.names = classes, classes.names
         self.class_of = {name: label for label, name in enumerate(classes.names)}
         self.files = [self._known(path, file, faults) for path, file in zip(part.paths, part.files, strict=True)]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def load(self, index: int) -> Image:
-        """Return an image, RGB and upright; raises DataError where it cannot be read."""
-        return open_image(self.images[index])
 
     def target(self, index: int) -> Objects:
         """Return an image's objects; raises DataError where its file cannot be read."""
@@ -123,10 +115,6 @@ class VocObjects:
         """Return an image's height and width where its file says them."""
         file = self.files[index]
         return file.size if isinstance(file, VocFile) else None
-
-    def path(self, index: int) -> str:
-        """Return an image's path."""
-        return str(self.images[index])
 
     def named(self, index: int, place: int) -> str:
         """Return what to call one of an image's objects."""

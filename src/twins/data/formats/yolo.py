@@ -6,19 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, list_images, subfolder
 from twins.data.classes import ClassTable, brightened, coloured, read_table
-from twins.data.images import image_size, is_image_file, open_image
+from twins.data.formats.files import ImageFiles
+from twins.data.images import image_size, is_image_file
 from twins.data.objects import Objects, build_objects, encode_polygons, has_area, mask_areas
 from twins.errors import DataError, number_of
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _FAR = 2.0
 """A coordinate beyond this is no share of an image: most likely pixels were written."""
@@ -97,23 +95,17 @@ def read_yolo(path: Path) -> list[YoloObject]:
     return [_read_line(line, number, path) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
-class YoloObjects:
+class YoloObjects(ImageFiles):
     """Images with a label file each."""
 
     def __init__(self, pages: _Pages, classes: ClassTable, faults: list[str], *, masks: bool) -> None:
-        self.images, self.labels, self.masks = pages.images, pages.labels, masks
+        super().__init__(pages.images)
+        self.labels, self.masks = pages.labels, masks
         self.classes, self.names = classes, classes.names
         self.class_of = {value: label for label, value in enumerate(classes.values)}
         self._sizes: dict[int, tuple[int, int]] = {}
         known = [self._known(index, lines, faults) for index, lines in enumerate(pages.lines)]
         self._flat = {index: names for index, lines in enumerate(known) if (names := self._without_area(index, lines))}
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def load(self, index: int) -> Image:
-        """Return an image, RGB and upright; raises DataError where it cannot be read."""
-        return open_image(self.images[index])
 
     def target(self, index: int) -> Objects:
         """Return an image's objects; opens the image's header for its size.
@@ -131,10 +123,6 @@ class YoloObjects:
     def shape(self, index: int) -> tuple[int, int] | None:
         """Return `None`: label files do not say an image's height and width."""
         return None
-
-    def path(self, index: int) -> str:
-        """Return an image's path."""
-        return str(self.images[index])
 
     def named(self, index: int, place: int) -> str:
         """Return what to call one of an image's objects."""
