@@ -16,12 +16,14 @@ from twins.data.classes import ClassTable
 from twins.data.formats.coco import (
     CocoFile,
     CocoImages,
-    CocoParts,
+    called,
     class_table,
     find_coco,
     list_categories,
+    list_parts,
     read_content,
     read_mask,
+    record_size,
     sound_records,
 )
 from twins.data.images import image_size
@@ -50,28 +52,26 @@ def open_coco_objects(root: Path, *, masks: bool) -> Opened | None:
         DataError: a file is damaged, holds panoptic segments, or its images cannot be found; or two files have
             different categories.
     """
-    parts = find_coco(root, "instances") or find_coco(root, "annotations") or _in_parts(root)
-    if parts is None:
+    paths = find_coco(root, "instances") or find_coco(root, "annotations") or _in_parts(root)
+    if not paths:
         return None
     faults: list[str] = []
-    files = [_read(path, faults, masks=masks) for path in (parts.train, parts.val) if path is not None]
-    if any(file.categories != files[0].categories for file in files):
-        raise DataError(f"{parts.train} and {parts.val} list different categories; give both the same")
+    files = [_read(path, faults, masks=masks) for path in paths]
+    if files[0].categories != files[-1].categories:
+        raise DataError(f"{paths[0]} and {paths[1]} list different categories; give both the same")
     try:
         classes = class_table(_named_once(files))
     except DataError as error:
-        raise DataError(f"{parts.train}: {error}") from error
-    sets = [CocoObjects(root, file, classes, masks=masks) for file in files]
-    return Opened(sets, faults=faults)
+        raise DataError(f"{paths[0]}: {error}") from error
+    return Opened([CocoObjects(root, file, classes, masks=masks) for file in files], faults=faults)
 
 
 class CocoObjects(CocoImages):
     """Images of a COCO file with their objects."""
 
     def __init__(self, root: Path, file: CocoFile, classes: ClassTable, *, masks: bool) -> None:
-        super().__init__(root, file)
-        self.classes, self.names, self.masks = classes, classes.names, masks
-        self.class_of = {value: label for label, value in enumerate(classes.values)}
+        super().__init__(root, file, classes)
+        self.masks = masks
 
     def target(self, index: int) -> Objects:
         """Return an image's objects.
@@ -93,14 +93,11 @@ class CocoObjects(CocoImages):
 
     def shape(self, index: int) -> tuple[int, int] | None:
         """Return an image's height and width where its record says them."""
-        try:
-            return self.size(index)
-        except DataError:
-            return None
+        return record_size(self.records[index])
 
     def named(self, index: int, place: int) -> str:
         """Return what to call one of an image's objects."""
-        return _called(self._annotations(index)[place], self.file.path)
+        return called(self._annotations(index)[place], self.file.path)
 
     def _size(self, index: int) -> tuple[int, int]:
         record = self.records[index]
@@ -114,7 +111,7 @@ class CocoObjects(CocoImages):
         """Name the objects of an image whose boxes have no area inside it."""
         size = self.shape(index)
         return [
-            _called(annotation, self.file.path)
+            called(annotation, self.file.path)
             for annotation in self._annotations(index)
             if is_box(box := annotation.get("bbox")) and not has_area(_corners(box), size)
         ]
@@ -160,10 +157,6 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and abs(value) < _HUGE
 
 
-def _called(annotation: Record, path: Path) -> str:
-    return f"annotation {annotation.get('id', '?')} of {path}"
-
-
 def _corners(box: Sequence[float]) -> list[float]:
     x, y, width, height = box
     return [x, y, x + width, y + height]
@@ -171,13 +164,13 @@ def _corners(box: Sequence[float]) -> list[float]:
 
 def _mask(annotation: Record, path: Path, size: tuple[int, int] | None, *, masks: bool) -> Rle:
     if not masks and not annotation.get("segmentation"):
-        raise DataError(f"{_called(annotation, path)} has neither box nor mask; add one or remove the annotation")
+        raise DataError(f"{called(annotation, path)} has neither box nor mask; add one or remove the annotation")
     if size is None:
         raise DataError(
-            f"{_called(annotation, path)} has a segmentation in an image whose height and width are not in the file; "
+            f"{called(annotation, path)} has a segmentation in an image whose height and width are not in the file; "
             "add them to the image's record"
         )
-    return read_mask(annotation, *size, path)
+    return read_mask(annotation, size, path)
 
 
 def _box(annotation: Record, mask: Rle | None, path: Path) -> list[float]:
@@ -187,7 +180,7 @@ def _box(annotation: Record, mask: Rle | None, path: Path) -> list[float]:
         return around
     if not is_box(box):
         raise DataError(
-            f"{_called(annotation, path)} has the bbox {box!r:.60}; give four finite numbers, x, y, width and height"
+            f"{called(annotation, path)} has the bbox {box!r:.60}; give four finite numbers, x, y, width and height"
         )
     return box
 
@@ -201,13 +194,10 @@ def _area(annotation: Record, box: Sequence[float], mask: Rle | None) -> float:
     return max(0.0, box[2]) * max(0.0, box[3])
 
 
-def _in_parts(root: Path) -> CocoParts | None:
+def _in_parts(root: Path) -> list[Path]:
     """Return the files that lie with the images of each part."""
-    found = [_first(subfolder(root, names)) for names in (TRAIN_NAMES, VAL_NAMES)]
-    if found[0] is not None:
-        return CocoParts(found[0], found[1])
-    alone = _first(root)
-    return None if alone is None else CocoParts(alone, None)
+    train, val = (_first(subfolder(root, names)) for names in (TRAIN_NAMES, VAL_NAMES))
+    return list_parts(train, val) or list_parts(_first(root), None)
 
 
 def _first(folder: Path | None) -> Path | None:
@@ -297,7 +287,7 @@ class _Sifter:
         """Return what is wrong with an annotation, or an empty string."""
         if not isinstance(record, dict):
             return f"{self.path} has the annotation {record!r:.40}, which is no record; remove it"
-        what = f"annotation {record.get('id', '?')} of {self.path}"
+        what = called(record, self.path)
         for key, known, told in (
             ("image_id", self.images, "is for the image"),
             ("category_id", self.categories, "has the category"),
