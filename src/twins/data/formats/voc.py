@@ -169,9 +169,7 @@ def _find_parts(root: Path) -> list[_Part] | None:
         lists = [root / "ImageSets" / "Main" / f"{name}.txt" for name in ("train", "val", "test")]
         if not lists[0].is_file():
             return [_Part(*folders)]
-        if not any(path.is_file() for path in lists[1:]):
-            return [_Part(*folders, lists[0])]
-        return [_Part(*folders, lists[0]), _Part(*folders, next(path for path in lists[1:] if path.is_file()))]
+        return [_Part(*folders, lists[0]), *(_Part(*folders, path) for path in lists[1:] if path.is_file())][:2]
     parts = [subfolder(root, names) for names in (TRAIN_NAMES, VAL_NAMES)]
     found = [_Part(*folders) for part in parts if part is not None and (folders := _folders(part) or _beside(part))]
     return found if found and parts[0] is not None else None
@@ -229,8 +227,8 @@ def _classes_of(files: Sequence[VocFile | DataError], root: Path) -> ClassTable:
     known = built_in("voc")
     if not names <= set(known.names):
         return coloured(sorted(names))
-    rows = [row for row in zip(known.names, known.values, known.colours, strict=True) if row[0] in names]
-    return table([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
+    rows = zip(known.names, known.values, known.colours, strict=True)
+    return table(*zip(*(row for row in rows if row[0] in names), strict=True))
 
 
 def _object(one: ElementTree.Element, number: int, path: Path) -> VocObject:

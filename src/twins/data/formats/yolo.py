@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,8 +105,11 @@ class YoloObjects(ImageFiles):
         self.classes, self.names = classes, classes.names
         self.class_of = {value: label for label, value in enumerate(classes.values)}
         self._sizes: dict[int, tuple[int, int]] = {}
-        known = [self._known(index, lines, faults) for index, lines in enumerate(pages.lines)]
-        self._flat = {index: names for index, lines in enumerate(known) if (names := self._without_area(index, lines))}
+        self._flat: dict[int, list[str]] = defaultdict(list)  # lines whose boxes have no area in an image of any size
+        for index, lines in enumerate(pages.lines):
+            for line in self._known(index, lines, faults):
+                if not has_area(line.box, (1, 1)):
+                    self._flat[index].append(_called(line.number, self.labels[index]))
 
     def target(self, index: int) -> Objects:
         """Return an image's objects; opens the image's header for its size.
@@ -113,12 +117,17 @@ class YoloObjects(ImageFiles):
         Raises:
             DataError: a line is none of YOLO's, or a box where masks are wanted; or the image cannot be read.
         """
-        lines = self._lines(index)
-        size = self._size(index)
-        if not self.masks:
-            return self._objects(lines, size, index)
-        masks = [self._mask(line, size, index) for line in lines]
-        return self._objects(lines, size, index, areas=mask_areas(masks).tolist(), masks=masks)
+        lines, size = self._lines(index), self._size(index)
+        boxes = np.array([line.box for line in lines]).reshape(-1, 4) * (size[1], size[0], size[1], size[0])
+        masks = [self._mask(line, size, index) for line in lines] if self.masks else None
+        return build_objects(
+            boxes.tolist(),
+            [self.class_of[line.value] for line in lines],
+            size=size,
+            image_id=index,
+            areas=None if masks is None else mask_areas(masks).tolist(),
+            masks=masks,
+        )
 
     def shape(self, index: int) -> tuple[int, int] | None:
         """Return `None`: label files do not say an image's height and width."""
@@ -140,12 +149,6 @@ class YoloObjects(ImageFiles):
             self._sizes[index] = image_size(self.images[index])
         return self._sizes[index]
 
-    def _objects(self, lines: Sequence[YoloObject], size: tuple[int, int], index: int, **more: Any) -> Objects:
-        height, width = size
-        boxes = np.array([line.box for line in lines]).reshape(-1, 4) * (width, height, width, height)
-        labels = [self.class_of[line.value] for line in lines]
-        return build_objects(boxes.tolist(), labels, size=size, image_id=index, **more)
-
     def _mask(self, line: YoloObject, size: tuple[int, int], index: int) -> dict[str, Any]:
         if not line.points:
             raise DataError(
@@ -165,10 +168,6 @@ class YoloObjects(ImageFiles):
                     "list it or remove the line"
                 )
         return [line for line in lines if line.value in self.class_of]
-
-    def _without_area(self, index: int, lines: Sequence[YoloObject]) -> list[str]:
-        """Name the lines whose boxes have no area in an image of any size."""
-        return [_called(line.number, self.labels[index]) for line in lines if not has_area(line.box, (1, 1))]
 
 
 class _Pages:
@@ -289,13 +288,9 @@ def _images_of(root: Path, settings: Mapping[str, Any], said: Any) -> list[Path]
                 break
             if path.is_file():
                 lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-                images += [_listed(path.parent, line.strip()) for line in lines if line.strip()]
+                images += [path.parent / line.strip().removeprefix("./") for line in lines if line.strip()]
                 break
     return images
-
-
-def _listed(folder: Path, name: str) -> Path:
-    return folder / name.removeprefix("./")
 
 
 def _label_of(image: Path, root: Path) -> Path:
