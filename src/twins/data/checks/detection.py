@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from twins.data.base import NamedObjects
 from twins.data.checks.scan import CheckReport, Scan, check
@@ -15,9 +15,6 @@ from twins.data.config import DataConfig
 from twins.data.formats.open import open_objects
 from twins.data.objects import Objects, mask_areas, mask_boxes
 from twins.errors import few, number_of
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SLACK = 1.0
 """Pixels that a box may reach beyond its image without being named."""

@@ -7,13 +7,12 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+from PIL.Image import Image
 
 from twins.data.base import ImageSet, Splits
 from twins.errors import DataError, NotFoundError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 FORMAT = 1
 """Version of the dictionary that `CheckReport.to_dict` writes."""

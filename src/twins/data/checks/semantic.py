@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from twins.data.base import MappedImages
 from twins.data.checks.scan import CheckReport, Scan, check
@@ -15,9 +16,6 @@ from twins.data.formats.masks import IGNORE
 from twins.data.formats.open import open_semantic
 from twins.data.transforms.semantic import check_fit
 from twins.errors import DataError, few, number_of
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 Pixels = NDArray[np.int64]
 """Pixels of each class in one mask, ignored ones last."""

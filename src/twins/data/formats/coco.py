@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from twins.data.base import Opened
 from twins.data.classes import MOST, ClassTable, built_in, coloured, table
@@ -22,9 +23,6 @@ from twins.data.formats.masks import IGNORE, check_ignored, read_values
 from twins.data.images import ENDINGS, open_image
 from twins.data.objects import Rle, decode_masks, encode_lengths, encode_polygons, has_pixels
 from twins.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 BACKGROUND = "background"
 """What pixels without an instance are called where instances are read as a semantic map."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from PIL.Image import Image
 
 from twins.data.images import open_image
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 class ImageFiles:

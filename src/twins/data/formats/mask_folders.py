@@ -114,7 +114,10 @@ def _parts_below(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
         return
     for names in (TRAIN_NAMES, VAL_NAMES):
         if (part := subfolder(images, names)) is not None:
-            yield part, _same_part(masks, part, names)
+            same = masks / part.name if (masks / part.name).is_dir() else subfolder(masks, names)
+            if same is None:
+                raise DataError(f"{masks} has no folder {part.name} for the images in {part}; add it")
+            yield part, same
 
 
 def _known_layout(root: Path, images: Path, masks: Path) -> str | None:
@@ -186,14 +189,6 @@ def _by_key(paths: Sequence[Path], folder: Path, endings: Sequence[str]) -> dict
 def _key(path: Path, folder: Path, endings: Sequence[str]) -> str:
     stem = next((path.stem.removesuffix(ending) for ending in endings if path.stem.endswith(ending)), path.stem)
     return "/".join((*path.relative_to(folder).parts[:-1], stem))
-
-
-def _same_part(masks: Path, part: Path, names: Sequence[str]) -> Path:
-    """Return the folder of masks that belongs to a folder of images: called the same, or by another usual name."""
-    found = masks / part.name if (masks / part.name).is_dir() else subfolder(masks, names)
-    if found is None:
-        raise DataError(f"{masks} has no folder {part.name} for the images in {part}; add it")
-    return found
 
 
 def _classes(root: Path, layout: _Layout, config: DataConfig) -> tuple[ClassTable | None, tuple[int, ...]]:

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from twins.data.classes import ClassTable, coloured, table
 from twins.data.formats.digits import Digits
 from twins.data.objects import Objects, build_objects, encode_mask
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SIDE = 112
 """Height and width of a scene in pixels."""
@@ -37,7 +34,7 @@ _TINTS = (190.0, 255.0)
 class Scene:
     """One picture with what is on it."""
 
-    image: Image
+    image: Image.Image
     """RGB, `SIDE` x `SIDE`."""
     boxes: NDArray[np.float32]
     """`(R, 4)` xyxy in pixels, around what is visible."""
@@ -83,7 +80,7 @@ class Scenes:
     def __len__(self) -> int:
         return COUNTS[self.train]
 
-    def load(self, index: int) -> Image:
+    def load(self, index: int) -> Image.Image:
         """Return a scene's picture."""
         return draw_scene(index, train=self.train).image
 
@@ -144,8 +141,6 @@ class SceneObjects(Scenes):
 
 
 def _finish(canvas: NDArray[np.float32], labels: list[int], masks: list[NDArray[np.bool_]]) -> Scene:
-    from PIL import Image
-
     boxes = []
     for mask in masks:
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -161,8 +156,6 @@ def _finish(canvas: NDArray[np.float32], labels: list[int], masks: list[NDArray[
 
 def _backdrop(random: np.random.Generator, *, train: bool) -> NDArray[np.float32]:
     """Return a random square of the left or right half of a photograph, resized and mirrored at will."""
-    from PIL import Image
-
     photograph = _photographs()[int(random.integers(2))]
     half = photograph.width // 2
     side = int(random.integers(SIDE, min(half, photograph.height) + 1))
@@ -175,8 +168,6 @@ def _backdrop(random: np.random.Generator, *, train: bool) -> NDArray[np.float32
 
 def _place(random: np.random.Generator, *, train: bool) -> tuple[int, NDArray[np.float32], tuple[slice, slice]]:
     """Return a digit, how much of each pixel it covers (0..1), and where it goes."""
-    from PIL import Image
-
     glyphs, labels = _glyphs(train)
     chosen = int(random.integers(len(labels)))
     side = int(random.integers(28, 42))
@@ -199,8 +190,7 @@ def _tint(random: np.random.Generator) -> NDArray[np.float32]:
 
 
 @cache
-def _photographs() -> tuple[Image, ...]:
-    from PIL import Image
+def _photographs() -> tuple[Image.Image, ...]:
     from sklearn.datasets import load_sample_images
 
     return tuple(Image.fromarray(pixels) for pixels in load_sample_images().images)

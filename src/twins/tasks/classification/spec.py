@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from twins.data.base import Derived, ImageSet, LabelledImages, Splits
@@ -30,9 +31,6 @@ from twins.preprocess import Preprocess
 from twins.tasks.classification.network import Classification
 from twins.tasks.inference import InferenceConfig
 from twins.tasks.network import TaskNetwork
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 class ClassificationSpec:
