@@ -12,8 +12,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from twins.data.base import Derived, ImageSet, LabelledImages, Splits
-from twins.data.checks.classification import check_classification
-from twins.data.checks.scan import CheckReport
+from twins.data.checks.classification import Labels
+from twins.data.checks.scan import CheckReport, check
 from twins.data.config import DataConfig
 from twins.data.formats.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS
 from twins.data.formats.open import open_classification
@@ -45,7 +45,7 @@ class ClassificationSpec:
         return open_classification(config)
 
     def check(self, config: DataConfig) -> CheckReport:
-        report = check_classification(config)
+        report = check(open_classification(config), Labels())
         report.notes += _masks_as_classes(report.names)
         return report
 

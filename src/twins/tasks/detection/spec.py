@@ -15,10 +15,10 @@ from PIL.Image import Image
 from torch import Tensor
 
 from twins.data.base import AnnotatedImages, Derived, ImageSet, Splits
-from twins.data.checks.detection import check_detection
-from twins.data.checks.scan import CheckReport
+from twins.data.checks.detection import Annotations
+from twins.data.checks.scan import CheckReport, check
 from twins.data.config import DataConfig
-from twins.data.formats.open import open_detection
+from twins.data.formats.open import open_detection, open_objects
 from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.objects import Objects, build_objects, encode_mask
@@ -57,7 +57,7 @@ class DetectionSpec:
         return splits
 
     def check(self, config: DataConfig) -> CheckReport:
-        return check_detection(config, masks=self.masks)
+        return check(open_objects(config, masks=self.masks), Annotations())
 
     def warnings(self, splits: Splits[AnnotatedImages]) -> list[str]:
         """Return nothing: what is left out of training is among the notes of opening."""

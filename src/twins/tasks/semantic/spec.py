@@ -13,8 +13,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from twins.data.base import Derived, ImageSet, MappedImages, Splits
-from twins.data.checks.scan import CheckReport
-from twins.data.checks.semantic import check_semantic
+from twins.data.checks.scan import CheckReport, check
+from twins.data.checks.semantic import Maps
 from twins.data.config import DataConfig
 from twins.data.formats.masks import IGNORE
 from twins.data.formats.open import open_semantic
@@ -47,7 +47,7 @@ class SemanticSpec:
         return open_semantic(config)
 
     def check(self, config: DataConfig) -> CheckReport:
-        return check_semantic(config)
+        return check(open_semantic(config), Maps())
 
     def warnings(self, splits: Splits[MappedImages]) -> list[str]:
         """Return nothing: what masks hold is only known when all are read, which `twins check` does."""
