@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -71,7 +71,10 @@ def end_to_end_step(
         network.info = replace(network.info, preprocess=preparation(network.info.preprocess, case.size))
         predictor = Predictor(network, device=device, compile=compile)
         return lambda: predictor.predict(list(islice(turn, case.batch)), batch_size=case.batch)
-    prepare = _timm_transform(network, case)
+    from timm.data import create_transform, resolve_model_data_config
+
+    settings = resolve_model_data_config(network) | {"input_size": (3, *shape_of(case.size))}
+    prepare = create_transform(**settings, is_training=False)
     if compile:
         network.compile()
     network.eval()
@@ -129,10 +132,3 @@ class _Files(ImageFiles):
             turned = image.getexif().get(ORIENTATION, 1) >= 5
             height, width = (image.width, image.height) if turned else (image.height, image.width)
         return self.target_of(height, width)
-
-
-def _timm_transform(network: nn.Module, case: Case) -> Callable[[Image.Image], torch.Tensor]:
-    from timm.data import create_transform, resolve_model_data_config
-
-    settings = resolve_model_data_config(network) | {"input_size": (3, *shape_of(case.size))}
-    return create_transform(**settings, is_training=False)
