@@ -34,16 +34,12 @@ class Source(Protocol):
 
     def train(self, step: int) -> Iterator[Batch]:
         """Yield training batches without end, from optimiser step `step` of the run on."""
-        ...
 
     def evaluation(self) -> Iterable[Batch]:
         """Yield this process's share of the evaluation images: over all processes each exactly once."""
-        ...
 
     def prepare(self, batch: Batch, epoch: int) -> tuple[Tensor, Any]:
         """Return the images and targets that a training batch is learned from."""
-        ...
 
     def path(self, index: int) -> str:
         """Return what to call a training image in messages."""
-        ...

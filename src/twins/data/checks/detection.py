@@ -167,14 +167,11 @@ def _absent(counts: dict[str, dict[str, int]]) -> list[str]:
     train, val = counts["train"], counts["val"]
     unseen = [name for name in train if not train[name] and not val[name]]
     unmeasured = [name for name in train if train[name] and not val[name]]
-    notes = []
-    if unseen:
-        what = number_of(len(unseen), "class", "classes")
-        notes.append(f"{what} without objects, not to be learned: {few(unseen, most=10)}")
-    if unmeasured:
-        what = number_of(len(unmeasured), "class", "classes")
-        notes.append(f"{what} without objects to evaluate on, so without an AP: {few(unmeasured, most=10)}")
-    return notes
+    return [
+        f"{number_of(len(names), 'class', 'classes')} without objects{what}: {few(names, most=10)}"
+        for names, what in ((unseen, ", not to be learned"), (unmeasured, " to evaluate on, so without an AP"))
+        if names
+    ]
 
 
 def _unbalanced(counts: dict[str, int]) -> list[str]:

@@ -77,11 +77,9 @@ class Findings(Protocol):
         Raises:
             DataError, NotFoundError: the target cannot be read; this becomes a problem.
         """
-        ...
 
     def conclude(self, scan: Scan, report: CheckReport) -> None:
         """Fill a report's counts, and add problems and notes about the set as a whole."""
-        ...
 
 
 def check(splits: Splits[Any], task: Findings) -> CheckReport:
