@@ -227,13 +227,8 @@ class InstanceMaps(CocoImages):
 def open_coco_maps(root: Path, kind: Literal["panoptic", "instances"], masks: MaskConfig) -> Opened | None:
     """Return a folder's COCO files as semantic maps, or `None` when it has none.
 
-    Args:
-        root: the data set's folder.
-        kind: what the files hold.
-        masks: may ignore categories.
-
     Raises:
-        ConfigError: other settings of masks, which say nothing here.
+        ConfigError: settings of masks other than what is ignored, which say nothing here.
         DataError: a file is damaged, or its images cannot be found.
     """
     paths = find_coco(root, kind)

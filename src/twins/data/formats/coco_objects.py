@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -43,10 +43,6 @@ def open_coco_objects(root: Path, *, masks: bool) -> Opened | None:
     Files are looked for as `find_coco` does, `annotations_train.json` too, and as Roboflow writes them:
     `train/_annotations.coco.json`, `valid/_annotations.coco.json`. Annotations that contradict their file (an unlisted
     category or image, an id that was given before) are left out and told.
-
-    Args:
-        root: the data set's folder.
-        masks: whether objects have masks.
 
     Raises:
         DataError: a file is damaged, holds panoptic segments, or its images cannot be found; or two files have
@@ -238,21 +234,17 @@ def _read(path: Path, faults: list[str], *, masks: bool) -> CocoFile:
 def sift_annotations(
     path: Path, annotations: Iterable[Any], images: set[Any], categories: set[int], faults: list[str]
 ) -> dict[Any, list[Record]]:
-    """Return annotations by image id, without those that contradict their file, which are added to the faults.
+    """Return a file's annotations by image id, without those that contradict the ids of its images and categories.
 
-    Args:
-        path: the file, to be named in messages.
-        annotations: its records.
-        images: ids of its images.
-        categories: ids of its categories.
-        faults: what is wrong with each annotation that is left out.
+    What is wrong with those is added to the faults.
     """
-    sifter = _Sifter(path, images, categories)
+    ids: set[str] = set()
     kept: dict[Any, list[Record]] = defaultdict(list)
     for record in annotations:
-        if fault := sifter.fault(record):
+        if fault := _fault(record, path, images, categories, ids):
             faults.append(fault)
         else:
+            ids.add(str(record.get("id")))
             kept[record["image_id"]].append(record)
     return dict(kept)
 
@@ -273,33 +265,19 @@ def _unique_images(path: Path, records: Sequence[Record], faults: list[str]) -> 
     return list(known.values())
 
 
-@dataclass
-class _Sifter:
-    """Tells the annotations that contradict their file."""
-
-    path: Path
-    images: set[Any]
-    categories: set[int]
-    ids: set[str] = field(default_factory=set)
-    """Ids of the annotations seen so far."""
-
-    def fault(self, record: Any) -> str:
-        """Return what is wrong with an annotation, or an empty string."""
-        if not isinstance(record, dict):
-            return f"{self.path} has the annotation {record!r:.40}, which is no record; remove it"
-        what = called(record, self.path)
-        for key, known, told in (
-            ("image_id", self.images, "is for the image"),
-            ("category_id", self.categories, "has the category"),
-        ):
-            if key not in record:
-                return f"{what} has no {key}; add it or remove the annotation"
-            if not isinstance(record[key], int | float | str) or record[key] not in known:
-                return f"{what} {told} {record[key]!r:.40}, which is not listed; list it or remove the annotation"
-        if "id" in record and str(record["id"]) in self.ids:
-            return f"{what} has an id that another annotation has; give each its own"
-        self.ids.add(str(record.get("id")))
-        return ""
+def _fault(record: Any, path: Path, images: set[Any], categories: set[int], ids: set[str]) -> str:
+    """Return what is wrong with an annotation, or an empty string; ids are those of the annotations before it."""
+    if not isinstance(record, dict):
+        return f"{path} has the annotation {record!r:.40}, which is no record; remove it"
+    what = called(record, path)
+    for key, known, told in (("image_id", images, "is for the image"), ("category_id", categories, "has the category")):
+        if key not in record:
+            return f"{what} has no {key}; add it or remove the annotation"
+        if not isinstance(record[key], int | float | str) or record[key] not in known:
+            return f"{what} {told} {record[key]!r:.40}, which is not listed; list it or remove the annotation"
+    if "id" in record and str(record["id"]) in ids:
+        return f"{what} has an id that another annotation has; give each its own"
+    return ""
 
 
 def _make_lean(record: Record, *, masks: bool) -> None:

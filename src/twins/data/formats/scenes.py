@@ -101,12 +101,7 @@ class SceneMaps(Scenes):
 
 
 class SceneObjects(Scenes):
-    """Scenes with their digits as objects; there is no background among the classes.
-
-    Args:
-        train: which part.
-        masks: whether objects have masks.
-    """
+    """Scenes with their digits as objects; there is no background among the classes."""
 
     classes: ClassTable = coloured(DIGITS)
     names = classes.names

@@ -49,7 +49,6 @@ def open_voc(root: Path, own_classes: ClassTable | None, *, masks: bool) -> Open
     no such thing.
 
     Args:
-        root: the data set's folder.
         own_classes: classes as the folder has them; without them they are the names in the files, sorted, or in VOC's
             order where all are VOC's. Objects of other names are left out and told.
         masks: whether objects must have masks, which these files do not hold.

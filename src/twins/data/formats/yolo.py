@@ -43,12 +43,7 @@ def open_yolo(root: Path, own_classes: ClassTable | None, *, masks: bool) -> Ope
     Read are `images/train` and `labels/train`, or `train/images` and `train/labels` (`val`, `valid`, `test` alike),
     `images` and `labels`, labels beside their images, or the images that `train` and `val` of a `data.yaml` lead to:
     folders or lists of files. An image without a label file has no objects. Objects of unlisted classes are left out
-    and told.
-
-    Args:
-        root: the data set's folder.
-        own_classes: classes as the folder has them, where no `data.yaml` has `names`.
-        masks: whether objects have masks.
+    and told. Where no `data.yaml` has `names`, the classes are the folder's own.
 
     Raises:
         DataError: the `data.yaml` is damaged or leads nowhere, or no image has a label file.

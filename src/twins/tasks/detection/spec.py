@@ -37,11 +37,7 @@ from twins.tasks.network import TaskNetwork
 
 
 class DetectionSpec:
-    """See `twins.tasks.contract.TaskSpec`.
-
-    Args:
-        masks: whether objects have masks, as instance segmentation needs them.
-    """
+    """See `twins.tasks.contract.TaskSpec`; objects have masks where instance segmentation needs them."""
 
     examined = 100
     columns = ("label", "name", "score", "x1", "y1", "x2", "y2")
