@@ -40,7 +40,7 @@ from torchvision.transforms.v2 import functional as F
 from training import machine
 
 from twins.data.base import list_images
-from twins.data.formats.class_folders import ImageFiles, class_folders
+from twins.data.formats.class_folders import LabelledFiles, class_folders
 from twins.data.loading.batch import normalised
 from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
 from twins.data.loading.sampler import TrainBatches
@@ -76,7 +76,7 @@ def make_images(folder: Path, count: int) -> None:
 def ours(folder: Path, training: bool, batch: int, workers: int, levels: bool) -> Pass:
     classes = class_folders(folder)
     files = [(path, label) for label, name in enumerate(classes) for path in list_images(name)]
-    images = ImageFiles([path for path, _ in files], [label for _, label in files], [name.name for name in classes])
+    images = LabelledFiles([path for path, _ in files], [label for _, label in files], [name.name for name in classes])
     learn = TrainSamples(images, ImageAlone(train_transform(AUGMENT, PREPROCESS)), seed=0)
     order = TrainBatches(len(images), batch, seed=0)
     look = EvalSamples(images, ImageAlone(PREPROCESS.pixels))

@@ -82,7 +82,7 @@ def _cases(config: BenchConfig, task_head: str | None) -> Iterator[Case]:
                 mode=step,
                 precision="fp32" if alone else precision,
                 batch=batch,
-                size=_size(size),
+                size=int(size) if size.isdecimal() else size,
                 runtime=config.runtime,
             )
             if case not in done:
@@ -96,10 +96,6 @@ def _conclude(rows: list[dict[str, Any]], config: BenchConfig, tell: Callable[[s
         tell("\n" + "\n".join(map(roofline_line, counted)))
     if config.budget is not None:
         tell("\n" + budget_line(rows, config.budget))
-
-
-def _size(size: str) -> int | str:
-    return int(size) if str(size).isdecimal() else size
 
 
 def machine(config: BenchConfig) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from twins.errors import InputError
 from twins.factory import create_model
-from twins.tasks.table import facts_of
 
 LARGEST = 65536
 """Pixels of the largest side that is counted at."""
@@ -51,11 +50,7 @@ class _AttentionMacs(TorchFunctionMode):
 
 
 def model_counts(name: str, *, size: int = 224) -> Counts:
-    """Count a network's parameters and its multiply-adds for one image, by torch's own counter.
-
-    Args:
-        name: any name of a model.
-        size: side of the input in pixels.
+    """Count a network's parameters and its multiply-adds for one image of `size` pixels a side, by torch's own counter.
 
     Raises:
         NotFoundError: no model is called so.
@@ -77,23 +72,6 @@ def model_counts(name: str, *, size: int = 224) -> Counts:
         gmacs_without_attention=rest / 1e9,
         size=size,
     )
-
-
-def dense_counts(name: str, task: str) -> dict[str | None, int]:
-    """Count the parameters of a model's dense networks, by head; UPerNet's with its auxiliary head.
-
-    Args:
-        name: any name of a model.
-        task: `semantic`, of 150 classes, `detection` or `instance`, of 80.
-
-    Raises:
-        NotFoundError: no model is called so.
-    """
-    with torch.device("meta"):
-        first = create_model(name, task=task)
-        build: Any = type(first)
-        networks = {head: build(first.backbone, replace(first.info, head=head)) for head in facts_of(task).heads}
-    return {head: sum(parameter.numel() for parameter in network.parameters()) for head, network in networks.items()}
 
 
 def _product(query: Tensor, key: Tensor) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,8 @@ from torch import nn
 from twins.bench.config import shape_of
 from twins.bench.subjects import DTYPES, Case, Step
 from twins.data.base import list_images
-from twins.data.images import ORIENTATION, open_image
+from twins.data.formats.files import ImageFiles
+from twins.data.images import ORIENTATION
 from twins.data.loading.batch import Batch
 from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
 from twins.data.loading.sampler import TrainBatches
@@ -70,7 +71,10 @@ def end_to_end_step(
         network.info = replace(network.info, preprocess=preparation(network.info.preprocess, case.size))
         predictor = Predictor(network, device=device, compile=compile)
         return lambda: predictor.predict(list(islice(turn, case.batch)), batch_size=case.batch)
-    prepare = _timm_transform(network, case)
+    from timm.data import create_transform, resolve_model_data_config
+
+    settings = resolve_model_data_config(network) | {"input_size": (3, *shape_of(case.size))}
+    prepare = create_transform(**settings, is_training=False)
     if compile:
         network.compile()
     network.eval()
@@ -115,34 +119,16 @@ def _next(batches: Iterator[Batch]) -> Batch:
     return batch
 
 
-class _Files:
+class _Files(ImageFiles):
     """Image files with a made-up target of each."""
 
     def __init__(self, spec: TaskSpec, files: Sequence[Path]) -> None:
-        self.names = ("dark", "bright")
-        self.files, self.target_of = files, spec.example_target
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def load(self, index: int) -> Image.Image:
-        """Return an image."""
-        return open_image(self.files[index])
+        super().__init__(files)
+        self.names, self.target_of = ("dark", "bright"), spec.example_target
 
     def target(self, index: int) -> Any:
         """Return a task's target for an image of this size; its pixels are not read for it."""
-        with Image.open(self.files[index]) as image:  # its head alone
+        with Image.open(self.images[index]) as image:  # its head alone
             turned = image.getexif().get(ORIENTATION, 1) >= 5
             height, width = (image.width, image.height) if turned else (image.height, image.width)
         return self.target_of(height, width)
-
-    def path(self, index: int) -> str:
-        """Return an image's path."""
-        return str(self.files[index])
-
-
-def _timm_transform(network: nn.Module, case: Case) -> Callable[[Image.Image], torch.Tensor]:
-    from timm.data import create_transform, resolve_model_data_config
-
-    settings = resolve_model_data_config(network) | {"input_size": (3, *shape_of(case.size))}
-    return create_transform(**settings, is_training=False)

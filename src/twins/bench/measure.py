@@ -25,13 +25,7 @@ from twins.tasks.detection.network import pyramid
 
 
 def measure(case: Case, config: BenchConfig, files: Sequence[Path] = ()) -> dict[str, Any]:
-    """Return a row; it says `failed` where memory was not enough.
-
-    Args:
-        case: what to measure.
-        config: how, and beside which peers.
-        files: images for the modes that begin at files.
-    """
+    """Return a row; it says `failed` where memory was not enough. `files` are for the modes that begin at images."""
     device = pick_device(config.place)
     try:
         with within_memory(device):

@@ -51,13 +51,9 @@ class Ceilings:
     operations_per_s: float
     bytes_per_s: float
 
-    def operations_time(self, costs: Sequence[Cost]) -> float:
-        """Return the seconds that the operations take by themselves."""
-        return sum(cost.operations for cost in costs) / self.operations_per_s
-
-    def bytes_time(self, costs: Sequence[Cost]) -> float:
-        """Return the seconds that moving the bytes takes by itself."""
-        return sum(cost.moved for cost in costs) / self.bytes_per_s
+    def times(self, operations: int, moved: int) -> tuple[float, float]:
+        """Return the seconds that operations take, and that moving bytes takes, each by itself."""
+        return operations / self.operations_per_s, moved / self.bytes_per_s
 
 
 class Operators(TorchDispatchMode):
@@ -98,26 +94,22 @@ def ceilings(device: torch.device, precision: str) -> Ceilings:
 
 
 def roofline(costs: Sequence[Cost], machine: Ceilings, seconds: float) -> dict[str, Any]:
-    """Return what a row says of its roofline.
-
-    Args:
-        costs: what the step counts.
-        machine: what can be had.
-        seconds: what the step took.
+    """Return what a row says of its roofline, from what a step counts and the seconds that it took.
 
     Returns:
         what is counted and the ceilings; `attainable_ms`, the longer of the times that the operations and the bytes
         take, which is which (`bound`) and its `share` of the measured time; the same operator by operator, none of
         which overlaps with another; and the operators that take most of that time, with their share of it.
     """
-    computing, moving = machine.operations_time(costs), machine.bytes_time(costs)
+    operations, moved = sum(cost.operations for cost in costs), sum(cost.moved for cost in costs)
+    computing, moving = machine.times(operations, moved)
     each = Counter[str]()
     for cost in costs:
-        each[cost.name] += max(machine.operations_time([cost]), machine.bytes_time([cost]))  # type: ignore[assignment]
+        each[cost.name] += max(machine.times(cost.operations, cost.moved))  # type: ignore[assignment]
     attainable, apart = max(computing, moving), float(each.total())
     return {
-        "gflop": sum(cost.operations for cost in costs) / 1e9,
-        "mib": sum(cost.moved for cost in costs) / 2**20,
+        "gflop": operations / 1e9,
+        "mib": moved / 2**20,
         "peak_gflop_per_s": machine.operations_per_s / 1e9,
         "peak_gb_per_s": machine.bytes_per_s / 1e9,
         "operations_ms": 1e3 * computing,

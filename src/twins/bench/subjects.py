@@ -56,10 +56,8 @@ class Peer:
     """Returns a network with copies of our weights, which takes images `(B, 3, H, W)`, of ours and a model's name."""
     compiled: bool = False
     """Whether it runs under torch.compile."""
-    timms: bool = False
-    """Whether it is timm's network, so that ours has to compute what that computes."""
     ours: bool = False
-    """Whether it counts as ours where the best of either side are compared."""
+    """Whether it is a form of our network; beside timm's, ours has to compute what that computes."""
     modes: tuple[str, ...] = ("inference", "training", "end-to-end")
     """What it can do."""
 
@@ -75,7 +73,7 @@ def networks(case: Case, against: Sequence[str], device: torch.device) -> dict[s
     """
     torch.manual_seed(0)
     peers = {name: check_peer(name, case) for name in against}
-    beside_timm = any(peer.timms for peer in peers.values())
+    beside_timm = any(not peer.ours for peer in peers.values())
     ours = _ours(case, beside_timm=beside_timm)
     found: dict[str, nn.Module] = {"twins": ours}
     for name, peer in peers.items():
@@ -86,27 +84,22 @@ def networks(case: Case, against: Sequence[str], device: torch.device) -> dict[s
 
 
 def _ours(case: Case, *, beside_timm: bool) -> Ours:
-    if case.task != FEATURES:
-        ours = create_model(case.model, task=case.task, head=case.head, padding="unmasked" if beside_timm else "exact")
-        if not beside_timm or not facts_of(case.task).stage_norms:
-            return ours
-        ours.backbone = create_backbone(case.model, padding="unmasked", stage_norms=False)
-        return ours
-    if beside_timm:
-        return create_backbone(case.model, padding="unmasked", stage_norms=False)
-    return create_backbone(case.model)
+    alike: dict[str, Any] = {"padding": "unmasked", "stage_norms": False} if beside_timm else {}
+    if case.task == FEATURES:
+        return create_backbone(case.model, **alike)
+    ours = create_model(case.model, task=case.task, head=case.head, padding="unmasked" if beside_timm else "exact")
+    if beside_timm and facts_of(case.task).stage_norms:
+        ours.backbone = create_backbone(case.model, **alike)
+    return ours
 
 
 def check_peer(name: str, case: Case) -> Peer:
     """Return a peer; raises ConfigError where it cannot do what is to be measured."""
     peer = PEERS[name]
-    if case.mode not in peer.modes or (case.mode == "end-to-end" and peer.timms and not _in_timm(case.task)):
+    in_timm = case.task != FEATURES and facts_of(case.task).in_timm
+    if case.mode not in peer.modes or (case.mode == "end-to-end" and not peer.ours and not in_timm):
         raise ConfigError(f'`against=("{name}",)` has no {case.mode} for {case.task}; leave out one of them')
     return peer
-
-
-def _in_timm(task: str) -> bool:
-    return task != FEATURES and facts_of(task).in_timm
 
 
 def label_of(peer: str) -> str:
@@ -120,12 +113,9 @@ def repeated_peer(against: Sequence[str]) -> str | None:
 
 
 def compiled(label: str, against: Sequence[str], ours: bool) -> bool:
-    """Whether a subject is to be compiled.
+    """Whether a subject of `networks` is to be compiled.
 
-    Args:
-        label: which of `networks`.
-        against: the peers.
-        ours: whether `compile` is set: it is for ours, and for timm where `timm-compiled` is not there as well.
+    `ours`, the setting `compile`, is for ours, and for timm where `timm-compiled` is not there as well.
     """
     peer = {label_of(name): PEERS[name] for name in against}.get(label.removesuffix(" again"))
     if peer is None:
@@ -155,12 +145,7 @@ def timm_network(ours: Ours, name: str) -> nn.Module:
 
 
 class TimmBackbone(nn.Module):
-    """timm's backbone with copies of our weights, called as ours is.
-
-    Args:
-        name: canonical name of the model.
-        ours: where the weights come from; it has no stage norms, as timm's has none.
-    """
+    """timm's backbone with copies of the weights of ours, which has no stage norms; called as ours is."""
 
     def __init__(self, name: str, ours: Twins) -> None:
         super().__init__()
@@ -214,8 +199,8 @@ def _loss_of(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:
 
 
 PEERS: dict[str, Peer] = {
-    "timm": Peer(build=timm_network, timms=True),
-    "timm-compiled": Peer(build=timm_network, timms=True, compiled=True),
+    "timm": Peer(build=timm_network),
+    "timm-compiled": Peer(build=timm_network, compiled=True),
     "twins-compiled": Peer(build=lambda ours, _: deepcopy(ours), compiled=True, ours=True),
     "twins-fused": Peer(build=lambda ours, _: ours.fuse(), ours=True, modes=("inference", "end-to-end")),
     "twins-fused-compiled": Peer(

@@ -78,11 +78,9 @@ def roofline_line(row: Row) -> str:
 
 
 def budget_line(rows: list[Row], budget: float) -> str:
-    """Return the published variant with the highest reported top-1 within a budget, among the rows measured.
+    """Return which published variant measured has the highest reported top-1 within a budget.
 
-    Args:
-        rows: of a result.
-        budget: milliseconds of one image, as a 90th percentile.
+    The budget is milliseconds of one image, as a 90th percentile.
     """
     known = [
         (PUBLISHED[row["model"]].top1, -row[label]["p90_ms"], row, label)

@@ -53,11 +53,7 @@ def timing(times: Sequence[float], batch: int) -> dict[str, float]:
 
 
 def comparisons(times: Mapping[str, Sequence[float]], against: Sequence[str]) -> dict[str, Any]:
-    """Compare our times with the peers'.
-
-    Args:
-        times: seconds of each round by label.
-        against: the peers.
+    """Compare our seconds of each round with the peers'.
 
     Returns:
         `ratios` by label, `ratio` to timm, a peer's ratio to itself, and `best`: the faster of ours (`ours`) beside

@@ -12,7 +12,6 @@ from twins.errors import ConfigError, NotFoundError
 from twins.files import check_outputs, too_long, write_json
 
 ARGS = BenchConfig
-"""What the verb takes."""
 
 
 def run(arguments: list[str]) -> int:

@@ -34,7 +34,6 @@ class CheckArgs:
 
 
 ARGS = CheckArgs
-"""What the verb takes."""
 
 
 def run(arguments: list[str]) -> int:

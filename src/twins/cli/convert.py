@@ -23,7 +23,6 @@ class ConvertArgs:
 
 
 ARGS = ConvertArgs
-"""What the verb takes."""
 
 
 def run(arguments: list[str]) -> int:

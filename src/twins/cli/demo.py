@@ -34,7 +34,6 @@ class DemoArgs:
 
 
 ARGS = DemoArgs
-"""What the verb takes."""
 
 
 def run(arguments: list[str]) -> int:
@@ -42,7 +41,8 @@ def run(arguments: list[str]) -> int:
     args = parse(DemoArgs, "demo", arguments)
     facts = facts_of(args.task)
     if facts.demo is None:
-        raise ConfigError(f"{args.task} has no demo; the tasks with one are {', '.join(_with_demos())}")
+        demos = [task for task in TASKS if facts_of(task).demo is not None]
+        raise ConfigError(f"{args.task} has no demo; the tasks with one are {', '.join(demos)}")
     start = starting_point(data=facts.demo.data, task=args.task)
     config: TrainConfig = replace(start, out=args.out, device=args.device)  # type: ignore[arg-type]
     from twins.predictor import load
@@ -68,7 +68,3 @@ def run(arguments: list[str]) -> int:
     print(f"predictions drawn: {picture}")
     print(f"report: {result.path / REPORT}")
     return 0
-
-
-def _with_demos() -> list[str]:
-    return [task for task in TASKS if facts_of(task).demo is not None]

@@ -23,7 +23,6 @@ class DoctorArgs:
 
 
 ARGS = DoctorArgs
-"""What the verb takes."""
 
 
 def run(arguments: list[str]) -> int:

@@ -30,7 +30,6 @@ class EvalArgs:
 
 
 ARGS = EvalArgs
-"""What the verb takes."""
 
 
 def run(arguments: list[str]) -> int:

@@ -21,6 +21,7 @@ VERBS = {
     "convert": "write a weight file in another layout",
     "bench": "measure speed and memory on this machine, also against timm",
 }
+"""Each verb is a module of its name here: `run` takes its arguments, and `ARGS` is the dataclass they fill."""
 
 
 def main(argv: list[str] | None = None) -> int:

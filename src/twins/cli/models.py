@@ -31,7 +31,6 @@ class ModelsArgs:
 
 
 ARGS = ModelsArgs
-"""What the verb takes."""
 
 
 def run(arguments: list[str]) -> int:

@@ -117,15 +117,11 @@ def _spelled(kind: Any, path: str, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def in_flags(sentence: str, kind: type[Any]) -> str:
-    """Return a sentence of the library with settings spelled as the flags of a verb.
+    """Return a sentence of the library with settings spelled as the flags of a verb, whose dataclass `kind` is.
 
     Below the command line a setting stands in backticks under its Python name, alone or with a value: `batch_size`,
     `optimizer.lr`, `task="semantic"`. Of these, a verb's own become `--batch-size`, `--optimizer.lr`,
     `--task semantic`; others lose their backticks.
-
-    Args:
-        sentence: of an error, a note or a line of a log.
-        kind: the verb's dataclass.
     """
     known = spellings(kind)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -59,7 +59,6 @@ class PredictArgs:
 
 
 ARGS = PredictArgs
-"""What the verb takes."""
 
 
 def run(arguments: list[str]) -> int:
@@ -108,16 +107,14 @@ def _opened(paths: list[Path], every: int, failures: list[str]) -> Iterator[Seen
     from twins.data.images import open_image
     from twins.data.loading.video import is_video_file, read_frames
 
-    place = 0
+    places = count()
     for path in paths:
         try:
             if not is_video_file(path):
-                place += 1
-                yield Seen(path, place - 1, open_image(path))
+                yield Seen(path, next(places), open_image(path))
                 continue
             for frame in read_frames(path, every=every):
-                place += 1
-                yield Seen(path, place - 1, frame.image, frame.number, frame.seconds)
+                yield Seen(path, next(places), frame.image, frame.number, frame.seconds)
         except (DataError, NotFoundError) as error:
             failures.append(str(error))
 
@@ -158,4 +155,4 @@ def _outputs(stack: ExitStack, predictor: Predictor, paths: list[Path], args: Pr
     if args.coco:
         yield stack.enter_context(predicted.coco_file(Path(args.coco), predictor.model.info, paths))
     if args.out:
-        yield stack.enter_context(predicted.Drawings(Path(args.out))).add
+        yield stack.enter_context(predicted.drawings(Path(args.out)))

@@ -9,9 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from PIL.Image import Image
@@ -23,7 +21,7 @@ from twins.errors import ConfigError
 from twins.files import atomic_file
 from twins.metrics.coco_results import coco_results
 from twins.predictions import FORMAT, Prediction
-from twins.tasks.contract import TaskSpec, spec_of
+from twins.tasks.contract import spec_of
 from twins.tasks.table import facts_of
 from twins.weights.info import ModelInfo
 
@@ -59,10 +57,7 @@ Add = Callable[[Seen, Prediction], None]
 def json_file(path: Path, task: str, top: int) -> Iterator[Add]:
     """Write `format` and `predictions`: where each image comes from, with what `Prediction.to_dict` returns.
 
-    Args:
-        path: the file.
-        task: of the network.
-        top: classes of a classifier to give for each image; a detector's objects are given all.
+    `top` classes of a classifier are given for each image; a detector's objects are given all.
     """
     with atomic_file(path) as beside, beside.open("w", encoding="utf-8") as file:
         file.write(f'{{"format": {FORMAT}, "predictions": [')
@@ -78,11 +73,6 @@ def coco_file(path: Path, info: ModelInfo, paths: Sequence[Path]) -> Iterator[Ad
     `image_id` is the number that is a file's name, as COCO's `000000397133.jpg` is 397133's, where every name is one
     and no two are alike; else, and with videos, the image's or frame's place among all that was named, from 0.
     `category_id` is COCO's own of a network that knows COCO's 80 names, else the class id, from 0.
-
-    Args:
-        path: the file.
-        info: what the network knows.
-        paths: all files that are looked at.
     """
     table = built_in("coco")
     values = dict(zip(table.names, table.values, strict=True))
@@ -117,37 +107,33 @@ def csv_file(path: Path, task: str, top: int, *, video: bool) -> Iterator[Add]:
         yield add
 
 
-class Drawings:
-    """Draws each image to a PNG and the frames of each video to an MP4, under names that nothing has taken.
-
-    Args:
-        folder: made where it is missing.
+@contextmanager
+def drawings(folder: Path) -> Iterator[Add]:
+    """Draw each image to a PNG and the frames of each video to an MP4, under names that nothing has taken.
 
     Raises:
         ConfigError: it is a file, or cannot be made or written to.
     """
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise ConfigError(f"--out {folder} is a file; name a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # whether files can be made in it
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"--out {folder} cannot be made or written to ({error.strerror}); choose another folder"
+        ) from error
+    with ExitStack() as stack:
+        yield _Drawings(folder, stack).add
 
-    def __init__(self, folder: Path) -> None:
-        if os.path.exists(folder) and not os.path.isdir(folder):
-            raise ConfigError(f"--out {folder} is a file; name a folder")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):  # whether files can be made in it
-                pass
-        except OSError as error:
-            raise ConfigError(
-                f"--out {folder} cannot be made or written to ({error.strerror}); choose another folder"
-            ) from error
-        self._folder, self._open = folder, ExitStack()
+
+class _Drawings:
+    """Draws into a folder; the stack holds the video that is being written."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder, self._open = folder, stack
         self._video: VideoWriter | None = None
-
-    def __enter__(self) -> Drawings:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
 
     def add(self, seen: Seen, prediction: Prediction) -> None:
         """Draw an image; of a semantic network write the map of class ids too.
@@ -191,28 +177,13 @@ def _save(image: Image, path: Path) -> None:
         image.save(beside, format="PNG")
 
 
-@dataclass
-class _Tally:
-    """What was seen in a video so far."""
-
-    frames: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def text(self, spec: TaskSpec) -> str:
-        return f"{self.frames} frames; {spec.total(self.counts)}"
-
-
 class Listing:
-    """The table on the screen: a row for each image or video.
-
-    Args:
-        task: of the network.
-        top: classes or objects of each image to list.
-    """
+    """The table on the screen: a row for each image, with its `top` classes or objects, or for a video."""
 
     def __init__(self, task: str, top: int) -> None:
         self.spec, self.top = spec_of(task), top
-        self.rows: list[tuple[str, str | _Tally]] = []
+        self.rows: list[tuple[str, str]] = []
+        self._frames, self._counts = 0, Counter[str]()  # of the video that is seen
 
     def add(self, seen: Seen, prediction: Prediction) -> None:
         """Take the next image; the frames of a video are counted together."""
@@ -220,11 +191,12 @@ class Listing:
             self.rows.append((str(seen.path), self.spec.text(prediction, self.top)))
             return
         if seen.frame == 0:
-            self.rows.append((str(seen.path), _Tally()))
-        tally = self.rows[-1][1]
-        assert isinstance(tally, _Tally)
-        tally.frames += 1
-        tally.counts.update(self.spec.counts(prediction))
+            self._frames, self._counts = 0, Counter()
+        else:
+            self.rows.pop()
+        self._frames += 1
+        self._counts.update(self.spec.counts(prediction))
+        self.rows.append((str(seen.path), f"{self._frames} frames; {self.spec.total(self._counts)}"))
 
     def show(self) -> None:
         """Print the table."""
@@ -235,8 +207,8 @@ class Listing:
         table = Table(box=None, pad_edge=False)
         table.add_column("image", overflow="fold")
         table.add_column(self.spec.listed, overflow="fold")
-        for name, said in self.rows:
-            table.add_row(escape(name), escape(said if isinstance(said, str) else said.text(self.spec)))
+        for name, text in self.rows:
+            table.add_row(escape(name), escape(text))
         Console().print(table)
 
 

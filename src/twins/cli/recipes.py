@@ -15,7 +15,6 @@ class RecipesArgs:
 
 
 ARGS = RecipesArgs
-"""What the verb takes."""
 
 
 def run(arguments: list[str]) -> int:

@@ -7,7 +7,6 @@ from twins.engine.config import TrainConfig
 from twins.tasks.recipes import starting_point
 
 ARGS = TrainConfig
-"""What the verb takes."""
 
 
 def run(arguments: list[str]) -> int:

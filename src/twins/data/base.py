@@ -35,15 +35,12 @@ class ImageSet(Protocol):
 
     def load(self, index: int) -> Image:
         """Return an image, RGB and upright; raises DataError where it cannot be read."""
-        ...
 
     def target(self, index: int) -> Any:
         """Return an image's target, as the task has it; raises DataError where it cannot be read."""
-        ...
 
     def path(self, index: int) -> str:
         """Return what to call an image in messages."""
-        ...
 
 
 class LabelledImages(ImageSet, Protocol):
@@ -61,7 +58,6 @@ class MappedImages(ImageSet, Protocol):
 
     def target(self, index: int) -> NDArray[np.uint8]:
         """Return class ids `(H, W)`, 255 where ignored; raises DataError where they cannot be read or do not fit."""
-        ...
 
 
 class AnnotatedImages(ImageSet, Protocol):
@@ -72,11 +68,9 @@ class AnnotatedImages(ImageSet, Protocol):
 
     def target(self, index: int) -> Objects:
         """Return an image's objects; raises DataError where they cannot be read."""
-        ...
 
     def shape(self, index: int) -> tuple[int, int] | None:
         """Return an image's height and width where its annotations say them, without opening it."""
-        ...
 
 
 class NamedObjects(AnnotatedImages, Protocol):
@@ -84,11 +78,9 @@ class NamedObjects(AnnotatedImages, Protocol):
 
     def named(self, index: int, place: int) -> str:
         """Return what to call an object of an image: its file, and its id or line in it."""
-        ...
 
     def without_area(self, index: int) -> Sequence[str]:
         """Name the objects of which an image's annotations alone say that they have no area inside it."""
-        ...
 
 
 class Derived:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from twins.engine.contracts import Task
 from twins.engine.schedule import ema_decay
+from twins.tasks.network import TaskNetwork
 
 
 class EMA:
@@ -20,12 +20,12 @@ class EMA:
         decay: decay per optimiser step, reached after a warm-up: min(decay, (1 + step) / (10 + step)).
     """
 
-    def __init__(self, network: Task, decay: float) -> None:
+    def __init__(self, network: TaskNetwork, decay: float) -> None:
         self.decay = decay
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, network: Task, step: int) -> None:
+    def update(self, network: TaskNetwork, step: int) -> None:
         """Move the mean towards the weights after optimiser step `step`; what is no float is copied."""
         weight = 1.0 - ema_decay(step, self.decay)
         floats: tuple[list[Tensor], list[Tensor]] = ([], [])

@@ -16,7 +16,7 @@ from torch import Tensor
 from twins.data.loading.batch import Batch, Skipped
 from twins.engine.checkpoints import Checkpoints
 from twins.engine.config import TrainConfig
-from twins.engine.contracts import Metric, Source, Task
+from twins.engine.contracts import Metric, Source
 from twins.engine.log import Log, brief
 from twins.engine.measure import EvaluationStopped, check_measured, measure, predictions
 from twins.engine.memory import OutOfMemory, out_of_memory
@@ -29,6 +29,7 @@ from twins.engine.signals import Stop, stop_on_signals
 from twins.engine.step import TrainStep
 from twins.errors import DataError, TrainingError
 from twins.run_folder import LOG
+from twins.tasks.network import TaskNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ class _Run:
 
 
 def fit(
-    task: Task,
+    task: TaskNetwork,
     source: Source,
     metric: Metric,
     config: TrainConfig,

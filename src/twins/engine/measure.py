@@ -11,13 +11,14 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from twins.data.loading.batch import Batch, Skipped, normalise
-from twins.engine.contracts import Metric, Task
+from twins.engine.contracts import Metric
 from twins.engine.loading import loading
 from twins.engine.processes import gather
 from twins.engine.signals import Stop
 from twins.errors import DataError
 from twins.ops.padding import true_sizes
 from twins.predictions import Prediction
+from twins.tasks.network import TaskNetwork
 
 
 class EvaluationStopped(Exception):
@@ -67,7 +68,7 @@ def measure(
 
 
 def predictions(
-    network: Task, batches: Callable[[], Iterable[Batch]], accelerator: Accelerator | None = None
+    network: TaskNetwork, batches: Callable[[], Iterable[Batch]], accelerator: Accelerator | None = None
 ) -> Iterator[tuple[list[Prediction], Batch]]:
     """Yield each batch with the network's decoded predictions, one per image; none where no image could be read.
 
@@ -88,7 +89,7 @@ def predictions(
 
 @torch.inference_mode()
 def predict_batch(
-    network: Task, images: Tensor, sizes: Tensor | None, originals: Sequence[tuple[int, int]]
+    network: TaskNetwork, images: Tensor, sizes: Tensor | None, originals: Sequence[tuple[int, int]]
 ) -> list[Prediction]:
     """Return the decoded predictions of a batch, on the network's device and in its number format.
 

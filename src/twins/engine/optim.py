@@ -9,11 +9,11 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from twins.engine.config import OptimizerConfig
-from twins.engine.contracts import Task
 from twins.errors import ConfigError
+from twins.tasks.network import TaskNetwork
 
 
-def parameter_groups(network: Task, config: OptimizerConfig) -> list[dict[str, Any]]:
+def parameter_groups(network: TaskNetwork, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Return the trainable parameters in groups of one weight decay and one `lr_scale`.
 
     Norms and biases (whatever has one dimension) and `network.no_weight_decay()` have no decay. With
@@ -39,7 +39,7 @@ def parameter_groups(network: Task, config: OptimizerConfig) -> list[dict[str, A
     return groups
 
 
-def _by_decay(network: Task, weight_decay: float) -> list[dict[str, Any]]:
+def _by_decay(network: TaskNetwork, weight_decay: float) -> list[dict[str, Any]]:
     exempt = network.no_weight_decay()
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
@@ -50,7 +50,7 @@ def _by_decay(network: Task, weight_decay: float) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(network: Task, config: OptimizerConfig) -> AdamW:
+def build_optimizer(network: TaskNetwork, config: OptimizerConfig) -> AdamW:
     """Return AdamW over a network's parameter groups, in one kernel; the rate is set before each step."""
     groups = parameter_groups(network, config)
     return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
@@ -71,6 +71,6 @@ def train_mode(network: nn.Module) -> None:
             module.eval()
 
 
-def all_finite(network: Task) -> bool:
+def all_finite(network: TaskNetwork) -> bool:
     """Return whether every weight and running statistic is a finite number."""
     return all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from twins.data.loading.batch import Batch
 from twins.engine.config import TrainConfig
-from twins.engine.contracts import Source, Task
+from twins.engine.contracts import Source
 from twins.engine.copies import EMA, Bf16Copy
 from twins.engine.loading import loading
 from twins.engine.memory import OutOfMemory, free_memory, is_out_of_memory, largest_fit
@@ -22,12 +22,13 @@ from twins.engine.optim import build_optimizer, train_mode
 from twins.engine.progress import Progress
 from twins.engine.randomness import reseed
 from twins.engine.state import State, plain
+from twins.tasks.network import TaskNetwork
 
 
 class Losses(nn.Module):
     """A task's losses as a forward pass, which is all that distributed wrapping and compilation see."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: TaskNetwork) -> None:
         super().__init__()
         self.task = task
 
@@ -49,7 +50,7 @@ class TrainStep:
         accelerator: device, precision and processes.
     """
 
-    def __init__(self, task: Task, source: Source, config: TrainConfig, accelerator: Accelerator) -> None:
+    def __init__(self, task: TaskNetwork, source: Source, config: TrainConfig, accelerator: Accelerator) -> None:
         assert isinstance(task, nn.Module)
         self.task, self.source, self.config, self.accelerator = task, source, config, accelerator
         losses = Losses(task).to(accelerator.device)
@@ -62,7 +63,7 @@ class TrainStep:
         train_mode(losses)
         self.optimizer = accelerator.prepare_optimizer(build_optimizer(task, config.optimizer))
         self.ema = EMA(task, config.ema_decay) if config.ema_decay else None
-        self.evaluated: Task = task if self.ema is None else self.ema.network
+        self.evaluated: TaskNetwork = task if self.ema is None else self.ema.network
         self.losses: nn.Module = accelerator.prepare_model(losses)
         # only now: moving a module, which accelerate does too, can put new tensors in its buffers' place
         self.buffers, self.statistics = list(task.buffers()), running_statistics(task)

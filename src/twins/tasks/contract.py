@@ -30,7 +30,6 @@ class DetailedMetric(Metric, Protocol):
 
     def details(self) -> dict[str, Any]:
         """Return JSON-ready tables, `per_class` among them."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,6 @@ class Examples(Protocol):
 
     def __len__(self) -> int:
         """Return how many there are, those that turn out to be unreadable included."""
-        ...
 
     def __iter__(self) -> Iterator[Example]: ...
 
@@ -69,34 +67,27 @@ class TaskSpec(Protocol):
 
     def open(self, config: DataConfig) -> Splits[Any]:
         """Open a data set; raises DataError where it cannot be used."""
-        ...
 
     def check(self, config: DataConfig) -> CheckReport:
         """Read a whole data set and report what would spoil a run."""
-        ...
 
     def warnings(self, splits: Splits[Any]) -> list[str]:
         """Return a sentence for each thing about the data that a run should begin by saying."""
-        ...
 
     def preprocess(self, config: TrainConfig, known: Preprocess) -> Preprocess:
         """Return how a run prepares images for evaluation; `known` is how its weights' were."""
-        ...
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform: ...
     def eval_transform(self, preprocess: Preprocess) -> Transform: ...
 
     def shapes(self, images: Any) -> list[tuple[int, int]] | None:
         """Return each image's height and width, where batches should be of alike ones and the annotations say them."""
-        ...
 
     def prepare(self, config: TrainConfig, batch: Batch, epoch: int, classes: int) -> tuple[Tensor, Any]:
         """Return the images and targets that a training batch is learned from."""
-        ...
 
     def set_up(self, network: TaskNetwork, config: TrainConfig, images: Any) -> None:
         """Give a network and its losses what the settings and the training images say of them."""
-        ...
 
     def metric(self, names: Sequence[str], *, full: bool = False, absent: Absent = "left_out") -> DetailedMetric:
         """Return an empty metric.
@@ -109,51 +100,39 @@ class TaskSpec(Protocol):
         Raises:
             ConfigError: `absent` is chosen for a task that has no such mean.
         """
-        ...
 
     def relabel(self, images: Any, classes: Sequence[int]) -> Any:
         """Return images whose class `i` is called `classes[i]`."""
-        ...
 
     def check_pair(self, image: Image, target: Any) -> None:
         """Raise DataError where an image and its target do not belong together."""
-        ...
 
     def look(self, network: TaskNetwork, image: Image, inference: InferenceConfig) -> Prediction:
         """Return the prediction of one image by inference settings that are not plain."""
-        ...
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
         """Return what a measurement depends on beyond every task's model, size, precision and data."""
-        ...
 
     def weakest(self, rows: Sequence[dict[str, Any]], most: int = 5) -> list[str]:
         """Return a line for each of the classes with the lowest scores, from the metric's `per_class`."""
-        ...
 
     def rows(self, prediction: Prediction, top: int) -> Iterator[list[Any]]:
         """Yield the rows of a CSV file for one image."""
-        ...
 
     def text(self, prediction: Prediction, top: int) -> str:
         """Return one image's result in a line."""
-        ...
 
     def counts(self, prediction: Prediction) -> Mapping[str, int]:
         """Return what to count over the frames of a video, by class name."""
-        ...
 
     def total(self, counts: Mapping[str, int]) -> str:
         """Return counts over a video in a line."""
-        ...
 
     def example_target(self, height: int, width: int) -> Any:
         """Return a made-up target of an image of this size, of two classes, to measure loading with."""
-        ...
 
     def example_batch(self, images: Tensor, classes: int) -> Any:
         """Return made-up targets of a batch `(B, 3, H, W)`, to measure a training step with."""
-        ...
 
 
 def spec_of(task: str) -> TaskSpec:

@@ -165,7 +165,11 @@ def _with_norms(name: str, state: Mapping[str, Tensor]) -> str:
 
 
 def _renamer(rules: Rules) -> Callable[[str], str]:
-    patterns = [(re.compile("^" + _pattern(old)), _template(new)) for old, new in rules]
+    # `{i}` of the one becomes a named group, and of the other a reference to it
+    patterns = [
+        (re.compile("^" + re.sub(r"\\{(\w)\\}", r"(?P<\1>\\d+)", re.escape(old))), re.sub(r"{(\w)}", r"\\g<\1>", new))
+        for old, new in rules
+    ]
 
     def rename(key: str) -> str:
         """Return a key by the first rule that knows it."""
@@ -176,14 +180,6 @@ def _renamer(rules: Rules) -> Callable[[str], str]:
         return key
 
     return rename
-
-
-def _pattern(prefix: str) -> str:
-    return re.escape(prefix).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\{j\}", r"(?P<j>\d+)")
-
-
-def _template(prefix: str) -> str:
-    return prefix.replace("{i}", r"\g<i>").replace("{j}", r"\g<j>")
 
 
 def _split(state: Mapping[str, Tensor]) -> State:

@@ -164,15 +164,10 @@ def _culprit(error: Exception) -> str:
 
 def _find_tensors(content: Any, path: Path) -> dict[str, Tensor]:
     """Unwrap a training checkpoint down to its names and tensors; the optimiser and the rest are left behind."""
-    for _ in range(3):
-        if not isinstance(content, Mapping):
-            break
-        inner = next((content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
     tensors = {}
     if isinstance(content, Mapping):
+        for _ in range(3):
+            content = next((content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)), content)
         tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(f"{path} holds no named tensors, found {type(content).__name__}; is it a weight file?")

@@ -12,7 +12,6 @@ import twins
 from twins.backbone.config import VARIANTS
 from twins.bench.compare import run_bench
 from twins.bench.config import FEATURES, BenchConfig, shape_of
-from twins.bench.counts import dense_counts
 from twins.bench.measure import _difference
 from twins.bench.subjects import Case, images_for, networks, training_step
 from twins.errors import ConfigError
@@ -109,7 +108,8 @@ def test_memory_of_a_dense_training_step_holds_gradients_and_adamws_two_moments(
     )
     (row,) = run_bench(config)["rows"]
     assert row["difference"] is None
-    assert row["twins"]["peak_mib"] > 3 * 4 * dense_counts("twins_svt_nano", "semantic")["semantic_fpn"] / 2**20
+    params = facts_of("semantic").heads["semantic_fpn"].params["twins_svt_nano"]
+    assert row["twins"]["peak_mib"] > 3 * 4 * params / 2**20
 
 
 def test_sizes_are_the_tasks_own_where_none_are_given():

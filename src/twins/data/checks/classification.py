@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+
+from PIL.Image import Image
 
 from twins.data.base import LabelledImages
-from twins.data.checks.scan import CheckReport, Scan, check, copies_of, paths_of
-from twins.data.config import DataConfig
-from twins.data.formats.open import open_classification
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-
-def check_classification(config: DataConfig) -> CheckReport:
-    """Read every image of a data set and report what is in it and what would spoil a run.
-
-    Raises:
-        DataError: the set cannot be opened at all.
-    """
-    return check(open_classification(config), Labels())
+from twins.data.checks.scan import CheckReport, Scan, copies_of, paths_of
 
 
 class Labels:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from twins.data.base import NamedObjects
-from twins.data.checks.scan import CheckReport, Scan, check
-from twins.data.config import DataConfig
-from twins.data.formats.open import open_objects
+from twins.data.checks.scan import CheckReport, Scan, extremes, findings_of, held_out_only
 from twins.data.objects import Objects, mask_areas, mask_boxes
 from twins.errors import few, number_of
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SLACK = 1.0
 """Pixels that a box may reach beyond its image without being named."""
@@ -27,22 +22,6 @@ _ROUNDED = 2.0
 """Pixels that the two may differ whatever their union is: masks are whole pixels."""
 _SMALL = 32.0
 """Side in pixels below which COCO calls objects small."""
-
-
-def check_detection(config: DataConfig, *, masks: bool) -> CheckReport:
-    """Read every image of a data set and its objects, and report what is in it and what would spoil a run.
-
-    Args:
-        config: as `open_detection` takes it.
-        masks: whether objects must have masks.
-
-    Returns:
-        the report; its counts are objects of each class, regions of crowds aside.
-
-    Raises:
-        DataError: the set cannot be opened at all.
-    """
-    return check(open_objects(config, masks=masks), Annotations())
 
 
 class Annotations:
@@ -64,9 +43,7 @@ class Annotations:
 
     def conclude(self, scan: Scan, report: CheckReport) -> None:
         """Count objects by class, and name classes that cannot be learned or measured."""
-        found = {
-            part: [image.finding for image in images if image.finding is not None] for part, images in scan.items()
-        }
+        found = findings_of(scan)
         report.counts |= {part: _count(objects, report.names) for part, objects in found.items()}
         report.problems += [*_nothing_to_find(report.counts["val"]), *_class_problems(report.counts)]
         report.notes += [*_empty(found), *_crowds(found), *_small(found["train"])]
@@ -153,9 +130,8 @@ def _count(found: Sequence[Objects], names: Sequence[str]) -> dict[str, int]:
 
 def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
     return [
-        f"class {name} has {number_of(counts['val'][name], 'object')} to evaluate on and none to train on; move some"
-        for name, train in counts["train"].items()
-        if not train and counts["val"][name]
+        f"class {name} has {number_of(count, 'object')} to evaluate on and none to train on; move some"
+        for name, count in held_out_only(counts).items()
     ]
 
 
@@ -191,21 +167,17 @@ def _absent(counts: dict[str, dict[str, int]]) -> list[str]:
     train, val = counts["train"], counts["val"]
     unseen = [name for name in train if not train[name] and not val[name]]
     unmeasured = [name for name in train if train[name] and not val[name]]
-    notes = []
-    if unseen:
-        what = number_of(len(unseen), "class", "classes")
-        notes.append(f"{what} without objects, not to be learned: {few(unseen, most=10)}")
-    if unmeasured:
-        what = number_of(len(unmeasured), "class", "classes")
-        notes.append(f"{what} without objects to evaluate on, so without an AP: {few(unmeasured, most=10)}")
-    return notes
+    return [
+        f"{number_of(len(names), 'class', 'classes')} without objects{what}: {few(names, most=10)}"
+        for names, what in ((unseen, ", not to be learned"), (unmeasured, " to evaluate on, so without an AP"))
+        if names
+    ]
 
 
-def _unbalanced(train: dict[str, int]) -> list[str]:
-    counts = {name: count for name, count in train.items() if count}
-    if not counts:
+def _unbalanced(counts: dict[str, int]) -> list[str]:
+    if (found := extremes(counts)) is None:
         return []
-    rarest, commonest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    rarest, commonest = found
     if counts[commonest] <= 10 * counts[rarest]:
         return []
     return [

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+from PIL.Image import Image
 
 from twins.data.base import ImageSet, Splits
 from twins.errors import DataError, NotFoundError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 FORMAT = 1
 """Version of the dictionary that `CheckReport.to_dict` writes."""
@@ -77,11 +77,9 @@ class Findings(Protocol):
         Raises:
             DataError, NotFoundError: the target cannot be read; this becomes a problem.
         """
-        ...
 
     def conclude(self, scan: Scan, report: CheckReport) -> None:
         """Fill a report's counts, and add problems and notes about the set as a whole."""
-        ...
 
 
 def check(splits: Splits[Any], task: Findings) -> CheckReport:
@@ -107,6 +105,22 @@ def check(splits: Splits[Any], task: Findings) -> CheckReport:
         if len({part for part, _ in copies}) > 1
     ]
     return report
+
+
+def findings_of(scan: Scan) -> dict[str, list[Any]]:
+    """Return what the task took from the images of each part, unusable ones left out."""
+    return {part: [image.finding for image in images if image.finding is not None] for part, images in scan.items()}
+
+
+def held_out_only(counts: dict[str, dict[str, int]]) -> dict[str, int]:
+    """Return how often a class is held out, for those that training lacks."""
+    return {name: held_out for name, held_out in counts["val"].items() if held_out and not counts["train"][name]}
+
+
+def extremes(values: Mapping[str, float]) -> tuple[str, str] | None:
+    """Return the names of the least and the greatest value above 0; `None` where there is none."""
+    present = {name: value for name, value in values.items() if value}
+    return (min(present, key=present.__getitem__), max(present, key=present.__getitem__)) if present else None
 
 
 def copies_of(scan: Scan) -> list[list[tuple[str, Scanned]]]:

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from twins.data.base import MappedImages
-from twins.data.checks.scan import CheckReport, Scan, check
-from twins.data.config import DataConfig
+from twins.data.checks.scan import CheckReport, Scan, extremes, findings_of, held_out_only
 from twins.data.formats.masks import IGNORE
-from twins.data.formats.open import open_semantic
 from twins.data.transforms.semantic import check_fit
 from twins.errors import DataError, few, number_of
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 Pixels = NDArray[np.int64]
 """Pixels of each class in one mask, ignored ones last."""
-
-
-def check_semantic(config: DataConfig) -> CheckReport:
-    """Read every image and mask of a data set and report what is in it and what would spoil a run.
-
-    Raises:
-        DataError: the set cannot be opened at all.
-    """
-    return check(open_semantic(config), Maps())
 
 
 class Maps:
@@ -49,7 +36,7 @@ class Maps:
 
     def conclude(self, scan: Scan, report: CheckReport) -> None:
         """Count images and pixels by class, and name masks and classes that teach nothing."""
-        maps = {part: [image.finding for image in images if image.finding is not None] for part, images in scan.items()}
+        maps = findings_of(scan)
         for part, pixels in maps.items():
             report.counts[part] = _by_class((each[:-1] > 0 for each in pixels), report.names)
             report.shares[part] = _shares(pixels, report.names)
@@ -84,10 +71,8 @@ def _two_values(maps: Sequence[Pixels]) -> list[str]:
 
 def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
     return [
-        f"class {name} is in {number_of(counts['val'][name], 'image')} to evaluate on and in none to train on; "
-        "move some"
-        for name, train in counts["train"].items()
-        if not train and counts["val"][name]
+        f"class {name} is in {number_of(count, 'image')} to evaluate on and in none to train on; move some"
+        for name, count in held_out_only(counts).items()
     ]
 
 
@@ -109,11 +94,10 @@ def _unseen(counts: dict[str, dict[str, int]]) -> list[str]:
     return [f"{len(unseen)} of the {len(counts['train'])} classes are in no image and cannot be learned: {shown}"]
 
 
-def _unbalanced(train: dict[str, float]) -> list[str]:
-    shares = {name: share for name, share in train.items() if share}
-    if not shares:
+def _unbalanced(shares: dict[str, float]) -> list[str]:
+    if (found := extremes(shares)) is None:
         return []
-    rarest, commonest = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    rarest, commonest = found
     if shares[commonest] < 50 * shares[rarest]:
         return []
     return [

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, LabelledImages, Splits, hold_out_of_each, list_images, subfolder
 from twins.data.config import DataConfig
-from twins.data.images import open_image
+from twins.data.formats.files import ImageFiles
 from twins.errors import DataError
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
-
-class ImageFiles:
+class LabelledFiles(ImageFiles):
     """Images in files, with one class id each."""
 
-    def __init__(self, files: Sequence[Path], labels: Sequence[int], names: Sequence[str]) -> None:
-        self.files, self.labels, self.names = list(files), list(labels), tuple(names)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def load(self, index: int) -> Image:
-        """Return an image, RGB and upright; raises DataError where it cannot be read."""
-        return open_image(self.files[index])
+    def __init__(self, images: Sequence[Path], labels: Sequence[int], names: Sequence[str]) -> None:
+        super().__init__(images)
+        self.labels, self.names = list(labels), tuple(names)
 
     def target(self, index: int) -> int:
         """Return an image's class id."""
         return self.labels[index]
-
-    def path(self, index: int) -> str:
-        """Return an image's path."""
-        return str(self.files[index])
 
 
 def open_class_folders(root: Path, config: DataConfig) -> Splits[LabelledImages]:
@@ -65,8 +51,10 @@ def class_folders(root: Path) -> list[Path]:
 def _split_folder(folder: Path, root: Path, config: DataConfig) -> Splits[LabelledImages]:
     names = _class_names(folder)
     whole = _collect(folder, names)
-    parts = hold_out_of_each(whole.labels, config.seed, config.val_share)
-    train, val = (ImageFiles([whole.files[i] for i in part], [whole.labels[i] for i in part], names) for part in parts)
+    train, val = (
+        LabelledFiles([whole.images[i] for i in part], [whole.labels[i] for i in part], names)
+        for part in hold_out_of_each(whole.labels, config.seed, config.val_share)
+    )
     if not len(val):
         raise DataError(
             f"{folder} leaves no image to evaluate on ({len(whole)} images, share {config.val_share:g} held out); "
@@ -90,7 +78,7 @@ def _class_names(folder: Path) -> list[str]:
     return names
 
 
-def _collect(folder: Path, names: Sequence[str]) -> ImageFiles:
+def _collect(folder: Path, names: Sequence[str]) -> LabelledFiles:
     files, labels = [], []
     for label, name in enumerate(names):
         found = list_images(folder / name)
@@ -100,4 +88,4 @@ def _collect(folder: Path, names: Sequence[str]) -> ImageFiles:
         raise DataError(
             f"{folder} holds no images in its class folders; known endings are .jpg, .png, .webp and others"
         )
-    return ImageFiles(files, labels, names)
+    return LabelledFiles(files, labels, names)

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from twins.data.base import Opened
 from twins.data.classes import MOST, ClassTable, built_in, coloured, table
@@ -22,9 +23,6 @@ from twins.data.formats.masks import IGNORE, check_ignored, read_values
 from twins.data.images import ENDINGS, open_image
 from twins.data.objects import Rle, decode_masks, encode_lengths, encode_polygons, has_pixels
 from twins.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 BACKGROUND = "background"
 """What pixels without an instance are called where instances are read as a semantic map."""
@@ -43,16 +41,8 @@ class CocoFile:
     panoptic: bool
 
 
-@dataclass(frozen=True)
-class CocoParts:
-    """The JSON files of a data set."""
-
-    train: Path
-    val: Path | None
-
-
-def find_coco(root: Path, kind: str) -> CocoParts | None:
-    """Return a folder's JSON files of a kind, `instances` or `panoptic`, or `None` when it has none.
+def find_coco(root: Path, kind: str) -> list[Path]:
+    """Return a folder's JSON files of a kind, `instances` or `panoptic`: one for each part, or none at all.
 
     Files are looked for in the folder itself, in `annotations` and in `panoptic`, under names such as
     `instances_train2017.json`; one file alone, such as CVAT's `instances_default.json`, is not split.
@@ -62,9 +52,12 @@ def find_coco(root: Path, kind: str) -> CocoParts | None:
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
             if match := re.fullmatch(rf"{kind}(?:_default|_?(train|val|test)\w*)?", path.stem):
                 found.setdefault(match[1] or "train", path)
-    if "train" not in found:
-        return None
-    return CocoParts(found["train"], found.get("val") or found.get("test"))
+    return list_parts(found.get("train"), found.get("val") or found.get("test"))
+
+
+def list_parts(train: Path | None, val: Path | None) -> list[Path]:
+    """Return the files of a data set's parts; none where there is nothing to train on."""
+    return [path for path in (train, val) if path is not None] if train else []
 
 
 def read_json(path: Path) -> Any:
@@ -155,42 +148,43 @@ def _check_categories(record: dict[str, Any], categories: set[int], *, panoptic:
 class CocoImages:
     """Images of a COCO file."""
 
-    def __init__(self, root: Path, file: CocoFile) -> None:
-        self.file, self.records = file, file.images
-        self.folder = _image_folder(root, file)
+    def __init__(self, root: Path, file: CocoFile, classes: ClassTable) -> None:
+        self.file, self.records, self.folder = file, file.images, _image_folder(root, file)
+        self.classes, self.names = classes, classes.names
+        self.class_of = {value: label for label, value in enumerate(classes.values)}
 
     def __len__(self) -> int:
         return len(self.records)
 
     def load(self, index: int) -> Image:
         """Return an image, RGB and upright; raises DataError where it cannot be read."""
-        path = self.folder / self.records[index]["file_name"]
-        if not path.exists():
-            raise DataError(f"{self.file.path} lists {path}, which does not exist; add it or remove its record")
-        return open_image(path)
+        return open_image(self._listed(self.folder, self.records[index]))
 
     def path(self, index: int) -> str:
         """Return an image's path."""
         return str(self.folder / self.records[index]["file_name"])
 
+    def _listed(self, folder: Path, record: dict[str, Any]) -> Path:
+        """Return the file that a record names; raises DataError where it does not exist."""
+        path = folder / record["file_name"]
+        if not path.exists():
+            raise DataError(f"{self.file.path} lists {path}, which does not exist; add it or remove its record")
+        return path
+
     def size(self, index: int) -> tuple[int, int]:
         """Return the height and width that a record says; raises DataError where no image has them."""
         record = self.records[index]
-        size = record_size(record)
-        if size is None:
-            sides = record.get("height"), record.get("width")
-            raise DataError(f"{self.file.path} says {sides} for height and width of {self.path(index)}; mend it")
-        return size
+        if size := record_size(record):
+            return size
+        sides = record.get("height"), record.get("width")
+        raise DataError(f"{self.file.path} says {sides} for height and width of {self.path(index)}; mend it")
 
 
 class PanopticMaps(CocoImages):
     """Panoptic segments as a semantic map: each segment's category; what belongs to none is ignored."""
 
     def __init__(self, root: Path, file: CocoFile, masks: MaskConfig) -> None:
-        super().__init__(root, file)
-        self.classes = _classes(file, masks)
-        self.names = self.classes.names
-        self.class_of = {value: label for label, value in enumerate(self.classes.values)}
+        super().__init__(root, file, _classes(file, masks))
         self.maps = _map_folder(file)
 
     def target(self, index: int) -> NDArray[np.uint8]:
@@ -198,9 +192,7 @@ class PanopticMaps(CocoImages):
         records = self.file.annotations.get(self.records[index]["id"])
         if not records:
             raise DataError(f"{self.file.path} has no segments for {self.path(index)}; add them or remove its record")
-        path = self.maps / records[0]["file_name"]
-        if not path.exists():
-            raise DataError(f"{self.file.path} lists {path}, which does not exist; add it or remove its record")
+        path = self._listed(self.maps, records[0])
         pixels = read_values(path, palette=True).astype(np.int64)
         bytes_ = np.array([1, 256, 65536])  # in panopticapi's order; in a grey PNG all three are equal
         codes = pixels * bytes_.sum() if pixels.ndim == 2 else pixels @ bytes_
@@ -217,17 +209,14 @@ class InstanceMaps(CocoImages):
     """Instances as a semantic map: their categories, `background` elsewhere; pixels of two categories are ignored."""
 
     def __init__(self, root: Path, file: CocoFile, masks: MaskConfig) -> None:
-        super().__init__(root, file)
-        self.classes = _classes(file, masks, background=True)
-        self.names = self.classes.names
-        self.class_of = {value: label for label, value in enumerate(self.classes.values)}
+        super().__init__(root, file, _classes(file, masks, background=True))
 
     def target(self, index: int) -> NDArray[np.uint8]:
         """Return class ids `(H, W)`; raises DataError where a mask is damaged or of another size."""
-        height, width = self.size(index)
-        found = np.zeros((height, width), dtype=np.uint8)
+        size = self.size(index)
+        found = np.zeros(size, dtype=np.uint8)
         for annotation in self.file.annotations.get(self.records[index]["id"], ()):
-            mask = decode_masks([read_mask(annotation, height, width, self.file.path)], (height, width))[0]
+            mask = decode_masks([read_mask(annotation, size, self.file.path)], size)[0]
             label = self.class_of.get(annotation["category_id"], IGNORE)
             clash = mask & (found != 0) & (found != label)
             found[mask] = label
@@ -238,49 +227,47 @@ class InstanceMaps(CocoImages):
 def open_coco_maps(root: Path, kind: Literal["panoptic", "instances"], masks: MaskConfig) -> Opened | None:
     """Return a folder's COCO files as semantic maps, or `None` when it has none.
 
-    Args:
-        root: the data set's folder.
-        kind: what the files hold.
-        masks: may ignore categories.
-
     Raises:
-        ConfigError: other settings of masks, which say nothing here.
+        ConfigError: settings of masks other than what is ignored, which say nothing here.
         DataError: a file is damaged, or its images cannot be found.
     """
-    parts = find_coco(root, kind)
-    if parts is None:
+    paths = find_coco(root, kind)
+    if not paths:
         return None
     if masks.classes != "auto" or masks.values != "auto" or masks.reduce_zero_label is not None:
         raise ConfigError(
-            f"{parts.train} says itself which classes its masks have; of `masks.classes`, `masks.values` and "
+            f"{paths[0]} says itself which classes its masks have; of `masks.classes`, `masks.values` and "
             "`masks.reduce_zero_label` leave out what was given here or for the run"
         )
-    files = [read_coco(path) for path in (parts.train, parts.val) if path is not None]
+    files = [read_coco(path) for path in paths]
     for file in files:
         if file.annotations and file.panoptic != (kind == "panoptic"):
             what = "panoptic segments" if file.panoptic else "instances"
             raise DataError(f"{file.path} holds {what}; give it a name that says so")
     reader = PanopticMaps if kind == "panoptic" else InstanceMaps
     sets = [reader(root, file, masks) for file in files]
-    if len(sets) == 2 and sets[0].names != sets[1].names:
-        raise DataError(f"{parts.train} and {parts.val} list different categories; give both the same")
+    if sets[0].names != sets[-1].names:
+        raise DataError(f"{paths[0]} and {paths[1]} list different categories; give both the same")
     return Opened(sets)
 
 
-def read_mask(annotation: dict[str, Any], height: int, width: int, source: Path) -> Rle:
+def called(annotation: dict[str, Any], source: Path) -> str:
+    """Return what to call an annotation of a file."""
+    return f"annotation {annotation.get('id', '?')} of {source}"
+
+
+def read_mask(annotation: dict[str, Any], size: tuple[int, int], source: Path) -> Rle:
     """Return an annotation's mask as compressed run lengths; see `parse_mask`.
 
     Raises:
         DataError: it has none, or one that is damaged or of another size.
     """
-    what = f"annotation {annotation.get('id', '?')} of {source}"
-    segmentation = annotation.get("segmentation")
-    if not segmentation:
-        raise DataError(f"{what} has no mask; add it or remove the annotation")
+    if not (segmentation := annotation.get("segmentation")):
+        raise DataError(f"{called(annotation, source)} has no mask; add it or remove the annotation")
     try:
-        return parse_mask(segmentation, (height, width))
+        return parse_mask(segmentation, size)
     except ValueError as error:
-        raise DataError(f"{what} has {error}; mend it") from error
+        raise DataError(f"{called(annotation, source)} has {error}; mend it") from error
 
 
 def parse_mask(segmentation: Any, size: tuple[int, int]) -> Rle:
@@ -339,10 +326,8 @@ def _classes(file: CocoFile, masks: MaskConfig, *, background: bool = False) -> 
     try:
         classes = class_table(categories)
         if background:
-            first = table((BACKGROUND,), (-1,))
-            classes = ClassTable(
-                first.names + classes.names, first.values + classes.values, first.colours + classes.colours
-            )
+            dark = table((BACKGROUND,)).colours
+            classes = ClassTable((BACKGROUND, *classes.names), (-1, *classes.values), dark + classes.colours)
     except DataError as error:
         raise DataError(f"{file.path}: {error}") from error
     if len(classes) > MOST:
@@ -355,8 +340,9 @@ def _image_folder(root: Path, file: CocoFile) -> Path:
     if not file.images:
         raise DataError(f"{file.path} lists no image; check which file it is")
     part = re.sub(r"^(annotations|instances|panoptic)_?", "", file.path.stem)
-    first = file.images[0]["file_name"]
-    places = list(_places(root, part, file.path.parent))
+    first, beside = file.images[0]["file_name"], file.path.parent
+    places = [root / "images" / part, root / part, root / part / "images"] if part else []
+    places += [root / "images", root, root / "train2017", root / "val2017", beside, beside / "images"]
     for folder in places:
         if (folder / first).exists():
             return folder
@@ -364,12 +350,6 @@ def _image_folder(root: Path, file: CocoFile) -> Path:
         if folder.is_dir() and any(path.suffix.lower() in ENDINGS for path in folder.iterdir()):
             return folder  # the first record's image is missing, which its reading will say
     raise DataError(f"the images of {file.path}, such as {first}, are not in {root}; put them in {root / 'images'}")
-
-
-def _places(root: Path, part: str, beside: Path) -> Iterator[Path]:
-    if part:
-        yield from (root / "images" / part, root / part, root / part / "images")
-    yield from (root / "images", root, root / "train2017", root / "val2017", beside, beside / "images")
 
 
 def _map_folder(file: CocoFile) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -16,12 +16,14 @@ from twins.data.classes import ClassTable
 from twins.data.formats.coco import (
     CocoFile,
     CocoImages,
-    CocoParts,
+    called,
     class_table,
     find_coco,
     list_categories,
+    list_parts,
     read_content,
     read_mask,
+    record_size,
     sound_records,
 )
 from twins.data.images import image_size
@@ -42,36 +44,30 @@ def open_coco_objects(root: Path, *, masks: bool) -> Opened | None:
     `train/_annotations.coco.json`, `valid/_annotations.coco.json`. Annotations that contradict their file (an unlisted
     category or image, an id that was given before) are left out and told.
 
-    Args:
-        root: the data set's folder.
-        masks: whether objects have masks.
-
     Raises:
         DataError: a file is damaged, holds panoptic segments, or its images cannot be found; or two files have
             different categories.
     """
-    parts = find_coco(root, "instances") or find_coco(root, "annotations") or _in_parts(root)
-    if parts is None:
+    paths = find_coco(root, "instances") or find_coco(root, "annotations") or _in_parts(root)
+    if not paths:
         return None
     faults: list[str] = []
-    files = [_read(path, faults, masks=masks) for path in (parts.train, parts.val) if path is not None]
-    if any(file.categories != files[0].categories for file in files):
-        raise DataError(f"{parts.train} and {parts.val} list different categories; give both the same")
+    files = [_read(path, faults, masks=masks) for path in paths]
+    if files[0].categories != files[-1].categories:
+        raise DataError(f"{paths[0]} and {paths[1]} list different categories; give both the same")
     try:
         classes = class_table(_named_once(files))
     except DataError as error:
-        raise DataError(f"{parts.train}: {error}") from error
-    sets = [CocoObjects(root, file, classes, masks=masks) for file in files]
-    return Opened(sets, faults=faults)
+        raise DataError(f"{paths[0]}: {error}") from error
+    return Opened([CocoObjects(root, file, classes, masks=masks) for file in files], faults=faults)
 
 
 class CocoObjects(CocoImages):
     """Images of a COCO file with their objects."""
 
     def __init__(self, root: Path, file: CocoFile, classes: ClassTable, *, masks: bool) -> None:
-        super().__init__(root, file)
-        self.classes, self.names, self.masks = classes, classes.names, masks
-        self.class_of = {value: label for label, value in enumerate(classes.values)}
+        super().__init__(root, file, classes)
+        self.masks = masks
 
     def target(self, index: int) -> Objects:
         """Return an image's objects.
@@ -93,14 +89,11 @@ class CocoObjects(CocoImages):
 
     def shape(self, index: int) -> tuple[int, int] | None:
         """Return an image's height and width where its record says them."""
-        try:
-            return self.size(index)
-        except DataError:
-            return None
+        return record_size(self.records[index])
 
     def named(self, index: int, place: int) -> str:
         """Return what to call one of an image's objects."""
-        return _called(self._annotations(index)[place], self.file.path)
+        return called(self._annotations(index)[place], self.file.path)
 
     def _size(self, index: int) -> tuple[int, int]:
         record = self.records[index]
@@ -114,7 +107,7 @@ class CocoObjects(CocoImages):
         """Name the objects of an image whose boxes have no area inside it."""
         size = self.shape(index)
         return [
-            _called(annotation, self.file.path)
+            called(annotation, self.file.path)
             for annotation in self._annotations(index)
             if is_box(box := annotation.get("bbox")) and not has_area(_corners(box), size)
         ]
@@ -160,10 +153,6 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and abs(value) < _HUGE
 
 
-def _called(annotation: Record, path: Path) -> str:
-    return f"annotation {annotation.get('id', '?')} of {path}"
-
-
 def _corners(box: Sequence[float]) -> list[float]:
     x, y, width, height = box
     return [x, y, x + width, y + height]
@@ -171,13 +160,13 @@ def _corners(box: Sequence[float]) -> list[float]:
 
 def _mask(annotation: Record, path: Path, size: tuple[int, int] | None, *, masks: bool) -> Rle:
     if not masks and not annotation.get("segmentation"):
-        raise DataError(f"{_called(annotation, path)} has neither box nor mask; add one or remove the annotation")
+        raise DataError(f"{called(annotation, path)} has neither box nor mask; add one or remove the annotation")
     if size is None:
         raise DataError(
-            f"{_called(annotation, path)} has a segmentation in an image whose height and width are not in the file; "
+            f"{called(annotation, path)} has a segmentation in an image whose height and width are not in the file; "
             "add them to the image's record"
         )
-    return read_mask(annotation, *size, path)
+    return read_mask(annotation, size, path)
 
 
 def _box(annotation: Record, mask: Rle | None, path: Path) -> list[float]:
@@ -187,7 +176,7 @@ def _box(annotation: Record, mask: Rle | None, path: Path) -> list[float]:
         return around
     if not is_box(box):
         raise DataError(
-            f"{_called(annotation, path)} has the bbox {box!r:.60}; give four finite numbers, x, y, width and height"
+            f"{called(annotation, path)} has the bbox {box!r:.60}; give four finite numbers, x, y, width and height"
         )
     return box
 
@@ -201,13 +190,10 @@ def _area(annotation: Record, box: Sequence[float], mask: Rle | None) -> float:
     return max(0.0, box[2]) * max(0.0, box[3])
 
 
-def _in_parts(root: Path) -> CocoParts | None:
+def _in_parts(root: Path) -> list[Path]:
     """Return the files that lie with the images of each part."""
-    found = [_first(subfolder(root, names)) for names in (TRAIN_NAMES, VAL_NAMES)]
-    if found[0] is not None:
-        return CocoParts(found[0], found[1])
-    alone = _first(root)
-    return None if alone is None else CocoParts(alone, None)
+    train, val = (_first(subfolder(root, names)) for names in (TRAIN_NAMES, VAL_NAMES))
+    return list_parts(train, val) or list_parts(_first(root), None)
 
 
 def _first(folder: Path | None) -> Path | None:
@@ -248,21 +234,17 @@ def _read(path: Path, faults: list[str], *, masks: bool) -> CocoFile:
 def sift_annotations(
     path: Path, annotations: Iterable[Any], images: set[Any], categories: set[int], faults: list[str]
 ) -> dict[Any, list[Record]]:
-    """Return annotations by image id, without those that contradict their file, which are added to the faults.
+    """Return a file's annotations by image id, without those that contradict the ids of its images and categories.
 
-    Args:
-        path: the file, to be named in messages.
-        annotations: its records.
-        images: ids of its images.
-        categories: ids of its categories.
-        faults: what is wrong with each annotation that is left out.
+    What is wrong with those is added to the faults.
     """
-    sifter = _Sifter(path, images, categories)
+    ids: set[str] = set()
     kept: dict[Any, list[Record]] = defaultdict(list)
     for record in annotations:
-        if fault := sifter.fault(record):
+        if fault := _fault(record, path, images, categories, ids):
             faults.append(fault)
         else:
+            ids.add(str(record.get("id")))
             kept[record["image_id"]].append(record)
     return dict(kept)
 
@@ -283,33 +265,19 @@ def _unique_images(path: Path, records: Sequence[Record], faults: list[str]) -> 
     return list(known.values())
 
 
-@dataclass
-class _Sifter:
-    """Tells the annotations that contradict their file."""
-
-    path: Path
-    images: set[Any]
-    categories: set[int]
-    ids: set[str] = field(default_factory=set)
-    """Ids of the annotations seen so far."""
-
-    def fault(self, record: Any) -> str:
-        """Return what is wrong with an annotation, or an empty string."""
-        if not isinstance(record, dict):
-            return f"{self.path} has the annotation {record!r:.40}, which is no record; remove it"
-        what = f"annotation {record.get('id', '?')} of {self.path}"
-        for key, known, told in (
-            ("image_id", self.images, "is for the image"),
-            ("category_id", self.categories, "has the category"),
-        ):
-            if key not in record:
-                return f"{what} has no {key}; add it or remove the annotation"
-            if not isinstance(record[key], int | float | str) or record[key] not in known:
-                return f"{what} {told} {record[key]!r:.40}, which is not listed; list it or remove the annotation"
-        if "id" in record and str(record["id"]) in self.ids:
-            return f"{what} has an id that another annotation has; give each its own"
-        self.ids.add(str(record.get("id")))
-        return ""
+def _fault(record: Any, path: Path, images: set[Any], categories: set[int], ids: set[str]) -> str:
+    """Return what is wrong with an annotation, or an empty string; ids are those of the annotations before it."""
+    if not isinstance(record, dict):
+        return f"{path} has the annotation {record!r:.40}, which is no record; remove it"
+    what = called(record, path)
+    for key, known, told in (("image_id", images, "is for the image"), ("category_id", categories, "has the category")):
+        if key not in record:
+            return f"{what} has no {key}; add it or remove the annotation"
+        if not isinstance(record[key], int | float | str) or record[key] not in known:
+            return f"{what} {told} {record[key]!r:.40}, which is not listed; list it or remove the annotation"
+    if "id" in record and str(record["id"]) in ids:
+        return f"{what} has an id that another annotation has; give each its own"
+    return ""
 
 
 def _make_lean(record: Record, *, masks: bool) -> None:

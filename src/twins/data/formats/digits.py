@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from twins.data.base import hold_out_of_each
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 class Digits:
@@ -28,7 +25,7 @@ class Digits:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def load(self, index: int) -> Image:
+    def load(self, index: int) -> Image.Image:
         """Return a digit, 32 x 32 RGB, white on black."""
         return _enlarge_digits()[self._numbers[index]]
 
@@ -51,9 +48,7 @@ def _read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 @cache
-def _enlarge_digits() -> list[Image]:
-    from PIL import Image
-
+def _enlarge_digits() -> list[Image.Image]:
     return [
         Image.fromarray(grey).resize((32, 32), Image.Resampling.BICUBIC).convert("RGB") for grey in _read_digits()[0]
     ]

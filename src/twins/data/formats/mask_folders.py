@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +12,9 @@ from numpy.typing import NDArray
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, hold_out, list_images, subfolder
 from twins.data.classes import ClassTable, built_in, find_table, read_table
 from twins.data.config import DataConfig
+from twins.data.formats.files import ImageFiles
 from twins.data.formats.masks import MaskReader, build_reader
-from twins.data.images import open_image
 from twins.errors import DataError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
 MASK_FOLDERS = ("masks", "mask", "annotations", "labels", "label", "gt", "gtFine", "SegmentationClass")
@@ -28,27 +24,21 @@ _ALL_VALUES = {"ade20k": range(151), "cityscapes": range(34)}
 _IMAGE_ENDINGS = ("_leftImg8bit", "_image", "_img", "_rgb")
 
 
-class MaskedFiles:
+Pairs = list[tuple[Path, Path]]
+"""Images with their masks."""
+
+
+class MaskedFiles(ImageFiles):
     """Images in files, with a mask in another file each."""
 
-    def __init__(self, images: Sequence[Path], masks: Sequence[Path], reader: MaskReader) -> None:
-        self.images, self.masks, self.reader = list(images), list(masks), reader
+    def __init__(self, pairs: Pairs, reader: MaskReader) -> None:
+        super().__init__([image for image, _ in pairs])
+        self.masks, self.reader = [mask for _, mask in pairs], reader
         self.classes, self.names = reader.classes, reader.classes.names
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def load(self, index: int) -> Image:
-        """Return an image, RGB and upright; raises DataError where it cannot be read."""
-        return open_image(self.images[index])
 
     def target(self, index: int) -> NDArray[np.uint8]:
         """Return class ids `(H, W)`; raises DataError where the mask cannot be read."""
         return self.reader(self.masks[index])
-
-    def path(self, index: int) -> str:
-        """Return an image's path."""
-        return str(self.images[index])
 
 
 def open_mask_folders(root: Path, config: DataConfig) -> Opened | None:
@@ -64,27 +54,24 @@ def open_mask_folders(root: Path, config: DataConfig) -> Opened | None:
     layout = _find_layout(root)
     if layout is None:
         return None
-    train, val = layout.train, layout.val
-    if val is None:
-        held_out = hold_out(len(train), config.seed, config.val_share)
-        train, val = ([layout.train[i] for i in part] for part in held_out)
+    parts = layout.parts
+    if len(parts) == 1:
+        held_out = hold_out(len(parts[0]), config.seed, config.val_share)
+        parts = [[parts[0][i] for i in part] for part in held_out]
+    train, val = parts
     if not train or not val:
         raise DataError(f"{root} leaves no image to {'train on' if not train else 'evaluate on'}; add images and masks")
     classes, ignored = _classes(root, layout, config)
     reader, notes = build_reader(config.masks, [mask for _, mask in train + val], classes, ignored=ignored)
-    return Opened([_files(train, reader), _files(val, reader)], notes + layout.notes)
-
-
-Pairs = list[tuple[Path, Path]]
+    return Opened([MaskedFiles(part, reader) for part in parts], notes + layout.notes)
 
 
 @dataclass
 class _Layout:
     """Pairs of image and mask by part."""
 
-    train: Pairs
-    val: Pairs | None
-    """`None` where the set is not split."""
+    parts: list[Pairs]
+    """To train on and to evaluate on, or all of a set that is not split."""
     known: str | None
     """The built-in classes that such a layout is made for."""
     notes: list[str]
@@ -93,45 +80,57 @@ class _Layout:
 def _find_layout(root: Path) -> _Layout | None:
     if (root / "JPEGImages").is_dir() and (root / "SegmentationClass").is_dir():
         return _voc(root)
-    images, masks = _among(root, IMAGE_FOLDERS), _among(root, MASK_FOLDERS)
-    if images and masks and list_images(masks):
-        return _beside(root, images, masks)
-    train = subfolder(root, TRAIN_NAMES)
-    val = subfolder(root, VAL_NAMES)
-    if train is None or not (inside := (_among(train, IMAGE_FOLDERS), _among(train, MASK_FOLDERS)))[0] or not inside[1]:
-        return None
     notes: list[str] = []
-    pairs = _pair(inside[0], inside[1], notes)
-    if val is None:
-        return _Layout(pairs, None, None, notes)
-    images, masks = _among(val, IMAGE_FOLDERS), _among(val, MASK_FOLDERS)
-    if images is None or masks is None:
-        raise DataError(f"{val} needs a folder of images and one of masks, as {train} has")
-    return _Layout(pairs, _pair(images, masks, notes), None, notes)
+    if (folders := _folders(root)) and list_images(folders[1]):
+        return _Layout([_pair(*part, notes) for part in _parts_below(*folders)], _known_layout(root, *folders), notes)
+    parts = [_pair(*part, notes) for part in _parts_above(root)]
+    return _Layout(parts, None, notes) if parts else None
 
 
-def _beside(root: Path, images: Path, masks: Path) -> _Layout:
-    """Read `images` and `masks`, each whole or with the same parts in it."""
-    notes: list[str] = []
-    known = "cityscapes" if (images.name, masks.name) == ("leftImg8bit", "gtFine") else None
+def _folders(root: Path) -> tuple[Path, Path] | None:
+    """Return the folders of images and of masks."""
+    images, masks = (
+        next((root / name for name in names if (root / name).is_dir()), None) for names in (IMAGE_FOLDERS, MASK_FOLDERS)
+    )
+    return (images, masks) if images and masks else None
+
+
+def _parts_above(root: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield the folders of `train/images` and `train/masks`, and of a part to evaluate on."""
+    train, val = subfolder(root, TRAIN_NAMES), subfolder(root, VAL_NAMES)
+    if train is None or (folders := _folders(train)) is None:
+        return
+    yield folders
+    if val is not None:
+        if (folders := _folders(val)) is None:
+            raise DataError(f"{val} needs a folder of images and one of masks, as {train} has")
+        yield folders
+
+
+def _parts_below(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield `images` and `masks`, or the folders of each part in them."""
+    if subfolder(images, TRAIN_NAMES) is None:
+        yield images, masks
+        return
+    for names in (TRAIN_NAMES, VAL_NAMES):
+        if (part := subfolder(images, names)) is not None:
+            same = masks / part.name if (masks / part.name).is_dir() else subfolder(masks, names)
+            if same is None:
+                raise DataError(f"{masks} has no folder {part.name} for the images in {part}; add it")
+            yield part, same
+
+
+def _known_layout(root: Path, images: Path, masks: Path) -> str | None:
     if any(root.glob("objectInfo150.*")) or root.name.startswith("ADEChallengeData2016"):
-        known = "ade20k"
-    train = subfolder(images, TRAIN_NAMES)
-    if train is None:
-        return _Layout(_pair(images, masks, notes), None, known, notes)
-    pairs = _pair(train, _same_part(masks, train, TRAIN_NAMES), notes)
-    val = subfolder(images, VAL_NAMES)
-    if val is None:
-        return _Layout(pairs, None, known, notes)
-    return _Layout(pairs, _pair(val, _same_part(masks, val, VAL_NAMES), notes), known, notes)
+        return "ade20k"
+    return "cityscapes" if (images.name, masks.name) == ("leftImg8bit", "gtFine") else None
 
 
 def _voc(root: Path) -> _Layout:
-    notes: list[str] = []
     lists = root / "ImageSets" / "Segmentation"
-    pairs = _pair(root / "JPEGImages", root / "SegmentationClass", notes, quiet=True)
+    pairs = _pair(root / "JPEGImages", root / "SegmentationClass", [])  # most of VOC's images have no mask
     if not (lists / "train.txt").is_file() or not (lists / "val.txt").is_file():
-        return _Layout(pairs, None, "voc", notes)
+        return _Layout([pairs], "voc", [])
     by_name = {image.stem: (image, mask) for image, mask in pairs}
     parts = []
     for part in ("train", "val"):
@@ -142,10 +141,10 @@ def _voc(root: Path) -> _Layout:
                 f"{len(missing)} such names"
             )
         parts.append([by_name[name] for name in names])
-    return _Layout(parts[0], parts[1], "voc", notes)
+    return _Layout(parts, "voc", [])
 
 
-def _pair(images: Path, masks: Path, notes: list[str], *, quiet: bool = False) -> Pairs:
+def _pair(images: Path, masks: Path, notes: list[str]) -> Pairs:
     """Match images and masks by their place and name, endings such as `_mask` aside."""
     same = _by_key(_masks_below(masks), masks, ())
     known = _by_key(list(same.values()), masks, _MASK_ENDINGS)
@@ -157,15 +156,15 @@ def _pair(images: Path, masks: Path, notes: list[str], *, quiet: bool = False) -
         else:
             pairs.append((image, mask))
     unused = sorted(set(same.values()) - {mask for _, mask in pairs})
-    if unused and pairs and not quiet:
-        notes.append(f"{len(unused)} masks in {masks} have no image in {images}, {unused[0].name} first")
-    if lonely and pairs and not quiet:
-        notes.append(
-            f"{len(lonely)} images in {images} have no mask in {masks} and are left out, {lonely[0].name} first"
-        )
     if lonely and not pairs:
         raise DataError(
             f"no image in {images} has a mask of its name in {masks}, {lonely[0].name} first; call both alike"
+        )
+    if unused and pairs:
+        notes.append(f"{len(unused)} masks in {masks} have no image in {images}, {unused[0].name} first")
+    if lonely:
+        notes.append(
+            f"{len(lonely)} images in {images} have no mask in {masks} and are left out, {lonely[0].name} first"
         )
     return pairs
 
@@ -192,22 +191,6 @@ def _key(path: Path, folder: Path, endings: Sequence[str]) -> str:
     return "/".join((*path.relative_to(folder).parts[:-1], stem))
 
 
-def _among(root: Path, names: Sequence[str]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None)
-
-
-def _same_part(masks: Path, part: Path, names: Sequence[str]) -> Path:
-    """Return the folder of masks that belongs to a folder of images: called the same, or by another usual name."""
-    found = masks / part.name if (masks / part.name).is_dir() else subfolder(masks, names)
-    if found is None:
-        raise DataError(f"{masks} has no folder {part.name} for the images in {part}; add it")
-    return found
-
-
-def _files(pairs: Pairs, reader: MaskReader) -> MaskedFiles:
-    return MaskedFiles([image for image, _ in pairs], [mask for _, mask in pairs], reader)
-
-
 def _classes(root: Path, layout: _Layout, config: DataConfig) -> tuple[ClassTable | None, tuple[int, ...]]:
     """Return the classes of the settings, the folder or the layout, and the values that they leave ignored."""
     wanted = config.masks.classes
@@ -220,6 +203,6 @@ def _classes(root: Path, layout: _Layout, config: DataConfig) -> tuple[ClassTabl
     if Path(wanted).is_file():
         return read_table(Path(wanted)), ()
     classes = built_in(wanted)
-    if wanted == "cityscapes" and layout.train[0][1].stem.endswith("labelTrainIds"):
+    if wanted == "cityscapes" and layout.parts[0][0][1].stem.endswith("labelTrainIds"):
         return ClassTable(classes.names, tuple(range(len(classes))), classes.colours), ()
     return classes, tuple(value for value in _ALL_VALUES.get(wanted, ()) if value not in classes.values)

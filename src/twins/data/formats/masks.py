@@ -195,31 +195,27 @@ def _peek(masks: Sequence[Path], classes: ClassTable | None, ignore: set[int]) -
     """Judge what pixels hold: by some masks whether it is colours, by all of them whether it is 0 and 255 alone."""
     seen: set[int] = set()
     for path in masks[:: max(1, len(masks) // _PEEK)][:_PEEK]:
-        try:
-            pixels = read_values(path)
-        except DataError:
-            continue
-        if pixels.ndim == 3:
+        if (values := _values_in(path)) is None:
             return "colour"
-        seen |= set(np.unique(pixels).tolist())
+        seen |= values
     if seen - ignore - {0, IGNORE} or (classes is not None and classes.values != (0, 1)):
         return "index"
     return "binary" if _values_of(masks) - ignore == {0, IGNORE} else "index"
 
 
+def _values_in(path: Path) -> set[int] | None:
+    """Return the values of one mask, none where it cannot be read; `None` where it holds colours."""
+    try:
+        pixels = read_values(path)
+    except DataError:
+        return set()
+    return None if pixels.ndim == 3 else set(np.unique(pixels).tolist())
+
+
 def _values_of(masks: Sequence[Path]) -> set[int]:
-    """Return every value that a set of masks holds; masks that cannot be read are passed over."""
-
-    def values(path: Path) -> set[int]:
-        """Return the values of one mask."""
-        try:
-            pixels = read_values(path)
-        except DataError:
-            return set()
-        return set() if pixels.ndim == 3 else set(np.unique(pixels).tolist())
-
+    """Return every value that a set of masks holds; masks of colours and such as cannot be read are passed over."""
     with ThreadPoolExecutor() as pool:
-        found = set().union(*pool.map(values, masks))
+        found: set[int] = set().union(*(values or () for values in pool.map(_values_in, masks)))
     if not found - {IGNORE}:
         raise DataError("no mask can be read, or all of them hold nothing but 255; check the masks")
     return found

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from twins.data.classes import ClassTable, coloured, table
 from twins.data.formats.digits import Digits
 from twins.data.objects import Objects, build_objects, encode_mask
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SIDE = 112
 """Height and width of a scene in pixels."""
@@ -37,7 +34,7 @@ _TINTS = (190.0, 255.0)
 class Scene:
     """One picture with what is on it."""
 
-    image: Image
+    image: Image.Image
     """RGB, `SIDE` x `SIDE`."""
     boxes: NDArray[np.float32]
     """`(R, 4)` xyxy in pixels, around what is visible."""
@@ -74,11 +71,8 @@ def draw_scene(number: int, *, train: bool, seed: int = 0) -> Scene:
     return _finish(canvas, labels, masks)
 
 
-class SceneMaps:
-    """Scenes with a map of class ids each."""
-
-    classes: ClassTable = table(("background", *DIGITS))
-    names = classes.names
+class Scenes:
+    """The scenes of a part."""
 
     def __init__(self, *, train: bool) -> None:
         self.train = train
@@ -86,39 +80,35 @@ class SceneMaps:
     def __len__(self) -> int:
         return COUNTS[self.train]
 
-    def load(self, index: int) -> Image:
+    def load(self, index: int) -> Image.Image:
         """Return a scene's picture."""
         return draw_scene(index, train=self.train).image
-
-    def target(self, index: int) -> NDArray[np.uint8]:
-        """Return a scene's class ids `(H, W)`."""
-        return draw_scene(index, train=self.train).label_map()
 
     def path(self, index: int) -> str:
         """Return a scene's name, such as `scenes/train/7`."""
         return f"scenes/{'train' if self.train else 'val'}/{index}"
 
 
-class SceneObjects:
-    """Scenes with their digits as objects; there is no background among the classes.
+class SceneMaps(Scenes):
+    """Scenes with a map of class ids each."""
 
-    Args:
-        train: which part.
-        masks: whether objects have masks.
-    """
+    classes: ClassTable = table(("background", *DIGITS))
+    names = classes.names
+
+    def target(self, index: int) -> NDArray[np.uint8]:
+        """Return a scene's class ids `(H, W)`."""
+        return draw_scene(index, train=self.train).label_map()
+
+
+class SceneObjects(Scenes):
+    """Scenes with their digits as objects; there is no background among the classes."""
 
     classes: ClassTable = coloured(DIGITS)
     names = classes.names
 
     def __init__(self, *, train: bool, masks: bool) -> None:
-        self.train, self.masks = train, masks
-
-    def __len__(self) -> int:
-        return COUNTS[self.train]
-
-    def load(self, index: int) -> Image:
-        """Return a scene's picture."""
-        return draw_scene(index, train=self.train).image
+        super().__init__(train=train)
+        self.masks = masks
 
     def target(self, index: int) -> Objects:
         """Return a scene's digits, what is visible of each; areas are those of the masks."""
@@ -144,14 +134,8 @@ class SceneObjects:
         """Return nothing: all have some."""
         return ()
 
-    def path(self, index: int) -> str:
-        """Return a scene's name, such as `scenes/train/7`."""
-        return f"scenes/{'train' if self.train else 'val'}/{index}"
-
 
 def _finish(canvas: NDArray[np.float32], labels: list[int], masks: list[NDArray[np.bool_]]) -> Scene:
-    from PIL import Image
-
     boxes = []
     for mask in masks:
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -167,8 +151,6 @@ def _finish(canvas: NDArray[np.float32], labels: list[int], masks: list[NDArray[
 
 def _backdrop(random: np.random.Generator, *, train: bool) -> NDArray[np.float32]:
     """Return a random square of the left or right half of a photograph, resized and mirrored at will."""
-    from PIL import Image
-
     photograph = _photographs()[int(random.integers(2))]
     half = photograph.width // 2
     side = int(random.integers(SIDE, min(half, photograph.height) + 1))
@@ -181,8 +163,6 @@ def _backdrop(random: np.random.Generator, *, train: bool) -> NDArray[np.float32
 
 def _place(random: np.random.Generator, *, train: bool) -> tuple[int, NDArray[np.float32], tuple[slice, slice]]:
     """Return a digit, how much of each pixel it covers (0..1), and where it goes."""
-    from PIL import Image
-
     glyphs, labels = _glyphs(train)
     chosen = int(random.integers(len(labels)))
     side = int(random.integers(28, 42))
@@ -205,8 +185,7 @@ def _tint(random: np.random.Generator) -> NDArray[np.float32]:
 
 
 @cache
-def _photographs() -> tuple[Image, ...]:
-    from PIL import Image
+def _photographs() -> tuple[Image.Image, ...]:
     from sklearn.datasets import load_sample_images
 
     return tuple(Image.fromarray(pixels) for pixels in load_sample_images().images)

@@ -6,17 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, list_images, subfolder
 from twins.data.classes import ClassTable, built_in, coloured, table
-from twins.data.images import image_size, open_image
+from twins.data.formats.files import ImageFiles
+from twins.data.images import image_size
 from twins.data.objects import Objects, build_objects, has_area
 from twins.errors import DataError, nearest, number_of
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _IMAGES = ("JPEGImages", "images", "imgs")
 _ANNOTATIONS = ("Annotations", "annotations", "xmls")
@@ -51,7 +49,6 @@ def open_voc(root: Path, own_classes: ClassTable | None, *, masks: bool) -> Open
     no such thing.
 
     Args:
-        root: the data set's folder.
         own_classes: classes as the folder has them; without them they are the names in the files, sorted, or in VOC's
             order where all are VOC's. Objects of other names are left out and told.
         masks: whether objects must have masks, which these files do not hold.
@@ -96,21 +93,15 @@ def read_voc(path: Path) -> VocFile:
     return VocFile(_size(top), tuple(_object(one, i, path) for i, one in enumerate(top.findall("object"), start=1)))
 
 
-class VocObjects:
+class VocObjects(ImageFiles):
     """Images with an XML file each; those objects that are of a class."""
 
     def __init__(self, part: _Read, classes: ClassTable, faults: list[str]) -> None:
-        self.images, self.paths = part.images, part.paths
+        super().__init__(part.images)
+        self.paths = part.paths
         self.classes, self.names = classes, classes.names
         self.class_of = {name: label for label, name in enumerate(classes.names)}
         self.files = [self._known(path, file, faults) for path, file in zip(part.paths, part.files, strict=True)]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def load(self, index: int) -> Image:
-        """Return an image, RGB and upright; raises DataError where it cannot be read."""
-        return open_image(self.images[index])
 
     def target(self, index: int) -> Objects:
         """Return an image's objects; raises DataError where its file cannot be read."""
@@ -123,10 +114,6 @@ class VocObjects:
         """Return an image's height and width where its file says them."""
         file = self.files[index]
         return file.size if isinstance(file, VocFile) else None
-
-    def path(self, index: int) -> str:
-        """Return an image's path."""
-        return str(self.images[index])
 
     def named(self, index: int, place: int) -> str:
         """Return what to call one of an image's objects."""
@@ -181,9 +168,7 @@ def _find_parts(root: Path) -> list[_Part] | None:
         lists = [root / "ImageSets" / "Main" / f"{name}.txt" for name in ("train", "val", "test")]
         if not lists[0].is_file():
             return [_Part(*folders)]
-        if not any(path.is_file() for path in lists[1:]):
-            return [_Part(*folders, lists[0])]
-        return [_Part(*folders, lists[0]), _Part(*folders, next(path for path in lists[1:] if path.is_file()))]
+        return [_Part(*folders, lists[0]), *(_Part(*folders, path) for path in lists[1:] if path.is_file())][:2]
     parts = [subfolder(root, names) for names in (TRAIN_NAMES, VAL_NAMES)]
     found = [_Part(*folders) for part in parts if part is not None and (folders := _folders(part) or _beside(part))]
     return found if found and parts[0] is not None else None
@@ -241,8 +226,8 @@ def _classes_of(files: Sequence[VocFile | DataError], root: Path) -> ClassTable:
     known = built_in("voc")
     if not names <= set(known.names):
         return coloured(sorted(names))
-    rows = [row for row in zip(known.names, known.values, known.colours, strict=True) if row[0] in names]
-    return table([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
+    rows = zip(known.names, known.values, known.colours, strict=True)
+    return table(*zip(*(row for row in rows if row[0] in names), strict=True))
 
 
 def _object(one: ElementTree.Element, number: int, path: Path) -> VocObject:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, list_images, subfolder
 from twins.data.classes import ClassTable, brightened, coloured, read_table
-from twins.data.images import image_size, is_image_file, open_image
+from twins.data.formats.files import ImageFiles
+from twins.data.images import image_size, is_image_file
 from twins.data.objects import Objects, build_objects, encode_polygons, has_area, mask_areas
 from twins.errors import DataError, number_of
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _FAR = 2.0
 """A coordinate beyond this is no share of an image: most likely pixels were written."""
@@ -44,12 +43,7 @@ def open_yolo(root: Path, own_classes: ClassTable | None, *, masks: bool) -> Ope
     Read are `images/train` and `labels/train`, or `train/images` and `train/labels` (`val`, `valid`, `test` alike),
     `images` and `labels`, labels beside their images, or the images that `train` and `val` of a `data.yaml` lead to:
     folders or lists of files. An image without a label file has no objects. Objects of unlisted classes are left out
-    and told.
-
-    Args:
-        root: the data set's folder.
-        own_classes: classes as the folder has them, where no `data.yaml` has `names`.
-        masks: whether objects have masks.
+    and told. Where no `data.yaml` has `names`, the classes are the folder's own.
 
     Raises:
         DataError: the `data.yaml` is damaged or leads nowhere, or no image has a label file.
@@ -97,23 +91,20 @@ def read_yolo(path: Path) -> list[YoloObject]:
     return [_read_line(line, number, path) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
-class YoloObjects:
+class YoloObjects(ImageFiles):
     """Images with a label file each."""
 
     def __init__(self, pages: _Pages, classes: ClassTable, faults: list[str], *, masks: bool) -> None:
-        self.images, self.labels, self.masks = pages.images, pages.labels, masks
+        super().__init__(pages.images)
+        self.labels, self.masks = pages.labels, masks
         self.classes, self.names = classes, classes.names
         self.class_of = {value: label for label, value in enumerate(classes.values)}
         self._sizes: dict[int, tuple[int, int]] = {}
-        known = [self._known(index, lines, faults) for index, lines in enumerate(pages.lines)]
-        self._flat = {index: names for index, lines in enumerate(known) if (names := self._without_area(index, lines))}
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def load(self, index: int) -> Image:
-        """Return an image, RGB and upright; raises DataError where it cannot be read."""
-        return open_image(self.images[index])
+        self._flat: dict[int, list[str]] = defaultdict(list)  # lines whose boxes have no area in an image of any size
+        for index, lines in enumerate(pages.lines):
+            for line in self._known(index, lines, faults):
+                if not has_area(line.box, (1, 1)):
+                    self._flat[index].append(_called(line.number, self.labels[index]))
 
     def target(self, index: int) -> Objects:
         """Return an image's objects; opens the image's header for its size.
@@ -121,20 +112,21 @@ class YoloObjects:
         Raises:
             DataError: a line is none of YOLO's, or a box where masks are wanted; or the image cannot be read.
         """
-        lines = self._lines(index)
-        size = self._size(index)
-        if not self.masks:
-            return self._objects(lines, size, index)
-        masks = [self._mask(line, size, index) for line in lines]
-        return self._objects(lines, size, index, areas=mask_areas(masks).tolist(), masks=masks)
+        lines, size = self._lines(index), self._size(index)
+        boxes = np.array([line.box for line in lines]).reshape(-1, 4) * (size[1], size[0], size[1], size[0])
+        masks = [self._mask(line, size, index) for line in lines] if self.masks else None
+        return build_objects(
+            boxes.tolist(),
+            [self.class_of[line.value] for line in lines],
+            size=size,
+            image_id=index,
+            areas=None if masks is None else mask_areas(masks).tolist(),
+            masks=masks,
+        )
 
     def shape(self, index: int) -> tuple[int, int] | None:
         """Return `None`: label files do not say an image's height and width."""
         return None
-
-    def path(self, index: int) -> str:
-        """Return an image's path."""
-        return str(self.images[index])
 
     def named(self, index: int, place: int) -> str:
         """Return what to call one of an image's objects."""
@@ -151,12 +143,6 @@ class YoloObjects:
         if index not in self._sizes:
             self._sizes[index] = image_size(self.images[index])
         return self._sizes[index]
-
-    def _objects(self, lines: Sequence[YoloObject], size: tuple[int, int], index: int, **more: Any) -> Objects:
-        height, width = size
-        boxes = np.array([line.box for line in lines]).reshape(-1, 4) * (width, height, width, height)
-        labels = [self.class_of[line.value] for line in lines]
-        return build_objects(boxes.tolist(), labels, size=size, image_id=index, **more)
 
     def _mask(self, line: YoloObject, size: tuple[int, int], index: int) -> dict[str, Any]:
         if not line.points:
@@ -177,10 +163,6 @@ class YoloObjects:
                     "list it or remove the line"
                 )
         return [line for line in lines if line.value in self.class_of]
-
-    def _without_area(self, index: int, lines: Sequence[YoloObject]) -> list[str]:
-        """Name the lines whose boxes have no area in an image of any size."""
-        return [_called(line.number, self.labels[index]) for line in lines if not has_area(line.box, (1, 1))]
 
 
 class _Pages:
@@ -301,13 +283,9 @@ def _images_of(root: Path, settings: Mapping[str, Any], said: Any) -> list[Path]
                 break
             if path.is_file():
                 lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-                images += [_listed(path.parent, line.strip()) for line in lines if line.strip()]
+                images += [path.parent / line.strip().removeprefix("./") for line in lines if line.strip()]
                 break
     return images
-
-
-def _listed(folder: Path, name: str) -> Path:
-    return folder / name.removeprefix("./")
 
 
 def _label_of(image: Path, root: Path) -> Path:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from twins.data.base import Derived, ImageSet, LabelledImages, Splits
-from twins.data.checks.classification import check_classification
-from twins.data.checks.scan import CheckReport
+from twins.data.checks.classification import Labels
+from twins.data.checks.scan import CheckReport, check
 from twins.data.config import DataConfig
 from twins.data.formats.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS
 from twins.data.formats.open import open_classification
@@ -30,9 +31,6 @@ from twins.tasks.classification.network import Classification
 from twins.tasks.inference import InferenceConfig
 from twins.tasks.network import TaskNetwork
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 
 class ClassificationSpec:
     """See `twins.tasks.contract.TaskSpec`."""
@@ -46,8 +44,7 @@ class ClassificationSpec:
         return open_classification(config)
 
     def check(self, config: DataConfig) -> CheckReport:
-        """Read every image and report what would spoil a run."""
-        report = check_classification(config)
+        report = check(open_classification(config), Labels())
         report.notes += _masks_as_classes(report.names)
         return report
 
@@ -74,11 +71,9 @@ class ClassificationSpec:
         return replace(known, size=config.size, crop=config.crop, fit=config.fit)
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
-        """Return timm's augmentation, or shifts."""
         return ImageAlone(train_transform(config.augment, preprocess))
 
     def eval_transform(self, preprocess: Preprocess) -> Transform:
-        """Return the preparation alone."""
         return ImageAlone(preprocess.pixels)
 
     def shapes(self, images: ImageSet) -> None:
@@ -119,7 +114,6 @@ class ClassificationSpec:
         return ClassificationMetric(names)
 
     def relabel(self, images: LabelledImages, classes: Sequence[int]) -> ImageSet:
-        """Return images whose class `i` is called `classes[i]`."""
         return Derived(images, change=classes.__getitem__)
 
     def check_pair(self, image: Image, target: int) -> None:
@@ -130,7 +124,6 @@ class ClassificationSpec:
         raise ConfigError("a classifier sees an image once, whole")
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
-        """Return nothing."""
         return {}
 
     def weakest(self, rows: Sequence[dict[str, Any]], most: int = 5) -> list[str]:
@@ -139,12 +132,10 @@ class ClassificationSpec:
         return [f"class {row['name']}: {100 * row['recall']:.1f} % of {row['support']} found" for row in seen[:most]]
 
     def rows(self, prediction: Prediction, top: int) -> Iterator[list[Any]]:
-        """Yield the `top` most probable classes."""
         for rank, (label, score) in enumerate(_listed(prediction, top), start=1):
             yield [rank, label, prediction.name(label), score]
 
     def text(self, prediction: Prediction, top: int) -> str:
-        """Return the `top` most probable classes."""
         return ", ".join(f"{prediction.name(label)} {score:.1%}" for label, score in _listed(prediction, top))
 
     def counts(self, prediction: Prediction) -> dict[str, int]:
@@ -156,7 +147,6 @@ class ClassificationSpec:
         return f"most probable: {count_list(counts)}"
 
     def example_target(self, height: int, width: int) -> int:
-        """Return a class id."""
         return 0
 
     def example_batch(self, images: Tensor, classes: int) -> Tensor:

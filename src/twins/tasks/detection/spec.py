@@ -15,10 +15,10 @@ from PIL.Image import Image
 from torch import Tensor
 
 from twins.data.base import AnnotatedImages, Derived, ImageSet, Splits
-from twins.data.checks.detection import check_detection
-from twins.data.checks.scan import CheckReport
+from twins.data.checks.detection import Annotations
+from twins.data.checks.scan import CheckReport, check
 from twins.data.config import DataConfig
-from twins.data.formats.open import open_detection
+from twins.data.formats.open import open_detection, open_objects
 from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.objects import Objects, build_objects, encode_mask
@@ -36,11 +36,7 @@ from twins.tasks.network import TaskNetwork
 
 
 class DetectionSpec:
-    """See `twins.tasks.contract.TaskSpec`.
-
-    Args:
-        masks: whether objects have masks, as instance segmentation needs them.
-    """
+    """See `twins.tasks.contract.TaskSpec`; objects have masks where instance segmentation needs them."""
 
     examined = 100
     columns = ("label", "name", "score", "x1", "y1", "x2", "y2")
@@ -56,8 +52,7 @@ class DetectionSpec:
         return splits
 
     def check(self, config: DataConfig) -> CheckReport:
-        """Read every image and its objects and report what would spoil a run."""
-        return check_detection(config, masks=self.masks)
+        return check(open_objects(config, masks=self.masks), Annotations())
 
     def warnings(self, splits: Splits[AnnotatedImages]) -> list[str]:
         """Return nothing: what is left out of training is among the notes of opening."""
@@ -69,7 +64,6 @@ class DetectionSpec:
         return keep_shape(known, size=config.size, longest=longest, setting="detection.longest")
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
-        """Return random views."""
         return RandomView(config.detection, preprocess)
 
     def eval_transform(self, preprocess: Preprocess) -> Transform:
@@ -83,7 +77,6 @@ class DetectionSpec:
         return known if len(known) == len(found) else None
 
     def prepare(self, config: TrainConfig, batch: Batch, epoch: int, classes: int) -> tuple[Tensor, Any]:
-        """Return a batch's images and objects."""
         return batch.images, batch.targets
 
     def set_up(self, network: TaskNetwork, config: TrainConfig, images: AnnotatedImages) -> None:
@@ -106,7 +99,6 @@ class DetectionSpec:
         return DetectionMetric(names, masks=self.masks, full=full)
 
     def relabel(self, images: AnnotatedImages, classes: Sequence[int]) -> ImageSet:
-        """Return images whose class `i` is called `classes[i]`."""
         return Derived(images, change=partial(_relabelled, labels=np.asarray(classes, dtype=np.int64)))
 
     def check_pair(self, image: Image, target: Objects) -> None:

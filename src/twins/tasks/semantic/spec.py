@@ -13,8 +13,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from twins.data.base import Derived, ImageSet, MappedImages, Splits
-from twins.data.checks.scan import CheckReport
-from twins.data.checks.semantic import check_semantic
+from twins.data.checks.scan import CheckReport, check
+from twins.data.checks.semantic import Maps
 from twins.data.config import DataConfig
 from twins.data.formats.masks import IGNORE
 from twins.data.formats.open import open_semantic
@@ -43,12 +43,10 @@ class SemanticSpec:
     listed = "classes"
 
     def open(self, config: DataConfig) -> Splits[MappedImages]:
-        """Open `scenes`, or a folder with images and masks."""
         return open_semantic(config)
 
     def check(self, config: DataConfig) -> CheckReport:
-        """Read every image and mask and report what would spoil a run."""
-        return check_semantic(config)
+        return check(open_semantic(config), Maps())
 
     def warnings(self, splits: Splits[MappedImages]) -> list[str]:
         """Return nothing: what masks hold is only known when all are read, which `twins check` does."""
@@ -60,7 +58,6 @@ class SemanticSpec:
         return keep_shape(known, size=config.size, longest=longest, setting="semantic.longest")
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
-        """Return random crops."""
         return RandomCrop(config.semantic, preprocess)
 
     def eval_transform(self, preprocess: Preprocess) -> Transform:
@@ -71,7 +68,6 @@ class SemanticSpec:
         """Return nothing: training images are cut to one size."""
 
     def prepare(self, config: TrainConfig, batch: Batch, epoch: int, classes: int) -> tuple[Tensor, Any]:
-        """Return a batch's images and maps."""
         return batch.images, batch.targets
 
     def set_up(self, network: TaskNetwork, config: TrainConfig, images: MappedImages) -> None:
@@ -86,17 +82,14 @@ class SemanticSpec:
         return SemanticMetric(names, absent=absent, boundary=full)
 
     def relabel(self, images: MappedImages, classes: Sequence[int]) -> ImageSet:
-        """Return images whose class `i` is called `classes[i]`."""
         lookup = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
         lookup[: len(classes)] = classes
         return Derived(images, change=lookup.__getitem__)
 
     def check_pair(self, image: Image, target: NDArray[np.uint8]) -> None:
-        """Raise DataError where a map has another size than its image."""
         check_fit(image, target)
 
     def look(self, network: TaskNetwork, image: Image, inference: InferenceConfig) -> Prediction:
-        """Return one image's map; see `twins.tasks.semantic.inference`."""
         assert isinstance(network, SemanticSegmentation)
         return look(network, image, inference)
 
@@ -106,7 +99,6 @@ class SemanticSpec:
         return {"masks": asdict(data.masks), "inference": seen, "absent_classes": config.absent}
 
     def weakest(self, rows: Sequence[dict[str, Any]], most: int = 5) -> list[str]:
-        """Return the classes with the lowest intersection over union."""
         seen = sorted((row for row in rows if row["iou"] is not None), key=lambda row: row["iou"])
         return [
             f"class {row['name']}: IoU {100 * row['iou']:.1f} %, {number_of(row['pixels'], 'pixel')}"
@@ -114,7 +106,6 @@ class SemanticSpec:
         ]
 
     def rows(self, prediction: Prediction, top: int) -> Iterator[list[Any]]:
-        """Yield each class of the map with its pixels."""
         yield from ([name, pixels] for name, pixels in self.counts(prediction).items())
 
     def text(self, prediction: Prediction, top: int) -> str:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twins.data.checks.classification import check_classification
 from twins.data.config import DataConfig
+from twins.tasks.classification.spec import SPEC
 
 
 def check(root):
-    return check_classification(DataConfig(data=str(root)))
+    return SPEC.check(DataConfig(data=str(root)))
 
 
 def save(path, number):

@@ -7,8 +7,8 @@ import json
 import pytest
 from PIL import Image
 
-from twins.data.checks.detection import check_detection
 from twins.data.config import DataConfig
+from twins.tasks.detection.spec import DetectionSpec
 
 CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
 
@@ -57,7 +57,7 @@ class Data:
         self.write(part, content)
 
     def check(self, masks=True):
-        return check_detection(DataConfig(data=str(self.root)), masks=masks)
+        return DetectionSpec(masks=masks).check(DataConfig(data=str(self.root)))
 
     def only_problem(self, masks=True):
         """Return the one problem of the set."""
@@ -84,7 +84,7 @@ def test_a_clean_set_has_no_problem_and_its_facts_are_right(data, masks):
 
 def test_scenes_are_clean(monkeypatch):
     monkeypatch.setattr("twins.data.formats.scenes.COUNTS", {True: 40, False: 10})
-    report = check_detection(DataConfig(data="scenes"), masks=True)
+    report = DetectionSpec(masks=True).check(DataConfig(data="scenes"))
     assert (report.problems, report.images) == ([], {"train": 40, "val": 10})
     assert sum(report.counts["train"].values()) > 100
 
@@ -291,7 +291,7 @@ def test_files_of_other_formats_are_named_by_object_and_line(tmp_path, save_imag
     (tmp_path / "labels" / "train" / "a.txt").write_text("0 .5 .5 .8 .8\n\n0 .9 .5 .5 .5\n3 .5 .5 .5 .5\n")
     (tmp_path / "data.yaml").write_text("names: [cat]")
     labels = tmp_path / "labels"
-    report = check_detection(DataConfig(data=str(tmp_path)), masks=False)
+    report = DetectionSpec(masks=False).check(DataConfig(data=str(tmp_path)))
     assert report.problems == [
         f"line 4 of {labels / 'train' / 'a.txt'} has the class 3, which is not listed; list it or remove the line",
         f"line 3 of {labels / 'train' / 'a.txt'} has the box 52, 15, 92, 45, which reaches 12 pixels beyond its image "
@@ -310,7 +310,7 @@ def test_a_damaged_file_of_voc_is_named_and_the_others_are_checked(tmp_path, sav
     for part in ("train", "val"):
         names = "a\nb\ngone\n" if part == "train" else "c\n"
         (tmp_path / "ImageSets" / "Main" / f"{part}.txt").write_text(names)
-    problems = check_detection(DataConfig(data=str(tmp_path)), masks=False).problems
+    problems = DetectionSpec(masks=False).check(DataConfig(data=str(tmp_path))).problems
     assert len(problems) == 4
     assert "no held-out image has an object" in problems[3]
     assert "b.xml is no XML" in problems[0]

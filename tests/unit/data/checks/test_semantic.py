@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from twins.data.checks.semantic import check_semantic
 from twins.data.config import DataConfig, MaskConfig
+from twins.tasks.semantic.spec import SPEC
 
 HALVES = np.repeat([[0, 0, 0, 0, 1, 1, 1, 1]], 6, axis=0)
 
@@ -24,7 +24,7 @@ def data(tmp_path, save_image, save_mask):
 
 
 def check(root, **masks):
-    return check_semantic(DataConfig(data=str(root), masks=MaskConfig(**masks)))
+    return SPEC.check(DataConfig(data=str(root), masks=MaskConfig(**masks)))
 
 
 def only_problem(root, **masks):
@@ -162,6 +162,6 @@ def test_what_opening_decided_is_told(data, save_image):
 
 
 def test_a_json_set_is_checked_alike(sample_data):
-    report = check_semantic(DataConfig(data=str(sample_data / "instance" / "nuts18")))
+    report = SPEC.check(DataConfig(data=str(sample_data / "instance" / "nuts18")))
     assert report.problems == []
     assert sum(report.images.values()) == 12

@@ -29,9 +29,9 @@ def folder(tmp_path):
 def test_an_unsplit_folder_is_split_by_seed_with_no_image_in_both(folder):
     first, again, other = (open_classification(DataConfig(data=str(folder), seed=seed)) for seed in (0, 0, 1))
     assert (len(first.train), len(first.val)) == (16, 4)
-    assert not set(first.train.files) & set(first.val.files)
-    assert first.val.files == again.val.files
-    assert first.val.files != other.val.files
+    assert not set(first.train.images) & set(first.val.images)
+    assert first.val.images == again.val.images
+    assert first.val.images != other.val.images
     assert sorted(first.val.labels) == [0, 0, 1, 1]
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twins.data.checks.detection import check_detection
 from twins.data.classes import built_in
 from twins.data.config import DataConfig
 from twins.data.formats.open import open_detection
 from twins.data.objects import decode_masks, usable
+from twins.tasks.detection.spec import DetectionSpec
 
 
 def opened(root, masks=False):
@@ -65,7 +65,7 @@ def test_bccd_is_read_with_its_lists_and_one_box_without_area_in_each_part(sampl
 
 def test_checking_bccd_finds_its_two_boxes_without_area_and_nothing_else(sample_data):
     root = sample_data / "detection" / "bccd"
-    report = check_detection(DataConfig(data=str(root)), masks=False)
+    report = DetectionSpec(masks=False).check(DataConfig(data=str(root)))
     names = [f"{root}/Annotations/BloodImage_{number}.xml" for number in ("00343", "00338")]
     assert report.problems == [
         f"object 4 of {names[0]} has the box 181, 329, 181, 329, which has no area; mend it or remove it",
@@ -114,7 +114,7 @@ def test_nuclei_are_their_id_maps_objects(sample_data):
 
 @pytest.mark.parametrize("name", ["nuts18", "dsb2018"])
 def test_checking_sets_of_masks_finds_nothing_wrong(sample_data, name):
-    report = check_detection(DataConfig(data=str(sample_data / "instance" / name)), masks=True)
+    report = DetectionSpec(masks=True).check(DataConfig(data=str(sample_data / "instance" / name)))
     assert report.problems == []
 
 
@@ -165,7 +165,7 @@ def test_cocos_yolo_polygons_are_nearly_the_masks_of_its_instances(sample_data, 
 
 
 def test_checking_cocos_yolo_polygons_finds_no_fault_in_their_boxes(yolo):
-    report = check_detection(DataConfig(data=str(yolo("instance_yolo_seg"))), masks=True)
+    report = DetectionSpec(masks=True).check(DataConfig(data=str(yolo("instance_yolo_seg"))))
     assert [problem for problem in report.problems if not problem.startswith("class ")] == []
 
 

@@ -64,11 +64,11 @@ def test_workers_change_nothing(folder):
 
 def test_an_unreadable_image_is_replaced_in_training_and_left_out_of_evaluation(folder):
     splits = open_classification(DataConfig(data=str(folder)))
-    splits.train.files[4].write_bytes(b"")
-    splits.val.files[1].write_bytes(b"")
+    splits.train.images[4].write_bytes(b"")
+    splits.val.images[1].write_bytes(b"")
     sample = samples(splits.train)[(0, 4, 0)]
     assert sample.index == 5
-    assert [skipped.path for skipped in sample.skipped] == [str(splits.train.files[4])]
+    assert [skipped.path for skipped in sample.skipped] == [str(splits.train.images[4])]
     loader = eval_loader(EvalSamples(splits.val, ImageAlone(PREPROCESS)), batch=2)
     batches = list(loader)
     assert sum(len(batch.indices) for batch in batches) == 3

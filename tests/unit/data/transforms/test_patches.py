@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from twins.data.formats.class_folders import ImageFiles
+from twins.data.formats.class_folders import LabelledFiles
 from twins.data.formats.digits import Digits
 from twins.data.loading.batch import collate, normalised
 from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
@@ -121,7 +121,7 @@ def test_any_kind_of_file_reaches_training_and_evaluation_as_it_looks(tmp_path):
     }
     for name, image in files.items():
         image.save(tmp_path / name, **({"exif": turned} if name == "turned.jpg" else {}))
-    images = ImageFiles([tmp_path / name for name in files], [0] * len(files), ("any",))
+    images = LabelledFiles([tmp_path / name for name in files], [0] * len(files), ("any",))
     plain = Preprocess(size=32, crop=1.0, fit="squash")
     (batch,) = eval_loader(EvalSamples(images, ImageAlone(plain.pixels)), batch=len(files))
     whole = AugmentConfig(

@@ -1,0 +1,28 @@
+"""Images in files: what every set of them has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL.Image import Image
+
+from twins.data.images import open_image
+
+
+class ImageFiles:
+    """Images in files; each set of them says what the target of one is."""
+
+    def __init__(self, images: Sequence[Path]) -> None:
+        self.images = list(images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def load(self, index: int) -> Image:
+        """Return an image, RGB and upright; raises DataError where it cannot be read."""
+        return open_image(self.images[index])
+
+    def path(self, index: int) -> str:
+        """Return an image's path."""
+        return str(self.images[index])
