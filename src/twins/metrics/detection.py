@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,7 +25,6 @@ from twins.metrics.coco_eval import (
     numbers,
 )
 from twins.metrics.detection_errors import Judged, analyse_errors, best_balance, judge_all
-from twins.metrics.detection_state import pack, unpack
 from twins.predictions import Prediction
 
 DIGITS = 5
@@ -81,13 +81,13 @@ class DetectionMetric:
             _check_same(self._examples.setdefault(example.image_id, example), example)
 
     def state(self) -> dict[str, Tensor]:
-        """Return what processes exchange: all images' arrays end to end, and how much of them is whose."""
-        return {name: torch.from_numpy(value) for name, value in pack(self._sorted(), self.kinds).items()}
+        """Return what processes exchange: all images, pickled into one uint8 tensor."""
+        return {"examples": torch.frombuffer(bytearray(pickle.dumps(self._sorted())), dtype=torch.uint8)}
 
     def merge(self, states: Sequence[dict[str, Tensor]]) -> None:
-        """Add the images of other processes; raises DataError where two images have the same id."""
+        """Add the images of other processes of the run; raises DataError where two images have the same id."""
         for state in states:
-            self.add(unpack({name: value.cpu().numpy() for name, value in state.items()}, self.kinds))
+            self.add(pickle.loads(state["examples"].cpu().numpy().tobytes()))
 
     def compute(self) -> dict[str, float]:
         """Return COCO's twelve numbers of boxes, after those of masks where these are compared, each in 0..1.
