@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,7 @@ class DetectionMetric:
             row |= {f"{prefix}ap": mean(precision), f"{prefix}ap50": mean(precision[AT_50])}
         if judged is not None:
             balance = best_balance(judged, label)
-            row |= balance.to_dict() if balance else dict.fromkeys(("f1", "precision", "recall", "score"))
+            row |= asdict(balance) if balance else dict.fromkeys(("f1", "precision", "recall", "score"))
         return row
 
     def _sorted(self) -> list[Example]:

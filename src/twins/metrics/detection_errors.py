@@ -33,7 +33,7 @@ Verdict = Literal["right", "class", "localisation", "both", "duplicate", "backgr
 `duplicate`     a surer prediction found its object
 `background`    it overlaps no object by more than 0.1
 `crowd`         it lies in a crowd region of its class: neither right nor wrong
-`unseen`        its score is below the one asked for, or a hundred of its class in the image are surer
+`unseen`        a hundred of its class in the image are surer
 """
 ErrorType = Literal["class", "localisation", "both", "duplicate", "background", "missed"]
 """Kinds of error; `missed` is a true object that nothing found and that no error of class or place aims at."""
@@ -58,27 +58,24 @@ class Judgement:
     """Whether each true object was found; always so of a crowd region, which nobody has to find."""
 
 
-def judge(prediction: Prediction, objects: Objects, *, masks: bool, score: float = 0.0) -> Judgement:
+def judge(prediction: Prediction, objects: Objects, *, masks: bool) -> Judgement:
     """Judge one image's prediction at an overlap of 0.5, for instance to draw it.
 
     Args:
         prediction: of a detector, in the image's pixels.
         objects: the true objects.
         masks: whether masks are compared, instead of boxes.
-        score: predictions below are not looked at.
 
     Raises:
         DataError: masks are asked for and the objects have none, or the masks of an image of another size.
     """
     kind: Kind = "mask" if masks else "box"
     codes, about = _judge(build_example(prediction, objects, masks=masks), kind)
-    codes[np.asarray(prediction.scores, dtype=np.float64) < score] = CODE["unseen"]
     found = objects.crowd.copy()
     found[about[codes == CODE["right"]]] = True
-    seen = (codes != CODE["unseen"]) & (about != NOTHING)
     return Judgement(
         kinds=tuple(VERDICTS[code] for code in codes.tolist()),
-        about=tuple(index if known else None for index, known in zip(about.tolist(), seen.tolist(), strict=True)),
+        about=tuple(None if index == NOTHING else index for index in about.tolist()),
         found=tuple(found.tolist()),
     )
 
@@ -192,10 +189,6 @@ class Balance:
     recall: float
     score: float | None
     """Predictions from this score on are taken; `None` where no score finds anything."""
-
-    def to_dict(self) -> dict[str, float | None]:
-        """Return plain JSON-ready values."""
-        return {"f1": self.f1, "precision": self.precision, "recall": self.recall, "score": self.score}
 
 
 def best_balance(judged: Judged, label: int | None = None) -> Balance | None:
