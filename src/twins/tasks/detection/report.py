@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from html import escape
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from twins.charts import bar_chart, picture, precision_recall_chart, score_chart, share
+from twins.charts import bar_chart, picture, precision_recall_chart, score_chart, share, table
 from twins.data.formats.scenes import draw_scene
 from twins.data.objects import Objects, decode_masks
 from twins.drawing import Mark, Palette, grid, mark, palette
@@ -234,17 +233,9 @@ def _errors(kind: str, errors: dict[str, Any]) -> str:
 def _classes(rows: list[dict[str, Any]], leading: str) -> str:
     known = sorted((row for row in rows if row[leading] is not None), key=lambda row: row[leading])
     columns = [key for key in COLUMNS if known and key in known[0]]
-    head = "".join(f"<th>{COLUMNS[key]}</th>" for key in columns)
-    lines = "".join(
-        f"<tr><td>{escape(row['name'])}</td><td>{row['objects']:,}</td>"
-        + "".join(f"<td>{share(row[key])}</td>" for key in columns)
-        + "</tr>"
-        for row in known[:200]
-    )
-    return (
-        "<h2>Classes</h2><div class=scroll><table class=numbers>"
-        f"<tr><th>class</th><th>objects</th>{head}</tr>{lines}</table></div>"
-    )
+    head = ("class", "objects", *(COLUMNS[key] for key in columns))
+    lines = [(row["name"], f"{row['objects']:,}", *(share(row[key]) for key in columns)) for row in known[:200]]
+    return f"<h2>Classes</h2><div class=scroll>{table(head, lines, kind='numbers')}</div>"
 
 
 def _look(examples: Examples, score: float, *, masks: bool) -> _Looked:
