@@ -20,7 +20,7 @@ from twins.errors import DataError, NotFoundError
 from twins.evaluation import match_classes
 from twins.files import atomic_file
 from twins.predictor import Predictor, load
-from twins.report.pictures import attention_section
+from twins.report.attention import attention_section
 from twins.report.style import STYLE
 from twins.run_folder import CONFIG, METRICS, REPORT, RESULT
 from twins.tasks.contract import Example, TaskSpec, spec_of
