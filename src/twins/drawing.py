@@ -207,22 +207,18 @@ def _objects(prediction: Prediction, image: Image.Image, steady: bool) -> Image.
     assert prediction.boxes is not None
     assert prediction.labels is not None
     assert prediction.scores is not None
-    colours, crowded = palette(prediction), len(prediction.boxes) > NAMED
-    found = list(zip(prediction.boxes.tolist(), prediction.labels.tolist(), prediction.scores.tolist(), strict=True))
-    masks = [None] * len(found) if prediction.masks is None else list(prediction.masks)
+    colours, named = palette(prediction), len(prediction.boxes) <= NAMED
+    labels = prediction.labels.tolist()
+    masks = [None] * len(labels) if prediction.masks is None else prediction.masks
+    found = zip(prediction.boxes.tolist(), labels, prediction.scores.tolist(), masks, strict=True)
     marks = [
-        Mark(
-            box=box,
-            colour=colours[label],
-            text="" if crowded else f"{prediction.name(label)} {score:.0%}",
-            mask=mask,
-        )
-        for (box, label, score), mask in zip(found, masks, strict=True)
+        Mark(box=box, colour=colours[label], text=f"{prediction.name(label)} {score:.0%}" if named else "", mask=mask)
+        for box, label, score, mask in found
     ]
     picture = mark(image, marks)
-    if not crowded or steady:
+    if named or steady:
         return picture
-    counts = Counter(prediction.labels.tolist()).most_common(12)
+    counts = Counter(labels).most_common(12)
     return _with_legend(picture, [(colours[label], f"{count} × {prediction.name(label)}") for label, count in counts])
 
 
@@ -284,7 +280,8 @@ def _write_labels(picture: Image.Image, marks: Sequence[Mark], scale: int) -> No
         text = _shorten(item.text, letters, picture.width - 6)
         if not text:
             continue
-        place, cost = _label_place(box, _label_size(text, letters), picture.size, boxes, written)
+        size = (round(letters.getlength(text)) + 6, sum(letters.getmetrics()))
+        place, cost = _label_place(box, size, picture.size, boxes, written)
         if cost > 1.0 and len(marks) > CROWDED:
             continue
         pen.rectangle(place, fill=item.colour)
@@ -296,11 +293,6 @@ def _text_size(picture: Image.Image, count: int) -> int:
     """Return the size of labels in pixels: in proportion to the picture, smaller where there are many."""
     fewer = min(1.0, max(0.6, (12 / max(1, count)) ** 0.5))
     return round(min(40.0, max(10.0, fewer * min(picture.size) / 30)))
-
-
-def _label_size(text: str, letters: ImageFont.FreeTypeFont) -> tuple[int, int]:
-    ascent, descent = letters.getmetrics()
-    return round(letters.getlength(text)) + 6, ascent + descent
 
 
 def _label_place(
@@ -386,11 +378,8 @@ def thumbnail(image: Image.Image, side: int = 160) -> Image.Image:
 
 def fit(picture: Image.Image, side: int) -> Image.Image:
     """Return a picture resized into a square of `side` pixels, its aspect kept, on white."""
-    scale = side / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    smooth = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
-    canvas = Image.new("RGB", (side, side), PAPER)
-    canvas.paste(picture.convert("RGB").resize(size, smooth), ((side - size[0]) // 2, (side - size[1]) // 2))
+    small, canvas = thumbnail(picture.convert("RGB"), side), Image.new("RGB", (side, side), PAPER)
+    canvas.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
     return canvas
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,12 +76,19 @@ def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:
     entries = read_json(results)
     if not isinstance(entries, list):
         raise DataError(f"{results} is no list of results, so it is no COCO results file; check which file it is")
-    found = _gather(_read_entries(results, entries, known, masks=masks), masks=masks)
+    found: dict[int, list[_Entry]] = defaultdict(list)
+    for entry in _read_entries(results, entries, known, masks=masks):
+        found[entry.place].append(entry)
     notes = known.notes() + _coverage(len(found), len(known.sizes))
     metric = DetectionMetric(known.names, masks=masks, full=True, category_ids=known.category_ids)
     metric.add(
-        Example(image_id=index, size=size or (0, 0), truth=known.truth(index, masks=masks), found=found[index])
-        for index, size in enumerate(known.sizes)
+        Example(
+            image_id=place,
+            size=size or (0, 0),
+            truth=known.truth(place, masks=masks),
+            found=_found(found[place], masks=masks),
+        )
+        for place, size in enumerate(known.sizes)
     )
     metrics = metric.compute()
     if not metrics:
@@ -158,15 +165,6 @@ def _read_entries(path: Path, entries: list[Any], known: _GroundTruth, *, masks:
         except ValueError as error:
             raise DataError(f"{path}: entry {number} of {len(entries)} has {error}; mend the file") from error
         yield _Entry(place, label, score, box, mask)
-
-
-def _gather(entries: Iterable[_Entry], *, masks: bool) -> defaultdict[int, Found]:
-    """Return the results by image, in the file's order; an image without any has none."""
-    images: dict[int, list[_Entry]] = defaultdict(list)
-    for entry in entries:
-        images[entry.place].append(entry)
-    empty = _found([], masks=masks)
-    return defaultdict(lambda: empty, {place: _found(group, masks=masks) for place, group in images.items()})
 
 
 def _found(entries: Sequence[_Entry], *, masks: bool) -> Found:

@@ -39,9 +39,7 @@ ErrorType = Literal["class", "localisation", "both", "duplicate", "background", 
 """Kinds of error; `missed` is a true object that nothing found and that no error of class or place aims at."""
 FOREGROUND, BACKGROUND = 0.5, 0.1
 """Overlaps from which on an object is found, and up to which nothing is there."""
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
-CODE = {verdict: code for code, verdict in enumerate(VERDICTS)}
 NOTHING = -1
 """Index of no object."""
 
@@ -70,18 +68,18 @@ def judge(prediction: Prediction, objects: Objects, *, masks: bool) -> Judgement
         DataError: masks are asked for and the objects have none, or the masks of an image of another size.
     """
     kind: Kind = "mask" if masks else "box"
-    codes, about = _judge(build_example(prediction, objects, masks=masks), kind)
+    verdicts, about = _judge(build_example(prediction, objects, masks=masks), kind)
     found = objects.crowd.copy()
-    found[about[codes == CODE["right"]]] = True
+    found[about[verdicts == "right"]] = True
     return Judgement(
-        kinds=tuple(VERDICTS[code] for code in codes.tolist()),
+        kinds=tuple(verdicts.tolist()),
         about=tuple(None if index == NOTHING else index for index in about.tolist()),
         found=tuple(found.tolist()),
     )
 
 
-def _judge(example: Example, kind: Kind) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the code of each prediction's verdict, and the index of the true object that it is about."""
+def _judge(example: Example, kind: Kind) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    """Return the verdict on each prediction, and the index of the true object that it is about."""
     truth, found = example.truth, example.found
     overlap = overlaps(example, kind)  # (R, G)
     same = found.labels[:, None] == truth.labels
@@ -98,14 +96,14 @@ def _judge(example: Example, kind: Kind) -> tuple[NDArray[np.int64], NDArray[np.
         "duplicate": best_own >= FOREGROUND,
         "both": np.maximum(best_own, best_other) > BACKGROUND,
     }
-    codes = np.select(list(rules.values()), [CODE[verdict] for verdict in rules], CODE["background"])
+    verdicts = np.select(list(rules.values()), list(rules), "background")
     aims: dict[Verdict, NDArray[np.int64]] = {
         "right": matched,
         "localisation": nearest_own,
         "class": nearest_other,
         "duplicate": nearest_own,
     }
-    return codes, np.select([codes == CODE[verdict] for verdict in aims], list(aims.values()), NOTHING)
+    return verdicts, np.select([verdicts == verdict for verdict in aims], list(aims.values()), NOTHING)
 
 
 def _nearest(overlap: Floats) -> tuple[Floats, NDArray[np.int64]]:
@@ -144,7 +142,7 @@ class Judged:
 
     labels: NDArray[np.int64]
     scores: Floats
-    codes: NDArray[np.int64]
+    verdicts: NDArray[np.str_]
     about: NDArray[np.int64]
     """Index of a true object, or `NOTHING`."""
     true_labels: NDArray[np.int64]
@@ -152,7 +150,7 @@ class Judged:
 
     def are(self, *verdicts: Verdict) -> NDArray[np.bool_]:
         """Return which predictions have one of these verdicts, `(P,)`."""
-        return np.isin(self.codes, [CODE[verdict] for verdict in verdicts])
+        return np.isin(self.verdicts, verdicts)
 
     def objects(self, classes: int) -> NDArray[np.int64]:
         """Return how many objects of each class there are to find, `(K,)`."""
@@ -169,7 +167,7 @@ def judge_all(examples: Sequence[Example], kind: Kind) -> Judged:
     return Judged(
         labels=_joined([example.found.labels for example in examples], np.int64),
         scores=_joined([example.found.scores for example in examples], np.float64),
-        codes=_joined([codes for codes, _ in judged], np.int64),
+        verdicts=_joined([verdicts for verdicts, _ in judged], np.str_),
         about=_joined(about, np.int64),
         true_labels=_joined([example.truth.labels for example in examples], np.int64),
         crowd=_joined([example.truth.crowd for example in examples], np.bool_),
@@ -252,13 +250,13 @@ def _missed(judged: Judged, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _mended(judged: Judged, error: ErrorType) -> Judged:
     """Return how it would be without errors of a kind: what cannot be made right is not seen, or not asked for."""
     if error == "missed":
-        return replace(judged, crowd=judged.crowd | _missed(judged, np.ones(len(judged.codes), dtype=bool)))
+        return replace(judged, crowd=judged.crowd | _missed(judged, np.ones(len(judged.scores), dtype=bool)))
     wrong = judged.are(error)
-    codes, labels = np.where(wrong, CODE["unseen"], judged.codes), judged.labels.copy()
+    verdicts, labels = np.where(wrong, "unseen", judged.verdicts), judged.labels.copy()
     if error in ("class", "localisation"):
         best = _surest_about(judged, wrong)
-        codes[best], labels[best] = CODE["right"], judged.true_labels[judged.about[best]]
-    return replace(judged, codes=codes, labels=labels)
+        verdicts[best], labels[best] = "right", judged.true_labels[judged.about[best]]
+    return replace(judged, verdicts=verdicts, labels=labels)
 
 
 def _surest_about(judged: Judged, rows: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from PIL import Image
 from twins.charts import bar_chart, picture, precision_recall_chart, score_chart, share, table
 from twins.data.formats.scenes import draw_scene
 from twins.data.objects import Objects, decode_masks
-from twins.drawing import Mark, Palette, grid, mark, palette
+from twins.drawing import Mark, Palette, grid, mark, palette, thumbnail
 from twins.metrics.detection_errors import Judgement, judge
 from twins.predictions import Prediction
 from twins.tasks.contract import Examples, Explain
@@ -122,18 +122,16 @@ def _pairs(seen: list[_Seen], colours: Palette) -> str:
 def _true(objects: Objects, prediction: Prediction, colours: Palette | None = None) -> list[Mark]:
     """Return the true objects in the colours of their classes, or else in that of what is missed."""
     masks = [None] * len(objects) if objects.masks is None else list(decode_masks(objects.masks, objects.size))
-    marks = []
-    for row, (label, mask) in enumerate(zip(objects.labels.tolist(), masks, strict=True)):
-        name = prediction.name(label)
-        marks.append(
-            Mark(
-                box=objects.boxes[row].tolist(),
-                colour=colours[label] if colours else MISSED,
-                text=f"crowd of {name}" if objects.crowd[row] else name,
-                mask=mask,
-            )
+    rows = zip(objects.boxes.tolist(), objects.labels.tolist(), objects.crowd.tolist(), masks, strict=True)
+    return [
+        Mark(
+            box=box,
+            colour=colours[label] if colours else MISSED,
+            text=("crowd of " if crowd else "") + prediction.name(label),
+            mask=mask,
         )
-    return marks
+        for box, label, crowd, mask in rows
+    ]
 
 
 def verdicts(prediction: Prediction, objects: Objects, judgement: Judgement) -> list[Mark]:
@@ -176,38 +174,34 @@ def _judged(prediction: Prediction, objects: Objects, judgement: Judgement) -> I
 
 def _draw(image: Image.Image, marks: list[Mark]) -> Image.Image:
     """Mark objects on an image that is brought to `SIDE` pixels first where it is larger."""
-    scale = min(1.0, SIDE / max(image.size))
-    if scale == 1.0:
+    scale = SIDE / max(image.size)
+    if scale >= 1.0:
         return mark(image, marks)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    small = thumbnail(image, SIDE)
 
     def shrink(item: Mark) -> Mark:
-        mask = None if item.mask is None else np.asarray(Image.fromarray(item.mask).resize(size))
+        mask = None if item.mask is None else np.asarray(Image.fromarray(item.mask).resize(small.size))
         return replace(item, box=[scale * side for side in item.box], mask=mask)
 
-    return mark(image.resize(size, Image.Resampling.LANCZOS), [shrink(item) for item in marks])
+    return mark(small, [shrink(item) for item in marks])
 
 
 def _curves(result: dict[str, Any]) -> str:
     """Return precision over recall, of masks and of boxes."""
-    curves, charts = result["curves"], []
+    charts, recall = "", result["curves"]["recall"]
     names = [row["name"] for row in result["per_class"]]
-    for kind in (kind for kind in WHAT if curves.get(kind, {}).get("iou50")):
-        known = [(name, curve) for name, curve in zip(names, curves[kind]["per_class"], strict=True) if curve]
-        lines = [
-            (
-                f"overlap 0.{at}, AP{at} {share(result['metrics'].get(f'{kind}_ap{at}'))}",
-                curves[kind][f"iou{at}"],
-                style,
-            )
-            for at, style in (("50", "solid"), ("75", "dashed"))
-        ]
-        charts.append(
-            precision_recall_chart(
-                f"{WHAT[kind]}: precision (up) over recall", curves["recall"], lines, known if len(known) <= 30 else ()
-            )
-        )
-    return "".join(charts)
+    for kind, title in WHAT.items():
+        curves = result["curves"].get(kind, {})
+        if not curves.get("iou50"):
+            continue
+        known = [(name, curve) for name, curve in zip(names, curves["per_class"], strict=True) if curve]
+        lines = []
+        for at, style in (("50", "solid"), ("75", "dashed")):
+            precision = share(result["metrics"].get(f"{kind}_ap{at}"))
+            lines.append((f"overlap 0.{at}, AP{at} {precision}", curves[f"iou{at}"], style))
+        behind = known if len(known) <= 30 else ()
+        charts += precision_recall_chart(f"{title}: precision (up) over recall", recall, lines, behind)
+    return charts
 
 
 def _scores(looked: _Looked, score: float) -> str:
