@@ -144,18 +144,15 @@ def calibration_chart(bins: Sequence[dict[str, float]]) -> str:
     )
 
 
-def confusion_table(
-    names: Sequence[str], counts: Sequence[Sequence[int]], *, most: int = 30, shares: bool = False
-) -> str:
+def confusion_table(names: Sequence[str], counts: Sequence[Sequence[int]], *, shares: bool = False) -> str:
     """Return the confusion matrix as a table, rows are the truth; large sets list their commonest mistakes instead.
 
     Args:
         names: class names by class id.
         counts: how often each class (rows) was said to be each class (columns).
-        most: classes from which on mistakes are listed.
         shares: show per cent of the row instead of counts.
     """
-    if len(names) > most:
+    if len(names) > 30:
         return _mistake_table(names, counts)
     head = "".join(f"<th><span>{escape(name)}</span></th>" for name in names)
     rows = []

@@ -26,6 +26,8 @@ LEAST = 448
 """Pixels of the longer side that an image has at least when objects are marked on it."""
 CROWDED, NAMED = 25, 60
 """Objects above which labels are smaller and give way, and above which they are counted by class below instead."""
+LISTED = 5
+"""Classes of a classifier that are listed below an image."""
 TINT = 110
 """How opaque masks are, of 255."""
 Line = Literal["solid", "dashed", "double"]
@@ -34,14 +36,13 @@ Place = tuple[int, int, int, int]
 """Pixels of a rectangle, xyxy, the last included."""
 
 
-def draw(prediction: Prediction, image: Image.Image, *, top: int = 5, steady: bool = False) -> Image.Image:
+def draw(prediction: Prediction, image: Image.Image, *, steady: bool = False) -> Image.Image:
     """Return a copy of an RGB image with its prediction: classes below it as bars, a map over it, objects marked.
 
     Args:
-        prediction: of the image.
+        prediction: of the image; of a classifier's classes the `LISTED` most probable are shown.
         image: any size; a classifier's is shown at 320 pixels wide or more, a detector's with a longer side of `LEAST`
             or more.
-        top: how many of a classifier's classes to list.
         steady: whether the picture's size follows from the image's alone, as the frames of a video need it.
 
     Raises:
@@ -53,7 +54,7 @@ def draw(prediction: Prediction, image: Image.Image, *, top: int = 5, steady: bo
         raise InputError(f"drawing needs classes or a map of them, found a prediction of {prediction.task} without")
     if prediction.boxes is not None:
         return _objects(prediction, image, steady)
-    return _bars(prediction, image, top)
+    return _bars(prediction, image)
 
 
 def palette(prediction: Prediction) -> Palette:
@@ -146,12 +147,12 @@ def _flow(widths: Sequence[int], width: int) -> list[tuple[int, int]]:
     return places
 
 
-def _bars(prediction: Prediction, image: Image.Image, top: int) -> Image.Image:
+def _bars(prediction: Prediction, image: Image.Image) -> Image.Image:
     assert prediction.labels is not None
     assert prediction.scores is not None
     scale = max(1, round(320 / image.width))
     picture = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-    rows = list(zip(prediction.labels[:top].tolist(), prediction.scores[:top].tolist(), strict=True))
+    rows = list(zip(prediction.labels[:LISTED].tolist(), prediction.scores[:LISTED].tolist(), strict=True))
     line = max(18, picture.width // 18)
     canvas = Image.new("RGB", (picture.width, picture.height + line * len(rows) + line // 2), PAPER)
     canvas.paste(picture)

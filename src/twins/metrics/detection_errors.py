@@ -57,16 +57,7 @@ class Judgement:
 
 
 def judge(prediction: Prediction, objects: Objects, *, masks: bool) -> Judgement:
-    """Judge one image's prediction at an overlap of 0.5, for instance to draw it.
-
-    Args:
-        prediction: of a detector, in the image's pixels.
-        objects: the true objects.
-        masks: whether masks are compared, instead of boxes.
-
-    Raises:
-        DataError: masks are asked for and the objects have none, or the masks of an image of another size.
-    """
+    """Judge one image's prediction at an overlap of 0.5 of boxes or of `masks`; see `build_example`."""
     kind: Kind = "mask" if masks else "box"
     verdicts, about = _judge(build_example(prediction, objects, masks=masks), kind)
     found = objects.crowd.copy()
@@ -280,12 +271,7 @@ def _ap50(judged: Judged, present: NDArray[np.int64]) -> float:
 
 
 def _average_precision(right: NDArray[np.bool_], objects: int) -> float:
-    """Return COCO's average over 101 recalls.
-
-    Args:
-        right: of each prediction, the surest first.
-        objects: how many there are to find; with none, 1 if nothing was found wrongly and else 0.
-    """
+    """Return COCO's average over 101 recalls, the surest prediction first; of no object 1 if nothing was found."""
     if not objects:
         return float(not len(right))
     hits = np.cumsum(right)

@@ -74,15 +74,10 @@ def global_map(backbone: Twins, image: Tensor, stage: int) -> Tensor:
 
 @torch.no_grad()
 def local_map(backbone: Twins, image: Tensor, stage: int) -> Tensor:
-    """Return how much each token is looked at inside its own window, in a stage's last local attention.
+    """Return how much each token is looked at inside its own window, in a stage's last local attention of an SVT.
 
-    Args:
-        backbone: an SVT in evaluation mode.
-        image: normalised `(3, H, W)`.
-        stage: 0 to 3.
-
-    Returns:
-        `(rows, columns)` of tokens, in multiples of what even attention inside the window would give: 1 on average.
+    As `global_map`, but `(rows, columns)` of tokens, in multiples of what even attention inside the window would give:
+    1 on average.
     """
     attention, x = _inputs(backbone, image, stage, LocalAttention)
     weights = attention.weights(x)[0].mean(dim=(1, 2))  # (G, S)

@@ -135,13 +135,7 @@ def _true(objects: Objects, prediction: Prediction, colours: Palette | None = No
 
 
 def verdicts(prediction: Prediction, objects: Objects, judgement: Judgement) -> list[Mark]:
-    """Return what was missed (dashed), wrong (double) and right (solid) in an image, from the top down.
-
-    Args:
-        prediction: of a detector; names are its.
-        objects: the true ones.
-        judgement: of the prediction by the objects; see `twins.metrics.detection_errors.judge`.
-    """
+    """Return what was missed (dashed), wrong (double) and right (solid) in an image, from the top down; see `judge`."""
     aimed = {about for about, kind in zip(judgement.about, judgement.kinds, strict=True) if kind != "right"}
     missed = [
         replace(item, text="" if index in aimed else f"missed {item.text}", line="dashed")
@@ -233,13 +227,7 @@ def _classes(rows: list[dict[str, Any]], leading: str) -> str:
 
 
 def _look(examples: Examples, score: float, *, masks: bool) -> _Looked:
-    """Judge predictions, and keep what is shown of them.
-
-    Args:
-        examples: held-out images with their objects and predictions.
-        score: from which predictions are shown.
-        masks: judge masks instead of boxes.
-    """
+    """Judge the boxes of predictions, or their masks, and keep what is shown of them: those from a score on."""
     step, looked = max(1, len(examples) // PAIRS), _Looked()
     for place, example in enumerate(examples):
         objects, prediction = example.target, example.prediction

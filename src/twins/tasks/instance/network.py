@@ -18,7 +18,6 @@ from twins.tasks.detection.network import (
     propose,
     pyramid,
     two_stage_losses,
-    width_of,
 )
 from twins.tasks.inference import SelectionConfig
 from twins.tasks.instance.facts import FACTS
@@ -46,7 +45,7 @@ class InstanceSegmentation(TaskNetwork):
     def __init__(self, backbone: Twins, info: ModelInfo) -> None:
         super().__init__(backbone, info)
         check_detector(backbone, info, FACTS)
-        self.neck, self.rpn_head, self.roi_head = build_two_stages(backbone, info, width_of(info, FACTS), masks=True)
+        self.neck, self.rpn_head, self.roi_head = build_two_stages(backbone, info, FACTS, masks=True)
         self.selection = SelectionConfig()
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
@@ -95,13 +94,7 @@ class InstanceSegmentation(TaskNetwork):
     def decode(
         self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
     ) -> list[Prediction]:
-        """Turn outputs into one prediction per image: boxes and masks, the surest first, in the user's pixels.
-
-        Args:
-            outputs: what `forward` returned, which has the sizes in it.
-            sizes: not needed here; part of every task's signature.
-            originals: height and width of each of the users' images in pixels.
-        """
+        """Return boxes and masks, the surest first, in the user's pixels; see `TaskNetwork.decode`."""
         boxes, scores, labels, masks = (outputs[name].detach() for name in ("boxes", "scores", "labels", "masks"))
         boxes = in_originals(boxes, outputs["sizes"], originals)
         result = []

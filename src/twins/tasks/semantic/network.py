@@ -180,15 +180,10 @@ class SemanticSegmentation(TaskNetwork):
     def decode(
         self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
     ) -> list[Prediction]:
-        """Turn logits into one map of class ids per image, at the user's own size.
+        """Return a map of class ids of each image, at the user's own size; see `TaskNetwork.decode`.
 
         An image's own logits are resized to its size in the network's input, where `sizes` says it, and from there
         to the original, both bilinearly, as mmsegmentation does.
-
-        Args:
-            outputs: what `forward` returned.
-            sizes: true sizes in pixels, int `(B, 2)`, or `None`: every image fills its batch.
-            originals: height and width of each of the users' images in pixels.
         """
         logits = outputs["logits"].detach().float()
         parts = _map_parts(logits, None if sizes is None else self.backbone.map_sizes(sizes)[0])
