@@ -155,13 +155,16 @@ def confusion_table(names: Sequence[str], counts: Sequence[Sequence[int]], *, sh
     if len(names) > 30:
         return _mistake_table(names, counts)
     head = "".join(f"<th><span>{escape(name)}</span></th>" for name in names)
+
+    def cell(count: int, part: float, kind: str) -> str:
+        """Return a cell that is coloured by its part of the row; what rounds to nothing stays empty."""
+        text = (f"{100 * part:.0f}" if part >= 0.005 else "") if shares else str(count or "")
+        return f'<td class="{kind}" style="--part:{part:.2f}">{text}</td>'
+
     rows = []
     for truth, row in enumerate(counts):
         total = sum(row) or 1
-        cells = "".join(
-            _cell(_per_cent(count / total) if shares else str(count or ""), count / total, truth == said)
-            for said, count in enumerate(row)
-        )
+        cells = "".join(cell(n, n / total, "right" if truth == said else "wrong") for said, n in enumerate(row))
         rows.append(f"<tr><th>{escape(names[truth])}</th>{cells}</tr>")
     return (
         f"<p>Rows are the truth, columns what was said{', in per cent of the truth' if shares else ''}.</p>"
@@ -208,15 +211,6 @@ def _mistake_table(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str
         if count and truth != said
     ]
     return table(("truth", "said", "times"), ((truth, said, n) for n, truth, said in sorted(wrong, reverse=True)[:30]))
-
-
-def _cell(text: str, part: float, right: bool) -> str:
-    kind = "right" if right else "wrong"
-    return f'<td class="{kind}" style="--part:{part:.2f}">{text}</td>'
-
-
-def _per_cent(part: float) -> str:
-    return f"{100 * part:.0f}" if part >= 0.005 else ""
 
 
 def _tick(y: float, text: str) -> str:

@@ -164,10 +164,8 @@ class DetectionMetric:
 
 
 def _check_same(known: Example, example: Example) -> None:
-    same = all(
-        np.array_equal(getattr(known.truth, field), getattr(example.truth, field)) for field in ("boxes", "labels")
-    )
-    if not same:
+    same = (np.array_equal(getattr(known.truth, name), getattr(example.truth, name)) for name in ("boxes", "labels"))
+    if not all(same):
         raise DataError(f"two images with different objects have the id {known.image_id}; number the images apart")
 
 

@@ -142,8 +142,7 @@ def verdicts(prediction: Prediction, objects: Objects, judgement: Judgement) -> 
         for index, (item, found) in enumerate(zip(_true(objects, prediction), judgement.found, strict=True))
         if not found
     ]
-    judged = sorted(_judged(prediction, objects, judgement), key=lambda item: item.colour == RIGHT)
-    return [*missed, *judged]
+    return missed + sorted(_judged(prediction, objects, judgement), key=lambda item: item.colour == RIGHT)
 
 
 def _judged(prediction: Prediction, objects: Objects, judgement: Judgement) -> Iterator[Mark]:

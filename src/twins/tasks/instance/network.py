@@ -52,20 +52,13 @@ class InstanceSegmentation(TaskNetwork):
         """Return the objects, padded to a fixed number `M`, with their masks.
 
         As published a mask is read inside an object's own box, not inside the region that was proposed, so what
-        `selection` chooses is chosen here. Compiled and exported it is as Faster R-CNN, see `Detection.forward`.
-
-        Args:
-            images: normalised float `(B, C, H, W)`, `H, W >= 32`.
-            sizes: true sizes in pixels, int `(B, 2)`, or `None`; see `Twins.forward`. What is found in an image is
-                what is found in it alone.
+        `selection` chooses is chosen here. It takes what `Detection.forward` takes, and is compiled and exported as
+        Faster R-CNN.
 
         Returns:
             `boxes` `(B, M, 4)` in pixels of `images`; `scores` `(B, M)`, the surest first, 0 is padding; `labels`
             `(B, M)`; `masks` `(B, M, 28, 28)`, logits inside the boxes, 0 for padding; `sizes`, the images' true sizes
             `(B, 2)`.
-
-        Raises:
-            InputError: a wrong rank, number of channels or size.
         """
         levels = pyramid(self.backbone, self.neck, images, sizes)
         outputs = self.roi_head(levels, *propose(self.rpn_head, levels))
