@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
+from math import log10
 
 from PIL import Image
 
 Point = tuple[float, float]
 WIDTH, HEIGHT, LEFT, BOTTOM = 460, 220, 52, 26
+ACROSS, UP = WIDTH - LEFT - 10, HEIGHT - BOTTOM - 10
+"""Width and height of what is inside a chart's axes."""
 
 
 def line_chart(title: str, points: Sequence[Point], *, percent: bool = False, logarithmic: bool = False) -> str:
@@ -22,8 +25,6 @@ def line_chart(title: str, points: Sequence[Point], *, percent: bool = False, lo
         percent: values are shares in 0..1.
         logarithmic: decades on the vertical axis; values must be above 0.
     """
-    from math import log10
-
     if len(points) < 2:
         return ""
     values = [log10(max(y, 1e-12)) if logarithmic else y for _, y in points]
@@ -32,20 +33,23 @@ def line_chart(title: str, points: Sequence[Point], *, percent: bool = False, lo
     low, high = low - margin, high + margin
     last = points[-1][0] or 1
 
-    def place(x: float, y: float) -> str:
-        across = LEFT + (WIDTH - LEFT - 10) * x / last
-        return f"{across:.1f},{10 + (HEIGHT - BOTTOM - 10) * (high - y) / (high - low):.1f}"
+    def height(y: float) -> float:
+        return 10 + UP * (high - y) / (high - low)
 
-    path = " ".join(place(x, y) for (x, _), y in zip(points, values, strict=True))
+    path = " ".join(f"{LEFT + ACROSS * x / last:.1f},{height(y):.1f}" for (x, _), y in zip(points, values, strict=True))
     ticks = [low + (high - low) * part for part in (0.08, 0.5, 0.92)]
-    lines = "".join(_tick(place(0, tick), _number(10**tick if logarithmic else tick, percent)) for tick in ticks)
-    shown = _number(points[-1][1], percent)
+    lines = "".join(_tick(height(tick), _number(10**tick if logarithmic else tick, percent)) for tick in ticks)
+    caption = f"{escape(title)} <b>{_number(points[-1][1], percent)}</b>"
+    return _chart(title, caption, f'{lines}<polyline class="curve" points="{path}"/>', "0", f"step {int(last)}")
+
+
+def _chart(title: str, caption: str, inside: str, first: str, last: str) -> str:
+    """Return a figure: HTML above, an SVG, and what stands at the ends of its horizontal axis."""
     return (
-        f"<figure><figcaption>{escape(title)} <b>{shown}</b></figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{lines}'
-        f'<polyline class="curve" points="{path}"/>'
-        f'<text x="{WIDTH - 10}" y="{HEIGHT - 6}" text-anchor="end">step {int(last)}</text>'
-        f'<text x="{LEFT}" y="{HEIGHT - 6}">0</text></svg></figure>'
+        f"<figure><figcaption>{caption}</figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{inside}'
+        f'<text x="{WIDTH - 10}" y="{HEIGHT - 6}" text-anchor="end">{last}</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">{first}</text></svg></figure>'
     )
 
 
@@ -63,26 +67,21 @@ def precision_recall_chart(
         curves: of each its name, its precisions, and `solid` or `dashed`.
         behind: curves to show thin behind them, each with its name.
     """
-    width, height = WIDTH - LEFT - 10, HEIGHT - BOTTOM - 10
 
     def line(values: Sequence[float], kind: str, name: str) -> str:
         pairs = zip(recall, values, strict=True)
-        points = " ".join(f"{LEFT + width * x:.1f},{10 + height * (1 - y):.1f}" for x, y in pairs)
+        points = " ".join(f"{LEFT + ACROSS * x:.1f},{10 + UP * (1 - y):.1f}" for x, y in pairs)
         return f'<polyline class="{kind}" points="{points}"><title>{escape(name)}</title></polyline>'
 
-    ticks = "".join(_tick(f"0,{10 + height * (1 - part):.1f}", f"{part:.0%}") for part in (0.0, 0.5, 1.0))
+    ticks = "".join(_tick(10 + UP * (1 - part), f"{part:.0%}") for part in (0.0, 0.5, 1.0))
     lines = "".join(line(values, "curve thin", name) for name, values in behind)
     lines += "".join(line(values, f"curve {kind}", name) for name, values, kind in curves)
     keys = "".join(
         f'<span><svg viewBox="0 0 24 8"><path class="curve {kind}" d="M0 4H24"/></svg>{escape(name)}</span>'
         for name, _, kind in [*curves, *([("each class", (), "thin")] if behind else [])]
     )
-    return (
-        f"<figure><figcaption>{escape(title)}<div class=keys>{keys}</div></figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{ticks}{lines}'
-        f'<text x="{WIDTH - 10}" y="{HEIGHT - 6}" text-anchor="end">recall 100%</text>'
-        f'<text x="{LEFT}" y="{HEIGHT - 6}">0%</text></svg></figure>'
-    )
+    caption = f"{escape(title)}<div class=keys>{keys}</div>"
+    return _chart(title, caption, ticks + lines, "0%", "recall 100%")
 
 
 def bar_chart(bars: Sequence[tuple[str, float, str]]) -> str:
@@ -107,32 +106,25 @@ def score_chart(right: Sequence[int], wrong: Sequence[int], threshold: float) ->
         wrong: likewise.
         threshold: a score to mark.
     """
-    width, height, count = WIDTH - LEFT - 10, HEIGHT - BOTTOM - 10, len(right)
-    most = max((a + b for a, b in zip(right, wrong, strict=True)), default=0) or 1
+    count, most = len(right), max((a + b for a, b in zip(right, wrong, strict=True)), default=0) or 1
 
     def bar(number: int, low: int, high: int, kind: str) -> str:
         """Return one bar's part from one count to another."""
-        top, tall = 10 + height * (1 - high / most), height * (high - low) / most
+        top, tall = 10 + UP * (1 - high / most), UP * (high - low) / most
         return (
-            f'<rect class="{kind}" x="{LEFT + width * number / count + 1:.1f}" y="{top:.1f}" '
-            f'width="{width / count - 2:.1f}" height="{tall:.1f}"><title>{high - low}</title></rect>'
+            f'<rect class="{kind}" x="{LEFT + ACROSS * number / count + 1:.1f}" y="{top:.1f}" '
+            f'width="{ACROSS / count - 2:.1f}" height="{tall:.1f}"><title>{high - low}</title></rect>'
         )
 
     bars = "".join(
         bar(number, 0, a, "right") + bar(number, a, a + b, "wrong")
         for number, (a, b) in enumerate(zip(right, wrong, strict=True))
     )
-    mark = LEFT + width * threshold
-    ticks = _tick(f"0,{10 + height:.1f}", "0") + _tick("0,10", str(most))
+    ticks = _tick(10 + UP, "0") + _tick(10, str(most))
+    mark = f'<path class="mark" d="M{LEFT + ACROSS * threshold:.1f} 10V{10 + UP}"/>'
     title = "Scores of right and of wrong objects"
-    return (
-        f"<figure><figcaption>{title}<div class=keys><span><u class=right></u>right</span>"
-        f"<span><u class=wrong></u>wrong</span></div></figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{ticks}{bars}'
-        f'<path class="mark" d="M{mark:.1f} 10V{10 + height}"/>'
-        f'<text x="{WIDTH - 10}" y="{HEIGHT - 6}" text-anchor="end">score 1</text>'
-        f'<text x="{LEFT}" y="{HEIGHT - 6}">0</text></svg></figure>'
-    )
+    keys = "".join(f"<span><u class={kind}></u>{kind}</span>" for kind in ("right", "wrong"))
+    return _chart(title, f"{title}<div class=keys>{keys}</div>", ticks + bars + mark, "0", "score 1")
 
 
 def calibration_chart(bins: Sequence[dict[str, float]]) -> str:
@@ -152,27 +144,27 @@ def calibration_chart(bins: Sequence[dict[str, float]]) -> str:
     )
 
 
-def confusion_table(
-    names: Sequence[str], counts: Sequence[Sequence[int]], *, most: int = 30, shares: bool = False
-) -> str:
+def confusion_table(names: Sequence[str], counts: Sequence[Sequence[int]], *, shares: bool = False) -> str:
     """Return the confusion matrix as a table, rows are the truth; large sets list their commonest mistakes instead.
 
     Args:
         names: class names by class id.
         counts: how often each class (rows) was said to be each class (columns).
-        most: classes from which on mistakes are listed.
         shares: show per cent of the row instead of counts.
     """
-    if len(names) > most:
+    if len(names) > 30:
         return _mistake_table(names, counts)
     head = "".join(f"<th><span>{escape(name)}</span></th>" for name in names)
+
+    def cell(count: int, part: float, kind: str) -> str:
+        """Return a cell that is coloured by its part of the row; what rounds to nothing stays empty."""
+        text = (f"{100 * part:.0f}" if part >= 0.005 else "") if shares else str(count or "")
+        return f'<td class="{kind}" style="--part:{part:.2f}">{text}</td>'
+
     rows = []
     for truth, row in enumerate(counts):
         total = sum(row) or 1
-        cells = "".join(
-            _cell(_per_cent(count / total) if shares else str(count or ""), count / total, truth == said)
-            for said, count in enumerate(row)
-        )
+        cells = "".join(cell(n, n / total, "right" if truth == said else "wrong") for said, n in enumerate(row))
         rows.append(f"<tr><th>{escape(names[truth])}</th>{cells}</tr>")
     return (
         f"<p>Rows are the truth, columns what was said{', in per cent of the truth' if shares else ''}.</p>"
@@ -184,15 +176,20 @@ def confusion_table(
 def picture(image: Image.Image, caption: str, *, kind: str = "") -> str:
     """Return a figure with an image inside the page and its caption below."""
     buffer = io.BytesIO()
-    image.save(
-        buffer, "PNG" if max(image.size) <= 200 else "WEBP", **({} if max(image.size) <= 200 else {"quality": 85})
-    )
-    kind_of = "png" if max(image.size) <= 200 else "webp"
+    kind_of, settings = ("png", {}) if max(image.size) <= 200 else ("webp", {"quality": 85})
+    image.save(buffer, kind_of, **settings)
     data = base64.b64encode(buffer.getvalue()).decode()
     return (
         f'<figure class="thumb {kind}"><img alt="{escape(caption)}" src="data:image/{kind_of};base64,{data}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, kind: str = "") -> str:
+    """Return a table with a line of names above; the text of its cells is escaped."""
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+    names = "".join(f"<th>{name}</th>" for name in head)
+    return f"<table{f' class={kind}' if kind else ''}><tr>{names}</tr>{lines}</table>"
 
 
 def fact_table(rows: Sequence[tuple[str, object]]) -> str:
@@ -213,26 +210,12 @@ def _mistake_table(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str
         for said, count in enumerate(row)
         if count and truth != said
     ]
-    lines = "".join(
-        f"<tr><td>{escape(truth)}</td><td>{escape(said)}</td><td>{count}</td></tr>"
-        for count, truth, said in sorted(wrong, reverse=True)[:30]
-    )
-    return f"<table><tr><th>truth</th><th>said</th><th>times</th></tr>{lines}</table>"
+    return table(("truth", "said", "times"), ((truth, said, n) for n, truth, said in sorted(wrong, reverse=True)[:30]))
 
 
-def _cell(text: str, part: float, right: bool) -> str:
-    kind = "right" if right else "wrong"
-    return f'<td class="{kind}" style="--part:{part:.2f}">{text}</td>'
-
-
-def _per_cent(part: float) -> str:
-    return f"{100 * part:.0f}" if part >= 0.005 else ""
-
-
-def _tick(place: str, text: str) -> str:
-    y = place.split(",")[1]
-    label = f'<text x="{LEFT - 6}" y="{y}" dy="4" text-anchor="end">{text}</text>'
-    return f'<path class="grid" d="M{LEFT} {y}H{WIDTH - 10}"/>{label}'
+def _tick(y: float, text: str) -> str:
+    label = f'<text x="{LEFT - 6}" y="{y:.1f}" dy="4" text-anchor="end">{text}</text>'
+    return f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - 10}"/>{label}'
 
 
 def _number(value: float, percent: bool) -> str:

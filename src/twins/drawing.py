@@ -26,6 +26,8 @@ LEAST = 448
 """Pixels of the longer side that an image has at least when objects are marked on it."""
 CROWDED, NAMED = 25, 60
 """Objects above which labels are smaller and give way, and above which they are counted by class below instead."""
+LISTED = 5
+"""Classes of a classifier that are listed below an image."""
 TINT = 110
 """How opaque masks are, of 255."""
 Line = Literal["solid", "dashed", "double"]
@@ -34,14 +36,13 @@ Place = tuple[int, int, int, int]
 """Pixels of a rectangle, xyxy, the last included."""
 
 
-def draw(prediction: Prediction, image: Image.Image, *, top: int = 5, steady: bool = False) -> Image.Image:
+def draw(prediction: Prediction, image: Image.Image, *, steady: bool = False) -> Image.Image:
     """Return a copy of an RGB image with its prediction: classes below it as bars, a map over it, objects marked.
 
     Args:
-        prediction: of the image.
+        prediction: of the image; of a classifier's classes the `LISTED` most probable are shown.
         image: any size; a classifier's is shown at 320 pixels wide or more, a detector's with a longer side of `LEAST`
             or more.
-        top: how many of a classifier's classes to list.
         steady: whether the picture's size follows from the image's alone, as the frames of a video need it.
 
     Raises:
@@ -53,7 +54,7 @@ def draw(prediction: Prediction, image: Image.Image, *, top: int = 5, steady: bo
         raise InputError(f"drawing needs classes or a map of them, found a prediction of {prediction.task} without")
     if prediction.boxes is not None:
         return _objects(prediction, image, steady)
-    return _bars(prediction, image, top)
+    return _bars(prediction, image)
 
 
 def palette(prediction: Prediction) -> Palette:
@@ -146,12 +147,12 @@ def _flow(widths: Sequence[int], width: int) -> list[tuple[int, int]]:
     return places
 
 
-def _bars(prediction: Prediction, image: Image.Image, top: int) -> Image.Image:
+def _bars(prediction: Prediction, image: Image.Image) -> Image.Image:
     assert prediction.labels is not None
     assert prediction.scores is not None
     scale = max(1, round(320 / image.width))
     picture = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-    rows = list(zip(prediction.labels[:top].tolist(), prediction.scores[:top].tolist(), strict=True))
+    rows = list(zip(prediction.labels[:LISTED].tolist(), prediction.scores[:LISTED].tolist(), strict=True))
     line = max(18, picture.width // 18)
     canvas = Image.new("RGB", (picture.width, picture.height + line * len(rows) + line // 2), PAPER)
     canvas.paste(picture)
@@ -207,22 +208,18 @@ def _objects(prediction: Prediction, image: Image.Image, steady: bool) -> Image.
     assert prediction.boxes is not None
     assert prediction.labels is not None
     assert prediction.scores is not None
-    colours, crowded = palette(prediction), len(prediction.boxes) > NAMED
-    found = list(zip(prediction.boxes.tolist(), prediction.labels.tolist(), prediction.scores.tolist(), strict=True))
-    masks = [None] * len(found) if prediction.masks is None else list(prediction.masks)
+    colours, named = palette(prediction), len(prediction.boxes) <= NAMED
+    labels = prediction.labels.tolist()
+    masks = [None] * len(labels) if prediction.masks is None else prediction.masks
+    found = zip(prediction.boxes.tolist(), labels, prediction.scores.tolist(), masks, strict=True)
     marks = [
-        Mark(
-            box=box,
-            colour=colours[label],
-            text="" if crowded else f"{prediction.name(label)} {score:.0%}",
-            mask=mask,
-        )
-        for (box, label, score), mask in zip(found, masks, strict=True)
+        Mark(box=box, colour=colours[label], text=f"{prediction.name(label)} {score:.0%}" if named else "", mask=mask)
+        for box, label, score, mask in found
     ]
     picture = mark(image, marks)
-    if not crowded or steady:
+    if named or steady:
         return picture
-    counts = Counter(prediction.labels.tolist()).most_common(12)
+    counts = Counter(labels).most_common(12)
     return _with_legend(picture, [(colours[label], f"{count} × {prediction.name(label)}") for label, count in counts])
 
 
@@ -284,7 +281,8 @@ def _write_labels(picture: Image.Image, marks: Sequence[Mark], scale: int) -> No
         text = _shorten(item.text, letters, picture.width - 6)
         if not text:
             continue
-        place, cost = _label_place(box, _label_size(text, letters), picture.size, boxes, written)
+        size = (round(letters.getlength(text)) + 6, sum(letters.getmetrics()))
+        place, cost = _label_place(box, size, picture.size, boxes, written)
         if cost > 1.0 and len(marks) > CROWDED:
             continue
         pen.rectangle(place, fill=item.colour)
@@ -296,11 +294,6 @@ def _text_size(picture: Image.Image, count: int) -> int:
     """Return the size of labels in pixels: in proportion to the picture, smaller where there are many."""
     fewer = min(1.0, max(0.6, (12 / max(1, count)) ** 0.5))
     return round(min(40.0, max(10.0, fewer * min(picture.size) / 30)))
-
-
-def _label_size(text: str, letters: ImageFont.FreeTypeFont) -> tuple[int, int]:
-    ascent, descent = letters.getmetrics()
-    return round(letters.getlength(text)) + 6, ascent + descent
 
 
 def _label_place(
@@ -386,11 +379,8 @@ def thumbnail(image: Image.Image, side: int = 160) -> Image.Image:
 
 def fit(picture: Image.Image, side: int) -> Image.Image:
     """Return a picture resized into a square of `side` pixels, its aspect kept, on white."""
-    scale = side / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    smooth = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
-    canvas = Image.new("RGB", (side, side), PAPER)
-    canvas.paste(picture.convert("RGB").resize(size, smooth), ((side - size[0]) // 2, (side - size[1]) // 2))
+    small, canvas = thumbnail(picture.convert("RGB"), side), Image.new("RGB", (side, side), PAPER)
+    canvas.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
     return canvas
 
 

@@ -14,7 +14,7 @@ RATIOS = (0.5, 1.0, 2.0)
 """Height by width of the anchors at each position."""
 
 
-def lay_anchors(x: Tensor, stride: int, scales: Sequence[float], ratios: Sequence[float] = RATIOS) -> Tensor:
+def lay_anchors(x: Tensor, stride: int, scales: Sequence[float]) -> Tensor:
     """Return the anchors of a map `(B, C, H, W)`: xyxy in pixels, `(H * W * A, 4)`, row by row.
 
     As in mmdetection an anchor's centre is its position times the nominal stride, whatever the map's size, and its
@@ -25,10 +25,9 @@ def lay_anchors(x: Tensor, stride: int, scales: Sequence[float], ratios: Sequenc
         x: the map; the anchors take its device, and its type, float32 at least.
         stride: pixels per position.
         scales: sides of the square anchors in multiples of the stride.
-        ratios: height by width.
     """
     like = full_precision(x[:0])
-    halves = [(scale / ratio**0.5 / 2, scale * ratio**0.5 / 2) for ratio in ratios for scale in scales]
+    halves = [(scale / ratio**0.5 / 2, scale * ratio**0.5 / 2) for ratio in RATIOS for scale in scales]
     corners = stride * like.new_tensor([(-w, -h, w, h) for w, h in halves])  # (A, 4)
     rows, columns = (torch.arange(side, device=x.device).to(like) * stride for side in x.shape[2:])
     down, across = torch.meshgrid(rows, columns, indexing="ij")  # (H, W)

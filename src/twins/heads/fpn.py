@@ -63,16 +63,19 @@ class FeaturePyramid(nn.Module):
             sizes: true sizes `(B, 2)` on each map that goes out, see `level_sizes`; `None` when every image fills its
                 maps. What belongs to an image is what it is for the image alone; anything may stand outside.
         """
+        own = [None] * len(self.channels) if sizes is None else sizes
         laterals = [conv(x) for conv, x in zip(self.lateral_convs, maps, strict=True)]
         for level in range(len(laterals) - 1, 0, -1):
-            pair = None if sizes is None else (sizes[level], sizes[level - 1])
-            laterals[level - 1] = laterals[level - 1] + _grow(laterals[level], laterals[level - 1].shape[2:], pair)
-        levels = []
-        for level, x in enumerate(laterals):
-            levels.append(self.fpn_convs[level](clear_outside(x, None if sizes is None else sizes[level])))
+            below = laterals[level - 1]
+            laterals[level - 1] = below + _grow(laterals[level], below.shape[2:], own[level], own[level - 1])
+        levels = [conv(clear_outside(x, size)) for conv, x, size in zip(self.fpn_convs, laterals, own, strict=False)]
         if self.extra == "pool":
             levels.append(levels[-1][:, :, ::2, ::2])
-        return (*levels, *self._extra(maps[-1], len(maps) - 1, sizes))
+        x = maps[-1]
+        for conv, size in zip(list(self.fpn_convs)[len(maps) :], own[len(maps) - 1 :], strict=False):  # P6, P7
+            x = conv(clear_outside(x, size))
+            levels.append(x)
+        return tuple(levels)
 
     def level_sizes(self, sizes: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the true sizes `(B, 2)` on each map that goes out, from those on the maps that come in."""
@@ -81,20 +84,12 @@ class FeaturePyramid(nn.Module):
             result.append((result[-1] + 1) // 2)
         return tuple(result)
 
-    def _extra(self, x: Tensor, last: int, sizes: Sequence[Tensor] | None) -> list[Tensor]:
-        """Return P6 and P7 where there are any; `x` is the map with the number `last`."""
-        result = []
-        for level in range(last, len(self.fpn_convs) - 1):
-            x = self.fpn_convs[level + 1](clear_outside(x, None if sizes is None else sizes[level]))
-            result.append(x)
-        return result
 
-
-def _grow(x: Tensor, size: Sequence[int], sizes: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Enlarge a map by nearest neighbours, each image's own part by itself; `sizes` are those before and after."""
-    if sizes is None:
+def _grow(x: Tensor, size: Sequence[int], before: Tensor | None, after: Tensor | None) -> Tensor:
+    """Enlarge a map by nearest neighbours, each image's own part by itself: from its true size to that `after`."""
+    if before is None or after is None:
         return F.interpolate(x, size=size, mode="nearest")
-    before, after = (pair.to(x.device) for pair in sizes)
+    before, after = before.to(x.device), after.to(x.device)
     for axis in (0, 1):
         places = torch.arange(size[axis], device=x.device) * before[:, axis, None] // after[:, axis, None]  # (B, side)
         places = places.clamp(max=x.shape[2 + axis] - 1)

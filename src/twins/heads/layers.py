@@ -52,16 +52,10 @@ class PlainConv(nn.Module):
         return F.relu(x, inplace=True) if self.activation else x
 
 
-def build_norm(norm: str, channels: int) -> nn.Module:
-    """Return a norm of maps `(B, C, H, W)`.
-
-    Raises:
-        ConfigError: an unknown norm, or channels that the groups do not divide.
-    """
+def build_norm(norm: Norm, channels: int) -> nn.Module:
+    """Return a norm of maps `(B, C, H, W)`; raises ConfigError for channels that the groups do not divide."""
     if norm == "batch":
         return nn.BatchNorm2d(channels)
-    if norm != "group":
-        raise ConfigError(f"a head's norm must be batch or group, found {norm!r}")
     groups = min(GROUPS, channels // SMALLEST)
     if not groups or channels % groups:
         raise ConfigError(f"group norm needs {GROUPS} equal groups, or groups of {SMALLEST}, found {channels} channels")

@@ -92,10 +92,11 @@ class RetinaNetHead(nn.Module):
             able = None if levels.sizes is None else logits[number, :, 0] > -math.inf
             matches.append(assign(anchors, target, high=0.5, low=0.4, least=0.0, able=able))
         total = sum((part >= 0).sum().clamp(min=1) for part in matches)
-        boxes = [
-            F.l1_loss(found[part >= 0], _wanted_deltas(anchors, part, target), reduction="sum")
-            for found, part, target in zip(deltas, matches, targets, strict=True)
-        ]
+        boxes = []
+        for found, part, target in zip(deltas, matches, targets, strict=True):
+            rows = torch.where(part >= 0)[0]
+            wanted = encode_boxes(target["boxes"].to(anchors)[part[rows]], anchors[rows])  # (M, 4)
+            boxes.append(F.l1_loss(found[rows], wanted, reduction="sum"))
         focal = self._focal(logits, matches, targets)
         return {"classification": focal / total, "boxes": torch.stack(boxes).sum() / total}
 
@@ -153,9 +154,3 @@ def _run(x: Tensor, convs: nn.ModuleList, last: nn.Module, sizes: Tensor | None)
     for conv in (*convs, last):
         x = conv(clear_outside(x, sizes))
     return x
-
-
-def _wanted_deltas(anchors: Tensor, matches: Tensor, target: Target) -> Tensor:
-    """Return what the anchors with an object are to say of its box, `(M, 4)`."""
-    rows = torch.where(matches >= 0)[0]
-    return encode_boxes(target["boxes"].to(anchors)[matches[rows]], anchors[rows])

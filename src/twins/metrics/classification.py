@@ -85,10 +85,9 @@ class ClassificationMetric:
     def details(self) -> dict[str, Any]:
         """Return `per_class`, `confusion` (rows are the truth) and `calibration`, JSON-ready."""
         confusion = self._state["confusion"]
-        right, support, said = confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)
+        counts = (x.tolist() for x in (confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)))
         rows = []
-        for label, name in enumerate(self.names):
-            hits, truth, claims = int(right[label]), int(support[label]), int(said[label])
+        for name, hits, truth, claims in zip(self.names, *counts, strict=True):
             recall, precision = _share(hits, truth), _share(hits, claims)
             f1 = _share(2 * hits, truth + claims)
             rows.append({"name": name, "support": truth, "recall": recall, "precision": precision, "f1": f1})
@@ -96,13 +95,9 @@ class ClassificationMetric:
 
     def _calibration(self) -> list[dict[str, float]]:
         """Return the occupied bins: how sure the network was, and how often it was right."""
-        counts, rights = self._state["bin_count"].tolist(), self._state["bin_right"].tolist()
-        sums = self._state["bin_confidence"].tolist()
-        return [
-            {"count": count, "confidence": total / count, "accuracy": hits / count}
-            for count, hits, total in zip(counts, rights, sums, strict=True)
-            if count
-        ]
+        columns = (self._state[name].tolist() for name in ("bin_count", "bin_confidence", "bin_right"))
+        bins = [bin for bin in zip(*columns, strict=True) if bin[0]]
+        return [{"count": n, "confidence": total / n, "accuracy": hits / n} for n, total, hits in bins]
 
 
 def _field(values: Any) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,6 @@ from twins.predictions import Prediction
 Kind = Literal["box", "mask"]
 """What of an object is compared."""
 Floats = NDArray[np.float64]
-Columns = dict[str, list[Any]]
 MOST = (1, 10, 100)
 """Most predictions of a class in an image that are looked at, the surest; the last is for everything but recalls."""
 SIZES = ("all", "small", "medium", "large")
@@ -99,33 +98,26 @@ def build_example(prediction: Prediction, objects: Objects, *, masks: bool) -> E
     if masks:
         _check_masks(prediction, objects)
     shapes = tuple(map(encode_mask, prediction.masks)) if masks and prediction.masks is not None else None
-    places = _from_corners(np.asarray(boxes, dtype=np.float64))
+    found = xywh(np.asarray(boxes, dtype=np.float64))
+    areas: dict[Kind, Floats] = {"box": found[:, 2] * found[:, 3]}
     return Example(
         image_id=objects.image_id,
         size=prediction.size,
         truth=Truth(
-            boxes=_from_corners(objects.boxes),
+            boxes=xywh(objects.boxes),
             labels=objects.labels,
             areas=objects.areas,
             crowd=objects.crowd,
             masks=objects.masks if masks else None,
         ),
         found=Found(
-            boxes=places,
+            boxes=found,
             labels=np.asarray(labels, dtype=np.int64),
             scores=np.asarray(scores, dtype=np.float64),
-            areas=found_areas(places, shapes),
+            areas=areas if shapes is None else areas | {"mask": mask_areas(shapes)},
             masks=shapes,
         ),
     )
-
-
-def found_areas(boxes: Floats, masks: Sequence[Rle] | None) -> dict[Kind, Floats]:
-    """Return the areas of predictions: a box's and, where there are masks, a mask's."""
-    areas: dict[Kind, Floats] = {"box": boxes[:, 2] * boxes[:, 3]}
-    if masks is not None:
-        areas["mask"] = mask_areas(masks)
-    return areas
 
 
 def _check_masks(prediction: Prediction, objects: Objects) -> None:
@@ -142,8 +134,8 @@ def _check_masks(prediction: Prediction, objects: Objects) -> None:
             )
 
 
-def _from_corners(boxes: Floats) -> Floats:
-    """Return xyxy boxes as left, top, width, height."""
+def xywh(boxes: Floats) -> Floats:
+    """Return xyxy boxes `(R, 4)` as left, top, width and height."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
@@ -155,12 +147,15 @@ def overlaps(example: Example, kind: Kind) -> Floats:
     truth, found = example.truth, example.found
     if not len(found.labels) or not len(truth.labels):
         return np.zeros((len(found.labels), len(truth.labels)))
-    crowd = truth.crowd.astype(int).tolist()
+    return np.asarray(rle.iou(_shapes(found, kind), _shapes(truth, kind), truth.crowd.astype(int).tolist()))
+
+
+def _shapes(part: Truth | Found, kind: Kind) -> list[Any]:
+    """Return what of each object is compared: its box, or its mask's run lengths."""
     if kind == "box":
-        return np.asarray(rle.iou(found.boxes.tolist(), truth.boxes.tolist(), crowd))
-    assert found.masks is not None, "masks are compared where both sides have them"
-    assert truth.masks is not None, "masks are compared where both sides have them"
-    return np.asarray(rle.iou(list(found.masks), list(truth.masks), crowd))
+        return part.boxes.tolist()
+    assert part.masks is not None, "masks are compared where both sides have them"
+    return list(part.masks)
 
 
 def evaluate(examples: Sequence[Example], classes: int, kind: Kind) -> Evaluation:
@@ -174,11 +169,8 @@ def evaluate(examples: Sequence[Example], classes: int, kind: Kind) -> Evaluatio
     if not examples or not classes:
         nothing = np.full((OVERLAPS, RECALLS, classes, len(SIZES)), -1.0)
         return Evaluation(nothing, np.full((OVERLAPS, classes, len(SIZES), len(MOST)), -1.0))
-    images = [
-        {"id": index, "height": example.size[0], "width": example.size[1]} for index, example in enumerate(examples)
-    ]
-    truth = _listed(images, classes, [_true_columns(example.truth, kind) for example in examples])
-    found = _listed(images, classes, [_found_columns(example.found, kind) for example in examples])
+    truth = _listed([_annotations(n, one.truth, kind) for n, one in enumerate(examples)], examples, classes)
+    found = _listed([_annotations(n, one.found, kind) for n, one in enumerate(examples)], examples, classes)
     evaluator = COCOeval_faster(truth, found, iouType={"box": "bbox", "mask": "segm"}[kind])
     evaluator.evaluate()
     evaluator.accumulate()
@@ -186,39 +178,25 @@ def evaluate(examples: Sequence[Example], classes: int, kind: Kind) -> Evaluatio
     return Evaluation(precision[..., -1], recall)
 
 
-def _true_columns(truth: Truth, kind: Kind) -> Columns:
-    columns = {
-        "category_id": truth.labels,
-        "bbox": truth.boxes,
-        "area": truth.areas,
-        "iscrowd": truth.crowd.astype(int),
-    }
-    return {name: column.tolist() for name, column in columns.items()} | _mask_column(truth.masks, kind)
+def _annotations(image: int, part: Truth | Found, kind: Kind) -> list[dict[str, Any]]:
+    """Return one image's objects as COCO writes them, without their ids."""
+    columns = {"category_id": part.labels.tolist(), "bbox": part.boxes.tolist()}
+    if isinstance(part, Truth):
+        columns |= {"area": part.areas.tolist(), "iscrowd": part.crowd.astype(int).tolist()}
+    else:
+        columns |= {"area": part.areas[kind].tolist(), "score": part.scores.tolist()}
+    if kind == "mask":
+        columns["segmentation"] = _shapes(part, kind)
+    rows = zip(*columns.values(), strict=True)
+    return [{"image_id": image, **dict(zip(columns, row, strict=True))} for row in rows]
 
 
-def _found_columns(found: Found, kind: Kind) -> Columns:
-    columns = {"category_id": found.labels, "bbox": found.boxes, "area": found.areas[kind], "score": found.scores}
-    return {name: column.tolist() for name, column in columns.items()} | _mask_column(found.masks, kind)
-
-
-def _mask_column(masks: tuple[Rle, ...] | None, kind: Kind) -> Columns:
-    if kind == "box":
-        return {}
-    assert masks is not None, "masks are compared where both sides have them"
-    return {"segmentation": list(masks)}
-
-
-def _listed(images: list[dict[str, Any]], classes: int, parts: Sequence[Columns]) -> COCO:
-    """Return each image's records as the evaluator takes them; it needs ids above 0."""
-    ids = itertools.count(1)
+def _listed(annotations: Sequence[list[dict[str, Any]]], examples: Sequence[Example], classes: int) -> COCO:
+    """Return all images' objects as the evaluator takes them; it needs ids above 0."""
     listed = COCO()
     listed.dataset = {
-        "images": images,
-        "annotations": [
-            {"id": next(ids), "image_id": index, **dict(zip(columns, values, strict=True))}
-            for index, columns in enumerate(parts)
-            for values in zip(*columns.values(), strict=True)
-        ],
+        "images": [{"id": n, "height": one.size[0], "width": one.size[1]} for n, one in enumerate(examples)],
+        "annotations": [{"id": n, **record} for n, record in enumerate(chain(*annotations), start=1)],
         "categories": [{"id": label} for label in range(classes)],
     }
     listed.createIndex()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from twins.data.formats.coco import list_categories, parse_mask, read_content, r
 from twins.data.formats.coco_objects import is_box, is_number, read_object, sift_annotations
 from twins.data.objects import Rle, encode_mask, mask_areas, mask_boxes
 from twins.errors import DataError, number_of
-from twins.metrics.coco_eval import Example, Found, Truth
+from twins.metrics.coco_eval import Example, Found, Truth, xywh
 from twins.metrics.detection import DetectionMetric
 from twins.predictions import Prediction
 
@@ -37,8 +37,7 @@ def coco_results(prediction: Prediction, *, image_id: int, category_ids: Sequenc
     assert prediction.boxes is not None, "a detector's prediction has boxes"
     assert prediction.labels is not None, "a detector's prediction has labels"
     assert prediction.scores is not None, "a detector's prediction has scores"
-    corners = prediction.boxes.astype(np.float64)
-    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(DIGITS).tolist()
+    boxes = xywh(prediction.boxes.astype(np.float64)).round(DIGITS).tolist()
     masks = None if prediction.masks is None else [encode_mask(mask) for mask in prediction.masks]
     entries = []
     for row, (label, score) in enumerate(zip(prediction.labels.tolist(), prediction.scores.tolist(), strict=True)):
@@ -77,12 +76,19 @@ def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:
     entries = read_json(results)
     if not isinstance(entries, list):
         raise DataError(f"{results} is no list of results, so it is no COCO results file; check which file it is")
-    found = _gather(_read_entries(results, entries, known, masks=masks), masks=masks)
+    found: dict[int, list[_Entry]] = defaultdict(list)
+    for entry in _read_entries(results, entries, known, masks=masks):
+        found[entry.place].append(entry)
     notes = known.notes() + _coverage(len(found), len(known.sizes))
     metric = DetectionMetric(known.names, masks=masks, full=True, category_ids=known.category_ids)
     metric.add(
-        Example(image_id=index, size=size or (0, 0), truth=known.truth(index, masks=masks), found=found[index])
-        for index, size in enumerate(known.sizes)
+        Example(
+            image_id=place,
+            size=size or (0, 0),
+            truth=known.truth(place, masks=masks),
+            found=_found(found[place], masks=masks),
+        )
+        for place, size in enumerate(known.sizes)
     )
     metrics = metric.compute()
     if not metrics:
@@ -151,22 +157,14 @@ def _read_entries(path: Path, entries: list[Any], known: _GroundTruth, *, masks:
         try:
             if not isinstance(record, dict):
                 raise ValueError(f"{reprlib.repr(record)} where image_id, category_id, score and what was found belong")
-            place = known.places[_known(record, "image_id", known.places)]
-            label = known.labels[_known(record, "category_id", known.labels)]
-            score, box = _number(record, "score"), _box(record) if boxes else None
+            place = _known(record, "image_id", known.places)
+            label = _known(record, "category_id", known.labels)
+            score = float(_field(record, "score", is_number, "which is no number"))
+            box = _field(record, "bbox", is_box, "not left, top, width and height") if boxes else None
             mask = _mask(record, known.sizes[place]) if masks or not boxes else None
         except ValueError as error:
             raise DataError(f"{path}: entry {number} of {len(entries)} has {error}; mend the file") from error
         yield _Entry(place, label, score, box, mask)
-
-
-def _gather(entries: Iterable[_Entry], *, masks: bool) -> defaultdict[int, Found]:
-    """Return the results by image, in the file's order; an image without any has none."""
-    images: dict[int, list[_Entry]] = defaultdict(list)
-    for entry in entries:
-        images[entry.place].append(entry)
-    empty = _found([], masks=masks)
-    return defaultdict(lambda: empty, {place: _found(group, masks=masks) for place, group in images.items()})
 
 
 def _found(entries: Sequence[_Entry], *, masks: bool) -> Found:
@@ -186,28 +184,20 @@ def _found(entries: Sequence[_Entry], *, masks: bool) -> Found:
 # what a record has, or a ValueError that says what it has instead
 
 
-def _known(record: dict[str, Any], key: str, known: Container[Any]) -> Any:
+def _known(record: dict[str, Any], key: str, known: Mapping[Any, int]) -> int:
+    """Return the number of an id that the ground truth lists."""
+
+    def listed(value: Any) -> bool:
+        return isinstance(value, int | str) and not isinstance(value, bool) and value in known
+
+    return known[_field(record, key, listed, "which the ground truth does not list")]
+
+
+def _field(record: dict[str, Any], key: str, sound: Callable[[Any], bool], fault: str) -> Any:
     value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | str) or value not in known:
-        raise ValueError(
-            f"the {key} {reprlib.repr(value)}, which the ground truth does not list" if key in record else f"no {key}"
-        )
+    if not sound(value):
+        raise ValueError(f"the {key} {reprlib.repr(value)}, {fault}" if key in record else f"no {key}")
     return value
-
-
-def _number(record: dict[str, Any], key: str) -> float:
-    value = record.get(key)
-    if not is_number(value):
-        raise ValueError(f"the {key} {reprlib.repr(value)}, which is no number" if key in record else f"no {key}")
-    return float(value)
-
-
-def _box(record: dict[str, Any]) -> list[float]:
-    box = record.get("bbox")
-    if not is_box(box):
-        said = f"the bbox {reprlib.repr(box)}, not left, top, width and height" if "bbox" in record else "no bbox"
-        raise ValueError(said)
-    return [float(value) for value in box]
 
 
 def _mask(record: dict[str, Any], size: tuple[int, int] | None) -> Rle:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,6 @@ from twins.metrics.coco_eval import (
     numbers,
 )
 from twins.metrics.detection_errors import Judged, analyse_errors, best_balance, judge_all
-from twins.metrics.detection_state import pack, unpack
 from twins.predictions import Prediction
 
 DIGITS = 5
@@ -81,13 +82,13 @@ class DetectionMetric:
             _check_same(self._examples.setdefault(example.image_id, example), example)
 
     def state(self) -> dict[str, Tensor]:
-        """Return what processes exchange: all images' arrays end to end, and how much of them is whose."""
-        return {name: torch.from_numpy(value) for name, value in pack(self._sorted(), self.kinds).items()}
+        """Return what processes exchange: all images, pickled into one uint8 tensor."""
+        return {"examples": torch.frombuffer(bytearray(pickle.dumps(self._sorted())), dtype=torch.uint8)}
 
     def merge(self, states: Sequence[dict[str, Tensor]]) -> None:
-        """Add the images of other processes; raises DataError where two images have the same id."""
+        """Add the images of other processes of the run; raises DataError where two images have the same id."""
         for state in states:
-            self.add(unpack({name: value.cpu().numpy() for name, value in state.items()}, self.kinds))
+            self.add(pickle.loads(state["examples"].cpu().numpy().tobytes()))
 
     def compute(self) -> dict[str, float]:
         """Return COCO's twelve numbers of boxes, after those of masks where these are compared, each in 0..1.
@@ -149,7 +150,7 @@ class DetectionMetric:
             row |= {f"{prefix}ap": mean(precision), f"{prefix}ap50": mean(precision[AT_50])}
         if judged is not None:
             balance = best_balance(judged, label)
-            row |= balance.to_dict() if balance else dict.fromkeys(("f1", "precision", "recall", "score"))
+            row |= asdict(balance) if balance else dict.fromkeys(("f1", "precision", "recall", "score"))
         return row
 
     def _sorted(self) -> list[Example]:
@@ -163,10 +164,8 @@ class DetectionMetric:
 
 
 def _check_same(known: Example, example: Example) -> None:
-    same = all(
-        np.array_equal(getattr(known.truth, field), getattr(example.truth, field)) for field in ("boxes", "labels")
-    )
-    if not same:
+    same = (np.array_equal(getattr(known.truth, name), getattr(example.truth, name)) for name in ("boxes", "labels"))
+    if not all(same):
         raise DataError(f"two images with different objects have the id {known.image_id}; number the images apart")
 
 

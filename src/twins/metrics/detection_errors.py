@@ -33,15 +33,13 @@ Verdict = Literal["right", "class", "localisation", "both", "duplicate", "backgr
 `duplicate`     a surer prediction found its object
 `background`    it overlaps no object by more than 0.1
 `crowd`         it lies in a crowd region of its class: neither right nor wrong
-`unseen`        its score is below the one asked for, or a hundred of its class in the image are surer
+`unseen`        a hundred of its class in the image are surer
 """
 ErrorType = Literal["class", "localisation", "both", "duplicate", "background", "missed"]
 """Kinds of error; `missed` is a true object that nothing found and that no error of class or place aims at."""
 FOREGROUND, BACKGROUND = 0.5, 0.1
 """Overlaps from which on an object is found, and up to which nothing is there."""
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
-CODE = {verdict: code for code, verdict in enumerate(VERDICTS)}
 NOTHING = -1
 """Index of no object."""
 
@@ -58,33 +56,21 @@ class Judgement:
     """Whether each true object was found; always so of a crowd region, which nobody has to find."""
 
 
-def judge(prediction: Prediction, objects: Objects, *, masks: bool, score: float = 0.0) -> Judgement:
-    """Judge one image's prediction at an overlap of 0.5, for instance to draw it.
-
-    Args:
-        prediction: of a detector, in the image's pixels.
-        objects: the true objects.
-        masks: whether masks are compared, instead of boxes.
-        score: predictions below are not looked at.
-
-    Raises:
-        DataError: masks are asked for and the objects have none, or the masks of an image of another size.
-    """
+def judge(prediction: Prediction, objects: Objects, *, masks: bool) -> Judgement:
+    """Judge one image's prediction at an overlap of 0.5 of boxes or of `masks`; see `build_example`."""
     kind: Kind = "mask" if masks else "box"
-    codes, about = _judge(build_example(prediction, objects, masks=masks), kind)
-    codes[np.asarray(prediction.scores, dtype=np.float64) < score] = CODE["unseen"]
+    verdicts, about = _judge(build_example(prediction, objects, masks=masks), kind)
     found = objects.crowd.copy()
-    found[about[codes == CODE["right"]]] = True
-    seen = (codes != CODE["unseen"]) & (about != NOTHING)
+    found[about[verdicts == "right"]] = True
     return Judgement(
-        kinds=tuple(VERDICTS[code] for code in codes.tolist()),
-        about=tuple(index if known else None for index, known in zip(about.tolist(), seen.tolist(), strict=True)),
+        kinds=tuple(verdicts.tolist()),
+        about=tuple(None if index == NOTHING else index for index in about.tolist()),
         found=tuple(found.tolist()),
     )
 
 
-def _judge(example: Example, kind: Kind) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the code of each prediction's verdict, and the index of the true object that it is about."""
+def _judge(example: Example, kind: Kind) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    """Return the verdict on each prediction, and the index of the true object that it is about."""
     truth, found = example.truth, example.found
     overlap = overlaps(example, kind)  # (R, G)
     same = found.labels[:, None] == truth.labels
@@ -101,14 +87,14 @@ def _judge(example: Example, kind: Kind) -> tuple[NDArray[np.int64], NDArray[np.
         "duplicate": best_own >= FOREGROUND,
         "both": np.maximum(best_own, best_other) > BACKGROUND,
     }
-    codes = np.select(list(rules.values()), [CODE[verdict] for verdict in rules], CODE["background"])
+    verdicts = np.select(list(rules.values()), list(rules), "background")
     aims: dict[Verdict, NDArray[np.int64]] = {
         "right": matched,
         "localisation": nearest_own,
         "class": nearest_other,
         "duplicate": nearest_own,
     }
-    return codes, np.select([codes == CODE[verdict] for verdict in aims], list(aims.values()), NOTHING)
+    return verdicts, np.select([verdicts == verdict for verdict in aims], list(aims.values()), NOTHING)
 
 
 def _nearest(overlap: Floats) -> tuple[Floats, NDArray[np.int64]]:
@@ -147,7 +133,7 @@ class Judged:
 
     labels: NDArray[np.int64]
     scores: Floats
-    codes: NDArray[np.int64]
+    verdicts: NDArray[np.str_]
     about: NDArray[np.int64]
     """Index of a true object, or `NOTHING`."""
     true_labels: NDArray[np.int64]
@@ -155,7 +141,7 @@ class Judged:
 
     def are(self, *verdicts: Verdict) -> NDArray[np.bool_]:
         """Return which predictions have one of these verdicts, `(P,)`."""
-        return np.isin(self.codes, [CODE[verdict] for verdict in verdicts])
+        return np.isin(self.verdicts, verdicts)
 
     def objects(self, classes: int) -> NDArray[np.int64]:
         """Return how many objects of each class there are to find, `(K,)`."""
@@ -172,7 +158,7 @@ def judge_all(examples: Sequence[Example], kind: Kind) -> Judged:
     return Judged(
         labels=_joined([example.found.labels for example in examples], np.int64),
         scores=_joined([example.found.scores for example in examples], np.float64),
-        codes=_joined([codes for codes, _ in judged], np.int64),
+        verdicts=_joined([verdicts for verdicts, _ in judged], np.str_),
         about=_joined(about, np.int64),
         true_labels=_joined([example.truth.labels for example in examples], np.int64),
         crowd=_joined([example.truth.crowd for example in examples], np.bool_),
@@ -192,10 +178,6 @@ class Balance:
     recall: float
     score: float | None
     """Predictions from this score on are taken; `None` where no score finds anything."""
-
-    def to_dict(self) -> dict[str, float | None]:
-        """Return plain JSON-ready values."""
-        return {"f1": self.f1, "precision": self.precision, "recall": self.recall, "score": self.score}
 
 
 def best_balance(judged: Judged, label: int | None = None) -> Balance | None:
@@ -259,13 +241,13 @@ def _missed(judged: Judged, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _mended(judged: Judged, error: ErrorType) -> Judged:
     """Return how it would be without errors of a kind: what cannot be made right is not seen, or not asked for."""
     if error == "missed":
-        return replace(judged, crowd=judged.crowd | _missed(judged, np.ones(len(judged.codes), dtype=bool)))
+        return replace(judged, crowd=judged.crowd | _missed(judged, np.ones(len(judged.scores), dtype=bool)))
     wrong = judged.are(error)
-    codes, labels = np.where(wrong, CODE["unseen"], judged.codes), judged.labels.copy()
+    verdicts, labels = np.where(wrong, "unseen", judged.verdicts), judged.labels.copy()
     if error in ("class", "localisation"):
         best = _surest_about(judged, wrong)
-        codes[best], labels[best] = CODE["right"], judged.true_labels[judged.about[best]]
-    return replace(judged, codes=codes, labels=labels)
+        verdicts[best], labels[best] = "right", judged.true_labels[judged.about[best]]
+    return replace(judged, verdicts=verdicts, labels=labels)
 
 
 def _surest_about(judged: Judged, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -289,12 +271,7 @@ def _ap50(judged: Judged, present: NDArray[np.int64]) -> float:
 
 
 def _average_precision(right: NDArray[np.bool_], objects: int) -> float:
-    """Return COCO's average over 101 recalls.
-
-    Args:
-        right: of each prediction, the surest first.
-        objects: how many there are to find; with none, 1 if nothing was found wrongly and else 0.
-    """
+    """Return COCO's average over 101 recalls, the surest prediction first; of no object 1 if nothing was found."""
     if not objects:
         return float(not len(right))
     hits = np.cumsum(right)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from html import escape
 from itertools import islice
@@ -20,7 +20,7 @@ from twins.errors import DataError, NotFoundError
 from twins.evaluation import match_classes
 from twins.files import atomic_file
 from twins.predictor import Predictor, load
-from twins.report.pictures import attention_section
+from twins.report.attention import attention_section
 from twins.report.style import STYLE
 from twins.run_folder import CONFIG, METRICS, REPORT, RESULT
 from twins.tasks.contract import Example, TaskSpec, spec_of
@@ -45,7 +45,8 @@ def write_report(run: str | Path, *, device: str | torch.device = "auto") -> Pat
     """
     run = Path(run)
     config = read_config(_part(run, CONFIG))
-    rows, result = _rows(_part(run, METRICS)), _json(_part(run, RESULT))
+    rows = _read(run, METRICS, lambda text: list(map(json.loads, text.splitlines())), "remove its damaged lines")
+    result = _read(run, RESULT, json.loads, f"write it again with twins eval --out {run / RESULT}")
     facts, spec = facts_of(config.task), spec_of(config.task)
     selection = SelectionConfig(**result["protocol"]["selection"]) if facts.selection else None
     predictor = load(run, device=device, selection=selection)
@@ -67,13 +68,7 @@ def write_report(run: str | Path, *, device: str | torch.device = "auto") -> Pat
 
 
 class _Examples:
-    """See `twins.tasks.contract.Examples`.
-
-    Args:
-        predictor: of the run, with the selection that was measured.
-        images: the held-out ones, with the network's class ids.
-        spec: of the task.
-    """
+    """See `twins.tasks.contract.Examples`; of held-out images with the network's class ids."""
 
     def __init__(self, predictor: Predictor, images: ImageSet, spec: TaskSpec) -> None:
         self.predictor, self.images, self.spec = predictor, images, spec
@@ -160,15 +155,8 @@ def _part(run: Path, name: str) -> Path:
     return run / name
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _read(run: Path, name: str, parse: Callable[[str], Any], cure: str) -> Any:
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return parse(_part(run, name).read_text())
     except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}); remove its damaged lines") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}); write it again with twins eval --out {path}") from error
+        raise DataError(f"{run / name} is damaged ({error}); {cure}") from error

@@ -60,7 +60,13 @@ class TaskNetwork(nn.Module):
         raise NotImplementedError
 
     def decode(self, outputs: Any, sizes: Tensor | None, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """Return each image's result in the user's own coordinates."""
+        """Return each image's result in the user's own coordinates.
+
+        Args:
+            outputs: what `forward` returned.
+            sizes: true sizes in pixels, int `(B, 2)`, as `forward` had them, or `None`.
+            originals: height and width of each of the users' images in pixels.
+        """
         raise NotImplementedError
 
     def fuse(self) -> Self:

@@ -53,12 +53,11 @@ def analysed(*pairs, classes=3):
         ((ELSEWHERE, 1, 0.5), "right", 1),
         ((NOWHERE, 2, 0.5), "background", None),  # a crowd region of another class forgives nothing
         ((NOWHERE, 1, 0.5), "crowd", None),
-        ((ELSEWHERE, 1, 0.2), "unseen", None),
     ],
 )
 def test_a_prediction_is_of_the_kind_that_it_is(prediction, kind, about):
     objects = true((THERE, 0), (ELSEWHERE, 1), ((55, 55, 95, 95), 1), crowd=[False, False, True])
-    judgement = judge(said((THERE, 0, 0.9), prediction), objects, masks=False, score=0.3)
+    judgement = judge(said((THERE, 0, 0.9), prediction), objects, masks=False)
     assert judgement.kinds == ("right", kind)
     assert judgement.about == (0, about)
     assert judgement.found == (True, kind == "right", True)
@@ -68,8 +67,12 @@ def test_the_surest_chooses_first_whatever_the_order():
     objects = true((THERE, 0))
     judgement = judge(said((THERE, 0, 0.4), ((12, 10, 50, 50), 0, 0.6)), objects, masks=False)
     assert judgement.kinds == ("duplicate", "right")
-    judgement = judge(said((THERE, 0, 0.4), ((12, 10, 50, 50), 0, 0.6)), objects, masks=False, score=0.5)
-    assert judgement.kinds == ("unseen", "right")
+
+
+def test_no_more_than_a_hundred_of_a_class_are_judged():
+    judgement = judge(said(*[(NOWHERE, 0, 0.9)] * 100, (THERE, 0, 0.5), (THERE, 1, 0.5)), true((THERE, 0)), masks=False)
+    assert judgement.kinds == (*["background"] * 100, "unseen", "class")
+    assert (judgement.about[100:], judgement.found) == ((None, 0), (False,))
 
 
 def test_a_taken_object_leaves_the_next_best_to_others():

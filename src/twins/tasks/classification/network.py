@@ -85,13 +85,7 @@ class Classification(TaskNetwork):
         return {"classification": loss}
 
     def decode(self, outputs: Tensor, sizes: Tensor | None, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """Turn logits `(B, K)` into one prediction per image, every class listed, most probable first.
-
-        Args:
-            outputs: logits `(B, K)`.
-            sizes: not needed here; part of every task's signature.
-            originals: height and width of each of the users' images in pixels.
-        """
+        """Return every class, the most probable first, from logits `(B, K)`; see `TaskNetwork.decode`."""
         scores, labels = outputs.detach().float().softmax(dim=1).sort(dim=1, descending=True, stable=True)
         return [
             Prediction(task=self.task, size=size, names=self.info.names, labels=label, scores=score)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from PIL import Image
 
-from twins.charts import calibration_chart, confusion_table, picture, share
+from twins.charts import calibration_chart, confusion_table, picture, share, table
 from twins.data.formats.digits import Digits
 from twins.drawing import grid, thumbnail
 from twins.predictions import Prediction
@@ -73,15 +72,11 @@ def _examples(seen: list[_Seen]) -> str:
 
 def _classes(result: dict[str, Any]) -> str:
     rows = sorted((r for r in result["per_class"] if r["support"]), key=lambda row: row["recall"])
-    lines = "".join(
-        f"<tr><td>{escape(r['name'])}</td><td>{r['support']}</td><td>{share(r['recall'])}</td>"
-        f"<td>{share(r['precision'])}</td><td>{share(r['f1'])}</td></tr>"
-        for r in rows[:100]
-    )
+    head = ("class", "images", "found (recall)", "right when said (precision)", "F1")
+    lines = [(r["name"], r["support"], *(share(r[key]) for key in ("recall", "precision", "f1"))) for r in rows[:100]]
     names = [row["name"] for row in result["per_class"]]
     return (
-        "<h2>Classes</h2><div class=scroll><table><tr><th>class</th><th>images</th><th>found (recall)</th>"
-        f"<th>right when said (precision)</th><th>F1</th></tr>{lines}</table></div>"
+        f"<h2>Classes</h2><div class=scroll>{table(head, lines)}</div>"
         f"<h2>Confusion</h2>{confusion_table(names, result['confusion'])}{calibration_chart(result['calibration'])}"
     )
 

@@ -43,14 +43,14 @@ class Stages(NamedTuple):
 
 
 def _retinanet(backbone: Features, info: ModelInfo) -> Stages:
-    width = width_of(info, FACTS)
+    width = info.width or FACTS.heads[info.head].width
     neck = FeaturePyramid(backbone.channels[1:], width, extra="convolutions")
     scale = info.anchor_scale or retinanet.ANCHOR_SCALE
     return Stages(neck, bbox_head=RetinaNetHead(width, info.num_classes, anchor_scale=scale))
 
 
 def _faster_rcnn(backbone: Features, info: ModelInfo) -> Stages:
-    neck, rpn_head, roi_head = build_two_stages(backbone, info, width_of(info, FACTS))
+    neck, rpn_head, roi_head = build_two_stages(backbone, info, FACTS)
     return Stages(neck, rpn_head=rpn_head, roi_head=roi_head)
 
 
@@ -137,13 +137,7 @@ class Detection(TaskNetwork):
     def decode(
         self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
     ) -> list[Prediction]:
-        """Turn outputs into one prediction per image: boxes, the surest first, in the user's pixels.
-
-        Args:
-            outputs: what `forward` returned, which has the sizes in it.
-            sizes: not needed here; part of every task's signature.
-            originals: height and width of each of the users' images in pixels.
-        """
+        """Return boxes, the surest first, in the user's pixels; see `TaskNetwork.decode`."""
         boxes, scores, labels = self.detections(outputs)
         boxes = in_originals(boxes, outputs["sizes"], originals)
         return [
@@ -170,11 +164,6 @@ class Detection(TaskNetwork):
         )
 
 
-def width_of(info: ModelInfo, facts: TaskFacts) -> int:
-    """Return the channels of a detector's pyramid and heads; fully connected layers have four times as many."""
-    return info.width or facts.heads[info.head].width
-
-
 def check_detector(backbone: Twins, info: ModelInfo, facts: TaskFacts) -> None:
     """Raise ConfigError when a detector cannot be built so."""
     heads = [head for head in facts.heads if head is not None]
@@ -192,17 +181,14 @@ def check_detector(backbone: Twins, info: ModelInfo, facts: TaskFacts) -> None:
 
 
 def build_two_stages(
-    backbone: Features, info: ModelInfo, width: int, *, masks: bool = False
+    backbone: Features, info: ModelInfo, facts: TaskFacts, *, masks: bool = False
 ) -> tuple[FeaturePyramid, RPNHead, RoIHead]:
     """Return the pyramid, the first stage and the second of Faster R-CNN, or with masks of Mask R-CNN."""
-    classes = info.num_classes
-    return (
-        FeaturePyramid(backbone.channels, width, extra="pool"),
-        RPNHead(width, anchor_scale=info.anchor_scale or rpn.ANCHOR_SCALE),
-        RoIHead(
-            BoxHead(width, classes, channels=4 * width), MaskHead(width, classes, channels=width) if masks else None
-        ),
-    )
+    width, classes = info.width or facts.heads[info.head].width, info.num_classes
+    neck = FeaturePyramid(backbone.channels, width, extra="pool")
+    rpn_head = RPNHead(width, anchor_scale=info.anchor_scale or rpn.ANCHOR_SCALE)
+    box_head = BoxHead(width, classes, channels=4 * width)
+    return neck, rpn_head, RoIHead(box_head, MaskHead(width, classes, channels=width) if masks else None)
 
 
 def pyramid(backbone: Twins, neck: FeaturePyramid, images: Tensor, sizes: Tensor | None) -> Levels:

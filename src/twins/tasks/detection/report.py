@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from html import escape
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from twins.charts import bar_chart, picture, precision_recall_chart, score_chart, share
+from twins.charts import bar_chart, picture, precision_recall_chart, score_chart, share, table
 from twins.data.formats.scenes import draw_scene
 from twins.data.objects import Objects, decode_masks
-from twins.drawing import Mark, Palette, grid, mark, palette
+from twins.drawing import Mark, Palette, grid, mark, palette, thumbnail
 from twins.metrics.detection_errors import Judgement, judge
 from twins.predictions import Prediction
 from twins.tasks.contract import Examples, Explain
@@ -123,36 +122,27 @@ def _pairs(seen: list[_Seen], colours: Palette) -> str:
 def _true(objects: Objects, prediction: Prediction, colours: Palette | None = None) -> list[Mark]:
     """Return the true objects in the colours of their classes, or else in that of what is missed."""
     masks = [None] * len(objects) if objects.masks is None else list(decode_masks(objects.masks, objects.size))
-    marks = []
-    for row, (label, mask) in enumerate(zip(objects.labels.tolist(), masks, strict=True)):
-        name = prediction.name(label)
-        marks.append(
-            Mark(
-                box=objects.boxes[row].tolist(),
-                colour=colours[label] if colours else MISSED,
-                text=f"crowd of {name}" if objects.crowd[row] else name,
-                mask=mask,
-            )
+    rows = zip(objects.boxes.tolist(), objects.labels.tolist(), objects.crowd.tolist(), masks, strict=True)
+    return [
+        Mark(
+            box=box,
+            colour=colours[label] if colours else MISSED,
+            text=("crowd of " if crowd else "") + prediction.name(label),
+            mask=mask,
         )
-    return marks
+        for box, label, crowd, mask in rows
+    ]
 
 
 def verdicts(prediction: Prediction, objects: Objects, judgement: Judgement) -> list[Mark]:
-    """Return what was missed (dashed), wrong (double) and right (solid) in an image, from the top down.
-
-    Args:
-        prediction: of a detector; names are its.
-        objects: the true ones.
-        judgement: of the prediction by the objects; see `twins.metrics.detection_errors.judge`.
-    """
+    """Return what was missed (dashed), wrong (double) and right (solid) in an image, from the top down; see `judge`."""
     aimed = {about for about, kind in zip(judgement.about, judgement.kinds, strict=True) if kind != "right"}
     missed = [
         replace(item, text="" if index in aimed else f"missed {item.text}", line="dashed")
         for index, (item, found) in enumerate(zip(_true(objects, prediction), judgement.found, strict=True))
         if not found
     ]
-    judged = sorted(_judged(prediction, objects, judgement), key=lambda item: item.colour == RIGHT)
-    return [*missed, *judged]
+    return missed + sorted(_judged(prediction, objects, judgement), key=lambda item: item.colour == RIGHT)
 
 
 def _judged(prediction: Prediction, objects: Objects, judgement: Judgement) -> Iterator[Mark]:
@@ -177,38 +167,34 @@ def _judged(prediction: Prediction, objects: Objects, judgement: Judgement) -> I
 
 def _draw(image: Image.Image, marks: list[Mark]) -> Image.Image:
     """Mark objects on an image that is brought to `SIDE` pixels first where it is larger."""
-    scale = min(1.0, SIDE / max(image.size))
-    if scale == 1.0:
+    scale = SIDE / max(image.size)
+    if scale >= 1.0:
         return mark(image, marks)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    small = thumbnail(image, SIDE)
 
     def shrink(item: Mark) -> Mark:
-        mask = None if item.mask is None else np.asarray(Image.fromarray(item.mask).resize(size))
+        mask = None if item.mask is None else np.asarray(Image.fromarray(item.mask).resize(small.size))
         return replace(item, box=[scale * side for side in item.box], mask=mask)
 
-    return mark(image.resize(size, Image.Resampling.LANCZOS), [shrink(item) for item in marks])
+    return mark(small, [shrink(item) for item in marks])
 
 
 def _curves(result: dict[str, Any]) -> str:
     """Return precision over recall, of masks and of boxes."""
-    curves, charts = result["curves"], []
+    charts, recall = "", result["curves"]["recall"]
     names = [row["name"] for row in result["per_class"]]
-    for kind in (kind for kind in WHAT if curves.get(kind, {}).get("iou50")):
-        known = [(name, curve) for name, curve in zip(names, curves[kind]["per_class"], strict=True) if curve]
-        lines = [
-            (
-                f"overlap 0.{at}, AP{at} {share(result['metrics'].get(f'{kind}_ap{at}'))}",
-                curves[kind][f"iou{at}"],
-                style,
-            )
-            for at, style in (("50", "solid"), ("75", "dashed"))
-        ]
-        charts.append(
-            precision_recall_chart(
-                f"{WHAT[kind]}: precision (up) over recall", curves["recall"], lines, known if len(known) <= 30 else ()
-            )
-        )
-    return "".join(charts)
+    for kind, title in WHAT.items():
+        curves = result["curves"].get(kind, {})
+        if not curves.get("iou50"):
+            continue
+        known = [(name, curve) for name, curve in zip(names, curves["per_class"], strict=True) if curve]
+        lines = []
+        for at, style in (("50", "solid"), ("75", "dashed")):
+            precision = share(result["metrics"].get(f"{kind}_ap{at}"))
+            lines.append((f"overlap 0.{at}, AP{at} {precision}", curves[f"iou{at}"], style))
+        behind = known if len(known) <= 30 else ()
+        charts += precision_recall_chart(f"{title}: precision (up) over recall", recall, lines, behind)
+    return charts
 
 
 def _scores(looked: _Looked, score: float) -> str:
@@ -234,27 +220,13 @@ def _errors(kind: str, errors: dict[str, Any]) -> str:
 def _classes(rows: list[dict[str, Any]], leading: str) -> str:
     known = sorted((row for row in rows if row[leading] is not None), key=lambda row: row[leading])
     columns = [key for key in COLUMNS if known and key in known[0]]
-    head = "".join(f"<th>{COLUMNS[key]}</th>" for key in columns)
-    lines = "".join(
-        f"<tr><td>{escape(row['name'])}</td><td>{row['objects']:,}</td>"
-        + "".join(f"<td>{share(row[key])}</td>" for key in columns)
-        + "</tr>"
-        for row in known[:200]
-    )
-    return (
-        "<h2>Classes</h2><div class=scroll><table class=numbers>"
-        f"<tr><th>class</th><th>objects</th>{head}</tr>{lines}</table></div>"
-    )
+    head = ("class", "objects", *(COLUMNS[key] for key in columns))
+    lines = [(row["name"], f"{row['objects']:,}", *(share(row[key]) for key in columns)) for row in known[:200]]
+    return f"<h2>Classes</h2><div class=scroll>{table(head, lines, kind='numbers')}</div>"
 
 
 def _look(examples: Examples, score: float, *, masks: bool) -> _Looked:
-    """Judge predictions, and keep what is shown of them.
-
-    Args:
-        examples: held-out images with their objects and predictions.
-        score: from which predictions are shown.
-        masks: judge masks instead of boxes.
-    """
+    """Judge the boxes of predictions, or their masks, and keep what is shown of them: those from a score on."""
     step, looked = max(1, len(examples) // PAIRS), _Looked()
     for place, example in enumerate(examples):
         objects, prediction = example.target, example.prediction

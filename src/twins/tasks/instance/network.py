@@ -18,7 +18,6 @@ from twins.tasks.detection.network import (
     propose,
     pyramid,
     two_stage_losses,
-    width_of,
 )
 from twins.tasks.inference import SelectionConfig
 from twins.tasks.instance.facts import FACTS
@@ -46,27 +45,20 @@ class InstanceSegmentation(TaskNetwork):
     def __init__(self, backbone: Twins, info: ModelInfo) -> None:
         super().__init__(backbone, info)
         check_detector(backbone, info, FACTS)
-        self.neck, self.rpn_head, self.roi_head = build_two_stages(backbone, info, width_of(info, FACTS), masks=True)
+        self.neck, self.rpn_head, self.roi_head = build_two_stages(backbone, info, FACTS, masks=True)
         self.selection = SelectionConfig()
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
         """Return the objects, padded to a fixed number `M`, with their masks.
 
         As published a mask is read inside an object's own box, not inside the region that was proposed, so what
-        `selection` chooses is chosen here. Compiled and exported it is as Faster R-CNN, see `Detection.forward`.
-
-        Args:
-            images: normalised float `(B, C, H, W)`, `H, W >= 32`.
-            sizes: true sizes in pixels, int `(B, 2)`, or `None`; see `Twins.forward`. What is found in an image is
-                what is found in it alone.
+        `selection` chooses is chosen here. It takes what `Detection.forward` takes, and is compiled and exported as
+        Faster R-CNN.
 
         Returns:
             `boxes` `(B, M, 4)` in pixels of `images`; `scores` `(B, M)`, the surest first, 0 is padding; `labels`
             `(B, M)`; `masks` `(B, M, 28, 28)`, logits inside the boxes, 0 for padding; `sizes`, the images' true sizes
             `(B, 2)`.
-
-        Raises:
-            InputError: a wrong rank, number of channels or size.
         """
         levels = pyramid(self.backbone, self.neck, images, sizes)
         outputs = self.roi_head(levels, *propose(self.rpn_head, levels))
@@ -95,13 +87,7 @@ class InstanceSegmentation(TaskNetwork):
     def decode(
         self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
     ) -> list[Prediction]:
-        """Turn outputs into one prediction per image: boxes and masks, the surest first, in the user's pixels.
-
-        Args:
-            outputs: what `forward` returned, which has the sizes in it.
-            sizes: not needed here; part of every task's signature.
-            originals: height and width of each of the users' images in pixels.
-        """
+        """Return boxes and masks, the surest first, in the user's pixels; see `TaskNetwork.decode`."""
         boxes, scores, labels, masks = (outputs[name].detach() for name in ("boxes", "scores", "labels", "masks"))
         boxes = in_originals(boxes, outputs["sizes"], originals)
         result = []

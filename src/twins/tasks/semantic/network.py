@@ -134,7 +134,8 @@ class SemanticSegmentation(TaskNetwork):
             return self._heads(maps)
         if self.training:
             raise InputError("a semantic network is trained on images that fill their batch; crop them to one size")
-        alone = [self._heads(_own_part(maps, index, self.backbone.map_sizes(sizes))) for index in range(len(images))]
+        parts = [_map_parts(x, own) for x, own in zip(maps, self.backbone.map_sizes(sizes), strict=True)]
+        alone = [self._heads(part) for part in zip(*parts, strict=True)]
         shapes = {"logits": maps[0].shape[2:], "auxiliary": maps[2].shape[2:]}
         return {name: torch.cat([_fill_up(one[name], shapes[name]) for one in alone]) for name in alone[0]}
 
@@ -179,15 +180,10 @@ class SemanticSegmentation(TaskNetwork):
     def decode(
         self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
     ) -> list[Prediction]:
-        """Turn logits into one map of class ids per image, at the user's own size.
+        """Return a map of class ids of each image, at the user's own size; see `TaskNetwork.decode`.
 
         An image's own logits are resized to its size in the network's input, where `sizes` says it, and from there
         to the original, both bilinearly, as mmsegmentation does.
-
-        Args:
-            outputs: what `forward` returned.
-            sizes: true sizes in pixels, int `(B, 2)`, or `None`: every image fills its batch.
-            originals: height and width of each of the users' images in pixels.
         """
         logits = outputs["logits"].detach().float()
         parts = _map_parts(logits, None if sizes is None else self.backbone.map_sizes(sizes)[0])
@@ -222,11 +218,6 @@ def largest_class(logits: Tensor, way: Sequence[Sequence[int]]) -> Tensor:
             better = value > best
             best, found = torch.where(better, value, best), torch.where(better, label + first, found)
     return found
-
-
-def _own_part(maps: Sequence[Tensor], index: int, sizes: Sequence[Tensor]) -> list[Tensor]:
-    """Cut one image's true part out of each map of a batch."""
-    return [_map_parts(x[index : index + 1], size[index : index + 1])[0] for x, size in zip(maps, sizes, strict=True)]
 
 
 def _map_parts(x: Tensor, sizes: Tensor | None) -> list[Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from twins.charts import confusion_table, picture, share
+from twins.charts import confusion_table, picture, share, table
 from twins.data.formats.masks import IGNORE
 from twins.data.formats.scenes import SceneMaps
 from twins.drawing import Palette, grid, overlay, palette, thumbnail
@@ -83,15 +83,12 @@ def _legend(names: tuple[str, ...], colours: Palette, seen: list[_Seen]) -> str:
 
 def _classes(result: dict[str, Any]) -> str:
     rows = sorted((r for r in result["per_class"] if r["iou"] is not None), key=lambda row: row["iou"])
-    lines = "".join(
-        f"<tr><td>{escape(r['name'])}</td><td>{r['pixels']:,}</td><td>{share(r['iou'])}</td>"
-        f"<td>{share(r['accuracy'])}</td><td>{share(r.get('boundary_f1'))}</td></tr>"
-        for r in rows[:200]
-    )
+    head = ("class", "true pixels", "IoU", "found (accuracy)", "boundary F1")
+    shares = ("iou", "accuracy", "boundary_f1")
+    lines = [(r["name"], f"{r['pixels']:,}", *(share(r.get(key)) for key in shares)) for r in rows[:200]]
     names = [row["name"] for row in result["per_class"]]
     return (
-        "<h2>Classes</h2><div class=scroll><table><tr><th>class</th><th>true pixels</th><th>IoU</th>"
-        f"<th>found (accuracy)</th><th>boundary F1</th></tr>{lines}</table></div>"
+        f"<h2>Classes</h2><div class=scroll>{table(head, lines)}</div>"
         f"<h2>Confusion</h2>{confusion_table(names, result['confusion'], shares=True)}"
     )
 
