@@ -70,11 +70,16 @@ class Prediction:
             }
         return result
 
-    def draw(self, image: Image.Image) -> Image.Image:
-        """Return a copy of `image` (RGB, of this prediction's size) with the result drawn on it."""
+    def draw(self, image: Image.Image, *, steady: bool = False) -> Image.Image:
+        """Return a copy of `image` (RGB, of this prediction's size) with the result drawn on it.
+
+        Args:
+            image: the image that was predicted.
+            steady: keep the picture's size whatever is found, as the frames of a video need it.
+        """
         from twins.drawing import draw  # the one upward import of the package: drawing needs matplotlib's fonts
 
-        return draw(self, image)
+        return draw(self, image, steady=steady)
 
 
 def _run_lengths(masks: NDArray[np.bool_]) -> list[dict[str, Any]]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import twins
 from twins.cli.main import main
@@ -21,30 +26,59 @@ PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
 
 
 @pytest.fixture
-def linear(monkeypatch):
+def shallow(monkeypatch):
     """Run the page's three pieces of code where it puts them."""
     pieces = re.findall(r"^( *)```python\n(.*?)^ *```", PAGE, flags=re.DOTALL | re.MULTILINE)
     module, row, builder = (textwrap.dedent(code) for _, code in pieces[:3])
-    added = ModuleType("twins.heads.linear")
+    added = ModuleType("twins.heads.shallow")
     exec(module, vars(added))
-    monkeypatch.setitem(sys.modules, "twins.heads.linear", added)
+    monkeypatch.setitem(sys.modules, "twins.heads.shallow", added)
     known = eval(f"{{{row}}}", vars(facts).copy())
-    monkeypatch.setitem(facts.FACTS.heads, "linear", known["linear"])
-    scope = vars(network) | {"LinearHead": added.LinearHead}
+    monkeypatch.setitem(facts.FACTS.heads, "shallow", known["shallow"])
+    scope = vars(network) | {"ShallowHead": added.ShallowHead}
     exec(builder.replace("from __future__ import annotations\n", ""), scope)
-    monkeypatch.setitem(network.HEADS, "linear", scope["HEADS"]["linear"])
+    monkeypatch.setitem(network.HEADS, "shallow", scope["HEADS"]["shallow"])
 
 
-def test_the_documented_head_serves_in_every_verb(linear, monkeypatch, tmp_path, capsys):
+def test_the_documented_head_serves_in_every_verb(shallow, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(COUNTS, True, 16)
     monkeypatch.setitem(COUNTS, False, 4)
     settings = ["--model", "twins_svt_nano", "--weights", "none", "--device", "cpu", "--workers", "0"]
-    command = ["train", "--data", "scenes", "--task", "semantic", "--head", "linear", "--out", str(tmp_path / "run")]
+    command = ["train", "--data", "scenes", "--task", "semantic", "--head", "shallow", "--out", str(tmp_path / "run")]
     assert main([*command, *settings, "--steps", "2", "--batch-size", "4"]) == 0
     assert main(["eval", str(tmp_path / "run"), "--data", "scenes"]) == 0
     assert "miou" in capsys.readouterr().out
     predictor = twins.load(tmp_path / "run", device="cpu")
-    assert predictor.model.info.head == "linear"
+    assert predictor.model.info.head == "shallow"
     twins.save_weights(predictor.model, tmp_path / "plain.pth")
-    assert infer_info(read_tensors(tmp_path / "plain.pth")).head == "linear"
-    assert main(["models"]) == 0
+    assert infer_info(read_tensors(tmp_path / "plain.pth")).head == "shallow"
+    assert infer_info(read_tensors(tmp_path / "plain.pth")).width == predictor.model.info.width == 64
+    capsys.readouterr()
+    assert main(["models", "--json"]) == 0
+    listed = {row["name"]: row["semantic"]["shallow"]["params"] for row in json.loads(capsys.readouterr().out)}
+    assert listed["twins_svt_small"] > listed["twins_svt_nano"] > 0
+
+
+class Coarse(torch.nn.Module):
+    """A head whose logits have a quarter of the first map's resolution."""
+
+    def __init__(self, backbone, settings):
+        super().__init__()
+        self.conv_seg = torch.nn.Conv2d(backbone.channels[2], settings.classes, 1)
+
+    def forward(self, maps):
+        return self.conv_seg(maps[2])
+
+
+def test_a_head_of_any_resolution_gives_an_image_in_a_batch_what_it_gives_alone(monkeypatch):
+    monkeypatch.setitem(facts.FACTS.heads, "coarse", replace(facts.FACTS.heads["semantic_fpn"], marker="none"))
+    monkeypatch.setitem(network.HEADS, "coarse", lambda *given: network.HeadParts(Coarse(*given)))
+    model = twins.create_model("twins_svt_nano", task="semantic", head="coarse", num_classes=5)
+    model.info = replace(model.info, preprocess=replace(model.info.preprocess, size=96, longest=192))
+    predictor, random = twins.Predictor(model, device="cpu"), np.random.default_rng(0)
+    images = [
+        Image.fromarray(random.integers(0, 256, (*shape, 3), dtype=np.uint8)) for shape in ((120, 160), (150, 90))
+    ]
+    for together, image in zip(predictor.predict(images), images, strict=True):
+        (alone,) = predictor.predict(image)
+        assert (together.label_map == alone.label_map).mean() > 0.999

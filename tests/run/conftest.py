@@ -143,7 +143,7 @@ def one_thread():
 @pytest.fixture
 def no_report(monkeypatch):
     """Leave out the report, which takes as long as the few steps whose weights a test is about."""
-    monkeypatch.setattr("twins.report.page.write_report", lambda run: None)
+    monkeypatch.setattr("twins.report.page.write_report", lambda run, *, device: None)
 
 
 @pytest.fixture

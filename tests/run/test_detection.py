@@ -296,13 +296,13 @@ def test_a_classifier_is_where_a_detector_starts(data, train, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--class-weights", "balanced"], "--class-weights balanced is for classification and semantic"),
+        (["--class-weights", "balanced"], "--class-weights is for classification and semantic"),
         (["--masks.values", "binary"], "--masks.values is for semantic, found --task detection"),
         (["--semantic.norm", "group"], "--semantic.norm is for semantic, found --task detection"),
         (["--augment.mixup", 0.5], "--augment.mixup is for classification, found --task detection"),
         (["--fit", "squash"], "--fit is for classification, found --task detection"),
         (["--head", "mask_rcnn"], "the heads of detection are retinanet, faster_rcnn"),
-        (FEWER, "--detection.samples is for a second stage, which retinanet has not"),
+        (FEWER, "--detection.samples is for a second stage; retinanet has none"),
         (["--detection.longest", 60], "--size is the shorter side and cannot exceed --detection.longest"),
         (["--schedule.kind", "step", "--schedule.drop-epochs", 90], "must lie within --epochs 60, found 90"),
     ],
@@ -324,7 +324,7 @@ def test_an_embedded_set_of_another_task_is_told_from_a_missing_folder(task, dat
 def test_eval_refuses_what_is_not_meant_for_it(refused, data, tmp_path):
     file = tmp_path / "model.safetensors"
     twins.save_weights(twins.create_model("twins_svt_nano", names=("dark", "light")), file)
-    assert "--score, --nms, --agnostic and --most are for detectors" in refused(
+    assert "--score, --nms, --agnostic and --most are for detection and instance" in refused(
         "eval", file, "--data", data, "--score", 0.5
     )
     assert "is a results file; say --task detection" in refused("eval", tmp_path / "x.json", "--data", data)

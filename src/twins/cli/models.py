@@ -75,16 +75,25 @@ def _dense_tasks() -> list[str]:
     return [task for task in TASKS if task != _classifiers_task()]
 
 
+def _counted(name: str, task: str, head: str | None) -> int:
+    """Count the parameters of a network that the facts do not list."""
+    import torch
+
+    from twins.factory import create_model
+
+    with torch.device("meta"):
+        return sum(value.numel() for value in create_model(name, task=task, head=head).parameters())
+
+
 def _dense(name: str, task: str) -> dict[str, dict[str, Any]]:
     """Return parameters and published millions of them, by head."""
     return {
         str(head): {
-            "params": known.params[name],
+            "params": known.params.get(name) or _counted(name, task, head),
             "published_millions": (millions := known.published_millions.get(name)),
             "source": DENSE_SOURCE if millions else None,
         }
         for head, known in facts_of(task).heads.items()
-        if name in known.params
     }
 
 

@@ -16,7 +16,7 @@ from PIL.Image import Image
 
 from twins.data.classes import built_in
 from twins.data.loading.video import VideoWriter, is_video_file
-from twins.drawing import draw, index_image, palette
+from twins.drawing import index_image, palette
 from twins.errors import ConfigError
 from twins.files import atomic_file
 from twins.metrics.coco_results import coco_results
@@ -159,7 +159,7 @@ class _Drawings:
             beside = self._open.enter_context(atomic_file(self._free(seen.path.stem, ".mp4")))
             self._video = self._open.enter_context(VideoWriter(beside))
         assert self._video is not None
-        self._video.add(draw(prediction, seen.image, steady=True), seen.seconds)
+        self._video.add(prediction.draw(seen.image, steady=True), seen.seconds)
 
     def _free(self, stem: str, *endings: str) -> Path:
         """Return a path with the first ending under a name that no file with any of the endings has."""

@@ -108,7 +108,9 @@ class TaskSpec(Protocol):
         """Raise DataError where an image and its target do not belong together."""
 
     def look(self, network: TaskNetwork, image: Image, inference: InferenceConfig) -> Prediction:
-        """Return the prediction of one image by inference settings that are not plain."""
+        """Return the prediction of one image by inference settings that are not plain; for tasks whose facts have
+        `inference`.
+        """
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
         """Return what a measurement depends on beyond every task's model, size, precision and data."""
@@ -129,10 +131,10 @@ class TaskSpec(Protocol):
         """Return counts over a video in a line."""
 
     def example_target(self, height: int, width: int) -> Any:
-        """Return a made-up target of an image of this size, of two classes, to measure loading with."""
+        """Return a made-up target of an image of this size, of two classes; for `twins bench` alone."""
 
     def example_batch(self, images: Tensor, classes: int) -> Any:
-        """Return made-up targets of a batch `(B, 3, H, W)`, to measure a training step with."""
+        """Return made-up targets of a batch `(B, 3, H, W)`; for `twins bench` alone."""
 
 
 def spec_of(task: str) -> TaskSpec:

@@ -33,7 +33,7 @@ class HeadFacts:
     classifier: str
     """Weight of the layer that gives the class scores; a state dict of ours that has it holds this head."""
     dims: int
-    """Dimensions of that weight."""
+    """Dimensions of that weight: 4 of a convolution, 2 of a linear layer."""
     marker: str = ""
     """Prefix of a key that only this head has; empty where `classifier` is enough."""
     anchors: int = 1
@@ -41,11 +41,14 @@ class HeadFacts:
     background: int = 0
     """Outputs of that layer for no class."""
     width_key: str = ""
-    """A weight with one output for each channel inside the head; empty where the width is fixed."""
-    width: int = 0
+    """A weight with one output for each channel inside the head, by which a plain file tells the width; empty where it
+    is fixed."""
+    width: int = 256
     """Channels inside the published head."""
+    pools: bool = False
+    """Whether it pools a map to one position, where batch norm has no statistics of one image alone."""
     params: Mapping[str, int] = field(default_factory=dict)
-    """Parameters of the whole network by model, with the published number of classes."""
+    """Parameters of the whole network by model, with the published number of classes; what is missing is counted."""
     gmacs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Billions of multiply-adds for an image of 224 x 224 by model, with and without attention's two products."""
     published_millions: Mapping[str, float] = field(default_factory=dict)

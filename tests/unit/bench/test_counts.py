@@ -60,7 +60,9 @@ def test_the_facts_are_what_is_counted(name):
     assert classifier.params[name] == counts.params
     assert classifier.gmacs[name] == (counts.gmacs_with_attention, counts.gmacs_without_attention)
     for task in DENSE:
-        assert {head: known.params[name] for head, known in facts_of(task).heads.items()} == dense_counts(name, task)
+        listed = {head: known.params for head, known in facts_of(task).heads.items() if known.params}
+        counted = dense_counts(name, task)
+        assert {head: params[name] for head, params in listed.items()} == {head: counted[head] for head in listed}
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))

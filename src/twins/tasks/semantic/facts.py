@@ -26,6 +26,7 @@ FACTS = TaskFacts(
             classifier=_CLASSIFIER,
             dims=4,
             marker="decode_head.psp_modules.",
+            pools=True,
             width_key="decode_head.bottleneck.conv.weight",
             width=512,
             params=by_model(

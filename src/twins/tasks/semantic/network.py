@@ -42,7 +42,7 @@ class HeadParts(NamedTuple):
     """The parts of a network after its backbone."""
 
     decode_head: nn.Module
-    """Maps to logits `(B, K, h, w)`."""
+    """Maps to logits `(B, K, h, w)` of any resolution; the network brings them to the first map's."""
     neck: nn.Module | None = None
     """Maps to the maps that `decode_head` reads; `None` where it reads the backbone's."""
     auxiliary_head: nn.Module | None = None
@@ -140,14 +140,15 @@ class SemanticSegmentation(TaskNetwork):
         return {name: torch.cat([_fill_up(one[name], shapes[name]) for one in alone]) for name in alone[0]}
 
     def _heads(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
-        result = {"logits": self.decode_head(maps if self.neck is None else self.neck(maps))}
+        logits = self.decode_head(maps if self.neck is None else self.neck(maps))
+        result = {"logits": resize(logits, maps[0].shape[2:])}
         if self.auxiliary_head is not None:
             result["auxiliary"] = self.auxiliary_head(maps[2])
         return result
 
     def _check_statistics(self, maps: Sequence[Tensor]) -> None:
-        """Refuse one image alone where a map, or what UPerNet pools of it, has one pixel: it has no variance."""
-        alone = isinstance(self.decode_head, UPerNetHead) or maps[-1].shape[2:].numel() == 1
+        """Refuse one image alone where a map, or what the head pools of it, has one pixel: it has no variance."""
+        alone = FACTS.heads[self.info.head].pools or maps[-1].shape[2:].numel() == 1
         if alone and any(isinstance(module, nn.BatchNorm2d) for module in self.modules()):
             raise InputError(
                 "batch norm found a single image in a pass, which leaves it one value of a channel; give a pass more "

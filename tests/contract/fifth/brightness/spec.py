@@ -148,5 +148,13 @@ class BrightnessSpec:
         """Return how many images there were."""
         return f"{counts['image']} images"
 
+    def example_target(self, height, width):
+        """Return a number."""
+        return torch.tensor(0.5)
+
+    def example_batch(self, images, classes):
+        """Return a number for each image."""
+        return [torch.tensor(0.5, device=images.device) for _ in images]
+
 
 SPEC = BrightnessSpec()
