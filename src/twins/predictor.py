@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from twins.backbone.network import is_fused
+from twins.backbone.network import is_fused, is_plain
 from twins.data.base import list_images
 from twins.data.images import open_image
 from twins.data.loading.batch import fill_batch
@@ -39,8 +40,9 @@ class Predictor:
         selection: which of the objects that a detector finds are given; `None` is those of a score above 0.3.
         compile: compile the network with torch.compile: worth its time where many images have one size.
 
-    The network's inference form computes, a copy with the same function (see `model.fuse()`). It is made again when the
-    weights of `model` change, and `model` itself computes while somebody watches its parts by hooks.
+    The network's inference form computes, a copy with the same function (see `model.fuse()`), made again when `model`
+    changes; a write to `.data`, which PyTorch does not count, is not seen. A model with hooks, or with parts of other
+    classes than ours, computes itself.
 
     Raises:
         ConfigError: a device that this machine does not have, or settings for another task.
@@ -59,7 +61,7 @@ class Predictor:
         self.model = select(model.eval().to(self.device), selection, usual=SHOWN)
         self.inference = check_inference(model, inference)
         self._compile = compile
-        self._form, self._made_of = self.model, list[tuple[int, int]]()
+        self._form, self._made_of = self.model, list[Any]()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,11 +102,12 @@ class Predictor:
 
     def _network(self) -> TaskNetwork:
         """Return what computes: an inference form of the model as it is now, or the model where hooks watch it."""
-        if any(map(is_hooked, self.model.modules())):
-            return self.model
-        state = [(id(value), version_of(value)) for value in (*self.model.parameters(), *self.model.buffers())]
-        if state != self._made_of:
-            self._form, self._made_of = inference_form(self.model, compile=self._compile), state
+        hooked = any(map(is_hooked, self.model.modules()))
+        tensors = [*self.model.parameters(), *self.model.buffers()]  # held, so that no other one gets their identity
+        state = [(id(x), version_of(x), x.data_ptr(), x.dtype, x.device) for x in tensors]
+        if [hooked, *state] != self._made_of[1:]:
+            form = inference_form(self.model, compile=self._compile)
+            self._form, self._made_of = form, [tensors, hooked, *state]
         self._form.info = self.model.info
         if facts_of(self.model.task).selection:
             self._form.selection = self.model.selection
@@ -114,9 +117,13 @@ class Predictor:
 def inference_form(network: TaskNetwork, *, compile: bool = False) -> TaskNetwork:
     """Return a copy for inference: the same function by exact algebra, compiled where that is asked for.
 
-    Each size of the images is compiled by itself; after eight the rest runs without.
+    A network that is not made of our own parts alone, see `is_plain`, comes back as it is. Each size of the images is
+    compiled by itself; after eight the rest runs without.
     """
-    form = network if is_fused(network) else network.fuse()
+    if is_fused(network) or not is_plain(network):
+        form = deepcopy(network) if compile else network
+    else:
+        form = network.fuse()
     if compile:
         (form if form.one_graph else form.backbone).compile(dynamic=False)
     return form

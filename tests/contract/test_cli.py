@@ -201,7 +201,7 @@ def counted_once():
 
 
 @pytest.mark.usefixtures("counted_once")
-def test_models_prints_what_it_counts(capsys):
+def test_models_prints_parameters_and_published_numbers(capsys):
     code, out, _ = run(capsys, "models", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
     assert code == 0

@@ -20,7 +20,6 @@ from twins.tasks.table import TASKS, Row, register
 def brightness(monkeypatch):
     """Register image regression for one test."""
     monkeypatch.syspath_prepend(Path(__file__).parent / "fifth")
-    monkeypatch.setattr("twins.tasks.table.TASKS", TASKS)
     register(Row("brightness", "brightness"))
     yield
     del TASKS["brightness"]
@@ -70,6 +69,8 @@ def test_a_registered_task_is_offered_checked_and_takes_a_classifiers_backbone(
     assert main(["train", "--task", "brightnes", "--data", str(photographs)]) == 2
     assert "did you mean brightness" in capsys.readouterr().err
     assert "brightness" in all_recipes()
+    assert main(["models"]) == 0
+    assert "Brightness, 1 class, millions" in capsys.readouterr().out
     classifier = tmp_path / "classifier.safetensors"
     twins.save_weights(twins.create_model("twins_svt_nano", num_classes=3), classifier)
     model = twins.create_model("twins_svt_nano", task="brightness", weights=classifier, resize_head=True)

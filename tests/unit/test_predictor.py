@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 
 import twins
+import twins.evaluation
+from twins.backbone.layers import Linear
 from twins.backbone.network import is_fused
 from twins.engine.measure import predict_batch
 from twins.errors import ConfigError, NotFoundError
-from twins.predictor import Predictor, expand, pick_device
+from twins.predictor import Predictor, expand, inference_form, pick_device
 from twins.preprocess import Preprocess
 from twins.run_folder import weights_of
 from twins.tasks.inference import InferenceConfig
@@ -72,25 +74,54 @@ def test_images_are_streamed_in_order_a_batch_at_a_time():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_inference_form_predicts_and_evaluates_and_agrees_with_the_network(task):
+def test_the_inference_form_predicts_and_agrees_with_the_network(task):
     torch.manual_seed(0)
-    model = twins.create_model("twins_svt_nano", task=task, num_classes=10)
-    model.info = replace(model.info, preprocess=replace(model.info.preprocess, size=64), names=tuple("0123456789"))
-    predictor = Predictor(model, device="cpu")
-    form = predictor._network()
-    assert is_fused(form)
+    model = twins.create_model("twins_svt_nano", task=task, num_classes=10).double()
+    model.info = replace(model.info, preprocess=replace(model.info.preprocess, size=64, longest=96))
+    chosen = twins.SelectionConfig(score=0.0, most=20) if facts_of(task).selection else None
+    predictor, image = Predictor(model, device="cpu", selection=chosen), pictures()[0]
+    assert is_fused(predictor._network())
     assert not is_fused(predictor.model)
-    images = torch.randn(2, 3, 70, 90)
-    with torch.inference_mode():
-        for ours, plain in zip(form.backbone(images), predictor.model.backbone(images), strict=True):
-            torch.testing.assert_close(ours, plain, atol=1e-4, rtol=1e-4)
-    (prediction,) = predictor.predict([Image.new("RGB", (90, 70), "red")])
-    (expected,) = predict_batch(predictor.model, *_one_image(predictor.model))
+    (prediction,) = predictor.predict(image)
+    pixels = model.info.preprocess.pixels(image)[None]
+    (expected,) = predict_batch(predictor.model, pixels, None, [(image.height, image.width)])
     for name in facts_of(task).holds:
         one, other = getattr(prediction, name), getattr(expected, name)
-        assert one.shape == other.shape
-        if one.dtype == np.float32:
-            np.testing.assert_allclose(one, other, atol=1e-3)
+        assert one.size
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_evaluation_uses_the_inference_form(monkeypatch):
+    made = []
+
+    def make(network, *, compile):
+        made.append(inference_form(network, compile=compile))
+        return made[-1]
+
+    monkeypatch.setattr(twins.evaluation, "inference_form", make)
+    model = twins.create_model("twins_svt_nano", names=tuple("0123456789"))
+    twins.evaluate(model, "digits", twins.EvalConfig(size=32, crop=1.0, device="cpu"))
+    assert is_fused(made[0])
+
+
+class Adapter(Linear):
+    """A layer of another class than ours, as adapters are."""
+
+    def forward(self, x):
+        return super().forward(x) + 1.0
+
+
+def test_parts_of_other_classes_than_ours_compute_as_they_do():
+    model = twins.create_model("twins_pcpvt_nano", num_classes=3).eval()
+    attention = model.backbone.stages[0].blocks[1].attn
+    adapter = Adapter(attention.kv.in_features, attention.kv.out_features)
+    adapter.load_state_dict(attention.kv.state_dict())
+    attention.kv = adapter
+    predictor, image = Predictor(model, device="cpu"), pictures()[0]
+    assert predictor._network() is predictor.model
+    with torch.inference_mode():
+        expected = model(model.info.preprocess(image)[None]).softmax(dim=1).sort(descending=True).values[0]
+    np.testing.assert_allclose(predictor.predict(image)[0].scores, expected.numpy(), atol=1e-6)
 
 
 def test_what_is_done_to_the_model_counts():
@@ -101,16 +132,15 @@ def test_what_is_done_to_the_model_counts():
     assert predictor.predict(image)[0].labels[0] == 1
     predictor.model.info = replace(predictor.model.info, names=("a", "b", "c"))
     assert predictor.predict(image)[0].name(1) == "b"
+    predictor.model.double()
+    assert next(predictor._network().parameters()).dtype == torch.float64
+    predictor.model.float().reset_classifier(2)
+    assert predictor.predict(image)[0].labels.shape == (2,)
     seen = []
     predictor.model.backbone.register_forward_hook(lambda *_: seen.append(1))
     (watched,) = predictor.predict(image)
     assert seen == [1]
     np.testing.assert_allclose(watched.scores, predictor.predict(image)[0].scores, atol=1e-5)
-
-
-def _one_image(model):
-    pixels = model.info.preprocess.pixels(Image.new("RGB", (90, 70), "red"))
-    return pixels[None], None, [(70, 90)]
 
 
 def test_an_evaluation_leaves_the_network_that_it_is_given_as_it_is():

@@ -15,7 +15,16 @@ from torch.utils.checkpoint import checkpoint
 from twins.backbone.attention import Attention, GlobalAttention, LocalAttention
 from twins.backbone.config import MIN_SIDE, PATCH_SIZES, STRIDES, TwinsConfig
 from twins.backbone.fused import FusedPositions, fuse_stage
-from twins.backbone.layers import NORM_EPS, DropPath, FeedForward, Norm, PatchEmbed, Positions
+from twins.backbone.layers import (
+    NORM_EPS,
+    CellConvolution,
+    DropPath,
+    FeedForward,
+    Linear,
+    Norm,
+    PatchEmbed,
+    Positions,
+)
 from twins.errors import ConfigError, InputError
 from twins.ops import chunks, dispatch
 from twins.ops.feedforward import Keep
@@ -252,6 +261,20 @@ def fused(network: Network) -> Network:
 def is_fused(network: nn.Module) -> bool:
     """Whether a network is in its inference form, as `fused` returns it."""
     return any(isinstance(module, FusedPositions) for module in network.modules())
+
+
+_PLAIN = {nn.ModuleList, nn.Conv2d, nn.Dropout, nn.Identity, nn.LayerNorm, Norm, Linear, CellConvolution, PatchEmbed}
+_PLAIN |= {Positions, FeedForward, DropPath, LocalAttention, GlobalAttention, Block, Stage}
+
+
+def is_plain(network: nn.Module) -> bool:
+    """Whether stages are built of our own parts alone and nobody watches any part, so that `fused` misses nothing.
+
+    Adapters put around a layer, subclasses, replaced `forward`s, parametrisations and hooks make a network not plain.
+    """
+    parts = [part for stage in network.modules() if isinstance(stage, Stage) for part in stage.modules()]
+    ours = all(type(part) in _PLAIN and "forward" not in vars(part) for part in parts)
+    return ours and not any(map(is_hooked, network.modules()))
 
 
 def _refuse_state(*_: object) -> None:

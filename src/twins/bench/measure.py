@@ -22,6 +22,7 @@ from twins.engine.memory import free_memory, says_out_of_memory
 from twins.errors import TrainingError
 from twins.predictor import pick_device
 from twins.tasks.detection.network import pyramid
+from twins.tasks.table import TASKS, Row, register
 
 
 def measure(case: Case, config: BenchConfig, files: Sequence[Path] = ()) -> dict[str, Any]:
@@ -108,7 +109,9 @@ def peak_memory(case: Case, config: BenchConfig, label: str, files: Sequence[Pat
     """
     compiling = compiled(label, config.peers, config.compile)
     paths = [str(file) for file in files]
-    request = json.dumps([vars(case), config.peers, config.place, config.threads, compiling, label, paths])
+    request = json.dumps(
+        [vars(case), config.peers, config.place, config.threads, compiling, label, paths, TASKS.get(case.task)]
+    )
     done = subprocess.run(
         [sys.executable, "-m", "twins.bench.measure", request], capture_output=True, text=True, check=False
     )
@@ -120,13 +123,15 @@ def peak_memory(case: Case, config: BenchConfig, label: str, files: Sequence[Pat
 
 
 def _own_peak(request: str) -> float:
-    combination, against, device_name, threads, compiling, label, files = json.loads(request)
+    combination, against, device_name, threads, compiling, label, files, row = json.loads(request)
+    if row:
+        register(Row(*row))
     if threads:
         torch.set_num_threads(threads)
     case, device = Case(**combination), pick_device(device_name)
     network = networks(case, against, device)[label]
     step = _step(network, case, images_for(case, device), files, compile=compiling)
-    if compiling or label == "twins fused":
+    if compiling or label == "twins fused" or case.mode == "end-to-end":
         step()  # what the compiler itself needs, or laying weights out, is not counted
     return peak_of(step, device)
 

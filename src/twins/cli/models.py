@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from twins.backbone.config import PUBLISHED, aliases, list_models
 from twins.cli.parse import parse
+from twins.errors import number_of
 from twins.tasks.table import TASKS, facts_of
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ COUNTED_AT = 224
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsArgs:
-    """List the networks: parameters and multiply-adds as counted here, published accuracy with its source."""
+    """List the networks: parameters, multiply-adds, and the published accuracy with its source."""
 
     json: bool = False
     """Print JSON instead of a table."""
@@ -106,7 +107,9 @@ def _show(rows: list[dict[str, Any]], size: int) -> None:
     console.print(f"top-1 as reported: {next(iter(PUBLISHED.values())).source}, ImageNet-1k validation, 224\n")
     for task in _dense_tasks():
         facts = facts_of(task)
-        console.print(f"{facts.title}, {facts.num_classes} classes, millions of parameters", style="italic")
+        console.print(
+            f"{facts.title}, {number_of(facts.num_classes, 'class', 'classes')}, millions of parameters", style="italic"
+        )
         console.print(_dense_networks(rows, task), "")
     console.print(f"published: {DENSE_SOURCE}; it counts the backbone's unused norm and classifier too")
 
@@ -136,8 +139,8 @@ def _dense_networks(rows: list[dict[str, Any]], task: str) -> Table:
 
     table = Table(box=None, pad_edge=False)
     table.add_column("model", no_wrap=True)
-    for head in rows[0][task]:
-        table.add_column(facts_of(task).heads[head].title, justify="right")
+    for head in facts_of(task).heads.values():
+        table.add_column(head.title, justify="right")
         table.add_column("published", justify="right")
     for row in rows:
         cells = []

@@ -43,7 +43,7 @@ def loading(start: Callable[[], Iterable[Batch]]) -> Generator[Batch]:
                 reason = str(error).partition("\n")[0].strip() or "its connection was lost"
                 failure = TrainingError(
                     f"a loading process died ({reason}), most likely for want of memory; use "
-                    "fewer `workers`; a training run goes on with twins train --resume"
+                    "fewer `workers`; a training run goes on with `resume`"
                 )
             else:
                 yield batch

@@ -126,7 +126,7 @@ class Log:
         except OSError as error:
             raise TrainingError(
                 f"{self.run / name} could not be written ({error.strerror or error}); free space and go on with "
-                f"twins train --resume {self.run}"
+                f'`resume="{self.run}"`'
             ) from error
 
 

@@ -66,7 +66,7 @@ def save_state(run: Path, state: State, info: Any) -> Path:
         kept = f"the state before it is kept in {run / LAST}" if (run / LAST).exists() else "no earlier state exists"
         raise TrainingError(
             f"the state of step {state.progress.step} could not be written ({reason}); free space, {kept}, "
-            f"and go on with twins train --resume {run}"
+            f'and go on with `resume="{run}"`'
         ) from error
     _remove_others(run / STATES, folder.name)
     return folder

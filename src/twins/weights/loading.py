@@ -197,6 +197,8 @@ def _compare(own: State, state: State, checkpoint: Checkpoint, *, bare: bool, re
     parts = (*_BESIDE, *(f"{head.classifier.split('.')[0]}." for _, head in all_heads()))
     fresh = own_heads if dense else {key for key in own_heads if key.startswith("head.")}
     heads = {key for key in (*wrong, *lacking) if resize_head and key in fresh}
+    if checkpoint.info is not None:  # a file of ours: what is not the backbone is some task's head
+        parts += tuple(key for key in surplus if not key.startswith(("backbone.", "stages.")))
     unused = [
         key
         for key in surplus

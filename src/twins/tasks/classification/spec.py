@@ -28,7 +28,6 @@ from twins.metrics.semantic import Absent
 from twins.predictions import Prediction
 from twins.preprocess import Preprocess
 from twins.tasks.classification.network import Classification
-from twins.tasks.inference import InferenceConfig
 from twins.tasks.network import TaskNetwork
 
 
@@ -118,10 +117,6 @@ class ClassificationSpec:
 
     def check_pair(self, image: Image, target: int) -> None:
         """Do nothing: any image can be of any class."""
-
-    def look(self, network: TaskNetwork, image: Image, inference: InferenceConfig) -> Prediction:
-        """Raise: a classifier has no settings of inference."""
-        raise ConfigError("a classifier sees an image once, whole")
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
         return {}

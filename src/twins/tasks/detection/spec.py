@@ -31,7 +31,6 @@ from twins.metrics.detection import DetectionMetric
 from twins.metrics.semantic import Absent
 from twins.predictions import Prediction
 from twins.preprocess import Preprocess, keep_shape
-from twins.tasks.inference import InferenceConfig
 from twins.tasks.network import TaskNetwork
 
 
@@ -103,10 +102,6 @@ class DetectionSpec:
 
     def check_pair(self, image: Image, target: Objects) -> None:
         """Do nothing: evaluation has left out what does not fit."""
-
-    def look(self, network: TaskNetwork, image: Image, inference: InferenceConfig) -> Prediction:
-        """Raise: a detector has no settings of inference."""
-        raise ConfigError("a detector sees an image once, whole")
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
         """Return which objects are counted."""
