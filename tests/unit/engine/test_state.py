@@ -68,7 +68,7 @@ def test_a_full_disk_is_one_sentence_and_the_state_before_is_kept(
     with pytest.raises(TrainingError, match="No space left") as caught:
         save_state(tmp_path, _state(2), None)
     assert "\n" not in str(caught.value)
-    assert "--resume" in str(caught.value)
+    assert "`resume=" in str(caught.value)
     assert load_state(tmp_path).progress.step == 1
     assert [entry.name for entry in (tmp_path / "states").iterdir()] == ["000000001"]
 
