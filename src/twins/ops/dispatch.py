@@ -10,19 +10,21 @@ function                  eager, no gradient     eager, gradient    compiled    
 linear, _add, _gelu       oneDNN with AVX-512    -                  -                   -          -
   with packed weights     oneDNN, packed once    -                  twins::packed_*     -          -
   GELU                    inside the product     -                  -                   -          polynomial (1)
-feed_forward              two linear layers      chunks, own        -                   -          -
+feed_forward              two linear layers (7)  chunks, own        - (8)               -          -
                                                  backward pass
 attend                    two products up to 64  two products       two products        -          -
                           keys (2)               (2)                (2)
 attend_to_keys            attend                 attend             attend              attend     kernel, 64 keys
 global attention (3)      folded projections,    attend_to_keys     attend_to_keys      attend     attend_to_keys
-                          if it is less work
+                          if less work; chunks
 window_attention          attend, in chunks      attend             attend              attend     kernel, 64 keys
 convolutions, 3x3         -                      -                  -                   -          kernel
 norm, add_norm            -                      -                  -                   -          kernel; compiled: -
 maps of dense networks    -                      planar layout      planar (6)          planar (6) -
 block, inference form     its parts              its parts          its parts           its parts  two kernels (4)
 float16, bfloat16 (5)     float32                float32            float32             -          -
+residual add              in place               -                  -                   -          in place
+norm, GELU                -                      recomputed         -                   -          recomputed
 
 (1) compiled, in half precision, without a gradient
 (2) in float32 up to 1024 queries, in bfloat16 always
@@ -30,6 +32,8 @@ float16, bfloat16 (5)     float32                float32            float32     
 (4) in half precision, up to 128 channels, without a gradient
 (5) where the processor only emulates them, except under autocast
 (6) with a gradient
+(7) in chunks of the map inside a block
+(8) with packed weights in chunks, where the hidden map is larger than `chunks.HIDDEN_WHOLE`
 
 CUDA means an Ampere GPU or a newer one for which Triton can build, and `portable()` turns it off. Float64, exported,
 traced, counted and `torch.func` calls, attention with dropout, and windows or heads above 64 stay with the standard
