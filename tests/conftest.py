@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# tests run in a process for each core, and on images this small a second thread only waits for the other processes
+# tests run in several processes, and on images this small a second thread only waits for the other processes
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -29,6 +29,11 @@ HERE = Path(__file__).parent
 SAMPLE_DATA = HERE.parent.parent / "shared" / "data"
 HUB_REPO = "timm/twins_svt_small.in1k"
 HUB_COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Take one process more than there are cores: some tests wait for processes that they have started."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session")
