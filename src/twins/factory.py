@@ -219,7 +219,7 @@ def check_head(task: str, head: str | None) -> str | None:
     heads = [name for name in facts_of(task).heads if name is not None]
     if not heads:
         if head is not None:
-            raise ConfigError(f"{task} has one head and takes no name for it, found head={head!r}; leave it out")
+            raise ConfigError(f'{task} has one head and takes no name for it, found `head="{head}"`; leave it out')
         return None
     if head is not None and head not in heads:
         raise ConfigError(f"the heads of {task} are {', '.join(heads)}, found {head!r}{nearest(head, heads)}")

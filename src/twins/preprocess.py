@@ -52,9 +52,9 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if self.size < 32:
-            raise ConfigError(f"size must be at least 32 pixels, found {self.size}")
+            raise ConfigError(f"`size` must be at least 32 pixels, found {self.size}")
         if not 0.0 < self.crop <= 1.0:
-            raise ConfigError(f"crop must be above 0 and at most 1, found {self.crop}")
+            raise ConfigError(f"`crop` must be above 0 and at most 1, found {self.crop}")
         if self.interpolation not in ("bicubic", "bilinear", "nearest"):
             raise ConfigError(f"interpolation must be bicubic, bilinear or nearest, found {self.interpolation!r}")
         if self.fit not in ("crop", "squash", "keep"):

@@ -26,7 +26,7 @@ from twins.errors import ConfigError, NotFoundError, WeightsError
 from twins.factory import create_model, model_from_info
 from twins.files import atomic_file, too_long
 from twins.preprocess import Preprocess
-from twins.run_folder import CONFIG, LAST_WEIGHTS, RESULT
+from twins.run_folder import CONFIG, LAST, LAST_WEIGHTS, RESULT, STATES
 from twins.tasks.contract import TaskSpec, spec_of
 from twins.tasks.network import TaskNetwork
 from twins.tasks.table import TASKS, check_task, facts_of, tasks_with
@@ -150,7 +150,11 @@ def fingerprint(images: ImageSet) -> str:
 def _settle(config: TrainConfig) -> TrainConfig:
     """Return settings with names resolved and paths that hold from any folder."""
     if config.resume:
-        return merge_resumed(config, read_config(Path(config.resume) / CONFIG))
+        run = Path(config.resume)
+        saved = read_config(run / CONFIG)
+        if not (run / LAST).exists() and any((run / STATES).glob("[0-9]*")):
+            raise NotFoundError(f"{run / LAST} leads to no state of {run / STATES}; copy the run again with its links")
+        return merge_resumed(config, saved)
     if not config.data:
         raise ConfigError("`data` is missing; give a folder, or the name of an embedded set such as digits")
     check_task(config.task)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 import twins.evaluation
 import twins.report.page
 from twins.engine.config import TrainConfig
+from twins.errors import NotFoundError
 from twins.evaluation import EvalResult
-from twins.training import _measure_and_report
+from twins.training import _measure_and_report, train
 
 
 def test_the_final_evaluation_and_the_report_use_the_runs_device_and_workers(tmp_path, monkeypatch):
@@ -22,3 +25,14 @@ def test_the_final_evaluation_and_the_report_use_the_runs_device_and_workers(tmp
     assert _measure_and_report(tmp_path, config) == {"top1": 0.5}
     assert (calls[0].device, calls[0].workers, calls[0].max_skipped) == ("mps", 3, 0.2)
     assert calls[1] == "mps"
+
+
+@pytest.mark.parametrize("broken", ["missing", "dangling"])
+def test_a_run_whose_newest_state_is_not_found_is_left_as_it_is(tmp_path, broken):
+    (tmp_path / "states" / "000000004").mkdir(parents=True)
+    (tmp_path / "config.yaml").write_text(TrainConfig(data="digits").to_yaml())
+    if broken == "dangling":
+        (tmp_path / "last").symlink_to("states/000000009")
+    with pytest.raises(NotFoundError, match="copy the run again with its links"):
+        train(TrainConfig(resume=str(tmp_path)))
+    assert (tmp_path / "states" / "000000004").is_dir()

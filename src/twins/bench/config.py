@@ -122,12 +122,6 @@ class BenchConfig:
         """Device to compute on; runtimes of exported networks use the CPU."""
         return self.device if self.runtime == "torch" else "cpu"
 
-    @property
-    def pools(self) -> bool:
-        """Whether the head pools a map to one position."""
-        known = self.facts.heads.get(self.head) if self.facts else None
-        return known is not None and known.pools
-
     def __post_init__(self) -> None:
         if self.task not in (*TASKS, FEATURES):
             raise ConfigError(f"`task` of a benchmark must be {' or '.join((*TASKS, FEATURES))}, found {self.task!r}")
@@ -176,8 +170,9 @@ class BenchConfig:
             )
         least = min(side for size in self.sizes for side in shape_of(size))
         batch_norm = self.facts is not None and "norm" in self.facts.network_settings
+        head = self.facts.heads.get(self.head) if self.facts else None
         alone = batch_norm and "training" in self.modes and min(self.batch) == 1
-        if alone and (self.pools or least < 64):
+        if alone and ((head and head.pools) or least < 64):
             raise ConfigError(
                 "a training step of upernet, or of a dense network at a size below 64, needs `batch=(2,)` or more, "
                 "found 1: batch norm has no statistics of a single value"

@@ -119,7 +119,7 @@ def _show(found: dict[str, Any]) -> None:
         if row["situation"] != situation:
             situation = row["situation"]
             print(f"\n{situation}")
-        print(f"  {row['function']:<24} {row['form']:<31} {row['reason']}")
+        print(f"  {row['function']:<25} {row['form']:<31} {row['reason']}")
 
 
 def _said(value: object) -> str:

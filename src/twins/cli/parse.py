@@ -75,7 +75,7 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
             f"{_sentence(complaint.getvalue(), kind, verb, arguments)}; see twins {verb} --help"
         ) from None
     if unknown:
-        flags = [spelled for spelled in spellings(kind).values() if re.fullmatch(r"--[\w.\-]+", spelled)]
+        flags = [flag for flag in dict.fromkeys(spellings(kind).values()) if re.fullmatch(r"--[\w.\-]+", flag)]
         if not unknown[0].startswith("-"):
             known = "; the data set is given with --data" if "--data" in flags else ""
             raise ConfigError(f"twins {verb} has no place for {unknown[0]!r}{known}; see twins {verb} --help")
@@ -199,6 +199,6 @@ def _sentence(text: str, kind: type[Any], verb: str, arguments: list[str]) -> st
 
 def _given(flag: str, arguments: list[str]) -> list[str]:
     """Return the words of a command line from a flag to the next."""
-    start = next((n for n, word in enumerate(arguments) if word.partition("=")[0] == flag), len(arguments))
+    start = max((n for n, word in enumerate(arguments) if word.partition("=")[0] == flag), default=len(arguments))
     values = takewhile(lambda word: not word.startswith("--"), arguments[start + 1 :])
     return [*arguments[start : start + 1], *values]

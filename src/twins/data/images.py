@@ -40,6 +40,8 @@ def open_image(source: Any) -> Image.Image:
     if isinstance(source, str | Path):
         return open_file(Path(source), to_rgb)
     if isinstance(source, Image.Image):
+        if not source.width or not source.height:
+            raise InputError(f"an image must have pixels, found {source.width} x {source.height}")
         upright = to_rgb(source)
         return source.copy() if upright is source else upright
     if isinstance(source, np.ndarray):

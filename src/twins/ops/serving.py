@@ -72,7 +72,7 @@ FORMS: dict[str, tuple[str, list[Form]]] = {
         [Form("two batched products", dispatch.should_attend_by_products, lambda s: (s.windows, s.windows))],
     ),
     "attend_to_keys": ("attend", [Form("kernel", dispatch.can_use_keys_kernel, lambda s: (s.q, s.kv, 2, 0.0))]),
-    "global attention with residual add": (
+    "global attention, and add": (
         "attend_to_keys",
         [Form("folded projections", dispatch.should_fold_heads, lambda s: (s.x, s.keys))],
     ),
