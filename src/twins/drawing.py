@@ -22,7 +22,7 @@ Colour = tuple[int, int, int]
 Palette = Sequence[Colour]
 """RGB of each class, by class id."""
 INK, PAPER, BAR, GOOD, BAD = "#1b1f24", "#ffffff", "#9ec5f8", "#2f9e44", "#d9480f"
-LEAST = 448
+MIN_SIDE = 448
 """Pixels of the longer side that an image has at least when objects are marked on it."""
 CROWDED, NAMED = 25, 60
 """Objects above which labels are smaller and give way, and above which they are counted by class below instead."""
@@ -36,13 +36,13 @@ Place = tuple[int, int, int, int]
 """Pixels of a rectangle, xyxy, the last included."""
 
 
-def draw(prediction: Prediction, image: Image.Image, *, steady: bool = False) -> Image.Image:
+def draw_prediction(prediction: Prediction, image: Image.Image, *, steady: bool = False) -> Image.Image:
     """Return a copy of an RGB image with its prediction: classes below it as bars, a map over it, objects marked.
 
     Args:
         prediction: of the image; of a classifier's classes the `LISTED` most probable are shown.
-        image: any size; a classifier's is shown at 320 pixels wide or more, a detector's with a longer side of `LEAST`
-            or more.
+        image: any size; a classifier's is shown at least 320 pixels wide, a detector's with a longer side of at least
+            `MIN_SIDE` pixels.
         steady: whether the picture's size follows from the image's alone, as the frames of a video need it.
 
     Raises:
@@ -183,13 +183,13 @@ class Mark:
 def mark(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     """Return a copy of an RGB image with objects marked on it, the first of them on top.
 
-    An image whose longer side is below `LEAST` is enlarged by a whole number. Labels stay inside the picture and lie
+    An image whose longer side is below `MIN_SIDE` is enlarged by a whole number. Labels stay inside the picture and lie
     where they hide the least; where there are many they are smaller, and those that find no room are left out.
 
     Raises:
         InputError: a mask of another size than the image.
     """
-    scale = max(1, -(-LEAST // max(image.size)))
+    scale = max(1, -(-MIN_SIDE // max(image.size)))
     size = (image.width * scale, image.height * scale)
     picture = image.convert("RGB").resize(size, Image.Resampling.NEAREST)
     width = max(2, round(min(picture.size) / 240)) - (len(marks) > NAMED)
@@ -364,7 +364,7 @@ def grid(
     pen, letters = ImageDraw.Draw(canvas), font(text * 2 // 3)
     for number, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         x, y = gap + number % columns * (side + gap), gap + number // columns * cell
-        canvas.paste(fit(picture, side), (x, y))
+        canvas.paste(letterbox(picture, side), (x, y))
         colour = (GOOD if good[number] else BAD) if good else INK
         pen.text((x, y + side + 2), _shorten(caption, letters, side), fill=colour, font=letters)
     return canvas
@@ -377,7 +377,7 @@ def thumbnail(image: Image.Image, side: int = 160) -> Image.Image:
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), smooth)
 
 
-def fit(picture: Image.Image, side: int) -> Image.Image:
+def letterbox(picture: Image.Image, side: int) -> Image.Image:
     """Return a picture resized into a square of `side` pixels, its aspect kept, on white."""
     small, canvas = thumbnail(picture.convert("RGB"), side), Image.new("RGB", (side, side), PAPER)
     canvas.paste(small, ((side - small.width) // 2, (side - small.height) // 2))

@@ -77,9 +77,9 @@ class Prediction:
             image: the image that was predicted.
             steady: keep the picture's size whatever is found, as the frames of a video need it.
         """
-        from twins.drawing import draw  # the one upward import of the package: drawing needs matplotlib's fonts
+        from twins.drawing import draw_prediction  # the package's one upward import: drawing needs matplotlib's fonts
 
-        return draw(self, image, steady=steady)
+        return draw_prediction(self, image, steady=steady)
 
 
 def _run_lengths(masks: NDArray[np.bool_]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, tr
 from twins.data.loading.sampler import TrainBatches
 from twins.engine.config import EvalConfig, TrainConfig, merge_resumed, read_config
 from twins.engine.log import Log
-from twins.engine.loop import fit
+from twins.engine.loop import training_loop
 from twins.engine.processes import build_accelerator, on_main
 from twins.engine.randomness import reseed
 from twins.errors import ConfigError, NotFoundError, WeightsError
@@ -76,7 +76,7 @@ def train(config: TrainConfig) -> RunResult:
         log.say(f"note: {note}")
     metric, told = spec.metric(splits.train.names), fingerprint(splits.train)
     monitor = facts_of(config.task).monitor
-    outcome = fit(network, source, metric, config, accelerator, log, monitor=monitor, fingerprint=told)
+    outcome = training_loop(network, source, metric, config, accelerator, log, monitor=monitor, fingerprint=told)
     main = accelerator.is_main_process
     if config.trackers or accelerator.num_processes > 1:
         accelerator.end_training()

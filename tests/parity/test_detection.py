@@ -17,7 +17,7 @@ from torchvision.ops.poolers import LevelMapper
 
 import twins
 from twins.errors import ConfigError, WeightsError
-from twins.heads.anchors import lay_anchors
+from twins.heads.anchors import grid_anchors
 from twins.heads.boxes import decode_boxes, encode_boxes
 from twins.heads.fpn import Levels
 from twins.heads.mask import MaskHead
@@ -118,7 +118,7 @@ def test_the_mask_head_gives_what_torchvisions_gives():
 def test_anchors_are_torchvisions_where_the_map_divides_the_image():
     generator = AnchorGenerator(((32, 48),), ((0.5, 1.0, 2.0),))
     exact = [torch.tensor([generator.cell_anchors[0].tolist()]).view(-1, 4)]
-    found = lay_anchors(torch.zeros(1, 1, 5, 7), 8, (4.0, 6.0))
+    found = grid_anchors(torch.zeros(1, 1, 5, 7), 8, (4.0, 6.0))
     expected = generator.grid_anchors([[5, 7]], [[torch.tensor(8), torch.tensor(8)]])[0]
     assert exact[0].shape == (6, 4)
     assert (found - expected).abs().max() <= 0.5  # which torchvision rounds away
@@ -137,7 +137,7 @@ def test_boxes_are_coded_as_torchvision_codes_them(stds):
 
 def test_matches_are_torchvisions_where_no_two_objects_want_one_anchor():
     torch.manual_seed(0)
-    anchors = lay_anchors(torch.zeros(1, 1, 20, 20), 8, (4.0, 5.04, 6.35))
+    anchors = grid_anchors(torch.zeros(1, 1, 20, 20), 8, (4.0, 5.04, 6.35))
     boxes = torch.tensor([[10.0, 10, 50, 45], [80.0, 20, 150, 60], [60.0, 90, 75, 150]])
     for least, low_quality in ((None, False), (0.0, True)):
         expected = Matcher(0.5, 0.4, allow_low_quality_matches=low_quality)(box_iou(boxes, anchors))

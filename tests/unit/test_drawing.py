@@ -9,7 +9,7 @@ from PIL import Image
 from twins import drawing
 from twins.data.classes import distinct_colours
 from twins.data.formats.masks import IGNORE, read_values
-from twins.drawing import CROWDED, LEAST, NAMED, Mark, draw, index_image, mark, overlay, palette
+from twins.drawing import CROWDED, MIN_SIDE, NAMED, Mark, draw_prediction, index_image, mark, overlay, palette
 from twins.errors import InputError
 from twins.predictions import Prediction
 
@@ -60,14 +60,14 @@ def test_as_many_classes_as_a_network_has_can_be_drawn(count):
     prediction = said(columns(0, count - 1, kind=kind), tuple(map(str, range(count))), ())
     last = np.asarray(overlay(grey(12, 6), prediction.label_map, palette(prediction), strength=1.0))[2, 9]
     assert tuple(last) == distinct_colours(count)[-1]
-    assert draw(prediction, grey(12, 6)).height > 6
+    assert draw_prediction(prediction, grey(12, 6)).height > 6
 
 
 def test_a_map_of_another_size_than_its_image_is_refused():
     with pytest.raises(InputError, match=r"12 x 6 pixels, its map \(6, 12\)"):
         overlay(grey(12, 6), columns(0, height=12), (RED,))
     with pytest.raises(InputError, match="13 x 6"):
-        draw(said(columns(0, 1)), grey(13, 6))
+        draw_prediction(said(columns(0, 1)), grey(13, 6))
 
 
 @pytest.mark.parametrize("labels", [(0, 1), (0, 2, IGNORE), (5, 17, 200), (254, 255), (0, 255, 256), (300, 65000)])
@@ -105,7 +105,7 @@ def legend(monkeypatch):
 
         monkeypatch.setattr(drawing.ImageDraw.ImageDraw, "text", text)
         height, width = prediction.size
-        return texts, draw(prediction, grey(width, height))
+        return texts, draw_prediction(prediction, grey(width, height))
 
     return drawn
 
@@ -167,7 +167,7 @@ def written(monkeypatch):
 def test_a_boxs_edges_have_its_classs_colour(size):
     height, width = size
     box = [0.25 * width, 0.25 * height, 0.75 * width, 0.75 * height]
-    picture = draw(found([box], [1], size), grey(width, height))
+    picture = draw_prediction(found([box], [1], size), grey(width, height))
     scale = picture.width // width
     left, top, right, bottom = (round(scale * side) for side in box)
     x, y = picture.width // 2, picture.height // 2
@@ -177,18 +177,18 @@ def test_a_boxs_edges_have_its_classs_colour(size):
 
 
 def test_small_images_are_enlarged_so_that_labels_can_be_read(written):
-    picture = draw(found([[30, 40, 60, 80]], size=(112, 112)), grey(112, 112))
+    picture = draw_prediction(found([[30, 40, 60, 80]], size=(112, 112)), grey(112, 112))
     assert picture.size == (448, 448)
     ((text, (_, top, _, bottom)),) = written
     assert text == "sky 90%"
     assert bottom - top >= 8
-    assert draw(found([], size=(112, 100)), grey(100, 112)).size == (400, 448)
-    assert draw(found([], size=(LEAST, LEAST)), grey(LEAST, LEAST)).size == (LEAST, LEAST)
+    assert draw_prediction(found([], size=(112, 100)), grey(100, 112)).size == (400, 448)
+    assert draw_prediction(found([], size=(MIN_SIDE, MIN_SIDE)), grey(MIN_SIDE, MIN_SIDE)).size == (MIN_SIDE, MIN_SIDE)
 
 
 def test_an_image_in_which_nothing_was_found_is_as_it_was():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (500, 600, 3), dtype=np.uint8))
-    assert (np.asarray(draw(found([], size=(500, 600)), image)) == np.asarray(image)).all()
+    assert (np.asarray(draw_prediction(found([], size=(500, 600)), image)) == np.asarray(image)).all()
 
 
 def test_drawing_leaves_the_image_and_the_prediction_alone():
@@ -196,7 +196,7 @@ def test_drawing_leaves_the_image_and_the_prediction_alone():
     masks[:, 100:200, 100:300] = True
     image, prediction = grey(800, 600), found([[100, 100, 300, 200]] * 2, masks=masks)
     before = (np.asarray(image).copy(), prediction.boxes.copy(), masks.copy())
-    draw(prediction, image)
+    draw_prediction(prediction, image)
     for then, now in zip(before, (np.asarray(image), prediction.boxes, prediction.masks), strict=True):
         assert (then == now).all()
 
@@ -207,7 +207,7 @@ def test_labels_stay_inside_the_picture_whole_and_cover_no_other(written, count,
     height, width = size
     boxes = scattered(count, width, height)
     boxes[0] = [-20.0, -20.0, width + 20.0, height + 20.0]  # as large as the image, and more
-    picture = draw(found(boxes, size=size), grey(width, height))
+    picture = draw_prediction(found(boxes, size=size), grey(width, height))
     assert written
     for _, (left, top, right, bottom) in written:
         assert left >= 0
@@ -223,7 +223,7 @@ def test_labels_stay_inside_the_picture_whole_and_cover_no_other(written, count,
 
 @pytest.mark.parametrize("box", [[300, 200, 500, 400], [0, 0, 200, 200], [600, 400, 800, 600], [300, 0, 420, 600]])
 def test_a_label_leaves_its_object_free_where_it_can(box):
-    picture = np.asarray(draw(found([box]), grey(800, 600)))
+    picture = np.asarray(draw_prediction(found([box]), grey(800, 600)))
     left, top, right, bottom = box
     inside = picture[top + 4 : bottom - 4, left + 4 : right - 4]
     assert (inside == 100).all()
@@ -231,7 +231,7 @@ def test_a_label_leaves_its_object_free_where_it_can(box):
 
 
 def test_a_name_that_is_wider_than_the_picture_is_shortened(written):
-    draw(found([[10, 10, 60, 90]], names=("a very long name " * 9,), size=(100, 100)), grey(100, 100))
+    draw_prediction(found([[10, 10, 60, 90]], names=("a very long name " * 9,), size=(100, 100)), grey(100, 100))
     ((text, (left, _, right, _)),) = written
     assert text.endswith("…")
     assert left >= 0
@@ -240,25 +240,25 @@ def test_a_name_that_is_wider_than_the_picture_is_shortened(written):
 
 def test_the_surest_object_lies_on_top():
     boxes = [[100, 100, 300, 300], [100, 100, 300, 300]]
-    assert draw(found(boxes, [2, 1]), grey(800, 600)).getpixel((100, 200)) == BLUE
+    assert draw_prediction(found(boxes, [2, 1]), grey(800, 600)).getpixel((100, 200)) == BLUE
 
 
 def test_hundreds_of_objects_are_counted_by_class_below_instead_of_named(written):
     boxes = scattered(300)
     labels = [0] * 200 + [2] * 100
-    picture = draw(found(boxes, labels), grey(800, 600))
+    picture = draw_prediction(found(boxes, labels), grey(800, 600))
     assert [text for text, _ in written] == ["200 × sky", "100 × tree"]
     assert picture.width == 800
     assert picture.height > 600
     shown = np.asarray(picture)[:600]
     assert (shown == 100).all(axis=2).mean() > 0.5  # lines, not blocks
-    assert draw(found(boxes, labels), grey(800, 600), steady=True).size == (800, 600)
+    assert draw_prediction(found(boxes, labels), grey(800, 600), steady=True).size == (800, 600)
 
 
 def test_masks_are_tints_with_an_outline_in_their_classs_colour():
     masks = np.zeros((1, 600, 800), dtype=bool)
     masks[0, 200:400, 300:500] = True
-    picture = draw(found([[300, 200, 500, 400]], [2], masks=masks), grey(800, 600))
+    picture = draw_prediction(found([[300, 200, 500, 400]], [2], masks=masks), grey(800, 600))
     assert picture.getpixel((301, 300)) == BLUE  # inside the box's thin line
     red, green, blue = picture.getpixel((400, 300))
     assert red == green < 100 < blue < 255
@@ -269,14 +269,14 @@ def test_small_masks_are_enlarged_with_their_image_and_empty_ones_are_nothing():
     masks = np.zeros((2, 112, 112), dtype=bool)
     masks[0, 50:60, 40:60] = True
     prediction = found([[40, 50, 60, 60], [80, 80, 90, 90]], size=(112, 112), masks=masks)
-    picture = np.asarray(draw(prediction, grey(112, 112))).astype(int)
+    picture = np.asarray(draw_prediction(prediction, grey(112, 112))).astype(int)
     assert (picture[4 * 55, 4 * 50] != 100).any()
     assert (picture[4 * 85, 4 * 85] == 100).all()
 
 
 def test_a_mask_of_another_size_is_refused():
     with pytest.raises(InputError, match=r"800 x 600 pixels, its mask \(80, 60\)"):
-        draw(found([[1, 1, 9, 9]], masks=np.ones((1, 60, 80), dtype=bool)), grey(800, 600))
+        draw_prediction(found([[1, 1, 9, 9]], masks=np.ones((1, 60, 80), dtype=bool)), grey(800, 600))
 
 
 def test_chosen_colours_of_objects_are_bright():
@@ -304,6 +304,6 @@ def test_boxes_without_area_or_beyond_the_image_can_be_drawn(line, box):
 def test_frames_of_a_video_are_alike_in_size_whatever_is_seen():
     names = tuple(f"class {number}" for number in range(30))
     maps = [np.full((60, 90), 3, dtype=np.uint8), np.arange(5400, dtype=np.uint8).reshape(60, 90) % 30]
-    sizes = {draw(said(one, names, ()), grey(90, 60), steady=True).size for one in maps}
+    sizes = {draw_prediction(said(one, names, ()), grey(90, 60), steady=True).size for one in maps}
     assert len(sizes) == 1
-    assert len({draw(said(one, names, ()), grey(90, 60)).size for one in maps}) == 2
+    assert len({draw_prediction(said(one, names, ()), grey(90, 60)).size for one in maps}) == 2

@@ -24,7 +24,7 @@ _LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
 MARKERS = {"nano": "v", "small": "o", "base": "s", "large": "D", "any": "x"}
 
 
-def draw(result: dict[str, Any], path: Path, *, budget: float | None = None) -> None:
+def write_plot(result: dict[str, Any], path: Path, *, budget: float | None = None) -> None:
     """Write a figure of a result, in one atomic step.
 
     Args:

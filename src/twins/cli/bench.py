@@ -17,7 +17,7 @@ ARGS = BenchConfig
 def run(arguments: list[str]) -> int:
     """Measure, print the table row by row; write JSON and a plot where asked, after each row."""
     config = parse(BenchConfig, "bench", names_first(arguments))
-    from twins.bench.chart import draw
+    from twins.bench.chart import write_plot
     from twins.bench.compare import run_bench
 
     check_outputs({"json": config.json})
@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
         if config.json:
             write_json(Path(config.json), result)
         if config.plot:
-            draw(result, Path(config.plot), budget=config.budget)
+            write_plot(result, Path(config.plot), budget=config.budget)
 
     run_bench(config, tell=lambda text: print(text, flush=True), keep=keep)
     return 0

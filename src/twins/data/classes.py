@@ -20,7 +20,7 @@ BUILT_IN = ("ade20k", "cityscapes", "coco", "coco_panoptic", "voc")
 and its 133 panoptic categories (cocodataset/panopticapi), VOC's 21."""
 FILES = ("classes.txt", "classes.csv", "classes.json", "classes.yaml", "classes.yml")
 """What a table in a data folder is called."""
-MOST = 255
+MAX_CLASSES = 255
 """Most classes of a semantic map, whose ids are one byte with 255 for ignored pixels."""
 
 

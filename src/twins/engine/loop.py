@@ -46,7 +46,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Run:
-    """The parts of a run, see `fit`, and where it is."""
+    """The parts of a run, see `training_loop`, and where it is."""
 
     step: TrainStep
     checkpoints: Checkpoints
@@ -58,7 +58,7 @@ class _Run:
     stop: Stop
 
 
-def fit(
+def training_loop(
     task: TaskNetwork,
     source: Source,
     metric: Metric,

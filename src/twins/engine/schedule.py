@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from twins.engine.config import TrainConfig
 
-MOST_WARMUP = 0.5
+MAX_WARMUP = 0.5
 """Largest share of a run that is warm-up, however short the run is made."""
 
 
@@ -66,7 +66,7 @@ def warmup_share(config: TrainConfig) -> float:
     share = schedule.warmup_epochs / config.epochs
     if config.steps and schedule.warmup_steps is not None:
         share = schedule.warmup_steps / config.steps
-    return min(share, MOST_WARMUP)
+    return min(share, MAX_WARMUP)
 
 
 def ema_decay(step: int, decay: float) -> float:

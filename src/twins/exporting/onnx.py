@@ -15,7 +15,7 @@ from twins.exporting.layout import lay_out
 
 OPSET = 23
 """The first version of ONNX's operators that has attention; ONNX Runtime reads it from 1.23 on."""
-OLDEST = 20
+MIN_OPSET = 20
 """The first that has GELU."""
 INPUT = "images"
 """Name of an exported network's input."""
@@ -39,8 +39,8 @@ def export_onnx(
         ConfigError: an older version of the operators.
         MissingExtraError: onnx or onnxscript is not installed.
     """
-    if opset < OLDEST:
-        raise ConfigError(f"`opset` must be at least {OLDEST}, found {opset}")
+    if opset < MIN_OPSET:
+        raise ConfigError(f"`opset` must be at least {MIN_OPSET}, found {opset}")
     for name in ("onnx", "onnxscript"):
         require(name)
     ready = lay_out(network, *size, attention="operator" if opset >= OPSET else "products", rows=True)

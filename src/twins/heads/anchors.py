@@ -14,7 +14,7 @@ RATIOS = (0.5, 1.0, 2.0)
 """Height by width of the anchors at each position."""
 
 
-def lay_anchors(x: Tensor, stride: int, scales: Sequence[float]) -> Tensor:
+def grid_anchors(x: Tensor, stride: int, scales: Sequence[float]) -> Tensor:
     """Return the anchors of a map `(B, C, H, W)`: xyxy in pixels, `(H * W * A, 4)`, row by row.
 
     As in mmdetection an anchor's centre is its position times the nominal stride, whatever the map's size, and its
@@ -35,11 +35,11 @@ def lay_anchors(x: Tensor, stride: int, scales: Sequence[float]) -> Tensor:
     return (centres[:, :, None] + corners).flatten(0, 2)
 
 
-def by_anchor(x: Tensor, values: int) -> Tensor:
-    """Read a map `(B, A * values, H, W)` by anchor, in the order of `lay_anchors`: `(B, H * W * A, values)`."""
+def split_by_anchor(x: Tensor, values: int) -> Tensor:
+    """Read a map `(B, A * values, H, W)` by anchor, in the order of `grid_anchors`: `(B, H * W * A, values)`."""
     return x.permute(0, 2, 3, 1).reshape(len(x), -1, values)
 
 
-def own_anchors(x: Tensor, sizes: Tensor, count: int) -> Tensor:
+def anchors_inside(x: Tensor, sizes: Tensor, count: int) -> Tensor:
     """Return which anchors of a map `(B, C, H, W)` with `count` at each position are an image's own, bool `(B, N)`."""
     return inside(sizes.to(x.device), *x.shape[2:]).flatten(1).repeat_interleave(count, dim=1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 UNIT = (1.0, 1.0, 1.0, 1.0)
-MOST_GROWTH = math.log(1000 / 16)
+MAX_GROWTH = math.log(1000 / 16)
 """Largest change of a side, either way, as a logarithm."""
 
 
@@ -29,7 +29,7 @@ def decode_boxes(deltas: Tensor, anchors: Tensor, stds: Sequence[float] = UNIT) 
     deltas = deltas * deltas.new_tensor(stds)
     centre, side = _centre_and_side(anchors)
     centre = centre + deltas[..., :2] * side
-    half = side * deltas[..., 2:].clamp(-MOST_GROWTH, MOST_GROWTH).exp() / 2
+    half = side * deltas[..., 2:].clamp(-MAX_GROWTH, MAX_GROWTH).exp() / 2
     return torch.cat([centre - half, centre + half], dim=-1)
 
 

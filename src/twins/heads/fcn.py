@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from twins.heads.layers import ConvNormAct, Norm, init_head
+from twins.heads.layers import ConvNormAct, NormKind, init_head
 
 
 class FCNHead(nn.Module):
@@ -19,7 +19,13 @@ class FCNHead(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, *, channels: int = 256, drop_rate: float = 0.1, norm: Norm = "batch"
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        channels: int = 256,
+        drop_rate: float = 0.1,
+        norm: NormKind = "batch",
     ) -> None:
         super().__init__()
         self.convs = nn.Sequential(ConvNormAct(in_channels, channels, 3, norm=norm))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twins.heads.layers import PlainConv, clear_outside
+from twins.heads.layers import PlainConv, zero_outside_map
 
 Extra = Literal["none", "pool", "convolutions"]
 """What a pyramid has above its last level: nothing, every second position of it, or P6 and P7."""
@@ -68,12 +68,12 @@ class FeaturePyramid(nn.Module):
         for level in range(len(laterals) - 1, 0, -1):
             below = laterals[level - 1]
             laterals[level - 1] = below + _grow(laterals[level], below.shape[2:], own[level], own[level - 1])
-        levels = [conv(clear_outside(x, size)) for conv, x, size in zip(self.fpn_convs, laterals, own, strict=False)]
+        levels = [conv(zero_outside_map(x, size)) for conv, x, size in zip(self.fpn_convs, laterals, own, strict=False)]
         if self.extra == "pool":
             levels.append(levels[-1][:, :, ::2, ::2])
         x = maps[-1]
         for conv, size in zip(list(self.fpn_convs)[len(maps) :], own[len(maps) - 1 :], strict=False):  # P6, P7
-            x = conv(clear_outside(x, size))
+            x = conv(zero_outside_map(x, size))
             levels.append(x)
         return tuple(levels)
 

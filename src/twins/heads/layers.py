@@ -13,7 +13,7 @@ from twins.errors import ConfigError
 from twins.ops import dispatch
 from twins.ops.padding import zero_outside
 
-Norm = Literal["batch", "group"]
+NormKind = Literal["batch", "group"]
 """Normalisation of a head's convolutions; `batch` is the published one."""
 GROUPS = 32
 """Groups of group norm, as its paper has them (arXiv 1803.08494); fewer where channels are few."""
@@ -24,7 +24,7 @@ SMALLEST = 4
 class ConvNormAct(nn.Module):
     """Convolution without bias, norm and ReLU: `(B, C_in, H, W)` to `(B, C, H, W)`."""
 
-    def __init__(self, in_channels: int, channels: int, kernel: int, *, norm: Norm = "batch") -> None:
+    def __init__(self, in_channels: int, channels: int, kernel: int, *, norm: NormKind = "batch") -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2, bias=False)
         self.bn = build_norm(norm, channels)
@@ -52,7 +52,7 @@ class PlainConv(nn.Module):
         return F.relu(x, inplace=True) if self.activation else x
 
 
-def build_norm(norm: Norm, channels: int) -> nn.Module:
+def build_norm(norm: NormKind, channels: int) -> nn.Module:
     """Return a norm of maps `(B, C, H, W)`; raises ConfigError for channels that the groups do not divide."""
     if norm == "batch":
         return nn.BatchNorm2d(channels)
@@ -82,7 +82,7 @@ def init_normal(layer: nn.Module, std: float) -> None:
     nn.init.zeros_(layer.bias)
 
 
-def clear_outside(x: Tensor, sizes: Tensor | None) -> Tensor:
+def zero_outside_map(x: Tensor, sizes: Tensor | None) -> Tensor:
     """Put zeros at the positions of a map `(B, C, H, W)` that belong to no image; `sizes` `(B, 2)` in its units."""
     return zero_outside(x.permute(0, 2, 3, 1), sizes).permute(0, 3, 1, 2)
 
@@ -92,7 +92,7 @@ def full_precision(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+def resize_map(x: Tensor, size: Sequence[int]) -> Tensor:
     """Resize a map `(B, C, H, W)` bilinearly, `align_corners` false; of this size already, it comes back as it is."""
     if tuple(x.shape[2:]) == tuple(size):
         return x

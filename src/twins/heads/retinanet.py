@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twins.heads.anchors import RATIOS, by_anchor, lay_anchors, own_anchors
+from twins.heads.anchors import RATIOS, anchors_inside, grid_anchors, split_by_anchor
 from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, pick, take
 from twins.heads.fpn import Levels
-from twins.heads.layers import PlainConv, clear_outside, full_precision, init_normal
+from twins.heads.layers import PlainConv, full_precision, init_normal, zero_outside_map
 from twins.heads.matching import BACKGROUND, IGNORED, assign
 from twins.heads.targets import Target
 
@@ -29,7 +29,7 @@ CANDIDATES = 1000
 class RetinaNetHead(nn.Module):
     """Four 3x3 convolutions and a class score for every anchor, and four more and its box; shared by all levels.
 
-    As in mmdetection 2.x and 3.x, where torchvision differs: anchors see `lay_anchors`, boxes see `decode_boxes`, and
+    As in mmdetection 2.x and 3.x, where torchvision differs: anchors see `grid_anchors`, boxes see `decode_boxes`, and
     the losses are divided by the matched anchors of the whole batch, not image by image.
 
     Args:
@@ -62,12 +62,12 @@ class RetinaNetHead(nn.Module):
         logits, deltas, anchors = [], [], []
         for number, (x, stride) in enumerate(zip(levels.maps, levels.strides, strict=True)):
             own = levels.own(number)
-            found = by_anchor(_run(x, self.cls_convs, self.retina_cls, own), self.num_classes)
+            found = split_by_anchor(_run(x, self.cls_convs, self.retina_cls, own), self.num_classes)
             if own is not None:
-                found = found.masked_fill(~own_anchors(x, own, self.places)[:, :, None], -math.inf)
+                found = found.masked_fill(~anchors_inside(x, own, self.places)[:, :, None], -math.inf)
             logits.append(found)
-            deltas.append(by_anchor(_run(x, self.reg_convs, self.retina_reg, own), 4))
-            anchors.append(lay_anchors(x, stride, self.scales))
+            deltas.append(split_by_anchor(_run(x, self.reg_convs, self.retina_reg, own), 4))
+            anchors.append(grid_anchors(x, stride, self.scales))
         return {
             "logits": torch.cat(logits, dim=1),
             "deltas": torch.cat(deltas, dim=1),
@@ -152,5 +152,5 @@ class RetinaNetHead(nn.Module):
 def _run(x: Tensor, convs: nn.ModuleList, last: nn.Module, sizes: Tensor | None) -> Tensor:
     """Apply convolutions to a map, each on zeros outside each image."""
     for conv in (*convs, last):
-        x = conv(clear_outside(x, sizes))
+        x = conv(zero_outside_map(x, sizes))
     return x

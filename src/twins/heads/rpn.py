@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twins.heads.anchors import RATIOS, by_anchor, lay_anchors, own_anchors
+from twins.heads.anchors import RATIOS, anchors_inside, grid_anchors, split_by_anchor
 from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, suppress, take
 from twins.heads.fpn import Levels
-from twins.heads.layers import clear_outside, full_precision, init_normal
+from twins.heads.layers import full_precision, init_normal, zero_outside_map
 from twins.heads.matching import assign, sample
 from twins.heads.targets import Target
 
@@ -23,7 +23,7 @@ OVERLAP = 0.7
 """Intersection over union above which the worse of two proposals of a level goes."""
 
 
-class Rated(NamedTuple):
+class RPNOutputs(NamedTuple):
     """What the anchors of each level say."""
 
     scores: list[Tensor]
@@ -37,7 +37,7 @@ class Rated(NamedTuple):
 class RPNHead(nn.Module):
     """A 3x3 convolution, and for every anchor whether it meets an object, and its box; shared by all levels.
 
-    As in mmdetection, where torchvision differs: anchors see `lay_anchors`, boxes see `decode_boxes`, matching see
+    As in mmdetection, where torchvision differs: anchors see `grid_anchors`, boxes see `decode_boxes`, matching see
     `match`, the loss of the boxes is L1, and anchors that reach beyond the image count.
 
     Args:
@@ -58,21 +58,21 @@ class RPNHead(nn.Module):
         for layer in (self.rpn_conv, self.rpn_cls, self.rpn_reg):
             init_normal(layer, 0.01)
 
-    def forward(self, levels: Levels) -> Rated:
+    def forward(self, levels: Levels) -> RPNOutputs:
         """Return what every anchor says, level by level."""
-        rated = Rated([], [], [])
+        rated = RPNOutputs([], [], [])
         for number, (x, stride) in enumerate(zip(levels.maps, levels.strides, strict=True)):
             own = levels.own(number)
-            hidden = F.relu(self.rpn_conv(clear_outside(x, own)))
-            scores = by_anchor(self.rpn_cls(hidden), 1)[:, :, 0]
+            hidden = F.relu(self.rpn_conv(zero_outside_map(x, own)))
+            scores = split_by_anchor(self.rpn_cls(hidden), 1)[:, :, 0]
             if own is not None:
-                scores = scores.masked_fill(~own_anchors(x, own, len(RATIOS)), -math.inf)
+                scores = scores.masked_fill(~anchors_inside(x, own, len(RATIOS)), -math.inf)
             rated.scores.append(scores)
-            rated.deltas.append(by_anchor(self.rpn_reg(hidden), 4))
-            rated.anchors.append(lay_anchors(x, stride, self.scales))
+            rated.deltas.append(split_by_anchor(self.rpn_reg(hidden), 4))
+            rated.anchors.append(grid_anchors(x, stride, self.scales))
         return rated
 
-    def propose(self, rated: Rated, sizes: Tensor, *, before: int, most: int) -> tuple[Tensor, Tensor]:
+    def propose(self, rated: RPNOutputs, sizes: Tensor, *, before: int, most: int) -> tuple[Tensor, Tensor]:
         """Return regions of each image that may hold an object, the surest first; no gradient flows through them.
 
         Args:
@@ -100,7 +100,7 @@ class RPNHead(nn.Module):
         chosen, meant = (torch.stack(part) for part in zip(*found, strict=True))
         return torch.where(meant[:, :, None], take(all_boxes, chosen), 0), meant
 
-    def losses(self, rated: Rated, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def losses(self, rated: RPNOutputs, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return `proposal_scores`, the cross-entropy of sampled anchors, and `proposal_boxes`, the L1 loss of theirs.
 
         Args:

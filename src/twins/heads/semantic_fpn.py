@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from twins.heads.layers import ConvNormAct, Norm, init_head, resize
+from twins.heads.layers import ConvNormAct, NormKind, init_head, resize_map
 
 
 class SemanticFPNHead(nn.Module):
@@ -33,7 +33,7 @@ class SemanticFPNHead(nn.Module):
         *,
         channels: int = 128,
         drop_rate: float = 0.1,
-        norm: Norm = "batch",
+        norm: NormKind = "batch",
     ) -> None:
         super().__init__()
         self.scale_heads = nn.ModuleList()
@@ -53,5 +53,5 @@ class SemanticFPNHead(nn.Module):
         """Return logits `(B, K, H_0, W_0)` at the first level's resolution."""
         x = self.scale_heads[0](maps[0])
         for head, level in zip(self.scale_heads[1:], maps[1:], strict=True):
-            x = x + resize(head(level), x.shape[2:])
+            x = x + resize_map(head(level), x.shape[2:])
         return self.conv_seg(self.dropout(x))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from twins.heads.layers import ConvNormAct, Norm, init_head, resize
+from twins.heads.layers import ConvNormAct, NormKind, init_head, resize_map
 
 POOLS = (1, 2, 3, 6)
 """Sides of the grids that the last map is pooled to (PSPNet, arXiv 1612.01105)."""
@@ -31,7 +31,7 @@ class UPerNetHead(nn.Module):
         *,
         channels: int = 512,
         drop_rate: float = 0.1,
-        norm: Norm = "batch",
+        norm: NormKind = "batch",
     ) -> None:
         super().__init__()
         last = in_channels[-1]
@@ -51,11 +51,11 @@ class UPerNetHead(nn.Module):
         levels = [conv(x) for conv, x in zip(self.lateral_convs, maps[:-1], strict=True)]
         levels.append(self._pool(maps[-1]))
         for level in range(len(levels) - 1, 0, -1):
-            levels[level - 1] = levels[level - 1] + resize(levels[level], levels[level - 1].shape[2:])
+            levels[level - 1] = levels[level - 1] + resize_map(levels[level], levels[level - 1].shape[2:])
         fused = [conv(x) for conv, x in zip(self.fpn_convs, levels[:-1], strict=True)] + levels[-1:]
-        x = self.fpn_bottleneck(torch.cat([resize(x, fused[0].shape[2:]) for x in fused], dim=1))
+        x = self.fpn_bottleneck(torch.cat([resize_map(x, fused[0].shape[2:]) for x in fused], dim=1))
         return self.conv_seg(self.dropout(x))
 
     def _pool(self, x: Tensor) -> Tensor:
-        pooled = [resize(module(x), x.shape[2:]) for module in self.psp_modules]
+        pooled = [resize_map(module(x), x.shape[2:]) for module in self.psp_modules]
         return self.bottleneck(torch.cat([x, *pooled], dim=1))

@@ -19,7 +19,7 @@ from twins.predictions import Prediction
 Kind = Literal["box", "mask"]
 """What of an object is compared."""
 Floats = NDArray[np.float64]
-MOST = (1, 10, 100)
+MAX_DETECTIONS = (1, 10, 100)
 """Most predictions of a class in an image that are looked at, the surest; the last is for everything but recalls."""
 SIZES = ("all", "small", "medium", "large")
 """COCO's: small ends and large begins at 32 x 32 and 96 x 96 pixels of area."""
@@ -30,7 +30,7 @@ AT_50, AT_75 = 0, 5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Truth:
+class GroundTruth:
     """The true objects of an image."""
 
     boxes: Floats
@@ -45,7 +45,7 @@ class Truth:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class Detections:
     """The predicted objects of an image."""
 
     boxes: Floats
@@ -60,18 +60,18 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Example:
+class CocoImage:
     """What is true of an image, and what was predicted."""
 
     image_id: int
     size: tuple[int, int]
     """Height and width in pixels."""
-    truth: Truth
-    found: Found
+    truth: GroundTruth
+    detections: Detections
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class PrecisionRecall:
     """What the evaluator measures, in 0..1, and -1 where a class has no object of a size."""
 
     precision: Floats
@@ -80,7 +80,7 @@ class Evaluation:
     """`(10 overlaps, K classes, 4 sizes, 3 numbers of predictions)`."""
 
 
-def build_example(prediction: Prediction, objects: Objects, *, masks: bool) -> Example:
+def build_coco_image(prediction: Prediction, objects: Objects, *, masks: bool) -> CocoImage:
     """Return an image's prediction and its truth in COCO's form.
 
     Args:
@@ -100,17 +100,17 @@ def build_example(prediction: Prediction, objects: Objects, *, masks: bool) -> E
     shapes = tuple(map(encode_mask, prediction.masks)) if masks and prediction.masks is not None else None
     found = xywh(np.asarray(boxes, dtype=np.float64))
     areas: dict[Kind, Floats] = {"box": found[:, 2] * found[:, 3]}
-    return Example(
+    return CocoImage(
         image_id=objects.image_id,
         size=prediction.size,
-        truth=Truth(
+        truth=GroundTruth(
             boxes=xywh(objects.boxes),
             labels=objects.labels,
             areas=objects.areas,
             crowd=objects.crowd,
             masks=objects.masks if masks else None,
         ),
-        found=Found(
+        detections=Detections(
             boxes=found,
             labels=np.asarray(labels, dtype=np.int64),
             scores=np.asarray(scores, dtype=np.float64),
@@ -139,18 +139,18 @@ def xywh(boxes: Floats) -> Floats:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def overlaps(example: Example, kind: Kind) -> Floats:
+def overlaps(example: CocoImage, kind: Kind) -> Floats:
     """Return the intersection over union of each prediction and each true object, `(R, G)`.
 
     Of a crowd region it is the share of the prediction that lies in it.
     """
-    truth, found = example.truth, example.found
+    truth, found = example.truth, example.detections
     if not len(found.labels) or not len(truth.labels):
         return np.zeros((len(found.labels), len(truth.labels)))
     return np.asarray(rle.iou(_shapes(found, kind), _shapes(truth, kind), truth.crowd.astype(int).tolist()))
 
 
-def _shapes(part: Truth | Found, kind: Kind) -> list[Any]:
+def _shapes(part: GroundTruth | Detections, kind: Kind) -> list[Any]:
     """Return what of each object is compared: its box, or its mask's run lengths."""
     if kind == "box":
         return part.boxes.tolist()
@@ -158,7 +158,7 @@ def _shapes(part: Truth | Found, kind: Kind) -> list[Any]:
     return list(part.masks)
 
 
-def evaluate(examples: Sequence[Example], classes: int, kind: Kind) -> Evaluation:
+def precision_recall(examples: Sequence[CocoImage], classes: int, kind: Kind) -> PrecisionRecall:
     """Measure precision and recall as COCO does.
 
     Args:
@@ -168,20 +168,20 @@ def evaluate(examples: Sequence[Example], classes: int, kind: Kind) -> Evaluatio
     """
     if not examples or not classes:
         nothing = np.full((OVERLAPS, RECALLS, classes, len(SIZES)), -1.0)
-        return Evaluation(nothing, np.full((OVERLAPS, classes, len(SIZES), len(MOST)), -1.0))
+        return PrecisionRecall(nothing, np.full((OVERLAPS, classes, len(SIZES), len(MAX_DETECTIONS)), -1.0))
     truth = _listed([_annotations(n, one.truth, kind) for n, one in enumerate(examples)], examples, classes)
-    found = _listed([_annotations(n, one.found, kind) for n, one in enumerate(examples)], examples, classes)
+    found = _listed([_annotations(n, one.detections, kind) for n, one in enumerate(examples)], examples, classes)
     evaluator = COCOeval_faster(truth, found, iouType={"box": "bbox", "mask": "segm"}[kind])
     evaluator.evaluate()
     evaluator.accumulate()
     precision, recall = (np.asarray(evaluator.eval[name], dtype=np.float64) for name in ("precision", "recall"))
-    return Evaluation(precision[..., -1], recall)
+    return PrecisionRecall(precision[..., -1], recall)
 
 
-def _annotations(image: int, part: Truth | Found, kind: Kind) -> list[dict[str, Any]]:
+def _annotations(image: int, part: GroundTruth | Detections, kind: Kind) -> list[dict[str, Any]]:
     """Return one image's objects as COCO writes them, without their ids."""
     columns = {"category_id": part.labels.tolist(), "bbox": part.boxes.tolist()}
-    if isinstance(part, Truth):
+    if isinstance(part, GroundTruth):
         columns |= {"area": part.areas.tolist(), "iscrowd": part.crowd.astype(int).tolist()}
     else:
         columns |= {"area": part.areas[kind].tolist(), "score": part.scores.tolist()}
@@ -191,7 +191,7 @@ def _annotations(image: int, part: Truth | Found, kind: Kind) -> list[dict[str, 
     return [{"image_id": image, **dict(zip(columns, row, strict=True))} for row in rows]
 
 
-def _listed(annotations: Sequence[list[dict[str, Any]]], examples: Sequence[Example], classes: int) -> COCO:
+def _listed(annotations: Sequence[list[dict[str, Any]]], examples: Sequence[CocoImage], classes: int) -> COCO:
     """Return all images' objects as the evaluator takes them; it needs ids above 0."""
     listed = COCO()
     listed.dataset = {
@@ -203,7 +203,7 @@ def _listed(annotations: Sequence[list[dict[str, Any]]], examples: Sequence[Exam
     return listed
 
 
-def numbers(evaluation: Evaluation, kind: Kind) -> dict[str, float]:
+def numbers(evaluation: PrecisionRecall, kind: Kind) -> dict[str, float]:
     """Return COCO's twelve numbers in 0..1, those without a value left out: `box_ap`, `box_ap50`, ..., `box_ar_large`.
 
     `ap` is the average precision over overlaps of 0.5 to 0.95, `ap50` and `ap75` those at one, `ar` the average recall
@@ -212,7 +212,7 @@ def numbers(evaluation: Evaluation, kind: Kind) -> dict[str, float]:
     precision, recall = evaluation.precision, evaluation.recall
     values = {"ap": precision[..., 0], "ap50": precision[AT_50, ..., 0], "ap75": precision[AT_75, ..., 0]}
     values |= {f"ap_{size}": precision[..., index] for index, size in enumerate(SIZES) if index}
-    values |= {f"ar{most}": recall[:, :, 0, index] for index, most in enumerate(MOST)}
+    values |= {f"ar{most}": recall[:, :, 0, index] for index, most in enumerate(MAX_DETECTIONS)}
     values |= {f"ar_{size}": recall[:, :, index, -1] for index, size in enumerate(SIZES) if index}
     named = ((f"{kind}_{name}", mean(value)) for name, value in values.items())
     return {name: value for name, value in named if value is not None}

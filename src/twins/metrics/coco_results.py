@@ -14,7 +14,7 @@ from twins.data.formats.coco import list_categories, parse_mask, read_content, r
 from twins.data.formats.coco_objects import is_box, is_number, read_object, sift_annotations
 from twins.data.objects import Rle, encode_mask, mask_areas, mask_boxes
 from twins.errors import DataError, number_of
-from twins.metrics.coco_eval import Example, Found, Truth, xywh
+from twins.metrics.coco_eval import CocoImage, Detections, GroundTruth, xywh
 from twins.metrics.detection import DetectionMetric
 from twins.predictions import Prediction
 
@@ -82,11 +82,11 @@ def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:
     notes = known.notes() + _coverage(len(found), len(known.sizes))
     metric = DetectionMetric(known.names, masks=masks, full=True, category_ids=known.category_ids)
     metric.add(
-        Example(
+        CocoImage(
             image_id=place,
             size=size or (0, 0),
             truth=known.truth(place, masks=masks),
-            found=_found(found[place], masks=masks),
+            detections=_found(found[place], masks=masks),
         )
         for place, size in enumerate(known.sizes)
     )
@@ -128,11 +128,11 @@ class _GroundTruth:
         what = number_of(len(self.faults), "annotation")
         return [f"{what} of the ground truth left out, the first: {fault}" for fault in self.faults[:1]]
 
-    def truth(self, place: int, *, masks: bool) -> Truth:
+    def truth(self, place: int, *, masks: bool) -> GroundTruth:
         """Return an image's objects; raises DataError where a record is damaged."""
         records = self.annotations.get(self.ids[place], ())
         found = [read_object(record, self.path, self.sizes[place], masks=masks) for record in records]
-        return Truth(
+        return GroundTruth(
             boxes=np.array([one.box for one in found], dtype=np.float64).reshape(-1, 4),
             labels=np.array([self.labels[record["category_id"]] for record in records], dtype=np.int64),
             areas=np.array([one.area for one in found], dtype=np.float64),
@@ -167,12 +167,12 @@ def _read_entries(path: Path, entries: list[Any], known: _GroundTruth, *, masks:
         yield _Entry(place, label, score, box, mask)
 
 
-def _found(entries: Sequence[_Entry], *, masks: bool) -> Found:
+def _found(entries: Sequence[_Entry], *, masks: bool) -> Detections:
     shapes = [entry.mask for entry in entries if entry.mask is not None]
     given = [entry.box for entry in entries if entry.box is not None]
     boxes = np.array(given if given else mask_boxes(shapes), dtype=np.float64).reshape(-1, 4)
     areas = mask_areas(shapes) if shapes and not given else boxes[:, 2] * boxes[:, 3]
-    return Found(
+    return Detections(
         boxes=boxes,
         labels=np.array([entry.label for entry in entries], dtype=np.int64),
         scores=np.array([entry.score for entry in entries], dtype=np.float64),

@@ -17,13 +17,13 @@ from twins.metrics.coco_eval import (
     AT_50,
     AT_75,
     RECALLS,
-    Evaluation,
-    Example,
+    CocoImage,
     Kind,
-    build_example,
-    evaluate,
+    PrecisionRecall,
+    build_coco_image,
     mean,
     numbers,
+    precision_recall,
 )
 from twins.metrics.detection_errors import Judged, analyse_errors, best_balance, judge_all
 from twins.predictions import Prediction
@@ -55,8 +55,8 @@ class DetectionMetric:
 
     def reset(self) -> None:
         """Forget everything."""
-        self._examples: dict[int, Example] = {}
-        self._evaluations: dict[Kind, Evaluation] = {}
+        self._examples: dict[int, CocoImage] = {}
+        self._evaluations: dict[Kind, PrecisionRecall] = {}
 
     def update(self, predictions: Sequence[Prediction], targets: Sequence[Objects]) -> None:
         """Add some images.
@@ -71,11 +71,11 @@ class DetectionMetric:
         """
         masks = "mask" in self.kinds
         self.add(
-            build_example(prediction, objects, masks=masks)
+            build_coco_image(prediction, objects, masks=masks)
             for prediction, objects in zip(predictions, targets, strict=True)
         )
 
-    def add(self, examples: Iterable[Example]) -> None:
+    def add(self, examples: Iterable[CocoImage]) -> None:
         """Add some images in COCO's form; see `update`."""
         self._evaluations = {}
         for example in examples:
@@ -153,23 +153,23 @@ class DetectionMetric:
             row |= asdict(balance) if balance else dict.fromkeys(("f1", "precision", "recall", "score"))
         return row
 
-    def _sorted(self) -> list[Example]:
+    def _sorted(self) -> list[CocoImage]:
         return [self._examples[image_id] for image_id in sorted(self._examples)]
 
-    def _evaluate(self, kind: Kind) -> Evaluation:
+    def _evaluate(self, kind: Kind) -> PrecisionRecall:
         """Return what the evaluator says, once for all that is known."""
         if kind not in self._evaluations:
-            self._evaluations[kind] = evaluate(self._sorted(), len(self.names), kind)
+            self._evaluations[kind] = precision_recall(self._sorted(), len(self.names), kind)
         return self._evaluations[kind]
 
 
-def _check_same(known: Example, example: Example) -> None:
+def _check_same(known: CocoImage, example: CocoImage) -> None:
     same = (np.array_equal(getattr(known.truth, name), getattr(example.truth, name)) for name in ("boxes", "labels"))
     if not all(same):
         raise DataError(f"two images with different objects have the id {known.image_id}; number the images apart")
 
 
-def _curves(evaluation: Evaluation) -> dict[str, Any]:
+def _curves(evaluation: PrecisionRecall) -> dict[str, Any]:
     precision = evaluation.precision[..., 0]  # (overlaps, recalls, classes)
     present = precision[AT_50, 0] > -1
     result: dict[str, Any] = {}

@@ -20,7 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twins.data.objects import Objects
-from twins.metrics.coco_eval import MOST, RECALLS, Example, Floats, Found, Kind, build_example, overlaps
+from twins.metrics.coco_eval import (
+    MAX_DETECTIONS,
+    RECALLS,
+    CocoImage,
+    Detections,
+    Floats,
+    Kind,
+    build_coco_image,
+    overlaps,
+)
 from twins.predictions import Prediction
 
 Verdict = Literal["right", "class", "localisation", "both", "duplicate", "background", "crowd", "unseen"]
@@ -57,9 +66,9 @@ class Judgement:
 
 
 def judge(prediction: Prediction, objects: Objects, *, masks: bool) -> Judgement:
-    """Judge one image's prediction at an overlap of 0.5 of boxes or of `masks`; see `build_example`."""
+    """Judge one image's prediction at an overlap of 0.5 of boxes or of `masks`; see `build_coco_image`."""
     kind: Kind = "mask" if masks else "box"
-    verdicts, about = _judge(build_example(prediction, objects, masks=masks), kind)
+    verdicts, about = _judge(build_coco_image(prediction, objects, masks=masks), kind)
     found = objects.crowd.copy()
     found[about[verdicts == "right"]] = True
     return Judgement(
@@ -69,14 +78,14 @@ def judge(prediction: Prediction, objects: Objects, *, masks: bool) -> Judgement
     )
 
 
-def _judge(example: Example, kind: Kind) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+def _judge(example: CocoImage, kind: Kind) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
     """Return the verdict on each prediction, and the index of the true object that it is about."""
-    truth, found = example.truth, example.found
+    truth, found = example.truth, example.detections
     overlap = overlaps(example, kind)  # (R, G)
     same = found.labels[:, None] == truth.labels
     own, other = (np.where(alike & ~truth.crowd, overlap, 0.0) for alike in (same, ~same))
     (best_own, nearest_own), (best_other, nearest_other) = _nearest(own), _nearest(other)
-    seen = _places(found) < MOST[-1]
+    seen = _places(found) < MAX_DETECTIONS[-1]
     matched = _match(own, found.scores, seen)
     rules: dict[Verdict, NDArray[np.bool_]] = {  # the first that holds, as in TIDE's own code
         "unseen": ~seen,
@@ -104,7 +113,7 @@ def _nearest(overlap: Floats) -> tuple[Floats, NDArray[np.int64]]:
     return overlap.max(axis=1), overlap.argmax(axis=1)
 
 
-def _places(found: Found) -> NDArray[np.int64]:
+def _places(found: Detections) -> NDArray[np.int64]:
     """Return how many predictions of its class in the image are surer than each; of equal ones, the earlier is."""
     order = np.lexsort((-found.scores, found.labels))
     labels = found.labels[order]
@@ -148,7 +157,7 @@ class Judged:
         return np.bincount(self.true_labels[~self.crowd], minlength=classes)
 
 
-def judge_all(examples: Sequence[Example], kind: Kind) -> Judged:
+def judge_all(examples: Sequence[CocoImage], kind: Kind) -> Judged:
     """Judge the predictions of all images at an overlap of 0.5, whatever their score."""
     judged = [_judge(example, kind) for example in examples]
     starts = np.cumsum([0, *(len(example.truth.labels) for example in examples)])
@@ -156,8 +165,8 @@ def judge_all(examples: Sequence[Example], kind: Kind) -> Judged:
         np.where(index == NOTHING, NOTHING, index + start) for (_, index), start in zip(judged, starts, strict=False)
     ]
     return Judged(
-        labels=_joined([example.found.labels for example in examples], np.int64),
-        scores=_joined([example.found.scores for example in examples], np.float64),
+        labels=_joined([example.detections.labels for example in examples], np.int64),
+        scores=_joined([example.detections.scores for example in examples], np.float64),
         verdicts=_joined([verdicts for verdicts, _ in judged], np.str_),
         about=_joined(about, np.int64),
         true_labels=_joined([example.truth.labels for example in examples], np.int64),

@@ -292,7 +292,7 @@ def test_a_budget_is_answered_by_the_most_accurate_measured_variant():
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_a_plot_shows_every_model(tmp_path, ending):
-    from twins.bench.chart import draw
+    from twins.bench.chart import write_plot
 
     rows = [
         measured(f"twins_{name}", took, size=size, batch=batch)
@@ -304,7 +304,7 @@ def test_a_plot_shows_every_model(tmp_path, ending):
         row["twins"]["images_per_s"] = 1e3 * row["batch"] / row["twins"]["p50_ms"]
     facts = {"device": "a processor", "threads": 2, "torch": "2", "rounds": 3}
     file = tmp_path / f"plot.{ending}"
-    draw({"rows": rows, "machine": facts}, file, budget=50.0)
+    write_plot({"rows": rows, "machine": facts}, file, budget=50.0)
     assert file.stat().st_size > 5000
     if ending == "svg":
         text = file.read_text()
@@ -313,10 +313,10 @@ def test_a_plot_shows_every_model(tmp_path, ending):
 
 @pytest.mark.parametrize("rows", [[], [{"model": "any", "failed": "out of memory"}]])
 def test_a_plot_of_nothing_yet_is_drawn_too(tmp_path, rows):
-    from twins.bench.chart import draw
+    from twins.bench.chart import write_plot
 
     facts = {"device": "a processor", "threads": 2, "torch": "2", "rounds": 3}
-    draw({"rows": rows, "machine": facts}, tmp_path / "plot.png")
+    write_plot({"rows": rows, "machine": facts}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").exists()
 
 

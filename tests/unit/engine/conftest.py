@@ -17,7 +17,7 @@ from torch import nn
 from twins.data.loading.batch import Batch
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from twins.engine.log import Log
-from twins.engine.loop import fit
+from twins.engine.loop import training_loop
 from twins.engine.processes import build_accelerator
 from twins.predictions import Prediction
 from twins.weights.info import ModelInfo
@@ -135,7 +135,7 @@ def toy(tmp_path: Path) -> Any:
         task = task or ToyTask()
         source = ToySource(config.accumulate, spoil)
         log = Log(folder, console=Console(quiet=True))
-        outcome = fit(task, source, ToyMetric(), config, build_accelerator(config), log, fingerprint="toy")
+        outcome = training_loop(task, source, ToyMetric(), config, build_accelerator(config), log, fingerprint="toy")
         return task, outcome
 
     return run

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from twins.heads.anchors import by_anchor, lay_anchors, own_anchors
+from twins.heads.anchors import anchors_inside, grid_anchors, split_by_anchor
 
 
 def test_anchors_lie_at_the_nominal_stride_whatever_the_map():
-    anchors = lay_anchors(torch.zeros(1, 1, 3, 5), 8, (4.0,))
+    anchors = grid_anchors(torch.zeros(1, 1, 3, 5), 8, (4.0,))
     assert anchors.shape == (3 * 5 * 3, 4)
     square = anchors.view(3, 5, 3, 4)[:, :, 1]
     assert square[2, 3].tolist() == [3 * 8 - 16, 2 * 8 - 16, 3 * 8 + 16, 2 * 8 + 16]
@@ -21,11 +21,11 @@ def test_a_map_is_read_in_the_order_of_its_anchors():
     count, height, width = 2, 3, 5
     x = torch.arange(count * 4 * height * width).view(1, count * 4, height, width)
     row = (2 * width + 3) * count + 1  # the second anchor at (2, 3)
-    assert by_anchor(x, 4)[0, row].tolist() == x[0, 4:8, 2, 3].tolist()
+    assert split_by_anchor(x, 4)[0, row].tolist() == x[0, 4:8, 2, 3].tolist()
 
 
 def test_anchors_outside_an_image_are_told():
-    own = own_anchors(torch.zeros(2, 1, 3, 5), torch.tensor([[3, 5], [2, 4]]), 2).view(2, 3, 5, 2)
+    own = anchors_inside(torch.zeros(2, 1, 3, 5), torch.tensor([[3, 5], [2, 4]]), 2).view(2, 3, 5, 2)
     assert own[0].all()
     assert own[1].sum() == 2 * 4 * 2
     assert own[1, :2, :4].all()

@@ -14,7 +14,7 @@ import torch
 
 from twins.data.objects import build_objects, encode_mask
 from twins.errors import DataError
-from twins.metrics.coco_eval import evaluate, mean
+from twins.metrics.coco_eval import mean, precision_recall
 from twins.metrics.detection import DetectionMetric
 from twins.metrics.detection_errors import analyse_errors, judge_all
 from twins.predictions import Prediction
@@ -288,7 +288,7 @@ def test_judging_agrees_with_the_evaluator(kind):
         pairs = [random_pair(seed, masks=True, crowd=True, most=400) for seed in range(start, start + 6)]
         metric = measured(*pairs, masks=True)
         examples = metric._sorted()
-        expected = mean(evaluate(examples, 3, kind).precision[0, ..., 0])
+        expected = mean(precision_recall(examples, 3, kind).precision[0, ..., 0])
         assert analyse_errors(judge_all(examples, kind), 3)["ap50"] == pytest.approx(expected, abs=1e-12)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from twins.data.objects import build_objects, encode_mask
-from twins.metrics.coco_eval import build_example
+from twins.metrics.coco_eval import build_coco_image
 from twins.metrics.detection_errors import analyse_errors, judge, judge_all
 from twins.predictions import Prediction
 
@@ -37,7 +37,7 @@ def true(*objects, image_id=1, **settings):
 
 
 def analysed(*pairs, classes=3):
-    examples = [build_example(prediction, objects, masks=False) for prediction, objects in pairs]
+    examples = [build_coco_image(prediction, objects, masks=False) for prediction, objects in pairs]
     return analyse_errors(judge_all(examples, "box"), classes)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from twins.data.base import Opened
-from twins.data.classes import MOST, ClassTable, built_in, coloured, table
+from twins.data.classes import MAX_CLASSES, ClassTable, built_in, coloured, table
 from twins.data.config import MaskConfig
 from twins.data.formats.masks import IGNORE, check_ignored, read_values
 from twins.data.images import ENDINGS, open_image
@@ -330,8 +330,10 @@ def _classes(file: CocoFile, masks: MaskConfig, *, background: bool = False) -> 
             classes = ClassTable((BACKGROUND, *classes.names), (-1, *classes.values), dark + classes.colours)
     except DataError as error:
         raise DataError(f"{file.path}: {error}") from error
-    if len(classes) > MOST:
-        raise DataError(f"{file.path}: semantic maps have at most {MOST} classes, found {len(classes)}; join some")
+    if len(classes) > MAX_CLASSES:
+        raise DataError(
+            f"{file.path}: semantic maps have at most {MAX_CLASSES} classes, found {len(classes)}; join some"
+        )
     return classes
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.classes import MOST, ClassTable, Colour, numbered, table
+from twins.data.classes import MAX_CLASSES, ClassTable, Colour, numbered, table
 from twins.data.config import MaskConfig
 from twins.data.images import open_file
 from twins.errors import ConfigError, DataError, few, nearest
@@ -38,8 +38,8 @@ class MaskReader:
     """Colours that are ignored."""
 
     def __post_init__(self) -> None:
-        if len(self.classes) > MOST:
-            raise DataError(f"semantic maps have at most {MOST} classes, found {len(self.classes)}; join some")
+        if len(self.classes) > MAX_CLASSES:
+            raise DataError(f"semantic maps have at most {MAX_CLASSES} classes, found {len(self.classes)}; join some")
         if self.values == "binary" and len(self.classes) != 2:
             raise DataError(f"binary masks have two classes, found {len(self.classes)} names; list two")
         if self.values == "colour" and len(set(self.classes.colours)) < len(self.classes):

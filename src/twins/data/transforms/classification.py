@@ -108,7 +108,7 @@ class RandomPart:
             part = part.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT)
         if _happens(augment.vflip):
             part = part.transpose(Pillow.Transpose.FLIP_TOP_BOTTOM)
-        pixels = resampling.resize(part, (side, side), self.preprocess.interpolation)
+        pixels = resampling.resize_pixels(part, (side, side), self.preprocess.interpolation)
         for change in self.changes:
             pixels = change(pixels)
         return Patched(torch.from_numpy(pixels).permute(2, 0, 1), _erased(augment.erasing, side))

@@ -14,7 +14,9 @@ Pixels = NDArray[np.uint8]
 """An image `(H, W, 3)`."""
 
 
-def resize(image: Image, size: tuple[int, int], interpolation: Literal["bicubic", "bilinear", "nearest"]) -> Pixels:
+def resize_pixels(
+    image: Image, size: tuple[int, int], interpolation: Literal["bicubic", "bilinear", "nearest"]
+) -> Pixels:
     """Resize an RGB image, antialiased; Pillow's result except for a difference of 1 or 2 here and there.
 
     Args:

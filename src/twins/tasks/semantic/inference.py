@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from twins.backbone.config import MIN_SIDE
-from twins.heads.layers import resize
+from twins.heads.layers import resize_map
 from twins.predictions import Prediction
 from twins.preprocess import pixels_of
 from twins.tasks.inference import InferenceConfig
@@ -45,7 +45,7 @@ def look(network: SemanticSegmentation, image: Picture, config: InferenceConfig)
     total: Tensor | None = None
     for view, mirrored in _views(network, image, config):
         logits = _by_windows(network, view, config) if config.window else _logits(network, view)
-        logits = resize(resize(logits, view.shape[2:]), size)
+        logits = resize_map(resize_map(logits, view.shape[2:]), size)
         if mirrored:
             logits = logits.flip(3)
         probabilities = logits.softmax(dim=1)
@@ -84,7 +84,7 @@ def _by_windows(network: SemanticSegmentation, view: Tensor, config: InferenceCo
     for top in _starts(height, side, step):
         for left in _starts(width, side, step):
             window = view[:, :, top : top + side, left : left + side]
-            logits = resize(_logits(network, window), window.shape[2:])
+            logits = resize_map(_logits(network, window), window.shape[2:])
             total[:, :, top : top + side, left : left + side] += logits
             count[:, :, top : top + side, left : left + side] += 1
     return total.div_(count)
@@ -98,7 +98,7 @@ def _by_tiles(network: SemanticSegmentation, image: Picture, side: int, overlap:
     for top, bottom, first, last in _spans(image.height, side, overlap):
         for left, right, begin, end in columns:
             tile = _filled(_tensor(network, image.crop((left, top, right, bottom))))
-            logits = resize(_logits(network, tile), tile.shape[2:])
+            logits = resize_map(_logits(network, tile), tile.shape[2:])
             part = logits[0, :, first - top : last - top, begin - left : end - left]
             found[first:last, begin:end] = part.argmax(dim=0).to(kind)
     return found

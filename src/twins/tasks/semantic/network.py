@@ -14,7 +14,7 @@ from twins.data.formats.masks import IGNORE
 from twins.errors import ConfigError, InputError
 from twins.heads.fcn import FCNHead
 from twins.heads.fpn import FeaturePyramid
-from twins.heads.layers import Norm, planar, resize
+from twins.heads.layers import NormKind, planar, resize_map
 from twins.heads.semantic_fpn import SemanticFPNHead
 from twins.heads.upernet import UPerNetHead
 from twins.predictions import Prediction
@@ -35,7 +35,7 @@ class HeadSettings(NamedTuple):
     width: int
     """Channels of Semantic FPN's neck and of UPerNet's inner maps; the other head or part has half as many."""
     drop_rate: float
-    norm: Norm
+    norm: NormKind
 
 
 class HeadParts(NamedTuple):
@@ -101,13 +101,13 @@ class SemanticSegmentation(TaskNetwork):
         if info.head not in HEADS:
             heads = " or ".join(map(str, HEADS))
             raise ConfigError(f"the head of a semantic network must be {heads}, found {info.head!r}")
-        if info.norm not in get_args(Norm):
-            raise ConfigError(f"the norm of a head must be {' or '.join(get_args(Norm))}, found {info.norm!r}")
+        if info.norm not in get_args(NormKind):
+            raise ConfigError(f"the norm of a head must be {' or '.join(get_args(NormKind))}, found {info.norm!r}")
         settings = HeadSettings(
             classes=info.num_classes,
             width=info.width or FACTS.heads[info.head].width,
             drop_rate=drop_rate,
-            norm=cast(Norm, info.norm),
+            norm=cast(NormKind, info.norm),
         )
         parts = HEADS[info.head](backbone, settings)
         self.neck = parts.neck
@@ -141,7 +141,7 @@ class SemanticSegmentation(TaskNetwork):
 
     def _heads(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         logits = self.decode_head(maps if self.neck is None else self.neck(maps))
-        result = {"logits": resize(logits, maps[0].shape[2:])}
+        result = {"logits": resize_map(logits, maps[0].shape[2:])}
         if self.auxiliary_head is not None:
             result["auxiliary"] = self.auxiliary_head(maps[2])
         return result
@@ -174,7 +174,7 @@ class SemanticSegmentation(TaskNetwork):
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         weights = None if self.class_weights is None else self.class_weights.to(logits.device, torch.float32)
-        logits = resize(logits.float(), targets.shape[1:])
+        logits = resize_map(logits.float(), targets.shape[1:])
         total = F.cross_entropy(logits, targets.long(), weight=weights, ignore_index=IGNORE, reduction="sum")
         return total / targets.numel()
 
@@ -211,7 +211,7 @@ def largest_class(logits: Tensor, way: Sequence[Sequence[int]]) -> Tensor:
     for first in range(0, logits.shape[1], step):
         part = logits[:, first : first + step]
         for size in way:
-            part = resize(part, size)
+            part = resize_map(part, size)
         value, label = part[0].max(dim=0)
         if best is None:
             best, found = value, label

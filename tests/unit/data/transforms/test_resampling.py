@@ -37,14 +37,14 @@ def differences(one, other):
 @pytest.mark.parametrize("box", [(0, 0, 90, 70), (10, 20, 80, 65), (3, 5, 20, 25)])
 def test_a_part_is_resized_as_pillow_does_except_for_differences_of_2(box, interpolation):
     image = photo()
-    found = resampling.resize(image.crop(box), (32, 48), interpolation)
+    found = resampling.resize_pixels(image.crop(box), (32, 48), interpolation)
     pillows = image.crop(box).resize((48, 32), Image.Resampling[interpolation.upper()])
     assert differences(found, pillows).max() <= 2
     assert (differences(found, pillows) > 0).mean() < 0.02
 
 
 def test_a_part_without_a_filter_is_pillows_nearest():
-    found = resampling.resize(photo().crop((10, 20, 80, 65)), (32, 48), "nearest")
+    found = resampling.resize_pixels(photo().crop((10, 20, 80, 65)), (32, 48), "nearest")
     assert np.array_equal(found, photo().crop((10, 20, 80, 65)).resize((48, 32), Image.Resampling.NEAREST))
 
 
