@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from twins.cli import demo
+from twins.tasks.table import facts_of
 
 FLOORS = {"classification": 0.97, "semantic": 0.75, "detection": 0.75, "instance": 0.6}
 """Accuracy, mean IoU, box and mask AP50 on what was held out."""
@@ -30,10 +31,12 @@ def main() -> int:
         run, began = args.out / task, time.monotonic()
         if demo.run(["--task", task, "--out", str(run)]):
             return 1
-        name = demo.LEADING[task]
+        facts = facts_of(task)
+        assert facts.demo is not None
+        name = facts.demo.metric
         found = json.loads((run / "eval.json").read_text())["metrics"][name]
         minutes, seconds = divmod(round(time.monotonic() - began), 60)
-        rows.append(f"| {task} | {demo.NAMES[name]} | {found:.1%} | {FLOORS[task]:.0%} | {minutes}:{seconds:02d} |")
+        rows.append(f"| {task} | {facts.metrics[name]} | {found:.1%} | {FLOORS[task]:.0%} | {minutes}:{seconds:02d} |")
         short |= found < FLOORS[task]
     print("\n".join(rows))
     return int(short)
