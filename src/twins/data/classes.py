@@ -18,7 +18,7 @@ Colour = tuple[int, int, int]
 BUILT_IN = ("ade20k", "cityscapes", "coco", "coco_panoptic", "voc")
 """Sets whose classes come with the package: ADE20K's 150 (CSAILVision/sceneparsing), Cityscapes' 19, COCO's 80 things
 and its 133 panoptic categories (cocodataset/panopticapi), VOC's 21."""
-FILES = ("classes.txt", "classes.csv", "classes.json", "classes.yaml", "classes.yml")
+TABLE_FILES = ("classes.txt", "classes.csv", "classes.json", "classes.yaml", "classes.yml")
 """What a table in a data folder is called."""
 MAX_CLASSES = 255
 """Most classes of a semantic map, whose ids are one byte with 255 for ignored pixels."""
@@ -58,13 +58,13 @@ def built_in(name: str) -> ClassTable:
     return _from_csv((files("twins.data") / "tables" / f"{name}.csv").read_text(encoding="utf-8").splitlines())
 
 
-def numbered(values: Iterable[int]) -> ClassTable:
+def table_from_values(values: Iterable[int]) -> ClassTable:
     """Return classes that are called by their values."""
     values = tuple(sorted(values))
-    return table(tuple(map(str, values)), values)
+    return build_table(tuple(map(str, values)), values)
 
 
-def table(
+def build_table(
     names: Sequence[str], values: Sequence[int] | None = None, colours: Sequence[Colour] | None = None
 ) -> ClassTable:
     """Return a table; values left out are 0, 1, ..., colours are chosen."""
@@ -103,19 +103,19 @@ def read_table(path: Path) -> ClassTable:
 
 def find_table(folder: Path) -> ClassTable | None:
     """Return the table that a user put into a data folder, or `None` where there is none."""
-    found = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    found = next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None)
     return None if found is None else read_table(found)
 
 
-def coloured(names: Sequence[str], values: Sequence[int] | None = None) -> ClassTable:
+def bright_table(names: Sequence[str], values: Sequence[int] | None = None) -> ClassTable:
     """Return classes in colours that are bright: the first one of a plain table is for backgrounds."""
-    return table(names, values, distinct_colours(len(names) + 1)[1:])
+    return build_table(names, values, distinct_colours(len(names) + 1)[1:])
 
 
-def brightened(classes: ClassTable) -> ClassTable:
+def with_bright_colours(classes: ClassTable) -> ClassTable:
     """Return classes in bright colours, where nobody has chosen any."""
     chosen = classes.colours != distinct_colours(len(classes))
-    return classes if chosen else coloured(classes.names, classes.values)
+    return classes if chosen else bright_table(classes.names, classes.values)
 
 
 @cache
@@ -171,12 +171,12 @@ def _from_content(content: Any) -> ClassTable:
         content = next((content[key] for key in ("classes", "names") if key in content), content)
     if isinstance(content, dict):
         items = sorted((int(value), _name(name)) for value, name in content.items())
-        return table([name for _, name in items], [value for value, _ in items])
+        return build_table([name for _, name in items], [value for value, _ in items])
     if not isinstance(content, list):
         raise DataError(
             f"expected a list of names or a dictionary from values to names, found {type(content).__name__}"
         )
-    return table([_name(name) for name in content])
+    return build_table([_name(name) for name in content])
 
 
 def _name(item: Any) -> str:
@@ -196,7 +196,7 @@ def _from_lines(lines: Iterable[str]) -> ClassTable:
         names.append(line)
     if colours and len(colours) != len(names):
         raise DataError(f"{len(colours)} of {len(names)} classes have a colour; give one to each or to none")
-    return table(names, colours=colours or None)
+    return build_table(names, colours=colours or None)
 
 
 def _from_csv(lines: Sequence[str]) -> ClassTable:
@@ -218,4 +218,4 @@ def _from_csv(lines: Sequence[str]) -> ClassTable:
             raise DataError(
                 f"line {reader.line_num} ({found}) does not fit the columns {', '.join(columns)}; mend it"
             ) from error
-    return table(names, values, colours if with_colours else None)
+    return build_table(names, values, colours if with_colours else None)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Rle = dict[str, Any]
 """A mask as COCO's compressed run lengths: `size` (height, width) and `counts`, bytes."""
-FARTHEST = 1e6
+MAX_COORDINATE = 1e6
 """Pixels from the image's corner up to which a polygon is drawn."""
 
 
@@ -110,9 +110,10 @@ def _points(polygon: Any) -> list[float]:
     except ValueError:  # lists of different lengths
         points = np.zeros(1)
     plain = points.ndim == 1 and points.size % 2 == 0 and points.dtype.kind in "iuf"
-    if not plain or not (np.abs(points.astype(np.float64)) < FARTHEST).all():  # the library makes NaN of a huge one
+    # the library turns a huge coordinate into NaN
+    if not plain or not (np.abs(points.astype(np.float64)) < MAX_COORDINATE).all():
         said = reprlib.repr(polygon.tolist() if isinstance(polygon, np.ndarray) else polygon)
-        raise ValueError(f"the polygon {said}, which must list x and y in turns, numbers below {FARTHEST:,.0f}")
+        raise ValueError(f"the polygon {said}, which must list x and y in turns, numbers below {MAX_COORDINATE:,.0f}")
     listed: list[float] = points.astype(np.float64).tolist()
     return listed
 

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from twins.data.classes import BUILT_IN, built_in, distinct_colours, numbered, read_table, table
+from twins.data.classes import BUILT_IN, build_table, built_in, distinct_colours, read_table, table_from_values
 
 MASK_VALUES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
@@ -158,11 +158,11 @@ def test_chosen_colours_differ_for_as_many_classes_as_there_can_be():
 
 
 def test_classes_without_names_are_called_by_their_values():
-    classes = numbered({9, 2, 300})
+    classes = table_from_values({9, 2, 300})
     assert (classes.names, classes.values) == (("2", "9", "300"), (2, 9, 300))
 
 
 @pytest.mark.parametrize(("names", "values"), [(("a", "a"), None), (("a", "b"), (4, 4)), ((), None)])
 def test_a_table_that_tells_no_classes_apart_is_refused(refused, names, values):
     with refused("two classes have the same|no class"):
-        table(names, values)
+        build_table(names, values)

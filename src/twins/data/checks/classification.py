@@ -7,11 +7,11 @@ from collections import Counter
 from PIL.Image import Image
 
 from twins.data.base import LabelledImages
-from twins.data.checks.scan import CheckReport, Scan, copies_of, paths_of
+from twins.data.checks.scan import CheckReport, Scan, find_duplicates, first_paths
 
 
-class Labels:
-    """See `twins.data.checks.scan.Findings`; an image's finding is its class id."""
+class ClassIdCheck:
+    """See `twins.data.checks.scan.TaskCheck`; an image's finding is its class id."""
 
     def look(self, images: LabelledImages, index: int, image: Image | None) -> tuple[int, list[str]]:
         """Return an image's class id."""
@@ -44,8 +44,8 @@ def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
 def _in_two_classes(scan: Scan) -> list[str]:
     """Name the same pixels under two classes of one part; those in both parts are named for every task."""
     return [
-        f"the same image is in two classes: {paths_of(copies)}; keep it in one"
-        for copies in copies_of(scan)
+        f"the same image is in two classes: {first_paths(copies)}; keep it in one"
+        for copies in find_duplicates(scan)
         if len({part for part, _ in copies}) == 1 and len({image.finding for _, image in copies}) > 1
     ]
 

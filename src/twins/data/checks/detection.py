@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from twins.data.base import NamedObjects
-from twins.data.checks.scan import CheckReport, Scan, extremes, findings_of, held_out_only
+from twins.data.checks.scan import CheckReport, Scan, extremes, missing_from_training, summaries_of
 from twins.data.objects import Objects, mask_areas, mask_boxes
 from twins.errors import few, number_of
 
@@ -24,15 +24,15 @@ _SMALL = 32.0
 """Side in pixels below which COCO calls objects small."""
 
 
-class Annotations:
-    """See `twins.data.checks.scan.Findings`; an image's finding is its objects, without their masks."""
+class ObjectCheck:
+    """See `twins.data.checks.scan.TaskCheck`; an image's finding is its objects, without their masks."""
 
     def look(self, images: NamedObjects, index: int, image: Image | None) -> tuple[Objects, list[str]]:
         """Return an image's objects, and what is wrong with them."""
         objects, size = images.target(index), None if image is None else image.size
 
         def name(place: int) -> str:
-            return images.named(index, place)
+            return images.describe_object(index, place)
 
         return replace(objects, masks=None), [
             *_wrong_size(objects, size, images.path(index)),
@@ -43,7 +43,7 @@ class Annotations:
 
     def conclude(self, scan: Scan, report: CheckReport) -> None:
         """Count objects by class, and name classes that cannot be learned or measured."""
-        found = findings_of(scan)
+        found = summaries_of(scan)
         report.counts |= {part: _count(objects, report.names) for part, objects in found.items()}
         report.problems += [*_nothing_to_find(report.counts["val"]), *_class_problems(report.counts)]
         report.notes += [*_empty(found), *_crowds(found), *_small(found["train"])]
@@ -131,7 +131,7 @@ def _count(found: Sequence[Objects], names: Sequence[str]) -> dict[str, int]:
 def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
     return [
         f"class {name} has {number_of(count, 'object')} to evaluate on and none to train on; move some"
-        for name, count in held_out_only(counts).items()
+        for name, count in missing_from_training(counts).items()
     ]
 
 

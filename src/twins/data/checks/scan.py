@@ -63,7 +63,7 @@ Scan = dict[str, list[Scanned]]
 """The images of `train` and of `val`."""
 
 
-class Findings(Protocol):
+class TaskCheck(Protocol):
     """What a task adds to a scan."""
 
     def look(self, images: Any, index: int, image: Image | None) -> tuple[Any, list[str]]:
@@ -82,7 +82,7 @@ class Findings(Protocol):
         """Fill a report's counts, and add problems and notes about the set as a whole."""
 
 
-def check(splits: Splits[Any], task: Findings) -> CheckReport:
+def check(splits: Splits[Any], task: TaskCheck) -> CheckReport:
     """Read every image and target of a data set, and report what is in it and what would spoil a run."""
     parts = {"train": splits.train, "val": splits.val}
     with ThreadPoolExecutor() as pool:
@@ -100,19 +100,19 @@ def check(splits: Splits[Any], task: Findings) -> CheckReport:
     )
     task.conclude(scan, report)
     report.problems += [
-        f"the same image is in training and in evaluation: {paths_of(copies)}; keep it in one"
-        for copies in copies_of(scan)
+        f"the same image is in training and in evaluation: {first_paths(copies)}; keep it in one"
+        for copies in find_duplicates(scan)
         if len({part for part, _ in copies}) > 1
     ]
     return report
 
 
-def findings_of(scan: Scan) -> dict[str, list[Any]]:
+def summaries_of(scan: Scan) -> dict[str, list[Any]]:
     """Return what the task took from the images of each part, unusable ones left out."""
     return {part: [image.finding for image in images if image.finding is not None] for part, images in scan.items()}
 
 
-def held_out_only(counts: dict[str, dict[str, int]]) -> dict[str, int]:
+def missing_from_training(counts: dict[str, dict[str, int]]) -> dict[str, int]:
     """Return how often a class is held out, for those that training lacks."""
     return {name: held_out for name, held_out in counts["val"].items() if held_out and not counts["train"][name]}
 
@@ -123,7 +123,7 @@ def extremes(values: Mapping[str, float]) -> tuple[str, str] | None:
     return (min(present, key=present.__getitem__), max(present, key=present.__getitem__)) if present else None
 
 
-def copies_of(scan: Scan) -> list[list[tuple[str, Scanned]]]:
+def find_duplicates(scan: Scan) -> list[list[tuple[str, Scanned]]]:
     """Return each group of images with the same pixels, with the part that each is in."""
     found: dict[str, list[tuple[str, Scanned]]] = defaultdict(list)
     for part, images in scan.items():
@@ -133,12 +133,12 @@ def copies_of(scan: Scan) -> list[list[tuple[str, Scanned]]]:
     return [copies for copies in found.values() if len(copies) > 1]
 
 
-def paths_of(copies: list[tuple[str, Scanned]]) -> str:
+def first_paths(copies: list[tuple[str, Scanned]]) -> str:
     """Return the paths of the first few copies of an image."""
     return ", ".join(image.path for _, image in copies[:4])
 
 
-def _read(task: Findings, images: ImageSet, index: int) -> Scanned:
+def _read(task: TaskCheck, images: ImageSet, index: int) -> Scanned:
     image, size, digest, finding, problems = None, None, "", None, []
     try:
         image = images.load(index)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from twins.data.base import MappedImages
-from twins.data.checks.scan import CheckReport, Scan, extremes, findings_of, held_out_only
+from twins.data.checks.scan import CheckReport, Scan, extremes, missing_from_training, summaries_of
 from twins.data.formats.masks import IGNORE
 from twins.data.transforms.semantic import check_fit
 from twins.errors import DataError, few, number_of
@@ -19,8 +19,8 @@ Pixels = NDArray[np.int64]
 """Pixels of each class in one mask, ignored ones last."""
 
 
-class Maps:
-    """See `twins.data.checks.scan.Findings`; an image's finding is its `Pixels`."""
+class LabelMapCheck:
+    """See `twins.data.checks.scan.TaskCheck`; an image's finding is its `Pixels`."""
 
     def look(self, images: MappedImages, index: int, image: Image | None) -> tuple[Pixels | None, list[str]]:
         """Return the pixels of each class in an image's mask."""
@@ -36,7 +36,7 @@ class Maps:
 
     def conclude(self, scan: Scan, report: CheckReport) -> None:
         """Count images and pixels by class, and name masks and classes that teach nothing."""
-        maps = findings_of(scan)
+        maps = summaries_of(scan)
         for part, pixels in maps.items():
             report.counts[part] = _by_class((each[:-1] > 0 for each in pixels), report.names)
             report.shares[part] = _shares(pixels, report.names)
@@ -72,7 +72,7 @@ def _two_values(maps: Sequence[Pixels]) -> list[str]:
 def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
     return [
         f"class {name} is in {number_of(count, 'image')} to evaluate on and in none to train on; move some"
-        for name, count in held_out_only(counts).items()
+        for name, count in missing_from_training(counts).items()
     ]
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from twins.data.base import Opened
-from twins.data.classes import MAX_CLASSES, ClassTable, built_in, coloured, table
+from twins.data.classes import MAX_CLASSES, ClassTable, bright_table, build_table, built_in
 from twins.data.config import MaskConfig
 from twins.data.formats.masks import IGNORE, check_ignored, read_values
 from twins.data.images import ENDINGS, open_image
@@ -72,7 +72,7 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is no JSON ({error}); copy it again") from error
 
 
-def read_content(path: Path) -> dict[str, Any]:
+def read_coco_json(path: Path) -> dict[str, Any]:
     """Return a JSON file's content, with the lists of COCO's in it.
 
     Raises:
@@ -92,9 +92,9 @@ def read_coco(path: Path) -> CocoFile:
     Raises:
         DataError: the file is damaged, lacks a part, or has a record without a key or of an unlisted category.
     """
-    content = read_content(path)
+    content = read_coco_json(path)
     annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    with sound_records(path):
+    with record_errors(path):
         for record in content["annotations"]:
             annotations[record["image_id"]].append(record)
         categories = list_categories(content)
@@ -108,7 +108,7 @@ def read_coco(path: Path) -> CocoFile:
 
 
 @contextmanager
-def sound_records(path: Path) -> Iterator[None]:
+def record_errors(path: Path) -> Iterator[None]:
     """Raise DataError, naming the file, where a record is read that is none of COCO's."""
     try:
         yield
@@ -151,7 +151,7 @@ class CocoImages:
     def __init__(self, root: Path, file: CocoFile, classes: ClassTable) -> None:
         self.file, self.records, self.folder = file, file.images, _image_folder(root, file)
         self.classes, self.names = classes, classes.names
-        self.class_of = {value: label for label, value in enumerate(classes.values)}
+        self.class_id_of = {value: label for label, value in enumerate(classes.values)}
 
     def __len__(self) -> int:
         return len(self.records)
@@ -197,7 +197,8 @@ class PanopticMaps(CocoImages):
         bytes_ = np.array([1, 256, 65536])  # in panopticapi's order; in a grey PNG all three are equal
         codes = pixels * bytes_.sum() if pixels.ndim == 2 else pixels @ bytes_
         segments = {0: IGNORE} | {
-            segment["id"]: self.class_of.get(segment["category_id"], IGNORE) for segment in records[0]["segments_info"]
+            segment["id"]: self.class_id_of.get(segment["category_id"], IGNORE)
+            for segment in records[0]["segments_info"]
         }
         ids, places = np.unique(codes, return_inverse=True)
         if unknown := [int(code) for code in ids if int(code) not in segments]:
@@ -217,7 +218,7 @@ class InstanceMaps(CocoImages):
         found = np.zeros(size, dtype=np.uint8)
         for annotation in self.file.annotations.get(self.records[index]["id"], ()):
             mask = decode_masks([read_mask(annotation, size, self.file.path)], size)[0]
-            label = self.class_of.get(annotation["category_id"], IGNORE)
+            label = self.class_id_of.get(annotation["category_id"], IGNORE)
             clash = mask & (found != 0) & (found != label)
             found[mask] = label
             found[clash] = IGNORE
@@ -251,7 +252,7 @@ def open_coco_maps(root: Path, kind: Literal["panoptic", "instances"], masks: Ma
     return Opened(sets)
 
 
-def called(annotation: dict[str, Any], source: Path) -> str:
+def describe(annotation: dict[str, Any], source: Path) -> str:
     """Return what to call an annotation of a file."""
     return f"annotation {annotation.get('id', '?')} of {source}"
 
@@ -263,11 +264,11 @@ def read_mask(annotation: dict[str, Any], size: tuple[int, int], source: Path) -
         DataError: it has none, or one that is damaged or of another size.
     """
     if not (segmentation := annotation.get("segmentation")):
-        raise DataError(f"{called(annotation, source)} has no mask; add it or remove the annotation")
+        raise DataError(f"{describe(annotation, source)} has no mask; add it or remove the annotation")
     try:
         return parse_mask(segmentation, size)
     except ValueError as error:
-        raise DataError(f"{called(annotation, source)} has {error}; mend it") from error
+        raise DataError(f"{describe(annotation, source)} has {error}; mend it") from error
 
 
 def parse_mask(segmentation: Any, size: tuple[int, int]) -> Rle:
@@ -312,7 +313,7 @@ def class_table(categories: Sequence[tuple[int, str]]) -> ClassTable:
     colours = dict(zip(zip(known.values, known.names, strict=True), known.colours, strict=True))
     theirs = [colours[category] for category in categories if category in colours]
     names, values = [name for _, name in categories], [value for value, _ in categories]
-    return table(names, values, theirs) if len(theirs) == len(categories) else coloured(names, values)
+    return build_table(names, values, theirs) if len(theirs) == len(categories) else bright_table(names, values)
 
 
 def _classes(file: CocoFile, masks: MaskConfig, *, background: bool = False) -> ClassTable:
@@ -326,7 +327,7 @@ def _classes(file: CocoFile, masks: MaskConfig, *, background: bool = False) -> 
     try:
         classes = class_table(categories)
         if background:
-            dark = table((BACKGROUND,)).colours
+            dark = build_table((BACKGROUND,)).colours
             classes = ClassTable((BACKGROUND, *classes.names), (-1, *classes.values), dark + classes.colours)
     except DataError as error:
         raise DataError(f"{file.path}: {error}") from error

@@ -16,15 +16,15 @@ from twins.data.classes import ClassTable
 from twins.data.formats.coco import (
     CocoFile,
     CocoImages,
-    called,
     class_table,
+    describe,
     find_coco,
     list_categories,
     list_parts,
-    read_content,
+    read_coco_json,
     read_mask,
+    record_errors,
     record_size,
-    sound_records,
 )
 from twins.data.images import image_size
 from twins.data.objects import Objects, Rle, build_objects, has_area, mask_areas, mask_boxes
@@ -79,7 +79,7 @@ class CocoObjects(CocoImages):
         found = [read_object(annotation, self.file.path, size, masks=self.masks) for annotation in annotations]
         return build_objects(
             [_corners(one.box) for one in found],
-            [self.class_of[annotation["category_id"]] for annotation in annotations],
+            [self.class_id_of[annotation["category_id"]] for annotation in annotations],
             size=size,
             image_id=self.records[index]["id"],
             areas=[one.area for one in found],
@@ -91,9 +91,9 @@ class CocoObjects(CocoImages):
         """Return an image's height and width where its record says them."""
         return record_size(self.records[index])
 
-    def named(self, index: int, place: int) -> str:
+    def describe_object(self, index: int, place: int) -> str:
         """Return what to call one of an image's objects."""
-        return called(self._annotations(index)[place], self.file.path)
+        return describe(self._annotations(index)[place], self.file.path)
 
     def _size(self, index: int) -> tuple[int, int]:
         record = self.records[index]
@@ -107,7 +107,7 @@ class CocoObjects(CocoImages):
         """Name the objects of an image whose boxes have no area inside it."""
         size = self.shape(index)
         return [
-            called(annotation, self.file.path)
+            describe(annotation, self.file.path)
             for annotation in self._annotations(index)
             if is_box(box := annotation.get("bbox")) and not has_area(_corners(box), size)
         ]
@@ -160,10 +160,10 @@ def _corners(box: Sequence[float]) -> list[float]:
 
 def _mask(annotation: Record, path: Path, size: tuple[int, int] | None, *, masks: bool) -> Rle:
     if not masks and not annotation.get("segmentation"):
-        raise DataError(f"{called(annotation, path)} has neither box nor mask; add one or remove the annotation")
+        raise DataError(f"{describe(annotation, path)} has neither box nor mask; add one or remove the annotation")
     if size is None:
         raise DataError(
-            f"{called(annotation, path)} has a segmentation in an image whose height and width are not in the file; "
+            f"{describe(annotation, path)} has a segmentation in an image whose height and width are not in the file; "
             "add them to the image's record"
         )
     return read_mask(annotation, size, path)
@@ -176,7 +176,7 @@ def _box(annotation: Record, mask: Rle | None, path: Path) -> list[float]:
         return around
     if not is_box(box):
         raise DataError(
-            f"{called(annotation, path)} has the bbox {box!r:.60}; give four finite numbers, x, y, width and height"
+            f"{describe(annotation, path)} has the bbox {box!r:.60}; give four finite numbers, x, y, width and height"
         )
     return box
 
@@ -216,22 +216,22 @@ def _read(path: Path, faults: list[str], *, masks: bool) -> CocoFile:
     Raises:
         DataError: the file is damaged, lacks a part, holds panoptic segments or images without an id or a name.
     """
-    content = read_content(path)
-    with sound_records(path):
+    content = read_coco_json(path)
+    with record_errors(path):
         categories = list_categories(content)
         images = _unique_images(path, content["images"], faults)
         annotations = list(content["annotations"])
         if any("segments_info" in record for record in annotations[:1]):
             raise DataError("it holds panoptic segments; give it a name that says so")
     known = {record["id"] for record in images}, {value for value, _ in categories}
-    kept = sift_annotations(path, annotations, *known, faults)
+    kept = valid_annotations(path, annotations, *known, faults)
     for found in kept.values():
         for record in found:
             _make_lean(record, masks=masks)
     return CocoFile(path, images, categories, kept, panoptic=False)
 
 
-def sift_annotations(
+def valid_annotations(
     path: Path, annotations: Iterable[Any], images: set[Any], categories: set[int], faults: list[str]
 ) -> dict[Any, list[Record]]:
     """Return a file's annotations by image id, without those that contradict the ids of its images and categories.
@@ -269,7 +269,7 @@ def _fault(record: Any, path: Path, images: set[Any], categories: set[int], ids:
     """Return what is wrong with an annotation, or an empty string; ids are those of the annotations before it."""
     if not isinstance(record, dict):
         return f"{path} has the annotation {record!r:.40}, which is no record; remove it"
-    what = called(record, path)
+    what = describe(record, path)
     for key, known, told in (("image_id", images, "is for the image"), ("category_id", categories, "has the category")):
         if key not in record:
             return f"{what} has no {key}; add it or remove the annotation"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.classes import MAX_CLASSES, ClassTable, Colour, numbered, table
+from twins.data.classes import MAX_CLASSES, ClassTable, Colour, build_table, table_from_values
 from twins.data.config import MaskConfig
 from twins.data.images import open_file
 from twins.errors import ConfigError, DataError, few, nearest
@@ -124,11 +124,11 @@ def build_reader(
         if classes is not None and 0 in classes.values:  # names in order of 1, 2, ...
             classes = _moved(classes, 1)
     if classes is None and values == "binary":
-        classes = table(("background", "foreground"))
+        classes = build_table(("background", "foreground"))
     if classes is None and values == "colour":
         raise DataError("masks of colours need a list of classes with their colours; give it with `masks.classes=FILE`")
     if classes is None:
-        classes = numbered(_values_of(masks) - {IGNORE} - ignore)
+        classes = table_from_values(_values_of(masks) - {IGNORE} - ignore)
         gaps = classes.values != tuple(range(len(classes)))
         notes.append(
             f"classes are called by the {len(classes)} values that the masks hold"
@@ -140,7 +140,7 @@ def build_reader(
     dropped = [row for row in rows if row[0] in config.ignored_names or row[1] in ignore]
     if dropped:
         kept = [row for row in rows if row not in dropped]
-        classes = table([row[0] for row in kept], [row[1] for row in kept], [row[2] for row in kept])
+        classes = build_table([row[0] for row in kept], [row[1] for row in kept], [row[2] for row in kept])
     ignore.update(value for _, value, _ in dropped)
     return MaskReader(classes, values, tuple(sorted(ignore)), tuple(colour for _, _, colour in dropped)), notes
 

@@ -24,7 +24,7 @@ from twins.data.base import (
     missing_folder,
     split,
 )
-from twins.data.classes import brightened, find_table
+from twins.data.classes import find_table, with_bright_colours
 from twins.data.config import DataConfig, MaskConfig
 from twins.data.formats.class_folders import open_class_folders
 from twins.data.formats.coco import open_coco_maps
@@ -37,7 +37,7 @@ from twins.data.formats.yolo import open_yolo
 from twins.errors import ConfigError, DataError
 
 
-def open_classification(config: DataConfig) -> Splits[LabelledImages]:
+def open_class_ids(config: DataConfig) -> Splits[LabelledImages]:
     """Open a data set with a class per image.
 
     Raises:
@@ -49,7 +49,7 @@ def open_classification(config: DataConfig) -> Splits[LabelledImages]:
     return open_class_folders(root, config)
 
 
-def open_semantic(config: DataConfig) -> Splits[MappedImages]:
+def open_label_maps(config: DataConfig) -> Splits[MappedImages]:
     """Open a data set with a map of class ids per image.
 
     Raises:
@@ -72,7 +72,7 @@ def open_semantic(config: DataConfig) -> Splits[MappedImages]:
     return split(opened, root, config)
 
 
-def open_detection(config: DataConfig, *, masks: bool) -> Splits[AnnotatedImages]:
+def open_objects_for_run(config: DataConfig, *, masks: bool) -> Splits[AnnotatedImages]:
     """Open a data set with objects for a run. No image is opened.
 
     Args:
@@ -92,7 +92,7 @@ def open_detection(config: DataConfig, *, masks: bool) -> Splits[AnnotatedImages
 
 
 def open_objects(config: DataConfig, *, masks: bool) -> Splits[NamedObjects]:
-    """Open a data set as `open_detection` does, without its notes for a run."""
+    """Open a data set as `open_objects_for_run` does, without its notes for a run."""
     if config.masks != MaskConfig():
         raise ConfigError("`masks` says how semantic masks are read; leave it out for detection and instance")
     if config.data == "scenes":
@@ -109,7 +109,7 @@ def open_objects(config: DataConfig, *, masks: bool) -> Splits[NamedObjects]:
 
 def _open_voc_or_yolo(root: Path, *, masks: bool) -> Opened | None:
     classes = find_table(root)
-    classes = None if classes is None else brightened(classes)
+    classes = None if classes is None else with_bright_colours(classes)
     return open_voc(root, classes, masks=masks) or open_yolo(root, classes, masks=masks)
 
 

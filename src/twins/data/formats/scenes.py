@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from twins.data.classes import ClassTable, coloured, table
+from twins.data.classes import ClassTable, bright_table, build_table
 from twins.data.formats.digits import Digits
 from twins.data.objects import Objects, build_objects, encode_mask
 
@@ -92,7 +92,7 @@ class Scenes:
 class SceneMaps(Scenes):
     """Scenes with a map of class ids each."""
 
-    classes: ClassTable = table(("background", *DIGITS))
+    classes: ClassTable = build_table(("background", *DIGITS))
     names = classes.names
 
     def target(self, index: int) -> NDArray[np.uint8]:
@@ -103,7 +103,7 @@ class SceneMaps(Scenes):
 class SceneObjects(Scenes):
     """Scenes with their digits as objects; there is no background among the classes."""
 
-    classes: ClassTable = coloured(DIGITS)
+    classes: ClassTable = bright_table(DIGITS)
     names = classes.names
 
     def __init__(self, *, train: bool, masks: bool) -> None:
@@ -126,7 +126,7 @@ class SceneObjects(Scenes):
         """Return a scene's height and width."""
         return SIDE, SIDE
 
-    def named(self, index: int, place: int) -> str:
+    def describe_object(self, index: int, place: int) -> str:
         """Return what to call one of a scene's objects."""
         return f"object {place + 1} of {self.path(index)}"
 

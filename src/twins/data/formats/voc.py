@@ -10,7 +10,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, list_images, subfolder
-from twins.data.classes import ClassTable, built_in, coloured, table
+from twins.data.classes import ClassTable, bright_table, build_table, built_in
 from twins.data.formats.files import ImageFiles
 from twins.data.images import image_size
 from twins.data.objects import Objects, build_objects, has_area
@@ -100,14 +100,14 @@ class VocObjects(ImageFiles):
         super().__init__(part.images)
         self.paths = part.paths
         self.classes, self.names = classes, classes.names
-        self.class_of = {name: label for label, name in enumerate(classes.names)}
+        self.class_id_of = {name: label for label, name in enumerate(classes.names)}
         self.files = [self._known(path, file, faults) for path, file in zip(part.paths, part.files, strict=True)]
 
     def target(self, index: int) -> Objects:
         """Return an image's objects; raises DataError where its file cannot be read."""
         file = self._file(index)
         size = file.size or image_size(self.images[index])
-        labels = [self.class_of[one.name] for one in file.objects]
+        labels = [self.class_id_of[one.name] for one in file.objects]
         return build_objects([one.box for one in file.objects], labels, size=size, image_id=index)
 
     def shape(self, index: int) -> tuple[int, int] | None:
@@ -115,7 +115,7 @@ class VocObjects(ImageFiles):
         file = self.files[index]
         return file.size if isinstance(file, VocFile) else None
 
-    def named(self, index: int, place: int) -> str:
+    def describe_object(self, index: int, place: int) -> str:
         """Return what to call one of an image's objects."""
         return f"object {self._file(index).objects[place].number} of {self.paths[index]}"
 
@@ -130,17 +130,21 @@ class VocObjects(ImageFiles):
         if isinstance(file, DataError):
             return file
         for number, name, _ in file.objects:
-            if name not in self.class_of:
+            if name not in self.class_id_of:
                 hint = nearest(name, self.names) or "; add it to the classes or remove the object"
                 faults.append(f"object {number} of {path} is of the class {name!r}, which is not listed{hint}")
-        return VocFile(file.size, tuple(one for one in file.objects if one.name in self.class_of))
+        return VocFile(file.size, tuple(one for one in file.objects if one.name in self.class_id_of))
 
     def without_area(self, index: int) -> list[str]:
         """Name the objects of an image whose boxes have no area inside it."""
         file = self.files[index]
         if isinstance(file, DataError):
             return []
-        return [self.named(index, place) for place, one in enumerate(file.objects) if not has_area(one.box, file.size)]
+        return [
+            self.describe_object(index, place)
+            for place, one in enumerate(file.objects)
+            if not has_area(one.box, file.size)
+        ]
 
 
 @dataclass(frozen=True)
@@ -225,9 +229,9 @@ def _classes_of(files: Sequence[VocFile | DataError], root: Path) -> ClassTable:
         raise DataError(str(broken) if broken else f"no XML file in {root} has an object; add objects")
     known = built_in("voc")
     if not names <= set(known.names):
-        return coloured(sorted(names))
+        return bright_table(sorted(names))
     rows = zip(known.names, known.values, known.colours, strict=True)
-    return table(*zip(*(row for row in rows if row[0] in names), strict=True))
+    return build_table(*zip(*(row for row in rows if row[0] in names), strict=True))
 
 
 def _object(one: ElementTree.Element, number: int, path: Path) -> VocObject:

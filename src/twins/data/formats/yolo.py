@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, list_images, subfolder
-from twins.data.classes import ClassTable, brightened, coloured, read_table
+from twins.data.classes import ClassTable, bright_table, read_table, with_bright_colours
 from twins.data.formats.files import ImageFiles
 from twins.data.images import image_size, is_image_file
 from twins.data.objects import Objects, build_objects, encode_polygons, has_area, mask_areas
@@ -62,7 +62,7 @@ def open_yolo(root: Path, own_classes: ClassTable | None, *, masks: bool) -> Ope
         raise DataError(f"no image of {source} has a label file, such as {found[0][0][1]}; add them")
     pages = [_Pages(part) for part in found]
     notes = [note for part in pages for note in part.notes()]
-    classes = brightened(read_table(source)) if source is not None else own_classes or _listed_beside(pages)
+    classes = with_bright_colours(read_table(source)) if source is not None else own_classes or _listed_beside(pages)
     if classes is None:
         classes = _numbered(pages)
         what = number_of(len(classes), "class", "classes")
@@ -98,7 +98,7 @@ class YoloObjects(ImageFiles):
         super().__init__(pages.images)
         self.labels, self.masks = pages.labels, masks
         self.classes, self.names = classes, classes.names
-        self.class_of = {value: label for label, value in enumerate(classes.values)}
+        self.class_id_of = {value: label for label, value in enumerate(classes.values)}
         self._sizes: dict[int, tuple[int, int]] = {}
         self._flat: dict[int, list[str]] = defaultdict(list)  # lines whose boxes have no area in an image of any size
         for index, lines in enumerate(pages.lines):
@@ -117,7 +117,7 @@ class YoloObjects(ImageFiles):
         masks = [self._mask(line, size, index) for line in lines] if self.masks else None
         return build_objects(
             boxes.tolist(),
-            [self.class_of[line.value] for line in lines],
+            [self.class_id_of[line.value] for line in lines],
             size=size,
             image_id=index,
             areas=None if masks is None else mask_areas(masks).tolist(),
@@ -128,7 +128,7 @@ class YoloObjects(ImageFiles):
         """Return `None`: label files do not say an image's height and width."""
         return None
 
-    def named(self, index: int, place: int) -> str:
+    def describe_object(self, index: int, place: int) -> str:
         """Return what to call one of an image's objects."""
         return _called(self._lines(index)[place].number, self.labels[index])
 
@@ -137,7 +137,7 @@ class YoloObjects(ImageFiles):
         return self._flat.get(index, ())
 
     def _lines(self, index: int) -> list[YoloObject]:
-        return [line for line in read_yolo(self.labels[index]) if line.value in self.class_of]
+        return [line for line in read_yolo(self.labels[index]) if line.value in self.class_id_of]
 
     def _size(self, index: int) -> tuple[int, int]:
         if index not in self._sizes:
@@ -157,12 +157,12 @@ class YoloObjects(ImageFiles):
     def _known(self, index: int, lines: Sequence[YoloObject], faults: list[str]) -> list[YoloObject]:
         """Return the lines that are of a class; the others are added to the faults."""
         for line in lines:
-            if line.value not in self.class_of:
+            if line.value not in self.class_id_of:
                 faults.append(
                     f"{_called(line.number, self.labels[index])} has the class {line.value}, which is not listed; "
                     "list it or remove the line"
                 )
-        return [line for line in lines if line.value in self.class_of]
+        return [line for line in lines if line.value in self.class_id_of]
 
 
 class _Pages:
@@ -304,7 +304,7 @@ def _listed_beside(pages: Sequence[_Pages]) -> ClassTable | None:
     folders = [label.parent for part in pages for label in part.labels[:1]]
     places = [place / "classes.txt" for folder in folders for place in (folder, folder.parent)]
     found = next((path for path in places if path.is_file()), None)
-    return brightened(read_table(found)) if found else None
+    return with_bright_colours(read_table(found)) if found else None
 
 
 def _numbered(pages: Sequence[_Pages]) -> ClassTable:
@@ -312,4 +312,4 @@ def _numbered(pages: Sequence[_Pages]) -> ClassTable:
     values = sorted({line.value for part in pages for lines in part.lines for line in lines})
     if not values:
         raise DataError(f"no label file such as {pages[0].labels[0]} has an object that can be read; add objects")
-    return coloured([str(value) for value in values], values)
+    return bright_table([str(value) for value in values], values)

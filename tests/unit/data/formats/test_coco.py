@@ -10,7 +10,7 @@ from faster_coco_eval import mask as rle
 from PIL import Image
 
 from twins.data.config import DataConfig, MaskConfig
-from twins.data.formats.open import open_semantic
+from twins.data.formats.open import open_label_maps
 
 SQUARE = np.zeros((6, 8), dtype=np.uint8)
 SQUARE[1:4, 2:6] = 1
@@ -57,7 +57,7 @@ def panoptic(coco, tmp_path):
 
 
 def opened(root, **masks):
-    return open_semantic(DataConfig(data=str(root), masks=MaskConfig(**masks)))
+    return open_label_maps(DataConfig(data=str(root), masks=MaskConfig(**masks)))
 
 
 def targets(splits):

@@ -10,7 +10,7 @@ from faster_coco_eval import mask as rle
 from PIL import Image
 
 from twins.data.config import DataConfig, MaskConfig
-from twins.data.formats.open import open_detection
+from twins.data.formats.open import open_objects_for_run
 from twins.data.formats.scenes import draw_scene
 from twins.data.images import image_size
 from twins.data.objects import build_objects, decode_masks, has_area, usable
@@ -50,7 +50,7 @@ def coco(tmp_path, save_image):
 
 
 def opened(root, masks=False, **settings):
-    return open_detection(DataConfig(data=str(root), **settings), masks=masks)
+    return open_objects_for_run(DataConfig(data=str(root), **settings), masks=masks)
 
 
 def targets(splits):
@@ -364,7 +364,7 @@ def test_one_image_is_too_few(coco, refused):
 def test_settings_of_semantic_masks_are_refused(coco, refused):
     config = DataConfig(data=str(coco([annotation()])), masks=MaskConfig(ignore=(1,)))
     with refused("`masks` says how semantic masks are read; leave it out"):
-        open_detection(config, masks=False)
+        open_objects_for_run(config, masks=False)
 
 
 BOXES = [(2, 1, 6, 4), (0, 0, 8, 6), (5, 3, 8, 5), (0, 2, 1, 3)]

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twins.data.classes import built_in, table
+from twins.data.classes import build_table, built_in
 from twins.data.config import MaskConfig
 from twins.data.formats.masks import MaskReader, build_reader, read_values
 from twins.errors import ConfigError, DataError
 
 PIXELS = np.array([[0, 1, 2], [2, 255, 0]])
 RED, GREEN, BLACK, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 0), (255, 255, 255)
-THREE = table(("a", "b", "c"))
-TWO = table(("plain", "spot"))
+THREE = build_table(("a", "b", "c"))
+TWO = build_table(("plain", "spot"))
 
 
 def palette_mask(path, pixels, colours):
@@ -48,14 +48,14 @@ def test_one_bit_masks_hold_0_and_255(tmp_path):
 
 def test_values_become_class_ids_and_255_counts_for_nothing(tmp_path, save_mask):
     path = save_mask(tmp_path / "a.png", [[7, 40, 255], [9, 3, 7]])
-    reader = MaskReader(table(("a", "b"), (7, 40)), ignore=(3, 9))
+    reader = MaskReader(build_table(("a", "b"), (7, 40)), ignore=(3, 9))
     assert reader(path).tolist() == [[0, 1, 255], [255, 255, 0]]
     assert reader(path).dtype == np.uint8
 
 
 def test_values_of_sixteen_bits_become_class_ids(tmp_path, save_mask):
     path = save_mask(tmp_path / "a.png", [[1000, 65535], [24000, 0]], np.uint16)
-    reader = MaskReader(table(("a", "b", "c"), (0, 1000, 24000)), ignore=(65535,))
+    reader = MaskReader(build_table(("a", "b", "c"), (0, 1000, 24000)), ignore=(65535,))
     assert reader(path).tolist() == [[1, 255], [2, 0]]
 
 
@@ -67,7 +67,7 @@ def test_palette_masks_are_read_by_index_with_their_borders_ignored(tmp_path):
 
 
 def test_colours_become_class_ids(tmp_path, save_mask):
-    classes = table(("void", "red", "green"), colours=(BLACK, RED, GREEN))
+    classes = build_table(("void", "red", "green"), colours=(BLACK, RED, GREEN))
     paths = [save_mask(tmp_path / "a.png", [[RED, GREEN], [BLACK, RED]]), save_mask(tmp_path / "b.png", [[BLACK] * 2])]
     paths.append(palette_mask(tmp_path / "c.png", [[1, 0]], (GREEN, RED)))
     reader, note = chosen(paths, classes)
@@ -143,14 +143,22 @@ def test_a_zero_that_is_not_reduced_still_counts_for_nothing_where_no_class_has_
             MaskReader(THREE),
             r"a\.png holds values that no class has: 9 \(50\.0% .*3 classes have 0 to 2",
         ),
-        ([[0, 1]], MaskReader(table(("a", "b"), (1, 2))), r"values .*: 0 \(50\.0%.*`masks\.reduce_zero_label=True`"),
+        (
+            [[0, 1]],
+            MaskReader(build_table(("a", "b"), (1, 2))),
+            r"values .*: 0 \(50\.0%.*`masks\.reduce_zero_label=True`",
+        ),
         ([list(range(20))], MaskReader(THREE), r"3, 4, 5, 6, 7, \.\.\."),
         (
             [[RED, GREEN]],
-            MaskReader(table("ab", colours=(RED, BLACK)), "colour"),
+            MaskReader(build_table("ab", colours=(RED, BLACK)), "colour"),
             r"\(0, 255, 0\).*its colour in a file",
         ),
-        ([[0, 7]], MaskReader(table("ab", colours=(BLACK, RED)), "colour"), r"colours that no class has: \(7, 7, 7\)"),
+        (
+            [[0, 7]],
+            MaskReader(build_table("ab", colours=(BLACK, RED)), "colour"),
+            r"colours that no class has: \(7, 7, 7\)",
+        ),
         ([[RED, GREEN]], MaskReader(THREE), r"a\.png is a colour image where .*`masks\.values=\"colour\"`"),
     ],
 )
@@ -199,11 +207,11 @@ def test_colours_without_a_list_of_classes_are_refused(tmp_path, save_mask, refu
 
 
 def test_classes_that_no_map_can_tell_apart_are_refused(refused):
-    assert len(MaskReader(table([str(i) for i in range(255)])).classes) == 255
+    assert len(MaskReader(build_table([str(i) for i in range(255)])).classes) == 255
     with refused("at most 255 classes, found 256; join some"):
-        MaskReader(table([str(i) for i in range(256)]))
+        MaskReader(build_table([str(i) for i in range(256)]))
     with refused("two classes have the same colour"):
-        MaskReader(table(("a", "b"), colours=(RED, RED)), "colour")
+        MaskReader(build_table(("a", "b"), colours=(RED, RED)), "colour")
     with refused("binary masks have two classes, found 3 names; list two"):
         MaskReader(THREE, "binary")
 
@@ -223,7 +231,7 @@ def test_settings_out_of_range_are_refused(refused, settings, saying):
 
 def test_a_class_that_counts_for_nothing_leaves_the_list_by_value_or_by_name(tmp_path, save_mask):
     path = save_mask(tmp_path / "a.png", [[0, 1, 2]])
-    classes = table(("soil", "root", "void"))
+    classes = build_table(("soil", "root", "void"))
     for ignore in ((2,), ("void",), ("2",)):
         reader, _ = build_reader(MaskConfig(ignore=ignore), [path], classes)
         assert reader.classes.names == ("soil", "root")
@@ -234,7 +242,7 @@ def test_a_class_that_counts_for_nothing_leaves_the_list_by_value_or_by_name(tmp
 
 def test_a_colour_may_count_for_nothing(tmp_path, save_mask):
     path = save_mask(tmp_path / "a.png", [[(255, 0, 0), (0, 0, 0), (0, 0, 255)]])
-    classes = table(("red", "void", "blue"), colours=((255, 0, 0), (0, 0, 0), (0, 0, 255)))
+    classes = build_table(("red", "void", "blue"), colours=((255, 0, 0), (0, 0, 0), (0, 0, 255)))
     reader, _ = build_reader(MaskConfig(values="colour", ignore=("void",)), [path], classes)
     assert reader(path).tolist() == [[0, 255, 1]]
 

@@ -11,13 +11,13 @@ from PIL import Image
 
 from twins.data.classes import built_in
 from twins.data.config import DataConfig
-from twins.data.formats.open import open_detection
+from twins.data.formats.open import open_objects_for_run
 from twins.data.objects import decode_masks, usable
 from twins.tasks.detection.spec import DetectionSpec
 
 
 def opened(root, masks=False):
-    return open_detection(DataConfig(data=str(root)), masks=masks)
+    return open_objects_for_run(DataConfig(data=str(root)), masks=masks)
 
 
 def every(splits):
@@ -89,7 +89,7 @@ def test_nuts_have_the_boxes_areas_and_masks_of_their_records(sample_data):
         masks = decode_masks(objects.masks, objects.size)
         total += len(objects)
         for place, area in enumerate(objects.areas):
-            number = int(images.named(i, place).split()[1])
+            number = int(images.describe_object(i, place).split()[1])
             x, y, width, height = boxes[number]["bbox"]
             np.testing.assert_allclose(objects.boxes[place], [x, y, x + width, y + height])
             np.testing.assert_allclose(masks[place].sum(), area, rtol=0.02)

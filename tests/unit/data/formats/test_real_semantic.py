@@ -11,7 +11,7 @@ from PIL import Image
 from twins.data.classes import built_in
 from twins.data.config import DataConfig, MaskConfig
 from twins.data.formats.coco import open_coco_maps
-from twins.data.formats.open import open_semantic
+from twins.data.formats.open import open_label_maps
 
 
 def stem(images, index):
@@ -31,7 +31,7 @@ def values_of(images, target):
 
 def test_ade20k_masks_give_their_classes(sample_data):
     root = sample_data / "semantic" / "ade_sample"
-    splits = open_semantic(DataConfig(data=str(root)))
+    splits = open_label_maps(DataConfig(data=str(root)))
     assert splits.train.names == built_in("ade20k").names
     present = set()
     for images, i in every(splits):
@@ -44,7 +44,7 @@ def test_ade20k_masks_give_their_classes(sample_data):
 
 
 def test_panoptic_maps_agree_with_category_maps_of_another_converter(sample_data):
-    splits = open_semantic(DataConfig(data=str(sample_data / "coco_open")))
+    splits = open_label_maps(DataConfig(data=str(sample_data / "coco_open")))
     assert (len(splits.train), len(splits.val), len(splits.train.names)) == (21, 5, 133)
     for images, i in every(splits):
         stored = np.asarray(Image.open(sample_data / "coco_open" / "semantic" / f"{stem(images, i)}.png"))
@@ -62,7 +62,7 @@ def test_instances_agree_with_category_maps_where_things_are(sample_data):
 
 def test_nuclei_are_where_their_id_maps_are_not_zero(sample_data):
     root = sample_data / "instance" / "dsb2018"
-    splits = open_semantic(DataConfig(data=str(root)))
+    splits = open_label_maps(DataConfig(data=str(root)))
     assert (len(splits.train), len(splits.val)) == (35, 11)
     for images, i in every(splits):
         stored = np.asarray(Image.open(root / "instance_ids" / f"{stem(images, i)}.png"))
@@ -71,7 +71,7 @@ def test_nuclei_are_where_their_id_maps_are_not_zero(sample_data):
 
 def test_nuts_fill_the_areas_that_their_records_say(sample_data):
     root = sample_data / "instance" / "nuts18"
-    splits = open_semantic(DataConfig(data=str(root)))
+    splits = open_label_maps(DataConfig(data=str(root)))
     content = json.loads((root / "instances.json").read_text())
     assert splits.train.names == ("background", "date", "fig", "hazelnut")
     for images, i in every(splits):

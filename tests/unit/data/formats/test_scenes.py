@@ -8,7 +8,7 @@ from PIL import Image
 
 from twins.data.config import DataConfig
 from twins.data.formats import scenes
-from twins.data.formats.open import open_semantic
+from twins.data.formats.open import open_label_maps
 from twins.data.formats.scenes import SIDE, draw_scene
 
 
@@ -87,7 +87,7 @@ def test_scenes_hold_several_digits_of_every_kind_and_none_hides_another(drawn):
 
 
 def test_the_semantic_set_holds_the_scenes_of_each_part():
-    splits = open_semantic(DataConfig(data="scenes"))
+    splits = open_label_maps(DataConfig(data="scenes"))
     assert (len(splits.train), len(splits.val)) == (2000, 200)
     assert splits.train.names == ("background", *"0123456789")
     for images, train in ((splits.train, True), (splits.val, False)):

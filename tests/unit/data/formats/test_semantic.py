@@ -10,7 +10,7 @@ from PIL import Image
 
 from twins.data.classes import built_in
 from twins.data.config import DataConfig, MaskConfig
-from twins.data.formats.open import open_semantic
+from twins.data.formats.open import open_label_maps
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def pairs(tmp_path, save_image, save_mask):
 
 
 def opened(root, *, seed=0, val_share=0.2, **masks):
-    return open_semantic(DataConfig(data=str(root), seed=seed, val_share=val_share, masks=MaskConfig(**masks)))
+    return open_label_maps(DataConfig(data=str(root), seed=seed, val_share=val_share, masks=MaskConfig(**masks)))
 
 
 def held(images):

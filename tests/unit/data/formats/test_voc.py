@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from twins.data.config import DataConfig
-from twins.data.formats.open import open_detection
+from twins.data.formats.open import open_objects_for_run
 from twins.data.formats.voc import read_voc
 
 SIZE = "<size><width>8</width><height>6</height><depth>3</depth></size>"
@@ -39,7 +39,7 @@ def voc(tmp_path, save_image):
 
 
 def opened(root, **settings):
-    return open_detection(DataConfig(data=str(root), **settings), masks=False)
+    return open_objects_for_run(DataConfig(data=str(root), **settings), masks=False)
 
 
 def targets(splits):
@@ -150,7 +150,7 @@ def test_a_file_of_classes_says_which_there_are_and_others_are_left_out_and_told
     objects = targets(splits)["a.jpg"]
     assert (objects.labels.tolist(), objects.areas.tolist()) == ([1, 0], [4, 9])
     part = splits.train if len(splits.train.target(0)) else splits.val
-    assert part.named(0, 1) == f"object 3 of {root / 'Annotations' / 'a.xml'}"
+    assert part.describe_object(0, 1) == f"object 3 of {root / 'Annotations' / 'a.xml'}"
     said = f"object 2 of {root / 'Annotations' / 'a.xml'} is of the class 'cel', which is not listed; did you mean cell"
     assert said in splits.notes[0]
 
@@ -221,7 +221,7 @@ def test_a_set_without_any_object_is_refused(voc, refused, content, saying):
 def test_masks_of_files_that_have_none_are_refused(voc, refused):
     root = voc({"a": SIZE + box(1, 1, 2, 2), "b": SIZE})
     with refused('holds VOC\'s XML files, which have boxes and no masks; choose `task="detection"`'):
-        open_detection(DataConfig(data=str(root)), masks=True)
+        open_objects_for_run(DataConfig(data=str(root)), masks=True)
 
 
 def test_a_file_is_read_alone(voc):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from twins.data.config import DataConfig
-from twins.data.formats.open import open_detection
+from twins.data.formats.open import open_objects_for_run
 from twins.data.formats.yolo import read_yolo
 from twins.data.objects import decode_masks
 from twins.errors import DataError
@@ -35,7 +35,7 @@ def yolo(tmp_path, save_image):
 
 
 def opened(root, masks=False):
-    return open_detection(DataConfig(data=str(root)), masks=masks)
+    return open_objects_for_run(DataConfig(data=str(root)), masks=masks)
 
 
 def targets(splits):
@@ -176,7 +176,7 @@ def test_an_image_without_a_label_file_has_no_objects_and_is_counted_an_empty_fi
 def test_a_class_beyond_the_names_is_left_out_and_told(yolo, masks):
     splits = opened(yolo({"labels/train/a.txt": f"2{SQUARE[1:]}\n{SQUARE}", "labels/val/b.txt": ""}), masks)
     assert splits.train.target(0).labels.tolist() == [1]
-    assert splits.train.named(0, 0) == f"line 2 of {splits.source}/labels/train/a.txt"
+    assert splits.train.describe_object(0, 0) == f"line 2 of {splits.source}/labels/train/a.txt"
     said = f"line 1 of {splits.source}/labels/train/a.txt has the class 2, which is not listed; list it"
     assert said in splits.notes[0]
 
