@@ -1,4 +1,4 @@
-"""Class folders and digits: who is in which part, under which class."""
+"""Class folders and digits: each image is in the right part and has the right class."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_classes_of_validation_are_matched_by_name(tmp_path):
     write(tmp_path / "val", "c", 2, shade=5)
     assert open_class_ids(DataConfig(data=str(tmp_path))).val.labels == [2, 2]
     write(tmp_path / "val", "z", 1)
-    with pytest.raises(DataError, match=r"classes that .* has not: z"):
+    with pytest.raises(DataError, match=r"classes that .* lacks: z"):
         open_class_ids(DataConfig(data=str(tmp_path)))
 
 
@@ -76,7 +76,7 @@ def test_another_tasks_layout_is_recognised(tmp_path):
         open_class_ids(DataConfig(data=str(tmp_path)))
 
 
-def test_digits_are_split_without_overlap_and_alike_each_time():
+def test_digits_are_split_without_overlap_and_the_same_each_time():
     train, val = Digits(train=True), Digits(train=False)
     names = {train.path(i) for i in range(len(train))}, {val.path(i) for i in range(len(val))}
     assert len(train) + len(val) == 1797
