@@ -29,7 +29,7 @@ from training import Predict, Trained, build_optimizer, machine, parameters, ste
 import twins
 from twins.data.base import MappedImages
 from twins.data.formats.masks import IGNORE
-from twins.data.formats.open import open_semantic
+from twins.data.formats.open import open_label_maps
 from twins.data.loading.batch import normalised
 from twins.data.loading.loader import TrainSamples, train_loader
 from twins.data.loading.sampler import TrainBatches
@@ -121,7 +121,7 @@ def train_peer(name: str, config: TrainConfig) -> Trained:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.1  # torchvision's 0.01 is too slow for so few steps
-    images = open_semantic(config.source).train
+    images = open_label_maps(config.source).train
     preprocess = SPEC.preprocess(config, FACTS.preprocess)
     weights = balanced_pixel_weights(images) if config.class_weights == "balanced" else None
     samples = TrainSamples(images, SPEC.train_transform(config, preprocess), seed=config.seed)
@@ -209,7 +209,7 @@ def main() -> None:
     config = our_config(out / "data", given.minutes, given.seed)
     trained = [train_ours(replace(config, out=str(out / "run")))]
     trained += [train_peer(PEERS[peer], peer_config(config)) for peer in given.peer]
-    held_out = open_semantic(config.source).val
+    held_out = open_label_maps(config.source).val
     draw(trained, held_out, 4).save(out / "nuclei.png")
     print(f"\n{table(trained, held_out)}\n\n{machine()}; seed {given.seed}; pictures: {out / 'nuclei.png'}")
 

@@ -117,11 +117,11 @@ def mirrored(pixels: NDArray[np.uint8], height: int, width: int, start: int = 0)
 
 def held_out(run: Path, preprocess: Any) -> tuple[list[Image.Image], NDArray[np.uint8]]:
     """Return some held-out images of a run, at the size that its network wants and mirrored on, and class ids."""
-    from twins.data.formats.open import open_semantic
+    from twins.data.formats.open import open_label_maps
     from twins.engine.config import read_config
     from twins.run_folder import CONFIG
 
-    images = open_semantic(read_config(run / CONFIG).source).val
+    images = open_label_maps(read_config(run / CONFIG).source).val
     pictures, maps = [], []
     for index in range(0, len(images), max(1, len(images) // IMAGES))[:IMAGES]:
         image, target = images.load(index), Image.fromarray(images.target(index))

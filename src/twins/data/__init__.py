@@ -1,1 +1,1 @@
-"""Data sets, from files to batches. Start with `base.py` (what a set offers) and `formats/open.py` (who opens what)."""
+"""Data sets, from files to batches. Start with `base.py` (the interface of a set), then `formats/open.py`."""

@@ -76,7 +76,7 @@ class AnnotatedImages(ImageSet, Protocol):
 class NamedObjects(AnnotatedImages, Protocol):
     """Annotated images whose objects can be named in messages."""
 
-    def named(self, index: int, place: int) -> str:
+    def describe_object(self, index: int, place: int) -> str:
         """Return what to call an object of an image: its file, and its id or line in it."""
 
     def without_area(self, index: int) -> Sequence[str]:
@@ -123,9 +123,9 @@ class Derived:
         shape: tuple[int, int] | None = self.images.shape(self.indices[index])
         return shape
 
-    def named(self, index: int, place: int) -> str:
+    def describe_object(self, index: int, place: int) -> str:
         """Return what to call an object of an annotated image."""
-        return str(self.images.named(self.indices[index], place))
+        return str(self.images.describe_object(self.indices[index], place))
 
     def without_area(self, index: int) -> Sequence[str]:
         """Name the objects of an annotated image that have no area inside it."""

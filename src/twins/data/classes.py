@@ -1,4 +1,4 @@
-"""Class tables: names, the values that masks hold, colours. Those of the well-known sets come with the package."""
+"""Class tables: names, mask values and colours. Those of well-known data sets come with the package."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from twins.errors import DataError, NotFoundError, nearest
 
 Colour = tuple[int, int, int]
 BUILT_IN = ("ade20k", "cityscapes", "coco", "coco_panoptic", "voc")
-"""Sets whose classes come with the package: ADE20K's 150 (CSAILVision/sceneparsing), Cityscapes' 19, COCO's 80 things
-and its 133 panoptic categories (cocodataset/panopticapi), VOC's 21."""
-FILES = ("classes.txt", "classes.csv", "classes.json", "classes.yaml", "classes.yml")
-"""What a table in a data folder is called."""
+"""Data sets whose classes come with the package: ADE20K's 150 (CSAILVision/sceneparsing), Cityscapes' 19,
+COCO's 80 things and its 133 panoptic categories (cocodataset/panopticapi), VOC's 21."""
+TABLE_FILES = ("classes.txt", "classes.csv", "classes.json", "classes.yaml", "classes.yml")
+"""File names of a class table in a data folder, first match wins."""
 MAX_CLASSES = 255
-"""Most classes of a semantic map, whose ids are one byte with 255 for ignored pixels."""
+"""Most classes that a label map can hold: ids are one byte, and 255 marks ignored pixels."""
 
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Classes by class id: the position in every tuple."""
+    """Classes in order of class id: class `i` is at index `i` of every tuple."""
 
     names: tuple[str, ...]
-    """What each class is called; no two alike."""
+    """Class names, all different."""
     values: tuple[int, ...]
-    """The value that masks, or annotations, hold for each class."""
+    """The value of each class in masks, or its category id in annotations; all different."""
     colours: tuple[Colour, ...]
-    """RGB, 0..255, of each class."""
+    """RGB of each class, 0..255."""
 
     def __post_init__(self) -> None:
-        for what, items in (("name", self.names), ("value", self.values)):
-            if twice := sorted({str(item) for item in items if items.count(item) > 1}):
-                raise DataError(f"two classes have the same {what}, {twice[0]!r}; give each its own")
+        for field, items in (("name", self.names), ("value", self.values)):
+            if duplicates := sorted({str(item) for item in items if items.count(item) > 1}):
+                raise DataError(f"two classes have the same {field}, {duplicates[0]!r}; give each its own")
         if not self.names:
             raise DataError("there is no class; list at least one")
 
@@ -47,10 +47,10 @@ class ClassTable:
 
 
 def built_in(name: str) -> ClassTable:
-    """Return the classes of a well-known set.
+    """Return the class table of a well-known data set.
 
     Raises:
-        NotFoundError: none is called so.
+        NotFoundError: no built-in table has this name.
     """
     if name not in BUILT_IN:
         hint = nearest(name, BUILT_IN) or f"; the built-in ones are {', '.join(BUILT_IN)}"
@@ -58,16 +58,16 @@ def built_in(name: str) -> ClassTable:
     return _from_csv((files("twins.data") / "tables" / f"{name}.csv").read_text(encoding="utf-8").splitlines())
 
 
-def numbered(values: Iterable[int]) -> ClassTable:
-    """Return classes that are called by their values."""
+def table_from_values(values: Iterable[int]) -> ClassTable:
+    """Return a table of classes that are named after their values."""
     values = tuple(sorted(values))
-    return table(tuple(map(str, values)), values)
+    return build_table(tuple(map(str, values)), values)
 
 
-def table(
+def build_table(
     names: Sequence[str], values: Sequence[int] | None = None, colours: Sequence[Colour] | None = None
 ) -> ClassTable:
-    """Return a table; values left out are 0, 1, ..., colours are chosen."""
+    """Return a table; `values` default to 0, 1, ..., `colours` to `distinct_colours`."""
     return ClassTable(
         tuple(names),
         tuple(range(len(names)) if values is None else values),
@@ -79,13 +79,13 @@ def read_table(path: Path) -> ClassTable:
     """Read a table that a user wrote.
 
     Args:
-        path: `.txt`, a name per line, with or without three numbers of a colour behind it; `.csv` with the columns
-            `name` and, where wanted, `value`, `red`, `green`, `blue`; `.json` or `.yaml`, a list of names, or a
-            dictionary from mask values to names, at the top or under `classes` or `names`.
+        path: `.json` or `.yaml`: a list of names, or a dictionary from mask values to names, at the top or under
+            `classes` or `names`; `.csv`: a column `name` and, optionally, `value`, `red`, `green`, `blue`; any other
+            suffix: one name per line, optionally followed by red, green and blue.
 
     Raises:
         NotFoundError: there is no such file.
-        DataError: it cannot be understood; says the line where there is one.
+        DataError: the file cannot be understood; the message gives the line if there is one.
     """
     if not path.is_file():
         raise NotFoundError(f"there is no file of classes {path}; check the path")
@@ -94,7 +94,7 @@ def read_table(path: Path) -> ClassTable:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as text ({error}); save it as UTF-8") from error
     try:
-        return _in_range(_from_text(text, path.suffix.lower()))
+        return _check_ranges(_from_text(text, path.suffix.lower()))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -102,25 +102,25 @@ def read_table(path: Path) -> ClassTable:
 
 
 def find_table(folder: Path) -> ClassTable | None:
-    """Return the table that a user put into a data folder, or `None` where there is none."""
-    found = next((folder / name for name in FILES if (folder / name).is_file()), None)
-    return None if found is None else read_table(found)
+    """Return the class table that lies in a data folder, or `None` if there is none."""
+    path = next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None)
+    return None if path is None else read_table(path)
 
 
-def coloured(names: Sequence[str], values: Sequence[int] | None = None) -> ClassTable:
-    """Return classes in colours that are bright: the first one of a plain table is for backgrounds."""
-    return table(names, values, distinct_colours(len(names) + 1)[1:])
+def bright_table(names: Sequence[str], values: Sequence[int] | None = None) -> ClassTable:
+    """Return a table in bright colours: without the dark first colour, which is for a background."""
+    return build_table(names, values, distinct_colours(len(names) + 1)[1:])
 
 
-def brightened(classes: ClassTable) -> ClassTable:
-    """Return classes in bright colours, where nobody has chosen any."""
-    chosen = classes.colours != distinct_colours(len(classes))
-    return classes if chosen else coloured(classes.names, classes.values)
+def with_bright_colours(classes: ClassTable) -> ClassTable:
+    """Return classes in bright colours, unless the user chose colours."""
+    user_colours = classes.colours != distinct_colours(len(classes))
+    return classes if user_colours else bright_table(classes.names, classes.values)
 
 
 @cache
 def imagenet_names() -> tuple[str, ...]:
-    """Return ImageNet-1k's class names by class id, as timm ships them; the first of each synset's words."""
+    """Return ImageNet-1k's class names by class id: the first word of each synset, from timm."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
@@ -128,40 +128,40 @@ def imagenet_names() -> tuple[str, ...]:
 
 
 def distinct_colours(count: int) -> tuple[Colour, ...]:
-    """Return so many colours that are easy to tell apart; the first is dark, for what is often the background."""
+    """Return `count` colours that are easy to distinguish; the first is dark, for the background."""
     colours: list[Colour] = [(40, 44, 52)]
     for number in range(count - 1):
-        hue = number * 0.61803398875 % 1.0  # the golden ratio spreads any number of hues evenly
+        hue = number * 0.61803398875 % 1.0  # steps of the golden ratio spread any number of hues evenly
         red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.3 * (number % 3 == 1), 0.95 - 0.25 * (number % 3 == 2))
         colours.append((round(255 * red), round(255 * green), round(255 * blue)))
     return tuple(colours[:count])
 
 
-def _from_text(text: str, ending: str) -> ClassTable:
-    if ending == ".csv":
+def _from_text(text: str, suffix: str) -> ClassTable:
+    if suffix == ".csv":
         return _from_csv(text.splitlines())
-    if ending in (".json", ".yaml", ".yml"):
-        return _from_content(_parse(text, ending))
+    if suffix in (".json", ".yaml", ".yml"):
+        return _from_content(_parse(text, suffix))
     return _from_lines(text.splitlines())
 
 
-def _in_range(classes: ClassTable) -> ClassTable:
-    """Refuse values that no mask can hold, and colours that are none."""
+def _check_ranges(classes: ClassTable) -> ClassTable:
+    """Return the classes; raises DataError for a value that no mask can hold, or a colour outside 0..255."""
     for name, value, colour in zip(classes.names, classes.values, classes.colours, strict=True):
         if not 0 <= value <= 65535:
             raise DataError(f"class {name} has the value {value}; masks hold 0 to 65535")
-        if not all(0 <= value <= 255 for value in colour):
+        if not all(0 <= channel <= 255 for channel in colour):
             raise DataError(f"class {name} has the colour {colour}; red, green and blue are 0 to 255")
     return classes
 
 
-def _parse(text: str, ending: str) -> Any:
-    if ending == ".json":
+def _parse(text: str, suffix: str) -> Any:
+    if suffix == ".json":
         return json.loads(text)
     import yaml
 
     try:
-        return yaml.load(text, Loader=yaml.BaseLoader)  # which leaves names such as `no` and `on` as they are written
+        return yaml.load(text, Loader=yaml.BaseLoader)  # keeps names such as `no` and `on` as text
     except yaml.YAMLError as error:
         raise ValueError(str(error).splitlines()[0]) from error
 
@@ -171,12 +171,12 @@ def _from_content(content: Any) -> ClassTable:
         content = next((content[key] for key in ("classes", "names") if key in content), content)
     if isinstance(content, dict):
         items = sorted((int(value), _name(name)) for value, name in content.items())
-        return table([name for _, name in items], [value for value, _ in items])
+        return build_table([name for _, name in items], [value for value, _ in items])
     if not isinstance(content, list):
         raise DataError(
             f"expected a list of names or a dictionary from values to names, found {type(content).__name__}"
         )
-    return table([_name(name) for name in content])
+    return build_table([_name(name) for name in content])
 
 
 def _name(item: Any) -> str:
@@ -196,7 +196,7 @@ def _from_lines(lines: Iterable[str]) -> ClassTable:
         names.append(line)
     if colours and len(colours) != len(names):
         raise DataError(f"{len(colours)} of {len(names)} classes have a colour; give one to each or to none")
-    return table(names, colours=colours or None)
+    return build_table(names, colours=colours or None)
 
 
 def _from_csv(lines: Sequence[str]) -> ClassTable:
@@ -214,8 +214,8 @@ def _from_csv(lines: Sequence[str]) -> ClassTable:
             values.append(int(row["value"]) if "value" in columns else len(values))
             colours.append((int(row["red"]), int(row["green"]), int(row["blue"])) if with_colours else (0, 0, 0))
         except (ValueError, TypeError, DataError) as error:
-            found = ", ".join(str(row[column]) for column in columns)
+            cells = ", ".join(str(row[column]) for column in columns)
             raise DataError(
-                f"line {reader.line_num} ({found}) does not fit the columns {', '.join(columns)}; mend it"
+                f"line {reader.line_num} ({cells}) does not fit the columns {', '.join(columns)}; mend it"
             ) from error
-    return table(names, values, colours if with_colours else None)
+    return build_table(names, values, colours if with_colours else None)

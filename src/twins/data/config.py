@@ -9,24 +9,24 @@ from twins.errors import ConfigError, DataError
 from twins.files import too_long
 
 EMBEDDED = ("digits", "scenes")
-"""Sets that come with the package; a folder of such a name is meant by `./digits`."""
+"""Data sets that come with the package; write `./digits` for a folder of that name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskConfig:
-    """How a mask says the class of each pixel; by default the data tells."""
+    """How mask files encode the class of each pixel; detected from the data by default."""
 
     classes: str = "auto"
-    """Class names, mask values and colours: `ade20k`, `cityscapes`, `coco`, `coco_panoptic`, `voc`, or a file of one
-    name per line (or CSV, JSON, YAML); `auto` takes `classes.*` of the data folder, then the layout's own classes,
-    then the values that the masks hold."""
+    """Class names, mask values and colours: `ade20k`, `cityscapes`, `coco`, `coco_panoptic`, `voc`, or a file with
+    one name per line (or CSV, JSON, YAML); `auto` uses `classes.*` in the data folder, else the layout's own classes,
+    else the values in the masks."""
     values: Literal["auto", "index", "binary", "colour"] = "auto"
-    """What pixels hold: `index`, a class's value; `binary`, 0 and anything else (such as 255) as two classes;
-    `colour`, a class's RGB colour."""
+    """Content of mask pixels: `index`, the class's value; `binary`, 0 for one class and any other value (such as 255)
+    for the other; `colour`, the class's RGB colour; `auto` detects it."""
     ignore: tuple[int | str, ...] = ()
-    """Mask values (of COCO files, category ids) or class names that are ignored, besides 255."""
+    """Mask values (in COCO files, category ids) or class names to ignore, besides 255."""
     reduce_zero_label: bool | None = None
-    """Whether 0 is ignored and 1 is the first class; unset is as the classes have it (ADE20K: yes)."""
+    """Whether 0 is ignored and 1 is the first class; unset follows the classes (ADE20K: yes)."""
 
     def __post_init__(self) -> None:
         if self.values not in ("auto", "index", "binary", "colour"):
@@ -38,27 +38,27 @@ class MaskConfig:
 
     @property
     def ignored_values(self) -> frozenset[int]:
-        """Mask values among those ignored."""
+        """Return the mask values in `ignore`."""
         return frozenset(int(item) for item in self.ignore if isinstance(item, int) or item.lstrip("-").isdigit())
 
     @property
     def ignored_names(self) -> frozenset[str]:
-        """Class names among those ignored."""
+        """Return the class names in `ignore`."""
         return frozenset(str(item) for item in self.ignore) - {str(value) for value in self.ignored_values}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which data set, and how it is read."""
+    """Which data set to read, and how."""
 
     data: str
     """A folder, or the name of an embedded set."""
     seed: int = 0
-    """Chooses what is held out of data without a validation part."""
+    """Selects the images that are held out of data without a validation part."""
     val_share: float = 0.2
-    """Share held out of data without a validation part."""
+    """Share of the images, 0 to 1, that is held out of data without a validation part."""
     masks: MaskConfig = field(default_factory=MaskConfig)
-    """How masks are read."""
+    """How semantic masks are read."""
 
     def __post_init__(self) -> None:
         if not self.data:

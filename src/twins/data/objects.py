@@ -1,4 +1,4 @@
-"""What annotations say of one image's objects, whatever file they come from."""
+"""The annotated objects of one image, in one form for every file format, and masks as run lengths."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from numpy.typing import NDArray
 
 Rle = dict[str, Any]
 """A mask as COCO's compressed run lengths: `size` (height, width) and `counts`, bytes."""
-FARTHEST = 1e6
-"""Pixels from the image's corner up to which a polygon is drawn."""
+MAX_COORDINATE = 1e6
+"""Greatest coordinate of a polygon, in pixels."""
 
 
 @dataclass(frozen=True)
 class Objects:
-    """One image's objects as its annotations have them: nothing is clipped or left out."""
+    """The objects of one image as annotated: no box is clipped, no object left out."""
 
     boxes: NDArray[np.float64]
-    """`(R, 4)` xyxy in pixels, continuous coordinates; may reach beyond the image or have no area."""
+    """`(R, 4)` xyxy in pixels, continuous coordinates; a box may reach beyond the image or have no area."""
     labels: NDArray[np.int64]
     """Class ids `(R,)`."""
     areas: NDArray[np.float64]
-    """Pixels of each object, `(R,)`, by which evaluation tells small from large: as the file says, else the box's."""
+    """Area of each object in pixels, `(R,)`, for the size groups of the evaluation: from the file, else of the box."""
     crowd: NDArray[np.bool_]
-    """Which are regions, `(R,)`, in which finding an object is neither right nor wrong (COCO's `iscrowd`)."""
+    """Which objects are crowd regions, `(R,)`: a detection inside one is ignored (COCO's `iscrowd`)."""
     size: tuple[int, int]
     """Height and width of the image in pixels."""
     image_id: int
-    """The image's id in its file, or its place in the set; no two alike in a set."""
+    """The image's id in its file, or its index in the set; unique in a set."""
     masks: tuple[Rle, ...] | None = None
-    """One per object; `None` where there are boxes only."""
+    """One per object; `None` if the objects have boxes only."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,7 +50,7 @@ def build_objects(
     crowd: Sequence[bool] | None = None,
     masks: Sequence[Rle] | None = None,
 ) -> Objects:
-    """Return objects from plain lists; areas left out are the boxes', and nothing left out is a crowd."""
+    """Return objects from plain lists; `areas` default to those of the boxes, `crowd` to false."""
     array = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     sides = (array[:, 2:] - array[:, :2]).clip(min=0)
     return Objects(
@@ -67,13 +67,13 @@ def build_objects(
 def encode_mask(mask: NDArray[np.bool_]) -> Rle:
     """Return a mask `(H, W)` as compressed run lengths.
 
-    Its runs go down its columns. Only the columns that it touches are gone through, for most masks are small in their
-    image: five times as fast as encoding the whole.
+    Runs go down the columns. Only the columns that the mask touches are encoded: most masks are small, so this is
+    five times as fast as encoding the whole image.
     """
     height, width = mask.shape
     columns = np.flatnonzero(mask.any(axis=0))
     first, last = (columns[0], columns[-1] + 1) if len(columns) else (0, 0)
-    pixels = np.zeros((last - first) * height + 2, dtype=bool)  # one outside the mask before and after
+    pixels = np.zeros((last - first) * height + 2, dtype=bool)  # one pixel outside the mask before and after
     pixels[1:-1] = mask[:, first:last].T.ravel()
     changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + first * height
     lengths = np.diff(changes[changes < mask.size], prepend=0, append=mask.size)
@@ -81,7 +81,7 @@ def encode_mask(mask: NDArray[np.bool_]) -> Rle:
 
 
 def encode_lengths(lengths: Sequence[int], size: tuple[int, int]) -> Rle:
-    """Return run lengths, of pixels outside and inside in turns, compressed; together they are the image's pixels."""
+    """Return the pixels outside and inside a mask in turn, first outside, as compressed run lengths."""
     from faster_coco_eval import mask as rle
 
     encoded: Rle = rle.frPyObjects({"size": list(size), "counts": list(lengths)}, *size)
@@ -89,18 +89,18 @@ def encode_lengths(lengths: Sequence[int], size: tuple[int, int]) -> Rle:
 
 
 def encode_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> Rle:
-    """Return what polygons cover together, each a list of x and y in turns, in pixels.
+    """Return the union of polygons, each a list of x and y in turn in pixels, as compressed run lengths.
 
     Raises:
-        ValueError: a polygon of something else, which it says.
+        ValueError: a polygon is not such a list; the message shows it.
     """
     from faster_coco_eval import mask as rle
 
     points = [_points(polygon) for polygon in polygons]
-    kept = [part for part in points if len(part) >= 6]  # fewer cover nothing, and of four the library makes a box
-    if not kept:
+    drawable = [polygon for polygon in points if len(polygon) >= 6]  # the library reads four numbers as a box
+    if not drawable:
         return encode_mask(np.zeros(size, dtype=bool))
-    encoded: Rle = rle.merge(rle.frPyObjects(kept, *size))
+    encoded: Rle = rle.merge(rle.frPyObjects(drawable, *size))
     return encoded
 
 
@@ -109,19 +109,20 @@ def _points(polygon: Any) -> list[float]:
         points = np.asarray(polygon)
     except ValueError:  # lists of different lengths
         points = np.zeros(1)
-    plain = points.ndim == 1 and points.size % 2 == 0 and points.dtype.kind in "iuf"
-    if not plain or not (np.abs(points.astype(np.float64)) < FARTHEST).all():  # the library makes NaN of a huge one
-        said = reprlib.repr(polygon.tolist() if isinstance(polygon, np.ndarray) else polygon)
-        raise ValueError(f"the polygon {said}, which must list x and y in turns, numbers below {FARTHEST:,.0f}")
-    listed: list[float] = points.astype(np.float64).tolist()
-    return listed
+    well_formed = points.ndim == 1 and points.size % 2 == 0 and points.dtype.kind in "iuf"
+    # the library turns a huge coordinate into NaN
+    if not well_formed or not (np.abs(points.astype(np.float64)) < MAX_COORDINATE).all():
+        shown = reprlib.repr(polygon.tolist() if isinstance(polygon, np.ndarray) else polygon)
+        raise ValueError(f"the polygon {shown}, which must list x and y in turns, numbers below {MAX_COORDINATE:,.0f}")
+    coordinates: list[float] = points.astype(np.float64).tolist()
+    return coordinates
 
 
 def has_pixels(mask: Rle, count: int) -> bool:
-    """Return whether compressed run lengths are sound and make so many pixels, whatever their text is.
+    """Return whether compressed run lengths are valid and cover exactly `count` pixels.
 
-    The library refuses text that is none and lengths beyond the image, and takes those that end before it: such are
-    not refused for an image of one pixel less either. That is fifty times as fast as decoding the mask.
+    The library refuses invalid text and runs that go beyond the image, but not runs that end too early. Those also fit
+    an image with one pixel less, so a second call detects them: fifty times as fast as decoding the mask.
     """
     return _fits(mask, count) and not _fits(mask, count - 1)
 
@@ -137,7 +138,7 @@ def _fits(mask: Rle, count: int) -> bool:
 
 
 def mask_areas(masks: Sequence[Rle]) -> NDArray[np.float64]:
-    """Return the pixels of each mask, `(R,)`."""
+    """Return the area of each mask in pixels, `(R,)`."""
     from faster_coco_eval import mask as rle
 
     return np.asarray(rle.area(list(masks)) if masks else [], dtype=np.float64)
@@ -151,7 +152,7 @@ def mask_boxes(masks: Sequence[Rle]) -> NDArray[np.float64]:
 
 
 def decode_masks(masks: Sequence[Rle], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return compressed run lengths as `(R, H, W)`; `size` is the height and width for where there are none."""
+    """Return compressed run lengths as masks `(R, H, W)`; `size`, height and width, is used if there are none."""
     from faster_coco_eval import mask as rle
 
     if not masks:
@@ -161,11 +162,11 @@ def decode_masks(masks: Sequence[Rle], size: tuple[int, int]) -> NDArray[np.bool
 
 
 def usable(objects: Objects, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
-    """Return which objects can be learned from, `(R,)`: those with some area inside the image.
+    """Return which objects can be trained on, `(R,)`: those whose box has area inside the image.
 
     Args:
         objects: as annotated.
-        size: height and width of the image where they are known better than the annotations know them.
+        size: true height and width of the image; without it, as annotated.
     """
     height, width = size or objects.size
     low, high = objects.boxes[:, :2].clip(min=0), np.minimum(objects.boxes[:, 2:], (width, height))
@@ -173,9 +174,9 @@ def usable(objects: Objects, size: tuple[int, int] | None = None) -> NDArray[np.
 
 
 def has_area(box: Sequence[float], size: tuple[int, int] | None) -> bool:
-    """Whether a box, xyxy, has some area inside an image of some height and width, as `usable` judges many at once.
+    """Return whether a box, xyxy, has area inside an image of a height and width; `None` means of any size.
 
-    Where the size is `None`, inside an image without an end.
+    The test of `usable`, for one box.
     """
     height, width = size or (math.inf, math.inf)
     return min(box[2], width) > max(box[0], 0) and min(box[3], height) > max(box[1], 0)

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from twins.data.formats.coco import list_categories, parse_mask, read_content, read_json, record_size, sound_records
-from twins.data.formats.coco_objects import is_box, is_number, read_object, sift_annotations
+from twins.data.formats.coco import list_categories, parse_mask, read_coco_json, read_json, record_errors, record_size
+from twins.data.formats.coco_objects import is_box, is_number, read_object, valid_annotations
 from twins.data.objects import Rle, encode_mask, mask_areas, mask_boxes
 from twins.errors import DataError, number_of
 from twins.metrics.coco_eval import CocoImage, Detections, GroundTruth, xywh
@@ -109,8 +109,8 @@ class _GroundTruth:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        content = read_content(path)
-        with sound_records(path):
+        content = read_coco_json(path)
+        with record_errors(path):
             categories = list_categories(content)
             images = {record["id"]: record for record in content["images"]}  # some files list an image twice
             self.ids = sorted(images)
@@ -121,7 +121,7 @@ class _GroundTruth:
         self.labels = {value: label for label, value in enumerate(self.category_ids)}
         self.faults: list[str] = []
         """What is wrong with each annotation that contradicts the file; they are left out here as in training."""
-        self.annotations = sift_annotations(path, annotations, set(self.ids), set(self.category_ids), self.faults)
+        self.annotations = valid_annotations(path, annotations, set(self.ids), set(self.category_ids), self.faults)
 
     def notes(self) -> list[str]:
         """Return a sentence where annotations are left out."""

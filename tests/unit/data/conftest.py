@@ -1,4 +1,4 @@
-"""Small images, masks and refusals that the tests of data share."""
+"""Fixtures of the data tests: small images and masks, and a check of error messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twins.errors import ConfigError, DataError, NotFoundError
 
 @pytest.fixture(scope="session")
 def save_image():
-    """Write a picture of noise that no other name in no other folder has; `size` is width and height."""
+    """Write an image of noise that depends on its name and folder; `size` is width and height."""
 
     def save(path, size=(8, 6)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def save_image():
 
 @pytest.fixture(scope="session")
 def save_mask():
-    """Write pixels, `(H, W)` or `(H, W, 3)`, or one value all over the size of `save_image`."""
+    """Write a mask of pixels, `(H, W)` or `(H, W, 3)`, or of one value at the size of `save_image`."""
 
     def save(path, pixels, dtype=np.uint8):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,11 +40,11 @@ def save_mask():
 
 @pytest.fixture(scope="session")
 def refused():
-    """Expect an error that a user can mend, in one sentence that says something."""
+    """Expect an error that a user can mend, whose one sentence matches a pattern."""
 
     @contextlib.contextmanager
-    def expect(saying):
-        with pytest.raises((ConfigError, DataError, NotFoundError), match=saying) as caught:
+    def expect(message):
+        with pytest.raises((ConfigError, DataError, NotFoundError), match=message) as caught:
             yield
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 500

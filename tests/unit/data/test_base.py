@@ -32,7 +32,11 @@ def test_a_derived_set_of_objects_names_them_and_travels_to_loading_processes():
     some = pickle.loads(pickle.dumps(Derived(scenes, [4])))
     assert some.classes == scenes.classes
     assert (some.target(0).boxes == scenes.target(4).boxes).all()
-    assert (some.shape(0), some.named(0, 1), some.without_area(0)) == ((112, 112), "object 2 of scenes/val/4", ())
+    assert (some.shape(0), some.describe_object(0, 1), some.without_area(0)) == (
+        (112, 112),
+        "object 2 of scenes/val/4",
+        (),
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import json
 import numpy as np
 import pytest
 
-from twins.data.classes import BUILT_IN, built_in, distinct_colours, numbered, read_table, table
+from twins.data.classes import BUILT_IN, build_table, built_in, distinct_colours, read_table, table_from_values
 
 MASK_VALUES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
 
 @pytest.fixture
-def written(tmp_path):
+def write_file(tmp_path):
     def write(name, content):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -46,7 +46,7 @@ def test_cityscapes_has_the_label_ids_of_its_nineteen_classes():
 
 def test_voc_has_the_colours_of_its_formula():
     def colour(value):
-        bits = [[(value >> (3 * place + channel)) & 1 for place in range(3)] for channel in range(3)]
+        bits = [[(value >> (3 * bit + channel)) & 1 for bit in range(3)] for channel in range(3)]
         return tuple(128 * low + 64 * middle + 32 * high for low, middle, high in bits)
 
     assert built_in("voc").colours == tuple(colour(value) for value in range(21))
@@ -65,7 +65,9 @@ def test_tables_agree_with_lists_that_came_with_data(sample_data):
     assert all(upstream[v].startswith(name) for v, name in zip(ade.values, ade.names, strict=True))
     categories = json.loads((sample_data / "coco_open" / "panoptic" / "panoptic.json").read_text())["categories"]
     coco = built_in("coco_panoptic")
-    assert {one["id"]: one["name"] for one in categories} == dict(zip(coco.values, coco.names, strict=True))
+    assert {category["id"]: category["name"] for category in categories} == dict(
+        zip(coco.values, coco.names, strict=True)
+    )
 
 
 def test_an_unknown_set_is_answered_with_near_names(refused):
@@ -90,8 +92,8 @@ def test_an_unknown_set_is_answered_with_near_names(refused):
         ("a.yml", "names:\n  5: sky\n  6: traffic light\n", (5, 6)),
     ],
 )
-def test_names_are_read_from_every_kind_of_file(written, name, content, values):
-    classes = read_table(written(name, content))
+def test_names_are_read_from_every_kind_of_file(write_file, name, content, values):
+    classes = read_table(write_file(name, content))
     assert (classes.names, classes.values) == (("sky", "traffic light"), values)
 
 
@@ -103,18 +105,18 @@ def test_names_are_read_from_every_kind_of_file(written, name, content, values):
         ("a.csv", "name,red,green,blue\nsky,1,2,3\ntraffic light,250,128,0\n"),
     ],
 )
-def test_colours_are_read_where_they_are_given(written, name, content):
-    classes = read_table(written(name, content))
+def test_colours_are_read_where_they_are_given(write_file, name, content):
+    classes = read_table(write_file(name, content))
     assert classes.names == ("sky", "traffic light")
     assert classes.colours == ((1, 2, 3), (250, 128, 0))
 
 
-def test_names_that_yaml_takes_for_truth_values_stay_names(written):
-    assert read_table(written("a.yaml", "- no\n- on\n- 12\n- null\n")).names == ("no", "on", "12", "null")
+def test_names_that_yaml_takes_for_truth_values_stay_names(write_file):
+    assert read_table(write_file("a.yaml", "- no\n- on\n- 12\n- null\n")).names == ("no", "on", "12", "null")
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "saying"),
+    ("name", "content", "message"),
     [
         ("a.txt", "", r"a\.txt.*no class; list at least one"),
         ("a.txt", "cat\ncat\n", r"a\.txt.*same name, 'cat'"),
@@ -140,9 +142,9 @@ def test_names_that_yaml_takes_for_truth_values_stay_names(written):
         ("a.yaml", "", r"expected a list of names"),
     ],
 )
-def test_a_list_that_cannot_be_understood_is_named_with_the_fault(written, refused, name, content, saying):
-    with refused(saying):
-        read_table(written(name, content))
+def test_a_list_that_cannot_be_understood_is_named_with_the_fault(write_file, refused, name, content, message):
+    with refused(message):
+        read_table(write_file(name, content))
 
 
 def test_a_missing_list_is_named(tmp_path, refused):
@@ -150,19 +152,19 @@ def test_a_missing_list_is_named(tmp_path, refused):
         read_table(tmp_path / "gone.txt")
 
 
-def test_chosen_colours_differ_for_as_many_classes_as_there_can_be():
+def test_the_colours_of_255_classes_all_differ():
     colours = np.array(distinct_colours(255))
     assert len(np.unique(colours, axis=0)) == 255
     assert colours.min() >= 0
     assert colours.max() <= 255
 
 
-def test_classes_without_names_are_called_by_their_values():
-    classes = numbered({9, 2, 300})
+def test_classes_without_names_are_named_after_their_values():
+    classes = table_from_values({9, 2, 300})
     assert (classes.names, classes.values) == (("2", "9", "300"), (2, 9, 300))
 
 
 @pytest.mark.parametrize(("names", "values"), [(("a", "a"), None), (("a", "b"), (4, 4)), ((), None)])
-def test_a_table_that_tells_no_classes_apart_is_refused(refused, names, values):
+def test_a_table_with_duplicate_classes_or_none_is_refused(refused, names, values):
     with refused("two classes have the same|no class"):
-        table(names, values)
+        build_table(names, values)

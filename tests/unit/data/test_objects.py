@@ -1,4 +1,4 @@
-"""Masks as run lengths: our encoder's are the library's, and damaged ones are told from sound ones without a crash."""
+"""Masks as run lengths: our encoder agrees with the library, and damaged run lengths are refused without a crash."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from twins.data.objects import decode_masks, encode_mask, encode_polygons, has_p
 
 SIZE = (6, 8)
 TEXT = "=3300000;"
-"""Of a mask of 4 x 3 pixels, whose left top corner is at 2, 1."""
+"""Compressed run lengths of a mask of 4 x 3 pixels with its top left corner at (2, 1)."""
 
 
-def drawn(rng, size=(13, 17)):
+def random_masks(rng, size=(13, 17)):
     return [rng.random(size) < share for share in (0.0, 0.02, 0.5, 0.98, 1.0) for _ in range(8)]
 
 
-def test_run_lengths_are_the_librarys():
-    masks = drawn(np.random.default_rng(0))
+def test_encoded_run_lengths_equal_the_librarys():
+    masks = random_masks(np.random.default_rng(0))
     masks += [np.pad(mask[2:9, 3:8], ((2, 4), (3, 9))) for mask in masks]
     for mask in masks:
         expected, encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8)), encode_mask(mask)
@@ -28,23 +28,23 @@ def test_run_lengths_are_the_librarys():
 
 
 def test_run_lengths_are_the_same_from_text_and_from_a_list():
-    for mask in drawn(np.random.default_rng(1), (200, 300)):
+    for mask in random_masks(np.random.default_rng(1), (200, 300)):
         edges = np.flatnonzero(np.diff(mask.T.ravel().astype(int), prepend=0, append=2))
         counts = np.diff(edges, prepend=0).tolist()
         encoded = encode_mask(mask)
-        for said in (counts, encoded["counts"].decode()):
-            assert parse_mask({"size": [200, 300], "counts": said}, mask.shape) == encoded
+        for form in (counts, encoded["counts"].decode()):
+            assert parse_mask({"size": [200, 300], "counts": form}, mask.shape) == encoded
 
 
-def test_areas_and_boxes_are_the_masks():
+def test_areas_and_boxes_are_those_of_the_masks():
     masks = [encode_mask(np.zeros(SIZE, dtype=bool)), parse_mask({"size": [6, 8], "counts": TEXT}, SIZE)]
     assert (mask_areas(masks).tolist(), mask_boxes(masks).tolist()) == ([0, 12], [[0, 0, 0, 0], [2, 1, 4, 3]])
     assert (mask_areas([]).shape, mask_boxes([]).shape) == ((0,), (0, 4))
 
 
 def test_parts_without_an_area_cover_nothing():
-    whole = [[2, 1, 6, 1, 6, 4, 2, 4]]
-    assert encode_polygons([*whole, [3, 3, 4, 4], []], SIZE) == encode_polygons(whole, SIZE)
+    square = [[2, 1, 6, 1, 6, 4, 2, 4]]
+    assert encode_polygons([*square, [3, 3, 4, 4], []], SIZE) == encode_polygons(square, SIZE)
     assert mask_areas([encode_polygons([[0, 0, 4, 4]], SIZE)]).tolist() == [0]
 
 
@@ -84,15 +84,14 @@ def test_a_list_that_makes_no_mask_is_refused_in_plain_words(counts):
         parse_mask({"size": [6, 8], "counts": counts}, SIZE)
 
 
-def test_any_text_is_told_from_one_that_fills_the_mask():
-    """What the library takes decodes to as many pixels, and what it does not take does not decode."""
+def test_has_pixels_accepts_exactly_the_text_that_the_library_decodes():
     rng = np.random.default_rng(2)
-    taken = 0
+    decoded = 0
     for _ in range(3000):
         codes = list(encode_mask(rng.random(SIZE) < rng.random())["counts"])
         for _ in range(rng.integers(0, 3)):
-            place = rng.integers(0, len(codes))
-            codes[place : place + rng.integers(0, 2)] = rng.integers(48, 112, rng.integers(0, 3)).tolist()
+            position = rng.integers(0, len(codes))
+            codes[position : position + rng.integers(0, 2)] = rng.integers(48, 112, rng.integers(0, 3)).tolist()
         mask = {"size": list(SIZE), "counts": bytes(codes)}
         try:
             rle.decode(mask)
@@ -100,5 +99,5 @@ def test_any_text_is_told_from_one_that_fills_the_mask():
             assert not has_pixels(mask, 48), codes
         else:
             assert has_pixels(mask, 48), codes
-            taken += 1
-    assert 500 < taken < 2500
+            decoded += 1
+    assert 500 < decoded < 2500

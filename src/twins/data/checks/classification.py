@@ -1,4 +1,4 @@
-"""What classification adds to the scan of a data set: images per class, and images in two classes."""
+"""The checks for class ids: images per class, and images that are in two classes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections import Counter
 from PIL.Image import Image
 
 from twins.data.base import LabelledImages
-from twins.data.checks.scan import CheckReport, Scan, copies_of, paths_of
+from twins.data.checks.scan import CheckReport, Scan, find_duplicates, first_paths
 
 
-class Labels:
-    """See `twins.data.checks.scan.Findings`; an image's finding is its class id."""
+class ClassIdCheck:
+    """A `TaskCheck` (see `twins.data.checks.scan`); the summary of a target is its class id."""
 
-    def look(self, images: LabelledImages, index: int, image: Image | None) -> tuple[int, list[str]]:
+    def inspect(self, images: LabelledImages, index: int, image: Image | None) -> tuple[int, list[str]]:
         """Return an image's class id."""
         return images.target(index), []
 
     def conclude(self, scan: Scan, report: CheckReport) -> None:
-        """Count images by class, and name classes with too few, and images in two classes."""
+        """Count images by class; report classes with too few images, and images in two classes."""
         for part, images in scan.items():
-            found = Counter(image.finding for image in images)
-            report.counts[part] = {name: found[label] for label, name in enumerate(report.names)}
+            counts = Counter(image.summary for image in images)
+            report.counts[part] = {name: counts[label] for label, name in enumerate(report.names)}
         report.problems += [*_class_problems(report.counts), *_in_two_classes(scan)]
         report.notes += _notes(report.counts["train"])
 
@@ -42,11 +42,11 @@ def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
 
 
 def _in_two_classes(scan: Scan) -> list[str]:
-    """Name the same pixels under two classes of one part; those in both parts are named for every task."""
+    """Report equal images in two classes of one part; the scan reports equal images in both parts."""
     return [
-        f"the same image is in two classes: {paths_of(copies)}; keep it in one"
-        for copies in copies_of(scan)
-        if len({part for part, _ in copies}) == 1 and len({image.finding for _, image in copies}) > 1
+        f"the same image is in two classes: {first_paths(copies)}; keep it in one"
+        for copies in find_duplicates(scan)
+        if len({part for part, _ in copies}) == 1 and len({image.summary for _, image in copies}) > 1
     ]
 
 

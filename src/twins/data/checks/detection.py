@@ -1,4 +1,4 @@
-"""What detection adds to the scan of a data set: objects, and boxes and masks that cannot be right."""
+"""The checks for objects: objects per class, and boxes and masks that cannot be right."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from twins.data.base import NamedObjects
-from twins.data.checks.scan import CheckReport, Scan, extremes, findings_of, held_out_only
+from twins.data.checks.scan import CheckReport, Scan, extremes, missing_from_training, summaries_of
 from twins.data.objects import Objects, mask_areas, mask_boxes
 from twins.errors import few, number_of
 
 SLACK = 1.0
-"""Pixels that a box may reach beyond its image without being named."""
-_FIT = 0.5
-"""Least intersection over union of a box with the smallest box around its mask."""
-_ROUNDED = 2.0
-"""Pixels that the two may differ whatever their union is: masks are whole pixels."""
+"""Pixels that a box may reach beyond its image without a report."""
+_MIN_IOU = 0.5
+"""Smallest intersection over union of a box and the smallest box around its mask."""
+_ROUNDING = 2.0
+"""Pixels by which the sides of these two may always differ, because masks are whole pixels."""
 _SMALL = 32.0
 """Side in pixels below which COCO calls objects small."""
 
 
-class Annotations:
-    """See `twins.data.checks.scan.Findings`; an image's finding is its objects, without their masks."""
+class ObjectCheck:
+    """A `TaskCheck` (see `twins.data.checks.scan`); the summary of a target is its objects without masks."""
 
-    def look(self, images: NamedObjects, index: int, image: Image | None) -> tuple[Objects, list[str]]:
-        """Return an image's objects, and what is wrong with them."""
+    def inspect(self, images: NamedObjects, index: int, image: Image | None) -> tuple[Objects, list[str]]:
+        """Return an image's objects without masks, and their problems."""
         objects, size = images.target(index), None if image is None else image.size
 
-        def name(place: int) -> str:
-            return images.named(index, place)
+        def describe(position: int) -> str:
+            return images.describe_object(index, position)
 
         return replace(objects, masks=None), [
             *_wrong_size(objects, size, images.path(index)),
-            *_wrong_boxes(objects, size, name),
-            *_same_boxes(objects, images.names, name),
-            *_wrong_masks(objects, name),
+            *_wrong_boxes(objects, size, describe),
+            *_duplicate_boxes(objects, images.names, describe),
+            *_wrong_masks(objects, describe),
         ]
 
     def conclude(self, scan: Scan, report: CheckReport) -> None:
-        """Count objects by class, and name classes that cannot be learned or measured."""
-        found = findings_of(scan)
-        report.counts |= {part: _count(objects, report.names) for part, objects in found.items()}
-        report.problems += [*_nothing_to_find(report.counts["val"]), *_class_problems(report.counts)]
-        report.notes += [*_empty(found), *_crowds(found), *_small(found["train"])]
+        """Count objects by class; report classes that cannot be learned or measured."""
+        objects = summaries_of(scan)
+        report.counts |= {part: _count(images, report.names) for part, images in objects.items()}
+        report.problems += [*_no_objects(report.counts["val"]), *_class_problems(report.counts)]
+        report.notes += [*_empty(objects), *_crowds(objects), *_small(objects["train"])]
         report.notes += [*_absent(report.counts), *_unbalanced(report.counts["train"])]
 
 
-def _nothing_to_find(counts: dict[str, int]) -> list[str]:
+def _no_objects(counts: dict[str, int]) -> list[str]:
     if any(counts.values()):
         return []
     return ["no held-out image has an object to find, so nothing could be measured; annotate some, or hold out others"]
@@ -68,116 +68,116 @@ def _wrong_size(objects: Objects, size: tuple[int, int] | None, path: str) -> li
     return [f"{path} has {size[0]} x {size[1]} pixels, its annotations say {width} x {height}; {advice}"]
 
 
-def _wrong_boxes(objects: Objects, size: tuple[int, int] | None, name: Callable[[int], str]) -> Iterator[str]:
-    """Name boxes without area, and those that lie or reach outside their image."""
+def _wrong_boxes(objects: Objects, size: tuple[int, int] | None, describe: Callable[[int], str]) -> Iterator[str]:
+    """Report boxes without area, and boxes that lie or reach outside their image."""
     width, height = size or objects.size[::-1]
     beyond = np.maximum(-objects.boxes[:, :2], objects.boxes[:, 2:] - (width, height)).max(axis=1, initial=0)
-    for place, (left, top, right, bottom) in enumerate(objects.boxes.tolist()):
+    for i, (left, top, right, bottom) in enumerate(objects.boxes.tolist()):
         box = f"the box {left:g}, {top:g}, {right:g}, {bottom:g}"
         if right <= left or bottom <= top:
-            yield f"{name(place)} has {box}, which has no area; mend it or remove it"
+            yield f"{describe(i)} has {box}, which has no area; mend it or remove it"
         elif left >= width or top >= height or right <= 0 or bottom <= 0:
-            yield f"{name(place)} has {box}, which lies outside its image of {width} x {height} pixels; mend it"
-        elif beyond[place] > SLACK:
+            yield f"{describe(i)} has {box}, which lies outside its image of {width} x {height} pixels; mend it"
+        elif beyond[i] > SLACK:
             yield (
-                f"{name(place)} has {box}, which reaches {beyond[place]:.3g} pixels beyond its image of {width} x "
+                f"{describe(i)} has {box}, which reaches {beyond[i]:.3g} pixels beyond its image of {width} x "
                 f"{height}; mend it"
             )
 
 
-def _same_boxes(objects: Objects, names: Sequence[str], name: Callable[[int], str]) -> Iterator[str]:
-    """Name objects that another one of the same class covers exactly."""
+def _duplicate_boxes(objects: Objects, names: Sequence[str], describe: Callable[[int], str]) -> Iterator[str]:
+    """Report objects with the class and box of another object."""
     first: dict[tuple[int, ...], int] = {}
     rows = zip(objects.labels.tolist(), objects.crowd.tolist(), objects.boxes.tolist(), strict=True)
-    for place, (label, crowd, box) in enumerate(rows):
-        other = first.setdefault((label, crowd, *box), place)
-        if other != place:
-            yield f"{name(place)} and {name(other)} are the same box of class {names[label]}; remove one"
+    for i, (label, crowd, box) in enumerate(rows):
+        other = first.setdefault((label, crowd, *box), i)
+        if other != i:
+            yield f"{describe(i)} and {describe(other)} are the same box of class {names[label]}; remove one"
 
 
-def _wrong_masks(objects: Objects, name: Callable[[int], str]) -> Iterator[str]:
-    """Name masks that are empty, or lie elsewhere than their box."""
+def _wrong_masks(objects: Objects, describe: Callable[[int], str]) -> Iterator[str]:
+    """Report masks that are empty or do not fit their box."""
     if not objects.masks:
         return
-    around = mask_boxes(objects.masks)
-    around[:, 2:] += around[:, :2]
+    mask_xyxy = mask_boxes(objects.masks)
+    mask_xyxy[:, 2:] += mask_xyxy[:, :2]
     empty = mask_areas(objects.masks) == 0
-    fit = _overlap(objects.boxes, around)
-    far = np.abs(objects.boxes - around).max(axis=1) > _ROUNDED
-    for place in np.flatnonzero(empty | ((fit < _FIT) & far)).tolist():
-        if empty[place]:
-            yield f"{name(place)} has an empty mask; draw it or remove the object"
+    iou = _pairwise_iou(objects.boxes, mask_xyxy)
+    differs = np.abs(objects.boxes - mask_xyxy).max(axis=1) > _ROUNDING
+    for i in np.flatnonzero(empty | ((iou < _MIN_IOU) & differs)).tolist():
+        if empty[i]:
+            yield f"{describe(i)} has an empty mask; draw it or remove the object"
             continue
-        found = ", ".join(f"{side:g}" for side in around[place])
-        box = ", ".join(f"{side:g}" for side in objects.boxes[place])
-        yield f"{name(place)} has the box {box}, and a mask that fills {found}; mend one of them"
+        mask_box = ", ".join(f"{side:g}" for side in mask_xyxy[i])
+        box = ", ".join(f"{side:g}" for side in objects.boxes[i])
+        yield f"{describe(i)} has the box {box}, and a mask that fills {mask_box}; mend one of them"
 
 
-def _overlap(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the intersection over union `(R,)` of boxes `(R, 4)` in pairs; of those without area 1."""
+def _pairwise_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the intersection over union `(R,)` of pairs of boxes `(R, 4)`; 1 where the first has no area."""
     low, high = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
-    shared = (high - low).clip(min=0).prod(axis=1)
+    intersection = (high - low).clip(min=0).prod(axis=1)
     areas = [(boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(axis=1) for boxes in (first, second)]
-    union = areas[0] + areas[1] - shared
-    return np.where(areas[0] > 0, shared / np.where(union > 0, union, 1), 1.0)
+    union = areas[0] + areas[1] - intersection
+    return np.where(areas[0] > 0, intersection / np.where(union > 0, union, 1), 1.0)
 
 
-def _count(found: Sequence[Objects], names: Sequence[str]) -> dict[str, int]:
-    """Return the objects of each class."""
-    labels = np.concatenate([np.zeros(0, dtype=np.int64), *(objects.labels[~objects.crowd] for objects in found)])
+def _count(images: Sequence[Objects], names: Sequence[str]) -> dict[str, int]:
+    """Return the number of objects of each class, without crowd regions."""
+    labels = np.concatenate([np.zeros(0, dtype=np.int64), *(objects.labels[~objects.crowd] for objects in images)])
     return dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
 
 
 def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
     return [
         f"class {name} has {number_of(count, 'object')} to evaluate on and none to train on; move some"
-        for name, count in held_out_only(counts).items()
+        for name, count in missing_from_training(counts).items()
     ]
 
 
-def _empty(found: dict[str, list[Objects]]) -> list[str]:
-    counts = {split: sum(not len(objects) for objects in part) for split, part in found.items()}
+def _empty(parts: dict[str, list[Objects]]) -> list[str]:
+    counts = {split: sum(not len(objects) for objects in images) for split, images in parts.items()}
     if not any(counts.values()):
         return []
     train, val = (number_of(counts[split], "image") for split in ("train", "val"))
     return [f"{train} to train on and {val} held out without objects; they are learned and measured as background"]
 
 
-def _crowds(found: dict[str, list[Objects]]) -> list[str]:
-    count = sum(int(objects.crowd.sum()) for part in found.values() for objects in part)
-    return [f"{number_of(count, 'crowd region')}, in which nothing found is right or wrong"] if count else []
+def _crowds(parts: dict[str, list[Objects]]) -> list[str]:
+    count = sum(int(objects.crowd.sum()) for images in parts.values() for objects in images)
+    return [f"{number_of(count, 'crowd region')}, in which detections are ignored"] if count else []
 
 
 def _small(train: Sequence[Objects]) -> list[str]:
-    """Tell when half of the objects to learn are small; a side is the root of the box's area."""
+    """Report if half of the training objects are small; the side is the square root of the box's area."""
     sides = [
         np.sqrt((objects.boxes[:, 2:] - objects.boxes[:, :2]).clip(min=0).prod(axis=1)[~objects.crowd])
         for objects in train
     ]
-    together = np.concatenate([*sides, np.zeros(0)])
-    if not len(together) or np.median(together) >= _SMALL:
+    all_sides = np.concatenate([*sides, np.zeros(0)])
+    if not len(all_sides) or np.median(all_sides) >= _SMALL:
         return []
     return [
-        f"half of the training objects have a side below {np.median(together):.0f} pixels; consider a larger `size`"
+        f"half of the training objects have a side below {np.median(all_sides):.0f} pixels; consider a larger `size`"
     ]
 
 
 def _absent(counts: dict[str, dict[str, int]]) -> list[str]:
-    """Name the classes that no image has, and those that nothing is measured of."""
+    """Report classes without objects, and classes without objects in the validation part."""
     train, val = counts["train"], counts["val"]
     unseen = [name for name in train if not train[name] and not val[name]]
     unmeasured = [name for name in train if train[name] and not val[name]]
     return [
-        f"{number_of(len(names), 'class', 'classes')} without objects{what}: {few(names, most=10)}"
-        for names, what in ((unseen, ", not to be learned"), (unmeasured, " to evaluate on, so without an AP"))
+        f"{number_of(len(names), 'class', 'classes')} without objects{effect}: {few(names, most=10)}"
+        for names, effect in ((unseen, ", not to be learned"), (unmeasured, " to evaluate on, so without an AP"))
         if names
     ]
 
 
 def _unbalanced(counts: dict[str, int]) -> list[str]:
-    if (found := extremes(counts)) is None:
+    if (classes := extremes(counts)) is None:
         return []
-    rarest, commonest = found
+    rarest, commonest = classes
     if counts[commonest] <= 10 * counts[rarest]:
         return []
     return [

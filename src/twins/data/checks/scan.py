@@ -1,4 +1,4 @@
-"""Reading a whole data set once: unreadable images, sizes and duplicates for every task, and what a task adds."""
+"""The scan of a data set: reads every image and target once, for the checks of all tasks and of one task."""
 
 from __future__ import annotations
 
@@ -21,140 +21,142 @@ FORMAT = 1
 
 @dataclass(kw_only=True)
 class CheckReport:
-    """What reading a data set found."""
+    """The result of checking a data set."""
 
     data: str
-    """The data set."""
+    """Folder or name of the data set."""
     names: list[str]
     """Class names by class id."""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Images of each class, or that have it, by split; where there are boxes, objects of each class."""
+    """By split, for each class, the number of images of it or with it; for objects, the number of objects."""
     images: dict[str, int]
-    """Images, by split."""
+    """Number of images by split."""
     shares: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Share of the pixels of each class, by split, where there are masks."""
+    """By split, each class's share of the pixels that are not ignored; for label maps only."""
     sizes: dict[str, list[int]] = field(default_factory=dict)
     """Smallest, median and largest `width` and `height` in pixels."""
     problems: list[str] = field(default_factory=list)
-    """What would spoil a run, a sentence each."""
+    """Faults that would spoil a run, a sentence each."""
     notes: list[str] = field(default_factory=list)
-    """What is worth knowing and spoils nothing."""
+    """Hints that do not spoil a run, a sentence each."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON-ready values."""
+        """Return the report as JSON-ready values."""
         return {"format": FORMAT} | asdict(self)
 
 
 @dataclass(frozen=True)
-class Scanned:
-    """One image of a set."""
+class ScannedImage:
+    """An image of the set after the scan."""
 
     path: str
     size: tuple[int, int] | None
-    """Width and height in pixels; `None` where the image cannot be read."""
+    """Width and height in pixels; `None` if the image cannot be read."""
     digest: str
-    """Equal for equal pixels; empty where the image cannot be read."""
-    finding: Any
-    """What the task took from the image's target; `None` where it cannot be used."""
+    """Hash of the pixels; empty if the image cannot be read."""
+    summary: Any
+    """The task's summary of the target; `None` if the target cannot be used."""
     problems: tuple[str, ...]
+    """Faults of the image and its target, a sentence each."""
 
 
-Scan = dict[str, list[Scanned]]
-"""The images of `train` and of `val`."""
+Scan = dict[str, list[ScannedImage]]
+"""The scanned images of `train` and `val`."""
 
 
-class Findings(Protocol):
-    """What a task adds to a scan."""
+class TaskCheck(Protocol):
+    """The checks that a task adds to the scan."""
 
-    def look(self, images: Any, index: int, image: Image | None) -> tuple[Any, list[str]]:
-        """Return what is kept of an image's target until all are read, and its problems; called in threads.
+    def inspect(self, images: Any, index: int, image: Image | None) -> tuple[Any, list[str]]:
+        """Return a summary of an image's target, kept until `conclude`, and the target's problems; runs in threads.
 
         Args:
-            images: the set.
-            index: the image's place in it.
-            image: opened, or `None` where it cannot be read.
+            images: the set of images.
+            index: the image's index in it.
+            image: the image; `None` if it cannot be read.
 
         Raises:
-            DataError, NotFoundError: the target cannot be read; this becomes a problem.
+            DataError, NotFoundError: the target cannot be read; the scan adds the message to the problems.
         """
 
     def conclude(self, scan: Scan, report: CheckReport) -> None:
-        """Fill a report's counts, and add problems and notes about the set as a whole."""
+        """Fill the report's counts, and add problems and notes about the whole set."""
 
 
-def check(splits: Splits[Any], task: Findings) -> CheckReport:
-    """Read every image and target of a data set, and report what is in it and what would spoil a run."""
+def check(splits: Splits[Any], task: TaskCheck) -> CheckReport:
+    """Read every image and target of a data set, and return the report."""
     parts = {"train": splits.train, "val": splits.val}
     with ThreadPoolExecutor() as pool:
         scan = {
-            name: list(pool.map(partial(_read, task, images), range(len(images)))) for name, images in parts.items()
+            name: list(pool.map(partial(_scan_image, task, images), range(len(images))))
+            for name, images in parts.items()
         }
-    read = [image for images in scan.values() for image in images]
+    scanned = [image for images in scan.values() for image in images]
     report = CheckReport(
         data=splits.source,
         names=list(splits.train.names),
         images={name: len(images) for name, images in scan.items()},
-        sizes=_size_ranges([image.size for image in read if image.size]),
-        problems=[*splits.faults, *(problem for image in read for problem in image.problems)],
+        sizes=_size_ranges([image.size for image in scanned if image.size]),
+        problems=[*splits.faults, *(problem for image in scanned for problem in image.problems)],
         notes=list(splits.notes),
     )
     task.conclude(scan, report)
     report.problems += [
-        f"the same image is in training and in evaluation: {paths_of(copies)}; keep it in one"
-        for copies in copies_of(scan)
+        f"the same image is in training and in evaluation: {first_paths(copies)}; keep it in one"
+        for copies in find_duplicates(scan)
         if len({part for part, _ in copies}) > 1
     ]
     return report
 
 
-def findings_of(scan: Scan) -> dict[str, list[Any]]:
-    """Return what the task took from the images of each part, unusable ones left out."""
-    return {part: [image.finding for image in images if image.finding is not None] for part, images in scan.items()}
+def summaries_of(scan: Scan) -> dict[str, list[Any]]:
+    """Return the summaries of the usable targets of each part."""
+    return {part: [image.summary for image in images if image.summary is not None] for part, images in scan.items()}
 
 
-def held_out_only(counts: dict[str, dict[str, int]]) -> dict[str, int]:
-    """Return how often a class is held out, for those that training lacks."""
-    return {name: held_out for name, held_out in counts["val"].items() if held_out and not counts["train"][name]}
+def missing_from_training(counts: dict[str, dict[str, int]]) -> dict[str, int]:
+    """Return the validation counts of the classes that have none in training."""
+    return {name: count for name, count in counts["val"].items() if count and not counts["train"][name]}
 
 
 def extremes(values: Mapping[str, float]) -> tuple[str, str] | None:
-    """Return the names of the least and the greatest value above 0; `None` where there is none."""
+    """Return the names of the smallest and the greatest value above 0; `None` if all are 0."""
     present = {name: value for name, value in values.items() if value}
     return (min(present, key=present.__getitem__), max(present, key=present.__getitem__)) if present else None
 
 
-def copies_of(scan: Scan) -> list[list[tuple[str, Scanned]]]:
-    """Return each group of images with the same pixels, with the part that each is in."""
-    found: dict[str, list[tuple[str, Scanned]]] = defaultdict(list)
+def find_duplicates(scan: Scan) -> list[list[tuple[str, ScannedImage]]]:
+    """Return each group of images with equal pixels, each with its part."""
+    by_digest: dict[str, list[tuple[str, ScannedImage]]] = defaultdict(list)
     for part, images in scan.items():
         for image in images:
             if image.digest:
-                found[image.digest].append((part, image))
-    return [copies for copies in found.values() if len(copies) > 1]
+                by_digest[image.digest].append((part, image))
+    return [copies for copies in by_digest.values() if len(copies) > 1]
 
 
-def paths_of(copies: list[tuple[str, Scanned]]) -> str:
+def first_paths(copies: list[tuple[str, ScannedImage]]) -> str:
     """Return the paths of the first few copies of an image."""
     return ", ".join(image.path for _, image in copies[:4])
 
 
-def _read(task: Findings, images: ImageSet, index: int) -> Scanned:
-    image, size, digest, finding, problems = None, None, "", None, []
+def _scan_image(task: TaskCheck, images: ImageSet, index: int) -> ScannedImage:
+    image, size, digest, summary, problems = None, None, "", None, []
     try:
         image = images.load(index)
         size, digest = image.size, hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
     except (DataError, NotFoundError) as error:
         problems.append(str(error))
     try:
-        finding, more = task.look(images, index, image)
-        problems += more
+        summary, target_problems = task.inspect(images, index, image)
+        problems += target_problems
     except (DataError, NotFoundError) as error:
         problems.append(str(error))
-    return Scanned(images.path(index), size, digest, finding, tuple(dict.fromkeys(problems)))
+    return ScannedImage(images.path(index), size, digest, summary, tuple(dict.fromkeys(problems)))
 
 
 def _size_ranges(sizes: list[tuple[int, int]]) -> dict[str, list[int]]:
     if not sizes:
         return {}
-    ordered = {axis: sorted(size[place] for size in sizes) for place, axis in enumerate(("width", "height"))}
+    ordered = {axis: sorted(size[i] for size in sizes) for i, axis in enumerate(("width", "height"))}
     return {axis: [values[0], values[len(values) // 2], values[-1]] for axis, values in ordered.items()}

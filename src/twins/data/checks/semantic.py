@@ -1,4 +1,4 @@
-"""What segmentation adds to the scan of a data set: the pixels of each class."""
+"""The checks for label maps: the pixels of each class."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from twins.data.base import MappedImages
-from twins.data.checks.scan import CheckReport, Scan, extremes, findings_of, held_out_only
+from twins.data.checks.scan import CheckReport, Scan, extremes, missing_from_training, summaries_of
 from twins.data.formats.masks import IGNORE
 from twins.data.transforms.semantic import check_fit
 from twins.errors import DataError, few, number_of
 
 Pixels = NDArray[np.int64]
-"""Pixels of each class in one mask, ignored ones last."""
+"""Number of pixels of each class in one mask, then of ignored pixels."""
 
 
-class Maps:
-    """See `twins.data.checks.scan.Findings`; an image's finding is its `Pixels`."""
+class LabelMapCheck:
+    """A `TaskCheck` (see `twins.data.checks.scan`); the summary of a target is its `Pixels`."""
 
-    def look(self, images: MappedImages, index: int, image: Image | None) -> tuple[Pixels | None, list[str]]:
-        """Return the pixels of each class in an image's mask."""
+    def inspect(self, images: MappedImages, index: int, image: Image | None) -> tuple[Pixels | None, list[str]]:
+        """Return the pixels of each class in an image's mask, and the mask's problems."""
         if image is None:
             return None, []
         target = images.target(index)
@@ -35,10 +35,10 @@ class Maps:
         return np.append(counts[: len(images.names)], counts[IGNORE]), []
 
     def conclude(self, scan: Scan, report: CheckReport) -> None:
-        """Count images and pixels by class, and name masks and classes that teach nothing."""
-        maps = findings_of(scan)
+        """Count images and pixels by class; report masks and classes that cannot be learned from."""
+        maps = summaries_of(scan)
         for part, pixels in maps.items():
-            report.counts[part] = _by_class((each[:-1] > 0 for each in pixels), report.names)
+            report.counts[part] = _by_class((counts[:-1] > 0 for counts in pixels), report.names)
             report.shares[part] = _shares(pixels, report.names)
         both = [*maps["train"], *maps["val"]]
         report.problems += [*(_two_values(both) or _class_problems(report.counts)), *_empty(scan)]
@@ -53,40 +53,37 @@ def _by_class(rows: Iterable[NDArray[Any]], names: Sequence[str]) -> dict[str, i
 
 def _shares(maps: Sequence[Pixels], names: Sequence[str]) -> dict[str, float]:
     """Return each class's share of the pixels that are not ignored."""
-    pixels = _by_class((each[:-1] for each in maps), names)
+    pixels = _by_class((counts[:-1] for counts in maps), names)
     total = max(1, sum(pixels.values()))
     return {name: round(count / total, 6) for name, count in pixels.items()}
 
 
 def _two_values(maps: Sequence[Pixels]) -> list[str]:
-    """Recognise masks of 0 and 255 that are read as class 0 and ignored pixels."""
+    """Report masks of 0 and 255 that are read as class 0 and ignored pixels."""
     total = sum(maps, np.zeros_like(maps[0])) if maps else np.zeros(2)
     if not total[0] or total[1:-1].any() or sum(pixels[-1] > 0 for pixels in maps) < len(maps) / 2:
         return []
-    return [
-        "masks hold the first class and 255 alone, and 255 counts for nothing; where 255 is a class, say "
-        '`masks.values="binary"`'
-    ]
+    return ['masks hold only the first class and 255, which is ignored; if 255 is a class, say `masks.values="binary"`']
 
 
 def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
     return [
         f"class {name} is in {number_of(count, 'image')} to evaluate on and in none to train on; move some"
-        for name, count in held_out_only(counts).items()
+        for name, count in missing_from_training(counts).items()
     ]
 
 
 def _empty(scan: Scan) -> list[str]:
     return [
-        f"the mask of {image.path} holds nothing that counts; remove the pair"
+        f"the mask of {image.path} holds only ignored pixels; remove the pair"
         for images in scan.values()
         for image in images
-        if image.finding is not None and not image.finding[:-1].any()
+        if image.summary is not None and not image.summary[:-1].any()
     ]
 
 
 def _unseen(counts: dict[str, dict[str, int]]) -> list[str]:
-    """Name the classes that no image has: they cannot be learned, and spoil nothing."""
+    """Report classes that no image has: they cannot be learned, but do not spoil a run."""
     unseen = [name for name, train in counts["train"].items() if not train and not counts["val"][name]]
     if not unseen:
         return []
@@ -95,9 +92,9 @@ def _unseen(counts: dict[str, dict[str, int]]) -> list[str]:
 
 
 def _unbalanced(shares: dict[str, float]) -> list[str]:
-    if (found := extremes(shares)) is None:
+    if (classes := extremes(shares)) is None:
         return []
-    rarest, commonest = found
+    rarest, commonest = classes
     if shares[commonest] < 50 * shares[rarest]:
         return []
     return [

@@ -1,4 +1,4 @@
-"""Folders of images, one per class."""
+"""Class folders: one folder of images per class."""
 
 from __future__ import annotations
 
@@ -24,40 +24,39 @@ class LabelledFiles(ImageFiles):
 
 
 def open_class_folders(root: Path, config: DataConfig) -> Splits[LabelledImages]:
-    """Open a folder that holds either `train` and `val` (or `valid`, `validation`, `test`) with one folder per class in
-    each, or the class folders themselves. Classes are numbered by their sorted names.
+    """Open class folders, either in `train` and `val` (or `valid`, `validation`, `test`) or unsplit.
 
-    Of an unsplit folder a share of each class's images is held out by the seed; a class with one image keeps it for
-    training.
+    Class ids follow the sorted names. Of an unsplit folder, a share of the images of each class is held out by the
+    seed; a class with one image keeps it for training.
 
     Raises:
-        DataError: no classes, no images, or a held-out class that training does not have.
+        DataError: there are no classes or no images, or the validation part has a class that training lacks.
     """
     train, val = subfolder(root, TRAIN_NAMES), subfolder(root, VAL_NAMES)
     if train is None or val is None:
         return _split_folder(train or root, root, config)
     names = _class_names(train)
-    extra = sorted({entry.name for entry in class_folders(val)} - set(names))
-    if extra:
-        raise DataError(f"{val} has classes that {train} has not: {', '.join(extra)}; rename or remove them")
+    unknown = sorted({entry.name for entry in class_folders(val)} - set(names))
+    if unknown:
+        raise DataError(f"{val} has classes that {train} lacks: {', '.join(unknown)}; rename or remove them")
     return Splits(_collect(train, names), _collect(val, names), str(root))
 
 
 def class_folders(root: Path) -> list[Path]:
-    """Return the folders of classes, sorted by name; hidden ones are left out."""
+    """Return the class folders, sorted by name, without hidden ones."""
     return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _split_folder(folder: Path, root: Path, config: DataConfig) -> Splits[LabelledImages]:
     names = _class_names(folder)
-    whole = _collect(folder, names)
+    labelled = _collect(folder, names)
     train, val = (
-        LabelledFiles([whole.images[i] for i in part], [whole.labels[i] for i in part], names)
-        for part in hold_out_of_each(whole.labels, config.seed, config.val_share)
+        LabelledFiles([labelled.images[i] for i in part], [labelled.labels[i] for i in part], names)
+        for part in hold_out_of_each(labelled.labels, config.seed, config.val_share)
     )
     if not len(val):
         raise DataError(
-            f"{folder} leaves no image to evaluate on ({len(whole)} images, share {config.val_share:g} held out); "
+            f"{folder} leaves no image to evaluate on ({len(labelled)} images, share {config.val_share:g} held out); "
             "add images, or a val folder"
         )
     return Splits(train, val, str(root))
@@ -81,9 +80,9 @@ def _class_names(folder: Path) -> list[str]:
 def _collect(folder: Path, names: Sequence[str]) -> LabelledFiles:
     files, labels = [], []
     for label, name in enumerate(names):
-        found = list_images(folder / name)
-        files += found
-        labels += [label] * len(found)
+        images = list_images(folder / name)
+        files += images
+        labels += [label] * len(images)
     if not files:
         raise DataError(
             f"{folder} holds no images in its class folders; known endings are .jpg, .png, .webp and others"

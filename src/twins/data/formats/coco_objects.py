@@ -1,4 +1,4 @@
-"""COCO's JSON files as objects: boxes, and masks where they are wanted."""
+"""COCO's JSON files as objects: boxes, and masks if they are needed."""
 
 from __future__ import annotations
 
@@ -16,47 +16,48 @@ from twins.data.classes import ClassTable
 from twins.data.formats.coco import (
     CocoFile,
     CocoImages,
-    called,
     class_table,
+    describe,
     find_coco,
     list_categories,
     list_parts,
-    read_content,
+    read_coco_json,
     read_mask,
+    record_errors,
     record_size,
-    sound_records,
 )
 from twins.data.images import image_size
 from twins.data.objects import Objects, Rle, build_objects, has_area, mask_areas, mask_boxes
 from twins.errors import DataError
 
-_IN_PARTS = ("_annotations.coco.json", "annotations.json", "annotation_coco.json", "instances.json")
-"""What files are called that lie with the images of one part, Roboflow's first."""
-_HUGE = 1e12
-"""No box and no area is so large."""
+_PART_FILES = ("_annotations.coco.json", "annotations.json", "annotation_coco.json", "instances.json")
+"""Names of a JSON file that lies with the images of one part, Roboflow's first."""
+_LIMIT = 1e12
+"""Limit of the numbers of boxes and areas."""
 Record = dict[str, Any]
+"""An annotation, or an image's record, as JSON has it."""
 
 
 def open_coco_objects(root: Path, *, masks: bool) -> Opened | None:
-    """Return a folder's COCO files as sets of images with objects, or `None` when it has none.
+    """Open a folder's COCO files as sets of images with objects; `None` if it has none.
 
-    Files are looked for as `find_coco` does, `annotations_train.json` too, and as Roboflow writes them:
+    Files are found by `find_coco`, as `instances_*.json` or `annotations_*.json`, or as Roboflow writes them:
     `train/_annotations.coco.json`, `valid/_annotations.coco.json`. Annotations that contradict their file (an unlisted
-    category or image, an id that was given before) are left out and told.
+    category or image, a repeated id) are left out and reported.
 
     Raises:
-        DataError: a file is damaged, holds panoptic segments, or its images cannot be found; or two files have
+        DataError: a file is damaged or holds panoptic segments, its images cannot be found, or two files have
             different categories.
     """
-    paths = find_coco(root, "instances") or find_coco(root, "annotations") or _in_parts(root)
+    paths = find_coco(root, "instances") or find_coco(root, "annotations") or _find_part_files(root)
     if not paths:
         return None
     faults: list[str] = []
-    files = [_read(path, faults, masks=masks) for path in paths]
+    files = [_read_instances(path, faults, masks=masks) for path in paths]
     if files[0].categories != files[-1].categories:
         raise DataError(f"{paths[0]} and {paths[1]} list different categories; give both the same")
     try:
-        classes = class_table(_named_once(files))
+        classes = class_table(_unique_categories(files))
     except DataError as error:
         raise DataError(f"{paths[0]}: {error}") from error
     return Opened([CocoObjects(root, file, classes, masks=masks) for file in files], faults=faults)
@@ -73,41 +74,41 @@ class CocoObjects(CocoImages):
         """Return an image's objects.
 
         Raises:
-            DataError: a box is none, or a mask is damaged, of another size, or missing where masks are wanted.
+            DataError: a box is malformed; or a mask is damaged, of another size, or missing although masks are needed.
         """
         annotations, size = self._annotations(index), self._size(index)
-        found = [read_object(annotation, self.file.path, size, masks=self.masks) for annotation in annotations]
+        objects = [read_object(annotation, self.file.path, size, masks=self.masks) for annotation in annotations]
         return build_objects(
-            [_corners(one.box) for one in found],
-            [self.class_of[annotation["category_id"]] for annotation in annotations],
+            [_corners(item.box) for item in objects],
+            [self.class_id_of[annotation["category_id"]] for annotation in annotations],
             size=size,
             image_id=self.records[index]["id"],
-            areas=[one.area for one in found],
-            crowd=[one.crowd for one in found],
-            masks=[one.mask for one in found if one.mask is not None] if self.masks else None,
+            areas=[item.area for item in objects],
+            crowd=[item.crowd for item in objects],
+            masks=[item.mask for item in objects if item.mask is not None] if self.masks else None,
         )
 
     def shape(self, index: int) -> tuple[int, int] | None:
-        """Return an image's height and width where its record says them."""
+        """Return an image's height and width from its record; `None` if it has none."""
         return record_size(self.records[index])
 
-    def named(self, index: int, place: int) -> str:
-        """Return what to call one of an image's objects."""
-        return called(self._annotations(index)[place], self.file.path)
+    def describe_object(self, index: int, position: int) -> str:
+        """Return an object's description for messages."""
+        return describe(self._annotations(index)[position], self.file.path)
 
     def _size(self, index: int) -> tuple[int, int]:
         record = self.records[index]
-        unsaid = record.get("height") is None and record.get("width") is None
-        return image_size(Path(self.path(index))) if unsaid else self.size(index)
+        missing = record.get("height") is None and record.get("width") is None
+        return image_size(Path(self.path(index))) if missing else self.size(index)
 
     def _annotations(self, index: int) -> Sequence[Record]:
         return self.file.annotations.get(self.records[index]["id"], ())
 
     def without_area(self, index: int) -> list[str]:
-        """Name the objects of an image whose boxes have no area inside it."""
+        """Describe the objects of an image whose boxes have no area inside it."""
         size = self.shape(index)
         return [
-            called(annotation, self.file.path)
+            describe(annotation, self.file.path)
             for annotation in self._annotations(index)
             if is_box(box := annotation.get("bbox")) and not has_area(_corners(box), size)
         ]
@@ -115,28 +116,29 @@ class CocoObjects(CocoImages):
 
 @dataclass(frozen=True)
 class CocoObject:
-    """What an annotation says of an object, its class aside."""
+    """The object of an annotation, without its class."""
 
     box: list[float]
     """Left, top, width and height in pixels."""
     area: float
-    """Pixels."""
+    """Area in pixels."""
     crowd: bool
+    """Whether it is a crowd region (`iscrowd`)."""
     mask: Rle | None
-    """Where it was needed."""
+    """`None` if the mask is not needed."""
 
 
 def read_object(annotation: Record, path: Path, size: tuple[int, int] | None, *, masks: bool) -> CocoObject:
-    """Return an annotation's object: its box as the file says, else the mask's, and its area in the same way.
+    """Return the object of an annotation; the mask replaces a missing box, and mask or box a missing area.
 
     Args:
-        annotation: a record of the file.
-        path: the file, to be named in messages.
-        size: height and width of the image in pixels; `None` where they are not known, which masks need.
-        masks: whether the mask is needed, even where there is a box.
+        annotation: an annotation of the file.
+        path: the file, for messages.
+        size: height and width of the image in pixels, needed for masks; `None` if unknown.
+        masks: whether the mask is needed although there is a box.
 
     Raises:
-        DataError: the box is none, or the mask is damaged, of another size, or missing where it is needed.
+        DataError: the box is malformed; or the mask is damaged, of another size, or missing although it is needed.
     """
     mask = _mask(annotation, path, size, masks=masks) if masks or not annotation.get("bbox") else None
     box = _box(annotation, mask, path)
@@ -149,8 +151,8 @@ def is_box(box: Any) -> TypeGuard[list[float]]:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Return whether a value is a finite number, of a size that boxes and areas have."""
-    return isinstance(value, int | float) and abs(value) < _HUGE
+    """Return whether a value is a finite number that a box or an area can have."""
+    return isinstance(value, int | float) and abs(value) < _LIMIT
 
 
 def _corners(box: Sequence[float]) -> list[float]:
@@ -160,10 +162,10 @@ def _corners(box: Sequence[float]) -> list[float]:
 
 def _mask(annotation: Record, path: Path, size: tuple[int, int] | None, *, masks: bool) -> Rle:
     if not masks and not annotation.get("segmentation"):
-        raise DataError(f"{called(annotation, path)} has neither box nor mask; add one or remove the annotation")
+        raise DataError(f"{describe(annotation, path)} has neither box nor mask; add one or remove the annotation")
     if size is None:
         raise DataError(
-            f"{called(annotation, path)} has a segmentation in an image whose height and width are not in the file; "
+            f"{describe(annotation, path)} has a segmentation in an image whose height and width are not in the file; "
             "add them to the image's record"
         )
     return read_mask(annotation, size, path)
@@ -172,119 +174,119 @@ def _mask(annotation: Record, path: Path, size: tuple[int, int] | None, *, masks
 def _box(annotation: Record, mask: Rle | None, path: Path) -> list[float]:
     box = annotation.get("bbox")
     if not box and mask is not None:
-        around: list[float] = mask_boxes([mask])[0].tolist()
-        return around
+        mask_box: list[float] = mask_boxes([mask])[0].tolist()
+        return mask_box
     if not is_box(box):
         raise DataError(
-            f"{called(annotation, path)} has the bbox {box!r:.60}; give four finite numbers, x, y, width and height"
+            f"{describe(annotation, path)} has the bbox {box!r:.60}; give four finite numbers, x, y, width and height"
         )
     return box
 
 
 def _area(annotation: Record, box: Sequence[float], mask: Rle | None) -> float:
-    said = annotation.get("area")
-    if is_number(said) and said >= 0:
-        return said
+    area = annotation.get("area")
+    if is_number(area) and area >= 0:
+        return area
     if mask is not None:
         return float(mask_areas([mask])[0])
     return max(0.0, box[2]) * max(0.0, box[3])
 
 
-def _in_parts(root: Path) -> list[Path]:
-    """Return the files that lie with the images of each part."""
-    train, val = (_first(subfolder(root, names)) for names in (TRAIN_NAMES, VAL_NAMES))
-    return list_parts(train, val) or list_parts(_first(root), None)
+def _find_part_files(root: Path) -> list[Path]:
+    """Return the files that lie with the images of each part, or of the unsplit set."""
+    train, val = (_part_file(subfolder(root, names)) for names in (TRAIN_NAMES, VAL_NAMES))
+    return list_parts(train, val) or list_parts(_part_file(root), None)
 
 
-def _first(folder: Path | None) -> Path | None:
-    return next((folder / name for name in _IN_PARTS if (folder / name).is_file()), None) if folder else None
+def _part_file(folder: Path | None) -> Path | None:
+    return next((folder / name for name in _PART_FILES if (folder / name).is_file()), None) if folder else None
 
 
-def _named_once(files: Sequence[CocoFile]) -> list[tuple[int, str]]:
-    """Return categories, those aside that nothing uses and whose name another has.
+def _unique_categories(files: Sequence[CocoFile]) -> list[tuple[int, str]]:
+    """Return the categories, without unused ones whose name another category has.
 
-    Roboflow lists a set's only class twice: once as the parent of all classes.
+    Roboflow lists the only class of a set twice: once as the parent of all classes.
     """
     names = [name for _, name in files[0].categories]
-    used = {one["category_id"] for file in files for found in file.annotations.values() for one in found}
-    return [(value, name) for value, name in files[0].categories if names.count(name) == 1 or value in used]
+    used = {annotation["category_id"] for file in files for group in file.annotations.values() for annotation in group}
+    return [item for item in files[0].categories if names.count(item[1]) == 1 or item[0] in used]
 
 
-def _read(path: Path, faults: list[str], *, masks: bool) -> CocoFile:
-    """Read a JSON file of instances; what contradicts the file is left out, and added to the faults.
+def _read_instances(path: Path, faults: list[str], *, masks: bool) -> CocoFile:
+    """Read a JSON file of instances; entries that contradict the file are left out and added to `faults`.
 
     Raises:
-        DataError: the file is damaged, lacks a part, holds panoptic segments or images without an id or a name.
+        DataError: the file is damaged, lacks a list, or holds panoptic segments or images without an id or a name.
     """
-    content = read_content(path)
-    with sound_records(path):
+    content = read_coco_json(path)
+    with record_errors(path):
         categories = list_categories(content)
         images = _unique_images(path, content["images"], faults)
         annotations = list(content["annotations"])
-        if any("segments_info" in record for record in annotations[:1]):
+        if any("segments_info" in annotation for annotation in annotations[:1]):
             raise DataError("it holds panoptic segments; give it a name that says so")
-    known = {record["id"] for record in images}, {value for value, _ in categories}
-    kept = sift_annotations(path, annotations, *known, faults)
-    for found in kept.values():
-        for record in found:
-            _make_lean(record, masks=masks)
-    return CocoFile(path, images, categories, kept, panoptic=False)
+    image_ids, category_ids = {record["id"] for record in images}, {category_id for category_id, _ in categories}
+    by_image = valid_annotations(path, annotations, image_ids, category_ids, faults)
+    for group in by_image.values():
+        for annotation in group:
+            _compact(annotation, masks=masks)
+    return CocoFile(path, images, categories, by_image, panoptic=False)
 
 
-def sift_annotations(
-    path: Path, annotations: Iterable[Any], images: set[Any], categories: set[int], faults: list[str]
+def valid_annotations(
+    path: Path, annotations: Iterable[Any], image_ids: set[Any], category_ids: set[int], faults: list[str]
 ) -> dict[Any, list[Record]]:
-    """Return a file's annotations by image id, without those that contradict the ids of its images and categories.
-
-    What is wrong with those is added to the faults.
-    """
+    """Return a file's annotations by image id; add a sentence to `faults` for each that contradicts the file."""
     ids: set[str] = set()
-    kept: dict[Any, list[Record]] = defaultdict(list)
-    for record in annotations:
-        if fault := _fault(record, path, images, categories, ids):
+    by_image: dict[Any, list[Record]] = defaultdict(list)
+    for annotation in annotations:
+        if fault := _fault(annotation, path, image_ids, category_ids, ids):
             faults.append(fault)
         else:
-            ids.add(str(record.get("id")))
-            kept[record["image_id"]].append(record)
-    return dict(kept)
+            ids.add(str(annotation.get("id")))
+            by_image[annotation["image_id"]].append(annotation)
+    return dict(by_image)
 
 
 def _unique_images(path: Path, records: Sequence[Record], faults: list[str]) -> list[Record]:
-    """Return the records of images, without those whose id was given before."""
-    known: dict[int, Record] = {}
+    """Return the records of images, without those that repeat an id; these are added to `faults`."""
+    by_id: dict[int, Record] = {}
     for record in records:
         Path(record["file_name"])
         if not isinstance(record["id"], int):
             raise DataError(f"image {record['file_name']} has the id {record['id']!r}; give it a whole number")
-        first = known.setdefault(record["id"], record)
+        first = by_id.setdefault(record["id"], record)
         if first is not record:
             faults.append(
                 f"image id {record['id']} of {path} is given to {first['file_name']} and to {record['file_name']}; "
                 "give each its own"
             )
-    return list(known.values())
+    return list(by_id.values())
 
 
-def _fault(record: Any, path: Path, images: set[Any], categories: set[int], ids: set[str]) -> str:
-    """Return what is wrong with an annotation, or an empty string; ids are those of the annotations before it."""
-    if not isinstance(record, dict):
-        return f"{path} has the annotation {record!r:.40}, which is no record; remove it"
-    what = called(record, path)
-    for key, known, told in (("image_id", images, "is for the image"), ("category_id", categories, "has the category")):
-        if key not in record:
-            return f"{what} has no {key}; add it or remove the annotation"
-        if not isinstance(record[key], int | float | str) or record[key] not in known:
-            return f"{what} {told} {record[key]!r:.40}, which is not listed; list it or remove the annotation"
-    if "id" in record and str(record["id"]) in ids:
-        return f"{what} has an id that another annotation has; give each its own"
+def _fault(annotation: Any, path: Path, image_ids: set[Any], category_ids: set[int], used_ids: set[str]) -> str:
+    """Return a sentence on the fault of an annotation, or an empty string."""
+    if not isinstance(annotation, dict):
+        return f"{path} has the annotation {annotation!r:.40}, which is no JSON object; remove it"
+    subject = describe(annotation, path)
+    for key, ids, text in (
+        ("image_id", image_ids, "is for the image"),
+        ("category_id", category_ids, "has the category"),
+    ):
+        if key not in annotation:
+            return f"{subject} has no {key}; add it or remove the annotation"
+        if not isinstance(annotation[key], int | float | str) or annotation[key] not in ids:
+            return f"{subject} {text} {annotation[key]!r:.40}, which is not listed; list it or remove the annotation"
+    if "id" in annotation and str(annotation["id"]) in used_ids:
+        return f"{subject} has an id that another annotation has; give each its own"
     return ""
 
 
-def _make_lean(record: Record, *, masks: bool) -> None:
-    """Take an annotation's mask away where none is needed, and store polygons in a quarter of the memory."""
-    segmentation = record.get("segmentation")
-    if not masks and record.get("bbox"):
-        record.pop("segmentation", None)
+def _compact(annotation: Record, *, masks: bool) -> None:
+    """Remove an annotation's mask if it is not needed, and store polygons as arrays, in a quarter of the memory."""
+    segmentation = annotation.get("segmentation")
+    if not masks and annotation.get("bbox"):
+        annotation.pop("segmentation", None)
     elif isinstance(segmentation, list) and all(isinstance(part, list) and part for part in segmentation):
-        with suppress(ValueError):  # which reading the mask will say
-            record["segmentation"] = [np.array(part) for part in segmentation]
+        with suppress(ValueError):  # `read_mask` reports it
+            annotation["segmentation"] = [np.array(part) for part in segmentation]

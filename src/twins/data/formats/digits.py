@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, which come with the package."""
+"""The embedded data set `digits`: scikit-learn's handwritten digits."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from twins.data.base import hold_out_of_each
 
 
 class Digits:
-    """scikit-learn's 1,797 real handwritten digits, 8 x 8 grey, enlarged to 32 x 32 RGB (1998, BSD-3-Clause)."""
+    """scikit-learn's 1,797 real handwritten digits, 8 x 8 grey, as 32 x 32 RGB (1998, BSD-3-Clause)."""
 
     names = tuple(str(digit) for digit in range(10))
 
     def __init__(self, *, train: bool) -> None:
         pixels, labels = _read_digits()
-        chosen = hold_out_of_each(labels.tolist(), seed=0, val_share=0.2)[0 if train else 1]
-        self.labels = [int(labels[i]) for i in chosen]
-        self.grey, self._numbers = pixels[chosen], chosen
+        indices = hold_out_of_each(labels.tolist(), seed=0, val_share=0.2)[0 if train else 1]
+        self.labels = [int(labels[i]) for i in indices]
+        self.grey, self._indices = pixels[indices], indices
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def load(self, index: int) -> Image.Image:
-        """Return a digit, 32 x 32 RGB, white on black."""
-        return _enlarge_digits()[self._numbers[index]]
+        """Return the image of a digit, 32 x 32 RGB, white on black."""
+        return _enlarge_digits()[self._indices[index]]
 
     def target(self, index: int) -> int:
         """Return a digit's class id."""
         return self.labels[index]
 
     def path(self, index: int) -> str:
-        """Return a digit's number in scikit-learn's set, as `digits/N`."""
-        return f"digits/{self._numbers[index]}"
+        """Return `digits/N`, where N is the index in scikit-learn's set."""
+        return f"digits/{self._indices[index]}"
 
 
 @cache
 def _read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return all digits `(1797, 8, 8)`, and which each is."""
+    """Return the pixels of all digits `(1797, 8, 8)`, 0..255, and their class ids `(1797,)`."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)

@@ -1,4 +1,4 @@
-"""Images in files: what every set of them has in common."""
+"""The base class of data sets whose images are files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twins.data.images import open_image
 
 
 class ImageFiles:
-    """Images in files; each set of them says what the target of one is."""
+    """Images in files; subclasses add `target`."""
 
     def __init__(self, images: Sequence[Path]) -> None:
         self.images = list(images)
@@ -20,7 +20,7 @@ class ImageFiles:
         return len(self.images)
 
     def load(self, index: int) -> Image:
-        """Return an image, RGB and upright; raises DataError where it cannot be read."""
+        """Return an image, RGB and upright; raises DataError if it cannot be read."""
         return open_image(self.images[index])
 
     def path(self, index: int) -> str:

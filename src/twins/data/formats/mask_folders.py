@@ -1,4 +1,4 @@
-"""Folders of images and folders of masks, in the layouts that the field has."""
+"""Folders of images and of masks, in the common layouts."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from twins.errors import DataError
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
 MASK_FOLDERS = ("masks", "mask", "annotations", "labels", "label", "gt", "gtFine", "SegmentationClass")
 _MASK_ENDINGS = ("_gtFine_labelIds", "_gtFine_labelTrainIds", "_mask", "-mask", "_label", "_labelIds", "_gt", "_seg")
-_ALL_VALUES = {"ade20k": range(151), "cityscapes": range(34)}
-"""Every value that a known set's masks hold; those of no class are ignored."""
 _IMAGE_ENDINGS = ("_leftImg8bit", "_image", "_img", "_rgb")
-
+_ALL_VALUES = {"ade20k": range(151), "cityscapes": range(34)}
+"""All mask values of a well-known data set; values that belong to no class are ignored."""
 
 Pairs = list[tuple[Path, Path]]
-"""Images with their masks."""
+"""Images and their masks."""
 
 
 class MaskedFiles(ImageFiles):
-    """Images in files, with a mask in another file each."""
+    """Images in files, each with a mask file."""
 
     def __init__(self, pairs: Pairs, reader: MaskReader) -> None:
         super().__init__([image for image, _ in pairs])
@@ -37,18 +36,19 @@ class MaskedFiles(ImageFiles):
         self.classes, self.names = reader.classes, reader.classes.names
 
     def target(self, index: int) -> NDArray[np.uint8]:
-        """Return class ids `(H, W)`; raises DataError where the mask cannot be read."""
+        """Return the label map `(H, W)`; raises DataError if the mask cannot be read."""
         return self.reader(self.masks[index])
 
 
 def open_mask_folders(root: Path, config: DataConfig) -> Opened | None:
-    """Return a folder of images and masks of the same names, or `None` when it is none.
+    """Open a folder of images and masks with the same names; `None` if it has no such layout.
 
-    Read are `images/train` and `masks/train` (ADE20K's `images/training` and `annotations/training` too),
-    `train/images` and `train/masks`, or `images` and `masks`, of which a share is held out by the seed; VOC's layout
-    (`JPEGImages`, `SegmentationClass`, `ImageSets/Segmentation`) and Cityscapes' (`leftImg8bit`, `gtFine`).
+    Layouts: `images/train` and `masks/train` (also ADE20K's `images/training` and `annotations/training`);
+    `train/images` and `train/masks`; `images` and `masks`, of which a share is held out by the seed; VOC's
+    (`JPEGImages`, `SegmentationClass`, `ImageSets/Segmentation`); and Cityscapes' (`leftImg8bit`, `gtFine`).
 
     Raises:
+        ConfigError: `masks.ignore` names a class that does not exist.
         DataError: an image or mask is missing, or masks contradict the classes.
     """
     layout = _find_layout(root)
@@ -56,8 +56,8 @@ def open_mask_folders(root: Path, config: DataConfig) -> Opened | None:
         return None
     parts = layout.parts
     if len(parts) == 1:
-        held_out = hold_out(len(parts[0]), config.seed, config.val_share)
-        parts = [[parts[0][i] for i in part] for part in held_out]
+        indices = hold_out(len(parts[0]), config.seed, config.val_share)
+        parts = [[parts[0][i] for i in part] for part in indices]
     train, val = parts
     if not train or not val:
         raise DataError(f"{root} leaves no image to {'train on' if not train else 'evaluate on'}; add images and masks")
@@ -68,12 +68,12 @@ def open_mask_folders(root: Path, config: DataConfig) -> Opened | None:
 
 @dataclass
 class _Layout:
-    """Pairs of image and mask by part."""
+    """Image and mask pairs by part."""
 
     parts: list[Pairs]
-    """To train on and to evaluate on, or all of a set that is not split."""
-    known: str | None
-    """The built-in classes that such a layout is made for."""
+    """Training and validation part, or the one part of an unsplit set."""
+    built_in_classes: str | None
+    """The built-in class table of the layout, if it has one."""
     notes: list[str]
 
 
@@ -82,7 +82,7 @@ def _find_layout(root: Path) -> _Layout | None:
         return _voc(root)
     notes: list[str] = []
     if (folders := _folders(root)) and list_images(folders[1]):
-        return _Layout([_pair(*part, notes) for part in _parts_below(*folders)], _known_layout(root, *folders), notes)
+        return _Layout([_pair(*part, notes) for part in _parts_below(*folders)], _layout_classes(root, *folders), notes)
     parts = [_pair(*part, notes) for part in _parts_above(root)]
     return _Layout(parts, None, notes) if parts else None
 
@@ -96,7 +96,7 @@ def _folders(root: Path) -> tuple[Path, Path] | None:
 
 
 def _parts_above(root: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield the folders of `train/images` and `train/masks`, and of a part to evaluate on."""
+    """Yield the image and mask folders of `train/images` and `train/masks`, then those of the validation part."""
     train, val = subfolder(root, TRAIN_NAMES), subfolder(root, VAL_NAMES)
     if train is None or (folders := _folders(train)) is None:
         return
@@ -108,19 +108,20 @@ def _parts_above(root: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _parts_below(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield `images` and `masks`, or the folders of each part in them."""
+    """Yield the image and mask folders of each part below `images` and `masks`, or these two if they are unsplit."""
     if subfolder(images, TRAIN_NAMES) is None:
         yield images, masks
         return
     for names in (TRAIN_NAMES, VAL_NAMES):
         if (part := subfolder(images, names)) is not None:
-            same = masks / part.name if (masks / part.name).is_dir() else subfolder(masks, names)
-            if same is None:
+            mask_part = masks / part.name if (masks / part.name).is_dir() else subfolder(masks, names)
+            if mask_part is None:
                 raise DataError(f"{masks} has no folder {part.name} for the images in {part}; add it")
-            yield part, same
+            yield part, mask_part
 
 
-def _known_layout(root: Path, images: Path, masks: Path) -> str | None:
+def _layout_classes(root: Path, images: Path, masks: Path) -> str | None:
+    """Return the built-in class table of a layout, if it has one."""
     if any(root.glob("objectInfo150.*")) or root.name.startswith("ADEChallengeData2016"):
         return "ade20k"
     return "cityscapes" if (images.name, masks.name) == ("leftImg8bit", "gtFine") else None
@@ -137,7 +138,7 @@ def _voc(root: Path) -> _Layout:
         names = (lists / f"{part}.txt").read_text(encoding="utf-8", errors="replace").split()
         if missing := [name for name in names if name not in by_name]:
             raise DataError(
-                f"{lists / f'{part}.txt'} lists {missing[0]}, of which {root} has no image with a mask; "
+                f"{lists / f'{part}.txt'} lists {missing[0]}, but {root} has no image of that name with a mask; "
                 f"{len(missing)} such names"
             )
         parts.append([by_name[name] for name in names])
@@ -145,64 +146,65 @@ def _voc(root: Path) -> _Layout:
 
 
 def _pair(images: Path, masks: Path, notes: list[str]) -> Pairs:
-    """Match images and masks by their place and name, endings such as `_mask` aside."""
-    same = _by_key(_masks_below(masks), masks, ())
-    known = _by_key(list(same.values()), masks, _MASK_ENDINGS)
-    pairs, lonely = [], []
+    """Match images and masks by subfolder and name, without endings such as `_mask`."""
+    by_name = _by_key(_list_masks(masks), masks, ())
+    shortened = _by_key(list(by_name.values()), masks, _MASK_ENDINGS)
+    pairs, unpaired = [], []
     for key, image in _by_key(list_images(images), images, _IMAGE_ENDINGS).items():
-        mask = same.get(_key(image, images, ())) or known.get(key) or known.get(key.rpartition("/")[2])
+        mask = by_name.get(_key(image, images, ())) or shortened.get(key) or shortened.get(key.rpartition("/")[2])
         if mask is None:
-            lonely.append(image)
+            unpaired.append(image)
         else:
             pairs.append((image, mask))
-    unused = sorted(set(same.values()) - {mask for _, mask in pairs})
-    if lonely and not pairs:
+    unused = sorted(set(by_name.values()) - {mask for _, mask in pairs})
+    if unpaired and not pairs:
         raise DataError(
-            f"no image in {images} has a mask of its name in {masks}, {lonely[0].name} first; call both alike"
+            f"no image in {images} has a mask of its name in {masks}, {unpaired[0].name} first; give both the same name"
         )
     if unused and pairs:
         notes.append(f"{len(unused)} masks in {masks} have no image in {images}, {unused[0].name} first")
-    if lonely:
+    if unpaired:
         notes.append(
-            f"{len(lonely)} images in {images} have no mask in {masks} and are left out, {lonely[0].name} first"
+            f"{len(unpaired)} images in {images} have no mask in {masks} and are left out, {unpaired[0].name} first"
         )
     return pairs
 
 
-def _masks_below(folder: Path) -> list[Path]:
-    """Return mask files; of Cityscapes' several kinds the label ids alone."""
-    found = list_images(folder)
-    ids = [path for path in found if path.stem.endswith("_gtFine_labelIds")]
-    return ids or [path for path in found if not path.stem.endswith(("_gtFine_color", "_gtFine_instanceIds"))]
+def _list_masks(folder: Path) -> list[Path]:
+    """Return the mask files below a folder; of Cityscapes' kinds, label ids if there are any, else training ids."""
+    files = list_images(folder)
+    label_ids = [path for path in files if path.stem.endswith("_gtFine_labelIds")]
+    return label_ids or [path for path in files if not path.stem.endswith(("_gtFine_color", "_gtFine_instanceIds"))]
 
 
 def _by_key(paths: Sequence[Path], folder: Path, endings: Sequence[str]) -> dict[str, Path]:
-    """Return files by what images and masks have in common."""
-    known: dict[str, Path] = {}
+    """Return files by the key that matches images and masks; raises DataError if two files have the same key."""
+    by_key: dict[str, Path] = {}
     for path in paths:
-        other = known.setdefault(_key(path, folder, endings), path)
+        other = by_key.setdefault(_key(path, folder, endings), path)
         if other is not path:
             raise DataError(f"{other} and {path} have the same name, so no pair is clear; keep one of them")
-    return known
+    return by_key
 
 
 def _key(path: Path, folder: Path, endings: Sequence[str]) -> str:
+    """Return the subfolder and name of a file below a folder, without the first of the endings that it has."""
     stem = next((path.stem.removesuffix(ending) for ending in endings if path.stem.endswith(ending)), path.stem)
     return "/".join((*path.relative_to(folder).parts[:-1], stem))
 
 
 def _classes(root: Path, layout: _Layout, config: DataConfig) -> tuple[ClassTable | None, tuple[int, ...]]:
-    """Return the classes of the settings, the folder or the layout, and the values that they leave ignored."""
-    wanted = config.masks.classes
-    if wanted == "auto":
-        if (own := find_table(root)) is not None:
-            return own, ()
-        if layout.known is None:
+    """Return the classes of the settings, the folder or the layout, and the mask values that belong to no class."""
+    name = config.masks.classes
+    if name == "auto":
+        if (folder_classes := find_table(root)) is not None:
+            return folder_classes, ()
+        if layout.built_in_classes is None:
             return None, ()
-        wanted = layout.known
-    if Path(wanted).is_file():
-        return read_table(Path(wanted)), ()
-    classes = built_in(wanted)
-    if wanted == "cityscapes" and layout.parts[0][0][1].stem.endswith("labelTrainIds"):
+        name = layout.built_in_classes
+    if Path(name).is_file():
+        return read_table(Path(name)), ()
+    classes = built_in(name)
+    if name == "cityscapes" and layout.parts[0][0][1].stem.endswith("labelTrainIds"):
         return ClassTable(classes.names, tuple(range(len(classes))), classes.colours), ()
-    return classes, tuple(value for value in _ALL_VALUES.get(wanted, ()) if value not in classes.values)
+    return classes, tuple(value for value in _ALL_VALUES.get(name, ()) if value not in classes.values)

@@ -1,4 +1,4 @@
-"""Masks: from the pixels of a file to a map of class ids, one byte each, 255 where ignored."""
+"""Mask files: from their pixels to a label map of class ids, one byte each, 255 where ignored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.classes import MAX_CLASSES, ClassTable, Colour, numbered, table
+from twins.data.classes import MAX_CLASSES, ClassTable, Colour, build_table, table_from_values
 from twins.data.config import MaskConfig
 from twins.data.images import open_file
 from twins.errors import ConfigError, DataError, few, nearest
@@ -19,21 +19,22 @@ from twins.errors import ConfigError, DataError, few, nearest
 IGNORE = 255
 """Class id of ignored pixels."""
 Values = Literal["index", "binary", "colour"]
+"""Content of mask pixels; see `MaskConfig.values`."""
 _UNKNOWN = -1
-_PEEK = 24
-"""Masks that are looked at to learn what a set's pixels hold."""
+_SAMPLE = 24
+"""Number of masks that are read to detect whether a set's masks hold colours."""
 
 
 @dataclass(frozen=True)
 class MaskReader:
-    """Reads the masks of one set."""
+    """Reader of the mask files of one data set."""
 
     classes: ClassTable
-    """Names, values and colours by class id."""
+    """Names, mask values and colours by class id."""
     values: Values = "index"
-    """What pixels hold."""
+    """Content of mask pixels."""
     ignore: tuple[int, ...] = ()
-    """Values that are ignored, besides 255."""
+    """Mask values that are ignored, besides 255."""
     ignore_colours: tuple[Colour, ...] = ()
     """Colours that are ignored."""
 
@@ -46,22 +47,22 @@ class MaskReader:
             raise DataError("two classes have the same colour, so colours do not tell them apart; use index masks")
 
     def __call__(self, path: Path) -> NDArray[np.uint8]:
-        """Return a file's class ids `(H, W)`.
+        """Return the label map `(H, W)` of a mask file.
 
         Raises:
-            DataError: the file is no mask, damaged, or holds a value or colour that no class has; says which.
+            DataError: the file is no mask, damaged, or holds a value or colour that no class has.
         """
         return self.to_classes(read_values(path, palette=self.values == "colour"), path)
 
     def to_classes(self, pixels: NDArray[Any], path: Path | str) -> NDArray[np.uint8]:
-        """Return the class ids `(H, W)` of raw values `(H, W)` or colours `(H, W, 3)`; `path` is for messages."""
+        """Return the label map `(H, W)` of mask values `(H, W)` or colours `(H, W, 3)`; `path` is for messages."""
         if self.values == "binary":
             return _binary(pixels, self.ignore)
         if self.values == "colour":
-            return self._of_colours(pixels, path)
+            return self._from_colours(pixels, path)
         if pixels.ndim == 3:
             raise DataError(
-                f"{path} is a colour image where masks of class values are expected; where it holds colours, "
+                f"{path} is a colour image where masks of class values are expected; if it holds colours, "
                 'say `masks.values="colour"`'
             )
         top = int(pixels.max(initial=0))
@@ -69,66 +70,68 @@ class MaskReader:
         lookup[255] = IGNORE
         lookup[list(self.classes.values)] = np.arange(len(self.classes))
         lookup[list(self.ignore)] = IGNORE
-        return self._checked(lookup[pixels], pixels, path)
+        return self._to_label_map(lookup[pixels], pixels, path)
 
-    def _of_colours(self, pixels: NDArray[Any], path: Path | str) -> NDArray[np.uint8]:
-        if pixels.ndim == 2:  # a mask of black, white and greys alone
+    def _from_colours(self, pixels: NDArray[Any], path: Path | str) -> NDArray[np.uint8]:
+        if pixels.ndim == 2:  # a mask that holds only black, white and grey
             pixels = np.repeat(pixels[..., None], 3, axis=2)
-        codes = _codes(pixels)
-        known = _codes(np.array([*self.classes.colours, *self.ignore_colours], dtype=np.uint8))
-        order = np.argsort(known)
-        place = np.searchsorted(known[order], codes).clip(max=len(known) - 1)
-        found = np.where(known[order][place] == codes, order[place], _UNKNOWN)
-        found[found >= len(self.classes)] = IGNORE
-        return self._checked(found, pixels, path)
+        codes = _colour_codes(pixels)
+        class_codes = _colour_codes(np.array([*self.classes.colours, *self.ignore_colours], dtype=np.uint8))
+        order = np.argsort(class_codes)
+        position = np.searchsorted(class_codes[order], codes).clip(max=len(class_codes) - 1)
+        labels = np.where(class_codes[order][position] == codes, order[position], _UNKNOWN)
+        labels[labels >= len(self.classes)] = IGNORE
+        return self._to_label_map(labels, pixels, path)
 
-    def _checked(self, found: NDArray[Any], pixels: NDArray[Any], path: Path | str) -> NDArray[np.uint8]:
-        wrong = found == _UNKNOWN
-        if wrong.any():
-            what = sorted({tuple(v) if np.ndim(v) else int(v) for v in pixels[wrong][:100_000].tolist()})
-            share = wrong.mean()
+    def _to_label_map(self, labels: NDArray[Any], pixels: NDArray[Any], path: Path | str) -> NDArray[np.uint8]:
+        """Return class ids as a label map; raises DataError for pixels of no class."""
+        unknown = labels == _UNKNOWN
+        if unknown.any():
+            values = sorted({tuple(v) if np.ndim(v) else int(v) for v in pixels[unknown][:100_000].tolist()})
+            share = unknown.mean()
             raise DataError(
-                f"{path} holds {'colours' if pixels.ndim == 3 else 'values'} that no class has: {few(what)} "
-                f"({share:.1%} of its pixels); {_advice(what, self.classes)}"
+                f"{path} holds {'colours' if pixels.ndim == 3 else 'values'} that no class has: {few(values)} "
+                f"({share:.1%} of its pixels); {_advice(values, self.classes)}"
             )
-        return found.astype(np.uint8)
+        return labels.astype(np.uint8)
 
 
 def build_reader(
     config: MaskConfig, masks: Sequence[Path], classes: ClassTable | None, *, ignored: Sequence[int] = ()
 ) -> tuple[MaskReader, list[str]]:
-    """Return the reader of a set, and a sentence for what its masks themselves decided.
+    """Return the mask reader of a data set, and a note for each decision that was made from the masks.
 
     Args:
-        config: what the user says of the masks.
-        masks: all masks of the set.
-        classes: the classes as the user or the layout has them, or `None`: those that the masks hold.
-        ignored: values that the classes leave out.
+        config: the user's settings.
+        masks: all mask files of the set.
+        classes: the classes of the user or the layout; `None` makes a class of each value in the masks.
+        ignored: mask values of the layout that belong to no class.
 
     Raises:
-        DataError: masks that cannot be read, or contradict each other or the classes.
+        ConfigError: `masks.ignore` names a class that does not exist.
+        DataError: masks cannot be read, or contradict each other or the classes.
     """
     notes: list[str] = []
     values = config.values
     if values == "auto":
-        values = _peek(masks, classes, set(config.ignored_values))
+        values = _detect_values(masks, classes, set(config.ignored_values))
         if values != "index":
-            notes.append(_SAID[values])
+            notes.append(_NOTES[values])
     ignore = {*config.ignored_values, *ignored}
     reduced = config.reduce_zero_label is False and classes is not None and min(classes.values) == 1 and 0 in ignored
-    if reduced and classes is not None:  # 0 would be ignored, but these masks have been reduced already
+    if reduced and classes is not None:  # the masks are already reduced: 0 is the first class
         ignore -= {0} - config.ignored_values
-        classes = _moved(classes, -1)
+        classes = _shift_values(classes, -1)
     if config.reduce_zero_label:
         ignore.add(0)
-        if classes is not None and 0 in classes.values:  # names in order of 1, 2, ...
-            classes = _moved(classes, 1)
+        if classes is not None and 0 in classes.values:  # the names belong to 1, 2, ...
+            classes = _shift_values(classes, 1)
     if classes is None and values == "binary":
-        classes = table(("background", "foreground"))
+        classes = build_table(("background", "foreground"))
     if classes is None and values == "colour":
         raise DataError("masks of colours need a list of classes with their colours; give it with `masks.classes=FILE`")
     if classes is None:
-        classes = numbered(_values_of(masks) - {IGNORE} - ignore)
+        classes = table_from_values(_all_values(masks) - {IGNORE} - ignore)
         gaps = classes.values != tuple(range(len(classes)))
         notes.append(
             f"classes are called by the {len(classes)} values that the masks hold"
@@ -139,30 +142,30 @@ def build_reader(
     rows = list(zip(classes.names, classes.values, classes.colours, strict=True))
     dropped = [row for row in rows if row[0] in config.ignored_names or row[1] in ignore]
     if dropped:
-        kept = [row for row in rows if row not in dropped]
-        classes = table([row[0] for row in kept], [row[1] for row in kept], [row[2] for row in kept])
+        rows = [row for row in rows if row not in dropped]
+        classes = build_table([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
     ignore.update(value for _, value, _ in dropped)
     return MaskReader(classes, values, tuple(sorted(ignore)), tuple(colour for _, _, colour in dropped)), notes
 
 
 def check_ignored(names: Collection[str], classes: Sequence[str]) -> None:
-    """Raise ConfigError where a class that is to be ignored does not exist."""
-    if wrong := sorted(set(names) - set(classes)):
-        hint = nearest(wrong[0], classes) or f"; the classes are {few(classes)}"
-        raise ConfigError(f"`masks.ignore` names {wrong[0]!r}, which is no class{hint}")
+    """Raise ConfigError if a class to ignore does not exist."""
+    if unknown := sorted(set(names) - set(classes)):
+        hint = nearest(unknown[0], classes) or f"; the classes are {few(classes)}"
+        raise ConfigError(f"`masks.ignore` names {unknown[0]!r}, which is no class{hint}")
 
 
 def read_values(path: Path, *, palette: bool = False) -> NDArray[Any]:
-    """Return a mask's raw pixels: values `(H, W)` of 8 or 16 bits, or `(H, W, 3)`.
+    """Return the pixels of a mask file: values `(H, W)` of 8 or 16 bits, or colours `(H, W, 3)`.
 
-    A colour image whose three channels are the same everywhere counts as one of values.
+    A colour image whose three channels are equal everywhere gives values.
 
     Args:
-        path: the mask.
-        palette: whether an image with a palette gives its colours; else its indices.
+        path: the mask file.
+        palette: whether an image with a palette gives its colours instead of its indices.
 
     Raises:
-        DataError: the file is no image, damaged, or of a kind that holds no classes.
+        DataError: the file is no image, damaged, or of a mode that holds no classes.
     """
     if path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif"):
         raise DataError(f"{path} is a JPEG, whose compression changes the values of classes; save masks as PNG")
@@ -180,31 +183,31 @@ def read_values(path: Path, *, palette: bool = False) -> NDArray[Any]:
         return pixels.astype(np.int32)
     if image.mode in ("RGB", "RGBA", "LA"):
         pixels = np.asarray(image.convert("RGB") if image.mode != "RGB" else image)
-        same = (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all()
-        return pixels[..., 0] if same else pixels
+        grey = (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all()
+        return pixels[..., 0] if grey else pixels
     raise DataError(f"{path} is an image of mode {image.mode}, which holds no classes; save masks as grey PNG")
 
 
-_SAID = {
-    "binary": "masks hold 0 and 255 alone: they are read as two classes, background and foreground",
+_NOTES = {
+    "binary": "masks hold only 0 and 255: they are read as two classes, background and foreground",
     "colour": "masks are colour images: classes are read by their colours",
 }
 
 
-def _peek(masks: Sequence[Path], classes: ClassTable | None, ignore: set[int]) -> Values:
-    """Judge what pixels hold: by some masks whether it is colours, by all of them whether it is 0 and 255 alone."""
-    seen: set[int] = set()
-    for path in masks[:: max(1, len(masks) // _PEEK)][:_PEEK]:
-        if (values := _values_in(path)) is None:
+def _detect_values(masks: Sequence[Path], classes: ClassTable | None, ignore: set[int]) -> Values:
+    """Detect the content of mask pixels: colours by a sample of the masks, only 0 and 255 by all of them."""
+    sampled: set[int] = set()
+    for path in masks[:: max(1, len(masks) // _SAMPLE)][:_SAMPLE]:
+        if (values := _mask_values(path)) is None:
             return "colour"
-        seen |= values
-    if seen - ignore - {0, IGNORE} or (classes is not None and classes.values != (0, 1)):
+        sampled |= values
+    if sampled - ignore - {0, IGNORE} or (classes is not None and classes.values != (0, 1)):
         return "index"
-    return "binary" if _values_of(masks) - ignore == {0, IGNORE} else "index"
+    return "binary" if _all_values(masks) - ignore == {0, IGNORE} else "index"
 
 
-def _values_in(path: Path) -> set[int] | None:
-    """Return the values of one mask, none where it cannot be read; `None` where it holds colours."""
+def _mask_values(path: Path) -> set[int] | None:
+    """Return the values in one mask: an empty set if it cannot be read, `None` if it holds colours."""
     try:
         pixels = read_values(path)
     except DataError:
@@ -212,13 +215,13 @@ def _values_in(path: Path) -> set[int] | None:
     return None if pixels.ndim == 3 else set(np.unique(pixels).tolist())
 
 
-def _values_of(masks: Sequence[Path]) -> set[int]:
-    """Return every value that a set of masks holds; masks of colours and such as cannot be read are passed over."""
+def _all_values(masks: Sequence[Path]) -> set[int]:
+    """Return every value in a set of masks, without masks that hold colours or cannot be read."""
     with ThreadPoolExecutor() as pool:
-        found: set[int] = set().union(*(values or () for values in pool.map(_values_in, masks)))
-    if not found - {IGNORE}:
-        raise DataError("no mask can be read, or all of them hold nothing but 255; check the masks")
-    return found
+        all_values: set[int] = set().union(*(values or () for values in pool.map(_mask_values, masks)))
+    if not all_values - {IGNORE}:
+        raise DataError("no mask can be read, or all of them hold only 255; check the masks")
+    return all_values
 
 
 def _binary(pixels: NDArray[Any], ignore: Sequence[int]) -> NDArray[np.uint8]:
@@ -227,12 +230,12 @@ def _binary(pixels: NDArray[Any], ignore: Sequence[int]) -> NDArray[np.uint8]:
     return np.where(np.isin(pixels, ignore), IGNORE, pixels != 0).astype(np.uint8)
 
 
-def _moved(classes: ClassTable, step: int) -> ClassTable:
+def _shift_values(classes: ClassTable, step: int) -> ClassTable:
     return ClassTable(classes.names, tuple(value + step for value in classes.values), classes.colours)
 
 
-def _codes(colours: NDArray[Any]) -> NDArray[np.int64]:
-    """Return one number for each colour of `(..., 3)`."""
+def _colour_codes(colours: NDArray[Any]) -> NDArray[np.int64]:
+    """Return one number per colour, `(..., 3)` to `(...)`."""
     return colours.astype(np.int64) @ np.array([65536, 256, 1])
 
 
@@ -240,6 +243,8 @@ def _advice(values: list[Any], classes: ClassTable) -> str:
     if isinstance(values[0], tuple):
         return "give each class its colour in a file of classes, `masks.classes=FILE`"
     if values == [0] and 1 in classes.values:
-        return "where 0 counts for nothing, say `masks.reduce_zero_label=True`"
+        return "if 0 is to be ignored, say `masks.reduce_zero_label=True`"
     first, last = min(classes.values), max(classes.values)
-    return f"the {len(classes)} classes have {first} to {last}; mend it, or pass values over with `masks.ignore`"
+    return (
+        f"the {len(classes)} classes have the values {first} to {last}; mend it, or ignore values with `masks.ignore`"
+    )

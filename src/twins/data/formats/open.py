@@ -1,10 +1,10 @@
-"""Who opens what: for each kind of target, the embedded set, and the formats of folders in the order they are tried.
+"""The openers: one per kind of target, with its embedded set and its folder formats in the order they are tried.
 
 | target of an image | embedded | folders |
 | --- | --- | --- |
-| a class | `digits` | `class_folders` |
-| a map of classes | `scenes` | `coco` panoptic, `mask_folders`, `coco` instances |
-| objects, with masks or without | `scenes` | `coco_objects`, `voc` (without masks), `yolo` |
+| a class id | `digits` | `class_folders` |
+| a label map | `scenes` | `coco` panoptic, `mask_folders`, `coco` instances |
+| objects, with or without masks | `scenes` | `coco_objects`, `voc` (without masks), `yolo` |
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from twins.data.base import (
     missing_folder,
     split,
 )
-from twins.data.classes import brightened, find_table
+from twins.data.classes import find_table, with_bright_colours
 from twins.data.config import DataConfig, MaskConfig
 from twins.data.formats.class_folders import open_class_folders
 from twins.data.formats.coco import open_coco_maps
@@ -37,11 +37,11 @@ from twins.data.formats.yolo import open_yolo
 from twins.errors import ConfigError, DataError
 
 
-def open_classification(config: DataConfig) -> Splits[LabelledImages]:
-    """Open a data set with a class per image.
+def open_class_ids(config: DataConfig) -> Splits[LabelledImages]:
+    """Open a data set with a class id per image.
 
     Raises:
-        DataError: no such folder, or nothing in it that can be learned.
+        DataError: the folder does not exist, or holds no classes or images.
     """
     if config.data == "digits":
         return Splits(Digits(train=True), Digits(train=False), "digits")
@@ -49,12 +49,13 @@ def open_classification(config: DataConfig) -> Splits[LabelledImages]:
     return open_class_folders(root, config)
 
 
-def open_semantic(config: DataConfig) -> Splits[MappedImages]:
-    """Open a data set with a map of class ids per image.
+def open_label_maps(config: DataConfig) -> Splits[MappedImages]:
+    """Open a data set with a label map per image.
 
     Raises:
-        ConfigError: settings of masks that say nothing of the format.
-        DataError: no such folder, layout, image or mask; or masks that contradict the classes.
+        ConfigError: settings of masks that do not apply to the format.
+        DataError: the folder does not exist or has no known layout; an image or mask is missing; or masks contradict
+            the classes.
     """
     if config.data == "scenes":
         return Splits(SceneMaps(train=True), SceneMaps(train=False), "scenes")
@@ -67,32 +68,33 @@ def open_semantic(config: DataConfig) -> Splits[MappedImages]:
     if opened is None:
         raise DataError(
             f"{root} holds no images with masks; put images in {root / 'images'} and masks of the same names in "
-            f"{root / 'masks'}, each with train and val in it where the set is split"
+            f"{root / 'masks'}, each with train and val in it if the set is split"
         )
     return split(opened, root, config)
 
 
-def open_detection(config: DataConfig, *, masks: bool) -> Splits[AnnotatedImages]:
-    """Open a data set with objects for a run. No image is opened.
+def open_objects_for_run(config: DataConfig, *, masks: bool) -> Splits[AnnotatedImages]:
+    """Open a data set with objects, and add notes on the annotations that a run does not use. Opens no image.
 
     Args:
-        config: which data set; where there is no validation part a share of the images is held out by the seed.
-        masks: whether objects have masks.
+        config: which data set; without a validation part, a share of the images is held out by the seed.
+        masks: whether objects need masks.
 
     Returns:
-        the parts, with a note for what a run leaves out: annotations that contradict their file, and boxes of
-        training images that have no area inside their image.
+        the parts, with notes on annotations that contradict their file and on training boxes without area inside
+        their image.
 
     Raises:
         ConfigError: settings of semantic masks.
-        DataError: no such folder or layout, a damaged file, too few images, or masks of VOC's files, which have none.
+        DataError: the folder does not exist or has no known layout, a file is damaged, there are too few images, or
+            masks are needed of VOC's files, which have none.
     """
     splits: Splits[Any] = open_objects(config, masks=masks)
-    return replace(splits, notes=(*splits.notes, *_told(splits.faults), *_useless(splits.train)))
+    return replace(splits, notes=(*splits.notes, *_fault_notes(splits.faults), *_area_notes(splits.train)))
 
 
 def open_objects(config: DataConfig, *, masks: bool) -> Splits[NamedObjects]:
-    """Open a data set as `open_detection` does, without its notes for a run."""
+    """Open a data set with objects; see `open_objects_for_run`, whose notes are left out."""
     if config.masks != MaskConfig():
         raise ConfigError("`masks` says how semantic masks are read; leave it out for detection and instance")
     if config.data == "scenes":
@@ -109,27 +111,27 @@ def open_objects(config: DataConfig, *, masks: bool) -> Splits[NamedObjects]:
 
 def _open_voc_or_yolo(root: Path, *, masks: bool) -> Opened | None:
     classes = find_table(root)
-    classes = None if classes is None else brightened(classes)
+    classes = None if classes is None else with_bright_colours(classes)
     return open_voc(root, classes, masks=masks) or open_yolo(root, classes, masks=masks)
 
 
-def _folder(config: DataConfig, wanted: str) -> Path:
+def _folder(config: DataConfig, expected: str) -> Path:
     root = Path(config.data)
     if not root.is_dir():
-        raise missing_folder(root, wanted)
+        raise missing_folder(root, expected)
     return root
 
 
-def _told(faults: Sequence[str]) -> list[str]:
+def _fault_notes(faults: Sequence[str]) -> list[str]:
     if len(faults) < 2:
         return [f"one entry of the annotations is left out: {fault}" for fault in faults]
     return [f"{len(faults)} entries of the annotations are left out, the first: {faults[0]}"]
 
 
-def _useless(train: NamedObjects) -> list[str]:
-    names = [name for index in range(len(train)) for name in train.without_area(index)]
-    if len(names) < 2:
-        return [f"one training box has no area inside its image and is not learned from: {name}" for name in names]
+def _area_notes(train: NamedObjects) -> list[str]:
+    boxes = [box for index in range(len(train)) for box in train.without_area(index)]
+    if len(boxes) < 2:
+        return [f"one training box has no area inside its image and is not learned from: {box}" for box in boxes]
     return [
-        f"{len(names)} training boxes have no area inside their image and are not learned from, the first: {names[0]}"
+        f"{len(boxes)} training boxes have no area inside their image and are not learned from, the first: {boxes[0]}"
     ]

@@ -1,4 +1,4 @@
-"""Pascal VOC's XML files as objects: one file per image, boxes only."""
+"""Pascal VOC's XML files as objects: one file per image, with boxes only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, list_images, subfolder
-from twins.data.classes import ClassTable, built_in, coloured, table
+from twins.data.classes import ClassTable, bright_table, build_table, built_in
 from twins.data.formats.files import ImageFiles
 from twins.data.images import image_size
 from twins.data.objects import Objects, build_objects, has_area
@@ -22,39 +22,38 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 class VocObject(NamedTuple):
-    """An object of an XML file."""
+    """An object in an XML file."""
 
     number: int
-    """Its place in the file, from 1."""
+    """Position in the file, from 1."""
     name: str
-    """Of its class."""
+    """Class name."""
     box: tuple[float, ...]
     """xyxy in pixels, continuous coordinates."""
 
 
 class VocFile(NamedTuple):
-    """An XML file."""
+    """The content of an XML file."""
 
     size: tuple[int, int] | None
-    """Height and width of the image in pixels, where the file says them."""
+    """Height and width of the image in pixels; `None` if the file has none."""
     objects: tuple[VocObject, ...]
 
 
-def open_voc(root: Path, own_classes: ClassTable | None, *, masks: bool) -> Opened | None:
-    """Return a folder's VOC files as sets of images with objects, or `None` when it has none.
+def open_voc(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> Opened | None:
+    """Open a folder of images with VOC's XML files as sets with objects; `None` if it has no such layout.
 
-    Read are `JPEGImages` and `Annotations` (`images` and `annotations` too), split by `ImageSets/Main/train.txt` and
-    `val.txt` where these are, of the first alone what it lists; and `train` and `valid` with XML files beside the
-    images. Objects that are `difficult`, `truncated` or `occluded` are objects like others: COCO's evaluation knows
-    no such thing.
+    Layouts: `JPEGImages` and `Annotations` (also `images` and `annotations`), split by `ImageSets/Main/train.txt` and
+    `val.txt` (`train.txt` alone limits an unsplit set to its list); and `train` and `valid` with XML files beside the
+    images. Objects marked `difficult`, `truncated` or `occluded` are ordinary objects, as in COCO's evaluation.
 
     Args:
-        own_classes: classes as the folder has them; without them they are the names in the files, sorted, or in VOC's
-            order where all are VOC's. Objects of other names are left out and told.
-        masks: whether objects must have masks, which these files do not hold.
+        listed_classes: the classes of the folder's class table; objects of other names are left out and reported.
+            `None` takes all names in the files, in VOC's order if all are VOC's, else sorted.
+        masks: whether objects need masks; these files have none.
 
     Raises:
-        DataError: none of its files can be read, or none has an object, or masks are wanted.
+        DataError: no file can be read, no file has an object, or masks are needed.
     """
     parts = _find_parts(root)
     if parts is None:
@@ -65,59 +64,63 @@ def open_voc(root: Path, own_classes: ClassTable | None, *, masks: bool) -> Open
             "in COCO's JSON"
         )
     notes: list[str] = []
-    read = [_read_all(part, notes) for part in parts]
-    files = [file for part in read for file in part.files]
-    classes = own_classes or _classes_of(files, root)
+    annotated = [_read_part(part, notes) for part in parts]
+    files = [file for part in annotated for file in part.files]
+    classes = listed_classes or _classes_of(files, root)
     faults: list[str] = []
-    sets = [VocObjects(part, classes, faults) for part in read]
+    sets = [VocObjects(part, classes, faults) for part in annotated]
     return Opened(sets, notes, faults)
 
 
 def read_voc(path: Path) -> VocFile:
     """Read an XML file.
 
-    A box's corners are pixels counted from 1 and both inside the box, so its left and top are one less in continuous
-    coordinates. Where two corners coincide or are reversed they stay as they are written: such a box is a slip of the
-    annotator, and would otherwise become one of a single pixel.
+    VOC's corners are pixels counted from 1 that both belong to the box, so in continuous coordinates left and top are
+    one less. A pair of coordinates that is equal or reversed stays as it is in the file: such a box is a slip of the
+    annotator, and subtracting 1 would give it area.
 
     Raises:
         DataError: the file is missing or damaged, or an object lacks a name or a box of four finite numbers.
     """
     try:
-        # expat bounds what entities may grow to, and ElementTree opens no other file
+        # safe for untrusted files: expat limits the growth of entities, and ElementTree opens no other file
         top = ElementTree.parse(path).getroot()
     except FileNotFoundError as error:
         raise DataError(f"there is no file of annotations {path}; add it or remove its image") from error
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise DataError(f"{path} is no XML ({error}); copy it again") from error
-    return VocFile(_size(top), tuple(_object(one, i, path) for i, one in enumerate(top.findall("object"), start=1)))
+    return VocFile(
+        _size(top), tuple(_object(element, i, path) for i, element in enumerate(top.findall("object"), start=1))
+    )
 
 
 class VocObjects(ImageFiles):
-    """Images with an XML file each; those objects that are of a class."""
+    """Images with an XML file each; objects of unlisted classes are left out."""
 
-    def __init__(self, part: _Read, classes: ClassTable, faults: list[str]) -> None:
+    def __init__(self, part: _AnnotatedPart, classes: ClassTable, faults: list[str]) -> None:
         super().__init__(part.images)
         self.paths = part.paths
         self.classes, self.names = classes, classes.names
-        self.class_of = {name: label for label, name in enumerate(classes.names)}
-        self.files = [self._known(path, file, faults) for path, file in zip(part.paths, part.files, strict=True)]
+        self.class_id_of = {name: label for label, name in enumerate(classes.names)}
+        self.files = [
+            self._listed_objects(path, file, faults) for path, file in zip(part.paths, part.files, strict=True)
+        ]
 
     def target(self, index: int) -> Objects:
-        """Return an image's objects; raises DataError where its file cannot be read."""
+        """Return an image's objects; raises DataError if its XML file cannot be read."""
         file = self._file(index)
         size = file.size or image_size(self.images[index])
-        labels = [self.class_of[one.name] for one in file.objects]
-        return build_objects([one.box for one in file.objects], labels, size=size, image_id=index)
+        labels = [self.class_id_of[item.name] for item in file.objects]
+        return build_objects([item.box for item in file.objects], labels, size=size, image_id=index)
 
     def shape(self, index: int) -> tuple[int, int] | None:
-        """Return an image's height and width where its file says them."""
+        """Return an image's height and width from its XML file; `None` if it has none."""
         file = self.files[index]
         return file.size if isinstance(file, VocFile) else None
 
-    def named(self, index: int, place: int) -> str:
-        """Return what to call one of an image's objects."""
-        return f"object {self._file(index).objects[place].number} of {self.paths[index]}"
+    def describe_object(self, index: int, position: int) -> str:
+        """Return an object's description for messages."""
+        return f"object {self._file(index).objects[position].number} of {self.paths[index]}"
 
     def _file(self, index: int) -> VocFile:
         file = self.files[index]
@@ -125,41 +128,45 @@ class VocObjects(ImageFiles):
             raise DataError(str(file))
         return file
 
-    def _known(self, path: Path, file: VocFile | DataError, faults: list[str]) -> VocFile | DataError:
-        """Return a file without the objects that are of no class, which are added to the faults."""
+    def _listed_objects(self, path: Path, file: VocFile | DataError, faults: list[str]) -> VocFile | DataError:
+        """Return a file without objects of unlisted classes; those are added to `faults`."""
         if isinstance(file, DataError):
             return file
         for number, name, _ in file.objects:
-            if name not in self.class_of:
+            if name not in self.class_id_of:
                 hint = nearest(name, self.names) or "; add it to the classes or remove the object"
                 faults.append(f"object {number} of {path} is of the class {name!r}, which is not listed{hint}")
-        return VocFile(file.size, tuple(one for one in file.objects if one.name in self.class_of))
+        return VocFile(file.size, tuple(item for item in file.objects if item.name in self.class_id_of))
 
     def without_area(self, index: int) -> list[str]:
-        """Name the objects of an image whose boxes have no area inside it."""
+        """Describe the objects of an image whose boxes have no area inside it."""
         file = self.files[index]
         if isinstance(file, DataError):
             return []
-        return [self.named(index, place) for place, one in enumerate(file.objects) if not has_area(one.box, file.size)]
+        return [
+            self.describe_object(index, i) for i, item in enumerate(file.objects) if not has_area(item.box, file.size)
+        ]
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Where a part's images and XML files are."""
+    """The folders of a part."""
 
     images: Path
     annotations: Path
     listed: Path | None = None
-    """A file that lists the names of this part's images."""
+    """Text file with the image names of the part; `None` if all images belong to it."""
 
 
 @dataclass(frozen=True)
-class _Read:
-    """A part's images, and what their XML files say or why they say nothing."""
+class _AnnotatedPart:
+    """A part's images with their XML files."""
 
     images: list[Path]
     paths: list[Path]
+    """XML files."""
     files: list[VocFile | DataError]
+    """Their contents, or the reason why a file cannot be read."""
 
 
 def _find_parts(root: Path) -> list[_Part] | None:
@@ -170,42 +177,44 @@ def _find_parts(root: Path) -> list[_Part] | None:
             return [_Part(*folders)]
         return [_Part(*folders, lists[0]), *(_Part(*folders, path) for path in lists[1:] if path.is_file())][:2]
     parts = [subfolder(root, names) for names in (TRAIN_NAMES, VAL_NAMES)]
-    found = [_Part(*folders) for part in parts if part is not None and (folders := _folders(part) or _beside(part))]
-    return found if found and parts[0] is not None else None
+    pairs = [_Part(*folders) for part in parts if part is not None and (folders := _folders(part) or _beside(part))]
+    return pairs if pairs and parts[0] is not None else None
 
 
 def _folders(root: Path) -> tuple[Path, Path] | None:
-    """Return the folders of images and of XML files."""
+    """Return the folders of images and of XML files below a folder."""
     images = next((root / name for name in _IMAGES if (root / name).is_dir()), None)
     annotations = next((root / name for name in _ANNOTATIONS if any((root / name).glob("*.xml"))), None)
     return None if images is None or annotations is None else (images, annotations)
 
 
 def _beside(part: Path) -> tuple[Path, Path] | None:
+    """Return a part's folder as that of images and of XML files; `None` if it holds no XML file."""
     return (part, part) if any(part.glob("*.xml")) else None
 
 
-def _read_all(part: _Part, notes: list[str]) -> _Read:
-    """Read a part's XML files; images without one are left out, unless they are listed."""
-    found = {path.stem: path for path in list_images(part.images)}
+def _read_part(part: _Part, notes: list[str]) -> _AnnotatedPart:
+    """Read a part's XML files; images without one are left out, unless the part has a list."""
+    image_of = {path.stem: path for path in list_images(part.images)}
     if part.listed is None:
         stems = sorted(path.stem for path in part.annotations.glob("*.xml"))
-        if lonely := sorted(found.keys() - set(stems)):
+        if unannotated := sorted(image_of.keys() - set(stems)):
             notes.append(
-                f"{number_of(len(lonely), 'image')} in {part.images} without an XML file in {part.annotations}, left "
-                f"out; {found[lonely[0]].name} first"
+                f"{number_of(len(unannotated), 'image')} in {part.images} without an XML file in {part.annotations}, "
+                f"left out; {image_of[unannotated[0]].name} first"
             )
     else:
         lines = part.listed.read_text(encoding="utf-8", errors="replace").splitlines()
-        stems = [_stem(line.strip(), part, found) for line in lines if line.strip()]
-    images = [found.get(stem, part.images / f"{stem}.jpg") for stem in stems]
+        stems = [_stem(line.strip(), part, image_of) for line in lines if line.strip()]
+    images = [image_of.get(stem, part.images / f"{stem}.jpg") for stem in stems]
     paths = [part.annotations / f"{stem}.xml" for stem in stems]
-    return _Read(images, paths, [_attempt(path) for path in paths])
+    return _AnnotatedPart(images, paths, [_attempt(path) for path in paths])
 
 
 def _stem(line: str, part: _Part, images: Mapping[str, Path]) -> str:
-    """Return the name that a line of a list gives: all of it where a file has it, for names may hold spaces, else its
-    first word, for lists of one class say after it whether the image has the class.
+    """Return the image name in a line of a list: the whole line if a file has that name, else its first word.
+
+    Names may hold spaces, and the list of one class gives a flag after each name.
     """
     return line if line in images or (part.annotations / f"{line}.xml").is_file() else line.split()[0]
 
@@ -214,48 +223,48 @@ def _attempt(path: Path) -> VocFile | DataError:
     try:
         return read_voc(path)
     except DataError as error:
-        return DataError(str(error))  # without the frames that a raised one holds on to
+        return DataError(str(error))  # a new error: the caught one would keep its stack frames alive
 
 
 def _classes_of(files: Sequence[VocFile | DataError], root: Path) -> ClassTable:
-    """Return the classes that files name, in VOC's order and colours where all are VOC's."""
-    names = {one.name for file in files if isinstance(file, VocFile) for one in file.objects}
+    """Return the classes in XML files, in VOC's order and colours if all are VOC's."""
+    names = {item.name for file in files if isinstance(file, VocFile) for item in file.objects}
     if not names:
-        broken = next((file for file in files if isinstance(file, DataError)), None)
-        raise DataError(str(broken) if broken else f"no XML file in {root} has an object; add objects")
-    known = built_in("voc")
-    if not names <= set(known.names):
-        return coloured(sorted(names))
-    rows = zip(known.names, known.values, known.colours, strict=True)
-    return table(*zip(*(row for row in rows if row[0] in names), strict=True))
+        error = next((file for file in files if isinstance(file, DataError)), None)
+        raise DataError(str(error) if error else f"no XML file in {root} has an object; add objects")
+    voc = built_in("voc")
+    if not names <= set(voc.names):
+        return bright_table(sorted(names))
+    rows = zip(voc.names, voc.values, voc.colours, strict=True)
+    return build_table(*zip(*(row for row in rows if row[0] in names), strict=True))
 
 
-def _object(one: ElementTree.Element, number: int, path: Path) -> VocObject:
-    name = (one.findtext("name") or "").strip()
+def _object(element: ElementTree.Element, number: int, path: Path) -> VocObject:
+    name = (element.findtext("name") or "").strip()
     if not name:
         raise DataError(f"object {number} of {path} has no name; add it or remove the object")
-    return VocObject(number, name, _box(one, f"object {number} of {path}"))
+    return VocObject(number, name, _box(element, f"object {number} of {path}"))
 
 
-def _box(one: ElementTree.Element, what: str) -> tuple[float, ...]:
-    box = one.find("bndbox")
-    written = [None if box is None else box.findtext(side) for side in _SIDES]
-    values = [_number(text) for text in written]
+def _box(element: ElementTree.Element, description: str) -> tuple[float, ...]:
+    box = element.find("bndbox")
+    texts = [None if box is None else box.findtext(side) for side in _SIDES]
+    values = [_number(text) for text in texts]
     if not all(map(math.isfinite, values)):
-        found = ", ".join(str(text).strip() for text in written)
-        raise DataError(f"{what} has the bndbox {found}; give finite numbers as {', '.join(_SIDES)}")
+        shown = ", ".join(str(text).strip() for text in texts)
+        raise DataError(f"{description} has the bndbox {shown}; give finite numbers as {', '.join(_SIDES)}")
     left, top, right, bottom = values
     return left - (right > left), top - (bottom > top), right, bottom
 
 
 def _size(top: ElementTree.Element) -> tuple[int, int] | None:
-    """Return height and width; labelling tools write 0 where they do not know."""
+    """Return height and width; `None` if they are missing, or 0 as labelling tools write for an unknown size."""
     height, width = (_number(top.findtext(f"size/{side}")) for side in ("height", "width"))
     return (int(height), int(width)) if 1 <= height < 65536 and 1 <= width < 65536 else None
 
 
 def _number(text: str | None) -> float:
-    """Return a number, or NaN where a text is none."""
+    """Return the number in a text, or NaN if it holds none."""
     try:
         return float(text or "nan")
     except ValueError:

@@ -12,11 +12,11 @@ from PIL.Image import Image
 from torch import Tensor
 
 from twins.data.base import Derived, ImageSet, LabelledImages, Splits
-from twins.data.checks.classification import Labels
+from twins.data.checks.classification import ClassIdCheck
 from twins.data.checks.scan import CheckReport, check
 from twins.data.config import DataConfig
 from twins.data.formats.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS
-from twins.data.formats.open import open_classification
+from twins.data.formats.open import open_class_ids
 from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.transforms.classification import ImageAlone, train_transform
@@ -40,10 +40,10 @@ class ClassificationSpec:
 
     def open(self, config: DataConfig) -> Splits[LabelledImages]:
         """Open `digits` or a folder of class folders."""
-        return open_classification(config)
+        return open_class_ids(config)
 
     def check(self, config: DataConfig) -> CheckReport:
-        report = check(open_classification(config), Labels())
+        report = check(open_class_ids(config), ClassIdCheck())
         report.notes += _masks_as_classes(report.names)
         return report
 

@@ -15,10 +15,10 @@ from PIL.Image import Image
 from torch import Tensor
 
 from twins.data.base import AnnotatedImages, Derived, ImageSet, Splits
-from twins.data.checks.detection import Annotations
+from twins.data.checks.detection import ObjectCheck
 from twins.data.checks.scan import CheckReport, check
 from twins.data.config import DataConfig
-from twins.data.formats.open import open_detection, open_objects
+from twins.data.formats.open import open_objects, open_objects_for_run
 from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.objects import Objects, build_objects, encode_mask
@@ -46,12 +46,12 @@ class DetectionSpec:
 
     def open(self, config: DataConfig) -> Splits[AnnotatedImages]:
         """Open `scenes`, or a folder with images and COCO's, VOC's or YOLO's annotations, with something to find."""
-        splits = open_detection(config, masks=self.masks)
+        splits = open_objects_for_run(config, masks=self.masks)
         _check_found(splits.val, splits.source)
         return splits
 
     def check(self, config: DataConfig) -> CheckReport:
-        return check(open_objects(config, masks=self.masks), Annotations())
+        return check(open_objects(config, masks=self.masks), ObjectCheck())
 
     def warnings(self, splits: Splits[AnnotatedImages]) -> list[str]:
         """Return nothing: what is left out of training is among the notes of opening."""

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from twins.data.base import Derived, ImageSet, MappedImages, Splits
 from twins.data.checks.scan import CheckReport, check
-from twins.data.checks.semantic import Maps
+from twins.data.checks.semantic import LabelMapCheck
 from twins.data.config import DataConfig
 from twins.data.formats.masks import IGNORE
-from twins.data.formats.open import open_semantic
+from twins.data.formats.open import open_label_maps
 from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.transforms.semantic import RandomCrop, WholeImage, check_fit
@@ -43,10 +43,10 @@ class SemanticSpec:
     listed = "classes"
 
     def open(self, config: DataConfig) -> Splits[MappedImages]:
-        return open_semantic(config)
+        return open_label_maps(config)
 
     def check(self, config: DataConfig) -> CheckReport:
-        return check(open_semantic(config), Maps())
+        return check(open_label_maps(config), LabelMapCheck())
 
     def warnings(self, splits: Splits[MappedImages]) -> list[str]:
         """Return nothing: what masks hold is only known when all are read, which `twins check` does."""

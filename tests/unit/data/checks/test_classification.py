@@ -1,4 +1,4 @@
-"""`twins check` of class folders: what would spoil a run is named, and nothing else."""
+"""`twins check` of class folders: it names every fault that would spoil a run, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def check(root):
 
 
 def save(path, number):
-    """Write noise of 40 x 40, the same for the same number."""
+    """Write noise of 40 x 40 pixels that depends on the number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
     return path
@@ -23,14 +23,14 @@ def save(path, number):
 
 @pytest.fixture
 def data(tmp_path):
-    """A clean set of two classes, two images of each in both parts."""
+    """A clean set of two classes, each with two images in each part."""
     for number in range(8):
         part, name = ("train", "val")[number // 4], ("a", "b")[number // 2 % 2]
         save(tmp_path / part / name / f"{number}.png", number)
     return tmp_path
 
 
-def test_a_clean_set_has_no_problem_and_its_facts_are_right(data):
+def test_a_clean_set_has_no_problem_and_the_right_counts(data):
     report = check(data)
     assert report.problems == []
     assert report.notes == ["top-5 accuracy says nothing with fewer than six classes and is left out"]

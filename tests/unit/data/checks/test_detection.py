@@ -1,4 +1,4 @@
-"""`twins check --task detection` and `instance`: what would spoil a run is named, and nothing else."""
+"""`twins check` of objects: it names every fault that would spoil a run, and nothing else."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def data(tmp_path, save_image):
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_a_clean_set_has_no_problem_and_its_facts_are_right(data, masks):
+def test_a_clean_set_has_no_problem_and_the_right_counts(data, masks):
     report = data.check(masks)
     assert (report.problems, report.notes) == ([], [])
     assert report.names == ["cat", "dog"]
@@ -124,7 +124,7 @@ def test_a_box_that_reaches_more_than_a_pixel_beyond_its_image_is_named(data, bo
         assert f"reaches {beyond} pixels beyond its image of 80 x 60; mend it" in data.only_problem(masks=False)
 
 
-def test_a_size_that_lies_is_named_with_both_sizes(data):
+def test_a_wrong_size_is_named_with_both_sizes(data):
     data.edit(lambda content: content["images"][1].update(width=90, height=70))
     path = data.root / "train" / "1.png"
     assert data.only_problem() == (
@@ -132,7 +132,7 @@ def test_a_size_that_lies_is_named_with_both_sizes(data):
     )  # fmt: skip
 
 
-def test_a_size_of_a_picture_that_is_stored_turned_is_named_so(data):
+def test_the_size_of_an_image_with_exif_rotation_is_named_with_its_cause(data):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (80, 60)).save(data.root / "train" / "0.jpg", exif=exif)
@@ -144,7 +144,7 @@ def test_a_size_of_a_picture_that_is_stored_turned_is_named_so(data):
     )
 
 
-def test_a_mask_that_lies_elsewhere_than_its_box_is_named(data):
+def test_a_mask_that_does_not_fit_its_box_is_named(data):
     data.change(2, segmentation=shape(50, 4, 80, 44))
     assert data.only_problem() == (
         f"annotation 2 of {data.path('train')} has the box 2, 4, 42, 44, and a mask that fills 50, 4, 80, 44; "
@@ -154,7 +154,7 @@ def test_a_mask_that_lies_elsewhere_than_its_box_is_named(data):
 
 
 @pytest.mark.parametrize(("box", "polygon"), [((5, 5, 1.2, 0.8), (4, 4, 7, 6)), ((2, 4, 40, 40), (2, 4, 40, 30))])
-def test_a_mask_that_is_off_by_what_pixels_round_is_not(data, box, polygon):
+def test_a_mask_that_differs_from_its_box_by_rounding_is_not_named(data, box, polygon):
     data.change(2, bbox=list(box), segmentation=shape(*polygon))
     assert data.check().problems == []
 
@@ -167,7 +167,7 @@ def test_an_empty_mask_is_named(data, segmentation):
     )  # fmt: skip
 
 
-def test_two_same_boxes_of_one_class_are_named(data):
+def test_two_equal_boxes_of_one_class_are_named(data):
     data.edit(lambda content: content["annotations"].append(content["annotations"][3] | {"id": 77}))
     path = data.path("train")
     assert data.only_problem() == f"annotation 77 of {path} and annotation 3 of {path} are the same box of class " + (
@@ -175,12 +175,12 @@ def test_two_same_boxes_of_one_class_are_named(data):
     )
 
 
-def test_two_same_boxes_of_two_classes_are_not(data):
+def test_two_equal_boxes_of_two_classes_are_not_named(data):
     data.edit(lambda content: content["annotations"].append(content["annotations"][3] | {"id": 77, "category_id": 1}))
     assert data.check().problems == []
 
 
-def test_annotations_that_contradict_their_file_are_named_each(data):
+def test_each_annotation_that_contradicts_its_file_is_named(data):
     data.change(0, category_id=9)
     data.change(1, id=5)
     data.change(2, image_id=40)
@@ -201,29 +201,29 @@ def test_an_image_id_given_twice_is_named(data):
 
 
 @pytest.mark.parametrize(
-    ("changed", "saying"),
+    ("changed", "message"),
     [
         ({"bbox": "1 2 3 4"}, "has the bbox '1 2 3 4'; give four finite numbers"),
         ({"segmentation": None}, "has no mask; add it or remove the annotation"),
         ({"segmentation": {"size": [1, 1], "counts": [1]}}, "has a mask of [1, 1] on an image of [60, 81] pixels"),
     ],
 )
-def test_annotations_that_cannot_be_read_are_named(data, changed, saying):
+def test_annotations_that_cannot_be_read_are_named(data, changed, message):
     data.change(2, **changed)
-    assert data.only_problem().startswith(f"annotation 2 of {data.path('train')} {saying}")
+    assert data.only_problem().startswith(f"annotation 2 of {data.path('train')} {message}")
 
 
 @pytest.mark.parametrize(
-    ("content", "saying"),
+    ("content", "message"),
     [(b"", "is empty (0 bytes)"), (b"text", "is no image in a known format"), (None, "which does not exist")],
 )
-def test_images_that_cannot_be_read_are_named(data, content, saying):
+def test_images_that_cannot_be_read_are_named(data, content, message):
     path = data.root / "train" / "2.png"
     path.unlink()
     if content is not None:
         path.write_bytes(content)
     assert f"{path}" in data.only_problem()
-    assert saying in data.only_problem()
+    assert message in data.only_problem()
     assert data.check().counts["train"] == {"cat": 3, "dog": 3}
 
 
@@ -256,7 +256,7 @@ def test_crowds_are_counted_apart(data):
     data.change(0, iscrowd=1)
     report = data.check()
     assert report.counts["train"] == {"cat": 2, "dog": 3}
-    assert report.notes == ["1 crowd region, in which nothing found is right or wrong"]
+    assert report.notes == ["1 crowd region, in which detections are ignored"]
 
 
 def test_images_without_objects_are_worth_a_note(data):

@@ -1,4 +1,4 @@
-"""`twins check --task semantic`: what would spoil a run is named, and nothing else."""
+"""`twins check` of masks: it names every fault that would spoil a run, and nothing else."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def only_problem(root, **masks):
     return problem
 
 
-def test_a_clean_set_has_no_problem_and_its_facts_are_right(data):
+def test_a_clean_set_has_no_problem_and_the_right_counts(data):
     report = check(data)
     assert (report.problems, report.notes) == ([], [])
     assert report.names == ["soil", "root"]
@@ -60,7 +60,7 @@ def test_values_beyond_the_classes_are_named(data, save_mask):
     assert only_problem(data).startswith(f"{path} holds values that no class has: 7 (50.0% of its pixels)")
 
 
-def test_masks_of_0_and_255_where_255_counts_for_nothing_are_recognised(data, save_mask):
+def test_masks_of_0_and_255_where_255_is_ignored_are_recognised(data, save_mask):
     for part, count in (("train", 3), ("val", 2)):
         for number in range(count):
             values = np.concatenate([HALVES, np.ones((6, number))], axis=1) * 255
@@ -85,7 +85,7 @@ def test_a_class_that_training_lacks_is_named(data, save_mask):
     assert only_problem(data) == "class root is in 2 images to evaluate on and in none to train on; move some"
 
 
-def test_a_class_of_one_pixel_is_there(data, save_mask):
+def test_a_class_of_one_pixel_counts_as_present(data, save_mask):
     for number in range(3):
         save_mask(data / "masks" / "train" / f"{number}.png", np.arange(6 * (8 + number)).reshape(6, -1) == 20)
     report = check(data)
@@ -94,7 +94,7 @@ def test_a_class_of_one_pixel_is_there(data, save_mask):
 
 
 @pytest.mark.parametrize("more", [1, 10, 11])
-def test_classes_that_no_image_has_are_named_and_spoil_nothing(data, more):
+def test_classes_that_no_image_has_are_a_note_and_no_problem(data, more):
     (data / "classes.txt").write_text("\n".join(["soil", "root", *(f"class{i}" for i in range(more))]))
     report = check(data)
     assert report.problems == []
@@ -102,21 +102,21 @@ def test_classes_that_no_image_has_are_named_and_spoil_nothing(data, more):
     assert note.startswith(f"{more} of the {more + 2} classes are in no image")
 
 
-def test_a_mask_that_holds_nothing_that_counts_is_named(data, save_mask):
+def test_a_mask_of_ignored_pixels_only_is_named(data, save_mask):
     save_mask(data / "masks" / "val" / "1.png", np.full((6, 9), 255))
-    expected = f"the mask of {data / 'images' / 'val' / '1.png'} holds nothing that counts; remove the pair"
+    expected = f"the mask of {data / 'images' / 'val' / '1.png'} holds only ignored pixels; remove the pair"
     assert only_problem(data) == expected
 
 
 @pytest.mark.parametrize("kind", ["images", "masks"])
 @pytest.mark.parametrize(
-    ("content", "saying"),
+    ("content", "message"),
     [(b"", "is empty (0 bytes)"), (b"text", "is no image in a known format"), (None, "is damaged")],
 )
-def test_damaged_files_are_named(data, kind, content, saying):
+def test_damaged_files_are_named(data, kind, content, message):
     path = data / kind / "train" / "2.png"
     path.write_bytes(path.read_bytes()[:-30] if content is None else content)
-    assert only_problem(data).startswith(f"{path} {saying}")
+    assert only_problem(data).startswith(f"{path} {message}")
 
 
 def test_a_mask_that_holds_no_classes_is_named(data):
@@ -143,7 +143,7 @@ def test_every_problem_is_named_at_once(data, save_mask):
     assert len(check(data).problems) == 3
 
 
-def test_a_class_that_hardly_shows_is_worth_a_note(data, save_image, save_mask):
+def test_a_class_of_few_pixels_is_worth_a_note(data, save_image, save_mask):
     save_image(data / "images" / "train" / "large.png", (80, 60))
     save_mask(data / "masks" / "train" / "large.png", np.zeros((60, 80)))
     report = check(data)
@@ -153,7 +153,7 @@ def test_a_class_that_hardly_shows_is_worth_a_note(data, save_image, save_mask):
     assert '`class_weights="balanced"`' in note
 
 
-def test_what_opening_decided_is_told(data, save_image):
+def test_decisions_made_in_opening_are_reported(data, save_image):
     (data / "classes.txt").unlink()
     save_image(data / "images" / "train" / "alone.png")
     notes = " ".join(check(data).notes)
@@ -161,7 +161,7 @@ def test_what_opening_decided_is_told(data, save_image):
     assert "alone.png" in notes
 
 
-def test_a_json_set_is_checked_alike(sample_data):
+def test_a_coco_set_is_checked_too(sample_data):
     report = SPEC.check(DataConfig(data=str(sample_data / "instance" / "nuts18")))
     assert report.problems == []
     assert sum(report.images.values()) == 12

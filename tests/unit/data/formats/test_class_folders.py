@@ -1,4 +1,4 @@
-"""Class folders and digits: who is in which part, under which class."""
+"""Class folders and digits: each image is in the right part and has the right class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 from twins.data.config import DataConfig
 from twins.data.formats.digits import Digits
-from twins.data.formats.open import open_classification
+from twins.data.formats.open import open_class_ids
 from twins.errors import DataError
 
 
@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 
 def test_an_unsplit_folder_is_split_by_seed_with_no_image_in_both(folder):
-    first, again, other = (open_classification(DataConfig(data=str(folder), seed=seed)) for seed in (0, 0, 1))
+    first, again, other = (open_class_ids(DataConfig(data=str(folder), seed=seed)) for seed in (0, 0, 1))
     assert (len(first.train), len(first.val)) == (16, 4)
     assert not set(first.train.images) & set(first.val.images)
     assert first.val.images == again.val.images
@@ -37,7 +37,7 @@ def test_an_unsplit_folder_is_split_by_seed_with_no_image_in_both(folder):
 
 def test_a_class_with_one_image_keeps_it_for_training(folder):
     write(folder, "eel", 1, shade=9)
-    splits = open_classification(DataConfig(data=str(folder)))
+    splits = open_class_ids(DataConfig(data=str(folder)))
     assert splits.train.labels.count(2) == 1
 
 
@@ -45,10 +45,10 @@ def test_classes_of_validation_are_matched_by_name(tmp_path):
     for name in ("a", "b", "c"):
         write(tmp_path / "train", name, 2)
     write(tmp_path / "val", "c", 2, shade=5)
-    assert open_classification(DataConfig(data=str(tmp_path))).val.labels == [2, 2]
+    assert open_class_ids(DataConfig(data=str(tmp_path))).val.labels == [2, 2]
     write(tmp_path / "val", "z", 1)
-    with pytest.raises(DataError, match=r"classes that .* has not: z"):
-        open_classification(DataConfig(data=str(tmp_path)))
+    with pytest.raises(DataError, match=r"classes that .* lacks: z"):
+        open_class_ids(DataConfig(data=str(tmp_path)))
 
 
 @pytest.mark.parametrize("content", ["nothing", "one class", "no images", "a file"])
@@ -61,7 +61,7 @@ def test_a_folder_that_is_no_data_set_is_refused_in_one_sentence(tmp_path, conte
         for name in {"nothing": [], "one class": ["a"], "no images": ["a", "b"]}[content]:
             (root / name).mkdir()
     with pytest.raises(DataError, match="data") as caught:
-        open_classification(DataConfig(data=str(root)))
+        open_class_ids(DataConfig(data=str(root)))
     assert "\n" not in str(caught.value)
 
 
@@ -69,14 +69,14 @@ def test_another_tasks_layout_is_recognised(tmp_path):
     write(tmp_path, "images", 3)
     (tmp_path / "instances.json").write_text("{}")
     with pytest.raises(DataError, match=r"if instances\.json lists boxes, say `task=\"detection\"`"):
-        open_classification(DataConfig(data=str(tmp_path)))
+        open_class_ids(DataConfig(data=str(tmp_path)))
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "images").rename(tmp_path / "JPEGImages")
     with pytest.raises(DataError, match=r"Pascal VOC's folders .* say `task=\"detection\"`"):
-        open_classification(DataConfig(data=str(tmp_path)))
+        open_class_ids(DataConfig(data=str(tmp_path)))
 
 
-def test_digits_are_split_without_overlap_and_alike_each_time():
+def test_digits_are_split_without_overlap_and_the_same_each_time():
     train, val = Digits(train=True), Digits(train=False)
     names = {train.path(i) for i in range(len(train))}, {val.path(i) for i in range(len(val))}
     assert len(train) + len(val) == 1797

@@ -1,4 +1,4 @@
-"""COCO's JSON files as semantic maps: the category of each pixel, whichever way its mask is written."""
+"""COCO's JSON files as label maps: the category of each pixel, in every form of a mask."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from faster_coco_eval import mask as rle
 from PIL import Image
 
 from twins.data.config import DataConfig, MaskConfig
-from twins.data.formats.open import open_semantic
+from twins.data.formats.open import open_label_maps
 
 SQUARE = np.zeros((6, 8), dtype=np.uint8)
 SQUARE[1:4, 2:6] = 1
@@ -42,7 +42,7 @@ def coco(tmp_path, save_image):
 
 @pytest.fixture
 def panoptic(coco, tmp_path):
-    """Write a panoptic JSON file, and its maps as they are given."""
+    """Write a panoptic JSON file, and the same PNG for both images."""
 
     def write(pixels, segments, categories=CATEGORIES):
         (tmp_path / "panoptic").mkdir(exist_ok=True)
@@ -50,22 +50,22 @@ def panoptic(coco, tmp_path):
             (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(
                 tmp_path / f"panoptic/{i}.png"
             )
-        records = [{"image_id": i, "file_name": f"{i}.png", "segments_info": segments} for i in (1, 2)]
-        return coco(records, "panoptic.json", categories)
+        annotations = [{"image_id": i, "file_name": f"{i}.png", "segments_info": segments} for i in (1, 2)]
+        return coco(annotations, "panoptic.json", categories)
 
     return write
 
 
 def opened(root, **masks):
-    return open_semantic(DataConfig(data=str(root), masks=MaskConfig(**masks)))
+    return open_label_maps(DataConfig(data=str(root), masks=MaskConfig(**masks)))
 
 
 def targets(splits):
-    """Return the map of each image by its name."""
-    found = {}
+    """Return the label map of each image by its name."""
+    label_maps = {}
     for images in (splits.train, splits.val):
-        found |= {images.path(i).rpartition("/")[2]: images.target(i) for i in range(len(images))}
-    return found
+        label_maps |= {images.path(i).rpartition("/")[2]: images.target(i) for i in range(len(images))}
+    return label_maps
 
 
 @pytest.mark.parametrize(
@@ -78,26 +78,28 @@ def targets(splits):
     ],
 )
 @pytest.mark.parametrize("crowd", [0, 1])
-def test_every_way_of_writing_a_mask_gives_the_same_map(coco, segmentation, crowd):
+def test_every_form_of_a_mask_gives_the_same_map(coco, segmentation, crowd):
     splits = opened(coco([annotation(segmentation, iscrowd=crowd)]))
     assert splits.train.names == ("background", "cat", "dog")
     assert (targets(splits)["1.jpg"] == 2 * SQUARE).all()
     assert not targets(splits)["2.jpg"].any()
 
 
-def test_pixels_of_two_categories_count_for_nothing(coco):
-    left, whole = [[0, 0, 4, 0, 4, 6, 0, 6]], [[0, 0, 8, 0, 8, 6, 0, 6]]
-    row = targets(opened(coco([annotation(left, 2), annotation(whole, 5), annotation(left, 2)])))["1.jpg"][0]
+def test_pixels_of_two_categories_are_ignored(coco):
+    left, full = [[0, 0, 4, 0, 4, 6, 0, 6]], [[0, 0, 8, 0, 8, 6, 0, 6]]
+    row = targets(opened(coco([annotation(left, 2), annotation(full, 5), annotation(left, 2)])))["1.jpg"][0]
     assert row.tolist() == [255] * 4 + [2] * 4
-    assert (targets(opened(coco([annotation(whole), annotation(left)])))["1.jpg"] == 2).all()
+    assert (targets(opened(coco([annotation(full), annotation(left)])))["1.jpg"] == 2).all()
 
 
-def test_polygons_without_an_area_are_passed_over(coco):
-    found = targets(opened(coco([annotation([[3, 3], [1, 1, 5, 5], [], *POLYGON]), annotation([[0, 0, 4, 4]], 2)])))
-    assert (found["1.jpg"] == 2 * SQUARE).all()
+def test_polygons_without_an_area_have_no_effect(coco):
+    label_maps = targets(
+        opened(coco([annotation([[3, 3], [1, 1, 5, 5], [], *POLYGON]), annotation([[0, 0, 4, 4]], 2)]))
+    )
+    assert (label_maps["1.jpg"] == 2 * SQUARE).all()
 
 
-def test_an_ignored_category_counts_for_nothing(coco, panoptic):
+def test_pixels_of_an_ignored_category_are_ignored(coco, panoptic):
     splits = opened(coco([annotation(POLYGON)]), ignore=(5,))
     assert splits.train.names == ("background", "cat")
     assert (targets(splits)["1.jpg"] == 255 * SQUARE).all()
@@ -121,7 +123,7 @@ def test_one_file_is_split_by_seed(coco, name):
     assert splits.train.load(0).size == (8, 6)
 
 
-def test_panoptic_segments_are_found_by_their_three_bytes(panoptic):
+def test_panoptic_segments_are_identified_by_their_three_bytes(panoptic):
     colours = np.array([[0, 0, 0], [44, 1, 0], [0, 0, 3], [9, 9, 9]], dtype=np.uint8)
     segments = [
         {"id": 300, "category_id": 2},
@@ -141,7 +143,7 @@ def test_panoptic_segments_are_found_by_their_three_bytes(panoptic):
 
 
 @pytest.mark.parametrize(
-    ("change", "saying"),
+    ("change", "message"),
     [
         (lambda c: c.pop("categories"), r"panoptic\.json has no categories, so it is no COCO file"),
         (lambda c: c.update(images=[]), r"panoptic\.json lists no image"),
@@ -159,21 +161,24 @@ def test_panoptic_segments_are_found_by_their_three_bytes(panoptic):
         (lambda c: c["annotations"][0].update(file_name="9.png"), r"such as 9\.png, are not in .*; put them there"),
         (lambda c: c["annotations"][1].update(file_name="9.png"), r"lists .*9\.png, which does not exist"),
         (lambda c: c["annotations"].pop(1), r"has no segments for .*2\.jpg"),
-        (lambda c: c["annotations"][1]["segments_info"][0].update(id=4), r"2\.png holds segment 1, which .* has not"),
+        (
+            lambda c: c["annotations"][1]["segments_info"][0].update(id=4),
+            r"2\.png holds segment 1, which .* does not list",
+        ),
     ],
 )
-def test_a_damaged_panoptic_file_is_named(panoptic, refused, change, saying):
+def test_a_damaged_panoptic_file_is_named(panoptic, refused, change, message):
     pixels = SQUARE[..., None] * np.array([1, 0, 0], dtype=np.uint8)
     root = panoptic(pixels, [{"id": 1, "category_id": 5}])
     content = json.loads((root / "panoptic.json").read_text())
     change(content)
     (root / "panoptic.json").write_text(json.dumps(content))
-    with refused(saying):
+    with refused(message):
         targets(opened(root))
 
 
 @pytest.mark.parametrize(
-    ("segmentation", "saying"),
+    ("segmentation", "message"),
     [
         (None, r"annotation 7 of .*instances\.json has no mask; add it or remove the annotation"),
         ([], r"has no mask"),
@@ -199,8 +204,8 @@ def test_a_damaged_panoptic_file_is_named(panoptic, refused, change, saying):
         ({"size": [6, 8], "counts": None}, r"the run lengths None, which must be a text, or a list"),
     ],
 )
-def test_a_damaged_mask_is_named(coco, refused, segmentation, saying):
-    with refused(saying):
+def test_a_damaged_mask_is_named(coco, refused, segmentation, message):
+    with refused(message):
         targets(opened(coco([annotation(segmentation)])))
 
 
@@ -218,7 +223,7 @@ def test_a_file_whose_name_is_of_another_kind_is_refused(coco, refused):
 
 
 @pytest.mark.parametrize(("name", "count"), [("background", 1), ("x", 255)])
-def test_categories_that_make_no_map_are_refused(coco, refused, name, count):
+def test_categories_that_a_label_map_cannot_hold_are_refused(coco, refused, name, count):
     categories = [{"id": i, "name": f"{name}{i or ''}"} for i in range(count)]
     with refused(r"instances\.json: .*(same name, 'background'|at most 255 classes, found 256)"):
         opened(coco([annotation(POLYGON, 0)], categories=categories))
@@ -236,7 +241,7 @@ def test_sizes_that_no_image_has_are_named(coco, refused, height):
         targets(opened(coco([annotation(POLYGON)], height=height)))
 
 
-def test_what_a_file_lists_and_is_not_there_is_named(coco, refused):
+def test_listed_images_that_do_not_exist_are_named(coco, refused):
     root = coco([annotation(POLYGON)])
     splits = opened(root)
     (root / "images" / "1.jpg").unlink()
@@ -248,6 +253,6 @@ def test_what_a_file_lists_and_is_not_there_is_named(coco, refused):
 
 
 @pytest.mark.parametrize("setting", [{"classes": "coco"}, {"values": "index"}, {"reduce_zero_label": True}])
-def test_settings_of_masks_that_say_nothing_of_json_are_refused(coco, refused, setting):
-    with refused(r"says itself which classes its masks have; .*leave out what was given"):
+def test_mask_settings_that_do_not_apply_to_json_are_refused(coco, refused, setting):
+    with refused(r"lists the classes of its masks itself; leave out those of .* that are given"):
         opened(coco([annotation(POLYGON)]), **setting)

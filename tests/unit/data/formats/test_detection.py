@@ -1,4 +1,4 @@
-"""Detection data: each layout is read as it lies, COCO's JSON in all its ways, and what is left out is told."""
+"""Object data: every layout is read, COCO's JSON in every form, and annotations that are left out are reported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from faster_coco_eval import mask as rle
 from PIL import Image
 
 from twins.data.config import DataConfig, MaskConfig
-from twins.data.formats.open import open_detection
+from twins.data.formats.open import open_objects_for_run
 from twins.data.formats.scenes import draw_scene
 from twins.data.images import image_size
 from twins.data.objects import build_objects, decode_masks, has_area, usable
@@ -50,7 +50,7 @@ def coco(tmp_path, save_image):
 
 
 def opened(root, masks=False, **settings):
-    return open_detection(DataConfig(data=str(root), **settings), masks=masks)
+    return open_objects_for_run(DataConfig(data=str(root), **settings), masks=masks)
 
 
 def targets(splits):
@@ -88,7 +88,7 @@ def test_a_box_is_read_with_its_class_area_crowd_and_ids(coco):
         {"size": [6, 8], "counts": PACKED["counts"].decode()},
     ],
 )
-def test_every_way_of_writing_a_mask_gives_the_same_run_lengths(coco, segmentation):
+def test_every_form_of_a_mask_gives_the_same_run_lengths(coco, segmentation):
     objects = target(coco([annotation(segmentation=segmentation), annotation(8)]), masks=True)
     assert objects.masks[0] == objects.masks[1] == PACKED
     assert (decode_masks(objects.masks, objects.size) == SQUARE.astype(bool)).all()
@@ -96,17 +96,17 @@ def test_every_way_of_writing_a_mask_gives_the_same_run_lengths(coco, segmentati
 
 @pytest.mark.parametrize("masks", [False, True])
 @pytest.mark.parametrize("box", [None, []])
-def test_an_object_without_a_box_takes_its_masks(coco, masks, box):
+def test_a_missing_box_is_taken_from_the_mask(coco, masks, box):
     objects = target(coco([without("bbox") | ({} if box is None else {"bbox": box})]), masks)
     assert (objects.boxes.tolist(), objects.areas.tolist()) == ([[2, 1, 6, 4]], [12])
 
 
-def test_areas_that_no_file_says_are_the_masks_where_there_are_masks(coco):
+def test_missing_areas_are_those_of_the_masks_if_masks_are_read(coco):
     root = coco([annotation(bbox=[0, 0, 8, 6])])
     assert (target(root).areas.tolist(), target(root, masks=True).areas.tolist()) == ([48], [12])
 
 
-def test_masks_are_needed_for_instance_segmentation_alone(coco, refused):
+def test_masks_are_needed_only_for_instance_segmentation(coco, refused):
     root = coco([without("segmentation")])
     assert len(target(root)) == 1
     with refused(r"annotation 7 of .*instances\.json has no mask; add it or remove the annotation"):
@@ -114,7 +114,7 @@ def test_masks_are_needed_for_instance_segmentation_alone(coco, refused):
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_an_image_without_objects_is_an_image(coco, masks):
+def test_an_image_without_objects_is_kept(coco, masks):
     objects = targets(opened(coco([annotation()]), masks))["2.jpg"]
     assert (len(objects), objects.boxes.shape, objects.size) == (0, (0, 4), (6, 8))
     assert objects.masks == (() if masks else None)
@@ -141,7 +141,7 @@ def test_two_files_are_two_parts(coco, train, val):
 
 
 @pytest.mark.parametrize("name", ["_annotations.coco.json", "annotations.json"])
-def test_files_that_lie_with_their_images_are_found(coco, name):
+def test_files_beside_their_images_are_found(coco, name):
     coco([annotation()], f"train/{name}", "train")
     splits = opened(coco([annotation(category=2)], f"valid/{name}", "valid"))
     assert [part.load(0).size for part in (splits.train, splits.val)] == [(8, 6), (8, 6)]
@@ -165,21 +165,21 @@ def test_an_image_outside_the_folder_is_read(coco, tmp_path, save_image):
     assert opened(root).train.load(0).size == (8, 6)
 
 
-def test_of_two_categories_of_one_name_the_one_that_nothing_uses_is_dropped(coco, refused):
+def test_an_unused_category_with_the_name_of_another_is_dropped(coco, refused):
     categories = [{"id": 0, "name": "dog", "supercategory": "none"}, *CATEGORIES]
     assert opened(coco([annotation()], categories=categories)).train.classes.values == (2, 5)
     with refused(r"instances\.json: two classes have the same name, 'dog'"):
         opened(coco([annotation(), annotation(8, category=0)], categories=categories))
 
 
-def test_coco_keeps_its_own_colours_and_other_classes_are_not_dark(coco):
+def test_coco_classes_have_cocos_colours_and_others_are_bright(coco):
     categories = [{"id": 1, "name": "person"}]
     assert opened(coco([], categories=categories)).train.classes.colours == ((220, 20, 60),)
     assert all(max(colour) > 150 for colour in opened(coco([])).train.classes.colours)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "saying"),
+    ("wrong", "message"),
     [
         (annotation(8, category=9), "annotation 8 of {} has the category 9, which is not listed"),
         (annotation(8, category="dog"), "annotation 8 of {} has the category 'dog', which is not listed"),
@@ -189,24 +189,24 @@ def test_coco_keeps_its_own_colours_and_other_classes_are_not_dark(coco):
         (annotation(7), "annotation 7 of {} has an id that another annotation has; give each its own"),
         (without("category_id", number=8), "annotation 8 of {} has no category_id"),
         (without("image_id", number=8), "annotation 8 of {} has no image_id"),
-        ("{text}", "{} has the annotation '{{text}}', which is no record; remove it"),
+        ("{text}", "{} has the annotation '{{text}}', which is no JSON object; remove it"),
     ],
 )
-def test_an_annotation_that_contradicts_its_file_is_left_out_and_told(coco, wrong, saying):
+def test_an_annotation_that_contradicts_its_file_is_left_out_and_reported(coco, wrong, message):
     splits = opened(coco([annotation(), wrong]))
     assert sum(map(len, targets(splits).values())) == 1
     (note,) = splits.notes
-    said = saying.format(f"{splits.source}/instances.json")
-    assert note.startswith(f"one entry of the annotations is left out: {said}")
+    expected = message.format(f"{splits.source}/instances.json")
+    assert note.startswith(f"one entry of the annotations is left out: {expected}")
 
 
-def test_many_such_annotations_are_counted(coco):
+def test_many_annotations_that_contradict_their_file_are_counted(coco):
     splits = opened(coco([annotation(i, category=9) for i in range(30)]))
     (note,) = splits.notes
     assert note.startswith("30 entries of the annotations are left out, the first: annotation 0 of ")
 
 
-def test_of_two_images_with_one_id_the_first_is_kept_and_it_is_told(coco):
+def test_of_two_images_with_one_id_the_first_is_kept_and_the_other_is_reported(coco):
     root = coco([annotation()])
     path = root / "instances.json"
     content = json.loads(path.read_text())
@@ -218,7 +218,7 @@ def test_of_two_images_with_one_id_the_first_is_kept_and_it_is_told(coco):
 
 
 @pytest.mark.parametrize(
-    ("box", "saying"),
+    ("box", "message"),
     [
         ("2 1 4 3", "has the bbox '2 1 4 3'; give four finite numbers, x, y, width and height"),
         (["2", "1", "4", "3"], "has the bbox "),
@@ -231,8 +231,8 @@ def test_of_two_images_with_one_id_the_first_is_kept_and_it_is_told(coco):
     ],
 )
 @pytest.mark.parametrize("masks", [False, True])
-def test_a_box_that_is_none_is_named(coco, refused, box, saying, masks):
-    with refused(rf"annotation 7 of .*instances\.json {saying}"):
+def test_a_malformed_box_is_named(coco, refused, box, message, masks):
+    with refused(rf"annotation 7 of .*instances\.json {message}"):
         target(coco([annotation(bbox=box)]), masks)
 
 
@@ -245,15 +245,15 @@ def test_a_box_that_is_none_is_named(coco, refused, box, saying, masks):
         ([-4, 1, 4, 3], [-4, 1, 0, 4]),
     ],
 )
-def test_boxes_without_area_in_their_image_are_kept_as_they_are_and_told(coco, box, expected):
+def test_boxes_without_area_in_their_image_are_kept_and_reported(coco, box, expected):
     root = coco([annotation(), annotation(8, bbox=box)], "instances_train.json")
     splits = opened(coco([annotation(bbox=box)], "instances_val.json"))
     assert splits.train.target(0).boxes.tolist() == [[2, 1, 6, 4], expected]
-    said = "one training box has no area inside its image and is not learned from: annotation 8 of "
-    assert splits.notes == (f"{said}{root / 'instances_train.json'}",)
+    message = "one training box has no area inside its image and is not learned from: annotation 8 of "
+    assert splits.notes == (f"{message}{root / 'instances_train.json'}",)
 
 
-def test_boxes_have_area_where_training_uses_them():
+def test_has_area_agrees_with_usable():
     sides = np.arange(-3, 12, 1.5)
     boxes = np.array([(left, 1, right, 2) for left in sides for right in sides])
     for all_boxes in (boxes, boxes[:, [1, 0, 3, 2]]):
@@ -261,7 +261,7 @@ def test_boxes_have_area_where_training_uses_them():
         assert [has_area(box, (6, 8)) for box in all_boxes.tolist()] == expected.tolist()
 
 
-def test_such_boxes_are_counted_in_the_training_part_alone(coco):
+def test_boxes_without_area_are_counted_only_in_the_training_part(coco):
     root = coco([annotation(i, 1 + i % 2, bbox=[2, 1, 0, 3]) for i in range(10)])
     (note,) = opened(root).notes
     assert note.startswith("5 training boxes have no area inside their image and are not learned from, the first: ")
@@ -274,7 +274,7 @@ def test_sizes_that_no_image_has_are_named(coco, refused, height):
 
 
 @pytest.mark.parametrize(
-    ("segmentation", "saying"),
+    ("segmentation", "message"),
     [
         ([[2, 1, 6, 1, 6]], "polygon .*must list x and y in turns, numbers below 1,000,000"),
         ([[2, 1, float("nan"), 1, 6, 4]], "numbers below 1,000,000"),
@@ -285,10 +285,10 @@ def test_sizes_that_no_image_has_are_named(coco, refused, height):
         ({"size": [6, 8], "counts": PACKED["counts"].decode()[:4]}, "which do not make 6 x 8 pixels"),
     ],
 )
-def test_a_damaged_mask_is_named_where_masks_are_wanted(coco, refused, segmentation, saying):
+def test_a_damaged_mask_is_named_if_masks_are_needed(coco, refused, segmentation, message):
     root = coco([annotation(segmentation=segmentation)])
     assert len(target(root)) == 1
-    with refused(f"annotation 7 of .*{saying}"):
+    with refused(f"annotation 7 of .*{message}"):
         target(root, masks=True)
 
 
@@ -298,7 +298,7 @@ def test_an_object_with_neither_box_nor_mask_is_named(coco, refused):
 
 
 @pytest.mark.parametrize(
-    ("change", "saying"),
+    ("change", "message"),
     [
         (lambda c: c.pop("categories"), "has no categories, so it is no COCO file"),
         (lambda c: c.update(images=[]), "lists no image"),
@@ -310,12 +310,12 @@ def test_an_object_with_neither_box_nor_mask_is_named(coco, refused):
         (lambda c: c["annotations"][0].update(segments_info=[]), "holds panoptic segments; give it a name"),
     ],
 )
-def test_a_file_that_is_no_coco_file_is_named(coco, refused, change, saying):
+def test_a_file_that_is_no_coco_file_is_named(coco, refused, change, message):
     root = coco([annotation()])
     content = json.loads((root / "instances.json").read_text())
     change(content)
     (root / "instances.json").write_text(json.dumps(content))
-    with refused(rf"instances\.json.*{saying}"):
+    with refused(rf"instances\.json.*{message}"):
         opened(root)
 
 
@@ -338,13 +338,13 @@ def test_opening_opens_no_image(coco):
 # Layouts
 
 
-def test_a_folder_of_no_known_layout_says_which_there_are(tmp_path, refused, save_image):
+def test_for_an_unknown_layout_the_known_ones_are_listed(tmp_path, refused, save_image):
     save_image(tmp_path / "cats" / "1.jpg")
     with refused(r"known layout, COCO's .*Pascal VOC's .*YOLO's .*; bring it into one"):
         opened(tmp_path)
 
 
-def test_a_folder_that_is_none_is_named(tmp_path, refused):
+def test_a_missing_folder_is_named(tmp_path, refused):
     with refused("does not exist; give a folder with images and annotations, or scenes"):
         opened(tmp_path / "none")
     (tmp_path / "file").write_text("")
@@ -364,7 +364,7 @@ def test_one_image_is_too_few(coco, refused):
 def test_settings_of_semantic_masks_are_refused(coco, refused):
     config = DataConfig(data=str(coco([annotation()])), masks=MaskConfig(ignore=(1,)))
     with refused("`masks` says how semantic masks are read; leave it out"):
-        open_detection(config, masks=False)
+        open_objects_for_run(config, masks=False)
 
 
 BOXES = [(2, 1, 6, 4), (0, 0, 8, 6), (5, 3, 8, 5), (0, 2, 1, 3)]
@@ -414,8 +414,8 @@ def write_yolo(root, save_image, polygons=False):
     lines = []
     for (left, top, right, bottom), label in zip(BOXES, LABELS, strict=True):
         box = [(left + right) / 16, (top + bottom) / 12, (right - left) / 8, (bottom - top) / 6]
-        shares = (np.array(corners((left, top, right, bottom))).reshape(-1, 2) / (8, 6)).ravel().tolist()
-        lines.append(" ".join([str(label), *(f"{value:.6f}" for value in (shares if polygons else box))]))
+        fractions = (np.array(corners((left, top, right, bottom))).reshape(-1, 2) / (8, 6)).ravel().tolist()
+        lines.append(" ".join([str(label), *(f"{value:.6f}" for value in (fractions if polygons else box))]))
     (root / "labels" / "a.txt").write_text("\n".join(lines))
     (root / "labels" / "b.txt").write_text("")
     (root / "data.yaml").write_text("names: [cat, dog]\n")
@@ -436,14 +436,14 @@ def test_the_same_objects_in_every_format_are_the_same_objects(tmp_path, save_im
     write(tmp_path, save_image)
     splits = opened(tmp_path, masks)
     assert splits.train.names == NAMES
-    found = targets(splits)
-    count = 3 if write is write_voc else 4  # a box of one pixel's width is none in VOC's files
-    assert found["a.png"].labels.tolist() == LABELS[:count]
-    np.testing.assert_allclose(found["a.png"].boxes, BOXES[:count], atol=1e-4)
-    assert len(found["b.png"]) == 0
-    assert {objects.size for objects in found.values()} == {(6, 8)}
+    objects_of = targets(splits)
+    count = 3 if write is write_voc else 4  # VOC's files cannot hold a box that is one pixel wide
+    assert objects_of["a.png"].labels.tolist() == LABELS[:count]
+    np.testing.assert_allclose(objects_of["a.png"].boxes, BOXES[:count], atol=1e-4)
+    assert len(objects_of["b.png"]) == 0
+    assert {objects.size for objects in objects_of.values()} == {(6, 8)}
     if masks:
-        decoded = decode_masks(found["a.png"].masks, (6, 8))
+        decoded = decode_masks(objects_of["a.png"].masks, (6, 8))
         for (left, top, right, bottom), mask in zip(BOXES, decoded, strict=True):
             expected = np.zeros((6, 8), dtype=bool)
             expected[top:bottom, left:right] = True
@@ -484,7 +484,7 @@ def test_scenes_have_their_digits_as_objects_without_a_background(masks):
             assert objects.masks is None
 
 
-def test_pictures_that_are_stored_turned_have_the_size_that_they_are_shown_with(tmp_path):
+def test_images_with_exif_rotation_have_their_upright_size(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (8, 6)).save(tmp_path / "turned.jpg", exif=exif)

@@ -1,4 +1,4 @@
-"""Masks: whatever a file keeps classes in, each pixel gets the class that its author meant."""
+"""Mask files: in every encoding, each pixel gets the class that its author meant."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twins.data.classes import built_in, table
+from twins.data.classes import build_table, built_in
 from twins.data.config import MaskConfig
 from twins.data.formats.masks import MaskReader, build_reader, read_values
 from twins.errors import ConfigError, DataError
 
 PIXELS = np.array([[0, 1, 2], [2, 255, 0]])
 RED, GREEN, BLACK, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 0), (255, 255, 255)
-THREE = table(("a", "b", "c"))
-TWO = table(("plain", "spot"))
+THREE = build_table(("a", "b", "c"))
+TWO = build_table(("plain", "spot"))
 
 
 def palette_mask(path, pixels, colours):
     image = Image.fromarray(np.asarray(pixels, dtype=np.uint8))
-    image.putpalette([level for colour in colours for level in colour])
+    image.putpalette([channel for colour in colours for channel in colour])
     image.save(path)
     return path
 
 
-def chosen(masks, classes=None, ignored=(), **settings):
+def reader_for(masks, classes=None, ignored=(), **settings):
     reader, notes = build_reader(MaskConfig(**settings), masks, classes, ignored=ignored)
     return reader, " ".join(notes)
 
@@ -46,31 +46,31 @@ def test_one_bit_masks_hold_0_and_255(tmp_path):
     assert (read_values(tmp_path / "a.png") == 255 * np.eye(3)).all()
 
 
-def test_values_become_class_ids_and_255_counts_for_nothing(tmp_path, save_mask):
+def test_values_become_class_ids_and_255_is_ignored(tmp_path, save_mask):
     path = save_mask(tmp_path / "a.png", [[7, 40, 255], [9, 3, 7]])
-    reader = MaskReader(table(("a", "b"), (7, 40)), ignore=(3, 9))
+    reader = MaskReader(build_table(("a", "b"), (7, 40)), ignore=(3, 9))
     assert reader(path).tolist() == [[0, 1, 255], [255, 255, 0]]
     assert reader(path).dtype == np.uint8
 
 
 def test_values_of_sixteen_bits_become_class_ids(tmp_path, save_mask):
     path = save_mask(tmp_path / "a.png", [[1000, 65535], [24000, 0]], np.uint16)
-    reader = MaskReader(table(("a", "b", "c"), (0, 1000, 24000)), ignore=(65535,))
+    reader = MaskReader(build_table(("a", "b", "c"), (0, 1000, 24000)), ignore=(65535,))
     assert reader(path).tolist() == [[1, 255], [2, 0]]
 
 
 def test_palette_masks_are_read_by_index_with_their_borders_ignored(tmp_path):
     colours = built_in("voc").colours + ((0, 0, 0),) * 234 + ((224, 224, 192),)
     path = palette_mask(tmp_path / "a.png", [[0, 255, 20]], colours)
-    reader, _ = chosen([path], built_in("voc"))
+    reader, _ = reader_for([path], built_in("voc"))
     assert reader(path).tolist() == [[0, 255, 20]]
 
 
 def test_colours_become_class_ids(tmp_path, save_mask):
-    classes = table(("void", "red", "green"), colours=(BLACK, RED, GREEN))
+    classes = build_table(("void", "red", "green"), colours=(BLACK, RED, GREEN))
     paths = [save_mask(tmp_path / "a.png", [[RED, GREEN], [BLACK, RED]]), save_mask(tmp_path / "b.png", [[BLACK] * 2])]
     paths.append(palette_mask(tmp_path / "c.png", [[1, 0]], (GREEN, RED)))
-    reader, note = chosen(paths, classes)
+    reader, note = reader_for(paths, classes)
     assert [reader(path).tolist() for path in paths] == [[[1, 2], [0, 1]], [[0, 0]], [[1, 2]]]
     assert "by their colours" in note
 
@@ -78,89 +78,97 @@ def test_colours_become_class_ids(tmp_path, save_mask):
 def test_masks_of_0_and_255_are_two_classes(tmp_path, save_mask):
     paths = [save_mask(tmp_path / f"{i}.png", [[0, 255]]) for i in range(3)]
     for classes in (None, TWO):
-        reader, note = chosen(paths, classes)
+        reader, note = reader_for(paths, classes)
         assert reader(paths[0]).tolist() == [[0, 1]]
         assert "two classes, background and foreground" in note
-    assert chosen(paths)[0].classes.names == ("background", "foreground")
-    assert chosen(paths, TWO)[0].classes.names == ("plain", "spot")
+    assert reader_for(paths)[0].classes.names == ("background", "foreground")
+    assert reader_for(paths, TWO)[0].classes.names == ("plain", "spot")
 
 
-def test_a_rare_class_keeps_255_from_being_taken_for_one(tmp_path, save_mask):
+def test_masks_with_a_rare_class_are_not_read_as_binary(tmp_path, save_mask):
     paths = [save_mask(tmp_path / f"{i:03}.png", [[0, 255]]) for i in range(60)]
     save_mask(paths[59], [[1, 255]])
-    reader, _ = chosen(paths)
+    reader, _ = reader_for(paths)
     assert reader.classes.names == ("0", "1")
     assert reader(paths[0]).tolist() == [[0, 255]]
 
 
-def test_binary_masks_take_any_value_but_0_and_the_ignored_ones_for_foreground(tmp_path, save_mask):
+def test_binary_masks_read_any_value_except_0_and_ignored_ones_as_foreground(tmp_path, save_mask):
     path = save_mask(tmp_path / "a.png", [[0, 1, 128, 255]])
-    assert chosen([path], values="binary")[0](path).tolist() == [[0, 1, 1, 1]]
-    assert chosen([path], values="binary", ignore=(128,))[0](path).tolist() == [[0, 1, 255, 1]]
+    assert reader_for([path], values="binary")[0](path).tolist() == [[0, 1, 1, 1]]
+    assert reader_for([path], values="binary", ignore=(128,))[0](path).tolist() == [[0, 1, 255, 1]]
 
 
 def test_an_ignored_value_between_0_and_255_leaves_masks_binary(tmp_path, save_mask):
     path = save_mask(tmp_path / "a.png", [[0, 128, 255]])
-    assert chosen([path], ignore=(128,))[0](path).tolist() == [[0, 255, 1]]
+    assert reader_for([path], ignore=(128,))[0](path).tolist() == [[0, 255, 1]]
 
 
-def test_classes_that_nobody_named_are_the_values_of_all_masks(tmp_path, save_mask):
+def test_without_a_class_list_the_classes_are_the_values_of_all_masks(tmp_path, save_mask):
     paths = [save_mask(tmp_path / f"{i:02}.png", [[0, 4 if i == 31 else 2, 255]]) for i in range(40)]
-    reader, note = chosen(paths)
+    reader, note = reader_for(paths)
     assert reader.classes.names == ("0", "2", "4")
     assert "3 values that the masks hold, which have gaps" in note
     (tmp_path / "05.png").write_bytes(b"")
-    assert chosen(paths)[0].classes.names == ("0", "2", "4")
+    assert reader_for(paths)[0].classes.names == ("0", "2", "4")
 
 
 def test_reducing_the_zero_label_moves_names_up_by_one(tmp_path, save_mask):
     path = save_mask(tmp_path / "a.png", [[0, 1, 3, 255]])
-    reader, _ = chosen([path], THREE, reduce_zero_label=True)
+    reader, _ = reader_for([path], THREE, reduce_zero_label=True)
     assert reader(path).tolist() == [[255, 0, 2, 255]]
-    assert chosen([path], reduce_zero_label=True)[0].classes.names == ("1", "3")
+    assert reader_for([path], reduce_zero_label=True)[0].classes.names == ("1", "3")
 
 
 def test_ade20k_ignores_0_unless_its_masks_were_reduced_before(tmp_path, save_mask):
     path = save_mask(tmp_path / "a.png", [[0, 1, 149, 255]])
-    assert chosen([path], built_in("ade20k"), (0,))[0](path).tolist() == [[255, 0, 148, 255]]
-    reduced, _ = chosen([path], built_in("ade20k"), (0,), reduce_zero_label=False)
+    assert reader_for([path], built_in("ade20k"), (0,))[0](path).tolist() == [[255, 0, 148, 255]]
+    reduced, _ = reader_for([path], built_in("ade20k"), (0,), reduce_zero_label=False)
     assert reduced(path).tolist() == [[0, 1, 149, 255]]
-    reduced, _ = chosen([path], built_in("ade20k"), (0,), reduce_zero_label=False, ignore=(0,))
+    reduced, _ = reader_for([path], built_in("ade20k"), (0,), reduce_zero_label=False, ignore=(0,))
     assert reduced(path).tolist() == [[255, 0, 148, 255]]
 
 
-def test_a_zero_that_is_not_reduced_still_counts_for_nothing_where_no_class_has_it(tmp_path, save_mask):
+def test_0_is_still_ignored_without_reduction_if_no_class_has_it(tmp_path, save_mask):
     path = save_mask(tmp_path / "a.png", [[0, 7, 8]])
-    cityscapes, _ = chosen([path], built_in("cityscapes"), (0,), reduce_zero_label=False)
+    cityscapes, _ = reader_for([path], built_in("cityscapes"), (0,), reduce_zero_label=False)
     assert cityscapes(path).tolist() == [[255, 0, 1]]
 
 
 @pytest.mark.parametrize(
-    ("pixels", "reader", "saying"),
+    ("pixels", "reader", "message"),
     [
         (
             [[0, 1, 9, 9]],
             MaskReader(THREE),
-            r"a\.png holds values that no class has: 9 \(50\.0% .*3 classes have 0 to 2",
+            r"a\.png holds values that no class has: 9 \(50\.0% .*3 classes have the values 0 to 2",
         ),
-        ([[0, 1]], MaskReader(table(("a", "b"), (1, 2))), r"values .*: 0 \(50\.0%.*`masks\.reduce_zero_label=True`"),
+        (
+            [[0, 1]],
+            MaskReader(build_table(("a", "b"), (1, 2))),
+            r"values .*: 0 \(50\.0%.*`masks\.reduce_zero_label=True`",
+        ),
         ([list(range(20))], MaskReader(THREE), r"3, 4, 5, 6, 7, \.\.\."),
         (
             [[RED, GREEN]],
-            MaskReader(table("ab", colours=(RED, BLACK)), "colour"),
+            MaskReader(build_table("ab", colours=(RED, BLACK)), "colour"),
             r"\(0, 255, 0\).*its colour in a file",
         ),
-        ([[0, 7]], MaskReader(table("ab", colours=(BLACK, RED)), "colour"), r"colours that no class has: \(7, 7, 7\)"),
+        (
+            [[0, 7]],
+            MaskReader(build_table("ab", colours=(BLACK, RED)), "colour"),
+            r"colours that no class has: \(7, 7, 7\)",
+        ),
         ([[RED, GREEN]], MaskReader(THREE), r"a\.png is a colour image where .*`masks\.values=\"colour\"`"),
     ],
 )
-def test_pixels_of_no_class_are_named(tmp_path, save_mask, refused, pixels, reader, saying):
-    with refused(saying):
+def test_pixels_of_no_class_are_named(tmp_path, save_mask, refused, pixels, reader, message):
+    with refused(message):
         reader(save_mask(tmp_path / "a.png", pixels))
 
 
 @pytest.mark.parametrize(
-    ("image", "saying"),
+    ("image", "message"),
     [
         (Image.new("CMYK", (4, 4)), r"a\.tif is an image of mode CMYK.*save masks as grey PNG"),
         (Image.new("F", (4, 4)), r"a\.tif is an image of mode F"),
@@ -168,9 +176,9 @@ def test_pixels_of_no_class_are_named(tmp_path, save_mask, refused, pixels, read
         (Image.new("I", (4, 4), -1), r"a\.tif holds values beyond 16 bits"),
     ],
 )
-def test_images_that_hold_no_classes_are_refused(tmp_path, refused, image, saying):
+def test_images_that_hold_no_classes_are_refused(tmp_path, refused, image, message):
     image.save(tmp_path / "a.tif")
-    with refused(saying):
+    with refused(message):
         MaskReader(THREE)(tmp_path / "a.tif")
 
 
@@ -179,51 +187,51 @@ def test_damaged_masks_are_named(tmp_path, save_mask, refused):
     path.write_bytes(path.read_bytes()[:300])
     (tmp_path / "b.png").write_bytes(b"")
     (tmp_path / "c.png").write_text("no image")
-    for name, saying in (("a", "is damaged"), ("b", "is empty"), ("c", "is no image"), ("d", "there is no image")):
-        with refused(f"{saying}.*{name}\\.png" if name == "d" else f"{name}\\.png {saying}"):
+    for name, message in (("a", "is damaged"), ("b", "is empty"), ("c", "is no image"), ("d", "there is no image")):
+        with refused(f"{message}.*{name}\\.png" if name == "d" else f"{name}\\.png {message}"):
             MaskReader(THREE)(tmp_path / f"{name}.png")
 
 
 @pytest.mark.parametrize("content", [b"", None])
-def test_masks_that_say_nothing_of_classes_are_refused(tmp_path, save_mask, refused, content):
+def test_masks_without_any_class_are_refused(tmp_path, save_mask, refused, content):
     path = save_mask(tmp_path / "a.png", 255)
     if content is not None:
         path.write_bytes(content)
-    with refused("no mask can be read, or all of them hold nothing but 255; check the masks"):
-        chosen([path])
+    with refused("no mask can be read, or all of them hold only 255; check the masks"):
+        reader_for([path])
 
 
 def test_colours_without_a_list_of_classes_are_refused(tmp_path, save_mask, refused):
     with refused(r"need a list of classes with their colours; give it with `masks\.classes=FILE`"):
-        chosen([save_mask(tmp_path / "a.png", [[RED, GREEN]])])
+        reader_for([save_mask(tmp_path / "a.png", [[RED, GREEN]])])
 
 
-def test_classes_that_no_map_can_tell_apart_are_refused(refused):
-    assert len(MaskReader(table([str(i) for i in range(255)])).classes) == 255
+def test_classes_that_a_label_map_cannot_hold_are_refused(refused):
+    assert len(MaskReader(build_table([str(i) for i in range(255)])).classes) == 255
     with refused("at most 255 classes, found 256; join some"):
-        MaskReader(table([str(i) for i in range(256)]))
+        MaskReader(build_table([str(i) for i in range(256)]))
     with refused("two classes have the same colour"):
-        MaskReader(table(("a", "b"), colours=(RED, RED)), "colour")
+        MaskReader(build_table(("a", "b"), colours=(RED, RED)), "colour")
     with refused("binary masks have two classes, found 3 names; list two"):
         MaskReader(THREE, "binary")
 
 
 @pytest.mark.parametrize(
-    ("settings", "saying"),
+    ("settings", "message"),
     [
         ({"values": "rgb"}, r"`masks\.values` must be one of auto, .*found 'rgb'"),
         ({"ignore": (0, 70000)}, r"`masks\.ignore` must list values between 0 and 65535, or names, found"),
         ({"ignore": (-1,)}, r"`masks\.ignore`"),
     ],
 )
-def test_settings_out_of_range_are_refused(refused, settings, saying):
-    with refused(saying):
+def test_settings_out_of_range_are_refused(refused, settings, message):
+    with refused(message):
         MaskConfig(**settings)
 
 
-def test_a_class_that_counts_for_nothing_leaves_the_list_by_value_or_by_name(tmp_path, save_mask):
+def test_an_ignored_class_is_removed_by_value_or_by_name(tmp_path, save_mask):
     path = save_mask(tmp_path / "a.png", [[0, 1, 2]])
-    classes = table(("soil", "root", "void"))
+    classes = build_table(("soil", "root", "void"))
     for ignore in ((2,), ("void",), ("2",)):
         reader, _ = build_reader(MaskConfig(ignore=ignore), [path], classes)
         assert reader.classes.names == ("soil", "root")
@@ -232,9 +240,9 @@ def test_a_class_that_counts_for_nothing_leaves_the_list_by_value_or_by_name(tmp
         build_reader(MaskConfig(ignore=("viod",)), [path], classes)
 
 
-def test_a_colour_may_count_for_nothing(tmp_path, save_mask):
+def test_a_colour_can_be_ignored(tmp_path, save_mask):
     path = save_mask(tmp_path / "a.png", [[(255, 0, 0), (0, 0, 0), (0, 0, 255)]])
-    classes = table(("red", "void", "blue"), colours=((255, 0, 0), (0, 0, 0), (0, 0, 255)))
+    classes = build_table(("red", "void", "blue"), colours=((255, 0, 0), (0, 0, 0), (0, 0, 255)))
     reader, _ = build_reader(MaskConfig(values="colour", ignore=("void",)), [path], classes)
     assert reader(path).tolist() == [[0, 255, 1]]
 

@@ -1,4 +1,4 @@
-"""Real data sets as objects: what is read agrees with what is stored, and what is wrong in them is found."""
+"""Real data sets as objects: they are read as stored, and `twins check` finds their faults."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from PIL import Image
 
 from twins.data.classes import built_in
 from twins.data.config import DataConfig
-from twins.data.formats.open import open_detection
+from twins.data.formats.open import open_objects_for_run
 from twins.data.objects import decode_masks, usable
 from twins.tasks.detection.spec import DetectionSpec
 
 
 def opened(root, masks=False):
-    return open_detection(DataConfig(data=str(root)), masks=masks)
+    return open_objects_for_run(DataConfig(data=str(root)), masks=masks)
 
 
 def every(splits):
@@ -30,7 +30,7 @@ def stem(images, index):
 
 @pytest.fixture
 def yolo(sample_data, tmp_path):
-    """Lay one of COCO's two sets of labels out with its images, as one folder or as its YAML file says."""
+    """Link COCO's images and one of its two label sets into a folder, unsplit or split as its YAML file says."""
 
     def lay(kind, split=True):
         source = sample_data / "coco_open"
@@ -54,10 +54,10 @@ def test_bccd_is_read_with_its_lists_and_one_box_without_area_in_each_part(sampl
     splits = opened(root)
     assert (len(splits.train), len(splits.val), splits.train.names) == (205, 87, ("Platelets", "RBC", "WBC"))
     first = root / "Annotations" / "BloodImage_00343.xml"
-    said = "one training box has no area inside its image and is not learned from: object 4 of "
-    assert splits.notes == (f"{said}{first}",)
-    useless = {stem(images, i) for images, i in every(splits) if not usable(images.target(i)).all()}
-    assert useless == {"BloodImage_00343", "BloodImage_00338"}
+    message = "one training box has no area inside its image and is not learned from: object 4 of "
+    assert splits.notes == (f"{message}{first}",)
+    unusable = {stem(images, i) for images, i in every(splits) if not usable(images.target(i)).all()}
+    assert unusable == {"BloodImage_00343", "BloodImage_00338"}
     counts = [len(images.target(i)) for images, i in every(splits)]
     assert (min(counts), max(counts)) == (1, 30)
     assert {images.target(i).size for images, i in every(splits)} == {(480, 640)}
@@ -74,30 +74,30 @@ def test_checking_bccd_finds_its_two_boxes_without_area_and_nothing_else(sample_
     assert report.counts["train"] == {"Platelets": 209, "RBC": 2382, "WBC": 214}
 
 
-def test_nuts_have_the_boxes_areas_and_masks_of_their_records(sample_data):
+def test_nuts_have_the_boxes_areas_and_masks_of_their_annotations(sample_data):
     root = sample_data / "instance" / "nuts18"
     splits = opened(root, masks=True)
     content = json.loads((root / "instances.json").read_text())
-    boxes = {one["id"]: one for one in content["annotations"]}
+    annotations = {annotation["id"]: annotation for annotation in content["annotations"]}
     assert splits.train.names == ("date", "fig", "hazelnut")
     assert sorted(images.target(i).image_id for images, i in every(splits)) == sorted(
-        one["id"] for one in content["images"]
+        image["id"] for image in content["images"]
     )
     total = 0
     for images, i in every(splits):
         objects = images.target(i)
         masks = decode_masks(objects.masks, objects.size)
         total += len(objects)
-        for place, area in enumerate(objects.areas):
-            number = int(images.named(i, place).split()[1])
-            x, y, width, height = boxes[number]["bbox"]
-            np.testing.assert_allclose(objects.boxes[place], [x, y, x + width, y + height])
-            np.testing.assert_allclose(masks[place].sum(), area, rtol=0.02)
+        for position, area in enumerate(objects.areas):
+            number = int(images.describe_object(i, position).split()[1])
+            x, y, width, height = annotations[number]["bbox"]
+            np.testing.assert_allclose(objects.boxes[position], [x, y, x + width, y + height])
+            np.testing.assert_allclose(masks[position].sum(), area, rtol=0.02)
     assert total == 120
     assert splits.notes == ()
 
 
-def test_nuclei_are_their_id_maps_objects(sample_data):
+def test_nuclei_agree_with_their_id_maps(sample_data):
     root = sample_data / "instance" / "dsb2018"
     splits = opened(root, masks=True)
     assert (len(splits.train), len(splits.val), splits.train.names) == (35, 11, ("nucleus",))
@@ -118,13 +118,13 @@ def test_checking_sets_of_masks_finds_nothing_wrong(sample_data, name):
     assert report.problems == []
 
 
-def test_cocos_instances_have_its_classes_and_their_crowd(sample_data):
+def test_cocos_instances_have_its_classes_and_its_crowd_region(sample_data):
     splits = opened(sample_data / "coco_open", masks=True)
     assert splits.train.names == built_in("coco").names
     assert splits.train.classes == built_in("coco")
     objects = [images.target(i) for images, i in every(splits)]
     assert sum(map(len, objects)) == 181
-    assert sum(int(one.crowd.sum()) for one in objects) == 1
+    assert sum(int(item.crowd.sum()) for item in objects) == 1
     for images, i in every(splits):
         assert images.target(i).size == images.load(i).size[::-1]
         assert images.shape(i) == images.target(i).size
@@ -132,35 +132,35 @@ def test_cocos_instances_have_its_classes_and_their_crowd(sample_data):
 
 @pytest.mark.parametrize("split", [False, True])
 def test_cocos_yolo_labels_are_the_boxes_of_its_instances(sample_data, yolo, split):
-    theirs = {one.image_id: one for one in every_target(opened(sample_data / "coco_open"))}
+    coco_objects = {item.image_id: item for item in every_target(opened(sample_data / "coco_open"))}
     splits = opened(yolo("detection_yolo", split))
     assert splits.train.names == built_in("coco").names
     assert any("1 image in" in note and "000000000508.jpg" in note for note in splits.notes)
-    found = 0
+    matched = 0
     for images, i in every(splits):
-        objects, other = images.target(i), theirs[int(stem(images, i))]
+        objects, other = images.target(i), coco_objects[int(stem(images, i))]
         assert objects.size == other.size
         for box, label in zip(objects.boxes, objects.labels, strict=True):
-            found += overlap(box, other.boxes[other.labels == label]).max(initial=0) > 0.8
-    assert found >= 0.9 * sum(len(one) for one in every_target(splits))
+            matched += overlap(box, other.boxes[other.labels == label]).max(initial=0) > 0.8
+    assert matched >= 0.9 * sum(len(item) for item in every_target(splits))
 
 
 @pytest.mark.parametrize("split", [False, True])
 def test_cocos_yolo_polygons_are_nearly_the_masks_of_its_instances(sample_data, yolo, split):
-    theirs = {one.image_id: one for one in every_target(opened(sample_data / "coco_open", masks=True))}
+    coco_objects = {item.image_id: item for item in every_target(opened(sample_data / "coco_open", masks=True))}
     splits = opened(yolo("instance_yolo_seg", split), masks=True)
     assert splits.train.names == built_in("coco").names
     assert splits.train.classes.values == built_in("coco").values
     assert splits.notes == ()
     best = []
     for images, i in every(splits):
-        objects, other = images.target(i), theirs[int(stem(images, i))]
+        objects, other = images.target(i), coco_objects[int(stem(images, i))]
         exact = decode_masks(other.masks, other.size)
         for mask, label in zip(decode_masks(objects.masks, objects.size), objects.labels, strict=True):
-            same = exact[other.labels == label]
-            ratios = (mask & same).sum(axis=(1, 2)) / (mask | same).sum(axis=(1, 2)).clip(min=1)
+            candidates = exact[other.labels == label]
+            ratios = (mask & candidates).sum(axis=(1, 2)) / (mask | candidates).sum(axis=(1, 2)).clip(min=1)
             best.append(ratios.max(initial=0))
-    assert np.median(best) > 0.9  # these polygons join the middles of the outermost pixels, half a pixel inside
+    assert np.median(best) > 0.9  # these polygons go through the centres of the outermost pixels, half a pixel inside
     assert (np.array(best) > 0.5).mean() > 0.95
 
 
@@ -175,5 +175,5 @@ def every_target(splits):
 
 def overlap(box, boxes):
     low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    shared = (high - low).clip(min=0).prod(axis=1)
-    return shared / ((box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) - shared)
+    intersection = (high - low).clip(min=0).prod(axis=1)
+    return intersection / ((box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) - intersection)

@@ -1,4 +1,4 @@
-"""Real data sets as semantic maps: what is read agrees with what is stored, pixel by pixel."""
+"""Real data sets as label maps: they are read as stored, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from twins.data.classes import built_in
 from twins.data.config import DataConfig, MaskConfig
 from twins.data.formats.coco import open_coco_maps
-from twins.data.formats.open import open_semantic
+from twins.data.formats.open import open_label_maps
 
 
 def stem(images, index):
@@ -23,7 +23,7 @@ def every(splits):
 
 
 def values_of(images, target):
-    """Return the category of each pixel, 0 where it counts for nothing."""
+    """Return the category of each pixel, 0 where it is ignored."""
     lookup = np.zeros(256, dtype=np.int64)
     lookup[: len(images.classes)] = images.classes.values
     return lookup[target]
@@ -31,7 +31,7 @@ def values_of(images, target):
 
 def test_ade20k_masks_give_their_classes(sample_data):
     root = sample_data / "semantic" / "ade_sample"
-    splits = open_semantic(DataConfig(data=str(root)))
+    splits = open_label_maps(DataConfig(data=str(root)))
     assert splits.train.names == built_in("ade20k").names
     present = set()
     for images, i in every(splits):
@@ -44,7 +44,7 @@ def test_ade20k_masks_give_their_classes(sample_data):
 
 
 def test_panoptic_maps_agree_with_category_maps_of_another_converter(sample_data):
-    splits = open_semantic(DataConfig(data=str(sample_data / "coco_open")))
+    splits = open_label_maps(DataConfig(data=str(sample_data / "coco_open")))
     assert (len(splits.train), len(splits.val), len(splits.train.names)) == (21, 5, 133)
     for images, i in every(splits):
         stored = np.asarray(Image.open(sample_data / "coco_open" / "semantic" / f"{stem(images, i)}.png"))
@@ -56,29 +56,29 @@ def test_instances_agree_with_category_maps_where_things_are(sample_data):
     assert (len(images), images.names) == (26, ("background", *built_in("coco").names))
     for i in range(len(images)):
         stored = np.asarray(Image.open(sample_data / "coco_open" / "semantic" / f"{stem(images, i)}.png")).astype(int)
-        found = values_of(images, images.target(i))
-        assert (found == np.where((stored == 0) | (stored > 90), -1, stored)).all()
+        values = values_of(images, images.target(i))
+        assert (values == np.where((stored == 0) | (stored > 90), -1, stored)).all()
 
 
 def test_nuclei_are_where_their_id_maps_are_not_zero(sample_data):
     root = sample_data / "instance" / "dsb2018"
-    splits = open_semantic(DataConfig(data=str(root)))
+    splits = open_label_maps(DataConfig(data=str(root)))
     assert (len(splits.train), len(splits.val)) == (35, 11)
     for images, i in every(splits):
         stored = np.asarray(Image.open(root / "instance_ids" / f"{stem(images, i)}.png"))
         assert (images.target(i) == (stored > 0)).all()
 
 
-def test_nuts_fill_the_areas_that_their_records_say(sample_data):
+def test_nuts_fill_the_areas_of_their_annotations(sample_data):
     root = sample_data / "instance" / "nuts18"
-    splits = open_semantic(DataConfig(data=str(root)))
+    splits = open_label_maps(DataConfig(data=str(root)))
     content = json.loads((root / "instances.json").read_text())
     assert splits.train.names == ("background", "date", "fig", "hazelnut")
     for images, i in every(splits):
-        number = next(one["id"] for one in content["images"] if one["file_name"] == Path(images.path(i)).name)
+        number = next(image["id"] for image in content["images"] if image["file_name"] == Path(images.path(i)).name)
         counts = np.bincount(images.target(i).ravel(), minlength=256)
         areas = np.zeros(4)
-        for one in content["annotations"]:
-            areas[one["category_id"]] += one["area"] * (one["image_id"] == number)
+        for annotation in content["annotations"]:
+            areas[annotation["category_id"]] += annotation["area"] * (annotation["image_id"] == number)
         np.testing.assert_allclose(counts[1:4], areas[1:], rtol=0.02)
         assert images.load(i).size == (800, 600)

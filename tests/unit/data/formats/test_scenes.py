@@ -1,4 +1,4 @@
-"""Scenes: pictures with exact boxes and masks, always the same, and nothing of one part in the other."""
+"""Scenes: exact boxes and masks, the same each time, and nothing shared between the parts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from PIL import Image
 
 from twins.data.config import DataConfig
 from twins.data.formats import scenes
-from twins.data.formats.open import open_semantic
+from twins.data.formats.open import open_label_maps
 from twins.data.formats.scenes import SIDE, draw_scene
 
 
 @pytest.fixture(scope="module")
-def drawn():
+def sample_scenes():
     return [draw_scene(number, train=number % 2 == 0) for number in range(80)]
 
 
@@ -37,20 +37,20 @@ def test_training_and_validation_share_no_digit_image():
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_each_part_sees_its_own_halves_of_the_photographs_alone(monkeypatch, train):
+def test_each_part_uses_only_its_half_of_the_photographs(monkeypatch, train):
     before = [pixels(number, train=train) for number in range(60)]
-    changed = []
+    painted = []
     for photograph in scenes._photographs():
         half = photograph.width // 2
-        changed.append(photograph.copy())
-        changed[-1].paste(Image.new("RGB", (half, photograph.height), "red"), (half if train else 0, 0))
-    monkeypatch.setattr(scenes, "_photographs", lambda: tuple(changed))
+        painted.append(photograph.copy())
+        painted[-1].paste(Image.new("RGB", (half, photograph.height), "red"), (half if train else 0, 0))
+    monkeypatch.setattr(scenes, "_photographs", lambda: tuple(painted))
     assert all((pixels(number, train=train) == old).all() for number, old in enumerate(before))
     assert any((pixels(number, train=not train) != old).any() for number, old in enumerate(before))
 
 
-def test_boxes_enclose_what_is_visible_exactly(drawn):
-    for scene in drawn:
+def test_boxes_are_tight_around_the_visible_pixels(sample_scenes):
+    for scene in sample_scenes:
         assert len(scene.boxes) == len(scene.labels) == len(scene.masks) >= 1
         for (left, top, right, bottom), mask in zip(scene.boxes.astype(int), scene.masks, strict=True):
             inside = mask[top:bottom, left:right]
@@ -58,8 +58,8 @@ def test_boxes_enclose_what_is_visible_exactly(drawn):
             assert all(edge.any() for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
 
 
-def test_no_pixel_is_of_two_digits_and_the_label_map_says_which(drawn):
-    for scene in drawn:
+def test_masks_do_not_overlap_and_agree_with_the_label_map(sample_scenes):
+    for scene in sample_scenes:
         assert scene.masks.sum(axis=0).max() == 1
         expected = np.zeros((SIDE, SIDE), dtype=int)
         for label, mask in zip(scene.labels, scene.masks, strict=True):
@@ -68,26 +68,26 @@ def test_no_pixel_is_of_two_digits_and_the_label_map_says_which(drawn):
         assert scene.label_map().dtype == np.uint8
 
 
-def test_digits_stand_out_from_what_lies_around_them(drawn):
-    for scene in drawn:
-        picture = np.asarray(scene.image, dtype=float)
+def test_digits_differ_from_the_pixels_around_them(sample_scenes):
+    for scene in sample_scenes:
+        image = np.asarray(scene.image, dtype=float)
         free = ~scene.masks.any(axis=0)
         for (left, top, right, bottom), mask in zip(scene.boxes.astype(int), scene.masks, strict=True):
-            around = picture[top:bottom, left:right][free[top:bottom, left:right]]
-            assert np.abs(picture[mask].mean(axis=0) - around.mean(axis=0)).sum() > 60
+            around = image[top:bottom, left:right][free[top:bottom, left:right]]
+            assert np.abs(image[mask].mean(axis=0) - around.mean(axis=0)).sum() > 60
 
 
-def test_scenes_hold_several_digits_of_every_kind_and_none_hides_another(drawn):
-    counts = [len(scene.labels) for scene in drawn]
+def test_scenes_hold_digits_of_every_class_and_none_hides_another(sample_scenes):
+    counts = [len(scene.labels) for scene in sample_scenes]
     assert min(counts) >= 1
     assert max(counts) >= 6
-    assert set(np.concatenate([scene.labels for scene in drawn])) == set(range(10))
-    for scene in drawn:
+    assert set(np.concatenate([scene.labels for scene in sample_scenes])) == set(range(10))
+    for scene in sample_scenes:
         assert all(mask.sum() > 60 for mask in scene.masks)
 
 
 def test_the_semantic_set_holds_the_scenes_of_each_part():
-    splits = open_semantic(DataConfig(data="scenes"))
+    splits = open_label_maps(DataConfig(data="scenes"))
     assert (len(splits.train), len(splits.val)) == (2000, 200)
     assert splits.train.names == ("background", *"0123456789")
     for images, train in ((splits.train, True), (splits.val, False)):

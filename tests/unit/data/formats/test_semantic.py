@@ -1,4 +1,4 @@
-"""Layouts of images with masks: every image is paired with its own mask, and its pixels get the right classes."""
+"""Folders of images and masks: every image is paired with its mask, and its pixels get the right classes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from PIL import Image
 
 from twins.data.classes import built_in
 from twins.data.config import DataConfig, MaskConfig
-from twins.data.formats.open import open_semantic
+from twins.data.formats.open import open_label_maps
 
 
 @pytest.fixture
 def pairs(tmp_path, save_image, save_mask):
-    """Write an image for each name, with a mask that holds its number all over, 0 in the last column."""
+    """Write an image and a mask for each name; the mask holds the image's number, and 0 in the last column."""
 
     def write(images, masks, names=("a", "b"), *, first=1, endings=("", "")):
         for number, name in enumerate(names, start=first):
@@ -29,12 +29,12 @@ def pairs(tmp_path, save_image, save_mask):
 
 
 def opened(root, *, seed=0, val_share=0.2, **masks):
-    return open_semantic(DataConfig(data=str(root), seed=seed, val_share=val_share, masks=MaskConfig(**masks)))
+    return open_label_maps(DataConfig(data=str(root), seed=seed, val_share=val_share, masks=MaskConfig(**masks)))
 
 
-def held(images):
-    """Return each image's name with the class of its first pixel, by that class's name, and of its last."""
-    names = (*images.names, *["nothing"] * 255)
+def classes_in(images):
+    """Return, by image name, the class names of the first pixel and of the last one in the first row."""
+    names = (*images.names, *["ignored"] * 255)
     targets = [images.target(i) for i in range(len(images))]
     return {Path(images.path(i)).stem: (names[t[0, 0]], names[min(t[0, -1], 255)]) for i, t in enumerate(targets)}
 
@@ -54,26 +54,30 @@ def test_each_image_is_paired_with_the_mask_of_its_name_and_part(pairs, train, v
     pairs(*train)
     root = pairs(*val, first=3)
     splits = opened(root)
-    assert held(splits.train) == {"a": ("1", "0"), "b": ("2", "0")}
-    assert held(splits.val) == {"a": ("3", "0"), "b": ("4", "0")}
+    assert classes_in(splits.train) == {"a": ("1", "0"), "b": ("2", "0")}
+    assert classes_in(splits.val) == {"a": ("3", "0"), "b": ("4", "0")}
     assert splits.train.load(0).tobytes() == Image.open(root / train[0] / "a.jpg").tobytes()
 
 
 @pytest.mark.parametrize("ending", ["_mask", "-mask", "_label", "_labelIds", "_gt", "_seg"])
-def test_usual_endings_of_names_do_not_keep_pairs_apart(pairs, ending):
+def test_usual_name_endings_do_not_prevent_pairing(pairs, ending):
     root = pairs("images", "masks", names=("a", "b", "deep/c"), endings=("_img", ending))
     splits = opened(root)
-    assert held(splits.train) | held(splits.val) == {"a_img": ("1", "0"), "b_img": ("2", "0"), "c_img": ("3", "0")}
+    assert classes_in(splits.train) | classes_in(splits.val) == {
+        "a_img": ("1", "0"),
+        "b_img": ("2", "0"),
+        "c_img": ("3", "0"),
+    }
 
 
 @pytest.mark.parametrize("ending", ["_img", "_rgb", "_mask", "_image"])
-def test_an_ending_that_both_have_keeps_no_pair_apart(pairs, ending):
+def test_an_ending_that_both_have_does_not_prevent_pairing(pairs, ending):
     root = pairs("images", "masks", names=("a", "b"), endings=(ending, ending))
     splits = opened(root)
-    assert held(splits.train) | held(splits.val) == {f"a{ending}": ("1", "0"), f"b{ending}": ("2", "0")}
+    assert classes_in(splits.train) | classes_in(splits.val) == {f"a{ending}": ("1", "0"), f"b{ending}": ("2", "0")}
 
 
-def test_masks_without_an_image_are_said(pairs, save_mask):
+def test_masks_without_an_image_are_reported(pairs, save_mask):
     root = pairs("images", "masks", names=("a", "b", "c"))
     save_mask(root / "masks" / "z.png", 1)
     assert any("1 masks in" in note and "z.png first" in note for note in opened(root).notes)
@@ -88,7 +92,7 @@ def test_an_unsplit_set_is_split_by_seed_with_no_image_in_both(pairs, folders):
     assert first.val.images == again.val.images
     assert first.val.images != other.val.images
     assert len(opened(root, val_share=0.5).val) == 10
-    assert held(first.train) | held(first.val) == {f"{i:02}": (str(i + 1), "0") for i in range(20)}
+    assert classes_in(first.train) | classes_in(first.val) == {f"{i:02}": (str(i + 1), "0") for i in range(20)}
 
 
 def test_images_without_a_mask_are_left_out_and_counted(pairs, save_image):
@@ -113,7 +117,7 @@ def test_classes_come_from_a_list_in_the_data_folder(pairs, name, content):
     root = pairs("images", "masks")
     (root / name).write_text(content)
     splits = opened(root)
-    assert held(splits.train) | held(splits.val) == {"a": ("y", "x"), "b": ("z", "x")}
+    assert classes_in(splits.train) | classes_in(splits.val) == {"a": ("y", "x"), "b": ("z", "x")}
 
 
 def test_classes_that_the_user_names_come_before_those_of_the_folder(pairs, tmp_path, refused):
@@ -127,7 +131,7 @@ def test_classes_that_the_user_names_come_before_those_of_the_folder(pairs, tmp_
 
 
 @pytest.mark.parametrize("sign", ["ADEChallengeData2016", "objectInfo150.txt", "objectInfo150.csv"])
-def test_ade20k_counts_0_for_nothing_and_1_as_its_first_class(pairs, tmp_path, sign):
+def test_ade20k_ignores_0_and_has_1_as_its_first_class(pairs, tmp_path, sign):
     root = tmp_path / sign if sign.startswith("ADE") else tmp_path
     for part in ("training", "validation"):
         pairs(root / "images" / part, root / "annotations" / part)
@@ -135,7 +139,7 @@ def test_ade20k_counts_0_for_nothing_and_1_as_its_first_class(pairs, tmp_path, s
         (root / sign).write_text("")
     for part in (opened(root).train, opened(root).val):
         assert part.names == built_in("ade20k").names
-        assert held(part) == {"a": ("wall", "nothing"), "b": ("building", "nothing")}
+        assert classes_in(part) == {"a": ("wall", "ignored"), "b": ("building", "ignored")}
         assert part.target(1)[0, 0] == 1
 
 
@@ -147,15 +151,15 @@ def test_voc_is_read_by_its_lists_with_palettes_and_borders(tmp_path, save_image
         save_image(tmp_path / "JPEGImages" / f"{name}.jpg")
         mask = Image.fromarray(np.full((6, 8), number, dtype=np.uint8))
         mask.putpixel((7, 0), 255)
-        mask.putpalette([level for colour in built_in("voc").colours for level in colour])
+        mask.putpalette([channel for colour in built_in("voc").colours for channel in colour])
         mask.save(tmp_path / "SegmentationClass" / f"{name}.png")
     (lists / "train.txt").write_text("2007_3\n2007_1\n")
     (lists / "val.txt").write_text("2007_2\n")
     splits = opened(tmp_path)
-    assert held(splits.train) == {"2007_3": ("bird", "nothing"), "2007_1": ("aeroplane", "nothing")}
-    assert held(splits.val) == {"2007_2": ("bicycle", "nothing")}
+    assert classes_in(splits.train) == {"2007_3": ("bird", "ignored"), "2007_1": ("aeroplane", "ignored")}
+    assert classes_in(splits.val) == {"2007_2": ("bicycle", "ignored")}
     (lists / "val.txt").write_bytes(b"2007_2 2007_9 \xff")
-    with refused(r"val\.txt lists 2007_9, of which .* has no image with a mask; 2 such names"):
+    with refused(r"val\.txt lists 2007_9, but .* has no image of that name with a mask; 2 such names"):
         opened(tmp_path)
 
 
@@ -163,12 +167,17 @@ def test_voc_is_read_by_its_lists_with_palettes_and_borders(tmp_path, save_image
     "kinds", [("labelIds",), ("labelIds", "labelTrainIds", "color", "instanceIds"), ("labelTrainIds",)]
 )
 def test_cityscapes_is_read_from_its_label_ids_or_its_training_ids(tmp_path, save_image, save_mask, kinds):
-    holds = {"labelIds": [7, 0, 3, 33], "labelTrainIds": [0, 255, 255, 18], "color": [9] * 4, "instanceIds": [8] * 4}
+    values_of = {
+        "labelIds": [7, 0, 3, 33],
+        "labelTrainIds": [0, 255, 255, 18],
+        "color": [9] * 4,
+        "instanceIds": [8] * 4,
+    }
     for part, city in (("train", "aachen"), ("val", "bonn")):
         name = f"{city}/{city}_000000_000019"
         save_image(tmp_path / "leftImg8bit" / part / f"{name}_leftImg8bit.png")
         for kind in kinds:
-            save_mask(tmp_path / "gtFine" / part / f"{name}_gtFine_{kind}.png", [holds[kind]])
+            save_mask(tmp_path / "gtFine" / part / f"{name}_gtFine_{kind}.png", [values_of[kind]])
     splits = opened(tmp_path)
     assert splits.train.names == built_in("cityscapes").names
     assert splits.train.target(0).tolist() == splits.val.target(0).tolist() == [[0, 255, 255, 18]]
@@ -184,22 +193,22 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path, refused):
 
 
 @pytest.mark.parametrize(
-    ("images", "masks", "saying"),
+    ("images", "masks", "message"),
     [
         ([], [], r"holds no images with masks; put images in .*images and masks of the same names in .*masks"),
         (["images/a.png"], [], r"holds no images with masks"),
-        (["images/a.png"], ["masks/b.png"], r"no image in .*a\.png first; call both alike"),
+        (["images/a.png"], ["masks/b.png"], r"no image in .*a\.png first; give both the same name"),
         (["images/a.png"], ["masks/a.png"], r"leaves no image to evaluate on; add images and masks"),
         (["images/train/a.png", "images/val/a.png"], ["masks/train/a.png"], r"masks has no folder val .*; add it"),
         (["train/images/a.png", "val/images/b.png"], ["train/masks/a.png"], r"val needs a folder of images and one of"),
     ],
 )
-def test_a_folder_that_is_no_data_set_is_refused(tmp_path, save_image, save_mask, refused, images, masks, saying):
+def test_a_folder_that_is_no_data_set_is_refused(tmp_path, save_image, save_mask, refused, images, masks, message):
     for name in images:
         save_image(tmp_path / name)
     for name in masks:
         save_mask(tmp_path / name, 0)
-    with refused(saying):
+    with refused(message):
         opened(tmp_path)
 
 
@@ -212,9 +221,9 @@ def test_two_files_for_one_half_of_a_pair_are_refused(pairs, save_image, refused
 
 
 @pytest.mark.parametrize(
-    ("settings", "saying"),
+    ("settings", "message"),
     [({"seed": -1}, "`seed` must be at least 0"), ({"val_share": 1.0}, "`val_share` must be at least 0 and below 1")],
 )
-def test_settings_out_of_range_are_refused(refused, settings, saying):
-    with refused(saying):
+def test_settings_out_of_range_are_refused(refused, settings, message):
+    with refused(message):
         DataConfig(data="scenes", **settings)

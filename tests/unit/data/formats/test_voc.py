@@ -1,11 +1,11 @@
-"""Pascal VOC's XML files: corners counted from 1, lists of parts, and files that say what is wrong with them."""
+"""Pascal VOC's XML files: corners counted from 1, lists of parts, and damaged files that are named."""
 
 from __future__ import annotations
 
 import pytest
 
 from twins.data.config import DataConfig
-from twins.data.formats.open import open_detection
+from twins.data.formats.open import open_objects_for_run
 from twins.data.formats.voc import read_voc
 
 SIZE = "<size><width>8</width><height>6</height><depth>3</depth></size>"
@@ -39,7 +39,7 @@ def voc(tmp_path, save_image):
 
 
 def opened(root, **settings):
-    return open_detection(DataConfig(data=str(root), **settings), masks=False)
+    return open_objects_for_run(DataConfig(data=str(root), **settings), masks=False)
 
 
 def targets(splits):
@@ -70,30 +70,30 @@ def test_corners_may_have_decimals_and_stand_in_any_order(voc):
 
 
 @pytest.mark.parametrize(("corners", "expected"), [((5, 2, 5, 4), [5, 1, 5, 4]), ((5, 4, 6, 2), [4, 4, 6, 2])])
-def test_corners_that_coincide_or_are_reversed_leave_no_area_and_are_told(voc, corners, expected):
+def test_corners_that_coincide_or_are_reversed_have_no_area_and_are_reported(voc, corners, expected):
     files = {"a": SIZE + box(1, 1, 8, 6) + box(*corners), "b": SIZE + box(*corners)}
     root = voc(files, lists={"train": ["a"], "val": ["b"]})
     splits = opened(root)
     assert splits.train.target(0).boxes.tolist() == [[0, 0, 8, 6], expected]
     assert splits.train.target(0).areas.tolist() == [48, 0]
-    said = "one training box has no area inside its image and is not learned from: object 2 of "
-    assert splits.notes == (f"{said}{root / 'Annotations' / 'a.xml'}",)
+    message = "one training box has no area inside its image and is not learned from: object 2 of "
+    assert splits.notes == (f"{message}{root / 'Annotations' / 'a.xml'}",)
 
 
-def test_difficult_and_truncated_objects_are_objects_like_others(voc):
+def test_difficult_and_truncated_objects_are_read_like_others(voc):
     objects = target(voc, SIZE + box(1, 1, 8, 6, more="<difficult>1</difficult><truncated>1</truncated>"))
     assert (len(objects), objects.crowd.tolist()) == (1, [False])
 
 
 @pytest.mark.parametrize("val", ["val", "test"])
-def test_lists_say_which_image_is_in_which_part(voc, val):
+def test_lists_decide_the_part_of_each_image(voc, val):
     files = {name: SIZE + box(1, 1, 2, 2) for name in "abcd"}
     splits = opened(voc(files, lists={"train": ["c 1", "a -1"], val: ["b"], "trainval": ["a", "b", "c"]}))
     names = [[part.path(i)[-5:] for i in range(len(part))] for part in (splits.train, splits.val)]
     assert names == [["c.jpg", "a.jpg"], ["b.jpg"]]
 
 
-def test_a_list_alone_says_which_images_the_set_has(voc):
+def test_a_training_list_alone_selects_the_images_of_the_set(voc):
     splits = opened(voc({name: SIZE + box(1, 1, 2, 2) for name in "abcde"}, lists={"train": ["a", "c", "d"]}))
     names = {part.path(i)[-5] for part in (splits.train, splits.val) for i in range(len(part))}
     assert names == {"a", "c", "d"}
@@ -120,7 +120,7 @@ def test_parts_may_be_folders_with_files_beside_the_images(voc):
     assert [part.target(0).areas.tolist() for part in (splits.train, splits.val)] == [[4], [9]]
 
 
-def test_images_without_a_file_are_left_out_and_told(voc, save_image):
+def test_images_without_a_file_are_left_out_and_reported(voc, save_image):
     root = voc({"a": SIZE + box(1, 1, 2, 2), "b": SIZE})
     save_image(root / "JPEGImages" / "c.jpg")
     splits = opened(root)
@@ -141,7 +141,7 @@ def test_classes_that_are_all_vocs_are_in_its_order_and_colours(voc):
     assert splits.train.classes.colours[0] == (192, 128, 128)
 
 
-def test_a_file_of_classes_says_which_there_are_and_others_are_left_out_and_told(voc):
+def test_a_class_table_decides_the_classes_and_others_are_left_out_and_reported(voc):
     files = {"a": SIZE + box(1, 1, 2, 2) + box(1, 1, 4, 4, name="cel") + box(1, 1, 3, 3, name="dust"), "b": SIZE}
     root = voc(files)
     (root / "classes.txt").write_text("dust\ncell\nrock\n")
@@ -150,13 +150,15 @@ def test_a_file_of_classes_says_which_there_are_and_others_are_left_out_and_told
     objects = targets(splits)["a.jpg"]
     assert (objects.labels.tolist(), objects.areas.tolist()) == ([1, 0], [4, 9])
     part = splits.train if len(splits.train.target(0)) else splits.val
-    assert part.named(0, 1) == f"object 3 of {root / 'Annotations' / 'a.xml'}"
-    said = f"object 2 of {root / 'Annotations' / 'a.xml'} is of the class 'cel', which is not listed; did you mean cell"
-    assert said in splits.notes[0]
+    assert part.describe_object(0, 1) == f"object 3 of {root / 'Annotations' / 'a.xml'}"
+    message = (
+        f"object 2 of {root / 'Annotations' / 'a.xml'} is of the class 'cel', which is not listed; did you mean cell"
+    )
+    assert message in splits.notes[0]
 
 
 @pytest.mark.parametrize("size", ["", "<size/>", SIZE.replace("8", "0"), SIZE.replace("8", "-8")])
-def test_a_size_that_is_not_said_is_the_images(voc, size):
+def test_a_missing_size_is_read_from_the_image(voc, size):
     assert target(voc, size + box(1, 1, 8, 6)).size == (6, 8)
     assert read_voc_size(size) is None
 
@@ -169,7 +171,7 @@ def read_voc_size(size):
     return _size(ElementTree.fromstring(f"<annotation>{size}</annotation>"))
 
 
-def test_a_size_that_lies_is_kept_as_it_is_written(voc):
+def test_a_wrong_size_is_kept_as_it_is_in_the_file(voc):
     assert target(voc, SIZE.replace("8", "16") + box(1, 1, 8, 6)).size == (6, 16)
 
 
@@ -177,7 +179,7 @@ ENTITIES = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10 if i else "ha" * 10}">' 
 
 
 @pytest.mark.parametrize(
-    ("content", "saying"),
+    ("content", "message"),
     [
         ("<annotation><object>", r"a\.xml is no XML \(.*\); copy it again"),
         ("<", r"a\.xml is no XML"),
@@ -192,16 +194,16 @@ ENTITIES = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10 if i else "ha" * 10}">' 
         (box("", 1, 2, 2), r"has the bndbox , 1, 2, 2; give finite"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_named_when_its_image_is_wanted(voc, refused, content, saying):
+def test_a_file_that_cannot_be_used_is_named_when_its_target_is_read(voc, refused, content, message):
     root = voc({"a": content, "b": SIZE + box(1, 1, 2, 2)}, lists={"train": ["a", "b"], "val": ["b"]})
     splits = opened(root)
     assert len(splits.train.target(1)) == 1
     assert splits.train.shape(0) is None
-    with refused(saying):
+    with refused(message):
         splits.train.target(0)
 
 
-def test_a_listed_image_without_its_files_is_named_when_it_is_wanted(voc, refused):
+def test_a_listed_image_without_its_files_is_named_when_it_is_read(voc, refused):
     root = voc({"a": SIZE + box(1, 1, 2, 2)}, lists={"train": ["a", "gone"], "val": ["a"]})
     splits = opened(root)
     with refused(r"there is no file of annotations .*gone\.xml; add it or remove its image"):
@@ -211,26 +213,26 @@ def test_a_listed_image_without_its_files_is_named_when_it_is_wanted(voc, refuse
 
 
 @pytest.mark.parametrize(
-    ("content", "saying"), [(SIZE, r"no XML file in .* has an object; add objects"), ("<", "is no XML")]
+    ("content", "message"), [(SIZE, r"no XML file in .* has an object; add objects"), ("<", "is no XML")]
 )
-def test_a_set_without_any_object_is_refused(voc, refused, content, saying):
-    with refused(saying):
+def test_a_set_without_any_object_is_refused(voc, refused, content, message):
+    with refused(message):
         opened(voc({"a": content, "b": content}))
 
 
-def test_masks_of_files_that_have_none_are_refused(voc, refused):
+def test_masks_are_refused_because_the_files_have_none(voc, refused):
     root = voc({"a": SIZE + box(1, 1, 2, 2), "b": SIZE})
     with refused('holds VOC\'s XML files, which have boxes and no masks; choose `task="detection"`'):
-        open_detection(DataConfig(data=str(root)), masks=True)
+        open_objects_for_run(DataConfig(data=str(root)), masks=True)
 
 
-def test_a_file_is_read_alone(voc):
+def test_a_single_file_can_be_read(voc):
     root = voc({"a": SIZE + box(1, 1, 8, 6)})
     file = read_voc(root / "Annotations" / "a.xml")
-    assert (file.size, [(one.number, one.name) for one in file.objects]) == ((6, 8), [(1, "cell")])
+    assert (file.size, [(item.number, item.name) for item in file.objects]) == ((6, 8), [(1, "cell")])
 
 
-def test_names_in_lists_may_hold_spaces_and_lists_of_one_class_say_more_than_names(voc):
+def test_names_in_lists_may_hold_spaces_or_be_followed_by_a_flag(voc):
     plain = SIZE + box(1, 1, 2, 2)
     files = {"street 1": plain, "street": plain, "road": plain}
     root = voc(files, lists={"train": ["  street 1 ", "road  -1"], "val": ["street  1"]})

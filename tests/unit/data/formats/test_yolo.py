@@ -1,4 +1,4 @@
-"""YOLO's text files: shares of width and height, polygons in parts, folders and data.yaml."""
+"""YOLO's text files: fractions of width and height, polygons in parts, folders and data.yaml."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from twins.data.config import DataConfig
-from twins.data.formats.open import open_detection
+from twins.data.formats.open import open_objects_for_run
 from twins.data.formats.yolo import read_yolo
 from twins.data.objects import decode_masks
 from twins.errors import DataError
@@ -35,7 +35,7 @@ def yolo(tmp_path, save_image):
 
 
 def opened(root, masks=False):
-    return open_detection(DataConfig(data=str(root)), masks=masks)
+    return open_objects_for_run(DataConfig(data=str(root)), masks=masks)
 
 
 def targets(splits):
@@ -49,7 +49,7 @@ def target(yolo, content, masks=False):
     return opened(yolo({"labels/train/a.txt": content, "labels/val/b.txt": "0 .5 .5 .5 .5"}), masks).train.target(0)
 
 
-def test_a_box_is_its_middle_and_sides_in_shares_of_the_image(yolo):
+def test_a_box_is_its_centre_and_size_in_fractions_of_the_image(yolo):
     objects = target(yolo, "1 0.5 0.5 1 1\n\n  0 .25 .5 .25 .333333333  \n")
     np.testing.assert_allclose(objects.boxes, [[0, 0, 8, 6], [1, 2, 3, 4]], atol=1e-6)
     assert (objects.labels.tolist(), objects.size, objects.masks) == ([1, 0], (6, 8), None)
@@ -70,7 +70,7 @@ def test_a_polygon_is_a_mask(yolo):
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_an_object_in_parts_is_one_object_without_what_lies_between(yolo, closed):
+def test_an_object_in_parts_is_one_object_without_the_gap_between_them(yolo, closed):
     left, right = ["0 0", "0.25 0", "0.25 1", "0 1"], ["0.75 0", "1 0", "1 1", "0.75 1"]
     points = [*left, left[0], *right, *(right[:1] if closed else [])]
     objects = target(yolo, f"0 {' '.join(points)}", masks=True)
@@ -120,7 +120,7 @@ def test_one_folder_is_split_by_seed(yolo, folder):
         ("train: mine.txt\nval: lists/other.txt\n", "mine", "other"),
     ],
 )
-def test_a_yaml_says_where_the_parts_are(yolo, tmp_path, yaml, a, b):
+def test_a_yaml_names_the_images_of_the_parts(yolo, tmp_path, yaml, a, b):
     root = yolo({f"labels/{a}/a.txt": "0 .5 .5 1 1", f"labels/{b}/b.txt": "1 .5 .5 1 1"}, NAMES + yaml)
     (tmp_path / "lists").mkdir()
     (tmp_path / "mine.txt").write_text(f"./images/{a}/a.png\n")
@@ -137,20 +137,20 @@ def test_names_are_a_list_or_a_dictionary(yolo, name, yaml):
     assert splits.train.names == ("cat", "dog")
 
 
-def test_ids_with_gaps_are_found_by_their_names(yolo):
+def test_ids_with_gaps_get_their_names(yolo):
     splits = opened(yolo({"labels/a.txt": "90 .5 .5 1 1\n1 .5 .5 1 1", "labels/b.txt": ""}, "names: {1: cat, 90: dog}"))
     assert splits.train.classes.values == (1, 90)
     assert targets(splits)["a.png"].labels.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("place", ["classes.txt", "labels/classes.txt"])
-def test_names_may_stand_in_a_file_of_their_own(yolo, place):
+@pytest.mark.parametrize("path", ["classes.txt", "labels/classes.txt"])
+def test_names_may_be_in_a_classes_file(yolo, path):
     root = yolo({"labels/a.txt": "1 .5 .5 1 1", "labels/b.txt": ""}, None)
-    (root / place).write_text("cat\ndog\n")
+    (root / path).write_text("cat\ndog\n")
     assert opened(root).train.names == ("cat", "dog")
 
 
-def test_colours_that_a_user_has_chosen_are_kept_and_others_are_bright(yolo):
+def test_colours_of_the_user_are_kept_and_others_are_bright(yolo):
     root = yolo({"labels/a.txt": "1 .5 .5 1 1", "labels/b.txt": ""}, None)
     (root / "classes.txt").write_text("cat 1 2 3\ndog 4 5 6\n")
     assert opened(root).train.classes.colours == ((1, 2, 3), (4, 5, 6))
@@ -158,38 +158,38 @@ def test_colours_that_a_user_has_chosen_are_kept_and_others_are_bright(yolo):
     assert all(max(colour) > 150 for colour in opened(root).train.classes.colours)
 
 
-def test_without_names_classes_are_called_by_their_ids_and_it_is_told(yolo):
+def test_without_names_classes_are_named_after_their_ids_and_this_is_reported(yolo):
     splits = opened(yolo({"labels/a.txt": "3 .5 .5 1 1\n1 .5 .5 1 1", "labels/b.txt": ""}, None))
     assert (splits.train.names, splits.train.classes.values) == (("1", "3"), (1, 3))
     assert "2 classes without names, called by id as in the label files; give names in data.yaml" in splits.notes
 
 
-def test_an_image_without_a_label_file_has_no_objects_and_is_counted_an_empty_file_says_so(yolo):
+def test_an_image_without_a_label_file_is_reported_and_one_with_an_empty_file_is_not(yolo):
     root = yolo({"labels/train/a.txt": "", "labels/train/b.txt": None, "labels/val/c.txt": "0 .5 .5 1 1"})
     splits = opened(root)
     assert [len(objects) for objects in targets(splits).values()] == [0, 0, 1]
-    said = f"1 image in {root / 'images' / 'train'} without a label file and so without objects, b.png first"
-    assert splits.notes == (said,)
+    message = f"1 image in {root / 'images' / 'train'} without a label file and so without objects, b.png first"
+    assert splits.notes == (message,)
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_a_class_beyond_the_names_is_left_out_and_told(yolo, masks):
+def test_a_class_beyond_the_names_is_left_out_and_reported(yolo, masks):
     splits = opened(yolo({"labels/train/a.txt": f"2{SQUARE[1:]}\n{SQUARE}", "labels/val/b.txt": ""}), masks)
     assert splits.train.target(0).labels.tolist() == [1]
-    assert splits.train.named(0, 0) == f"line 2 of {splits.source}/labels/train/a.txt"
-    said = f"line 1 of {splits.source}/labels/train/a.txt has the class 2, which is not listed; list it"
-    assert said in splits.notes[0]
+    assert splits.train.describe_object(0, 0) == f"line 2 of {splits.source}/labels/train/a.txt"
+    message = f"line 1 of {splits.source}/labels/train/a.txt has the class 2, which is not listed; list it"
+    assert message in splits.notes[0]
 
 
-def test_boxes_without_area_in_an_image_of_any_size_are_told(yolo):
+def test_boxes_without_area_in_an_image_of_any_size_are_reported(yolo):
     splits = opened(yolo({"labels/train/a.txt": "0 .5 .5 0 1\n0 .5 .5 1 1\n1 1.5 .5 1 1", "labels/val/b.txt": ""}))
     assert len(splits.train.target(0)) == 3
-    said = "2 training boxes have no area inside their image and are not learned from, the first: line 1 of "
-    assert splits.notes == (f"{said}{splits.source}/labels/train/a.txt",)
+    message = "2 training boxes have no area inside their image and are not learned from, the first: line 1 of "
+    assert splits.notes == (f"{message}{splits.source}/labels/train/a.txt",)
 
 
 @pytest.mark.parametrize(
-    ("line", "saying"),
+    ("line", "message"),
     [
         ("0 0.5 0.5", r"line 2 of .*a\.txt has 3 numbers; give a class with a box \(5\), or with a polygon"),
         ("0 0.5 0.5 1 1 0.9", "has 6 numbers"),
@@ -200,18 +200,18 @@ def test_boxes_without_area_in_an_image_of_any_size_are_told(yolo):
         ("-1 0.5 0.5 1 1", "has the class -1; give a whole number"),
         ("nan 0.5 0.5 1 1", "has the class nan; give a whole number"),
         ("inf 0.5 0.5 1 1", "has the class inf; give a whole number"),
-        ("0 nan 0.5 1 1", "has the coordinate nan; give shares of the image's width and height, 0 to 1"),
+        ("0 nan 0.5 1 1", "has the coordinate nan; give fractions of the image's width and height, 0 to 1"),
         ("0 0.5 0.5 inf 1", "has the coordinate inf"),
-        ("0 320 240 100 80", "has the coordinate 320; give shares"),
+        ("0 320 240 100 80", "has the coordinate 320; give fractions"),
         ("0 0.1 0.1 0.9 0.1 0.9 -77", "has the coordinate -77"),
     ],
 )
 @pytest.mark.parametrize("masks", [False, True])
-def test_a_line_that_is_none_is_named_when_its_image_is_wanted(yolo, refused, line, saying, masks):
+def test_a_malformed_line_is_named_when_its_target_is_read(yolo, refused, line, message, masks):
     root = yolo({"labels/train/a.txt": f"{SQUARE}\n{line}\n", "labels/val/b.txt": SQUARE})
     splits = opened(root, masks)
     assert len(splits.val.target(0)) == 1
-    with refused(saying):
+    with refused(message):
         splits.train.target(0)
 
 
@@ -222,13 +222,13 @@ def test_a_label_file_that_is_no_text_is_named(yolo, refused):
         opened(root).train.target(0)
 
 
-def test_a_box_where_masks_are_wanted_is_named(yolo, refused):
+def test_a_box_is_named_if_masks_are_needed(yolo, refused):
     with refused(r"line 2 of .*a\.txt is a box, and instance segmentation needs polygons; add them, or choose `task"):
         target(yolo, f"{SQUARE}\n0 .5 .5 1 1", masks=True)
 
 
 @pytest.mark.parametrize(
-    ("yaml", "saying"),
+    ("yaml", "message"),
     [
         ("names: [cat, dog", r"data\.yaml is no YAML \(.*\); mend it"),
         ("names: 3\n", r"data\.yaml: expected a list of names or a dictionary"),
@@ -236,8 +236,8 @@ def test_a_box_where_masks_are_wanted_is_named(yolo, refused):
         ("names: {a: cat}\n", r"data\.yaml is no list of classes"),
     ],
 )
-def test_a_yaml_that_cannot_be_used_is_named(yolo, refused, yaml, saying):
-    with refused(saying):
+def test_a_yaml_that_cannot_be_used_is_named(yolo, refused, yaml, message):
+    with refused(message):
         opened(yolo({"labels/a.txt": "0 .5 .5 1 1", "labels/b.txt": ""}, yaml))
 
 
@@ -256,7 +256,7 @@ def test_labels_without_any_object_and_without_names_are_refused(yolo, refused, 
         opened(yolo({"labels/a.txt": content, "labels/b.txt": ""}, None))
 
 
-def test_a_picture_that_is_stored_turned_is_annotated_upright(yolo):
+def test_an_image_with_exif_rotation_is_annotated_upright(yolo):
     root = yolo({"labels/train/a.txt": "0 .5 .5 1 1", "labels/val/b.txt": ""})
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -275,11 +275,11 @@ def test_an_image_that_cannot_be_read_is_named(yolo, refused):
         opened(root).train.target(0)
 
 
-def test_a_file_that_is_not_there_holds_nothing(tmp_path):
+def test_a_missing_label_file_holds_no_objects(tmp_path):
     assert read_yolo(tmp_path / "none.txt") == []
 
 
-def test_an_entry_that_leads_nowhere_is_named_where_no_usual_folder_has_its_part(yolo):
+def test_an_entry_without_images_is_named_if_no_usual_folder_has_its_part(yolo):
     labels = {"labels/train/a.txt": "0 .5 .5 .5 .5", "labels/held/b.txt": "0 .5 .5 .5 .5"}
     root = yolo(labels, yaml="train: images/train\nval: images/heldout\nnames: [cat, dog]\n")
     with pytest.raises(DataError, match="leads to images/heldout, where no image is; mend that entry"):

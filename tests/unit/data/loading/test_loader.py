@@ -11,7 +11,7 @@ from PIL import Image
 
 from twins.data.config import DataConfig
 from twins.data.formats.digits import Digits
-from twins.data.formats.open import open_classification
+from twins.data.formats.open import open_class_ids
 from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
 from twins.data.loading.sampler import TrainBatches
 from twins.data.transforms.classification import ImageAlone, train_transform
@@ -41,7 +41,7 @@ def samples(images, augment=None):
 
 
 def test_augmentation_depends_on_epoch_image_and_copy_alone(folder):
-    drawn = samples(open_classification(DataConfig(data=str(folder))).train)
+    drawn = samples(open_class_ids(DataConfig(data=str(folder))).train)
     first = drawn[(0, 4, 0)].image
     random.seed(99)
     torch.manual_seed(99)
@@ -53,7 +53,7 @@ def test_augmentation_depends_on_epoch_image_and_copy_alone(folder):
 
 def test_workers_change_nothing(folder):
     def collect(workers):
-        images = open_classification(DataConfig(data=str(folder))).train
+        images = open_class_ids(DataConfig(data=str(folder))).train
         batches = TrainBatches(len(images), 4, seed=0)
         stream = train_loader(samples(images), batches, step=2, workers=workers, pin=False)
         return [next(stream).images for _ in range(6)]
@@ -63,7 +63,7 @@ def test_workers_change_nothing(folder):
 
 
 def test_an_unreadable_image_is_replaced_in_training_and_left_out_of_evaluation(folder):
-    splits = open_classification(DataConfig(data=str(folder)))
+    splits = open_class_ids(DataConfig(data=str(folder)))
     splits.train.images[4].write_bytes(b"")
     splits.val.images[1].write_bytes(b"")
     sample = samples(splits.train)[(0, 4, 0)]
@@ -88,7 +88,7 @@ def test_evaluation_sees_each_image_once_over_all_processes(world):
 
 
 def test_evaluation_sorts_images_by_shape_and_shows_each_once(folder):
-    images = open_classification(DataConfig(data=str(folder))).train
+    images = open_class_ids(DataConfig(data=str(folder))).train
     samples = EvalSamples(images, ImageAlone(PREPROCESS))
     shapes = [(40, 30 + 10 * (index % 3)) for index in range(len(images))]
     found = [list(eval_loader(samples, batch=4, rank=rank, world=2, shapes=shapes)) for rank in (0, 1)]
