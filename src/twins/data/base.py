@@ -185,7 +185,7 @@ def hold_out(count: int, seed: int, val_share: float) -> tuple[list[int], list[i
     return [i for i in range(count) if i not in chosen], sorted(chosen)
 
 
-def hold_out_of_each(labels: Sequence[int], seed: int, val_share: float) -> tuple[list[int], list[int]]:
+def hold_out_per_class(labels: Sequence[int], seed: int, val_share: float) -> tuple[list[int], list[int]]:
     """Split indices so that each class gives its share, at least one of two or more, unless the share is 0."""
     chosen: set[int] = set()
     array = np.asarray(labels)

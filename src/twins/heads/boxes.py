@@ -40,30 +40,30 @@ def clip_boxes(boxes: Tensor, sizes: Tensor) -> Tensor:
 
 
 def suppress(
-    boxes: Tensor, scores: Tensor, groups: Tensor, *, threshold: float, overlap: float, most: int
+    boxes: Tensor, scores: Tensor, groups: Tensor, *, score_threshold: float, iou_threshold: float, max_boxes: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the best boxes of an image that no better one of their group overlaps, best first, padded to `most`.
+    """Return the best boxes of an image that no better one of their group overlaps, best first, padded to `max_boxes`.
 
     Args:
         boxes: `(N, 4)`, of non-negative coordinates; those without area are left out.
-        scores: `(N,)`; those up to `threshold` are left out.
+        scores: `(N,)`; those up to `score_threshold` are left out.
         groups: `(N,)`, ints; boxes of different groups do not suppress each other.
-        threshold: see `scores`.
-        overlap: intersection over union above which the worse box goes.
-        most: boxes that come back, `N` at most.
+        score_threshold: see `scores`.
+        iou_threshold: intersection over union above which the worse box goes.
+        max_boxes: boxes that come back, `N` at most.
 
     Returns:
-        numbers of boxes `(most,)`, and which of them are meant, bool `(most,)`; the others are padding.
+        numbers of boxes `(max_boxes,)`, and which of them are meant, bool `(max_boxes,)`; the others are padding.
     """
     from torchvision.ops import nms
 
-    able = (scores > threshold) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    able = (scores > score_threshold) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     apart = torch.where(able[:, None], boxes, 0).max() + 1
     candidates = torch.where(able)[0]
     moved = boxes[candidates] + (groups[candidates] * apart)[:, None]
     kept = torch.zeros_like(able)
-    kept[candidates[nms(moved, scores[candidates], overlap)]] = True
-    best, numbers = torch.where(kept, scores, -math.inf).topk(most)
+    kept[candidates[nms(moved, scores[candidates], iou_threshold)]] = True
+    best, numbers = torch.where(kept, scores, -math.inf).topk(max_boxes)
     return numbers, best > -math.inf
 
 
@@ -72,21 +72,21 @@ def pick(
     scores: Tensor,
     labels: Tensor,
     *,
-    threshold: float,
-    overlap: float,
-    most: int,
+    score_threshold: float,
+    iou_threshold: float,
+    max_boxes: int,
     agnostic: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Suppress candidates in each image of a batch, label by label unless `agnostic`; see `suppress`.
 
     Returns:
-        boxes `(B, M, 4)`, scores `(B, M)` and labels `(B, M)`, the best first, `M` at most `most`; scores of minus
+        boxes `(B, M, 4)`, scores `(B, M)` and labels `(B, M)`, the best first, `M` at most `max_boxes`; scores of minus
         infinity are padding.
     """
-    most = min(most, scores.shape[1])
+    max_boxes = min(max_boxes, scores.shape[1])
     groups = torch.zeros_like(labels) if agnostic else labels
     found = [
-        suppress(*image, threshold=threshold, overlap=overlap, most=most)
+        suppress(*image, score_threshold=score_threshold, iou_threshold=iou_threshold, max_boxes=max_boxes)
         for image in zip(boxes, scores, groups, strict=True)
     ]
     numbers, meant = (torch.stack(part) for part in zip(*found, strict=True))

@@ -27,7 +27,7 @@ class Levels:
     """Pixels per position of each map."""
     sizes: tuple[Tensor, ...] | None
     """True sizes `(B, 2)` in the units of each map; `None` when every image fills its map."""
-    extents: Tensor
+    image_sizes: Tensor
     """True sizes of the images in pixels, int `(B, 2)`."""
 
     def own(self, level: int) -> Tensor | None:

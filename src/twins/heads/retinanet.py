@@ -72,8 +72,8 @@ class RetinaNetHead(nn.Module):
             "logits": torch.cat(logits, dim=1),
             "deltas": torch.cat(deltas, dim=1),
             "anchors": torch.cat(anchors),
-            "counts": torch.tensor([len(part) for part in anchors], device=levels.extents.device),
-            "sizes": levels.extents,
+            "counts": torch.tensor([len(part) for part in anchors], device=levels.image_sizes.device),
+            "sizes": levels.image_sizes,
         }
 
     def losses(self, levels: Levels, targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -89,8 +89,10 @@ class RetinaNetHead(nn.Module):
         anchors = outputs["anchors"]
         matches = []
         for number, target in enumerate(targets):
-            able = None if levels.sizes is None else logits[number, :, 0] > -math.inf
-            matches.append(assign(anchors, target, high=0.5, low=0.4, least=0.0, able=able))
+            eligible = None if levels.sizes is None else logits[number, :, 0] > -math.inf
+            matches.append(
+                assign(anchors, target, positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0, eligible=eligible)
+            )
         total = sum((part >= 0).sum().clamp(min=1) for part in matches)
         boxes = []
         for found, part, target in zip(deltas, matches, targets, strict=True):
@@ -115,7 +117,13 @@ class RetinaNetHead(nn.Module):
         return total
 
     def detections(
-        self, outputs: dict[str, Tensor], *, score: float, overlap: float, most: int, agnostic: bool = False
+        self,
+        outputs: dict[str, Tensor],
+        *,
+        score_threshold: float,
+        iou_threshold: float,
+        max_detections: int,
+        agnostic: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return each image's objects, the surest first, in pixels of the network's input.
 
@@ -124,9 +132,9 @@ class RetinaNetHead(nn.Module):
 
         Args:
             outputs: what `forward` returned.
-            score: probability that an object must exceed.
-            overlap: intersection over union above which the less sure of two boxes of a class goes.
-            most: objects of an image.
+            score_threshold: probability that an object must exceed.
+            iou_threshold: intersection over union above which the less sure of two boxes of a class goes.
+            max_detections: objects of an image.
             agnostic: whether the less sure of two boxes goes whatever their classes.
 
         Returns:
@@ -142,9 +150,17 @@ class RetinaNetHead(nn.Module):
         scores, pairs = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
         anchors, labels = pairs // self.num_classes, pairs % self.num_classes
         boxes = clip_boxes(decode_boxes(take(deltas, anchors), outputs["anchors"][anchors]), outputs["sizes"])
-        threshold = math.log(score / (1 - score)) if score else -math.inf  # of logits: sigmoids run into ties at 1
+        threshold = (
+            math.log(score_threshold / (1 - score_threshold)) if score_threshold else -math.inf
+        )  # of logits: sigmoids run into ties at 1
         boxes, scores, labels = pick(
-            boxes, scores, labels, threshold=threshold, overlap=overlap, most=most, agnostic=agnostic
+            boxes,
+            scores,
+            labels,
+            score_threshold=threshold,
+            iou_threshold=iou_threshold,
+            max_boxes=max_detections,
+            agnostic=agnostic,
         )
         return boxes, scores.sigmoid(), labels
 

@@ -113,17 +113,25 @@ class RoIHead(nn.Module):
             `deltas` `(B, P, K, 4)`; `sizes`, the images' true sizes `(B, 2)`.
         """
         batch, count = meant.shape
-        logits, deltas = self.bbox_head(pool(levels, proposals.flatten(0, 1), _owners(batch, count, meant), SIDE))
+        logits, deltas = self.bbox_head(
+            pool_regions(levels, proposals.flatten(0, 1), _owners(batch, count, meant), SIDE)
+        )
         padding = F.pad(logits.new_full((self.num_classes,), -math.inf), (0, 1))
         return {
             "proposals": proposals,
             "logits": torch.where(meant[:, :, None], logits.unflatten(0, (batch, count)), padding),
             "deltas": deltas.unflatten(0, (batch, count)),
-            "sizes": levels.extents,
+            "sizes": levels.image_sizes,
         }
 
     def detections(
-        self, outputs: dict[str, Tensor], *, score: float, overlap: float, most: int, agnostic: bool = False
+        self,
+        outputs: dict[str, Tensor],
+        *,
+        score_threshold: float,
+        iou_threshold: float,
+        max_detections: int,
+        agnostic: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return each image's objects, the surest first; see `RetinaNetHead.detections`."""
         scores = full_precision(outputs["logits"]).softmax(dim=2)[:, :, :-1]  # (B, P, K)
@@ -133,7 +141,13 @@ class RoIHead(nn.Module):
         boxes = clip_boxes(boxes, outputs["sizes"])
         scores, labels = scores.flatten(1), labels.flatten(1)
         boxes, scores, labels = pick(
-            boxes, scores, labels, threshold=score, overlap=overlap, most=most, agnostic=agnostic
+            boxes,
+            scores,
+            labels,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            max_boxes=max_detections,
+            agnostic=agnostic,
         )
         return boxes, scores.clamp(min=0), labels
 
@@ -146,10 +160,12 @@ class RoIHead(nn.Module):
         assert self.mask_head is not None
         owners = _owners(len(labels), labels.shape[1], labels)
         if torch.compiler.is_compiling():
-            found = self.mask_head(pool(levels, boxes.flatten(0, 1), owners, MASK_SIDE), labels.flatten())
+            found = self.mask_head(pool_regions(levels, boxes.flatten(0, 1), owners, MASK_SIDE), labels.flatten())
             return found.unflatten(0, labels.shape) * meant[:, :, None, None]
         rows = torch.where(meant.flatten())[0]
-        some = self.mask_head(pool(levels, boxes.flatten(0, 1)[rows], owners[rows], MASK_SIDE), labels.flatten()[rows])
+        some = self.mask_head(
+            pool_regions(levels, boxes.flatten(0, 1)[rows], owners[rows], MASK_SIDE), labels.flatten()[rows]
+        )
         return some.new_zeros(len(owners), *some.shape[1:]).index_copy(0, rows, some).unflatten(0, labels.shape)
 
     def losses(self, levels: Levels, proposals: Tensor, meant: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -162,7 +178,7 @@ class RoIHead(nn.Module):
             targets: each image's objects. A region that overlaps one by half is to find it; else it is background.
         """
         sampled = self._sample(proposals, meant, targets)
-        logits, deltas = self.bbox_head(pool(levels, sampled.boxes, sampled.owners, SIDE))
+        logits, deltas = self.bbox_head(pool_regions(levels, sampled.boxes, sampled.owners, SIDE))
         logits, deltas = full_precision(logits), full_precision(deltas)
         objects = torch.where(sampled.labels < self.num_classes)[0]
         total = max(1, len(logits))
@@ -173,7 +189,7 @@ class RoIHead(nn.Module):
         }
         if self.mask_head is not None:
             boxes, owners, labels = (part[objects] for part in (sampled.boxes, sampled.owners, sampled.labels))
-            found = self.mask_head(pool(levels, boxes, owners, MASK_SIDE), labels)
+            found = self.mask_head(pool_regions(levels, boxes, owners, MASK_SIDE), labels)
             result["masks"] = mask_loss(found, boxes, owners, sampled.matches[objects], targets)
         return result
 
@@ -184,7 +200,7 @@ class RoIHead(nn.Module):
         for number, target in enumerate(targets):
             own = target["boxes"].to(proposals)
             boxes = torch.cat([own, proposals[number][meant[number]]])
-            matches = assign(boxes, target, high=0.5, low=0.5)
+            matches = assign(boxes, target, positive_iou=0.5, negative_iou=0.5)
             chosen = sample(matches, self.samples, 0.25)
             boxes, matches = boxes[chosen], matches[chosen]
             labels = torch.full_like(matches, self.num_classes)
@@ -196,7 +212,7 @@ class RoIHead(nn.Module):
         return Sampled(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def pool(levels: Levels, boxes: Tensor, owners: Tensor, side: int) -> Tensor:
+def pool_regions(levels: Levels, boxes: Tensor, owners: Tensor, side: int) -> Tensor:
     """Read regions off the pyramid by RoIAlign (arXiv 1703.06870), each off the level that suits its size.
 
     With `sizes` each image's own part of each level is read by itself, so that it ends where it ends for the image

@@ -72,29 +72,31 @@ class RPNHead(nn.Module):
             rated.anchors.append(grid_anchors(x, stride, self.scales))
         return rated
 
-    def propose(self, rated: RPNOutputs, sizes: Tensor, *, before: int, most: int) -> tuple[Tensor, Tensor]:
+    def propose(
+        self, rated: RPNOutputs, sizes: Tensor, *, candidates: int, max_proposals: int
+    ) -> tuple[Tensor, Tensor]:
         """Return regions of each image that may hold an object, the surest first; no gradient flows through them.
 
         Args:
             rated: what `forward` returned.
             sizes: true sizes of the images in pixels, `(B, 2)`.
-            before: anchors of each level that are looked at.
-            most: regions that come back.
+            candidates: anchors of each level that are looked at.
+            max_proposals: regions that come back.
 
         Returns:
-            boxes `(B, P, 4)` inside the image, `P` at most `most`, and which of them are meant, bool `(B, P)`.
+            boxes `(B, P, 4)` inside the image, `P` at most `max_proposals`, and which of them are meant, bool `(B, P)`.
         """
         scores, boxes, levels = [], [], []
         for number, (score, delta, anchor) in enumerate(zip(*rated, strict=True)):
-            best, numbers = full_precision(score.detach()).topk(min(before, score.shape[1]), dim=1)
+            best, numbers = full_precision(score.detach()).topk(min(candidates, score.shape[1]), dim=1)
             scores.append(best)
             boxes.append(decode_boxes(full_precision(take(delta.detach(), numbers)), anchor[numbers]))
             levels.append(torch.full_like(numbers[0], number))
         all_scores, level = torch.cat(scores, dim=1), torch.cat(levels)
         all_boxes = clip_boxes(torch.cat(boxes, dim=1), sizes)
-        most = min(most, all_scores.shape[1])
+        max_proposals = min(max_proposals, all_scores.shape[1])
         found = [
-            suppress(box, score, level, threshold=-math.inf, overlap=OVERLAP, most=most)
+            suppress(box, score, level, score_threshold=-math.inf, iou_threshold=OVERLAP, max_boxes=max_proposals)
             for box, score in zip(all_boxes, all_scores, strict=True)
         ]
         chosen, meant = (torch.stack(part) for part in zip(*found, strict=True))
@@ -112,7 +114,9 @@ class RPNHead(nn.Module):
         anchors = torch.cat(rated.anchors)
         found_scores, found_deltas, wanted_scores, wanted_deltas = [], [], [], []
         for score, delta, target in zip(scores, deltas, targets, strict=True):
-            matches = assign(anchors, target, high=0.7, low=0.3, least=0.3, able=score > -math.inf)
+            matches = assign(
+                anchors, target, positive_iou=0.7, negative_iou=0.3, min_positive_iou=0.3, eligible=score > -math.inf
+            )
             chosen = sample(matches, self.samples, 0.5)
             objects = chosen[matches[chosen] >= 0]
             found_scores.append(score[chosen])

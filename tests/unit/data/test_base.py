@@ -8,7 +8,7 @@ from operator import getitem
 
 import pytest
 
-from twins.data.base import Derived, Opened, hold_out, hold_out_of_each, list_images, split
+from twins.data.base import Derived, Opened, hold_out, hold_out_per_class, list_images, split
 from twins.data.config import DataConfig
 from twins.data.formats.digits import Digits
 from twins.data.formats.scenes import SceneObjects
@@ -39,14 +39,14 @@ def test_a_derived_set_of_objects_names_them_and_travels_to_loading_processes():
     ("count", "share", "held"), [(10, 0.2, 2), (2, 0.01, 1), (1, 0.9, 0), (9, 0.0, 0), (0, 0.2, 0)]
 )
 def test_a_share_is_held_out_and_something_is_left_to_train_on(count, share, held):
-    for learn, val in (hold_out(count, 3, share), hold_out_of_each([1] * count, 3, share)):
+    for learn, val in (hold_out(count, 3, share), hold_out_per_class([1] * count, 3, share)):
         assert sorted(learn + val) == list(range(count))
         assert len(val) == held
 
 
 def test_each_class_gives_its_share():
     labels = [0] * 10 + [1] * 5 + [2]
-    learn, val = hold_out_of_each(labels, 0, 0.2)
+    learn, val = hold_out_per_class(labels, 0, 0.2)
     assert sorted(learn + val) == list(range(16))
     assert [labels[i] for i in val] == [0, 0, 1]
 

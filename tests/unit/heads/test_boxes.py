@@ -42,15 +42,17 @@ def test_suppression_is_greedy_in_each_group():
         free = not rivals or box_iou(boxes[number : number + 1], boxes[rivals]).max() <= 0.4
         if scores[number] > 0.2 and free:
             expected.append(number)
-    numbers, meant = suppress(boxes, scores, groups, threshold=0.2, overlap=0.4, most=120)
+    numbers, meant = suppress(boxes, scores, groups, score_threshold=0.2, iou_threshold=0.4, max_boxes=120)
     assert numbers[meant].tolist() == expected
     assert 10 < len(expected) < 100
-    numbers, meant = suppress(boxes, scores, groups, threshold=0.2, overlap=0.4, most=5)
+    numbers, meant = suppress(boxes, scores, groups, score_threshold=0.2, iou_threshold=0.4, max_boxes=5)
     assert numbers.tolist() == expected[:5]
 
 
 def test_nothing_found_is_padding_alone():
     boxes = torch.tensor([[[5.0, 5.0, 5.0, 9.0], [0.0, 0.0, 4.0, 4.0]]])  # one without area, one too unsure
     scores = torch.tensor([[0.9, 0.1]])
-    _, found, _ = pick(boxes, scores, torch.zeros(1, 2, dtype=torch.int64), threshold=0.5, overlap=0.5, most=100)
+    _, found, _ = pick(
+        boxes, scores, torch.zeros(1, 2, dtype=torch.int64), score_threshold=0.5, iou_threshold=0.5, max_boxes=100
+    )
     assert found.tolist() == [[-torch.inf, -torch.inf]]

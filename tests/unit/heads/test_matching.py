@@ -22,31 +22,40 @@ BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 70.0, 70.0]])
 
 
 def test_overlap_decides():
-    assert match(ANCHORS, BOXES, high=0.5, low=0.4).tolist() == [0, 0, IGNORED, -1, -1, -1]
+    assert match(ANCHORS, BOXES, positive_iou=0.5, negative_iou=0.4).tolist() == [0, 0, IGNORED, -1, -1, -1]
 
 
 def test_an_object_keeps_the_anchor_that_overlaps_it_most():
-    assert match(ANCHORS, BOXES, high=0.5, low=0.4, least=0.0)[4] == 1
-    assert match(ANCHORS, BOXES, high=0.5, low=0.4, least=0.3)[4] == BACKGROUND
+    assert match(ANCHORS, BOXES, positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0)[4] == 1
+    assert match(ANCHORS, BOXES, positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.3)[4] == BACKGROUND
     nowhere = torch.tensor([[200.0, 200.0, 210.0, 210.0]])
-    assert (match(ANCHORS, nowhere, high=0.5, low=0.4, least=0.0) == BACKGROUND).all()
+    assert (match(ANCHORS, nowhere, positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0) == BACKGROUND).all()
 
 
 def test_an_object_takes_its_best_of_the_anchors_that_count():
-    able = torch.tensor([False, False, True, True, True, True])
+    eligible = torch.tensor([False, False, True, True, True, True])
     target = {"boxes": BOXES, "labels": torch.zeros(2, dtype=torch.int64)}
-    found = assign(ANCHORS, target, high=0.7, low=0.3, least=0.3, able=able)
+    found = assign(ANCHORS, target, positive_iou=0.7, negative_iou=0.3, min_positive_iou=0.3, eligible=eligible)
     assert found.tolist() == [IGNORED, IGNORED, 0, BACKGROUND, BACKGROUND, BACKGROUND]
 
 
 def test_without_objects_all_is_background():
-    assert (match(ANCHORS, torch.zeros(0, 4), high=0.5, low=0.4, least=0.0) == BACKGROUND).all()
+    assert (
+        match(ANCHORS, torch.zeros(0, 4), positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0) == BACKGROUND
+    ).all()
 
 
 def test_crowds_count_for_nothing_unless_an_object_is_there():
     crowd = torch.tensor([[45.0, 45.0, 100.0, 100.0]])
     target = {"boxes": BOXES, "labels": torch.zeros(2, dtype=torch.int64), "crowd": crowd}
-    assert assign(ANCHORS, target, high=0.5, low=0.4, least=0.0).tolist() == [0, 0, IGNORED, -1, 1, IGNORED]
+    assert assign(ANCHORS, target, positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0).tolist() == [
+        0,
+        0,
+        IGNORED,
+        -1,
+        1,
+        IGNORED,
+    ]
 
 
 @pytest.mark.parametrize("least", [None, 0.0])
@@ -55,9 +64,9 @@ def test_a_few_boxes_at_a_time_match_as_all_at_once(monkeypatch, least):
     low = torch.rand(340, 2) * 80
     boxes = torch.cat([low, low + 2 + torch.rand(340, 2) * 30], dim=1)
     anchors, boxes = boxes[:300], boxes[300:]
-    whole = match(anchors, boxes, high=0.5, low=0.4, least=least)
-    monkeypatch.setattr(matching, "PAIRS", 300 * 7)
-    assert torch.equal(match(anchors, boxes, high=0.5, low=0.4, least=least), whole)
+    whole = match(anchors, boxes, positive_iou=0.5, negative_iou=0.4, min_positive_iou=least)
+    monkeypatch.setattr(matching, "CHUNK_PAIRS", 300 * 7)
+    assert torch.equal(match(anchors, boxes, positive_iou=0.5, negative_iou=0.4, min_positive_iou=least), whole)
     assert (whole >= 0).sum() > 5
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from twins.heads.fpn import Levels
-from twins.heads.roi import pool
+from twins.heads.roi import pool_regions
 
 STRIDES = (4, 8, 16, 32, 64)
 
@@ -24,7 +24,7 @@ def test_larger_regions_are_read_from_coarser_levels():
         x.fill_(level)
     sides = torch.tensor([20.0, 111.0, 113.0, 223.0, 225.0, 447.0, 449.0, 512.0], dtype=torch.float64)
     boxes = torch.stack([torch.zeros_like(sides), torch.zeros_like(sides), sides, sides], dim=1)
-    found = pool(pyramid, boxes, torch.zeros(len(sides), dtype=torch.int64), 7).amax(dim=(1, 2, 3))
+    found = pool_regions(pyramid, boxes, torch.zeros(len(sides), dtype=torch.int64), 7).amax(dim=(1, 2, 3))
     assert found.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
@@ -33,9 +33,9 @@ def test_a_region_at_the_edge_of_an_image_sees_no_padding():
     sizes = torch.tensor([[128, 160], [70, 90]])
     batch = levels((128, 160), sizes=sizes)
     boxes = torch.tensor([[60.0, 40.0, 90.0, 70.0], [0.0, 0.0, 90.0, 70.0], [20.0, 5.0, 160.0, 128.0]]).double()
-    found = pool(batch, boxes, torch.tensor([1, 1, 0]), 7)
+    found = pool_regions(batch, boxes, torch.tensor([1, 1, 0]), 7)
     parts = (x[1:, :, :h, :w] for x, (h, w) in zip(batch.maps, (size[1].tolist() for size in batch.sizes), strict=True))
     alone = Levels(tuple(parts), STRIDES, None, sizes[1:])
-    torch.testing.assert_close(found[:2], pool(alone, boxes[:2], torch.tensor([0, 0]), 7), atol=1e-12, rtol=0)
+    torch.testing.assert_close(found[:2], pool_regions(alone, boxes[:2], torch.tensor([0, 0]), 7), atol=1e-12, rtol=0)
     whole = Levels(tuple(x[:1] for x in batch.maps), STRIDES, None, sizes[:1])
-    torch.testing.assert_close(found[2:], pool(whole, boxes[2:], torch.tensor([0]), 7), atol=1e-12, rtol=0)
+    torch.testing.assert_close(found[2:], pool_regions(whole, boxes[2:], torch.tensor([0]), 7), atol=1e-12, rtol=0)

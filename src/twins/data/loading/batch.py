@@ -67,7 +67,7 @@ def collate(samples: Sequence[Sample | Skipped]) -> Batch:
     """Stack the readable samples into a batch, and list the images that could not be read."""
     readable = [sample for sample in samples if isinstance(sample, Sample)]
     skipped = [sample for sample in samples if isinstance(sample, Skipped)]
-    images, sizes = fill_batch([sample.image for sample in readable])
+    images, sizes = stack_images([sample.image for sample in readable])
     return Batch(
         images=images,
         targets=_stack_targets([sample.target for sample in readable]),
@@ -94,7 +94,7 @@ def normalise(images: Tensor, sizes: Tensor | None, preprocess: Preprocess, devi
     return preprocess.normalise(images.to(device, non_blocking=True), sizes)
 
 
-def fill_batch(images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+def stack_images(images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     """Stack images `(C, H_i, W_i)`, channels side by side in memory; pad those of several shapes, with their sizes."""
     if not images:
         return torch.empty(0), None

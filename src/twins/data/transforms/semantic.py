@@ -33,7 +33,7 @@ class WholeImage:
 
     def __call__(self, image: Picture, target: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """Return the image as uint8 `(3, h, w)` and class ids `(H, W)`; raises DataError where they do not fit."""
-        check_fit(image, target)
+        check_mask_size(image, target)
         return self.preprocess.pixels(image), torch.from_numpy(target)
 
 
@@ -49,7 +49,7 @@ class RandomCrop:
 
     def __call__(self, image: Picture, target: NDArray[np.uint8]) -> tuple[Patched, Tensor]:
         """Return a crop, uint8 `(3, S, S)`, and its class ids `(S, S)`; raises DataError where they do not fit."""
-        check_fit(image, target)
+        check_mask_size(image, target)
         config, side = self.config, self.config.crop
         size = self.preprocess.kept_size(image, random.uniform(*config.ratio))
         box, labels = self._choose(target, size)
@@ -89,7 +89,7 @@ def _unfilled(shape: tuple[int, int], side: int) -> tuple[Patch, ...]:
     return tuple(patch for patch in (right, below) if patch.height and patch.width)
 
 
-def check_fit(image: Picture, target: NDArray[np.uint8]) -> None:
+def check_mask_size(image: Picture, target: NDArray[np.uint8]) -> None:
     """Raise DataError when a mask has not the size of its image."""
     if target.shape != (image.height, image.width):
         raise DataError(

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from twins.data.formats.masks import IGNORE
-from twins.data.loading.batch import fill_batch
+from twins.data.loading.batch import stack_images
 from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
 from twins.data.loading.sampler import TrainBatches
 from twins.data.seeding import seeded
@@ -198,13 +198,13 @@ class Shapes:
 
 def test_images_of_several_shapes_are_padded_and_their_sizes_kept():
     images = [torch.rand(3, 4, 6), torch.rand(3, 5, 3)]
-    batch, sizes = fill_batch(images)
+    batch, sizes = stack_images(images)
     assert batch.shape == (2, 3, 5, 6)
     assert sizes.tolist() == [[4, 6], [5, 3]]
     assert torch.equal(batch[0, :, :4, :6], images[0])
     assert torch.equal(batch[1, :, :5, :3], images[1])
     assert batch.count_nonzero() == sum(image.count_nonzero() for image in images)
-    assert fill_batch(images[:1] * 2)[1] is None
+    assert stack_images(images[:1] * 2)[1] is None
 
 
 def test_a_mask_that_does_not_fit_is_skipped_and_reported():
