@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CROP_SIDES, CROP_RANGE, CROP_LONGEST = (400, 500, 600), (384, 600), 1333
 """The published second way of 3x training: shorter sides before the crop, sides of the crop, most of the longer one."""
-MIN_SIDE = 1.0
+MIN_BOX_SIDE = 1.0
 """Pixels of the network's input that an object's box must have each way to be learned from."""
 
 
@@ -159,7 +159,7 @@ def learnable(objects: Objects, view: View, size: tuple[int, int]) -> dict[str, 
         size: width and height of the image in pixels.
     """
     boxes = view.boxes(np.nan_to_num(objects.boxes))
-    seen = usable(objects, (size[1], size[0])) & (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(axis=1)
+    seen = usable(objects, (size[1], size[0])) & (boxes[:, 2:] - boxes[:, :2] >= MIN_BOX_SIDE).all(axis=1)
     learned = seen & ~objects.crowd
     target = {"crowd": torch.from_numpy(boxes[seen & objects.crowd]).float()}
     if objects.masks is not None:
