@@ -16,7 +16,7 @@ from PIL.Image import Image
 from twins.backbone.network import is_fused, is_plain
 from twins.data.base import list_images
 from twins.data.images import open_image
-from twins.data.loading.batch import fill_batch
+from twins.data.loading.batch import stack_images
 from twins.engine.measure import predict_batch
 from twins.errors import ConfigError, NotFoundError
 from twins.factory import model_from_checkpoint
@@ -97,7 +97,7 @@ class Predictor:
         if not self.inference.plain:
             look, network = spec_of(self.model.task).look, self._network()
             return [look(network, image, self.inference) for image in images]
-        batch, sizes = fill_batch([self.model.info.preprocess.pixels(image) for image in images])
+        batch, sizes = stack_images([self.model.info.preprocess.pixels(image) for image in images])
         return predict_batch(self._network(), batch, sizes, [(image.height, image.width) for image in images])
 
     def _network(self) -> TaskNetwork:

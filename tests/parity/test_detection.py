@@ -23,7 +23,7 @@ from twins.heads.fpn import Levels
 from twins.heads.mask import MaskHead
 from twins.heads.matching import match
 from twins.heads.retinanet import RetinaNetHead
-from twins.heads.roi import STDS, BoxHead, pool
+from twins.heads.roi import STDS, BoxHead, pool_regions
 from twins.heads.rpn import RPNHead
 
 PARAMETERS = {  # millions, PCPVT-S/B/L then SVT-S/B/L
@@ -141,7 +141,7 @@ def test_matches_are_torchvisions_where_no_two_objects_want_one_anchor():
     boxes = torch.tensor([[10.0, 10, 50, 45], [80.0, 20, 150, 60], [60.0, 90, 75, 150]])
     for least, low_quality in ((None, False), (0.0, True)):
         expected = Matcher(0.5, 0.4, allow_low_quality_matches=low_quality)(box_iou(boxes, anchors))
-        assert torch.equal(match(anchors, boxes, high=0.5, low=0.4, least=least), expected)
+        assert torch.equal(match(anchors, boxes, positive_iou=0.5, negative_iou=0.4, min_positive_iou=least), expected)
         assert (expected >= 0).sum() > 5
 
 
@@ -151,7 +151,7 @@ def test_regions_are_pooled_as_by_torchvisions_operator_off_its_levels():
     low = torch.rand(60, 2) * 100
     boxes = torch.cat([low, low + 4 + torch.rand(60, 2) * 400], dim=1)
     owners = torch.arange(60) % 2
-    found = pool(Levels(maps, (4, 8, 16, 32), None, torch.tensor([[512, 512]] * 2)), boxes, owners, 7)
+    found = pool_regions(Levels(maps, (4, 8, 16, 32), None, torch.tensor([[512, 512]] * 2)), boxes, owners, 7)
     chosen = LevelMapper(2, 5)([boxes])
     assert len(chosen.unique()) > 2
     for row in range(60):
@@ -167,7 +167,7 @@ def test_detections_are_those_of_the_plain_algorithm():
     head.retina_cls.bias.data.fill_(-10.0)
     head.retina_reg.weight.data *= 0.05  # boxes stay on the image
     outputs = head(pyramid)
-    boxes, scores, labels = head.detections(outputs, score=0.3, overlap=0.5, most=100)
+    boxes, scores, labels = head.detections(outputs, score_threshold=0.3, iou_threshold=0.5, max_detections=100)
     for image in range(2):
         found = decode_boxes(outputs["deltas"][image], outputs["anchors"])
         found = found.clamp(min=0).minimum(torch.tensor([128.0, 96.0, 128.0, 96.0]))

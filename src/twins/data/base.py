@@ -1,4 +1,4 @@
-"""Sets of images: what one must offer, sets made of others, and which images are held out."""
+"""Image sets: their protocols, subsets, splits, and the choice of held-out images."""
 
 from __future__ import annotations
 
@@ -34,63 +34,63 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> Image:
-        """Return an image, RGB and upright; raises DataError where it cannot be read."""
+        """Return an image as upright RGB; raises DataError if it cannot be read."""
 
     def target(self, index: int) -> Any:
-        """Return an image's target, as the task has it; raises DataError where it cannot be read."""
+        """Return an image's target, whose type depends on the task; raises DataError if it cannot be read."""
 
     def path(self, index: int) -> str:
-        """Return what to call an image in messages."""
+        """Return the name of an image for messages."""
 
 
 class LabelledImages(ImageSet, Protocol):
-    """A set of images with a class id each, which is the target."""
+    """A set of images whose targets are class ids."""
 
     labels: list[int]
     """Class id of each image."""
 
 
 class MappedImages(ImageSet, Protocol):
-    """A set of images with a map of class ids each, which is the target."""
+    """A set of images whose targets are maps of class ids."""
 
     classes: ClassTable
     """Names and colours by class id."""
 
     def target(self, index: int) -> NDArray[np.uint8]:
-        """Return class ids `(H, W)`, 255 where ignored; raises DataError where they cannot be read or do not fit."""
+        """Return class ids `(H, W)`, 255 for ignored pixels; raises DataError if they cannot be read or do not fit."""
 
 
 class AnnotatedImages(ImageSet, Protocol):
-    """A set of images with objects each, which are the target."""
+    """A set of images whose targets are objects."""
 
     classes: ClassTable
-    """Names and colours by class id; `values` are the category ids that results are written with."""
+    """Names and colours by class id; `values` are the category ids in results files."""
 
     def target(self, index: int) -> Objects:
-        """Return an image's objects; raises DataError where they cannot be read."""
+        """Return an image's objects; raises DataError if they cannot be read."""
 
     def shape(self, index: int) -> tuple[int, int] | None:
-        """Return an image's height and width where its annotations say them, without opening it."""
+        """Return an image's height and width from its annotations, without opening it, or `None`."""
 
 
 class NamedObjects(AnnotatedImages, Protocol):
-    """Annotated images whose objects can be named in messages."""
+    """Annotated images that name their objects in messages."""
 
-    def describe_object(self, index: int, place: int) -> str:
-        """Return what to call an object of an image: its file, and its id or line in it."""
+    def describe_object(self, index: int, position: int) -> str:
+        """Return the name of an object of an image: its file, and its id or line there; `position` is its index there."""
 
     def without_area(self, index: int) -> Sequence[str]:
-        """Name the objects of which an image's annotations alone say that they have no area inside it."""
+        """Return the names of objects that, by the annotations alone, have no area inside their image."""
 
 
 class Derived:
-    """A set made of another: some of its images, perhaps with changed targets.
+    """A set made of another: a subset of its images, changed targets, or both.
 
     Args:
         images: the other set.
-        indices: the images that are taken; `None` takes all.
-        change: what becomes of each target, such as other class ids; `None` leaves them. Loading processes get it by
-            pickle.
+        indices: indices of the subset; `None` takes all images.
+        change: function from a target to the new one, for instance with other class ids; `None` keeps targets. It must
+            be picklable for worker processes.
     """
 
     def __init__(
@@ -99,36 +99,36 @@ class Derived:
         self.images, self.change = images, change
         self.indices = list(range(len(images)) if indices is None else indices)
         self.names = images.names
-        self.classes = getattr(images, "classes", None)  # sets with a class id per image have no colours
+        self.classes = getattr(images, "classes", None)  # sets of class ids per image have no colours
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def load(self, index: int) -> Image:
-        """Return an image; raises DataError where it cannot be read."""
+        """Return an image; raises DataError if it cannot be read."""
         image: Image = self.images.load(self.indices[index])
         return image
 
     def target(self, index: int) -> Any:
-        """Return an image's target; raises DataError where it cannot be read."""
+        """Return an image's target, changed; raises DataError if it cannot be read."""
         target = self.images.target(self.indices[index])
         return target if self.change is None else self.change(target)
 
     def path(self, index: int) -> str:
-        """Return what to call an image."""
+        """Return the name of an image."""
         return str(self.images.path(self.indices[index]))
 
     def shape(self, index: int) -> tuple[int, int] | None:
-        """Return an annotated image's height and width where its annotations say them."""
+        """Return an annotated image's height and width from its annotations, or `None`."""
         shape: tuple[int, int] | None = self.images.shape(self.indices[index])
         return shape
 
-    def describe_object(self, index: int, place: int) -> str:
-        """Return what to call an object of an annotated image."""
-        return str(self.images.describe_object(self.indices[index], place))
+    def describe_object(self, index: int, position: int) -> str:
+        """Return the name of an object of an annotated image."""
+        return str(self.images.describe_object(self.indices[index], position))
 
     def without_area(self, index: int) -> Sequence[str]:
-        """Name the objects of an annotated image that have no area inside it."""
+        """Return the names of an annotated image's objects that have no area inside it."""
         names: Sequence[str] = self.images.without_area(self.indices[index])
         return names
 
@@ -138,77 +138,85 @@ Images = TypeVar("Images", bound=ImageSet)
 
 @dataclass(frozen=True)
 class Opened:
-    """A data set as its files have it."""
+    """A data set as its files define it."""
 
     parts: Sequence[Any]
-    """Images to train on and to evaluate on, or one set of all, which is not split."""
+    """The images for training and for validation, or one set of all images if they are not split."""
     notes: list[str] = field(default_factory=list)
-    """What was decided in opening it, a sentence each."""
+    """Decisions made while opening it, one sentence each."""
     faults: list[str] = field(default_factory=list)
-    """Annotations that are left out because they contradict their file, a sentence each."""
+    """Annotations left out because they contradict their file, one sentence each."""
 
 
 @dataclass(frozen=True)
 class Splits(Generic[Images]):
-    """The two parts of a data set; both have the same class names."""
+    """The training and validation images of a data set, with the same class names."""
 
     train: Images
     val: Images
     source: str
-    """What the data was opened by."""
+    """The folder or embedded name that was opened."""
     notes: tuple[str, ...] = ()
-    """What was decided in opening it that a user should know, a sentence each."""
+    """Decisions made while opening it that a user should know, one sentence each."""
     faults: tuple[str, ...] = ()
-    """Annotations that are left out because they contradict their file, a sentence each."""
+    """Annotations left out because they contradict their file, one sentence each."""
 
 
 def split(opened: Opened, root: Path, config: DataConfig) -> Splits[Any]:
-    """Return a set's parts; of one that is not split a share of the images is held out by the seed.
+    """Return the parts of a data set; a share of an unsplit set is held out at random.
 
     Raises:
-        DataError: a part has no image.
+        DataError: a part has no images.
     """
     parts, detail = opened.parts, ""
     if len(parts) == 1:
         count = len(parts[0])
         detail = f" ({count} images, share {config.val_share:g} held out)"
         parts = [Derived(parts[0], indices) for indices in hold_out(count, config.seed, config.val_share)]
-    for part, what in zip(parts, ("train on", "evaluate on"), strict=True):
+    for part, purpose in zip(parts, ("train on", "evaluate on"), strict=True):
         if not len(part):
-            raise DataError(f"{root} leaves no image to {what}{detail}; add images and annotations")
+            raise DataError(f"{root} leaves no image to {purpose}{detail}; add images and annotations")
     return Splits(parts[0], parts[1], str(root), tuple(opened.notes), tuple(opened.faults))
 
 
 def hold_out(count: int, seed: int, val_share: float) -> tuple[list[int], list[int]]:
-    """Split `count` indices by the seed; of two or more at least one is held out, unless the share is 0."""
-    chosen = set(np.random.default_rng([seed, count]).permutation(count)[: _share(count, val_share)].tolist())
-    return [i for i in range(count) if i not in chosen], sorted(chosen)
+    """Split `count` indices at random into training and validation.
+
+    At least one of two or more is held out, unless the share is 0.
+    """
+    held_out = set(
+        np.random.default_rng([seed, count]).permutation(count)[: _held_out_count(count, val_share)].tolist()
+    )
+    return [i for i in range(count) if i not in held_out], sorted(held_out)
 
 
-def hold_out_of_each(labels: Sequence[int], seed: int, val_share: float) -> tuple[list[int], list[int]]:
-    """Split indices so that each class gives its share, at least one of two or more, unless the share is 0."""
-    chosen: set[int] = set()
+def hold_out_per_class(labels: Sequence[int], seed: int, val_share: float) -> tuple[list[int], list[int]]:
+    """Split indices at random into training and validation, by the same share of each class.
+
+    At least one of two or more images of a class is held out, unless the share is 0.
+    """
+    held_out: set[int] = set()
     array = np.asarray(labels)
     for label in np.unique(array):
         members = np.random.default_rng([seed, int(label)]).permutation(np.flatnonzero(array == label))
-        chosen.update(members[: _share(len(members), val_share)].tolist())
-    return [i for i in range(len(array)) if i not in chosen], sorted(chosen)
+        held_out.update(members[: _held_out_count(len(members), val_share)].tolist())
+    return [i for i in range(len(array)) if i not in held_out], sorted(held_out)
 
 
-def _share(count: int, val_share: float) -> int:
+def _held_out_count(count: int, val_share: float) -> int:
     return min(max(round(val_share * count), 1), count - 1) if val_share > 0 and count else 0
 
 
-def missing_folder(root: Path, wanted: str) -> DataError:
-    """Return the error for a data folder that is none; `wanted` says what to give instead."""
+def missing_folder(root: Path, expected: str) -> DataError:
+    """Return the error for data that is no folder of images; `expected` says what to give instead."""
     if str(root) in EMBEDDED:
-        return DataError(f"the embedded {root} has nothing to learn for this task; give {wanted}")
-    what = "is a file" if os.path.exists(root) else "does not exist"
-    return DataError(f"the data folder {root} {what}; give {wanted}")
+        return DataError(f"the embedded {root} has nothing to learn for this task; give {expected}")
+    problem = "is a file" if os.path.exists(root) else "does not exist"
+    return DataError(f"the data folder {root} {problem}; give {expected}")
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Return the image files anywhere below a folder, sorted; hidden ones are left out."""
+    """Return all image files below a folder, sorted, without hidden files and folders."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -219,6 +227,6 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def subfolder(root: Path, names: Sequence[str]) -> Path | None:
-    """Return the first folder in `root` that is called one of some names, whatever the case."""
+    """Return the folder in `root` with the first of some lower-case names that exists, ignoring case, or `None`."""
     entries = {entry.name.lower(): entry for entry in root.iterdir() if entry.is_dir()}
     return next((entries[name] for name in names if name in entries), None)

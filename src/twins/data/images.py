@@ -1,4 +1,4 @@
-"""Opening any image as 8-bit RGB, upright."""
+"""Opening any image as upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from twins.errors import DataError, InputError, NotFoundError
 ENDINGS = frozenset(
     (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 )
-"""File name endings, lower case, that are taken for images."""
+"""File name endings of images, in lower case."""
 ORIENTATION = 0x0112
-"""The tag that says how an image is to be turned; from 5 on height and width change places."""
+"""The EXIF tag of an image's orientation; from 5 on, height and width are swapped."""
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether a path looks like an image by its name; hidden files do not."""
+    """Return whether a path has the name of an image; hidden files do not count."""
     return path.suffix.lower() in ENDINGS and not path.name.startswith(".")
 
 
 def open_image(source: Any) -> Image.Image:
-    """Return an upright 8-bit RGB image of its own.
+    """Open an image as upright 8-bit RGB; the result shares no memory with its source.
 
     Args:
         source: a path; a Pillow image; an array `(H, W)`, `(H, W, 1 | 3 | 4)`; or a tensor `(1 | 3, H, W)`.
@@ -34,8 +34,8 @@ def open_image(source: Any) -> Image.Image:
 
     Raises:
         NotFoundError: there is no such file.
-        DataError: the file is no image, damaged, or of more pixels than is safe.
-        InputError: an array or tensor of another shape or type.
+        DataError: the file is no image, is damaged, or has more pixels than is safe.
+        InputError: another type, or an array or tensor of another shape or range.
     """
     if isinstance(source, str | Path):
         return open_file(Path(source), to_rgb)
@@ -56,11 +56,11 @@ def open_image(source: Any) -> Image.Image:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return the height and width that `open_image` gives a file, read from its header.
+    """Return the height and width of the image that `open_image` returns for a file, read from its header.
 
     Raises:
         NotFoundError: there is no such file.
-        DataError: the file is no image, or damaged.
+        DataError: the file is no image, or is damaged.
     """
     try:
         with warnings.catch_warnings():
@@ -69,16 +69,20 @@ def image_size(path: Path) -> tuple[int, int]:
                 width, height = image.size
                 return (width, height) if image.getexif().get(ORIENTATION, 1) in range(5, 9) else (height, width)
     except Exception:  # whatever Pillow raises for a damaged file
-        whole = open_image(path)  # says what is wrong
-        return whole.height, whole.width
+        opened = open_image(path)  # raises an error that says what is wrong
+        return opened.height, opened.width
 
 
 def open_file(path: Path, convert: Callable[[Image.Image], Image.Image] = Image.Image.copy) -> Image.Image:
-    """Return a file's image, as it is stored or converted.
+    """Open the image of a file, unchanged or converted.
+
+    Args:
+        path: the file.
+        convert: applied while the file is open; by default a copy.
 
     Raises:
         NotFoundError: there is no such file.
-        DataError: the file is no image, damaged, or of more pixels than is safe.
+        DataError: the file is no image, is damaged, or has more pixels than is safe.
     """
     if not path.exists():
         raise NotFoundError(f"there is no image {path}; check the path")
@@ -101,7 +105,10 @@ def open_file(path: Path, convert: Callable[[Image.Image], Image.Image] = Image.
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image upright and in 8-bit RGB, itself if it is; transparency is laid on white, 16 bits are scaled."""
+    """Convert an image to upright 8-bit RGB: transparency becomes white, 16 bits are scaled.
+
+    An image that is so already is returned itself.
+    """
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
@@ -113,7 +120,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Scale wide grey values to 8 bits by the range of their type: 16 bits, or 0..1 where nothing is above 1."""
+    """Scale grey values to 8 bits: floats in 0..1 by 255, uint16 by 1 / 257, others by 1 / 257 if one exceeds 255."""
     top = float(values.max(initial=0))
     scale = 255.0 if np.issubdtype(values.dtype, np.floating) and top <= 1.0 else (1.0 if top <= 255.0 else 1 / 257.0)
     if np.issubdtype(values.dtype, np.unsignedinteger) and values.dtype.itemsize == 2:

@@ -1,4 +1,4 @@
-"""Randomness as a function of what it is for, whoever draws it."""
+"""A context in which all random number generators are seeded by a key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Draw from `random`, numpy and torch as a pure function of `key`, and leave their states as they were."""
+    """Seed `random`, numpy and torch by `key` inside the context, and restore their states afterwards."""
     states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
     first, second, third = np.random.SeedSequence(key).generate_state(3).tolist()
     random.seed(first)

@@ -1,4 +1,4 @@
-"""Anchors: the boxes that a detector starts from, laid on a grid, and maps read by anchor."""
+"""Anchors, the boxes on a grid that a detector refines, and maps rearranged to one row per anchor."""
 
 from __future__ import annotations
 
@@ -11,35 +11,41 @@ from twins.heads.layers import full_precision
 from twins.ops.padding import inside
 
 RATIOS = (0.5, 1.0, 2.0)
-"""Height by width of the anchors at each position."""
+"""Height divided by width of the anchors at each location."""
 
 
 def grid_anchors(x: Tensor, stride: int, scales: Sequence[float]) -> Tensor:
     """Return the anchors of a map `(B, C, H, W)`: xyxy in pixels, `(H * W * A, 4)`, row by row.
 
-    As in mmdetection an anchor's centre is its position times the nominal stride, whatever the map's size, and its
-    sides are not rounded (torchvision divides the padded image by the map, and rounds). At each position the ratios
-    come one after the other, each with every scale.
+    As in mmdetection the centre of an anchor is its location times the nominal stride, whatever the size of the map,
+    and its sides are not rounded. Torchvision divides the padded image by the map, and rounds. The `A` anchors of a
+    location are ordered by ratio, then by scale.
 
     Args:
-        x: the map; the anchors take its device, and its type, float32 at least.
-        stride: pixels per position.
+        x: the map; the anchors have its device and type, but at least float32.
+        stride: pixels per location.
         scales: sides of the square anchors in multiples of the stride.
     """
     like = full_precision(x[:0])
     halves = [(scale / ratio**0.5 / 2, scale * ratio**0.5 / 2) for ratio in RATIOS for scale in scales]
     corners = stride * like.new_tensor([(-w, -h, w, h) for w, h in halves])  # (A, 4)
     rows, columns = (torch.arange(side, device=x.device).to(like) * stride for side in x.shape[2:])
-    down, across = torch.meshgrid(rows, columns, indexing="ij")  # (H, W)
-    centres = torch.stack([across, down, across, down], dim=2)
+    ys, xs = torch.meshgrid(rows, columns, indexing="ij")  # (H, W)
+    centres = torch.stack([xs, ys, xs, ys], dim=2)
     return (centres[:, :, None] + corners).flatten(0, 2)
 
 
 def split_by_anchor(x: Tensor, values: int) -> Tensor:
-    """Read a map `(B, A * values, H, W)` by anchor, in the order of `grid_anchors`: `(B, H * W * A, values)`."""
+    """Rearrange a map `(B, A * values, H, W)` to `(B, H * W * A, values)`, in the order of `grid_anchors`."""
     return x.permute(0, 2, 3, 1).reshape(len(x), -1, values)
 
 
-def anchors_inside(x: Tensor, sizes: Tensor, count: int) -> Tensor:
-    """Return which anchors of a map `(B, C, H, W)` with `count` at each position are an image's own, bool `(B, N)`."""
-    return inside(sizes.to(x.device), *x.shape[2:]).flatten(1).repeat_interleave(count, dim=1)
+def anchors_inside(x: Tensor, sizes: Tensor, per_location: int) -> Tensor:
+    """Return which anchors of a map `(B, C, H, W)` have their location inside the image, bool `(B, N)`.
+
+    Args:
+        x: the map.
+        sizes: true sizes of the images in units of the map, `(B, 2)`.
+        per_location: anchors at each location.
+    """
+    return inside(sizes.to(x.device), *x.shape[2:]).flatten(1).repeat_interleave(per_location, dim=1)

@@ -1,4 +1,4 @@
-"""Boxes: coded against anchors, clipped to images, and suppressed where they overlap. All are xyxy in pixels."""
+"""Boxes: encoding relative to anchors, clipping and non-maximum suppression (NMS). All boxes are xyxy in pixels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 UNIT = (1.0, 1.0, 1.0, 1.0)
 MAX_GROWTH = math.log(1000 / 16)
-"""Largest change of a side, either way, as a logarithm."""
+"""Largest absolute logarithm of a change of a side."""
 
 
 def encode_boxes(boxes: Tensor, anchors: Tensor, stds: Sequence[float] = UNIT) -> Tensor:
-    """Return what turns anchors into boxes: shifts in sides of the anchor, and logarithms of growth, over `stds`."""
+    """Return the deltas `(..., 4)` from anchors to boxes: shift / side of the anchor, and log growth, over `stds`."""
     centre, side = _centre_and_side(anchors)
     target, target_side = _centre_and_side(boxes)
     deltas = torch.cat([(target - centre) / side, (target_side / side).log()], dim=-1)
@@ -22,9 +22,9 @@ def encode_boxes(boxes: Tensor, anchors: Tensor, stds: Sequence[float] = UNIT) -
 
 
 def decode_boxes(deltas: Tensor, anchors: Tensor, stds: Sequence[float] = UNIT) -> Tensor:
-    """Undo `encode_boxes` on `(..., 4)`.
+    """Invert `encode_boxes` on `(..., 4)`.
 
-    As in mmdetection a side grows or shrinks 62.5 times at most (torchvision bounds growth alone).
+    As in mmdetection a side grows or shrinks by a factor of at most 62.5. Torchvision limits only growth.
     """
     deltas = deltas * deltas.new_tensor(stds)
     centre, side = _centre_and_side(anchors)
@@ -40,62 +40,64 @@ def clip_boxes(boxes: Tensor, sizes: Tensor) -> Tensor:
 
 
 def suppress(
-    boxes: Tensor, scores: Tensor, groups: Tensor, *, threshold: float, overlap: float, most: int
+    boxes: Tensor, scores: Tensor, groups: Tensor, *, score_threshold: float, iou_threshold: float, max_boxes: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the best boxes of an image that no better one of their group overlaps, best first, padded to `most`.
+    """Select boxes of one image by non-maximum suppression within groups, in descending order of score.
 
     Args:
-        boxes: `(N, 4)`, of non-negative coordinates; those without area are left out.
-        scores: `(N,)`; those up to `threshold` are left out.
+        boxes: `(N, 4)`, with non-negative coordinates; boxes without area are left out.
+        scores: `(N,)`; boxes whose score does not exceed `score_threshold` are left out.
         groups: `(N,)`, ints; boxes of different groups do not suppress each other.
-        threshold: see `scores`.
-        overlap: intersection over union above which the worse box goes.
-        most: boxes that come back, `N` at most.
+        score_threshold: see `scores`.
+        iou_threshold: intersection over union above which the lower-scoring box is suppressed.
+        max_boxes: length of the result, at most `N`; shorter selections are padded.
 
     Returns:
-        numbers of boxes `(most,)`, and which of them are meant, bool `(most,)`; the others are padding.
+        indices of the selected boxes, `(max_boxes,)`, and which of them are valid, bool `(max_boxes,)`; the others are
+        padding.
     """
     from torchvision.ops import nms
 
-    able = (scores > threshold) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    apart = torch.where(able[:, None], boxes, 0).max() + 1
-    candidates = torch.where(able)[0]
-    moved = boxes[candidates] + (groups[candidates] * apart)[:, None]
-    kept = torch.zeros_like(able)
-    kept[candidates[nms(moved, scores[candidates], overlap)]] = True
-    best, numbers = torch.where(kept, scores, -math.inf).topk(most)
-    return numbers, best > -math.inf
+    candidate = (scores > score_threshold) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    offset = torch.where(candidate[:, None], boxes, 0).max() + 1  # moves groups apart
+    candidates = torch.where(candidate)[0]
+    shifted = boxes[candidates] + (groups[candidates] * offset)[:, None]
+    kept = torch.zeros_like(candidate)
+    kept[candidates[nms(shifted, scores[candidates], iou_threshold)]] = True
+    best, indices = torch.where(kept, scores, -math.inf).topk(max_boxes)
+    return indices, best > -math.inf
 
 
-def pick(
+def suppress_batch(
     boxes: Tensor,
     scores: Tensor,
     labels: Tensor,
     *,
-    threshold: float,
-    overlap: float,
-    most: int,
+    score_threshold: float,
+    iou_threshold: float,
+    max_boxes: int,
     agnostic: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Suppress candidates in each image of a batch, label by label unless `agnostic`; see `suppress`.
+    """Suppress boxes `(B, N, 4)` in each image of a batch, within each label or, if `agnostic`, all; see `suppress`.
 
     Returns:
-        boxes `(B, M, 4)`, scores `(B, M)` and labels `(B, M)`, the best first, `M` at most `most`; scores of minus
-        infinity are padding.
+        boxes `(B, M, 4)`, scores `(B, M)` and labels `(B, M)` in descending order of score, with `M` at most
+        `max_boxes`; a score of minus infinity is padding.
     """
-    most = min(most, scores.shape[1])
+    max_boxes = min(max_boxes, scores.shape[1])
     groups = torch.zeros_like(labels) if agnostic else labels
-    found = [
-        suppress(*image, threshold=threshold, overlap=overlap, most=most)
+    selections = [
+        suppress(*image, score_threshold=score_threshold, iou_threshold=iou_threshold, max_boxes=max_boxes)
         for image in zip(boxes, scores, groups, strict=True)
     ]
-    numbers, meant = (torch.stack(part) for part in zip(*found, strict=True))
-    return take(boxes, numbers), torch.where(meant, scores.gather(1, numbers), -math.inf), labels.gather(1, numbers)
+    indices, valid = (torch.stack(part) for part in zip(*selections, strict=True))
+    scores = torch.where(valid, scores.gather(1, indices), -math.inf)
+    return gather_rows(boxes, indices), scores, labels.gather(1, indices)
 
 
-def take(x: Tensor, numbers: Tensor) -> Tensor:
-    """Return the rows `(B, M, C)` of `(B, N, C)` with the numbers `(B, M)`."""
-    return x.take_along_dim(numbers[:, :, None], dim=1)
+def gather_rows(x: Tensor, indices: Tensor) -> Tensor:
+    """Return the rows `(B, M, C)` of `(B, N, C)` at the indices `(B, M)`."""
+    return x.take_along_dim(indices[:, :, None], dim=1)
 
 
 def _centre_and_side(boxes: Tensor) -> tuple[Tensor, Tensor]:

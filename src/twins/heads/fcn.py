@@ -1,4 +1,4 @@
-"""The fully convolutional head, in mmsegmentation's form and under its names."""
+"""The fully convolutional head, in mmsegmentation's form and with its parameter names."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from twins.heads.layers import ConvNormAct, NormKind, init_head
 
 
 class FCNHead(nn.Module):
-    """3x3 convolution and classifier (arXiv 1411.4038): the auxiliary head of UPerNet's training.
+    """3x3 convolution and classification layer (arXiv 1411.4038): the auxiliary head in UPerNet's training.
 
     Args:
         in_channels: channels of the map.
         num_classes: `K`.
-        channels: width inside.
-        drop_rate: dropout of whole channels before the classifier.
+        channels: channels of the hidden map.
+        drop_rate: dropout of whole channels before the classification layer.
         norm: `batch` or `group`.
     """
 

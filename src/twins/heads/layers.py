@@ -1,4 +1,4 @@
-"""What the dense heads are built of, under mmsegmentation's parameter names (`conv`, `bn`)."""
+"""Layers of the dense heads, with mmsegmentation's parameter names (`conv`, `bn`)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from twins.ops.padding import zero_outside
 NormKind = Literal["batch", "group"]
 """Normalisation of a head's convolutions; `batch` is the published one."""
 GROUPS = 32
-"""Groups of group norm, as its paper has them (arXiv 1803.08494); fewer where channels are few."""
-SMALLEST = 4
-"""Channels of a group at least: one alone in a map of one pixel has no variance."""
+"""Groups of group norm, as in its paper (arXiv 1803.08494); fewer if channels are few."""
+MIN_GROUP_CHANNELS = 4
+"""Fewest channels of a group: a single channel of a one-pixel map has no variance."""
 
 
 class ConvNormAct(nn.Module):
@@ -35,7 +35,7 @@ class ConvNormAct(nn.Module):
 
 
 class PlainConv(nn.Module):
-    """Convolution with bias, and ReLU where wanted: `(B, C_in, H, W)` to `(B, C, H / stride, W / stride)`."""
+    """Convolution with bias and optional ReLU: `(B, C_in, H, W)` to `(B, C, H / stride, W / stride)`."""
 
     def __init__(
         self, in_channels: int, channels: int, kernel: int, *, stride: int = 1, activation: bool = False
@@ -47,23 +47,25 @@ class PlainConv(nn.Module):
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a map; a side that the stride does not divide is rounded up."""
+        """Return a map; sides that the stride does not divide are rounded up."""
         x = self.conv(x)
         return F.relu(x, inplace=True) if self.activation else x
 
 
 def build_norm(norm: NormKind, channels: int) -> nn.Module:
-    """Return a norm of maps `(B, C, H, W)`; raises ConfigError for channels that the groups do not divide."""
+    """Build a norm of maps `(B, C, H, W)`; raises ConfigError for channels that do not divide into groups."""
     if norm == "batch":
         return nn.BatchNorm2d(channels)
-    groups = min(GROUPS, channels // SMALLEST)
+    groups = min(GROUPS, channels // MIN_GROUP_CHANNELS)
     if not groups or channels % groups:
-        raise ConfigError(f"group norm needs {GROUPS} equal groups, or groups of {SMALLEST}, found {channels} channels")
+        raise ConfigError(
+            f"group norm needs {GROUPS} equal groups, or groups of {MIN_GROUP_CHANNELS}, found {channels} channels"
+        )
     return nn.GroupNorm(groups, channels)
 
 
 def init_head(head: nn.Module) -> None:
-    """Initialise as mmsegmentation's heads: He's normal for convolutions (fan-out), 0.01 for the last one."""
+    """Initialise as mmsegmentation does: He's normal (fan-out) for convolutions, std 0.01 for the last one."""
     for name, module in head.named_modules():
         if isinstance(module, nn.Conv2d):
             if name.rpartition(".")[2] == "conv_seg":
@@ -75,7 +77,7 @@ def init_head(head: nn.Module) -> None:
 
 
 def init_normal(layer: nn.Module, std: float) -> None:
-    """Initialise a layer's weight by a normal distribution, and its bias with zeros."""
+    """Initialise a layer's weight from a normal distribution and its bias with zeros."""
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     assert layer.bias is not None
     nn.init.normal_(layer.weight, std=std)
@@ -83,26 +85,26 @@ def init_normal(layer: nn.Module, std: float) -> None:
 
 
 def zero_outside_map(x: Tensor, sizes: Tensor | None) -> Tensor:
-    """Put zeros at the positions of a map `(B, C, H, W)` that belong to no image; `sizes` `(B, 2)` in its units."""
+    """Zero a map `(B, C, H, W)` outside its images; `sizes` are their true sizes `(B, 2)` in units of the map."""
     return zero_outside(x.permute(0, 2, 3, 1), sizes).permute(0, 3, 1, 2)
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """Return half precision as float32, and anything else as it is."""
+    """Convert half precision to float32; return anything else unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def resize_map(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize a map `(B, C, H, W)` bilinearly, `align_corners` false; of this size already, it comes back as it is."""
+    """Resize a map `(B, C, H, W)` bilinearly, without `align_corners`; return a map of this size unchanged."""
     if tuple(x.shape[2:]) == tuple(size):
         return x
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
 
 
 def planar(x: Tensor) -> Tensor:
-    """Lay a map `(B, C, H, W)` out channel by channel where a CPU is to learn: convolutions take a quarter less time.
+    """Make a map `(B, C, H, W)` planar for training on a CPU, where its convolutions then take a quarter less time.
 
-    Measured on a step of Semantic FPN at 512 x 512. Without a gradient, and elsewhere, it stays as it lies, which is
-    the faster way there.
+    Measured on a training step of Semantic FPN at 512 x 512. Without a gradient, and on other devices, the map keeps
+    its layout, which is faster there.
     """
     return x.contiguous() if dispatch.should_be_planar(x) else x

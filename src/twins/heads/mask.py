@@ -1,4 +1,4 @@
-"""The mask head of Mask R-CNN (arXiv 1703.06870), in mmdetection's form and under its names."""
+"""The mask head of Mask R-CNN (arXiv 1703.06870), in mmdetection's form and with its parameter names."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from twins.heads.layers import PlainConv, full_precision
 from twins.heads.targets import Target
 
-SIDE = 28
+MASK_SIDE = 28
 """Height and width of a mask before it is pasted."""
-PIXELS = 1 << 26
-"""Pixels of the objects' masks that are read at a time."""
+CHUNK_PIXELS = 1 << 26
+"""Pixels of the targets' masks that are converted to floats at a time."""
 
 
 class MaskHead(nn.Module):
-    """Four 3x3 convolutions, a doubling, and a mask for each class.
+    """Four 3x3 convolutions, a transposed convolution that doubles the side, and one mask per class.
 
     Args:
         in_channels: channels of the pyramid's levels.
         num_classes: `K`.
-        channels: width inside.
+        channels: channels of the hidden maps.
     """
 
     def __init__(self, in_channels: int, num_classes: int, *, channels: int = 256) -> None:
@@ -40,72 +40,75 @@ class MaskHead(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Turn regions `(R, C, 14, 14)` into mask logits `(R, 28, 28)`, each of the class in `labels` `(R,)`."""
+        """Return mask logits `(R, 28, 28)` of regions `(R, C, 14, 14)`, each for its class in `labels` `(R,)`."""
         for conv in self.convs:
             x = conv(x)
         x = self.conv_logits(F.relu(self.upsample(x)))
         return x[torch.arange(len(x), device=x.device), labels]
 
 
-def mask_loss(logits: Tensor, boxes: Tensor, owners: Tensor, matches: Tensor, targets: Sequence[Target]) -> Tensor:
-    """Return the binary cross-entropy of masks, each against its object's mask inside its box; 0 where none is.
+def mask_loss(
+    logits: Tensor, boxes: Tensor, image_indices: Tensor, matches: Tensor, targets: Sequence[Target]
+) -> Tensor:
+    """Return the mean binary cross-entropy of masks against their objects' masks, cropped to the boxes; 0 for none.
 
     Args:
         logits: `(R, 28, 28)`.
         boxes: the regions `(R, 4)`.
-        owners: the image that each belongs to, `(R,)`, ascending.
-        matches: the number of its object in its image, `(R,)`.
+        image_indices: the image of each region, `(R,)`, ascending.
+        matches: the index of each region's object in its image, `(R,)`.
         targets: each image's objects, with masks.
     """
-    wanted = [
-        crop_masks(target["masks"], matches[owners == number], boxes[owners == number])
-        for number, target in enumerate(targets)
+    target_masks = [
+        crop_masks(target["masks"], matches[image_indices == image], boxes[image_indices == image])
+        for image, target in enumerate(targets)
     ]
     logits = full_precision(logits)
-    total = F.binary_cross_entropy_with_logits(logits, torch.cat(wanted).to(logits), reduction="sum")
+    total = F.binary_cross_entropy_with_logits(logits, torch.cat(target_masks).to(logits), reduction="sum")
     return total / max(1, logits.numel())
 
 
-def crop_masks(masks: Tensor, numbers: Tensor, boxes: Tensor) -> Tensor:
-    """Return what of the masks `(N, H, W)` with some numbers `(R,)` lies in boxes `(R, 4)`: 0 or 1, `(R, 28, 28)`.
+def crop_masks(masks: Tensor, indices: Tensor, boxes: Tensor) -> Tensor:
+    """Crop masks `(N, H, W)` to boxes `(R, 4)`, each from the mask at its index `(R,)`: 0 or 1, `(R, 28, 28)`.
 
-    As in mmdetection a position belongs to an object when at least half of it does.
+    As in mmdetection a position is 1 when the mask covers at least half of it.
     """
     from torchvision.ops import roi_align
 
-    step = max(1, PIXELS // max(1, masks.shape[1:].numel()))
-    result = [boxes.new_zeros(0, SIDE, SIDE)]
+    step = max(1, CHUNK_PIXELS // max(1, masks.shape[1:].numel()))
+    result = [boxes.new_zeros(0, MASK_SIDE, MASK_SIDE)]
     for first in range(0, len(boxes), step):
         part = boxes[first : first + step]
-        chosen = masks[numbers[first : first + step].to(masks.device)].to(part)[:, None]
+        chosen = masks[indices[first : first + step].to(masks.device)].to(part)[:, None]
         rows = torch.arange(len(part), device=part.device)[:, None]
-        cropped = roi_align(chosen, torch.cat([rows.to(part), part], dim=1), (SIDE, SIDE), 1.0, 0, aligned=True)
+        regions = torch.cat([rows.to(part), part], dim=1)
+        cropped = roi_align(chosen, regions, (MASK_SIDE, MASK_SIDE), 1.0, 0, aligned=True)
         result.append((cropped[:, 0] >= 0.5).to(boxes))
     return torch.cat(result)
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Lay masks `(R, 28, 28)`, probabilities, into their boxes `(R, 4)` on an image: bool `(R, H, W)`.
+    """Paste mask probabilities `(R, 28, 28)` into their boxes `(R, 4)` on an image of `size`: bool `(R, H, W)`.
 
-    Bilinearly, with nothing outside a box, and from a half on, as mmdetection does; one at a time, and no further than
-    a box reaches, so that little besides the result is held.
+    As in mmdetection masks are resized bilinearly, are 0 outside their box, and true from a probability of 0.5. They
+    are pasted one at a time and only inside their box, so that memory stays close to that of the result.
     """
     height, width = size
     result = np.zeros((len(masks), height, width), dtype=np.bool_)
     for mask, box, canvas in zip(masks, boxes, result, strict=True):
         left, top, right, bottom = box.tolist()
-        rows = _inside(top, bottom, height)
-        columns = _inside(left, right, width)
-        down, across = (
+        rows = _touched_pixels(top, bottom, height)
+        columns = _touched_pixels(left, right, width)
+        ys, xs = (
             ((torch.arange(part.start, part.stop).to(mask) + 0.5 - low) / (high - low)) * 2 - 1
             for part, low, high in ((rows, top, bottom), (columns, left, right))
         )
-        grid = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=2)  # (h, w, 2)
+        grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), dim=2)  # (h, w, 2)
         values = F.grid_sample(mask[None, None], grid[None], align_corners=False)[0, 0]
         canvas[rows, columns] = (values >= 0.5).cpu().numpy()
     return result
 
 
-def _inside(low: float, high: float, limit: int) -> slice:
-    """Return the pixels of a side that an interval touches."""
+def _touched_pixels(low: float, high: float, limit: int) -> slice:
+    """Return the pixels of a row or column that an interval touches."""
     return slice(max(0, int(low)), min(limit, int(high) + 1))

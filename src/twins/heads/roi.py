@@ -1,4 +1,4 @@
-"""The second stage of Faster and Mask R-CNN (arXiv 1506.01497, 1703.06870), in mmdetection's form and names."""
+"""The second stage of Faster and Mask R-CNN (arXiv 1506.01497, 1703.06870), as in mmdetection."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, pick
+from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, suppress_batch
 from twins.heads.fpn import Levels
 from twins.heads.layers import full_precision, init_normal
 from twins.heads.mask import MaskHead, mask_loss
 from twins.heads.matching import assign, sample
 from twins.heads.targets import Target
 
-SIDE, MASK_SIDE = 7, 14
-"""Positions that a region is read at, each way: for its class and box, and for its mask."""
+BOX_POOL_SIDE, MASK_POOL_SIDE = 7, 14
+"""Height and width of a pooled region: for its class and box, and for its mask."""
 STDS = (0.1, 0.1, 0.2, 0.2)
-"""Spread of the deltas, by which they are divided."""
+"""Standard deviations by which the deltas are divided."""
 POOLED_LEVELS = 4
-"""Levels that regions are read from; what is above them proposes only."""
-FINEST = 56
-"""Side in pixels below which a region is read from the first level; the next begin at twice that each."""
+"""Levels from which regions are pooled; those above only give proposals."""
+FINEST_SIDE = 56
+"""Regions whose side is less than twice this, in pixels, are pooled from the first level; each level doubles it."""
 
 
 class BoxHead(nn.Module):
-    """Two fully connected layers, class scores with background last, and a box for each class.
+    """Two fully connected layers, class logits with background last, and deltas for each class.
 
-    As torchvision's and unlike mmdetection's head this one has a box for background too, which nothing reads.
+    Like torchvision's head, and unlike mmdetection's, it has deltas for background too, which are not used. The
+    parameter names are mmdetection's.
 
     Args:
         in_channels: channels of the pyramid's levels.
         num_classes: `K`.
-        channels: width inside.
+        channels: features of the fully connected layers.
     """
 
     def __init__(self, in_channels: int, num_classes: int, *, channels: int = 1024) -> None:
         super().__init__()
-        widths = (in_channels * SIDE * SIDE, channels)
+        widths = (in_channels * BOX_POOL_SIDE * BOX_POOL_SIDE, channels)
         self.shared_fcs = nn.ModuleList(nn.Linear(width, channels) for width in widths)
         self.fc_cls = nn.Linear(channels, num_classes + 1)
         self.fc_reg = nn.Linear(channels, (num_classes + 1) * 4)
@@ -52,7 +53,7 @@ class BoxHead(nn.Module):
         init_normal(self.fc_reg, 0.001)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn regions `(R, C, 7, 7)` into logits `(R, K + 1)` and deltas `(R, K, 4)`."""
+        """Return logits `(R, K + 1)` and deltas `(R, K, 4)` of regions `(R, C, 7, 7)`."""
         x = x.flatten(1)
         for layer in self.shared_fcs:
             x = F.relu(layer(x))
@@ -60,33 +61,33 @@ class BoxHead(nn.Module):
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """Regions of a batch that a step learns from, those with an object first in each image."""
+class SampledRegions:
+    """Regions of a batch that enter the loss; in each image those with an object come first."""
 
     boxes: Tensor
     """`(R, 4)`."""
-    owners: Tensor
-    """The image that each belongs to, `(R,)`."""
+    image_indices: Tensor
+    """The image of each region, `(R,)`."""
     labels: Tensor
-    """The class that each is to say, `(R,)`; `K` is background."""
+    """The target class of each region, `(R,)`; `K` is background."""
     matches: Tensor
-    """The number of its object in its image, `(R,)`; meaningless for background."""
-    wanted: Tensor
+    """The index of each region's object in its image, `(R,)`; meaningless for background."""
+    target_boxes: Tensor
     """The object's box, `(R, 4)`; the region's own for background."""
 
 
 class RoIHead(nn.Module):
-    """Reads every proposed region off the pyramid: its class, its box, and where there is such a head its mask.
+    """Class, box and, with a mask head, mask of each proposed region, pooled from the pyramid.
 
-    As in mmdetection, where torchvision differs: RoIAlign is aligned by half a pixel and samples as densely as a
-    region is large, background is the last class, not the first, and the loss of the boxes is L1.
+    It follows mmdetection. Torchvision differs: here RoIAlign is aligned by half a pixel and samples large regions
+    more densely, background is the last class instead of the first, and the loss of the boxes is L1.
 
     Args:
         bbox_head: classes and boxes.
         mask_head: masks, or `None`.
 
     Attributes:
-        samples: regions of each image that a step learns from, at most a quarter of them with an object.
+        samples: regions of each image in the loss, at most a quarter of them with an object.
     """
 
     def __init__(self, bbox_head: BoxHead, mask_head: MaskHead | None = None) -> None:
@@ -97,116 +98,129 @@ class RoIHead(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """Classes without background."""
+        """Number of classes without background."""
         return self.bbox_head.fc_cls.out_features - 1
 
-    def forward(self, levels: Levels, proposals: Tensor, meant: Tensor) -> dict[str, Tensor]:
-        """Return what the regions say.
+    def forward(self, levels: Levels, proposals: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """Return the class logits and deltas of the proposed regions.
 
         Args:
             levels: the pyramid.
             proposals: boxes `(B, P, 4)` inside their images.
-            meant: which of them are not padding, bool `(B, P)`.
+            valid: which proposals are not padding, bool `(B, P)`.
 
         Returns:
-            `proposals` `(B, P, 4)`; `logits` `(B, P, K + 1)`, background last, which padding is with certainty;
+            `proposals` `(B, P, 4)`; `logits` `(B, P, K + 1)`, background last, which has probability 1 for padding;
             `deltas` `(B, P, K, 4)`; `sizes`, the images' true sizes `(B, 2)`.
         """
-        batch, count = meant.shape
-        logits, deltas = self.bbox_head(pool(levels, proposals.flatten(0, 1), _owners(batch, count, meant), SIDE))
+        batch, count = valid.shape
+        pooled = pool_regions(levels, proposals.flatten(0, 1), _image_indices(batch, count, valid), BOX_POOL_SIDE)
+        logits, deltas = self.bbox_head(pooled)
         padding = F.pad(logits.new_full((self.num_classes,), -math.inf), (0, 1))
         return {
             "proposals": proposals,
-            "logits": torch.where(meant[:, :, None], logits.unflatten(0, (batch, count)), padding),
+            "logits": torch.where(valid[:, :, None], logits.unflatten(0, (batch, count)), padding),
             "deltas": deltas.unflatten(0, (batch, count)),
-            "sizes": levels.extents,
+            "sizes": levels.image_sizes,
         }
 
     def detections(
-        self, outputs: dict[str, Tensor], *, score: float, overlap: float, most: int, agnostic: bool = False
+        self,
+        outputs: dict[str, Tensor],
+        *,
+        score_threshold: float,
+        iou_threshold: float,
+        max_detections: int,
+        agnostic: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return each image's objects, the surest first; see `RetinaNetHead.detections`."""
+        """Return the objects of each image in descending order of score; see `RetinaNetHead.detections`."""
         scores = full_precision(outputs["logits"]).softmax(dim=2)[:, :, :-1]  # (B, P, K)
         deltas = full_precision(outputs["deltas"])
         boxes = decode_boxes(deltas, outputs["proposals"][:, :, None].to(deltas), STDS).flatten(1, 2)
         labels = torch.arange(scores.shape[2], device=scores.device).expand_as(scores)
-        boxes = clip_boxes(boxes, outputs["sizes"])
-        scores, labels = scores.flatten(1), labels.flatten(1)
-        boxes, scores, labels = pick(
-            boxes, scores, labels, threshold=score, overlap=overlap, most=most, agnostic=agnostic
+        boxes, scores, labels = suppress_batch(
+            clip_boxes(boxes, outputs["sizes"]),
+            scores.flatten(1),
+            labels.flatten(1),
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            max_boxes=max_detections,
+            agnostic=agnostic,
         )
         return boxes, scores.clamp(min=0), labels
 
-    def masks(self, levels: Levels, boxes: Tensor, labels: Tensor, meant: Tensor) -> Tensor:
-        """Return the mask logits `(B, M, 28, 28)` of boxes `(B, M, 4)`, each of the class in `labels` `(B, M)`.
+    def masks(self, levels: Levels, boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        """Return the mask logits `(B, M, 28, 28)` of boxes `(B, M, 4)`, each for its class in `labels` `(B, M)`.
 
-        Those that are not `meant`, bool `(B, M)`, are padding: 0, and not computed but where a graph is recorded, which
-        has one shape.
+        Boxes that are not `valid`, bool `(B, M)`, are padding: their masks are 0, and are computed only while a graph
+        is recorded, because its shapes are fixed.
         """
         assert self.mask_head is not None
-        owners = _owners(len(labels), labels.shape[1], labels)
+        images = _image_indices(len(labels), labels.shape[1], labels)
         if torch.compiler.is_compiling():
-            found = self.mask_head(pool(levels, boxes.flatten(0, 1), owners, MASK_SIDE), labels.flatten())
-            return found.unflatten(0, labels.shape) * meant[:, :, None, None]
-        rows = torch.where(meant.flatten())[0]
-        some = self.mask_head(pool(levels, boxes.flatten(0, 1)[rows], owners[rows], MASK_SIDE), labels.flatten()[rows])
-        return some.new_zeros(len(owners), *some.shape[1:]).index_copy(0, rows, some).unflatten(0, labels.shape)
+            pooled = pool_regions(levels, boxes.flatten(0, 1), images, MASK_POOL_SIDE)
+            logits = self.mask_head(pooled, labels.flatten())
+            return logits.unflatten(0, labels.shape) * valid[:, :, None, None]
+        rows = torch.where(valid.flatten())[0]
+        pooled = pool_regions(levels, boxes.flatten(0, 1)[rows], images[rows], MASK_POOL_SIDE)
+        logits = self.mask_head(pooled, labels.flatten()[rows])
+        return logits.new_zeros(len(images), *logits.shape[1:]).index_copy(0, rows, logits).unflatten(0, labels.shape)
 
-    def losses(self, levels: Levels, proposals: Tensor, meant: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Return the losses over sampled regions: cross-entropy, L1, and of the masks binary cross-entropy.
+    def losses(self, levels: Levels, proposals: Tensor, valid: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Return the losses of sampled regions: cross-entropy of classes, L1 of boxes, binary cross-entropy of masks.
 
         Args:
             levels: the pyramid.
-            proposals: boxes `(B, P, 4)` inside their images; the objects' own boxes join them.
-            meant: which of them are not padding, bool `(B, P)`.
-            targets: each image's objects. A region that overlaps one by half is to find it; else it is background.
+            proposals: boxes `(B, P, 4)` inside their images; the objects' own boxes are added to them.
+            valid: which proposals are not padding, bool `(B, P)`.
+            targets: objects of each image. Regions with an intersection over union of 0.5 with an object are positive,
+                all others are background.
         """
-        sampled = self._sample(proposals, meant, targets)
-        logits, deltas = self.bbox_head(pool(levels, sampled.boxes, sampled.owners, SIDE))
+        sampled = self._sample(proposals, valid, targets)
+        logits, deltas = self.bbox_head(pool_regions(levels, sampled.boxes, sampled.image_indices, BOX_POOL_SIDE))
         logits, deltas = full_precision(logits), full_precision(deltas)
-        objects = torch.where(sampled.labels < self.num_classes)[0]
+        positives = torch.where(sampled.labels < self.num_classes)[0]
         total = max(1, len(logits))
-        wanted = encode_boxes(sampled.wanted[objects], sampled.boxes[objects], STDS).to(deltas)
+        target_deltas = encode_boxes(sampled.target_boxes[positives], sampled.boxes[positives], STDS).to(deltas)
         result = {
             "classification": F.cross_entropy(logits, sampled.labels, reduction="sum") / total,
-            "boxes": F.l1_loss(deltas[objects, sampled.labels[objects]], wanted, reduction="sum") / total,
+            "boxes": F.l1_loss(deltas[positives, sampled.labels[positives]], target_deltas, reduction="sum") / total,
         }
         if self.mask_head is not None:
-            boxes, owners, labels = (part[objects] for part in (sampled.boxes, sampled.owners, sampled.labels))
-            found = self.mask_head(pool(levels, boxes, owners, MASK_SIDE), labels)
-            result["masks"] = mask_loss(found, boxes, owners, sampled.matches[objects], targets)
+            boxes, images = sampled.boxes[positives], sampled.image_indices[positives]
+            mask_logits = self.mask_head(pool_regions(levels, boxes, images, MASK_POOL_SIDE), sampled.labels[positives])
+            result["masks"] = mask_loss(mask_logits, boxes, images, sampled.matches[positives], targets)
         return result
 
     @torch.no_grad()
-    def _sample(self, proposals: Tensor, meant: Tensor, targets: Sequence[Target]) -> Sampled:
-        """Match the regions of each image, its objects' own boxes among them, and draw those to learn from."""
+    def _sample(self, proposals: Tensor, valid: Tensor, targets: Sequence[Target]) -> SampledRegions:
+        """Match the proposals and the objects' own boxes to the objects of each image, and sample from them."""
         parts = []
-        for number, target in enumerate(targets):
-            own = target["boxes"].to(proposals)
-            boxes = torch.cat([own, proposals[number][meant[number]]])
-            matches = assign(boxes, target, high=0.5, low=0.5)
-            chosen = sample(matches, self.samples, 0.25)
-            boxes, matches = boxes[chosen], matches[chosen]
+        for image, target in enumerate(targets):
+            object_boxes = target["boxes"].to(proposals)
+            boxes = torch.cat([object_boxes, proposals[image][valid[image]]])
+            matches = assign(boxes, target, positive_iou=0.5, negative_iou=0.5)
+            sampled = sample(matches, self.samples, 0.25)
+            boxes, matches = boxes[sampled], matches[sampled]
             labels = torch.full_like(matches, self.num_classes)
-            wanted = boxes.clone()
-            found = torch.where(matches >= 0)[0]
-            labels[found] = target["labels"].to(matches)[matches[found]]
-            wanted[found] = own[matches[found]]
-            parts.append((boxes, torch.full_like(matches, number), labels, matches, wanted))
-        return Sampled(*(torch.cat(part) for part in zip(*parts, strict=True)))
+            target_boxes = boxes.clone()
+            positives = torch.where(matches >= 0)[0]
+            labels[positives] = target["labels"].to(matches)[matches[positives]]
+            target_boxes[positives] = object_boxes[matches[positives]]
+            parts.append((boxes, torch.full_like(matches, image), labels, matches, target_boxes))
+        return SampledRegions(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def pool(levels: Levels, boxes: Tensor, owners: Tensor, side: int) -> Tensor:
-    """Read regions off the pyramid by RoIAlign (arXiv 1703.06870), each off the level that suits its size.
+def pool_regions(levels: Levels, boxes: Tensor, image_indices: Tensor, side: int) -> Tensor:
+    """Pool regions by RoIAlign (arXiv 1703.06870), each from the pyramid level that suits its size.
 
-    With `sizes` each image's own part of each level is read by itself, so that it ends where it ends for the image
-    alone.
+    With `sizes` each image's part of a level is pooled by itself, so that its border is the border of the image alone.
 
     Args:
         levels: the pyramid.
         boxes: `(R, 4)` in pixels.
-        owners: the image that each belongs to, `(R,)`.
-        side: positions each way.
+        image_indices: the image of each box, `(R,)`.
+        side: height and width of a pooled region.
 
     Returns:
         `(R, C, side, side)`.
@@ -214,28 +228,29 @@ def pool(levels: Levels, boxes: Tensor, owners: Tensor, side: int) -> Tensor:
     from torchvision.ops import roi_align
 
     size = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
-    level = (size / FINEST + 1e-6).log2().floor().clamp(0, POOLED_LEVELS - 1)
-    pieces, places = [], []
+    level = (size / FINEST_SIDE + 1e-6).log2().floor().clamp(0, POOLED_LEVELS - 1)
+    pooled, row_parts = [], []
     for number in range(POOLED_LEVELS):
-        for x, image in _parts(levels, number):
-            rows = torch.where(level == number if image is None else (level == number) & (owners == image))[0]
-            owner = owners[rows] if image is None else torch.zeros_like(rows)
-            regions = torch.cat([owner[:, None].to(boxes), boxes[rows]], dim=1)
+        for x, image in _level_parts(levels, number):
+            chosen = level == number if image is None else (level == number) & (image_indices == image)
+            rows = torch.where(chosen)[0]
+            batch_indices = image_indices[rows] if image is None else torch.zeros_like(rows)
+            regions = torch.cat([batch_indices[:, None].to(boxes), boxes[rows]], dim=1)
             x = full_precision(x)
-            pieces.append(roi_align(x, regions.to(x), (side, side), 1 / levels.strides[number], 0, aligned=True))
-            places.append(rows)
-    order = torch.cat(places)
-    back = torch.zeros_like(owners).scatter(0, order, torch.arange(order.shape[0], device=order.device))  # (R,)
-    return torch.cat(pieces).index_select(0, back).to(levels.maps[0])
+            pooled.append(roi_align(x, regions.to(x), (side, side), 1 / levels.strides[number], 0, aligned=True))
+            row_parts.append(rows)
+    rows = torch.cat(row_parts)
+    inverse = torch.zeros_like(image_indices).scatter(0, rows, torch.arange(rows.shape[0], device=rows.device))  # (R,)
+    return torch.cat(pooled).index_select(0, inverse).to(levels.maps[0])
 
 
-def _parts(levels: Levels, number: int) -> list[tuple[Tensor, int | None]]:
-    """Return a level as a whole, or each image's own part of it with the image's number."""
-    x, own = levels.maps[number], levels.own(number)
-    if own is None:
+def _level_parts(levels: Levels, number: int) -> list[tuple[Tensor, int | None]]:
+    """Return a level for all images, or each image's part of it with the image's index."""
+    x, sizes = levels.maps[number], levels.sizes_at(number)
+    if sizes is None:
         return [(x, None)]
-    return [(x[i : i + 1, :, :height, :width], i) for i, (height, width) in enumerate(own.tolist())]
+    return [(x[i : i + 1, :, :height, :width], i) for i, (height, width) in enumerate(sizes.tolist())]
 
 
-def _owners(batch: int, count: int, like: Tensor) -> Tensor:
+def _image_indices(batch: int, count: int, like: Tensor) -> Tensor:
     return torch.arange(batch, device=like.device).repeat_interleave(count)

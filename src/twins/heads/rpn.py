@@ -1,4 +1,4 @@
-"""The first stage of Faster and Mask R-CNN (RPN, arXiv 1506.01497), in mmdetection's form and under its names."""
+"""The region proposal network (RPN, arXiv 1506.01497), the first stage of Faster and Mask R-CNN, as in mmdetection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twins.heads.anchors import RATIOS, anchors_inside, grid_anchors, split_by_anchor
-from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, suppress, take
+from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, gather_rows, suppress
 from twins.heads.fpn import Levels
 from twins.heads.layers import full_precision, init_normal, zero_outside_map
 from twins.heads.matching import assign, sample
@@ -19,33 +19,34 @@ from twins.heads.targets import Target
 
 ANCHOR_SCALE = 8.0
 """Side of the square anchors in multiples of a level's stride, as published."""
-OVERLAP = 0.7
-"""Intersection over union above which the worse of two proposals of a level goes."""
+NMS_IOU = 0.7
+"""Intersection over union above which the lower-scoring of two proposals of a level is suppressed."""
 
 
 class RPNOutputs(NamedTuple):
-    """What the anchors of each level say."""
+    """Objectness, deltas and anchors of each level."""
 
     scores: list[Tensor]
-    """Logits that there is an object, `(B, N_i)`; minus infinity where an anchor's position is outside its image."""
+    """Objectness logits `(B, N_i)`; minus infinity if the anchor's location is outside its image."""
     deltas: list[Tensor]
-    """`(B, N_i, 4)`."""
+    """`(B, N_i, 4)`, see `encode_boxes`."""
     anchors: list[Tensor]
     """`(N_i, 4)`."""
 
 
 class RPNHead(nn.Module):
-    """A 3x3 convolution, and for every anchor whether it meets an object, and its box; shared by all levels.
+    """A 3x3 convolution, then objectness and deltas of each anchor; shared by all levels.
 
-    As in mmdetection, where torchvision differs: anchors see `grid_anchors`, boxes see `decode_boxes`, matching see
-    `match`, the loss of the boxes is L1, and anchors that reach beyond the image count.
+    It follows mmdetection and keeps its parameter names. Torchvision differs in the anchors (see `grid_anchors`), the
+    limits of deltas (see `decode_boxes`), the matching (see `match`) and the loss of the boxes, which is L1 here.
+    Anchors that reach beyond the image are used too.
 
     Args:
-        in_channels: channels of the pyramid's levels, and width inside.
+        in_channels: channels of the pyramid's levels and of the hidden map.
         anchor_scale: side of the square anchors in multiples of a level's stride.
 
     Attributes:
-        samples: anchors of each image that a step learns from, at most half of them with an object.
+        samples: anchors of each image in the loss, at most half of them with an object.
     """
 
     def __init__(self, in_channels: int, *, anchor_scale: float = ANCHOR_SCALE) -> None:
@@ -59,70 +60,80 @@ class RPNHead(nn.Module):
             init_normal(layer, 0.01)
 
     def forward(self, levels: Levels) -> RPNOutputs:
-        """Return what every anchor says, level by level."""
-        rated = RPNOutputs([], [], [])
+        """Return objectness, deltas and anchors of each level."""
+        outputs = RPNOutputs([], [], [])
         for number, (x, stride) in enumerate(zip(levels.maps, levels.strides, strict=True)):
-            own = levels.own(number)
-            hidden = F.relu(self.rpn_conv(zero_outside_map(x, own)))
+            sizes = levels.sizes_at(number)
+            hidden = F.relu(self.rpn_conv(zero_outside_map(x, sizes)))
             scores = split_by_anchor(self.rpn_cls(hidden), 1)[:, :, 0]
-            if own is not None:
-                scores = scores.masked_fill(~anchors_inside(x, own, len(RATIOS)), -math.inf)
-            rated.scores.append(scores)
-            rated.deltas.append(split_by_anchor(self.rpn_reg(hidden), 4))
-            rated.anchors.append(grid_anchors(x, stride, self.scales))
-        return rated
+            if sizes is not None:
+                scores = scores.masked_fill(~anchors_inside(x, sizes, len(RATIOS)), -math.inf)
+            outputs.scores.append(scores)
+            outputs.deltas.append(split_by_anchor(self.rpn_reg(hidden), 4))
+            outputs.anchors.append(grid_anchors(x, stride, self.scales))
+        return outputs
 
-    def propose(self, rated: RPNOutputs, sizes: Tensor, *, before: int, most: int) -> tuple[Tensor, Tensor]:
-        """Return regions of each image that may hold an object, the surest first; no gradient flows through them.
+    def propose(
+        self, outputs: RPNOutputs, image_sizes: Tensor, *, candidates: int, max_proposals: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return proposed regions of each image in descending order of score, without gradients.
 
         Args:
-            rated: what `forward` returned.
-            sizes: true sizes of the images in pixels, `(B, 2)`.
-            before: anchors of each level that are looked at.
-            most: regions that come back.
+            outputs: result of `forward`.
+            image_sizes: true sizes of the images in pixels, `(B, 2)`.
+            candidates: highest-scoring anchors of each level that enter suppression.
+            max_proposals: largest number of regions per image.
 
         Returns:
-            boxes `(B, P, 4)` inside the image, `P` at most `most`, and which of them are meant, bool `(B, P)`.
+            boxes `(B, P, 4)` inside their images, with `P` at most `max_proposals`, and which of them are valid, bool
+            `(B, P)`; the others are padding.
         """
         scores, boxes, levels = [], [], []
-        for number, (score, delta, anchor) in enumerate(zip(*rated, strict=True)):
-            best, numbers = full_precision(score.detach()).topk(min(before, score.shape[1]), dim=1)
+        for number, (score, delta, anchor) in enumerate(zip(*outputs, strict=True)):
+            best, indices = full_precision(score.detach()).topk(min(candidates, score.shape[1]), dim=1)
             scores.append(best)
-            boxes.append(decode_boxes(full_precision(take(delta.detach(), numbers)), anchor[numbers]))
-            levels.append(torch.full_like(numbers[0], number))
+            boxes.append(decode_boxes(full_precision(gather_rows(delta.detach(), indices)), anchor[indices]))
+            levels.append(torch.full_like(indices[0], number))
         all_scores, level = torch.cat(scores, dim=1), torch.cat(levels)
-        all_boxes = clip_boxes(torch.cat(boxes, dim=1), sizes)
-        most = min(most, all_scores.shape[1])
-        found = [
-            suppress(box, score, level, threshold=-math.inf, overlap=OVERLAP, most=most)
+        all_boxes = clip_boxes(torch.cat(boxes, dim=1), image_sizes)
+        max_proposals = min(max_proposals, all_scores.shape[1])
+        selections = [
+            suppress(box, score, level, score_threshold=-math.inf, iou_threshold=NMS_IOU, max_boxes=max_proposals)
             for box, score in zip(all_boxes, all_scores, strict=True)
         ]
-        chosen, meant = (torch.stack(part) for part in zip(*found, strict=True))
-        return torch.where(meant[:, :, None], take(all_boxes, chosen), 0), meant
+        indices, valid = (torch.stack(part) for part in zip(*selections, strict=True))
+        return torch.where(valid[:, :, None], gather_rows(all_boxes, indices), 0), valid
 
-    def losses(self, rated: RPNOutputs, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Return `proposal_scores`, the cross-entropy of sampled anchors, and `proposal_boxes`, the L1 loss of theirs.
+    def losses(self, outputs: RPNOutputs, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Return the cross-entropy of sampled anchors, `proposal_scores`, and their L1 loss, `proposal_boxes`.
 
         Args:
-            rated: what `forward` returned.
-            targets: each image's objects. An anchor that overlaps one by 0.7 is to find it, as is the anchor that
-                overlaps an object most, if by 0.3; one that overlaps none by 0.3 is background.
+            outputs: result of `forward`.
+            targets: objects of each image. Anchors with an intersection over union of 0.7 with an object are positive,
+                as are the best anchors of an object from 0.3 on; those below 0.3 with every object are background.
         """
-        scores, deltas = (full_precision(torch.cat(part, dim=1)) for part in (rated.scores, rated.deltas))
-        anchors = torch.cat(rated.anchors)
-        found_scores, found_deltas, wanted_scores, wanted_deltas = [], [], [], []
+        scores, deltas = (full_precision(torch.cat(part, dim=1)) for part in (outputs.scores, outputs.deltas))
+        anchors = torch.cat(outputs.anchors)
+        sampled_scores, sampled_deltas, target_scores, target_deltas = [], [], [], []
         for score, delta, target in zip(scores, deltas, targets, strict=True):
-            matches = assign(anchors, target, high=0.7, low=0.3, least=0.3, able=score > -math.inf)
-            chosen = sample(matches, self.samples, 0.5)
-            objects = chosen[matches[chosen] >= 0]
-            found_scores.append(score[chosen])
-            wanted_scores.append((matches[chosen] >= 0).to(score))
-            found_deltas.append(delta[objects])
-            wanted_deltas.append(encode_boxes(target["boxes"].to(anchors)[matches[objects]], anchors[objects]))
-        found, wanted = torch.cat(found_scores), torch.cat(wanted_scores)
-        total = max(1, len(found))
-        box = F.l1_loss(torch.cat(found_deltas), torch.cat(wanted_deltas), reduction="sum")
+            matches = assign(
+                anchors,
+                target,
+                positive_iou=0.7,
+                negative_iou=0.3,
+                min_positive_iou=0.3,
+                eligible=score > -math.inf,
+            )
+            sampled = sample(matches, self.samples, 0.5)
+            positives = sampled[matches[sampled] >= 0]
+            sampled_scores.append(score[sampled])
+            target_scores.append((matches[sampled] >= 0).to(score))
+            sampled_deltas.append(delta[positives])
+            target_deltas.append(encode_boxes(target["boxes"].to(anchors)[matches[positives]], anchors[positives]))
+        logits, labels = torch.cat(sampled_scores), torch.cat(target_scores)
+        total = max(1, len(logits))
+        box_loss = F.l1_loss(torch.cat(sampled_deltas), torch.cat(target_deltas), reduction="sum")
         return {
-            "proposal_scores": F.binary_cross_entropy_with_logits(found, wanted, reduction="sum") / total,
-            "proposal_boxes": box / total,
+            "proposal_scores": F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / total,
+            "proposal_boxes": box_loss / total,
         }

@@ -1,4 +1,4 @@
-"""The head of Semantic FPN (arXiv 1901.02446, section 3), in mmsegmentation's form and under its names."""
+"""The head of Semantic FPN (arXiv 1901.02446, section 3), in mmsegmentation's form and with its parameter names."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from twins.heads.layers import ConvNormAct, NormKind, init_head, resize_map
 
 
 class SemanticFPNHead(nn.Module):
-    """Brings every pyramid level to the first one's resolution, adds them and classifies each position.
+    """Upsamples every pyramid level to the resolution of the first, adds them and classifies each position.
 
-    A level of stride `s` passes `log2(s / s_0)` times a 3x3 convolution and a doubling; the first passes one
-    convolution.
+    A level of stride `s` passes through `log2(s / s_0)` 3x3 convolutions, each followed by a doubling of height and
+    width. The first level passes through one convolution.
 
     Args:
         in_channels: channels of the pyramid's levels.
         strides: pixels per position of each level.
         num_classes: `K`.
-        channels: width inside.
-        drop_rate: dropout of whole channels before the classifier.
+        channels: channels of the hidden maps.
+        drop_rate: dropout of whole channels before the classification layer.
         norm: `batch` or `group`.
     """
 

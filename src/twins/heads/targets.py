@@ -1,4 +1,4 @@
-"""What a detector learns from: the boxes, labels and masks of each image."""
+"""Targets of a detector: the boxes, labels and masks of each image, and their checks."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from torch import Tensor
 from twins.errors import InputError
 
 Target = Mapping[str, Tensor]
-"""One image's objects: `boxes` `(R, 4)`, float xyxy in pixels of the network's input; `labels` `(R,)`, int class ids
-from 0; for instances `masks` `(R, H, W)`, bool or uint8; where there are any `crowd` `(C, 4)`, boxes of regions in
-which finding an object is neither right nor wrong."""
-
+"""Objects of one image: `boxes` `(R, 4)`, float xyxy in pixels of the network's input; `labels` `(R,)`, int class ids
+from 0; for instance segmentation `masks` `(R, H, W)`, bool or uint8; optionally `crowd` `(C, 4)`, boxes of regions in
+which a detection is neither right nor wrong."""
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-_NONE = torch.empty(0)
+_EMPTY = torch.empty(0)
 
 
 def check_targets(
     targets: Sequence[Target], images: Tensor, num_classes: int, sizes: Tensor | None = None, *, masks: bool = False
 ) -> None:
-    """Check what a batch of images is to learn.
+    """Check the targets of a batch of images.
 
     Args:
         targets: one per image.
         images: `(B, C, H, W)`.
         num_classes: classes of the network.
         sizes: true sizes in pixels, int `(B, 2)`, or `None`.
-        masks: whether masks are needed, of the size of the batch or of the image.
+        masks: whether masks are required, of the size of the batch tensor or of the image.
 
     Raises:
-        InputError: a target that does not fit; says which.
+        InputError: a target that does not fit; the message gives its index.
     """
     if isinstance(targets, Mapping | Tensor) or not isinstance(targets, Sequence):
         raise InputError(f"targets must be a list of one dictionary per image, found {type(targets).__name__}")
@@ -42,8 +41,9 @@ def check_targets(
     for number, target in enumerate(targets):
         _check_shapes(f"targets[{number}]", target)
         if masks:
-            whole = tuple(images.shape[2:])
-            _check_masks(f"targets[{number}]", target, whole, whole if sizes is None else tuple(sizes[number].tolist()))
+            batch_size = tuple(images.shape[2:])
+            image_size = batch_size if sizes is None else tuple(sizes[number].tolist())
+            _check_masks(f"targets[{number}]", target, batch_size, image_size)
     _check_values(targets, num_classes)
 
 
@@ -51,8 +51,8 @@ def _check_shapes(name: str, target: Target) -> None:
     if not isinstance(target, Mapping):
         raise InputError(f"{name} must be a dictionary of tensors, found {type(target).__name__}")
     for part in ("boxes", "labels", "masks", "crowd"):
-        if not isinstance(found := target.get(part, _NONE), Tensor):
-            raise InputError(f"{name} needs {part} as a tensor, found {type(found).__name__}; use torch.as_tensor")
+        if not isinstance(value := target.get(part, _EMPTY), Tensor):
+            raise InputError(f"{name} needs {part} as a tensor, found {type(value).__name__}; use torch.as_tensor")
     if missing := {"boxes", "labels"} - target.keys():
         raise InputError(f"{name} lacks {' and '.join(sorted(missing))}; it has {', '.join(target) or 'nothing'}")
     boxes, labels = target["boxes"], target["labels"]
@@ -67,11 +67,11 @@ def _check_shapes(name: str, target: Target) -> None:
         raise InputError(f"{name} needs crowd boxes (C, 4), found the shape {tuple(crowd.shape)}")
 
 
-def _check_masks(name: str, target: Target, whole: tuple[int, ...], own: tuple[Any, ...]) -> None:
+def _check_masks(name: str, target: Target, batch_size: tuple[int, ...], image_size: tuple[Any, ...]) -> None:
     shape = tuple(target["masks"].shape) if "masks" in target else None
     count = len(target["boxes"])
-    if shape not in ((count, *whole), (count, *own)):
-        raise InputError(f"{name} needs masks {(count, *own)}, one per box, found {shape or 'none'}")
+    if shape not in ((count, *batch_size), (count, *image_size)):
+        raise InputError(f"{name} needs masks {(count, *image_size)}, one per box, found {shape or 'none'}")
 
 
 def _check_values(targets: Sequence[Target], num_classes: int) -> None:

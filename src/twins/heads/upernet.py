@@ -1,4 +1,4 @@
-"""The head of UPerNet (arXiv 1807.10221), in mmsegmentation's form and under its names."""
+"""The head of UPerNet (arXiv 1807.10221), in mmsegmentation's form and with its parameter names."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from twins.heads.layers import ConvNormAct, NormKind, init_head, resize_map
 
 POOLS = (1, 2, 3, 6)
-"""Sides of the grids that the last map is pooled to (PSPNet, arXiv 1612.01105)."""
+"""Sides of the grids to which the last map is pooled (PSPNet, arXiv 1612.01105)."""
 
 
 class UPerNetHead(nn.Module):
-    """Pyramid pooling on the last map, a top-down path over all, and one classifier on their fusion.
+    """Pyramid pooling of the last map, a top-down path over all maps, and a classification layer on their fusion.
 
     Args:
-        in_channels: channels of the maps that come in, high to low resolution.
+        in_channels: channels of the input maps, high to low resolution.
         num_classes: `K`.
-        channels: width inside.
-        drop_rate: dropout of whole channels before the classifier.
+        channels: channels of the hidden maps.
+        drop_rate: dropout of whole channels before the classification layer.
         norm: `batch` or `group`.
     """
 

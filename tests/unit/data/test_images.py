@@ -1,4 +1,4 @@
-"""Every image opens as upright 8-bit RGB, or is named in one sentence."""
+"""Every image opens as upright 8-bit RGB, or with an error that names it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path):
     assert np.asarray(open_image(tmp_path / "deep.png"))[0, :, 0].tolist() == [0, 100, 255]
 
 
-def test_transparency_lies_on_white(tmp_path):
+def test_transparent_pixels_become_white(tmp_path):
     Image.new("RGBA", (3, 3), (10, 20, 30, 0)).save(tmp_path / "clear.png")
     palette = Image.new("P", (3, 3))
     palette.putpalette([9, 9, 9, 200, 100, 50])
@@ -40,8 +40,8 @@ def test_other_modes_become_rgb(mode):
 
 def test_damaged_files_are_named(tmp_path):
     Image.effect_noise((100, 100), 50).convert("RGB").save(tmp_path / "cut.jpg")
-    whole = (tmp_path / "cut.jpg").read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    content = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("no image")
     for name in ("cut.jpg", "empty.jpg", "text.jpg"):
@@ -60,11 +60,11 @@ def test_a_decompression_bomb_is_refused(tmp_path):
 def test_arrays_and_tensors_of_one_image_agree():
     pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     expected = np.asarray(open_image(Image.fromarray(pixels)))
-    for same in (pixels, pixels / 255.0, torch.from_numpy(pixels).permute(2, 0, 1)):
-        assert (np.asarray(open_image(same)) == expected).all()
+    for source in (pixels, pixels / 255.0, torch.from_numpy(pixels).permute(2, 0, 1)):
+        assert (np.asarray(open_image(source)) == expected).all()
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((2, 2, 5), np.uint8), np.full((2, 2), 2.0), np.zeros((2, 2), int), 5])
-def test_what_is_no_image_is_refused(wrong):
+def test_other_objects_than_images_are_refused(wrong):
     with pytest.raises(InputError, match=r"found|0\.\.1"):
         open_image(wrong)

@@ -1,4 +1,4 @@
-"""Anchors lie at nominal strides, in the order in which maps are read."""
+"""Anchors are at nominal strides, and maps are rearranged in their order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from twins.heads.anchors import anchors_inside, grid_anchors, split_by_anchor
 
 
-def test_anchors_lie_at_the_nominal_stride_whatever_the_map():
+def test_anchors_are_at_the_nominal_stride_for_any_map_size():
     anchors = grid_anchors(torch.zeros(1, 1, 3, 5), 8, (4.0,))
     assert anchors.shape == (3 * 5 * 3, 4)
     square = anchors.view(3, 5, 3, 4)[:, :, 1]
@@ -17,15 +17,15 @@ def test_anchors_lie_at_the_nominal_stride_whatever_the_map():
     torch.testing.assert_close(sides[:, 1] / sides[:, 0], torch.tensor([0.5, 1.0, 2.0]))
 
 
-def test_a_map_is_read_in_the_order_of_its_anchors():
+def test_a_map_is_rearranged_in_the_order_of_its_anchors():
     count, height, width = 2, 3, 5
     x = torch.arange(count * 4 * height * width).view(1, count * 4, height, width)
     row = (2 * width + 3) * count + 1  # the second anchor at (2, 3)
     assert split_by_anchor(x, 4)[0, row].tolist() == x[0, 4:8, 2, 3].tolist()
 
 
-def test_anchors_outside_an_image_are_told():
-    own = anchors_inside(torch.zeros(2, 1, 3, 5), torch.tensor([[3, 5], [2, 4]]), 2).view(2, 3, 5, 2)
-    assert own[0].all()
-    assert own[1].sum() == 2 * 4 * 2
-    assert own[1, :2, :4].all()
+def test_anchors_with_their_location_outside_an_image_are_marked():
+    marked = anchors_inside(torch.zeros(2, 1, 3, 5), torch.tensor([[3, 5], [2, 4]]), 2).view(2, 3, 5, 2)
+    assert marked[0].all()
+    assert marked[1].sum() == 2 * 4 * 2
+    assert marked[1, :2, :4].all()

@@ -1,4 +1,4 @@
-"""Which anchor is to find which object, on cases small enough to check by hand."""
+"""Matching of anchors to objects, on cases small enough to check by hand."""
 
 from __future__ import annotations
 
@@ -11,66 +11,77 @@ from twins.heads.matching import BACKGROUND, IGNORED, assign, match, sample
 ANCHORS = torch.tensor(
     [
         [0.0, 0.0, 10.0, 10.0],  # the first box itself
-        [0.0, 0.0, 10.0, 7.5],  # overlaps it by 0.75
-        [0.0, 0.0, 10.0, 4.5],  # by 0.45
-        [0.0, 0.0, 10.0, 2.0],  # by 0.2
-        [50.0, 50.0, 60.0, 60.0],  # overlaps the second box by 0.25, more than any other
+        [0.0, 0.0, 10.0, 7.5],  # intersection over union with it 0.75
+        [0.0, 0.0, 10.0, 4.5],  # 0.45
+        [0.0, 0.0, 10.0, 2.0],  # 0.2
+        [50.0, 50.0, 60.0, 60.0],  # 0.25 with the second box, more than any other
         [80.0, 80.0, 90.0, 90.0],
     ]
 )
 BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 70.0, 70.0]])
 
 
-def test_overlap_decides():
-    assert match(ANCHORS, BOXES, high=0.5, low=0.4).tolist() == [0, 0, IGNORED, -1, -1, -1]
+def test_an_anchor_is_matched_by_its_overlap():
+    assert match(ANCHORS, BOXES, positive_iou=0.5, negative_iou=0.4).tolist() == [0, 0, IGNORED, -1, -1, -1]
 
 
-def test_an_object_keeps_the_anchor_that_overlaps_it_most():
-    assert match(ANCHORS, BOXES, high=0.5, low=0.4, least=0.0)[4] == 1
-    assert match(ANCHORS, BOXES, high=0.5, low=0.4, least=0.3)[4] == BACKGROUND
+def test_an_object_also_gets_the_anchor_that_overlaps_it_most():
+    assert match(ANCHORS, BOXES, positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0)[4] == 1
+    assert match(ANCHORS, BOXES, positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.3)[4] == BACKGROUND
     nowhere = torch.tensor([[200.0, 200.0, 210.0, 210.0]])
-    assert (match(ANCHORS, nowhere, high=0.5, low=0.4, least=0.0) == BACKGROUND).all()
+    assert (match(ANCHORS, nowhere, positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0) == BACKGROUND).all()
 
 
-def test_an_object_takes_its_best_of_the_anchors_that_count():
-    able = torch.tensor([False, False, True, True, True, True])
+def test_an_object_gets_its_best_eligible_anchor():
+    eligible = torch.tensor([False, False, True, True, True, True])
     target = {"boxes": BOXES, "labels": torch.zeros(2, dtype=torch.int64)}
-    found = assign(ANCHORS, target, high=0.7, low=0.3, least=0.3, able=able)
-    assert found.tolist() == [IGNORED, IGNORED, 0, BACKGROUND, BACKGROUND, BACKGROUND]
+    matches = assign(ANCHORS, target, positive_iou=0.7, negative_iou=0.3, min_positive_iou=0.3, eligible=eligible)
+    assert matches.tolist() == [IGNORED, IGNORED, 0, BACKGROUND, BACKGROUND, BACKGROUND]
 
 
-def test_without_objects_all_is_background():
-    assert (match(ANCHORS, torch.zeros(0, 4), high=0.5, low=0.4, least=0.0) == BACKGROUND).all()
+def test_without_objects_every_anchor_is_background():
+    assert (
+        match(ANCHORS, torch.zeros(0, 4), positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0) == BACKGROUND
+    ).all()
 
 
-def test_crowds_count_for_nothing_unless_an_object_is_there():
+def test_anchors_in_a_crowd_are_ignored_unless_they_match_an_object():
     crowd = torch.tensor([[45.0, 45.0, 100.0, 100.0]])
     target = {"boxes": BOXES, "labels": torch.zeros(2, dtype=torch.int64), "crowd": crowd}
-    assert assign(ANCHORS, target, high=0.5, low=0.4, least=0.0).tolist() == [0, 0, IGNORED, -1, 1, IGNORED]
+    assert assign(ANCHORS, target, positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0).tolist() == [
+        0,
+        0,
+        IGNORED,
+        -1,
+        1,
+        IGNORED,
+    ]
 
 
-@pytest.mark.parametrize("least", [None, 0.0])
-def test_a_few_boxes_at_a_time_match_as_all_at_once(monkeypatch, least):
+@pytest.mark.parametrize("min_positive_iou", [None, 0.0])
+def test_matching_in_chunks_equals_matching_at_once(monkeypatch, min_positive_iou):
     torch.manual_seed(0)
     low = torch.rand(340, 2) * 80
     boxes = torch.cat([low, low + 2 + torch.rand(340, 2) * 30], dim=1)
     anchors, boxes = boxes[:300], boxes[300:]
-    whole = match(anchors, boxes, high=0.5, low=0.4, least=least)
-    monkeypatch.setattr(matching, "PAIRS", 300 * 7)
-    assert torch.equal(match(anchors, boxes, high=0.5, low=0.4, least=least), whole)
-    assert (whole >= 0).sum() > 5
+    expected = match(anchors, boxes, positive_iou=0.5, negative_iou=0.4, min_positive_iou=min_positive_iou)
+    monkeypatch.setattr(matching, "CHUNK_PAIRS", 300 * 7)
+    assert torch.equal(
+        match(anchors, boxes, positive_iou=0.5, negative_iou=0.4, min_positive_iou=min_positive_iou), expected
+    )
+    assert (expected >= 0).sum() > 5
 
 
-def test_samples_keep_their_share_and_follow_the_seed():
+def test_samples_keep_the_share_of_positives_and_follow_the_seed():
     matches = torch.full((1000,), BACKGROUND)
     matches[:50], matches[50:100] = 3, IGNORED
     torch.manual_seed(0)
-    chosen = sample(matches, 64, 0.25)
-    assert len(chosen.unique()) == 64
-    assert (matches[chosen[:16]] == 3).all()
-    assert (matches[chosen[16:]] == BACKGROUND).all()
+    sampled = sample(matches, 64, 0.25)
+    assert len(sampled.unique()) == 64
+    assert (matches[sampled[:16]] == 3).all()
+    assert (matches[sampled[16:]] == BACKGROUND).all()
     torch.manual_seed(0)
-    assert torch.equal(sample(matches, 64, 0.25), chosen)
-    assert not torch.equal(sample(matches, 64, 0.25), chosen)
+    assert torch.equal(sample(matches, 64, 0.25), sampled)
+    assert not torch.equal(sample(matches, 64, 0.25), sampled)
     matches[4:50] = IGNORED
     assert (matches[sample(matches, 64, 0.25)] >= 0).sum() == 4  # background fills up

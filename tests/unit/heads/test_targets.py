@@ -1,4 +1,4 @@
-"""A target that a detector cannot learn from is said, with its number."""
+"""A wrong target is reported with its index."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from twins.heads.targets import check_targets
 IMAGES = torch.zeros(2, 3, 64, 96)
 
 
-def good(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
+def valid_target(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
     boxes, labels = torch.tensor([[1.0, 2.0, 30.0, 40.0]]), torch.tensor([4])
     return {"boxes": boxes, "labels": labels, "masks": torch.ones(1, 64, 96, dtype=torch.bool)} | changes
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"boxes": torch.tensor([[5.0, 2.0, 5.0, 40.0]])}, r"targets\[1\] has a box without area, \[5.0, 2.0, 5.0"),
         ({"boxes": torch.tensor([[torch.nan, 2.0, 5.0, 40.0]])}, r"targets\[1\] has a box without area, \[nan"),
@@ -36,30 +36,32 @@ def good(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
         ({"masks": torch.ones(1, 64, 64)}, r"targets\[1\] needs masks \(1, 64, 96\)"),
     ],
 )
-def test_a_mistake_names_the_target(changes, said):
-    with pytest.raises(InputError, match=said):
-        check_targets([good(), good(**changes)], IMAGES, 5, masks=True)
+def test_a_mistake_names_the_target(changes, message):
+    with pytest.raises(InputError, match=message):
+        check_targets([valid_target(), valid_target(**changes)], IMAGES, 5, masks=True)
 
 
-def test_a_missing_part_and_a_missing_target_are_said():
+def test_a_missing_part_and_a_missing_target_are_reported():
     with pytest.raises(InputError, match="found 1 targets for 2 images"):
-        check_targets([good()], IMAGES, 5)
+        check_targets([valid_target()], IMAGES, 5)
     with pytest.raises(InputError, match=r"targets\[0\] lacks labels; it has boxes"):
-        check_targets([{"boxes": torch.zeros(0, 4)}, good()], IMAGES, 5)
+        check_targets([{"boxes": torch.zeros(0, 4)}, valid_target()], IMAGES, 5)
     with pytest.raises(InputError, match="found none"):
-        check_targets([good(), {k: v for k, v in good().items() if k != "masks"}], IMAGES, 5, masks=True)
+        check_targets(
+            [valid_target(), {k: v for k, v in valid_target().items() if k != "masks"}], IMAGES, 5, masks=True
+        )
 
 
-@pytest.mark.parametrize("targets", [None, good(), torch.zeros(2, 4), (target for target in ())])
-def test_what_is_no_list_of_targets_is_said(targets):
+@pytest.mark.parametrize("targets", [None, valid_target(), torch.zeros(2, 4), (target for target in ())])
+def test_anything_but_a_list_of_targets_is_refused(targets):
     with pytest.raises(InputError, match="targets must be a list of one dictionary per image"):
         check_targets(targets, IMAGES, 5)
     with pytest.raises(InputError, match=r"targets\[1\] must be a dictionary of tensors, found list"):
-        check_targets([good(), []], IMAGES, 5)
+        check_targets([valid_target(), []], IMAGES, 5)
 
 
-def test_images_without_objects_and_masks_of_their_own_size_are_fine():
+def test_images_without_objects_and_masks_of_the_images_own_size_are_valid():
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    check_targets([empty, good()], IMAGES, 5)
+    check_targets([empty, valid_target()], IMAGES, 5)
     sizes = torch.tensor([[64, 96], [50, 60]])
-    check_targets([good(), good(masks=torch.ones(1, 50, 60))], IMAGES, 5, sizes, masks=True)
+    check_targets([valid_target(), valid_target(masks=torch.ones(1, 50, 60))], IMAGES, 5, sizes, masks=True)

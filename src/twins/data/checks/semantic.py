@@ -12,7 +12,7 @@ from PIL.Image import Image
 from twins.data.base import MappedImages
 from twins.data.checks.scan import CheckReport, Scan, extremes, missing_from_training, summaries_of
 from twins.data.formats.masks import IGNORE
-from twins.data.transforms.semantic import check_fit
+from twins.data.transforms.semantic import check_mask_size
 from twins.errors import DataError, few, number_of
 
 Pixels = NDArray[np.int64]
@@ -28,7 +28,7 @@ class LabelMapCheck:
             return None, []
         target = images.target(index)
         try:
-            check_fit(image, target)
+            check_mask_size(image, target)
         except DataError as error:
             return None, [f"{images.path(index)}: {error}"]
         counts = np.bincount(target.ravel(), minlength=IGNORE + 1)

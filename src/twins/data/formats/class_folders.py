@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from twins.data.base import TRAIN_NAMES, VAL_NAMES, LabelledImages, Splits, hold_out_of_each, list_images, subfolder
+from twins.data.base import TRAIN_NAMES, VAL_NAMES, LabelledImages, Splits, hold_out_per_class, list_images, subfolder
 from twins.data.config import DataConfig
 from twins.data.formats.files import ImageFiles
 from twins.errors import DataError
@@ -52,7 +52,7 @@ def _split_folder(folder: Path, root: Path, config: DataConfig) -> Splits[Labell
     labelled = _collect(folder, names)
     train, val = (
         LabelledFiles([labelled.images[i] for i in part], [labelled.labels[i] for i in part], names)
-        for part in hold_out_of_each(labelled.labels, config.seed, config.val_share)
+        for part in hold_out_per_class(labelled.labels, config.seed, config.val_share)
     )
     if not len(val):
         raise DataError(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from twins.data.base import hold_out_of_each
+from twins.data.base import hold_out_per_class
 
 
 class Digits:
@@ -18,7 +18,7 @@ class Digits:
 
     def __init__(self, *, train: bool) -> None:
         pixels, labels = _read_digits()
-        indices = hold_out_of_each(labels.tolist(), seed=0, val_share=0.2)[0 if train else 1]
+        indices = hold_out_per_class(labels.tolist(), seed=0, val_share=0.2)[0 if train else 1]
         self.labels = [int(labels[i]) for i in indices]
         self.grey, self._indices = pixels[indices], indices
 

@@ -1,4 +1,4 @@
-"""What a batch is, how samples become one, and how it is normalised on the device."""
+"""Samples, batches of them, and their normalisation on the device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twins.data.transforms.patches import Patch, fill_patches
+from twins.data.transforms.deferred_fills import DeferredFill, apply_fills
 from twins.preprocess import Preprocess
 
 
@@ -19,6 +19,7 @@ class Skipped:
 
     path: str
     reason: str
+    """The error message."""
 
 
 @dataclass(frozen=True)
@@ -28,35 +29,39 @@ class Sample:
     image: Tensor
     """`(3, H, W)`: uint8, or normalised float32."""
     target: Any
+    """As the task's transform returns it."""
     index: int
+    """Index of the image in its set; in training, of the image that replaces an unreadable one."""
     original: tuple[int, int]
     """Height and width of the image in its file, in pixels."""
     skipped: tuple[Skipped, ...] = ()
-    patches: tuple[Patch, ...] = ()
-    """What is said of its normalised values."""
+    """Unreadable images that this one replaces."""
+    fills: tuple[DeferredFill, ...] = ()
+    """Rectangles to fill after normalisation."""
 
 
 @dataclass
 class Batch:
-    """Images of one step. An evaluation batch can be empty, when none of its images could be read."""
+    """Images of one step; an evaluation batch is empty if none of its images can be read."""
 
     images: Tensor
-    """`(B, 3, H, W)`: uint8, which `normalised` normalises, or normalised float32. Images of several shapes are padded
-    with zeros at the bottom right."""
+    """`(B, 3, H, W)`: uint8, see `normalised`, or normalised float32. Images of different shapes are padded with zeros
+    at the bottom and right."""
     targets: Any
-    """As the task has them: class ids int64 `(B,)`, stacked maps, or a list."""
+    """Depending on the task: class ids int64 `(B,)`, stacked maps, or a list."""
     indices: list[int]
-    """Each image's place in its data set."""
+    """Index of each image in its data set."""
     originals: list[tuple[int, int]]
     """Height and width of each image in its file, in pixels."""
     skipped: list[Skipped] = field(default_factory=list)
+    """Images that could not be read."""
     sizes: Tensor | None = None
-    """True height and width of each image in the batch, int64 `(B, 2)`; `None` where all fill it."""
-    patches: list[tuple[Patch, ...]] = field(default_factory=list)
-    """What is said of each image's normalised values."""
+    """True height and width of each image, int64 `(B, 2)`; `None` if all fill the batch."""
+    fills: list[tuple[DeferredFill, ...]] = field(default_factory=list)
+    """Rectangles of each image to fill after normalisation."""
 
     def pin_memory(self) -> Batch:
-        """Move the tensors to page-locked memory; called by the loader where there is a GPU."""
+        """Move the tensors to page-locked memory; called by the loader if there is a GPU."""
         self.images = self.images.pin_memory()
         if isinstance(self.targets, Tensor):
             self.targets = self.targets.pin_memory()
@@ -64,10 +69,10 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample | Skipped]) -> Batch:
-    """Stack the readable samples into a batch, and list the images that could not be read."""
+    """Stack readable samples into a batch, and list the images that could not be read."""
     readable = [sample for sample in samples if isinstance(sample, Sample)]
     skipped = [sample for sample in samples if isinstance(sample, Skipped)]
-    images, sizes = fill_batch([sample.image for sample in readable])
+    images, sizes = stack_images([sample.image for sample in readable])
     return Batch(
         images=images,
         targets=_stack_targets([sample.target for sample in readable]),
@@ -75,42 +80,46 @@ def collate(samples: Sequence[Sample | Skipped]) -> Batch:
         originals=[sample.original for sample in readable],
         skipped=skipped + [item for sample in readable for item in sample.skipped],
         sizes=sizes,
-        patches=[sample.patches for sample in readable],
+        fills=[sample.fills for sample in readable],
     )
 
 
 def normalised(batch: Batch, preprocess: Preprocess, device: torch.device) -> Batch:
-    """Return a batch whose images are on a device and normalised, with their patches filled."""
+    """Return a batch with its images on a device, normalised, and with their deferred fills applied."""
     images = normalise(batch.images, batch.sizes, preprocess, device)
-    if not any(batch.patches):
+    if not any(batch.fills):
         return replace(batch, images=images)
     if images is batch.images:
-        images = images.clone()  # patches are filled in place
-    return replace(batch, images=fill_patches(images, batch.patches), patches=[() for _ in batch.indices])
+        images = images.clone()  # fills are applied in place
+    return replace(batch, images=apply_fills(images, batch.fills), fills=[() for _ in batch.indices])
 
 
 def normalise(images: Tensor, sizes: Tensor | None, preprocess: Preprocess, device: torch.device) -> Tensor:
-    """Return images on a device, normalised where they are uint8; the one door to it, in training and elsewhere."""
+    """Move images to a device and normalise them if they are uint8; training and everything else use this function."""
     return preprocess.normalise(images.to(device, non_blocking=True), sizes)
 
 
-def fill_batch(images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Stack images `(C, H_i, W_i)`, channels side by side in memory; pad those of several shapes, with their sizes."""
+def stack_images(images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Stack images `(C, H_i, W_i)` into a channels-last batch, with zero padding if their shapes differ.
+
+    Returns:
+        the batch `(B, C, H, W)`, and the images' sizes `(B, 2)`, or `None` if all have one shape.
+    """
     if not images:
         return torch.empty(0), None
     shapes = [image.shape for image in images]
     channels, height, width = (max(lengths) for lengths in zip(*shapes, strict=True))
-    alike = len(set(shapes)) == 1
-    make = images[0].new_empty if alike else images[0].new_zeros
-    batch = make(len(images), height, width, channels).permute(0, 3, 1, 2)
-    for place, image in zip(batch, images, strict=True):
-        place[:, : image.shape[1], : image.shape[2]] = image
-    return batch, None if alike else torch.tensor([shape[1:] for shape in shapes])
+    one_shape = len(set(shapes)) == 1
+    allocate = images[0].new_empty if one_shape else images[0].new_zeros
+    batch = allocate(len(images), height, width, channels).permute(0, 3, 1, 2)
+    for slot, image in zip(batch, images, strict=True):
+        slot[:, : image.shape[1], : image.shape[2]] = image
+    return batch, None if one_shape else torch.tensor([shape[1:] for shape in shapes])
 
 
 def _stack_targets(targets: Sequence[Any]) -> Any:
-    """Return class ids as one tensor, tensors of one shape stacked, anything else as a list."""
+    """Return class ids as one tensor, tensors of one shape as their stack, and anything else as a list."""
     if all(isinstance(target, int) for target in targets):
         return torch.tensor(targets, dtype=torch.int64)
-    alike = all(isinstance(target, Tensor) for target in targets) and len({target.shape for target in targets}) == 1
-    return torch.stack(list(targets)) if alike else list(targets)
+    one_shape = all(isinstance(target, Tensor) for target in targets) and len({target.shape for target in targets}) == 1
+    return torch.stack(list(targets)) if one_shape else list(targets)

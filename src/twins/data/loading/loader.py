@@ -1,7 +1,7 @@
-"""From data sets to batches, in loading processes.
+"""From image sets to batches, in worker processes.
 
-Randomness depends only on (seed, epoch, image, copy), never on workers, the batch or what ran before: so a run
-resumes exactly, and the number of workers changes nothing.
+Randomness depends only on (seed, epoch, image, copy), never on workers, batches or earlier steps. So a run resumes
+exactly, and the number of workers changes no result.
 """
 
 from __future__ import annotations
@@ -14,42 +14,41 @@ from torch.utils.data import DataLoader, Dataset
 
 from twins.data.base import ImageSet
 from twins.data.loading.batch import Batch, Sample, Skipped, collate
-from twins.data.loading.sampler import Entry, Shape, TrainBatches
+from twins.data.loading.sampler import SampleKey, Shape, TrainBatches
 from twins.data.seeding import seeded
-from twins.data.transforms.patches import Patched
+from twins.data.transforms.deferred_fills import PixelsWithFills
 from twins.errors import DataError, NotFoundError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Transform = Callable[[Any, Any], tuple[Tensor | Patched, Any]]
-"""Turns a Pillow image and its target into the network's input `(C, H, W)`, uint8 or normalised, and what is learned
-from it."""
+Transform = Callable[[Any, Any], tuple[Tensor | PixelsWithFills, Any]]
+"""Maps a Pillow image and its target to the network's input `(C, H, W)`, uint8 or normalised, and its target."""
 
 
 class TrainSamples(Dataset[Sample]):
-    """Augmented samples by (epoch, image, copy); an unreadable image is replaced by the next one, and reported."""
+    """Augmented samples by (epoch, image, copy); an unreadable image is reported and replaced by the next one."""
 
     def __init__(self, images: ImageSet, transform: Transform, *, seed: int) -> None:
         self.images, self.transform, self.seed = images, transform, seed
 
-    def __getitem__(self, entry: Entry) -> Sample:
-        epoch, wanted, copy = entry
+    def __getitem__(self, key: SampleKey) -> Sample:
+        epoch, requested, copy = key
         skipped: list[Skipped] = []
-        for index in (*range(wanted, len(self.images)), *range(wanted)):
+        for index in (*range(requested, len(self.images)), *range(requested)):
             try:
                 image, target = self.images.load(index), self.images.target(index)
-                with seeded(self.seed, epoch, wanted, copy):
-                    made, learned = self.transform(image, target)
+                with seeded(self.seed, epoch, requested, copy):
+                    result, new_target = self.transform(image, target)
             except (DataError, NotFoundError) as error:
                 skipped.append(Skipped(self.images.path(index), str(error)))
                 continue
-            return _sample(made, learned, index, image, tuple(skipped))
+            return _sample(result, new_target, index, image, tuple(skipped))
         raise DataError(f"none of the {len(self.images)} training images can be read; the first: {skipped[0].reason}")
 
 
 class EvalSamples(Dataset["Sample | Skipped"]):
-    """Samples for evaluation, in order; an unreadable image is left out, and reported."""
+    """Samples for evaluation, in order; an unreadable image is reported and left out."""
 
     def __init__(self, images: ImageSet, transform: Transform) -> None:
         self.images, self.transform = images, transform
@@ -57,21 +56,24 @@ class EvalSamples(Dataset["Sample | Skipped"]):
     def __getitem__(self, index: int) -> Sample | Skipped:
         try:
             image = self.images.load(index)
-            made, target = self.transform(image, self.images.target(index))
+            result, target = self.transform(image, self.images.target(index))
         except (DataError, NotFoundError) as error:
             return Skipped(self.images.path(index), str(error))
-        return _sample(made, target, index, image)
+        return _sample(result, target, index, image)
 
 
-def _sample(made: Tensor | Patched, target: Any, index: int, image: Image, skipped: tuple[Skipped, ...] = ()) -> Sample:
-    prepared = made if isinstance(made, Patched) else Patched(made)
-    return Sample(prepared.pixels, target, index, (image.height, image.width), skipped, prepared.patches)
+def _sample(
+    result: Tensor | PixelsWithFills, target: Any, index: int, image: Image, skipped: tuple[Skipped, ...] = ()
+) -> Sample:
+    if not isinstance(result, PixelsWithFills):
+        result = PixelsWithFills(result)
+    return Sample(result.pixels, target, index, (image.height, image.width), skipped, result.fills)
 
 
 def train_loader(
     samples: TrainSamples, batches: TrainBatches, *, step: int, workers: int, pin: bool
 ) -> Iterator[Batch]:
-    """Yield training batches without end, from optimiser step `step` of the run on."""
+    """Yield endless training batches from optimiser step `step` of the run on."""
     loader = DataLoader(
         samples,
         batch_sampler=batches.stream(step),
@@ -92,20 +94,20 @@ def eval_loader(
     pin: bool = False,
     shapes: Sequence[Shape] | None = None,
 ) -> DataLoader[Any]:
-    """Return batches of every `world`-th image from `rank` on: over all processes each image exactly once.
+    """Return batches of every `world`-th image from `rank` on; all processes together read each image exactly once.
 
     Args:
         samples: the images.
-        batch: images at a time.
-        rank: this process.
+        batch: images per batch.
+        rank: index of this process.
         world: number of processes.
-        workers: loading processes.
-        pin: whether batches are moved to page-locked memory.
-        shapes: height and width of each image, by which they are sorted; `None` leaves them in their order.
+        workers: worker processes; 0 loads in this process.
+        pin: whether to move batches to page-locked memory.
+        shapes: height and width of each image, for sorting by aspect ratio, then by size; `None` keeps the order.
     """
     order: Sequence[int] = range(len(samples.images))
     if shapes is not None:
         order = sorted(order, key=lambda index: (shapes[index][1] / shapes[index][0], shapes[index]))
-    mine = order[rank::world]
-    chunks = [list(mine[i : i + batch]) for i in range(0, len(mine), batch)]
+    indices = order[rank::world]
+    chunks = [list(indices[i : i + batch]) for i in range(0, len(indices), batch)]
     return DataLoader(samples, batch_sampler=chunks, num_workers=workers, collate_fn=collate, pin_memory=pin)

@@ -1,4 +1,4 @@
-"""Which images each training step uses, on each process."""
+"""The order of training images: which samples each step uses on each process."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from numpy.typing import NDArray
 
 from twins.errors import ConfigError
 
-Entry = tuple[int, int, int]
-"""Epoch, image and copy: what a training sample is drawn for."""
+SampleKey = tuple[int, int, int]
+"""Epoch, image and copy: they identify a training sample and seed its randomness."""
 Shape = tuple[int, int]
 """Height and width in pixels."""
-_SORTED = 16
-"""Batches whose images are sorted together by aspect ratio."""
+_BATCHES_PER_SORT = 16
+"""Number of batches whose images are sorted together by aspect ratio."""
 
 
 class TrainBatches:
-    """Which samples each step of each epoch uses, for one of `world` processes.
+    """The samples of each step of each epoch, for one of `world` processes.
 
-    Every epoch is one permutation of the images, cut into optimiser steps of `batch * world * accumulate` samples;
-    what does not fill the last step waits for another epoch's order. A set smaller than one step shrinks the step.
+    Every epoch is one permutation of the images, cut into optimiser steps of `batch * world * accumulate` samples.
+    Images that do not fill a last step are not used in this epoch. If a set is smaller than one step, the step shrinks.
 
     Args:
-        count: images in the set.
-        batch: samples of one forward pass on one process.
-        seed: chooses the permutations.
-        rank: this process.
+        count: number of images in the set.
+        batch: samples per forward pass and process.
+        seed: determines the permutations.
+        rank: index of this process.
         world: number of processes.
         accumulate: forward passes per optimiser step.
-        repeats: copies of each image in the order (repeated augmentation, DeiT's `RASampler`).
-        shapes: height and width of each image, where batches are to be of alike ones; an epoch's order is then
-            sorted a few batches at a time, and the batches shuffled.
+        repeats: copies of each image in an epoch (repeated augmentation, DeiT's `RASampler`).
+        shapes: height and width of each image. If given, images of similar aspect ratio share a batch: the order is
+            sorted a few batches at a time, then the batches are shuffled.
 
     Raises:
-        ConfigError: fewer images than processes times accumulation.
+        ConfigError: fewer images than `world * accumulate`.
     """
 
     def __init__(
@@ -60,36 +60,36 @@ class TrainBatches:
         self.accumulate, self.micro_batches = accumulate, self.steps * accumulate
         self.ratios = None if shapes is None else np.array([width / height for height, width in shapes])
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Entry]]:
-        """Yield this process's entries of each micro-batch of an epoch, from micro-batch `start` on."""
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[SampleKey]]:
+        """Yield the sample keys of each micro-batch of an epoch on this process, from micro-batch `start` on."""
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(self.count)
         if self.ratios is not None:
-            order = _alike(order, self.ratios, self.batch, random)
+            order = _group_by_ratio(order, self.ratios, self.batch, random)
         copies = np.tile(np.arange(self.repeats), self.count)[: self.count]
         order = order.repeat(self.repeats)[: self.count]
         for micro in range(start, self.micro_batches):
             first = (micro * self.world + self.rank) * self.batch
-            chosen = slice(first, first + self.batch)
-            yield [(epoch, int(i), int(c)) for i, c in zip(order[chosen], copies[chosen], strict=True)]
+            part = slice(first, first + self.batch)
+            yield [(epoch, int(i), int(c)) for i, c in zip(order[part], copies[part], strict=True)]
 
-    def stream(self, step: int) -> Iterator[list[Entry]]:
-        """Yield micro-batches without end, from optimiser step `step` of the whole run on."""
-        epoch, within = divmod(step, self.steps)
-        yield from self.epoch(epoch, within * self.accumulate)
+    def stream(self, step: int) -> Iterator[list[SampleKey]]:
+        """Yield endless micro-batches from optimiser step `step` of the run on."""
+        epoch, step_in_epoch = divmod(step, self.steps)
+        yield from self.epoch(epoch, step_in_epoch * self.accumulate)
         while True:
             epoch += 1
             yield from self.epoch(epoch)
 
 
-def _alike(
+def _group_by_ratio(
     order: NDArray[np.int64], ratios: NDArray[np.float64], batch: int, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Return an order whose batches hold images of like aspect ratio; what fills no batch stays at its end."""
-    whole = len(order) - len(order) % batch
+    """Reorder images so that batches have similar aspect ratios; a rest that fills no batch stays at the end."""
+    full = len(order) - len(order) % batch
     batches: list[NDArray[np.int64]] = []
-    for first in range(0, whole, _SORTED * batch):
-        part = order[first : min(whole, first + _SORTED * batch)]
+    for first in range(0, full, _BATCHES_PER_SORT * batch):
+        part = order[first : min(full, first + _BATCHES_PER_SORT * batch)]
         batches += list(part[np.argsort(ratios[part], kind="stable")].reshape(-1, batch))
     shuffled = [batches[i] for i in random.permutation(len(batches))]
-    return np.concatenate([*shuffled, order[whole:]])
+    return np.concatenate([*shuffled, order[full:]])

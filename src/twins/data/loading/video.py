@@ -1,4 +1,4 @@
-"""Video files as streams of upright RGB frames, read and written through PyAV; memory does not grow with the length."""
+"""Reading and writing of video files as streams of upright RGB frames, by PyAV, in memory independent of the length."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ if TYPE_CHECKING:
 ENDINGS = frozenset(
     (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".webm", ".wmv")
 )
-"""File name endings, lower case, that are taken for videos."""
+"""File name endings of videos, in lower case."""
 TICKS = 1000
-"""Units of time in a second of a written video."""
+"""Time units per second of a written video."""
 CODECS = ("libx264", "mpeg4")
-"""What videos are written with: the first that is there."""
-WHOLE = 0.9
-"""Share of the frames that a file promises below which it is taken for cut short."""
+"""Codecs for writing videos; the first available one is used."""
+MIN_SHARE = 0.9
+"""A file with less than this share of the frames that its header declares is reported as cut short."""
 _BT601 = 5
-"""FFmpeg's number of the colour space that its conversion from RGB gives; the file says it, or players guess."""
+"""FFmpeg's number of the colour space of its conversion from RGB; without it in the file, players would guess."""
 
 
 class Frame(NamedTuple):
-    """A picture of a video."""
+    """A frame of a video."""
 
     number: int
-    """Its place among all frames of the video, from 0."""
+    """Index among all frames of the video, from 0."""
     seconds: float
-    """When it is shown."""
+    """Time at which it is shown."""
     image: Image.Image
-    """RGB, upright."""
+    """Upright RGB."""
 
 
 def is_video_file(path: Path) -> bool:
-    """Whether a path looks like a video by its name; hidden files do not."""
+    """Return whether a path has the name of a video; hidden files do not count."""
     return path.suffix.lower() in ENDINGS and not path.name.startswith(".")
 
 
 def require_av() -> ModuleType:
-    """Return PyAV.
+    """Import and return PyAV.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: PyAV is not installed.
     """
     try:
         import av
@@ -62,15 +62,15 @@ def require_av() -> ModuleType:
 
 
 def read_frames(path: str | Path, *, every: int = 1) -> Iterator[Frame]:
-    """Yield the frames of a video one by one, turned as its file says (as phones do).
+    """Yield the frames of a video one by one, rotated upright as its file says (phones store a rotation).
 
     Args:
         path: a file that FFmpeg reads.
-        every: yields each frame whose number divides by this.
+        every: yields the frames 0, `every`, 2 `every`, ...
 
     Raises:
         NotFoundError: there is no such file.
-        DataError: the file is no video or damaged; frames before the damage have been given.
+        DataError: the file is no video or is damaged; frames before the damage are yielded first.
         ConfigError: `every` is below 1.
         MissingExtraError: PyAV is not installed.
     """
@@ -87,14 +87,14 @@ def read_frames(path: str | Path, *, every: int = 1) -> Iterator[Frame]:
                 seconds = _seconds(frame, stream, number)
                 if number % every == 0:
                     yield Frame(number, seconds, _upright(frame))
-            promised = stream.frames  # 0 where the format does not say
+            declared = stream.frames  # 0 if the format does not say
     except (av.error.FFmpegError, OSError) as error:
-        what = f"is damaged after {seconds:.1f} seconds" if number >= 0 else "is no video or damaged"
-        raise DataError(f"{path} {what} ({_reason(error)}); copy it again or convert it") from error
+        problem = f"is damaged after {seconds:.1f} seconds" if number >= 0 else "is no video or damaged"
+        raise DataError(f"{path} {problem} ({_reason(error)}); copy it again or convert it") from error
     if number < 0:
         raise DataError(f"{path} holds no frame; copy it again or remove it")
-    if number + 1 < WHOLE * promised:
-        raise DataError(f"{path} ends after {number + 1} of {promised} frames; copy it again")
+    if number + 1 < MIN_SHARE * declared:
+        raise DataError(f"{path} ends after {number + 1} of {declared} frames; copy it again")
 
 
 def _stream(container: InputContainer, path: Path) -> VideoStream:
@@ -106,7 +106,7 @@ def _stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _seconds(frame: VideoFrame, stream: VideoStream, number: int) -> float:
-    """Return when a frame is shown; formats without time stamps have a rate."""
+    """Return the time of a frame from its time stamp, or from the frame rate if the format has no time stamps."""
     if frame.pts is not None:
         return float(frame.time)
     return float(number / (stream.average_rate or 25))
@@ -122,13 +122,13 @@ def _reason(error: Exception) -> str:
 
 
 class VideoWriter:
-    """Writes pictures as an MP4 that browsers play, H.264 where FFmpeg has it; a context manager.
+    """Writes images as an MP4 file that browsers play, with H.264 if FFmpeg has it; a context manager.
 
-    The first picture decides the size, others are resized to it; odd sizes get a row or column more, as the format
-    has even ones alone. Pictures may come at uneven times.
+    The first image determines the size, and others are resized to it. Odd sizes get one more row or column, because the
+    format has only even ones. The times of images may be uneven.
 
     Args:
-        path: of the file, whatever its ending.
+        path: the file; its ending does not matter.
 
     Raises:
         MissingExtraError: PyAV is not installed.
@@ -149,22 +149,22 @@ class VideoWriter:
     ) -> None:
         self.close()
 
-    def add(self, picture: Image.Image, seconds: float) -> None:
-        """Append an RGB picture.
+    def add(self, image: Image.Image, seconds: float) -> None:
+        """Append an image.
 
         Args:
-            picture: of any size from the second on, see the class.
-            seconds: when it is shown, later than the picture before; the first one begins the video.
+            image: RGB; from the second on of any size, see the class.
+            seconds: time at which it is shown, later than the image before; the time of the first one becomes 0.
         """
         if self._stream is None:
-            self._begin(picture.size, seconds)
-        frame = self._av.VideoFrame.from_image(_even(picture.convert("RGB"), self._size))
+            self._begin(image.size, seconds)
+        frame = self._av.VideoFrame.from_image(_at_size(image.convert("RGB"), self._size))
         self._last = max(self._last + 1, round((seconds - self._start) * TICKS))
         frame.pts, frame.time_base = self._last, Fraction(1, TICKS)
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        """Write what is left and end the file."""
+        """Write the remaining frames and close the file."""
         if self._stream is not None:
             self._container.mux(self._stream.encode())
         self._container.close()
@@ -181,11 +181,11 @@ class VideoWriter:
         self._stream, self._start = stream, seconds
 
 
-def _even(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return a picture at a size: one that lacks a row or a column has its last one twice, others are resized."""
-    missing = (size[0] - picture.width, size[1] - picture.height)
+def _at_size(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return an image at a size: a missing last row or column is repeated, any other image is resized."""
+    missing = (size[0] - image.width, size[1] - image.height)
     if missing == (0, 0):
-        return picture
+        return image
     if not all(0 <= side <= 1 for side in missing):
-        return picture.resize(size)
-    return Image.fromarray(np.pad(np.asarray(picture), ((0, missing[1]), (0, missing[0]), (0, 0)), mode="edge"))
+        return image.resize(size)
+    return Image.fromarray(np.pad(np.asarray(image), ((0, missing[1]), (0, missing[0]), (0, 0)), mode="edge"))

@@ -1,4 +1,4 @@
-"""Settings of training augmentation. Nothing here imports torch."""
+"""Settings of training augmentation. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ class AugmentConfig:
     """How training images are changed; the defaults are the reference's ImageNet recipe."""
 
     scale: tuple[float, float] = (0.08, 1.0)
-    """Smallest and largest share of the image's area that a random crop keeps."""
+    """Smallest and largest share of the image's area in a random crop."""
     ratio: tuple[float, float] = (0.75, 4.0 / 3.0)
     """Smallest and largest aspect ratio of a random crop."""
     hflip: float = 0.5
-    """Probability of a left-right flip; 0 where left and right mean something, as in digits."""
+    """Probability of a left-right flip; use 0 if left and right have a meaning, as in digits."""
     vflip: float = 0.0
     """Probability of an upside-down flip."""
     color_jitter: float = 0.4
-    """Strength of brightness, contrast and saturation changes; takes effect where rand_augment is off."""
+    """Strength of random changes of brightness, contrast and saturation; used only if rand_augment is off."""
     rand_augment: str | None = "rand-m9-mstd0.5-inc1"
     """RandAugment in timm's notation; `none` switches it off."""
     erasing: float = 0.25
-    """Probability of erasing a random rectangle."""
+    """Probability of random erasing: a rectangle is replaced by noise."""
     mixup: float = 0.8
     """Alpha of mixup; 0 switches it off."""
     cutmix: float = 1.0
     """Alpha of cutmix; 0 switches it off."""
     smoothing: float = 0.1
-    """Label smoothing: share of each target spread over all classes."""
+    """Label smoothing: share of each target that is spread over all classes."""
     shift_pixels: int | None = None
-    """When set, images are only shifted, by up to so many pixels, and not cropped or coloured."""
+    """If set, images are only shifted, by up to this many pixels: no crop, flip, colour change or erasing."""
     repeats: int = 1
-    """Copies of each image in an epoch's order, differently augmented (repeated augmentation; 1 is off)."""
+    """Repeated augmentation: copies of each image in an epoch, each augmented differently; 1 is off."""
 
     def __post_init__(self) -> None:
         for name in ("hflip", "vflip", "erasing"):
@@ -54,25 +54,24 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SemanticConfig:
-    """How training images and masks are changed together, and the head's norm; the defaults are the ADE20K recipe."""
+    """How training images and their masks are changed, and the head's norm; the defaults are the ADE20K recipe."""
 
     crop: int = 512
-    """Side of the random square that is learned from, in pixels; smaller images are filled up."""
+    """Side of the random square crop in pixels; smaller images are padded."""
     ratio: tuple[float, float] = (0.5, 2.0)
-    """Smallest and largest factor of a random resize, on top of the resize that evaluation does."""
+    """Smallest and largest factor of a random resize, relative to the size in evaluation."""
     longest: int = 2048
-    """Most pixels of the longer side after the resize that evaluation does."""
+    """Maximum of the longer side in pixels, before the random factor."""
     max_share: float = 0.75
-    """Most of a crop that one class may fill; up to ten crops are tried. 1 takes the first."""
+    """Largest share of a crop that one class may fill; up to ten crops are tried. 1 uses the first."""
     hflip: float = 0.5
-    """Probability of a left-right flip; 0 where left and right mean something."""
+    """Probability of a left-right flip; use 0 if left and right have a meaning."""
     vflip: float = 0.0
     """Probability of an upside-down flip."""
     photometric: bool = True
     """Whether brightness, contrast, saturation and hue change at random."""
     norm: Literal["batch", "group"] = "batch"
-    """Norm of the head: `batch`, as published (over all processes where they train on GPUs), or `group`, for batches
-    too small for statistics."""
+    """Norm of the head: `batch`, as published (synchronised between GPUs), or `group`, for small batches."""
 
     def __post_init__(self) -> None:
         for name in ("max_share", "hflip", "vflip"):
@@ -88,30 +87,30 @@ class SemanticConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionConfig:
-    """How training images and their objects are changed together, and a detector's anchors; the defaults are 1x's."""
+    """How training images and their objects are changed, and the anchors; the defaults are the 1x schedule's."""
 
     shorter: tuple[int, ...] = ()
-    """Shorter sides in pixels that a training image is brought to, one at random; none given leaves it to `ratio`."""
+    """Sizes of the shorter side in pixels, one of which is used at random; empty uses `ratio`."""
     ratio: tuple[float, float] = (1.0, 1.0)
-    """Smallest and largest factor of a random resize, on top of the resize that evaluation does."""
+    """Smallest and largest factor of a random resize, relative to the size in evaluation."""
     longest: int = 1333
-    """Most pixels of the longer side."""
+    """Maximum of the longer side in pixels."""
     crop: float = 0.0
-    """Probability of the second way of the published 3x: a random part is cut out before the resize."""
+    """Probability of a random crop before the resize, as in the published 3x schedule (0.5)."""
     jitter: tuple[float, float] | None = None
-    """Smallest and largest factor of a random resize, cut to the size of evaluation (large-scale jitter, arXiv
-    2012.07177: 0.1 2.0); unset is off."""
+    """Large-scale jitter (arXiv 2012.07177: 0.1 2.0): smallest and largest factor of a random resize, cropped to the
+    size in evaluation; unset is off."""
     hflip: float = 0.5
-    """Probability of a left-right flip; 0 where left and right mean something."""
+    """Probability of a left-right flip; use 0 if left and right have a meaning."""
     vflip: float = 0.0
     """Probability of an upside-down flip."""
     photometric: bool = False
     """Whether brightness, contrast, saturation and hue change at random."""
     anchor_scale: float | None = None
-    """Side of a detector's smallest anchors in multiples of a map's stride; unset is as published: 4 for retinanet,
-    8 for the others. Smaller for smaller objects."""
+    """Side of the smallest anchors in multiples of a map's stride; smaller for smaller objects. Unset is as published:
+    4 for retinanet, 8 for the others."""
     samples: int = 512
-    """Regions of each image that the second stage of Faster and Mask R-CNN learns from; fewer take less time."""
+    """Regions of each image in the loss of Faster and Mask R-CNN's second stage; fewer take less time."""
 
     def __post_init__(self) -> None:
         for name in ("crop", "hflip", "vflip"):
@@ -136,8 +135,8 @@ class DetectionConfig:
 
 def _check_pair(group: str, name: str, pair: tuple[float, float]) -> None:
     if not 0.0 < pair[0] <= pair[1] <= 100.0:
-        found = " ".join(f"{value:g}" for value in pair)
-        raise ConfigError(f"`{group}.{name}` must be two ascending numbers above 0 and at most 100, found {found}")
+        values = " ".join(f"{value:g}" for value in pair)
+        raise ConfigError(f"`{group}.{name}` must be two ascending numbers above 0 and at most 100, found {values}")
 
 
 def _check_range(group: str, name: str, value: float, low: float, high: float) -> None:

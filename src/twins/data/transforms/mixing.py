@@ -19,16 +19,16 @@ def mix(
     num_classes: int,
     key: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
-    """Mix a batch's images among themselves by timm's mixup and cutmix; their choice is a function of `key` alone.
+    """Mix the images of a batch by timm's mixup or cutmix; all randomness depends only on `key`.
 
     Args:
         images: `(B, 3, H, W)`, `B` even.
         targets: class ids `(B,)`.
         mixup: alpha of mixup; 0 is off.
-        cutmix: alpha of cutmix; 0 is off. With both on, each batch takes one, at even odds.
-        smoothing: share of each target spread over all classes.
+        cutmix: alpha of cutmix; 0 is off. With both on, each batch uses one of them, with equal probability.
+        smoothing: share of each target that is spread over all classes.
         num_classes: `K`.
-        key: what the randomness is for: seed, epoch, first image.
+        key: seed, epoch and index of the first image.
 
     Returns:
         images of the same shape, and target probabilities `(B, K)`.
@@ -37,5 +37,5 @@ def mix(
 
     mixer = Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=smoothing, num_classes=num_classes)
     with seeded(*key):
-        mixed, soft = mixer(images.clone(), targets)
-    return mixed, soft
+        mixed_images, soft_targets = mixer(images.clone(), targets)
+    return mixed_images, soft_targets

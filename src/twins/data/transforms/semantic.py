@@ -1,4 +1,4 @@
-"""What happens to an image and its mask between file and network: the same to both, in training and in evaluation."""
+"""Transforms of semantic segmentation, which treat an image and its mask alike, and photometric distortion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from twins.data.formats.masks import IGNORE
 from twins.data.transforms.config import SemanticConfig
-from twins.data.transforms.patches import Patch, Patched
+from twins.data.transforms.deferred_fills import DeferredFill, PixelsWithFills
 from twins.errors import DataError
 from twins.preprocess import Preprocess, pixels_of
 
@@ -21,59 +21,60 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 Box = tuple[int, int, int, int]
+"""Left, top, right and bottom in pixels."""
 _TRIES = 10
-"""Crops that are tried for one in which no class fills too much, as in mmsegmentation."""
+"""Attempts to sample a crop in which no class fills too much, as in mmsegmentation."""
 
 
 class WholeImage:
-    """The transform of evaluation: the image is resized, the truth stays at its own size."""
+    """The transform of evaluation: resizes the image; the mask keeps its size."""
 
     def __init__(self, preprocess: Preprocess) -> None:
         self.preprocess = preprocess
 
     def __call__(self, image: Picture, target: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """Return the image as uint8 `(3, h, w)` and class ids `(H, W)`; raises DataError where they do not fit."""
-        check_fit(image, target)
+        """Return the image as uint8 `(3, h, w)` and class ids `(H, W)`; raises DataError for different sizes."""
+        check_mask_size(image, target)
         return self.preprocess.pixels(image), torch.from_numpy(target)
 
 
 class RandomCrop:
-    """Resize, crop, flip and colour at random, as mmsegmentation's ADE20K recipe does.
+    """The transform of training: random resize, crop, flips and distortion, as in mmsegmentation's ADE20K recipe.
 
-    The resize, by `ratio` on top of evaluation's, and the crop are one resampling of the crop's part of the image:
-    what would be cut away is never computed. What a small image does not fill is 0 after normalisation, and ignored.
+    The resize (`ratio` times the size in evaluation) and the crop are one resampling, so pixels outside the crop are
+    never computed. Pixels that a small image does not fill are 0 after normalisation, and ignored in the mask.
     """
 
     def __init__(self, config: SemanticConfig, preprocess: Preprocess) -> None:
         self.config, self.preprocess = config, preprocess
 
-    def __call__(self, image: Picture, target: NDArray[np.uint8]) -> tuple[Patched, Tensor]:
-        """Return a crop, uint8 `(3, S, S)`, and its class ids `(S, S)`; raises DataError where they do not fit."""
-        check_fit(image, target)
+    def __call__(self, image: Picture, target: NDArray[np.uint8]) -> tuple[PixelsWithFills, Tensor]:
+        """Return a crop, uint8 `(3, S, S)`, and class ids `(S, S)`; raises DataError for different sizes."""
+        check_mask_size(image, target)
         config, side = self.config, self.config.crop
         size = self.preprocess.kept_size(image, random.uniform(*config.ratio))
-        box, labels = self._choose(target, size)
+        box, labels = self._sample_crop(target, size)
         scale = image.width / size[0], image.height / size[1]
         source = (box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1])
-        shape = (box[2] - box[0], box[3] - box[1])
-        picture = image.resize(shape, Image.Resampling.BILINEAR, box=source)
+        width, height = box[2] - box[0], box[3] - box[1]
+        crop = image.resize((width, height), Image.Resampling.BILINEAR, box=source)
         if random.random() < config.hflip:
-            picture, labels = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), labels[:, ::-1]
+            crop, labels = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT), labels[:, ::-1]
         if random.random() < config.vflip:
-            picture, labels = picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM), labels[::-1]
+            crop, labels = crop.transpose(Image.Transpose.FLIP_TOP_BOTTOM), labels[::-1]
         if config.photometric:
-            picture = distort(picture)
+            crop = distort(crop)
         pixels = torch.zeros(side, side, 3, dtype=torch.uint8).permute(2, 0, 1)
-        pixels[:, : shape[1], : shape[0]] = pixels_of(picture)
+        pixels[:, :height, :width] = pixels_of(crop)
         classes = torch.full((side, side), IGNORE, dtype=torch.uint8)
-        classes[: shape[1], : shape[0]] = torch.from_numpy(np.ascontiguousarray(labels))
-        return Patched(pixels, _unfilled(shape, side)), classes
+        classes[:height, :width] = torch.from_numpy(np.ascontiguousarray(labels))
+        return PixelsWithFills(pixels, _padding_fills(width, height, side)), classes
 
-    def _choose(self, target: NDArray[np.uint8], size: tuple[int, int]) -> tuple[Box, NDArray[np.uint8]]:
-        """Return a crop of the resized image, and the class ids in it."""
+    def _sample_crop(self, target: NDArray[np.uint8], size: tuple[int, int]) -> tuple[Box, NDArray[np.uint8]]:
+        """Sample a crop of the resized image and return its box and class ids."""
         for _ in range(_TRIES):
-            box = _random_box(size, self.config.crop)
-            labels = _resample(target, size, box)
+            box = _sample_box(size, self.config.crop)
+            labels = _nearest_labels(target, size, box)
             counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)[:IGNORE]
             if (counts > 0).sum() > 1 and counts.max() <= self.config.max_share * counts.sum():
                 break
@@ -82,15 +83,17 @@ class RandomCrop:
         return box, labels
 
 
-def _unfilled(shape: tuple[int, int], side: int) -> tuple[Patch, ...]:
-    """Return what a picture of some width and height leaves of a square, which is to be 0."""
-    width, height = shape
-    right, below = Patch(0, width, height, side - width, None), Patch(height, 0, side - height, side, None)
-    return tuple(patch for patch in (right, below) if patch.height and patch.width)
+def _padding_fills(width: int, height: int, side: int) -> tuple[DeferredFill, ...]:
+    """Return the zero fills right of and below an image in a square."""
+    right, below = (
+        DeferredFill(0, width, height, side - width, None),
+        DeferredFill(height, 0, side - height, side, None),
+    )
+    return tuple(fill for fill in (right, below) if fill.height and fill.width)
 
 
-def check_fit(image: Picture, target: NDArray[np.uint8]) -> None:
-    """Raise DataError when a mask has not the size of its image."""
+def check_mask_size(image: Picture, target: NDArray[np.uint8]) -> None:
+    """Raise DataError if a mask has another size than its image."""
     if target.shape != (image.height, image.width):
         raise DataError(
             f"the mask has {target.shape[1]} x {target.shape[0]} pixels, its image {image.width} x {image.height}; "
@@ -99,40 +102,40 @@ def check_fit(image: Picture, target: NDArray[np.uint8]) -> None:
 
 
 def distort(image: Picture) -> Picture:
-    """Change brightness, contrast, saturation and hue, each at even odds, by mmsegmentation's amounts.
+    """Change brightness, contrast, saturation and hue at random, each with probability 0.5, as in mmsegmentation.
 
-    Brightness is shifted by up to 32 of 255, contrast and saturation are scaled by 0.5 to 1.5, hue is turned by up to
-    a tenth of its circle; contrast comes before or after the other two.
+    Brightness is shifted by up to 32 of 255, contrast and saturation are scaled by 0.5 to 1.5, and hue is rotated by
+    up to a tenth of its circle. Contrast changes at random before or after saturation and hue.
     """
     contrast_first = random.random() < 0.5
     if random.random() < 0.5:
-        image = _map(image, 1.0, random.uniform(-32, 32))
+        image = _scale_and_shift(image, 1.0, random.uniform(-32, 32))
     if contrast_first and random.random() < 0.5:
-        image = _map(image, random.uniform(0.5, 1.5), 0.0)
+        image = _scale_and_shift(image, random.uniform(0.5, 1.5), 0.0)
     saturation = random.uniform(0.5, 1.5) if random.random() < 0.5 else 1.0
-    turn = random.randint(-26, 26) if random.random() < 0.5 else 0  # of 256: 18 of OpenCV's 180
-    if saturation != 1.0 or turn:
+    hue_shift = random.randint(-26, 26) if random.random() < 0.5 else 0  # of 256, like 18 of OpenCV's 180
+    if saturation != 1.0 or hue_shift:
         hue, saturated, value = image.convert("HSV").split()
-        hue = hue.point([(value + turn) % 256 for value in range(256)])
-        image = Image.merge("HSV", (hue, _map(saturated, saturation, 0.0), value)).convert("RGB")
+        hue = hue.point([(value + hue_shift) % 256 for value in range(256)])
+        image = Image.merge("HSV", (hue, _scale_and_shift(saturated, saturation, 0.0), value)).convert("RGB")
     if not contrast_first and random.random() < 0.5:
-        image = _map(image, random.uniform(0.5, 1.5), 0.0)
+        image = _scale_and_shift(image, random.uniform(0.5, 1.5), 0.0)
     return image
 
 
-def _map(image: Picture, factor: float, shift: float) -> Picture:
-    """Scale and shift the values of every channel, kept within 0..255."""
+def _scale_and_shift(image: Picture, factor: float, shift: float) -> Picture:
+    """Scale and shift the values of every channel, and clip them to 0..255."""
     table = [min(255, max(0, round(value * factor + shift))) for value in range(256)]
     return image.point(table * len(image.getbands()))
 
 
-def _random_box(size: tuple[int, int], side: int) -> Box:
+def _sample_box(size: tuple[int, int], side: int) -> Box:
     x, y = (random.randint(0, max(0, length - side)) for length in size)
     return x, y, min(x + side, size[0]), min(y + side, size[1])
 
 
-def _resample(target: NDArray[np.uint8], size: tuple[int, int], box: Box) -> NDArray[np.uint8]:
-    """Return the nearest class ids of a crop of the map resized to `size` (width, height)."""
+def _nearest_labels(target: NDArray[np.uint8], size: tuple[int, int], box: Box) -> NDArray[np.uint8]:
+    """Return the class ids of a crop of the mask after a nearest-neighbour resize to `size` (width, height)."""
     columns = ((np.arange(box[0], box[2]) + 0.5) * (target.shape[1] / size[0])).astype(np.int64)
     rows = ((np.arange(box[1], box[3]) + 0.5) * (target.shape[0] / size[1])).astype(np.int64)
     return target[rows[:, None], columns[None, :]]

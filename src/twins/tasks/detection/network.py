@@ -160,7 +160,11 @@ class Detection(TaskNetwork):
         chosen = self.selection
         outputs = {name: value.detach() for name, value in outputs.items()}
         return head.detections(
-            outputs, score=chosen.score, overlap=chosen.nms, most=chosen.most, agnostic=chosen.agnostic
+            outputs,
+            score_threshold=chosen.score,
+            iou_threshold=chosen.nms,
+            max_detections=chosen.most,
+            agnostic=chosen.agnostic,
         )
 
 
@@ -207,7 +211,7 @@ def pyramid(backbone: Twins, neck: FeaturePyramid, images: Tensor, sizes: Tensor
 
 def propose(head: RPNHead, levels: Levels) -> tuple[Tensor, Tensor]:
     """Return the first stage's regions in evaluation; see `RPNHead.propose`."""
-    return head.propose(head(levels), levels.extents, before=CANDIDATES, most=PROPOSALS)
+    return head.propose(head(levels), levels.image_sizes, candidates=CANDIDATES, max_proposals=PROPOSALS)
 
 
 def two_stage_losses(
@@ -215,7 +219,7 @@ def two_stage_losses(
 ) -> dict[str, Tensor]:
     """Return the losses of both stages, the second on what the first proposes."""
     rated = rpn_head(levels)
-    proposals, meant = rpn_head.propose(rated, levels.extents, before=TRAIN_CANDIDATES, most=PROPOSALS)
+    proposals, meant = rpn_head.propose(rated, levels.image_sizes, candidates=TRAIN_CANDIDATES, max_proposals=PROPOSALS)
     return rpn_head.losses(rated, targets) | roi_head.losses(levels, proposals, meant, targets)
 
 

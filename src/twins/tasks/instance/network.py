@@ -64,10 +64,14 @@ class InstanceSegmentation(TaskNetwork):
         outputs = self.roi_head(levels, *propose(self.rpn_head, levels))
         chosen = self.selection
         boxes, scores, labels = self.roi_head.detections(
-            outputs, score=chosen.score, overlap=chosen.nms, most=chosen.most, agnostic=chosen.agnostic
+            outputs,
+            score_threshold=chosen.score,
+            iou_threshold=chosen.nms,
+            max_detections=chosen.most,
+            agnostic=chosen.agnostic,
         )
         masks = self.roi_head.masks(levels, boxes, labels, scores > 0)
-        return {"boxes": boxes, "scores": scores, "labels": labels, "masks": masks, "sizes": levels.extents}
+        return {"boxes": boxes, "scores": scores, "labels": labels, "masks": masks, "sizes": levels.image_sizes}
 
     def losses(self, images: Tensor, targets: Sequence[Target], sizes: Tensor | None = None) -> dict[str, Tensor]:
         """Return the losses of Faster R-CNN, see `Detection.losses`, and `masks`.

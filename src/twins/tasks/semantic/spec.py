@@ -20,7 +20,7 @@ from twins.data.formats.masks import IGNORE
 from twins.data.formats.open import open_label_maps
 from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
-from twins.data.transforms.semantic import RandomCrop, WholeImage, check_fit
+from twins.data.transforms.semantic import RandomCrop, WholeImage, check_mask_size
 from twins.engine.config import EvalConfig, TrainConfig
 from twins.errors import DataError, number_of
 from twins.metrics.semantic import Absent, SemanticMetric
@@ -87,7 +87,7 @@ class SemanticSpec:
         return Derived(images, change=lookup.__getitem__)
 
     def check_pair(self, image: Image, target: NDArray[np.uint8]) -> None:
-        check_fit(image, target)
+        check_mask_size(image, target)
 
     def look(self, network: TaskNetwork, image: Image, inference: InferenceConfig) -> Prediction:
         assert isinstance(network, SemanticSegmentation)

@@ -1,4 +1,4 @@
-"""Batches: who is in which, and randomness that is a function of what it is for."""
+"""Batches: which images they hold, and randomness that depends only on epoch, image and copy."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ def samples(images, augment=None):
     return TrainSamples(images, ImageAlone(train_transform(augment, PREPROCESS)), seed=3)
 
 
-def test_augmentation_depends_on_epoch_image_and_copy_alone(folder):
-    drawn = samples(open_class_ids(DataConfig(data=str(folder))).train)
-    first = drawn[(0, 4, 0)].image
+def test_augmentation_depends_only_on_epoch_image_and_copy(folder):
+    augmented = samples(open_class_ids(DataConfig(data=str(folder))).train)
+    first = augmented[(0, 4, 0)].image
     random.seed(99)
     torch.manual_seed(99)
-    drawn[(7, 1, 0)]
-    assert torch.equal(drawn[(0, 4, 0)].image, first)
+    augmented[(7, 1, 0)]
+    assert torch.equal(augmented[(0, 4, 0)].image, first)
     for other in ((1, 4, 0), (0, 4, 1)):
-        assert not torch.equal(drawn[other].image, first)
+        assert not torch.equal(augmented[other].image, first)
 
 
-def test_workers_change_nothing(folder):
+def test_the_number_of_workers_changes_no_result(folder):
     def collect(workers):
         images = open_class_ids(DataConfig(data=str(folder))).train
         batches = TrainBatches(len(images), 4, seed=0)
         stream = train_loader(samples(images), batches, step=2, workers=workers, pin=False)
         return [next(stream).images for _ in range(6)]
 
-    for alone, shared in zip(collect(0), collect(2), strict=True):
-        assert torch.equal(alone, shared)
+    for expected, images in zip(collect(0), collect(2), strict=True):
+        assert torch.equal(images, expected)
 
 
 def test_an_unreadable_image_is_replaced_in_training_and_left_out_of_evaluation(folder):
@@ -76,7 +76,7 @@ def test_an_unreadable_image_is_replaced_in_training_and_left_out_of_evaluation(
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_evaluation_sees_each_image_once_over_all_processes(world):
+def test_all_processes_together_evaluate_each_image_once(world):
     images = Digits(train=False)
     indices = [
         index
@@ -87,13 +87,13 @@ def test_evaluation_sees_each_image_once_over_all_processes(world):
     assert sorted(indices) == list(range(len(images)))
 
 
-def test_evaluation_sorts_images_by_shape_and_shows_each_once(folder):
+def test_evaluation_sorts_images_by_shape_and_reads_each_once(folder):
     images = open_class_ids(DataConfig(data=str(folder))).train
     samples = EvalSamples(images, ImageAlone(PREPROCESS))
     shapes = [(40, 30 + 10 * (index % 3)) for index in range(len(images))]
-    found = [list(eval_loader(samples, batch=4, rank=rank, world=2, shapes=shapes)) for rank in (0, 1)]
-    indices = [batch.indices for batches in found for batch in batches]
+    ranks = [list(eval_loader(samples, batch=4, rank=rank, world=2, shapes=shapes)) for rank in (0, 1)]
+    indices = [batch.indices for batches in ranks for batch in batches]
     assert sorted(index for batch in indices for index in batch) == list(range(len(images)))
-    for batches in found:
+    for batches in ranks:
         widths = [shapes[index][1] for batch in batches for index in batch.indices]
         assert widths == sorted(widths)

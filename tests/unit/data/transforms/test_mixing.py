@@ -7,7 +7,7 @@ import torch
 from twins.data.transforms.mixing import mix
 
 
-def test_mixing_is_a_function_of_its_key_and_keeps_probabilities():
+def test_mixing_depends_only_on_its_key_and_keeps_probabilities():
     images, targets = torch.rand(8, 3, 16, 16), torch.arange(8) % 4
     settings = {"mixup": 0.8, "cutmix": 1.0, "smoothing": 0.1, "num_classes": 4}
     first, again = (mix(images, targets, **settings, key=(0, 1, 5)) for _ in range(2))

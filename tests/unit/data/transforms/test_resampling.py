@@ -1,4 +1,4 @@
-"""What is computed faster is what Pillow and timm compute: to the bit in evaluation, within 2 of 255 in training."""
+"""Faster operations equal those of Pillow and timm: bit-identical in evaluation, within 2 of 255 in training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from timm.data import auto_augment, create_transform
 
 from twins.data.seeding import seeded
-from twins.data.transforms.classification import RandomPart, resampling
+from twins.data.transforms.classification import AugmentedCrop, resampling
 from twins.data.transforms.config import AugmentConfig
 from twins.preprocess import Preprocess
 
@@ -16,7 +16,7 @@ MEAN = (124, 116, 104)
 
 
 def photo(width=90, height=70, seed=0):
-    """Return blocks of colour with noise: edges, flat places and both ends of the range."""
+    """Return blocks of colour with noise: edges, flat areas and both ends of the range."""
     random = np.random.default_rng([seed, width, height])
     coarse = Image.fromarray(random.integers(0, 256, (7, 9, 3), dtype=np.uint8)).resize((width, height))
     return Image.fromarray(
@@ -25,7 +25,7 @@ def photo(width=90, height=70, seed=0):
 
 
 def posterize(image, bits, **_):
-    """Return what timm's does, and black for the 0 bits that newer Pillow refuses."""
+    """Posterise as timm does, and return black for 0 bits, which newer Pillow refuses."""
     return ImageOps.posterize(image, bits) if bits else image.point(lambda _: 0)
 
 
@@ -35,22 +35,22 @@ def differences(one, other):
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("box", [(0, 0, 90, 70), (10, 20, 80, 65), (3, 5, 20, 25)])
-def test_a_part_is_resized_as_pillow_does_except_for_differences_of_2(box, interpolation):
+def test_a_crop_is_resized_as_by_pillow_except_for_differences_of_2(box, interpolation):
     image = photo()
-    found = resampling.resize_pixels(image.crop(box), (32, 48), interpolation)
+    ours = resampling.resize_pixels(image.crop(box), (32, 48), interpolation)
     pillows = image.crop(box).resize((48, 32), Image.Resampling[interpolation.upper()])
-    assert differences(found, pillows).max() <= 2
-    assert (differences(found, pillows) > 0).mean() < 0.02
+    assert differences(ours, pillows).max() <= 2
+    assert (differences(ours, pillows) > 0).mean() < 0.02
 
 
-def test_a_part_without_a_filter_is_pillows_nearest():
-    found = resampling.resize_pixels(photo().crop((10, 20, 80, 65)), (32, 48), "nearest")
-    assert np.array_equal(found, photo().crop((10, 20, 80, 65)).resize((48, 32), Image.Resampling.NEAREST))
+def test_a_nearest_neighbour_resize_is_pillows():
+    ours = resampling.resize_pixels(photo().crop((10, 20, 80, 65)), (32, 48), "nearest")
+    assert np.array_equal(ours, photo().crop((10, 20, 80, 65)).resize((48, 32), Image.Resampling.NEAREST))
 
 
 @pytest.mark.parametrize("name", ["ShearX", "ShearY", "TranslateXRel", "TranslateYRel"])
 @pytest.mark.parametrize("amount", [-2.0, -0.45, -0.13, 0.0, 0.01, 0.3, 0.5, 1.0])
-def test_moves_are_pillows_except_for_differences_of_1(name, amount):
+def test_shears_and_translations_are_pillows_except_for_differences_of_1(name, amount):
     ours = {
         "ShearX": resampling.shear_x,
         "ShearY": resampling.shear_y,
@@ -58,9 +58,9 @@ def test_moves_are_pillows_except_for_differences_of_1(name, amount):
         "TranslateYRel": resampling.translate_y,
     }[name]
     pillows = auto_augment.NAME_TO_OP[name](photo(), amount, fillcolor=MEAN, resample=Image.Resampling.BICUBIC)
-    found = differences(ours(np.array(photo()), amount, fillcolor=MEAN), pillows)
-    assert found.max() <= 1
-    assert (found > 0).mean() < 0.01
+    difference = differences(ours(np.array(photo()), amount, fillcolor=MEAN), pillows)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.01
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.1, 1.0, 1.37, 1.9])
@@ -72,7 +72,7 @@ def test_sharpening_is_pillows_to_the_bit(factor):
 @pytest.mark.parametrize(
     "settings", [{}, {"rand_augment": None}, {"rand_augment": "original-mstd0.5"}, {"vflip": 0.5, "hflip": 0.0}]
 )
-def test_a_seed_shows_what_it_shows_through_timm(settings, monkeypatch):
+def test_a_seed_gives_the_same_image_as_in_timm(settings, monkeypatch):
     monkeypatch.setitem(auto_augment.NAME_TO_OP, "PosterizeIncreasing", posterize)
     augment, preprocess = AugmentConfig(erasing=0.0, **settings), Preprocess(size=48)
     timms = create_transform(
@@ -88,7 +88,7 @@ def test_a_seed_shows_what_it_shows_through_timm(settings, monkeypatch):
         mean=preprocess.mean,
         normalize=False,
     )
-    ours, means = RandomPart(augment, preprocess), []
+    ours, means = AugmentedCrop(augment, preprocess), []
     for key in range(60):
         image = photo(80 + key, 100, seed=key)
         with seeded(key):
@@ -96,21 +96,21 @@ def test_a_seed_shows_what_it_shows_through_timm(settings, monkeypatch):
         with seeded(key):
             mine = ours(image)
         means.append(differences(mine.pixels, theirs).mean())
-    # where one value tips solarisation or equalisation over, a few pixels differ by a lot; another view would by 50
+    # a difference of 1 can change a few pixels a lot in solarisation or equalisation; another crop would differ by 50
     assert np.median(means) < 0.2
     assert max(means) < 10.0
 
 
-def test_what_is_erased_lies_where_timm_erases_and_as_often():
+def test_erased_rectangles_are_where_timms_are_and_as_often():
     timms = create_transform(input_size=64, is_training=True, re_prob=0.25, re_mode="pixel", auto_augment=None)
-    ours, image = RandomPart(AugmentConfig(rand_augment=None), Preprocess(size=64)), Image.new("RGB", (64, 64))
+    ours, image = AugmentedCrop(AugmentConfig(rand_augment=None), Preprocess(size=64)), Image.new("RGB", (64, 64))
     erased = 0
     for key in range(200):
         with seeded(key):
             pixels = timms(image)
         with seeded(key):
-            patches = ours(image).patches
-        erased += len(patches)
-        for top, left, height, width, _ in patches:
+            fills = ours(image).fills
+        erased += len(fills)
+        for top, left, height, width, _ in fills:
             assert pixels[:, top : top + height, left : left + width].std() > 0.5
     assert 25 < erased < 75

@@ -1,4 +1,4 @@
-"""Batches travel as uint8, and are normalised where the network is: the same values as before."""
+"""Batches stay uint8 until they are normalised on the network's device, and deferred fills follow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, tr
 from twins.data.loading.sampler import TrainBatches
 from twins.data.transforms.classification import ImageAlone, train_transform
 from twins.data.transforms.config import AugmentConfig, SemanticConfig
-from twins.data.transforms.patches import Patch, Patched, fill_patches
+from twins.data.transforms.deferred_fills import DeferredFill, PixelsWithFills, apply_fills
 from twins.data.transforms.semantic import RandomCrop
 from twins.preprocess import Preprocess, pixels_of
 from twins.tasks.table import facts_of
@@ -30,17 +30,17 @@ def noise(width, height, seed=0):
     return Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def test_what_a_small_image_leaves_of_a_crop_is_0_once_it_is_normalised():
+def test_the_padding_of_a_small_image_in_a_crop_is_0_after_normalisation():
     samples = TrainSamples(
         Masks(), RandomCrop(SemanticConfig(crop=96, ratio=(1.0, 1.0)), Preprocess(size=48, fit="keep")), seed=0
     )
     stream = train_loader(samples, TrainBatches(2, 2, seed=0), step=0, workers=0, pin=False)
     batch = next(stream)
-    ready = normalised(batch, Preprocess(size=48, fit="keep"), CPU)
-    assert (batch.images.dtype, ready.images.dtype) == (torch.uint8, torch.float32)
-    assert not ready.images[:, :, 48:].any()
-    assert not ready.images[:, :, :, 64:].any()
-    assert (ready.images[:, :, :48, :64] != 0).float().mean() > 0.99
+    normal = normalised(batch, Preprocess(size=48, fit="keep"), CPU)
+    assert (batch.images.dtype, normal.images.dtype) == (torch.uint8, torch.float32)
+    assert not normal.images[:, :, 48:].any()
+    assert not normal.images[:, :, :, 64:].any()
+    assert (normal.images[:, :, :48, :64] != 0).float().mean() > 0.99
 
 
 class Masks:
@@ -61,19 +61,19 @@ class Masks:
         return str(index)
 
 
-def test_noise_is_a_function_of_its_seed_whatever_lies_around_it():
-    patch, other = Patch(2, 3, 10, 20, noise=7), Patch(5, 1, 10, 20, noise=8)
-    alone = fill_patches(torch.zeros(1, 3, 32, 32), [[patch]])
+def test_noise_depends_only_on_its_seed():
+    fill, other = DeferredFill(2, 3, 10, 20, noise_seed=7), DeferredFill(5, 1, 10, 20, noise_seed=8)
+    alone = apply_fills(torch.zeros(1, 3, 32, 32), [[fill]])
     torch.manual_seed(5)
-    laid = torch.zeros(2, 32, 32, 3).permute(0, 3, 1, 2)
-    both = fill_patches(laid, [[other], [patch]])
+    channels_last = torch.zeros(2, 32, 32, 3).permute(0, 3, 1, 2)
+    both = apply_fills(channels_last, [[other], [fill]])
     assert torch.equal(both[1], alone[0])
     assert not torch.equal(both[0, :, 5:15, 1:21], both[1, :, 2:12, 3:23])
     assert alone.count_nonzero() == 3 * 10 * 20
     assert abs(alone[0, :, 2:12, 3:23].std().item() - 1) < 0.1
 
 
-def test_normalising_again_starts_from_the_same_batch():
+def test_normalising_does_not_change_its_batch():
     samples = TrainSamples(
         Digits(train=True), ImageAlone(train_transform(AugmentConfig(erasing=1.0), PREPROCESS)), seed=0
     )
@@ -85,27 +85,27 @@ def test_normalising_again_starts_from_the_same_batch():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_view_is_the_same_whoever_computes_it(workers):
+def test_augmentation_is_the_same_with_any_number_of_workers(workers):
     transform = ImageAlone(train_transform(AugmentConfig(erasing=0.5), PREPROCESS))
 
-    def collect(number):
+    def collect(worker_count):
         samples = TrainSamples(Digits(train=True), transform, seed=3)
-        stream = train_loader(samples, TrainBatches(30, 5, seed=0), step=4, workers=number, pin=False)
+        stream = train_loader(samples, TrainBatches(30, 5, seed=0), step=4, workers=worker_count, pin=False)
         return [normalised(next(stream), PREPROCESS, CPU).images for _ in range(5)]
 
-    for alone, shared in zip(collect(0), collect(workers), strict=True):
-        assert torch.equal(alone, shared)
+    for expected, images in zip(collect(0), collect(workers), strict=True):
+        assert torch.equal(images, expected)
 
 
 @pytest.mark.parametrize("settings", [{}, {"rand_augment": None}, {"shift_pixels": 3}])
-def test_transforms_travel_to_processes_that_are_started_anew(settings):
+def test_transforms_can_be_pickled_for_spawned_processes(settings):
     transform = pickle.loads(pickle.dumps(train_transform(AugmentConfig(**settings), PREPROCESS)))
-    made = transform(noise(60, 50))
-    pixels = made.pixels if isinstance(made, Patched) else made
+    result = transform(noise(60, 50))
+    pixels = result.pixels if isinstance(result, PixelsWithFills) else result
     assert (pixels.shape, pixels.dtype) == ((3, 48, 48), torch.uint8)
 
 
-def test_any_kind_of_file_reaches_training_and_evaluation_as_it_looks(tmp_path):
+def test_every_kind_of_image_file_looks_the_same_in_training_and_evaluation(tmp_path):
     red = np.zeros((40, 60, 3), dtype=np.uint8)
     red[:, :, 0], red[20:] = 255, 30
     turned = Image.Exif()
@@ -124,21 +124,21 @@ def test_any_kind_of_file_reaches_training_and_evaluation_as_it_looks(tmp_path):
     images = LabelledFiles([tmp_path / name for name in files], [0] * len(files), ("any",))
     plain = Preprocess(size=32, crop=1.0, fit="squash")
     (batch,) = eval_loader(EvalSamples(images, ImageAlone(plain.pixels)), batch=len(files))
-    whole = AugmentConfig(
+    no_change = AugmentConfig(
         scale=(1.0, 1.0), ratio=(1.5, 1.5), hflip=0.0, rand_augment=None, color_jitter=0.0, erasing=0.0
     )
-    learn = TrainSamples(images, ImageAlone(train_transform(whole, plain)), seed=0)
+    learn = TrainSamples(images, ImageAlone(train_transform(no_change, plain)), seed=0)
     for index, name in enumerate(files):
         truth = upright.convert("L").convert("RGB") if name in ("grey.png", "deep.png") else upright
         expected = pixels_of(truth.resize((32, 32), Image.Resampling.BICUBIC)).int()
-        for found in (batch.images[index], learn[(0, index, 0)].image):
-            assert (found.int() - expected).abs().float().mean() < 3, name
+        for image in (batch.images[index], learn[(0, index, 0)].image):
+            assert (image.int() - expected).abs().float().mean() < 3, name
     assert not batch.skipped
 
 
 def test_a_dense_networks_batch_is_uint8_too():
-    kept = facts_of("detection").preprocess
-    made = [EvalSamples(Masks(), lambda image, target: (kept.pixels(image), target))[i] for i in range(2)]
-    batch = collate(made)
+    preprocess = facts_of("detection").preprocess
+    samples = EvalSamples(Masks(), lambda image, target: (preprocess.pixels(image), target))
+    batch = collate([samples[i] for i in range(2)])
     assert batch.images.dtype == torch.uint8
     assert batch.images.permute(0, 2, 3, 1).is_contiguous()
