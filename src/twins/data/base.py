@@ -77,7 +77,7 @@ class NamedObjects(AnnotatedImages, Protocol):
     """Annotated images that name their objects in messages."""
 
     def describe_object(self, index: int, position: int) -> str:
-        """Return the name of an object of an image: its file, and its id or line there; `position` is its index there."""
+        """Return the name of an object of an image: its file, and its id or line in it."""
 
     def without_area(self, index: int) -> Sequence[str]:
         """Return the names of objects that, by the annotations alone, have no area inside their image."""
