@@ -46,12 +46,12 @@ def test_nothing_outside_tasks_decides_by_a_tasks_name_or_class(path):
 @pytest.mark.parametrize("task", TASKS)
 def test_every_room_has_the_same_files_and_names(task):
     facts, network, report = facts_of(task), part_of(task, "network"), part_of(task, "report")
-    assert set(facts.holds) <= {"labels", "scores", "boxes", "masks", "label_map"}
+    assert set(facts.prediction_fields) <= {"labels", "scores", "boxes", "masks", "label_map"}
     assert facts.monitor in facts.metrics
     assert facts.demo is None or facts.demo.metric in facts.metrics
     assert all(callable(part) for part in (network.build, report.sections))
     assert facts.demo is None or callable(report.demo_picture)
-    assert part_of(task, "spec").SPEC.columns
+    assert part_of(task, "spec").SPEC.csv_columns
     assert part_of(task, "recipes").RECIPES.recipes
 
 

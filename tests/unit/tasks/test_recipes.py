@@ -15,7 +15,7 @@ DETECTORS = [f"{head}_{schedule}" for head in ("retinanet", "mask_rcnn") for sch
 
 @pytest.mark.parametrize("name", all_recipes())
 def test_a_description_begins_with_what_it_is_and_says_the_command(name):
-    first, command, *rest = [line for line in all_recipes()[name].about.splitlines() if line]
+    first, command, *rest = [line for line in all_recipes()[name].description.splitlines() if line]
     assert first.endswith(".")
     assert command.startswith("Command: ")
     assert "{" not in "".join([first, command, *rest])
@@ -28,18 +28,18 @@ def test_every_published_variant_has_its_recipe_with_hardware_score_and_source(f
         recipe = all_recipes()[name]
         assert recipe.build().model == model
         for said in (f"--recipe {name} ", "Hardware: ", "Expected: ", "Not run here."):
-            assert said in recipe.about
-        assert "(paper" in recipe.about or "no score is published" in recipe.about
+            assert said in recipe.description
+        assert "(paper" in recipe.description or "no score is published" in recipe.description
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_tasks_defaults_are_recipes_of_its_own(task):
     found = recipes_of(task)
-    assert {found.adapt, found.scratch, *found.embedded.values()} <= {recipe.name for recipe in found.recipes}
+    assert {found.finetune, found.scratch, *found.embedded.values()} <= {recipe.name for recipe in found.recipes}
     assert {recipe.build().task for recipe in found.recipes} == {task}
-    assert default_recipe(data="DIR", task=task) == found.adapt
+    assert default_recipe(data="DIR", task=task) == found.finetune
     assert default_recipe(data="DIR", task=task, model="twins_svt_nano") == found.scratch
-    assert default_recipe(data="DIR", task=task, model="twins_svt_nano", weights="a.pth") == found.adapt
+    assert default_recipe(data="DIR", task=task, model="twins_svt_nano", weights="a.pth") == found.finetune
     assert default_recipe(data="DIR", task=task, weights="none") == found.scratch
     for data, name in found.embedded.items():
         assert starting_point(data=data, task=task).recipe == name

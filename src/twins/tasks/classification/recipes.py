@@ -102,7 +102,7 @@ def _imagenet(model: str) -> Recipe:
 
 RECIPES = TaskRecipes(
     recipes=(*map(Recipe.of, (finetune, scratch, digits)), *map(_imagenet, PUBLISHED)),
-    adapt="finetune",
+    finetune="finetune",
     scratch="scratch",
     embedded={"digits": "digits"},
 )

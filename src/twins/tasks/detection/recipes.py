@@ -158,7 +158,7 @@ RECIPES = TaskRecipes(
         *map(Recipe.of, (detection_finetune, detection_scratch, scenes_detection)),
         *(_retinanet(schedule, *row) for schedule, rows in BOX_AP.items() for row in rows.items()),
     ),
-    adapt="detection_finetune",
+    finetune="detection_finetune",
     scratch="detection_scratch",
     embedded={"scenes": "scenes_detection"},
 )

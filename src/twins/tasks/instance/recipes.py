@@ -90,7 +90,7 @@ RECIPES = TaskRecipes(
         *map(Recipe.of, (instance_finetune, instance_scratch, scenes_instance)),
         *(_mask_rcnn(schedule, *row) for schedule, rows in AP.items() for row in rows.items()),
     ),
-    adapt="instance_finetune",
+    finetune="instance_finetune",
     scratch="instance_scratch",
     embedded={"scenes": "scenes_instance"},
 )

@@ -26,7 +26,7 @@ Span = tuple[int, int, int, int]
 
 
 @torch.inference_mode()
-def look(network: SemanticSegmentation, image: Picture, config: InferenceConfig) -> Prediction:
+def infer(network: SemanticSegmentation, image: Picture, config: InferenceConfig) -> Prediction:
     """Return an image's classes, at its own size.
 
     Several sizes and the mirror image are averaged as probabilities, windows as logits, both as mmsegmentation does.

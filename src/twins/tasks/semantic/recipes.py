@@ -187,7 +187,7 @@ RECIPES = TaskRecipes(
         *map(_semantic_fpn, SEMANTIC_FPN),
         *map(_upernet, UPERNET),
     ),
-    adapt="semantic_finetune",
+    finetune="semantic_finetune",
     scratch="semantic_scratch",
     embedded={"scenes": "scenes"},
 )

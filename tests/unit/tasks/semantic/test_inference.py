@@ -16,7 +16,7 @@ from twins.predictor import Predictor
 from twins.preprocess import Preprocess, pixels_of
 from twins.tasks.inference import InferenceConfig
 from twins.tasks.semantic import inference as semantic_inference
-from twins.tasks.semantic.inference import look
+from twins.tasks.semantic.inference import infer
 from twins.tasks.semantic.network import SemanticSegmentation
 
 CLASSES = 5
@@ -43,7 +43,7 @@ def network():
 
 
 class Stub(torch.nn.Module):
-    """What `look` needs of a network; its logits at every pixel are `rule` of the view."""
+    """What `infer` needs of a network; its logits at every pixel are `rule` of the view."""
 
     task, num_classes, prediction = "semantic", CLASSES, SemanticSegmentation.prediction
 
@@ -66,7 +66,7 @@ def local() -> Stub:
 
 
 def seen(network, image: Image.Image, **settings) -> np.ndarray:
-    found = look(network, image, InferenceConfig(**settings))
+    found = infer(network, image, InferenceConfig(**settings))
     assert found.size == found.label_map.shape == (image.height, image.width)
     return found.label_map
 
