@@ -1,4 +1,4 @@
-"""Object detection, as plain data."""
+"""Facts of object detection: heads, classes, preprocessing, metrics and settings."""
 
 from __future__ import annotations
 

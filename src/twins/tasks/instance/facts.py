@@ -1,4 +1,4 @@
-"""Instance segmentation, as plain data."""
+"""Facts of instance segmentation: heads, classes, preprocessing, metrics and settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Semantic segmentation, as plain data."""
+"""Facts of semantic segmentation: heads, classes, preprocessing, metrics and settings."""
 
 from __future__ import annotations
 
