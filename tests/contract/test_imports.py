@@ -45,7 +45,7 @@ def line_of(module: str) -> int:
 
 
 MODULES = {module_of(path): path for path in sorted(SOURCE.rglob("*.py"))}
-WITH_CODE = [module for module, path in MODULES.items() if path.name != "__init__.py" or path.stat().st_size]
+WITH_CODE = [module for module, path in MODULES.items() if len(ast.parse(path.read_text()).body) > 1]
 
 
 def imported(module: str) -> set[str]:

@@ -88,8 +88,8 @@ class ClassificationMetric:
         counts = (x.tolist() for x in (confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)))
         rows = []
         for name, hits, support, predicted in zip(self.names, *counts, strict=True):
-            recall, precision = _share(hits, support), _share(hits, predicted)
-            f1 = _share(2 * hits, support + predicted)
+            recall, precision = _ratio(hits, support), _ratio(hits, predicted)
+            f1 = _ratio(2 * hits, support + predicted)
             rows.append({"name": name, "support": support, "recall": recall, "precision": precision, "f1": f1})
         return {"per_class": rows, "confusion": confusion.tolist(), "calibration": self._calibration()}
 
@@ -105,5 +105,5 @@ def _field(values: Any) -> Any:
     return values
 
 
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def _ratio(count: int, total: int) -> float | None:
+    return count / total if total else None

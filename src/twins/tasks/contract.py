@@ -1,6 +1,5 @@
 """`TaskSpec`, what a task provides for a run besides its network: data, transforms, metric, and its results as text."""
 
-# ruff: noqa: D102  # members whose name and type say enough
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,7 +52,7 @@ class Examples(Protocol):
 
 
 Explain = Callable[[Sequence[tuple[Image, str]]], str]
-"""From images and their captions to the report's section on attention, as HTML."""
+"""Function that returns the report's section on attention, HTML, for images with captions."""
 
 
 class TaskSpec(Protocol):
@@ -78,8 +77,11 @@ class TaskSpec(Protocol):
     def preprocess(self, config: TrainConfig, initial: Preprocess) -> Preprocess:
         """Return how a run prepares images for evaluation; `initial` belongs to the weights that it starts from."""
 
-    def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform: ...
-    def eval_transform(self, preprocess: Preprocess) -> Transform: ...
+    def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
+        """Return the transform of training images and targets, with augmentation."""
+
+    def eval_transform(self, preprocess: Preprocess) -> Transform:
+        """Return the transform of images and targets for evaluation."""
 
     def shapes(self, images: Any) -> list[tuple[int, int]] | None:
         """Return each image's `(height, width)`, to batch images of similar shape.
@@ -112,7 +114,7 @@ class TaskSpec(Protocol):
         """Raise DataError if an image and its target do not fit together."""
 
     def infer(self, network: TaskNetwork, image: Image, inference: InferenceConfig) -> Prediction:
-        """Return one image's prediction by settings that are not `plain`; only for tasks with `TaskFacts.inference`."""
+        """Predict one image with settings other than the defaults; only in tasks with `TaskFacts.inference`."""
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
         """Return the settings that this task's numbers depend on, besides model, size, precision and data."""
@@ -121,13 +123,13 @@ class TaskSpec(Protocol):
         """Return a line for each of the `limit` classes with the lowest scores; `per_class` is the metric's table."""
 
     def csv_rows(self, prediction: Prediction, top: int) -> Iterator[list[Any]]:
-        """Yield one image's rows of the CSV file; `top` limits classes, not objects."""
+        """Yield one image's rows of the CSV file; a ranking of all classes ends after `top` rows."""
 
     def summary(self, prediction: Prediction, top: int) -> str:
-        """Return one image's result in one line, with at most `top` classes or objects."""
+        """Return one image's result in one line; `top` limits ranked classes and objects."""
 
     def counts(self, prediction: Prediction) -> Mapping[str, int]:
-        """Return one frame's counts by class name, which are added up over a video."""
+        """Return one image's counts by class name, which are added up over the frames of a video."""
 
     def counts_summary(self, counts: Mapping[str, int]) -> str:
         """Return a video's counts in one line."""

@@ -33,9 +33,9 @@ class InferenceConfig:
             value = getattr(self, name)
             if value is not None and value < 32:
                 raise ConfigError(f"`{name}` must be at least 32 pixels, found {value}")
-        for part, whole in (("stride", "window"), ("overlap", "tile")):
-            if getattr(self, part) is not None and getattr(self, whole) is None:
-                raise ConfigError(f"`{part}` belongs to `{whole}`, which is not set; set it or leave `{part}` out")
+        for name, base in (("stride", "window"), ("overlap", "tile")):
+            if getattr(self, name) is not None and getattr(self, base) is None:
+                raise ConfigError(f"`{name}` belongs to `{base}`, which is not set; set it or leave `{name}` out")
         if self.stride is not None and self.window and not 0 < self.stride <= self.window:
             raise ConfigError(f"`stride` must be above 0 and at most `window={self.window}`, found {self.stride}")
         if self.overlap is not None and self.tile and not 0 <= self.overlap < self.tile:

@@ -197,11 +197,11 @@ def pyramid(backbone: Twins, neck: FeaturePyramid, images: Tensor, sizes: Tensor
     strides = list(backbone.strides[-used:])
     while len(strides) < len(neck.channels):
         strides.append(2 * strides[-1])
-    own = None
+    level_sizes = None
     if sizes is not None:
         sizes = sizes.to(images.device)
-        own = neck.level_sizes(backbone.map_sizes(sizes)[-used:])
-    return Levels(neck(maps[-used:], own), tuple(strides), own, true_sizes(images, sizes))
+        level_sizes = neck.level_sizes(backbone.map_sizes(sizes)[-used:])
+    return Levels(neck(maps[-used:], level_sizes), tuple(strides), level_sizes, true_sizes(images, sizes))
 
 
 def propose(head: RPNHead, levels: Levels) -> tuple[Tensor, Tensor]:

@@ -39,14 +39,14 @@ COLUMNS = {
     "recall": "recall",
     "precision": "precision",
     "f1": "F1",
-    "score": "least score",
+    "score": "score threshold",
 }
 """Titles of the columns in the table of classes, after name and number of objects."""
 
 
 @dataclass(frozen=True)
 class _MatchedImage:
-    """A held-out image with its objects and the detections from a least score on."""
+    """A held-out image with its objects and the detections above the score threshold."""
 
     image: Image.Image
     objects: Objects
@@ -82,7 +82,7 @@ class _Selected:
     worst: list[_MatchedImage] = field(default_factory=list)
     """Images with the most errors."""
     scores: dict[bool, list[float]] = field(default_factory=lambda: {True: [], False: []})
-    """Scores of true (`True`) and false positives (`False`) in all images, without a least score."""
+    """Scores of true (`True`) and false positives (`False`) in all images, with any score."""
 
 
 def sections(result: dict[str, Any], examples: Examples, explain: Explain) -> list[str]:
@@ -121,7 +121,7 @@ def _legend() -> str:
 
 
 def _pairs(images: list[_MatchedImage], colours: Palette) -> str:
-    """Return each image with its ground truth, beside it with its matches."""
+    """Return each image twice, with its ground truth and with its detections and missed objects."""
     return "".join(
         "<div class=pair>"
         + picture(_draw(x.image, _truth_marks(x.objects, x.prediction, colours)), f"{x.name}, ground truth")
@@ -249,7 +249,7 @@ def _select(examples: Examples, score: float, *, masks: bool) -> _Selected:
     for number, example in enumerate(examples):
         objects, prediction = example.target, example.prediction
         _add_scores(selected, prediction, match_image(prediction, objects, masks=masks))
-        shown = _with_least_score(prediction, score)
+        shown = _above_threshold(prediction, score)
         image = _MatchedImage(example.image, objects, shown, match_image(shown, objects, masks=masks), example.path)
         selected.count += 1
         if number % step == 0 and len(selected.spread) < NUM_SHOWN:
@@ -265,8 +265,8 @@ def _add_scores(selected: _Selected, prediction: Prediction, matches: ImageMatch
             selected.scores[outcome == "true_positive"].append(score)
 
 
-def _with_least_score(prediction: Prediction, score: float) -> Prediction:
-    """Return a prediction with the objects of at least this score."""
+def _above_threshold(prediction: Prediction, score: float) -> Prediction:
+    """Return a prediction with only the objects of at least this score."""
     assert prediction.scores is not None
     kept = prediction.scores.astype(np.float64) >= score
     names = ("boxes", "labels", "scores", "masks")
