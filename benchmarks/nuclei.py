@@ -41,7 +41,7 @@ from twins.metrics.semantic import SemanticMetric
 from twins.predictions import Prediction
 from twins.preprocess import Preprocess
 from twins.tasks.semantic.facts import FACTS
-from twins.tasks.semantic.network import largest_class
+from twins.tasks.semantic.network import resized_argmax
 from twins.tasks.semantic.spec import SPEC, balanced_pixel_weights
 
 NAMES = ("background", "nucleus", "border")
@@ -161,7 +161,7 @@ def _loss(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
 @torch.inference_mode()
 def _predict(network: nn.Module, preprocess: Preprocess, image: Image.Image) -> Prediction:
     size = (image.height, image.width)
-    found = largest_class(network(preprocess(image)[None])["out"], [size])
+    found = resized_argmax(network(preprocess(image)[None])["out"], [size])
     return Prediction(task="semantic", size=size, names=NAMES, label_map=found.numpy())
 
 

@@ -189,7 +189,7 @@ def _one_by_one(
         except (DataError, NotFoundError) as error:
             yield [], replace(batch, skipped=[Skipped(images.path(index), str(error))])
             continue
-        yield [spec.look(network, image, inference)], replace(batch, targets=[target])
+        yield [spec.infer(network, image, inference)], replace(batch, targets=[target])
 
 
 class _Results:
@@ -203,8 +203,10 @@ class _Results:
         self.path = path
         if path is None:
             return
-        if "boxes" not in facts_of(network.task).holds:
-            raise ConfigError(f"`results` is for {' and '.join(tasks_with('holds', 'boxes'))}, found {network.task}")
+        if "boxes" not in facts_of(network.task).prediction_fields:
+            raise ConfigError(
+                f"`results` is for {' and '.join(tasks_with('prediction_fields', 'boxes'))}, found {network.task}"
+            )
         ids = dict(zip(images.names, images.classes.values, strict=True))  # type: ignore[attr-defined]
         self.category_ids = [ids.get(name) for name in names]
         self.entries: list[dict[str, Any]] = []

@@ -95,8 +95,8 @@ class Predictor:
     @torch.inference_mode()
     def _predict(self, images: list[Image]) -> list[Prediction]:
         if not self.inference.plain:
-            look, network = spec_of(self.model.task).look, self._network()
-            return [look(network, image, self.inference) for image in images]
+            infer, network = spec_of(self.model.task).infer, self._network()
+            return [infer(network, image, self.inference) for image in images]
         batch, sizes = stack_images([self.model.info.preprocess.pixels(image) for image in images])
         return predict_batch(self._network(), batch, sizes, [(image.height, image.width) for image in images])
 

@@ -132,7 +132,7 @@ class TaskSource:
     def prepare(self, batch: Batch, epoch: int) -> tuple[Tensor, Any]:
         """Return the images, on the device, and targets that a training batch is learned from."""
         ready = normalised(batch, self.preprocess, self.device)
-        return self.spec.prepare(self.config, ready, epoch, len(self.splits.train.names))
+        return self.spec.prepare_batch(self.config, ready, epoch, len(self.splits.train.names))
 
     def path(self, index: int) -> str:
         """Return what to call a training image in messages."""
@@ -176,10 +176,10 @@ def _settle(config: TrainConfig) -> TrainConfig:
 
 def _check_groups(config: TrainConfig) -> None:
     """Raise ConfigError for settings that say nothing of the run's task."""
-    default, own = TrainConfig(), facts_of(config.task).settings
-    for name in sorted({name for task in TASKS for name in facts_of(task).settings} - set(own)):
+    default, own = TrainConfig(), facts_of(config.task).train_settings
+    for name in sorted({name for task in TASKS for name in facts_of(task).train_settings} - set(own)):
         if changed := _changed(getattr(config, name), getattr(default, name), name):
-            meant = " and ".join(tasks_with("settings", name))
+            meant = " and ".join(tasks_with("train_settings", name))
             raise ConfigError(f'`{changed}` is for {meant}, found `task="{config.task}"`; leave it out')
 
 
@@ -219,7 +219,7 @@ def _build_network(config: TrainConfig, spec: TaskSpec, splits: Splits[Any], acc
             resize_head=True,
         )
     network.info = replace(network.info, preprocess=spec.preprocess(config, network.info.preprocess))
-    spec.set_up(network, config, splits.train)
+    spec.configure(network, config, splits.train)
     again = config.checkpointing or config.selective_checkpointing
     network.set_grad_checkpointing(again, selective=not config.checkpointing)
     for stage in network.backbone.stages[: config.freeze]:

@@ -1,4 +1,4 @@
-"""The command line: help of every verb, one sentence and exit code 2 for mistakes, recipes that build."""
+"""The command line: help of every verb, errors in one sentence with exit code 2, and all recipes build."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
-def test_every_verb_explains_itself(capsys, verb):
+def test_every_verb_has_help(capsys, verb):
     code, out, _ = run(capsys, verb, "--help")
     assert code == 0
     assert f"usage: twins {verb}" in out
@@ -39,24 +39,24 @@ def test_every_verb_explains_itself(capsys, verb):
         ("bench", "[OPTIONS] [MODEL...]"),
     ],
 )
-def test_help_names_what_a_verb_takes(capsys, verb, usage):
+def test_help_shows_the_usage(capsys, verb, usage):
     assert f"usage: twins {verb} [-h] {usage}\n" in run(capsys, verb, "--help")[1]
 
 
-def test_help_names_files_folders_runs_and_numbers(capsys):
+def test_help_has_placeholders_for_files_folders_runs_and_numbers(capsys):
     predict, train = (run(capsys, verb, "--help")[1] for verb in ("predict", "train"))
     assert all(option in predict for option in ("--out DIR", "--json FILE", "--top N", "--score X"))
     assert all(option in train for option in ("--data DATA", "--out RUN", "--resume RUN", "--optimizer.lr X"))
 
 
 @pytest.mark.parametrize("flag", ["-V", "--version"])
-def test_the_version_is_printed_and_help_says_how(capsys, flag):
+def test_the_version_is_printed_and_help_has_the_flag(capsys, flag):
     assert run(capsys, flag)[:2] == (0, f"twins {twins.__version__}\n")
     assert flag in run(capsys, "--help")[1]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["tain"], "did you mean train"),
         (["train", "--data", "digits", "--epoch", "3"], "did you mean --epochs"),
@@ -114,16 +114,16 @@ def test_the_version_is_printed_and_help_says_how(capsys, flag):
         ),
     ],
 )
-def test_a_mistake_ends_in_one_sentence_and_exit_code_2(capsys, arguments, said):
+def test_a_user_error_gives_one_sentence_and_exit_code_2(capsys, arguments, message):
     code, _, err = run(capsys, *arguments)
     assert code == 2
-    assert said in err
+    assert message in err
     assert err.startswith("twins: ")
     assert err.count("\n") == 1
     assert "Traceback" not in err
 
 
-def test_published_weights_that_cannot_be_had_are_never_replaced_by_chance(capsys, monkeypatch, tmp_path):
+def test_unavailable_published_weights_are_never_replaced_by_random_ones(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("TWINS_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     code, _, err = run(capsys, "train", "--data", "digits", "--model", "twins_svt_small", "--recipe", "finetune")
@@ -133,7 +133,7 @@ def test_published_weights_that_cannot_be_had_are_never_replaced_by_chance(capsy
     assert not list(tmp_path.iterdir())
 
 
-def test_what_evaluation_is_to_write_is_checked_before_anything_is_computed(capsys, tmp_path, monkeypatch):
+def test_outputs_of_eval_are_checked_before_anything_is_computed(capsys, tmp_path, monkeypatch):
     import twins.evaluation
 
     def fail(*_: object, **__: object) -> None:
@@ -145,7 +145,7 @@ def test_what_evaluation_is_to_write_is_checked_before_anything_is_computed(caps
     for path in (run_folder / "best.safetensors", run_folder / "config.yaml", truth):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('{"images": []}')
-    for flags, said in (
+    for flags, message in (
         (["--results", str(truth)], "--results .* is a file of --data"),
         (["--out", str(truth)], "--out .* is a file of --data"),
         (["--out", str(run_folder / "best.safetensors")], "is the network's weights|is the run's best.safetensors"),
@@ -161,13 +161,13 @@ def test_what_evaluation_is_to_write_is_checked_before_anything_is_computed(caps
     ):
         code, _, err = run(capsys, "eval", str(run_folder), "--data", str(data), *flags)
         assert code == 2
-        assert re.search(said, err), err
+        assert re.search(message, err), err
         assert err.count("\n") == 1
     assert truth.read_text() == '{"images": []}'
     assert not (tmp_path / "s.json").exists()
 
 
-def test_bench_takes_networks_after_its_flags_and_names_of_peers_one_by_one(capsys, tmp_path):
+def test_bench_takes_networks_after_its_flags(capsys, tmp_path):
     flags = "--modes inference --rounds 3 --warmup 1 --no-memory --batch 1 --against none --size 32x64"
     file, plot = tmp_path / "rows.json", tmp_path / "rows.svg"
     code, out, _ = run(capsys, "bench", "--json", str(file), "--plot", str(plot), *flags.split(), "twins_svt_nano")
@@ -178,7 +178,7 @@ def test_bench_takes_networks_after_its_flags_and_names_of_peers_one_by_one(caps
     assert "SVT-nano" in plot.read_text()
 
 
-def test_check_tells_clean_from_spoilt(capsys, tmp_path):
+def test_check_exits_with_0_for_clean_data_and_1_for_problems(capsys, tmp_path):
     from PIL import Image
 
     assert run(capsys, "check", "digits")[0] == 0
@@ -194,7 +194,7 @@ def test_check_tells_clean_from_spoilt(capsys, tmp_path):
 
 @pytest.fixture(scope="module")
 def counted_once():
-    """Count every network once, for the table and for JSON."""
+    """Count the parameters of each network once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(counts, "model_counts", cache(counts.model_counts))
         yield
@@ -209,13 +209,13 @@ def test_models_prints_parameters_and_published_numbers(capsys):
     assert rows["twins_svt_small"]["params"] == 24_060_776
     assert rows["twins_svt_small"]["top1"] == 81.7
     dense = rows["twins_svt_small"]["semantic"]
-    found = {head: (round(dense[head]["params"] / 1e6, 2), dense[head]["published_millions"]) for head in dense}
-    assert found | {"semantic_fpn": (27.80, 28.3), "upernet": (53.86, 54.4)} == found
-    assert all(found["published_millions"] is None for found in rows["twins_svt_nano"]["semantic"].values())
+    millions = {head: (round(dense[head]["params"] / 1e6, 2), dense[head]["published_millions"]) for head in dense}
+    assert millions | {"semantic_fpn": (27.80, 28.3), "upernet": (53.86, 54.4)} == millions
+    assert all(head["published_millions"] is None for head in rows["twins_svt_nano"]["semantic"].values())
 
 
 @pytest.mark.usefixtures("counted_once")
-def test_models_shows_dense_networks_beside_the_published_in_100_columns(capsys, monkeypatch):
+def test_models_prints_dense_networks_with_published_numbers_in_100_columns(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     code, out, _ = run(capsys, "models")
     assert code == 0

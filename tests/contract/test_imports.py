@@ -1,4 +1,4 @@
-"""A lower package never imports a higher one, and importing does not load what is not needed."""
+"""A lower package never imports a higher one, and imports load nothing that is not needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import twins
 
 SOURCE = Path(twins.__file__).parent
-LINES = [  # from the ground up; `*` stands for one task's room
+LINES = [  # lowest first; `*` stands for a task
     ("errors", "files", "run_folder", "preprocess", "predictions"),
     ("tasks.table", "tasks.facts", "tasks.inference", "tasks.*.facts"),
     ("ops",),
@@ -29,7 +29,7 @@ LINES = [  # from the ground up; `*` stands for one task's room
     ("serve", "bench", "integrations"),
     ("cli", "__main__"),
 ]
-LAZY = {("predictions", "drawing")}  # Prediction.draw imports it when called
+LAZY = {("predictions", "drawing")}  # Prediction.draw imports it when it is called
 
 
 def module_of(path: Path) -> str:
@@ -41,49 +41,49 @@ def line_of(module: str) -> int:
         for pattern in patterns:
             if fnmatchcase(module, pattern) or fnmatchcase(module, f"{pattern}.*"):
                 return number
-    raise AssertionError(f"{module} has no place in the layout")
+    raise AssertionError(f"{module} has no line in LINES")
 
 
 MODULES = {module_of(path): path for path in sorted(SOURCE.rglob("*.py"))}
-PLACED = [module for module, path in MODULES.items() if path.name != "__init__.py" or path.stat().st_size]
+WITH_CODE = [module for module, path in MODULES.items() if len(ast.parse(path.read_text()).body) > 1]
 
 
 def imported(module: str) -> set[str]:
-    """The modules of ours that a file imports, anywhere in it."""
-    found = set()
+    """The modules of this package that a module imports, also inside functions."""
+    modules = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "twins":
             base = (node.module or "").removeprefix("twins").removeprefix(".")
             for name in node.names:
                 inner = f"{base}.{name.name}".removeprefix(".")
-                found.add(inner if inner in MODULES else base)
-    return found - {"", module}
+                modules.add(inner if inner in MODULES else base)
+    return modules - {"", module}
 
 
-@pytest.mark.parametrize("module", [module for module in PLACED if module != "__init__"])
-def test_a_lower_file_imports_no_higher_one(module):
+@pytest.mark.parametrize("module", [module for module in WITH_CODE if module != "__init__"])
+def test_no_module_imports_a_higher_one(module):
     for other in imported(module):
         if (module, other) not in LAZY:
             assert line_of(other) <= line_of(module), f"{module} imports {other}"
 
 
-def test_no_files_import_each_other_in_a_circle():
-    graph = {module: {other for other in imported(module) if (module, other) not in LAZY} for module in PLACED}
+def test_there_are_no_import_cycles():
+    graph = {module: {other for other in imported(module) if (module, other) not in LAZY} for module in WITH_CODE}
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 def test_no_task_imports_another_except_instance_of_detection():
-    for module in PLACED:
-        room = re.fullmatch(r"tasks\.(\w+)\.\w+", module)
-        rooms = {found[1] for other in imported(module) if (found := re.fullmatch(r"tasks\.(\w+)\.\w+", other))}
-        if room:
-            assert rooms - {room[1]} <= ({"detection"} if room[1] == "instance" else set()), module
+    for module in WITH_CODE:
+        task = re.fullmatch(r"tasks\.(\w+)\.\w+", module)
+        tasks = {match[1] for other in imported(module) if (match := re.fullmatch(r"tasks\.(\w+)\.\w+", other))}
+        if task:
+            assert tasks - {task[1]} <= ({"detection"} if task[1] == "instance" else set()), module
 
 
 def loaded(statement: str) -> set[str]:
     code = f"{statement}; import sys; print(*{{name.split('.')[0] for name in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(process.stdout.split())
 
 
 @pytest.mark.parametrize(
@@ -98,16 +98,16 @@ def loaded(statement: str) -> set[str]:
         "import twins.cli.train",
     ],
 )
-def test_names_configs_recipes_and_help_load_no_torch(statement):
+def test_names_configs_recipes_and_help_do_not_load_torch(statement):
     assert "torch" not in loaded(statement)
 
 
 @pytest.mark.parametrize("statement", ["import twins; twins.create_model", "import twins.cli.check, twins.tasks.table"])
-def test_what_takes_seconds_to_load_waits_until_it_is_used(statement):
+def test_slow_imports_wait_until_they_are_used(statement):
     assert not {"torchvision", "scipy", "timm", "accelerate"} & loaded(statement)
 
 
-def test_the_backbone_needs_torch_alone():
+def test_the_backbone_loads_only_torch():
     heavy = {"timm", "torchvision", "accelerate", "torchmetrics", "matplotlib", "PIL", "huggingface_hub"}
     assert not heavy & loaded("import twins.backbone.network")
 

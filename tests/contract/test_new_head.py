@@ -1,4 +1,4 @@
-"""The head of docs/extending.md, put in as the page says, is trained, saved, told from others and measured."""
+"""The head of docs/extending.md, added as the page says, is trained, saved, recognised and measured."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
 
 @pytest.fixture
 def shallow(monkeypatch):
-    """Run the page's three pieces of code where it puts them."""
-    pieces = re.findall(r"^( *)```python\n(.*?)^ *```", PAGE, flags=re.DOTALL | re.MULTILINE)
-    module, row, builder = (textwrap.dedent(code) for _, code in pieces[:3])
+    """Add the page's three blocks of code to the files that it names."""
+    blocks = re.findall(r"^( *)```python\n(.*?)^ *```", PAGE, flags=re.DOTALL | re.MULTILINE)
+    module, row, builder = (textwrap.dedent(code) for _, code in blocks[:3])
     added = ModuleType("twins.heads.shallow")
     exec(module, vars(added))
     monkeypatch.setitem(sys.modules, "twins.heads.shallow", added)
-    known = eval(f"{{{row}}}", vars(facts).copy())
-    monkeypatch.setitem(facts.FACTS.heads, "shallow", known["shallow"])
+    rows = eval(f"{{{row}}}", vars(facts).copy())
+    monkeypatch.setitem(facts.FACTS.heads, "shallow", rows["shallow"])
     scope = vars(network) | {"ShallowHead": added.ShallowHead}
     exec(builder.replace("from __future__ import annotations\n", ""), scope)
     monkeypatch.setitem(network.HEADS, "shallow", scope["HEADS"]["shallow"])
 
 
-def test_the_documented_head_serves_in_every_verb(shallow, monkeypatch, tmp_path, capsys):
+def test_the_documented_head_works_in_every_verb(shallow, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(COUNTS, True, 16)
     monkeypatch.setitem(COUNTS, False, 4)
     settings = ["--model", "twins_svt_nano", "--weights", "none", "--device", "cpu", "--workers", "0"]
@@ -55,8 +55,8 @@ def test_the_documented_head_serves_in_every_verb(shallow, monkeypatch, tmp_path
     assert infer_info(read_tensors(tmp_path / "plain.pth")).width == predictor.model.info.width == 64
     capsys.readouterr()
     assert main(["models", "--json"]) == 0
-    listed = {row["name"]: row["semantic"]["shallow"]["params"] for row in json.loads(capsys.readouterr().out)}
-    assert listed["twins_svt_small"] > listed["twins_svt_nano"] > 0
+    params = {row["name"]: row["semantic"]["shallow"]["params"] for row in json.loads(capsys.readouterr().out)}
+    assert params["twins_svt_small"] > params["twins_svt_nano"] > 0
 
 
 class Coarse(torch.nn.Module):
@@ -70,9 +70,9 @@ class Coarse(torch.nn.Module):
         return self.conv_seg(maps[2])
 
 
-def test_a_head_of_any_resolution_gives_an_image_in_a_batch_what_it_gives_alone(monkeypatch):
+def test_with_a_head_of_any_resolution_predictions_do_not_depend_on_the_batch(monkeypatch):
     monkeypatch.setitem(facts.FACTS.heads, "coarse", replace(facts.FACTS.heads["semantic_fpn"], marker="none"))
-    monkeypatch.setitem(network.HEADS, "coarse", lambda *given: network.HeadParts(Coarse(*given)))
+    monkeypatch.setitem(network.HEADS, "coarse", lambda *arguments: network.HeadParts(Coarse(*arguments)))
     model = twins.create_model("twins_svt_nano", task="semantic", head="coarse", num_classes=5)
     model.info = replace(model.info, preprocess=replace(model.info.preprocess, size=96, longest=192))
     predictor, random = twins.Predictor(model, device="cpu"), np.random.default_rng(0)

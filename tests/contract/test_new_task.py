@@ -1,4 +1,4 @@
-"""A task that the package does not know is added from a folder of the tests, with nothing else changed."""
+"""A task from outside the package, registered by the test, works in every verb without other changes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def brightness(monkeypatch):
 
 @pytest.fixture
 def photographs(tmp_path):
-    """Ten images of even shades with some noise."""
+    """Ten images of uniform brightness with some noise."""
     folder, random = tmp_path / "photographs", np.random.default_rng(0)
     folder.mkdir()
     for index in range(10):
@@ -51,17 +51,17 @@ def test_a_registered_task_trains_evaluates_predicts_and_reports(brightness, pho
     assert saved["protocol"]["task"] == "brightness"
     assert saved["metrics"] == json.loads((run / "eval.json").read_text())["metrics"]
     table, lines = tmp_path / "all.csv", tmp_path / "all.json"
-    written = ["--csv", str(table), "--json", str(lines)]
-    assert main(["predict", str(run), str(photographs), *written]) == 0
+    outputs = ["--csv", str(table), "--json", str(lines)]
+    assert main(["predict", str(run), str(photographs), *outputs]) == 0
     assert "brightness 0." in capsys.readouterr().out
     assert table.read_text().splitlines()[0] == "image,name,value"
     predictor = twins.load(run, device="cpu")
-    again = predictor.predict(photographs / "3.png")[0]
-    listed = json.loads(lines.read_text())["predictions"][3]
-    assert again.to_dict()["scores"] == pytest.approx(listed["scores"], abs=1e-6)
+    prediction = predictor.predict(photographs / "3.png")[0]
+    saved_prediction = json.loads(lines.read_text())["predictions"][3]
+    assert prediction.to_dict()["scores"] == pytest.approx(saved_prediction["scores"], abs=1e-6)
 
 
-def test_a_registered_task_is_offered_checked_and_takes_a_classifiers_backbone(
+def test_a_registered_task_is_listed_and_checked_and_loads_a_classifiers_backbone(
     brightness, photographs, tmp_path, capsys
 ):
     assert main(["check", str(photographs), "--task", "brightness"]) == 0

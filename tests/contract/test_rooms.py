@@ -1,4 +1,4 @@
-"""Each task has its room with the same files, nothing outside asks which task it has, one file chooses kernels."""
+"""Each task has a package with the same files, no code outside decides by task, and one file selects kernels."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ NETWORKS = {"Classification", "SemanticSegmentation", "Detection", "InstanceSegm
 
 
 def decisions(tree: ast.AST) -> list[int]:
-    """Lines that compare with a task's name, list things by it, or ask for a task's class."""
-    found = []
+    """Lines that compare with a task's name, have a dict with several task names, or test for a network's class."""
+    lines = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
             compared = [part for side in node.comparators for part in ast.walk(side)]
@@ -29,11 +29,11 @@ def decisions(tree: ast.AST) -> list[int]:
             names = [part for part in ast.walk(node) if isinstance(part, ast.Name) and part.id in NETWORKS]
         else:
             continue
-        found += [node.lineno] if names else []
-    return found
+        lines += [node.lineno] if names else []
+    return lines
 
 
-def test_a_decision_by_a_tasks_name_or_class_is_seen():
+def test_decisions_by_a_tasks_name_or_class_are_detected():
     code = "task == 'semantic'\n{'detection': 1, 'instance': 2}\nisinstance(x, int | Detection)\n{'detection': 1}"
     assert decisions(ast.parse(code)) == [1, 2, 3]
 
@@ -44,21 +44,21 @@ def test_nothing_outside_tasks_decides_by_a_tasks_name_or_class(path):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_room_has_the_same_files_and_names(task):
+def test_every_task_has_the_same_files_and_names(task):
     facts, network, report = facts_of(task), part_of(task, "network"), part_of(task, "report")
-    assert set(facts.holds) <= {"labels", "scores", "boxes", "masks", "label_map"}
+    assert set(facts.prediction_fields) <= {"labels", "scores", "boxes", "masks", "label_map"}
     assert facts.monitor in facts.metrics
     assert facts.demo is None or facts.demo.metric in facts.metrics
     assert all(callable(part) for part in (network.build, report.sections))
     assert facts.demo is None or callable(report.demo_picture)
-    assert part_of(task, "spec").SPEC.columns
+    assert part_of(task, "spec").SPEC.csv_columns
     assert part_of(task, "recipes").RECIPES.recipes
 
 
-def test_one_file_defines_what_chooses_a_kernel():
-    homes = set()
+def test_one_file_defines_the_predicates_that_select_a_kernel():
+    files = set()
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name.startswith(("can_", "should_")):
-                homes.add(str(path.relative_to(SOURCE)))
-    assert homes == {"ops/dispatch.py"}
+                files.add(str(path.relative_to(SOURCE)))
+    assert files == {"ops/dispatch.py"}

@@ -1,4 +1,4 @@
-"""Typed user code that holds every public name; `make lint` checks it by mypy's strict rules."""
+"""`typed_consumer.py`, typed user code with every public name; `make lint` checks it with mypy --strict."""
 
 from __future__ import annotations
 
@@ -19,4 +19,6 @@ def test_lint_checks_the_consumer_and_users_get_the_types():
     settings = tomllib.loads((CONSUMER.parents[2] / "pyproject.toml").read_text())["tool"]["mypy"]
     assert settings["strict"] is True
     assert "tests/contract/typed_consumer.py" in settings["files"]
-    assert (Path(twins.__file__).parent / "py.typed").exists()  # else an installed package counts as untyped
+    assert (
+        Path(twins.__file__).parent / "py.typed"
+    ).exists()  # otherwise type checkers treat the installed package as untyped

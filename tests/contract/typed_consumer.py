@@ -1,4 +1,4 @@
-"""A user's code that takes each public name and its types at their word; `test_typing.py` runs mypy over it."""
+"""User code that relies on the types of all public names; `make lint` checks it with mypy --strict."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def train_and_predict(folder: Path, photo: Image.Image, pixels: NDArray[np.uint8
     result = assert_type(twins.train(config), twins.RunResult)
     accuracy: float = result.metrics["top1"]
     predictor = assert_type(twins.load(result.path, device="cpu"), twins.Predictor)
-    found = assert_type(predictor.predict(["a.jpg", Path("b.jpg"), photo, pixels]), list[twins.Prediction])
-    found += twins.Predictor(predictor.model, device=torch.device("cpu")).predict(torch.zeros(3, 64, 64))
-    drawn = assert_type(found[0].draw(photo), Image.Image)
-    return f"{accuracy:.3f} {describe(found[0])} {drawn.size}"
+    predictions = assert_type(predictor.predict(["a.jpg", Path("b.jpg"), photo, pixels]), list[twins.Prediction])
+    predictions += twins.Predictor(predictor.model, device=torch.device("cpu")).predict(torch.zeros(3, 64, 64))
+    drawn = assert_type(predictions[0].draw(photo), Image.Image)
+    return f"{accuracy:.3f} {describe(predictions[0])} {drawn.size}"
 
 
 def describe(prediction: twins.Prediction) -> list[str]:
@@ -50,9 +50,9 @@ def describe(prediction: twins.Prediction) -> list[str]:
 
 
 def find_objects(checkpoint: str, photo: Image.Image) -> int:
-    looked = twins.InferenceConfig(scales=(0.5, 1.0), flip=True)
-    chosen = twins.SelectionConfig(score=0.5, nms=0.5, most=10)
-    predictor = twins.load(checkpoint, inference=looked, selection=chosen)
+    inference = twins.InferenceConfig(scales=(0.5, 1.0), flip=True)
+    selection = twins.SelectionConfig(score=0.5, nms=0.5, most=10)
+    predictor = twins.load(checkpoint, inference=inference, selection=selection)
     return len(predictor.predict(photo))
 
 
@@ -69,4 +69,4 @@ def evaluate(run: Path) -> float:
 
 
 def misspell() -> object:
-    return twins.create_modle  # type: ignore[attr-defined]  # a name that is not ours is an error
+    return twins.create_modle  # type: ignore[attr-defined]  # an unknown name is an error

@@ -85,7 +85,7 @@ def test_the_inference_form_predicts_and_agrees_with_the_network(task):
     (prediction,) = predictor.predict(image)
     pixels = model.info.preprocess.pixels(image)[None]
     (expected,) = predict_batch(predictor.model, pixels, None, [(image.height, image.width)])
-    for name in facts_of(task).holds:
+    for name in facts_of(task).prediction_fields:
         one, other = getattr(prediction, name), getattr(expected, name)
         assert one.size
         np.testing.assert_allclose(one, other, atol=1e-4)

@@ -124,7 +124,7 @@ class _Files(ImageFiles):
 
     def __init__(self, spec: TaskSpec, files: Sequence[Path]) -> None:
         super().__init__(files)
-        self.names, self.target_of = ("dark", "bright"), spec.example_target
+        self.names, self.target_of = ("dark", "bright"), spec.synthetic_target
 
     def target(self, index: int) -> Any:
         """Return a task's target for an image of this size; its pixels are not read for it."""

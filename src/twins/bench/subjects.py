@@ -192,7 +192,7 @@ def training_step(network: nn.Module, images: Tensor) -> Step:
 def _loss_of(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:
     """Return a call of the forward pass and the loss: the task's own, of timm's classifier cross-entropy."""
     if isinstance(network, TaskNetwork):
-        targets = spec_of(network.task).example_batch(images, network.num_classes)
+        targets = spec_of(network.task).synthetic_targets(images, network.num_classes)
         return lambda: torch.stack(list(network.losses(images, targets).values())).sum()
     labels = torch.arange(len(images), device=images.device) % 1000
     return lambda: F.cross_entropy(network(images).float(), labels)

@@ -49,13 +49,13 @@ def run(arguments: list[str]) -> int:
     from twins.training import train
 
     if facts.demo.starts_from is not None and (first := facts_of(facts.demo.starts_from).demo) is not None:
-        print(first.begins)
+        print(first.intro)
         before = starting_point(data=first.data, task=facts.demo.starts_from)
         read = train(replace(before, out=args.out and f"{args.out}-{first.data}", device=config.device))
         if read.interrupted:
             return 130
         config = replace(config, weights=str(read.path / BEST))
-    print(facts.demo.begins)
+    print(facts.demo.intro)
     result = train(config)
     if result.interrupted:
         return 130

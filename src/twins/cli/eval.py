@@ -51,10 +51,10 @@ def run(arguments: list[str]) -> int:
 
 def _score(args: EvalArgs) -> int:
     """Score a COCO results file."""
-    scored = tasks_with("holds", "boxes")
+    scored = tasks_with("prediction_fields", "boxes")
     if args.task not in scored:
         raise ConfigError(f"{args.model} is a results file; say --task {' or --task '.join(scored)}")
-    default, masks = EvalConfig(out=args.config.out), "masks" in facts_of(args.task).holds
+    default, masks = EvalConfig(out=args.config.out), "masks" in facts_of(args.task).prediction_fields
     if other := [name for name, value in vars(args.config).items() if value != getattr(default, name)]:
         raise ConfigError(f"a results file is scored as it is; leave out `{other[0]}`")
     from twins.evaluation import versions
@@ -80,7 +80,7 @@ def _show(metrics: dict[str, float], task: str, details: dict[str, Any]) -> None
 
     for name, value in metrics.items():
         print(f"  {name:<20} {100 * value:6.2f} %")
-    for line in spec_of(task).weakest(details["per_class"]):
+    for line in spec_of(task).worst_classes(details["per_class"]):
         print(f"  {line}")
     kept = details.get("truth", {})
     if kept.get("crowd") or kept.get("without_area"):

@@ -145,8 +145,10 @@ def _outputs(stack: ExitStack, predictor: Predictor, paths: list[Path], args: Pr
     from twins.data.loading.video import is_video_file
 
     task = predictor.model.task
-    if args.coco and "boxes" not in facts_of(task).holds:
-        raise ConfigError(f"--coco is for {' and '.join(tasks_with('holds', 'boxes'))}, found a network for {task}")
+    if args.coco and "boxes" not in facts_of(task).prediction_fields:
+        raise ConfigError(
+            f"--coco is for {' and '.join(tasks_with('prediction_fields', 'boxes'))}, found a network for {task}"
+        )
     if args.json:
         yield stack.enter_context(predicted.json_file(Path(args.json), task, args.top))
     if args.csv:

@@ -98,11 +98,11 @@ def csv_file(path: Path, task: str, top: int, *, video: bool) -> Iterator[Add]:
     spec = spec_of(task)
     with atomic_file(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", *(("frame", "seconds") if video else ()), *spec.columns])
+        writer.writerow(["image", *(("frame", "seconds") if video else ()), *spec.csv_columns])
 
         def add(seen: Seen, prediction: Prediction) -> None:
             origin = [seen.path, *((seen.frame, seen.origin().get("seconds")) if video else ())]
-            writer.writerows([*origin, *row] for row in spec.rows(prediction, top))
+            writer.writerows([*origin, *row] for row in spec.csv_rows(prediction, top))
 
         yield add
 
@@ -188,7 +188,7 @@ class Listing:
     def add(self, seen: Seen, prediction: Prediction) -> None:
         """Take the next image; the frames of a video are counted together."""
         if seen.frame is None:
-            self.rows.append((str(seen.path), self.spec.text(prediction, self.top)))
+            self.rows.append((str(seen.path), self.spec.summary(prediction, self.top)))
             return
         if seen.frame == 0:
             self._frames, self._counts = 0, Counter()
@@ -196,7 +196,7 @@ class Listing:
             self.rows.pop()
         self._frames += 1
         self._counts.update(self.spec.counts(prediction))
-        self.rows.append((str(seen.path), f"{self._frames} frames; {self.spec.total(self._counts)}"))
+        self.rows.append((str(seen.path), f"{self._frames} frames; {self.spec.counts_summary(self._counts)}"))
 
     def show(self) -> None:
         """Print the table."""
@@ -206,7 +206,7 @@ class Listing:
 
         table = Table(box=None, pad_edge=False)
         table.add_column("image", overflow="fold")
-        table.add_column(self.spec.listed, overflow="fold")
+        table.add_column(self.spec.summary_title, overflow="fold")
         for name, text in self.rows:
             table.add_row(escape(name), escape(text))
         Console().print(table)

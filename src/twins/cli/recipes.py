@@ -22,5 +22,5 @@ def run(arguments: list[str]) -> int:
     parse(RecipesArgs, "recipes", arguments)
     for recipe in all_recipes().values():
         print(recipe.name)
-        print(indent(recipe.about.replace("\n\n", "\n"), "    "), end="\n\n")
+        print(indent(recipe.description.replace("\n\n", "\n"), "    "), end="\n\n")
     return 0

@@ -1,0 +1,1 @@
+"""The metrics of all tasks. Start with `classification.py`; detection follows COCO, and TIDE for its error types."""

@@ -1,13 +1,13 @@
-"""What a detector gets wrong: each prediction's kind of error, and what mending a kind would give.
+"""TIDE's error types of detections (class, localisation, both, duplicate, background, missed) and their cost in AP50.
 
-The kinds are those of Bolya et al. 2020, "TIDE: A General Toolbox for Identifying Object Detection Errors" (arXiv
-2008.08115), section 2.2, at its overlaps of 0.5 and 0.1. Where we differ:
+TIDE is Bolya et al. 2020, "TIDE: A General Toolbox for Identifying Object Detection Errors" (arXiv 2008.08115); the
+types are those of its section 2.2, with its IoU thresholds 0.5 and 0.1. Differences:
 
-- A prediction is matched, and a crowd region forgiven, as COCO's evaluator does it, so that AP50 is COCO's.
-- Up to 100 predictions of each class in an image are judged, as in COCO's AP; TIDE's 100 are of all classes together.
-- Of several predictions that would all be mended to the same true object the surest of that kind of error counts.
-- A class of which nothing is left to find once what was missed is mended has an AP50 of 1 if nothing was found wrongly.
-- Counts are above a score, the one that gives the best F1 over all classes together; gains are over all scores.
+- Detections are matched, and ignored in crowd regions, as in COCO's evaluator, so that AP50 is COCO's.
+- Up to 100 detections of each class in an image count, as in COCO's AP; TIDE limits all classes together to 100.
+- If fixing an error type would match several detections to one object, only the highest-scoring one is matched.
+- A class without objects, once the missed ones are removed, has an AP50 of 1 if it has no detection either, else 0.
+- Counts are of detections above the score with the best F1 over all classes; AP50 gains are over all scores.
 """
 
 from __future__ import annotations
@@ -22,268 +22,281 @@ from numpy.typing import NDArray
 from twins.data.objects import Objects
 from twins.metrics.coco_eval import (
     MAX_DETECTIONS,
-    RECALLS,
+    NUM_RECALLS,
     CocoImage,
     Detections,
     Floats,
-    Kind,
+    IouType,
     build_coco_image,
-    overlaps,
+    pairwise_iou,
 )
 from twins.predictions import Prediction
 
-Verdict = Literal["right", "class", "localisation", "both", "duplicate", "background", "crowd", "unseen"]
-"""What a prediction is.
+Outcome = Literal["true_positive", "class", "localisation", "both", "duplicate", "background", "ignored", "excluded"]
+"""What a detection is, by its IoU with the objects of the image.
 
-`right`         it found a true object of its class, with an overlap of 0.5 at least
-`class`         its place is that of an object of another class
-`localisation`  it overlaps an object of its class by 0.1 to 0.5
-`both`          it overlaps an object of another class by 0.1 to 0.5
-`duplicate`     a surer prediction found its object
-`background`    it overlaps no object by more than 0.1
-`crowd`         it lies in a crowd region of its class: neither right nor wrong
-`unseen`        a hundred of its class in the image are surer
+`true_positive`  matched to an object of its class, with an IoU of at least 0.5
+`class`          an IoU of at least 0.5 with an object of another class
+`localisation`   an IoU of 0.1 to 0.5 with an object of its class
+`both`           an IoU of 0.1 to 0.5 with an object of another class
+`duplicate`      an IoU of at least 0.5 with an object of its class that is matched to another detection
+`background`     no IoU above 0.1
+`ignored`        at least half inside a crowd region of its class: neither true nor false positive
+`excluded`       100 detections of its class in the image have higher scores
 """
 ErrorType = Literal["class", "localisation", "both", "duplicate", "background", "missed"]
-"""Kinds of error; `missed` is a true object that nothing found and that no error of class or place aims at."""
-FOREGROUND, BACKGROUND = 0.5, 0.1
-"""Overlaps from which on an object is found, and up to which nothing is there."""
+"""TIDE's error types. `missed` is an object without true positive, class error and localisation error."""
 ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
-NOTHING = -1
-"""Index of no object."""
+FOREGROUND, BACKGROUND = 0.5, 0.1
+"""TIDE's IoU thresholds: least IoU of a match, most IoU with background."""
+NO_OBJECT = -1
+"""Index of a detection that belongs to no object."""
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What is right and wrong about one image's prediction."""
+class ImageMatches:
+    """Outcomes of one image's detections."""
 
-    kinds: tuple[Verdict, ...]
-    """Of each prediction."""
-    about: tuple[int | None, ...]
-    """Index of the true object that each prediction found, doubled, misplaced or took for another class."""
-    found: tuple[bool, ...]
-    """Whether each true object was found; always so of a crowd region, which nobody has to find."""
+    outcomes: tuple[Outcome, ...]
+    """Outcome of each detection."""
+    object_indices: tuple[int | None, ...]
+    """Object of each true positive, duplicate, localisation or class error; `None` for other outcomes."""
+    matched: tuple[bool, ...]
+    """Whether each object has a true positive; also true of crowd regions, which cannot be missed."""
 
 
-def judge(prediction: Prediction, objects: Objects, *, masks: bool) -> Judgement:
-    """Judge one image's prediction at an overlap of 0.5 of boxes or of `masks`; see `build_coco_image`."""
-    kind: Kind = "mask" if masks else "box"
-    verdicts, about = _judge(build_coco_image(prediction, objects, masks=masks), kind)
-    found = objects.crowd.copy()
-    found[about[verdicts == "right"]] = True
-    return Judgement(
-        kinds=tuple(verdicts.tolist()),
-        about=tuple(None if index == NOTHING else index for index in about.tolist()),
-        found=tuple(found.tolist()),
+def match_image(prediction: Prediction, objects: Objects, *, masks: bool) -> ImageMatches:
+    """Match one image's detections to its objects by the IoU of boxes, or of masks if `masks`."""
+    iou_type: IouType = "mask" if masks else "box"
+    outcomes, object_indices = _match_image(build_coco_image(prediction, objects, masks=masks), iou_type)
+    matched = objects.crowd.copy()
+    matched[object_indices[outcomes == "true_positive"]] = True
+    return ImageMatches(
+        outcomes=tuple(outcomes.tolist()),
+        object_indices=tuple(None if index == NO_OBJECT else index for index in object_indices.tolist()),
+        matched=tuple(matched.tolist()),
     )
 
 
-def _judge(example: CocoImage, kind: Kind) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
-    """Return the verdict on each prediction, and the index of the true object that it is about."""
-    truth, found = example.truth, example.detections
-    overlap = overlaps(example, kind)  # (R, G)
-    same = found.labels[:, None] == truth.labels
-    own, other = (np.where(alike & ~truth.crowd, overlap, 0.0) for alike in (same, ~same))
-    (best_own, nearest_own), (best_other, nearest_other) = _nearest(own), _nearest(other)
-    seen = _places(found) < MAX_DETECTIONS[-1]
-    matched = _match(own, found.scores, seen)
-    rules: dict[Verdict, NDArray[np.bool_]] = {  # the first that holds, as in TIDE's own code
-        "unseen": ~seen,
-        "right": matched != NOTHING,
-        "crowd": (same & truth.crowd & (overlap >= FOREGROUND)).any(axis=1),
-        "localisation": (best_own >= BACKGROUND) & (best_own < FOREGROUND),
-        "class": best_other >= FOREGROUND,
-        "duplicate": best_own >= FOREGROUND,
-        "both": np.maximum(best_own, best_other) > BACKGROUND,
+def _match_image(image: CocoImage, iou_type: IouType) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    """Return the outcome of each detection `(R,)`, and the index of its object or `NO_OBJECT` `(R,)`."""
+    truth, detections = image.truth, image.detections
+    iou = pairwise_iou(image, iou_type)  # (R, G)
+    same_class = detections.labels[:, None] == truth.labels
+    class_iou, other_iou = (np.where(pairs & ~truth.crowd, iou, 0.0) for pairs in (same_class, ~same_class))
+    (best_class_iou, class_object), (best_other_iou, other_object) = _best(class_iou), _best(other_iou)
+    within_limit = _ranks_in_class(detections) < MAX_DETECTIONS[-1]
+    matches = _match(class_iou, detections.scores, within_limit)
+    rules: dict[Outcome, NDArray[np.bool_]] = {  # the first that applies, as in TIDE's code
+        "excluded": ~within_limit,
+        "true_positive": matches != NO_OBJECT,
+        "ignored": (same_class & truth.crowd & (iou >= FOREGROUND)).any(axis=1),
+        "localisation": (best_class_iou >= BACKGROUND) & (best_class_iou < FOREGROUND),
+        "class": best_other_iou >= FOREGROUND,
+        "duplicate": best_class_iou >= FOREGROUND,
+        "both": np.maximum(best_class_iou, best_other_iou) > BACKGROUND,
     }
-    verdicts = np.select(list(rules.values()), list(rules), "background")
-    aims: dict[Verdict, NDArray[np.int64]] = {
-        "right": matched,
-        "localisation": nearest_own,
-        "class": nearest_other,
-        "duplicate": nearest_own,
+    outcomes = np.select(list(rules.values()), list(rules), "background")
+    objects: dict[Outcome, NDArray[np.int64]] = {
+        "true_positive": matches,
+        "localisation": class_object,
+        "class": other_object,
+        "duplicate": class_object,
     }
-    return verdicts, np.select([verdicts == verdict for verdict in aims], list(aims.values()), NOTHING)
+    return outcomes, np.select([outcomes == outcome for outcome in objects], list(objects.values()), NO_OBJECT)
 
 
-def _nearest(overlap: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """Return each row's largest overlap and its column, 0 where there is none."""
-    if not overlap.shape[1]:
-        return np.zeros(len(overlap)), np.full(len(overlap), NOTHING)
-    return overlap.max(axis=1), overlap.argmax(axis=1)
+def _best(iou: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Return each row's largest IoU and its column; 0 and `NO_OBJECT` without columns."""
+    if not iou.shape[1]:
+        return np.zeros(len(iou)), np.full(len(iou), NO_OBJECT)
+    return iou.max(axis=1), iou.argmax(axis=1)
 
 
-def _places(found: Detections) -> NDArray[np.int64]:
-    """Return how many predictions of its class in the image are surer than each; of equal ones, the earlier is."""
-    order = np.lexsort((-found.scores, found.labels))
-    labels = found.labels[order]
-    places = np.empty(len(order), dtype=np.int64)
-    places[order] = np.arange(len(order)) - np.searchsorted(labels, labels)
-    return places
+def _ranks_in_class(detections: Detections) -> NDArray[np.int64]:
+    """Return each detection's rank by score within its class, from 0; of equal scores, the earlier ranks first."""
+    order = np.lexsort((-detections.scores, detections.labels))
+    labels = detections.labels[order]
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(len(order)) - np.searchsorted(labels, labels)
+    return ranks
 
 
-def _match(own: Floats, scores: Floats, seen: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the true object that each prediction finds: the surest chooses first, of what overlaps it most."""
-    matched = np.full(len(own), NOTHING)
-    free = np.ones(own.shape[1], dtype=bool)
+def _match(class_iou: Floats, scores: Floats, within_limit: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Match greedily in descending order of score, each detection to the free object with the largest IoU."""
+    matches = np.full(len(class_iou), NO_OBJECT)
+    free = np.ones(class_iou.shape[1], dtype=bool)
     order = np.argsort(-scores, kind="stable")
-    able = seen & (own >= FOREGROUND).any(axis=1)
-    for row in order[able[order]]:
-        candidates = np.where(free, own[row], 0.0)
-        best = len(candidates) - 1 - candidates[::-1].argmax()  # of equal ones the last, as COCO's evaluator does
-        if candidates[best] >= FOREGROUND:
-            matched[row], free[best] = best, False
-    return matched
+    candidates = within_limit & (class_iou >= FOREGROUND).any(axis=1)
+    for row in order[candidates[order]]:
+        free_iou = np.where(free, class_iou[row], 0.0)
+        best = len(free_iou) - 1 - free_iou[::-1].argmax()  # of equal ones the last, as in COCO's evaluator
+        if free_iou[best] >= FOREGROUND:
+            matches[row], free[best] = best, False
+    return matches
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """What is right and wrong about all images' predictions, `(P,)`, and the true objects, `(Q,)`."""
+class Matches:
+    """Outcomes of all images' `P` detections, and all `Q` objects."""
 
     labels: NDArray[np.int64]
+    """Predicted class ids `(P,)`."""
     scores: Floats
-    verdicts: NDArray[np.str_]
-    about: NDArray[np.int64]
-    """Index of a true object, or `NOTHING`."""
-    true_labels: NDArray[np.int64]
+    """`(P,)`."""
+    outcomes: NDArray[np.str_]
+    """`Outcome` of each detection, `(P,)`."""
+    object_indices: NDArray[np.int64]
+    """Index into the objects, or `NO_OBJECT`, `(P,)`."""
+    object_labels: NDArray[np.int64]
+    """Class ids of the objects, `(Q,)`."""
     crowd: NDArray[np.bool_]
+    """Which objects are crowd regions, `(Q,)`."""
 
-    def are(self, *verdicts: Verdict) -> NDArray[np.bool_]:
-        """Return which predictions have one of these verdicts, `(P,)`."""
-        return np.isin(self.verdicts, verdicts)
+    def with_outcome(self, *outcomes: Outcome) -> NDArray[np.bool_]:
+        """Return which detections have one of these outcomes, `(P,)`."""
+        return np.isin(self.outcomes, outcomes)
 
-    def objects(self, classes: int) -> NDArray[np.int64]:
-        """Return how many objects of each class there are to find, `(K,)`."""
-        return np.bincount(self.true_labels[~self.crowd], minlength=classes)
+    def count_objects(self, num_classes: int) -> NDArray[np.int64]:
+        """Return the number of objects of each class without crowd regions, `(K,)`."""
+        return np.bincount(self.object_labels[~self.crowd], minlength=num_classes)
 
 
-def judge_all(examples: Sequence[CocoImage], kind: Kind) -> Judged:
-    """Judge the predictions of all images at an overlap of 0.5, whatever their score."""
-    judged = [_judge(example, kind) for example in examples]
-    starts = np.cumsum([0, *(len(example.truth.labels) for example in examples)])
-    about = [
-        np.where(index == NOTHING, NOTHING, index + start) for (_, index), start in zip(judged, starts, strict=False)
+def match_images(images: Sequence[CocoImage], iou_type: IouType) -> Matches:
+    """Match the detections of all images, whatever their score."""
+    results = [_match_image(image, iou_type) for image in images]
+    starts = np.cumsum([0, *(len(image.truth.labels) for image in images)])
+    object_indices = [
+        np.where(indices == NO_OBJECT, NO_OBJECT, indices + start)
+        for (_, indices), start in zip(results, starts, strict=False)
     ]
-    return Judged(
-        labels=_joined([example.detections.labels for example in examples], np.int64),
-        scores=_joined([example.detections.scores for example in examples], np.float64),
-        verdicts=_joined([verdicts for verdicts, _ in judged], np.str_),
-        about=_joined(about, np.int64),
-        true_labels=_joined([example.truth.labels for example in examples], np.int64),
-        crowd=_joined([example.truth.crowd for example in examples], np.bool_),
+    return Matches(
+        labels=_concatenate([image.detections.labels for image in images], np.int64),
+        scores=_concatenate([image.detections.scores for image in images], np.float64),
+        outcomes=_concatenate([outcomes for outcomes, _ in results], np.str_),
+        object_indices=_concatenate(object_indices, np.int64),
+        object_labels=_concatenate([image.truth.labels for image in images], np.int64),
+        crowd=_concatenate([image.truth.crowd for image in images], np.bool_),
     )
 
 
-def _joined(parts: list[NDArray[Any]], kind: type) -> NDArray[Any]:
-    return np.concatenate([np.zeros(0, dtype=kind), *parts]).astype(kind)
+def _concatenate(parts: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
+    return np.concatenate([np.zeros(0, dtype=dtype), *parts]).astype(dtype)
 
 
 @dataclass(frozen=True)
-class Balance:
-    """The score at which precision and recall are balanced best, at an overlap of 0.5."""
+class BestF1:
+    """The best F1 over all score thresholds, at an IoU of 0.5."""
 
     f1: float
     precision: float
     recall: float
     score: float | None
-    """Predictions from this score on are taken; `None` where no score finds anything."""
+    """Least score of the detections that count for it; `None` if no detection is a true positive."""
 
 
-def best_balance(judged: Judged, label: int | None = None) -> Balance | None:
-    """Return the best F1 of a class, or over all classes together; `None` where there is no object to find."""
-    chosen = ~judged.are("crowd", "unseen")
-    wanted = ~judged.crowd
+def best_f1(matches: Matches, label: int | None = None) -> BestF1 | None:
+    """Return the best F1 of a class, or of all classes together; `None` without objects."""
+    counted, objects = ~matches.with_outcome("ignored", "excluded"), ~matches.crowd
     if label is not None:
-        chosen, wanted = chosen & (judged.labels == label), wanted & (judged.true_labels == label)
-    total = int(wanted.sum())
-    if not total:
+        counted, objects = counted & (matches.labels == label), objects & (matches.object_labels == label)
+    num_objects = int(objects.sum())
+    if not num_objects:
         return None
-    scores, right = judged.scores[chosen], judged.are("right")[chosen]
+    scores, true_positive = matches.scores[counted], matches.with_outcome("true_positive")[counted]
     order = np.argsort(-scores, kind="stable")
-    scores, hits = scores[order], np.cumsum(right[order])
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + total)
-    f1[:-1][scores[1:] == scores[:-1]] = 0.0  # equal scores are taken together
+    scores, hits = scores[order], np.cumsum(true_positive[order])
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + num_objects)
+    f1[:-1][scores[1:] == scores[:-1]] = 0.0  # a threshold keeps or drops equal scores together
     if not f1.any():
-        return Balance(0.0, 0.0, 0.0, None)
+        return BestF1(0.0, 0.0, 0.0, None)
     best = int(f1.argmax())
-    return Balance(float(f1[best]), float(hits[best] / (best + 1)), float(hits[best] / total), float(scores[best]))
+    return BestF1(float(f1[best]), float(hits[best] / (best + 1)), float(hits[best] / num_objects), float(scores[best]))
 
 
-def analyse_errors(judged: Judged, classes: int) -> dict[str, Any]:
-    """Return what is wrong, and what mending it would give, JSON-ready.
+def analyse_errors(matches: Matches, num_classes: int) -> dict[str, Any]:
+    """Return the errors of each type and the AP50 gained by fixing them, JSON-ready.
 
     Args:
-        judged: all images' predictions.
-        classes: how many there are.
+        matches: all images' detections.
+        num_classes: number of classes.
 
     Returns:
-        `score`: what is counted has this score at least; 0 where no score finds anything. `objects`, `right`: how many
-        there are to find, and were found. `ap50` in 0..1, and of each of `types` its `count` and its `ap50_gain`: by
-        how much the AP50 would rise if errors of this kind alone were mended, over all scores.
+        `score`: least score of the detections that are counted, that of the best F1; 0 without a true positive.
+        `objects`, `right`: number of objects without crowd regions, and of true positives. `ap50`, in 0..1. `types`: by
+        error type its `count`, and `ap50_gain`, by which AP50 would rise if only this type were fixed, over all scores.
     """
-    balance = best_balance(judged)
-    score = balance.score or 0.0 if balance else 0.0
-    above = judged.scores >= score
-    present = np.flatnonzero(judged.objects(classes)[:classes])
-    now = _ap50(judged, present)
+    best = best_f1(matches)
+    score = best.score or 0.0 if best else 0.0
+    counted = matches.scores >= score
+    classes = np.flatnonzero(matches.count_objects(num_classes)[:num_classes])
+    ap50 = _ap50(matches, classes)
     types = {}
     for error in ERROR_TYPES:
-        wrong = _missed(judged, above) if error == "missed" else above & judged.are(error)
-        gain = max(0.0, _ap50(_mended(judged, error), present) - now)
+        wrong = _missed(matches, counted) if error == "missed" else counted & matches.with_outcome(error)
+        gain = max(0.0, _ap50(_fix(matches, error), classes) - ap50)
         types[error] = {"count": int(wrong.sum()), "ap50_gain": gain}
     return {
         "score": score,
-        "objects": int((~judged.crowd).sum()),
-        "right": int((above & judged.are("right")).sum()),
-        "ap50": now,
+        "objects": int((~matches.crowd).sum()),
+        "right": int((counted & matches.with_outcome("true_positive")).sum()),
+        "ap50": ap50,
         "types": types,
     }
 
 
-def _missed(judged: Judged, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which true objects nothing that was seen found or aimed at, `(Q,)`."""
-    missed = ~judged.crowd
-    missed[judged.about[seen & judged.are("right", "class", "localisation")]] = False
+def _missed(matches: Matches, counted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which objects are missed by the counted detections, `(Q,)`."""
+    missed = ~matches.crowd
+    missed[matches.object_indices[counted & matches.with_outcome("true_positive", "class", "localisation")]] = False
     return missed
 
 
-def _mended(judged: Judged, error: ErrorType) -> Judged:
-    """Return how it would be without errors of a kind: what cannot be made right is not seen, or not asked for."""
+def _fix(matches: Matches, error: ErrorType) -> Matches:
+    """Return the matches with one error type fixed, as by TIDE's oracles.
+
+    Missed objects are removed. Detections with class or localisation errors become true positives of objects without
+    one; the rest of the type is removed.
+    """
     if error == "missed":
-        return replace(judged, crowd=judged.crowd | _missed(judged, np.ones(len(judged.scores), dtype=bool)))
-    wrong = judged.are(error)
-    verdicts, labels = np.where(wrong, "unseen", judged.verdicts), judged.labels.copy()
+        return replace(matches, crowd=matches.crowd | _missed(matches, np.ones(len(matches.scores), dtype=bool)))
+    wrong = matches.with_outcome(error)
+    outcomes, labels = np.where(wrong, "excluded", matches.outcomes), matches.labels.copy()
     if error in ("class", "localisation"):
-        best = _surest_about(judged, wrong)
-        verdicts[best], labels[best] = "right", judged.true_labels[judged.about[best]]
-    return replace(judged, verdicts=verdicts, labels=labels)
+        fixable = _highest_per_object(matches, wrong)
+        outcomes[fixable] = "true_positive"
+        labels[fixable] = matches.object_labels[matches.object_indices[fixable]]
+    return replace(matches, outcomes=outcomes, labels=labels)
 
 
-def _surest_about(judged: Judged, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return, of the predictions in `rows`, the surest about each true object that nothing found."""
-    taken = np.zeros(len(judged.crowd), dtype=bool)
-    taken[judged.about[judged.are("right")]] = True
-    order = np.argsort(-judged.scores, kind="stable")
+def _highest_per_object(matches: Matches, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the highest-scoring detection in `rows` of each object without a true positive."""
+    matched = np.zeros(len(matches.crowd), dtype=bool)
+    matched[matches.object_indices[matches.with_outcome("true_positive")]] = True
+    order = np.argsort(-matches.scores, kind="stable")
     order = order[rows[order]]
-    order = order[~taken[judged.about[order]]]
-    return order[np.unique(judged.about[order], return_index=True)[1]]
+    order = order[~matched[matches.object_indices[order]]]
+    return order[np.unique(matches.object_indices[order], return_index=True)[1]]
 
 
-def _ap50(judged: Judged, present: NDArray[np.int64]) -> float:
-    """Return the mean AP at an overlap of 0.5 over these classes, 0 with none."""
-    order = np.argsort(-judged.scores, kind="stable")
-    order = order[~judged.are("crowd", "unseen")[order]]
-    labels, right = judged.labels[order], judged.are("right")[order]
-    objects = judged.objects(max(present, default=0) + 1)
-    values = [_average_precision(right[labels == label], int(objects[label])) for label in present]
+def _ap50(matches: Matches, classes: NDArray[np.int64]) -> float:
+    """Return the mean AP at an IoU of 0.5 over these classes; 0 without classes."""
+    order = np.argsort(-matches.scores, kind="stable")
+    order = order[~matches.with_outcome("ignored", "excluded")[order]]
+    labels, true_positive = matches.labels[order], matches.with_outcome("true_positive")[order]
+    objects = matches.count_objects(max(classes, default=0) + 1)
+    values = [_average_precision(true_positive[labels == label], int(objects[label])) for label in classes]
     return float(np.mean(values)) if values else 0.0
 
 
-def _average_precision(right: NDArray[np.bool_], objects: int) -> float:
-    """Return COCO's average over 101 recalls, the surest prediction first; of no object 1 if nothing was found."""
+def _average_precision(true_positive: NDArray[np.bool_], objects: int) -> float:
+    """Return COCO's average precision over 101 recalls, of detections in descending order of score.
+
+    Without objects it is 1 without detections, else 0.
+    """
     if not objects:
-        return float(not len(right))
-    hits = np.cumsum(right)
+        return float(not len(true_positive))
+    hits = np.cumsum(true_positive)
     precision = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
-    reached = np.searchsorted(hits / objects, np.linspace(0.0, 1.0, RECALLS))
+    reached = np.searchsorted(hits / objects, np.linspace(0.0, 1.0, NUM_RECALLS))
     return float(np.append(precision, 0.0)[reached].mean())

@@ -72,7 +72,7 @@ class _Examples:
 
     def __init__(self, predictor: Predictor, images: ImageSet, spec: TaskSpec) -> None:
         self.predictor, self.images, self.spec = predictor, images, spec
-        self.indices = range(0, len(images), max(1, -(-len(images) // spec.examined)))
+        self.indices = range(0, len(images), max(1, -(-len(images) // spec.max_report_images)))
         self.batch = 32 if facts_of(predictor.model.task).one_shape else 1
 
     def __len__(self) -> int:

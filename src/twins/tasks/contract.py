@@ -1,6 +1,5 @@
-"""What a task brings to a run besides its network: data, transforms, metric, rows for files and the screen."""
+"""`TaskSpec`, what a task provides for a run besides its network: data, transforms, metric, and its results as text."""
 
-# ruff: noqa: D102  # members that say what they are by name and type
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,117 +25,122 @@ from twins.tasks.table import part_of
 
 
 class DetailedMetric(Metric, Protocol):
-    """A metric that can also say more than its named numbers."""
+    """A metric with tables besides its named numbers."""
 
     def details(self) -> dict[str, Any]:
-        """Return JSON-ready tables, `per_class` among them."""
+        """Return JSON-ready tables; `per_class` is one of them, a list with a dict for each class."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One held-out image with its truth and what the network predicts, as a report shows it."""
+    """A held-out image with its target and the network's prediction, for a report."""
 
     image: Image
     target: Any
+    """The ground truth, as the task's image sets give it."""
     prediction: Prediction
     path: str
 
 
 class Examples(Protocol):
-    """Held-out images spread over a set; each is predicted when it is asked for, so that memory stays small."""
+    """Held-out images spread evenly over a data set; iteration predicts them one by one, so that memory stays small."""
 
     def __len__(self) -> int:
-        """Return how many there are, those that turn out to be unreadable included."""
+        """Return the number of images, unreadable ones included; iteration leaves those out."""
 
     def __iter__(self) -> Iterator[Example]: ...
 
 
 Explain = Callable[[Sequence[tuple[Image, str]]], str]
-"""Returns the section that shows where attention looks in some images, each given with its caption."""
+"""Function that returns the report's section on attention, HTML, for images with captions."""
 
 
 class TaskSpec(Protocol):
-    """A task's part of a run: `SPEC` of `tasks/<task>/spec.py`."""
+    """A task's part of a run. `tasks/<task>/spec.py` holds an instance of it, `SPEC`."""
 
-    examined: int
-    """Held-out images that a report looks at."""
-    columns: tuple[str, ...]
-    """Names of what `rows` gives."""
-    listed: str
-    """What `text` lists."""
+    max_report_images: int
+    """Most held-out images that a report is made from."""
+    csv_columns: tuple[str, ...]
+    """Names of the values in each row of `csv_rows`."""
+    summary_title: str
+    """Column title above the summaries on the screen."""
 
     def open(self, config: DataConfig) -> Splits[Any]:
-        """Open a data set; raises DataError where it cannot be used."""
+        """Open a data set; raises DataError if it cannot be used."""
 
     def check(self, config: DataConfig) -> CheckReport:
-        """Read a whole data set and report what would spoil a run."""
+        """Read a whole data set and report what would spoil a run, for `twins check`."""
 
     def warnings(self, splits: Splits[Any]) -> list[str]:
-        """Return a sentence for each thing about the data that a run should begin by saying."""
+        """Return sentences on weaknesses of the data, which a run prints before it trains."""
 
-    def preprocess(self, config: TrainConfig, known: Preprocess) -> Preprocess:
-        """Return how a run prepares images for evaluation; `known` is how its weights' were."""
+    def preprocess(self, config: TrainConfig, initial: Preprocess) -> Preprocess:
+        """Return how a run prepares images for evaluation; `initial` belongs to the weights that it starts from."""
 
-    def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform: ...
-    def eval_transform(self, preprocess: Preprocess) -> Transform: ...
+    def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
+        """Return the transform of training images and targets, with augmentation."""
+
+    def eval_transform(self, preprocess: Preprocess) -> Transform:
+        """Return the transform of images and targets for evaluation."""
 
     def shapes(self, images: Any) -> list[tuple[int, int]] | None:
-        """Return each image's height and width, where batches should be of alike ones and the annotations say them."""
+        """Return each image's `(height, width)`, to batch images of similar shape.
 
-    def prepare(self, config: TrainConfig, batch: Batch, epoch: int, classes: int) -> tuple[Tensor, Any]:
-        """Return the images and targets that a training batch is learned from."""
+        `None` means any order: images are brought to one size, or the annotations do not give all shapes.
+        """
 
-    def set_up(self, network: TaskNetwork, config: TrainConfig, images: Any) -> None:
-        """Give a network and its losses what the settings and the training images say of them."""
+    def prepare_batch(self, config: TrainConfig, batch: Batch, epoch: int, num_classes: int) -> tuple[Tensor, Any]:
+        """Return a training batch's images and targets as `TaskNetwork.losses` takes them, mixed if configured."""
+
+    def configure(self, network: TaskNetwork, config: TrainConfig, images: Any) -> None:
+        """Set what a network and its losses take from the settings and the training images, such as class weights."""
 
     def metric(self, names: Sequence[str], *, full: bool = False, absent: Absent = "left_out") -> DetailedMetric:
         """Return an empty metric.
 
         Args:
             names: class names by class id.
-            full: measure what takes too long for each evaluation of a run too.
-            absent: what a class that neither truth nor prediction has counts in a mean over classes.
+            full: also measure what is too slow for the evaluations during training.
+            absent: how a mean over classes treats classes that neither ground truth nor predictions contain.
 
         Raises:
-            ConfigError: `absent` is chosen for a task that has no such mean.
+            ConfigError: the task has no such mean and `absent` is not its default.
         """
 
-    def relabel(self, images: Any, classes: Sequence[int]) -> Any:
-        """Return images whose class `i` is called `classes[i]`."""
+    def relabel(self, images: Any, class_ids: Sequence[int]) -> Any:
+        """Return images whose class ids `i` are replaced by `class_ids[i]`."""
 
     def check_pair(self, image: Image, target: Any) -> None:
-        """Raise DataError where an image and its target do not belong together."""
+        """Raise DataError if an image and its target do not fit together."""
 
-    def look(self, network: TaskNetwork, image: Image, inference: InferenceConfig) -> Prediction:
-        """Return the prediction of one image by inference settings that are not plain; for tasks whose facts have
-        `inference`.
-        """
+    def infer(self, network: TaskNetwork, image: Image, inference: InferenceConfig) -> Prediction:
+        """Predict one image with settings other than the defaults; only in tasks with `TaskFacts.inference`."""
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
-        """Return what a measurement depends on beyond every task's model, size, precision and data."""
+        """Return the settings that this task's numbers depend on, besides model, size, precision and data."""
 
-    def weakest(self, rows: Sequence[dict[str, Any]], most: int = 5) -> list[str]:
-        """Return a line for each of the classes with the lowest scores, from the metric's `per_class`."""
+    def worst_classes(self, per_class: Sequence[dict[str, Any]], limit: int = 5) -> list[str]:
+        """Return a line for each of the `limit` classes with the lowest scores; `per_class` is the metric's table."""
 
-    def rows(self, prediction: Prediction, top: int) -> Iterator[list[Any]]:
-        """Yield the rows of a CSV file for one image."""
+    def csv_rows(self, prediction: Prediction, top: int) -> Iterator[list[Any]]:
+        """Yield one image's rows of the CSV file; a ranking of all classes ends after `top` rows."""
 
-    def text(self, prediction: Prediction, top: int) -> str:
-        """Return one image's result in a line."""
+    def summary(self, prediction: Prediction, top: int) -> str:
+        """Return one image's result in one line; `top` limits ranked classes and objects."""
 
     def counts(self, prediction: Prediction) -> Mapping[str, int]:
-        """Return what to count over the frames of a video, by class name."""
+        """Return one image's counts by class name, which are added up over the frames of a video."""
 
-    def total(self, counts: Mapping[str, int]) -> str:
-        """Return counts over a video in a line."""
+    def counts_summary(self, counts: Mapping[str, int]) -> str:
+        """Return a video's counts in one line."""
 
-    def example_target(self, height: int, width: int) -> Any:
-        """Return a made-up target of an image of this size, of two classes; for `twins bench` alone."""
+    def synthetic_target(self, height: int, width: int) -> Any:
+        """Return a target with two classes for an image of this size, for `twins bench`."""
 
-    def example_batch(self, images: Tensor, classes: int) -> Any:
-        """Return made-up targets of a batch `(B, 3, H, W)`; for `twins bench` alone."""
+    def synthetic_targets(self, images: Tensor, num_classes: int) -> Any:
+        """Return targets for a batch `(B, 3, H, W)` as `TaskNetwork.losses` takes them, for `twins bench`."""
 
 
 def spec_of(task: str) -> TaskSpec:
-    """Return a task's spec; raises NotFoundError where no task is called so."""
+    """Return a task's spec; raises NotFoundError for an unknown task."""
     return part_of(task, "spec").SPEC

@@ -1,4 +1,4 @@
-"""What a task is, as plain data: `tasks/<task>/facts.py` fills one of these in. Nothing here imports torch."""
+"""`TaskFacts`, a task as plain data; `tasks/<task>/facts.py` fills one in. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -15,103 +15,106 @@ Value = TypeVar("Value")
 
 
 def by_published_model(*values: Value) -> dict[str, Value]:
-    """Return values by model, given for PCPVT base, large, small and SVT base, large, small."""
+    """Return values by model name, from one value each for PCPVT base, large, small and SVT base, large, small."""
     return dict(zip(_PUBLISHED, values, strict=True))
 
 
 def by_model(*values: Value) -> dict[str, Value]:
-    """Return values by model, given in the order of `twins.list_models()`: of each family base, large, nano, small."""
+    """Return values by model name, from values in the order of `twins.list_models()`: PCPVT base, large, nano, small,
+    then SVT.
+    """
     return dict(zip(sorted((*_PUBLISHED, *_NANO)), values, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadFacts:
-    """One head of a task: how a checkpoint tells it, and what its networks cost."""
+    """One head of a task: how its checkpoints are recognised, and the size of its networks."""
 
     title: str
-    """What readers know it by."""
+    """Name in tables and reports, such as `Semantic FPN`."""
     classifier: str
-    """Weight of the layer that gives the class scores; a state dict of ours that has it holds this head."""
+    """Key of the classification layer's weight. A state dict in our layout with it, and with
+    `marker`, has this head."""
     dims: int
-    """Dimensions of that weight: 4 of a convolution, 2 of a linear layer."""
+    """Dimensions of that weight: 4 for a convolution, 2 for a linear layer."""
     marker: str = ""
-    """Prefix of a key that only this head has; empty where `classifier` is enough."""
+    """Prefix of a key that only this head has; empty if `classifier` identifies it."""
     anchors: int = 1
-    """Outputs of that layer for each class: the anchors per location."""
+    """Anchors per location: outputs of the classification layer for each class."""
     background: int = 0
-    """Outputs of that layer for no class."""
+    """Background outputs of the classification layer, besides those of the classes."""
     width_key: str = ""
-    """A weight with one output for each channel inside the head, by which a plain file tells the width; empty where it
-    is fixed."""
+    """Key of a weight with one output for each channel inside the head, from which a checkpoint without metadata tells
+    the width; empty if the width is fixed."""
     width: int = 256
     """Channels inside the published head."""
     pools: bool = False
-    """Whether it pools a map to one position, where batch norm has no statistics of one image alone."""
+    """Whether the head pools a map to one position, where batch norm has no statistics if it sees one image alone."""
     params: Mapping[str, int] = field(default_factory=dict)
-    """Parameters of the whole network by model, with the published number of classes; what is missing is counted."""
+    """Parameters of the whole network by model, with the published number of classes; missing models are counted."""
     gmacs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Billions of multiply-adds for an image of 224 x 224 by model, with and without attention's two products."""
+    """Billions of multiply-adds for a 224 x 224 image by model, with and without attention's two products."""
     published_millions: Mapping[str, float] = field(default_factory=dict)
-    """Millions of parameters in the paper's tables by model."""
+    """Millions of parameters by model, from the paper's tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoFacts:
-    """What `twins demo` runs for a task."""
+    """The demo of a task: `twins demo --task TASK`."""
 
     data: str
-    """An embedded data set."""
-    begins: str
-    """What is said before training."""
+    """Name of an embedded data set."""
+    intro: str
+    """Message before training."""
     metric: str
-    """The number that is shown at the end."""
+    """Metric that is shown at the end."""
     starts_from: str | None = None
-    """Task whose demo trains the weights that this one starts from."""
+    """Task whose demo trains the starting weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFacts:
-    """All that is true of a task before any network is built or any data is read."""
+    """All that is fixed for a task before a network is built or data is read."""
 
     title: str
-    """What readers know it by."""
+    """Name in tables and reports, such as `Object detection`."""
     heads: Mapping[str | None, HeadFacts]
-    """Its heads by name, the default first; a task with a single head has no name for it, `None`."""
+    """Heads by name, the default first. A task with a single head names it `None`."""
     num_classes: int
     """Classes of the published networks."""
     class_table: ClassTable | None
-    """Whose class names those are."""
+    """Data set whose class names the published networks have."""
     preprocess: Preprocess
-    """How the published networks want their images."""
+    """Preprocessing of the published networks."""
     monitor: str
-    """The metric that chooses the best weights; larger is better."""
+    """Monitored metric: it selects the best weights; larger is better."""
     metrics: Mapping[str, str]
-    """Titles of the metrics that readers are shown first; the others are in `eval.json` alone."""
-    holds: tuple[str, ...]
-    """Fields that its predictions fill, besides `task`, `size` and `names`."""
-    settings: tuple[str, ...] = ()
-    """Fields of `TrainConfig` that only some tasks have, and this one does."""
+    """Titles of the main metrics by name; the report shows these, `eval.json` has all."""
+    prediction_fields: tuple[str, ...]
+    """Fields of `Prediction` that the task fills, besides `task`, `size` and `names`."""
+    train_settings: tuple[str, ...] = ()
+    """Fields of `TrainConfig` that apply to this task but not to all tasks."""
     network_settings: tuple[str, ...] = ()
-    """Of `drop_rate`, `norm` and `anchor_scale` of `create_model` those that its networks have."""
+    """Arguments of `create_model` that apply to this task: some of `drop_rate`, `norm` and `anchor_scale`."""
     drop_rate: float = 0.0
-    """Dropout before the published classification layer."""
+    """Dropout before the classification layer of the published networks."""
     stage_norms: bool = False
-    """Whether the stages of its published SVT backbones end in norms."""
+    """Whether the published SVT backbones have stage norms."""
     nano_width: int | None = None
-    """Channels inside the heads of the nano networks; `None` where heads have a fixed width."""
+    """Channels inside the heads of the nano networks; `None` for heads of a fixed width."""
     inference: bool = False
-    """Whether images can be seen at several scales, mirrored, by windows or by tiles: `InferenceConfig`."""
+    """Whether `InferenceConfig` applies: several scales, flip, sliding window, tiles."""
     selection: bool = False
-    """Whether predictions are objects that can be selected: `SelectionConfig`."""
+    """Whether `SelectionConfig` applies: the predictions are objects with scores."""
     batch_size: int = 4
-    """Images per forward pass in evaluation, where nothing else is asked for."""
+    """Default images per forward pass in evaluation."""
     one_shape: bool = False
-    """Whether every image is brought to one square size."""
+    """Whether all images are resized to squares of one size."""
     in_timm: bool = False
     """Whether timm has the whole network, not only its backbone."""
     exportable: bool = False
-    """Whether `twins.exporting` lays its networks out for other runtimes."""
+    """Whether `twins.exporting` supports its networks."""
     bench_size: str = "224"
-    """Size of the input that `twins bench` measures at, in pixels: a square's side, or height and width as 800x1333."""
+    """Default input size of `twins bench` in pixels: the side of a square, or height and width as in `800x1333`."""
     demo: DemoFacts | None = None
-    """Its demo on embedded data."""
+    """Demo on embedded data, if there is one."""

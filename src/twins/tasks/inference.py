@@ -1,4 +1,4 @@
-"""Inference settings: scales, flip, sliding window and tiles; score and NMS thresholds. Nothing imports torch."""
+"""Inference settings: scales, flip, sliding window, tiles; score and NMS thresholds. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from twins.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """How a semantic network looks at an image; by default once, whole, at the size that it was trained for."""
+    """Inference of semantic networks: scales, flip, sliding window, tiles; by default one pass at the training size."""
 
     scales: tuple[float, ...] = (1.0,)
-    """Sizes to look at, in multiples of the network's own; probabilities are averaged."""
+    """Scales to predict at, in multiples of the network's input size; probabilities are averaged."""
     flip: bool = False
-    """Whether to look at the mirror image too."""
+    """Predict the mirrored image too and average the probabilities."""
     window: int | None = None
-    """Side in pixels of a window that slides over the resized image; logits are averaged where it overlaps itself."""
+    """Side in pixels of a window that slides over the resized image; logits are averaged where windows overlap."""
     stride: int | None = None
-    """Step of the sliding window in pixels; unset is two thirds of it."""
+    """Step of the sliding window in pixels; unset is two thirds of its side."""
     tile: int | None = None
-    """Side in pixels of tiles of the image as it is, not resized: memory is bounded by the tile, however large the
+    """Side in pixels of tiles of the image at its own size, not resized; the network's memory does not grow with the
     image."""
     overlap: int | None = None
-    """Pixels that neighbouring tiles share; each pixel is read off the tile that sees it furthest from its border.
+    """Pixels that neighbouring tiles share; each pixel's class comes from the tile whose border is furthest from it.
     Unset is a quarter of the tile."""
 
     def __post_init__(self) -> None:
@@ -33,9 +33,9 @@ class InferenceConfig:
             value = getattr(self, name)
             if value is not None and value < 32:
                 raise ConfigError(f"`{name}` must be at least 32 pixels, found {value}")
-        for part, whole in (("stride", "window"), ("overlap", "tile")):
-            if getattr(self, part) is not None and getattr(self, whole) is None:
-                raise ConfigError(f"`{part}` belongs to `{whole}`, which is not set; set it or leave `{part}` out")
+        for name, base in (("stride", "window"), ("overlap", "tile")):
+            if getattr(self, name) is not None and getattr(self, base) is None:
+                raise ConfigError(f"`{name}` belongs to `{base}`, which is not set; set it or leave `{name}` out")
         if self.stride is not None and self.window and not 0 < self.stride <= self.window:
             raise ConfigError(f"`stride` must be above 0 and at most `window={self.window}`, found {self.stride}")
         if self.overlap is not None and self.tile and not 0 <= self.overlap < self.tile:
@@ -45,22 +45,22 @@ class InferenceConfig:
 
     @property
     def plain(self) -> bool:
-        """Whether images are looked at once and whole, as batches can be."""
+        """Whether this is the default: one pass over whole images, which may be batched."""
         return self == InferenceConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionConfig:
-    """Which of the objects that a detector finds are given; by default as published, for measuring."""
+    """Which objects a detector returns; the defaults are the published ones, for evaluation."""
 
     score: float = 0.05
-    """Probability that an object must exceed."""
+    """Score that an object must exceed, a probability."""
     nms: float = 0.5
-    """Intersection over union above which the less sure of two boxes of a class goes."""
+    """IoU of two boxes of a class above which NMS removes the lower-scoring one."""
     agnostic: bool = False
-    """Whether the less sure of two such boxes goes whatever their classes: one object, one name."""
+    """Class-agnostic NMS: apply it across classes, so that an object has one class."""
     most: int = 100
-    """Objects of an image, the surest first."""
+    """Most objects per image, highest scores first."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.score < 1:
@@ -72,4 +72,4 @@ class SelectionConfig:
 
 
 SHOWN = SelectionConfig(score=0.3)
-"""The objects that are shown to people, where they say nothing else."""
+"""Default for predictions that people look at."""

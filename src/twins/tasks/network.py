@@ -1,4 +1,4 @@
-"""What every task's network is, and all that its head may know of a backbone."""
+"""`TaskNetwork`, the base of all tasks' networks, and `Features`, all that a head may know of a backbone."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ class Features(Protocol):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Pixels of the image for each position of a map: (4, 8, 16, 32)."""
+        """Image pixels per position of each map, such as (4, 8, 16, 32)."""
         ...
 
 
 class TaskNetwork(nn.Module):
-    """A Twins backbone with a task's heads, its losses and its decoding; each task's network is one of these.
+    """A Twins backbone with the heads, losses and decoding of a task; the networks of all tasks derive from it.
 
     Args:
-        backbone: gives the maps.
-        info: what the network is and how its images are prepared; saved with its weights.
+        backbone: returns the maps.
+        info: model, task, classes and preprocessing; saved with the weights.
     """
 
     task: str
-    """Name of its task."""
+    """Name of the task."""
     one_graph: bool = True
-    """Whether network and losses compile as one graph; of others the backbone is compiled alone."""
+    """Whether network and losses compile as one graph; if not, only the backbone is compiled."""
     selection: SelectionConfig
-    """Which of the objects found are given, where the task finds objects."""
+    """Selection of the predicted objects; only in tasks with `TaskFacts.selection`."""
     load_report: LoadReport | None = None
-    """What loading its weights reported; `None` where it was only initialised."""
+    """Report on loading the weights; `None` after random initialisation."""
 
     def __init__(self, backbone: nn.Module, info: ModelInfo) -> None:
         super().__init__()
@@ -52,35 +52,41 @@ class TaskNetwork(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """Classes of its last layer, background aside; 0 when it returns features."""
+        """Classes of the classification layer, without background; 0 if the network returns features."""
         return self.info.num_classes
 
     def losses(self, images: Tensor, targets: Any, sizes: Tensor | None = None) -> dict[str, Tensor]:
-        """Return named, weighted scalars; the engine sums them."""
+        """Return the weighted losses by name, scalars; the engine sums them.
+
+        Args:
+            images: normalised float `(B, C, H, W)`.
+            targets: as `TaskSpec.prepare_batch` returns them.
+            sizes: true sizes in pixels, int `(B, 2)`, or `None` if images fill the batch.
+        """
         raise NotImplementedError
 
     def decode(self, outputs: Any, sizes: Tensor | None, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """Return each image's result in the user's own coordinates.
+        """Return each image's prediction in the coordinates of the user's image.
 
         Args:
-            outputs: what `forward` returned.
-            sizes: true sizes in pixels, int `(B, 2)`, as `forward` had them, or `None`.
-            originals: height and width of each of the users' images in pixels.
+            outputs: of `forward`.
+            sizes: true sizes in pixels, int `(B, 2)`, or `None`, as passed to `forward`.
+            originals: height and width of each user's image in pixels.
         """
         raise NotImplementedError
 
     def fuse(self) -> Self:
-        """Return a copy for inference, whose backbone is the same function by exact algebra; see `fused`."""
+        """Return a copy for inference with an algebraically equal, faster backbone; see `fused`."""
         return fused(self)
 
     def set_grad_checkpointing(self, enable: bool = True, *, selective: bool = False) -> None:
-        """Recompute blocks in the backward pass, or, `selective`, hidden maps alone; results are the same."""
+        """Recompute blocks in the backward pass, or only hidden maps if `selective`; results do not change."""
         self.backbone.set_grad_checkpointing(enable, selective=selective)
 
     def no_weight_decay(self) -> set[str]:
-        """Return the parameters, norms and biases aside, that are trained without weight decay: the PEG."""
+        """Return the names of the parameters without weight decay, besides norms and biases: the PEG."""
         return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        """Return timm's description of layers for layer decay: by stage when `coarse`, else by block."""
+        """Return timm's description of layers for layer decay: by stage if `coarse`, else by block."""
         return layer_groups("backbone.", coarse)

@@ -1,4 +1,4 @@
-"""Training recipes of all tasks by name, and the default for a run that names none. Nothing here imports torch."""
+"""Training recipes of all tasks by name, and the default recipes. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -15,75 +15,71 @@ from twins.tasks.table import TASKS, part_of
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A training by name."""
+    """A named training configuration."""
 
     name: str
-    """What `--recipe` takes."""
+    """Value of `--recipe`."""
     build: Callable[[], TrainConfig]
-    """Returns the settings."""
-    about: str
-    """What it is for; the command, hardware and hours; the expected score and its source."""
+    """Returns the configuration."""
+    description: str
+    """Purpose, command, hardware, hours, and the expected score with its source."""
 
     @classmethod
     def of(cls, function: Callable[..., TrainConfig], *variant: str, **facts: object) -> Recipe:
-        """Make a recipe of a function, or of a family's function and one variant.
+        """Return a recipe from a function, or from the function of a family of recipes and one variant.
 
         Args:
-            function: returns the settings; its docstring is the description.
-            variant: the function's arguments, which end the recipe's name: `("1x", "svt_small")`.
-            facts: what stands in braces in the docstring, besides `{name}`.
+            function: returns the configuration; its docstring is the description.
+            variant: arguments of the function, appended to the recipe's name, such as `("1x", "svt_small")`.
+            facts: values of the docstring's placeholders in braces, besides `{name}`.
         """
         name = "_".join((function.__name__, *variant))
-        about = (inspect.getdoc(function) or "").format(name=name, **facts)
-        return cls(name=name, build=partial(function, *variant), about=about)
+        description = (inspect.getdoc(function) or "").format(name=name, **facts)
+        return cls(name=name, build=partial(function, *variant), description=description)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRecipes:
-    """What a task's `recipes.py` offers as `RECIPES`."""
+    """The recipes of a task and its defaults: `RECIPES` in `tasks/<task>/recipes.py`."""
 
     recipes: tuple[Recipe, ...]
-    """All of the task."""
-    adapt: str
-    """Name of the default that starts from published weights."""
+    """All recipes of the task."""
+    finetune: str
+    """Name of the default recipe from published weights."""
     scratch: str
-    """Name of the default that starts from random weights."""
+    """Name of the default recipe from random weights."""
     embedded: dict[str, str] = field(default_factory=dict)
-    """Embedded data set to the name of its default."""
+    """Names of the default recipes by embedded data set."""
 
 
 def paper_name(variant: str) -> str:
-    """Return what the paper calls a variant: `Twins-SVT-S` for `svt_small`."""
+    """Return the paper's name of a variant: `Twins-SVT-S` for `svt_small`."""
     return aliases(f"twins_{variant}")[0]
 
 
 def recipes_of(task: str) -> TaskRecipes:
-    """Return a task's recipes.
-
-    Raises:
-        NotFoundError: no task is called so.
-    """
-    found: TaskRecipes = part_of(task, "recipes").RECIPES
-    return found
+    """Return a task's recipes; raises NotFoundError for an unknown task."""
+    recipes: TaskRecipes = part_of(task, "recipes").RECIPES
+    return recipes
 
 
 def all_recipes() -> dict[str, Recipe]:
     """Return the recipes of all tasks by name, sorted."""
-    found = [recipe for task in TASKS for recipe in recipes_of(task).recipes]
-    return {recipe.name: recipe for recipe in sorted(found, key=lambda recipe: recipe.name)}
+    recipes = [recipe for task in TASKS for recipe in recipes_of(task).recipes]
+    return {recipe.name: recipe for recipe in sorted(recipes, key=lambda recipe: recipe.name)}
 
 
 def default_recipe(*, data: str, task: str = TrainConfig.task, model: str | None = None, weights: str = "auto") -> str:
-    """Return the name of the recipe for a run that names none: by task, data, and whether it starts from weights.
+    """Return the name of the default recipe: by task, data, and whether the run starts from weights.
 
     Raises:
-        NotFoundError: no task or model is called so.
+        NotFoundError: an unknown task or model.
     """
-    found = recipes_of(task)
-    if data in found.embedded:
-        return found.embedded[data]
+    recipes = recipes_of(task)
+    if data in recipes.embedded:
+        return recipes.embedded[data]
     unpublished = model is not None and resolve_name(model) not in PUBLISHED
-    return found.scratch if weights == "none" or (unpublished and weights == "auto") else found.adapt
+    return recipes.scratch if weights == "none" or (unpublished and weights == "auto") else recipes.finetune
 
 
 def starting_point(
@@ -95,18 +91,18 @@ def starting_point(
     weights: str = "auto",
     length: str | None = None,
 ) -> TrainConfig:
-    """Return a recipe's settings for a data set and a model, to be changed from there.
+    """Return a recipe's configuration for a data set and a model, as the start for further settings.
 
     Args:
-        recipe: name; `None` is the default for the task, data and model.
+        recipe: name; `None` is the default for the task, data, model and weights.
         data: folder or embedded data set.
-        task: name of the task that a default is for; `None` is classification.
-        model: any name of a network; `None` is the recipe's.
-        weights: `auto` leaves the recipe's.
-        length: `epochs`, `steps` or `minutes`, where the run's length will be given so; the recipe's own is dropped.
+        task: name, for the default recipe; `None` is classification.
+        model: name or alias of a network; `None` keeps the recipe's.
+        weights: `auto` keeps the recipe's.
+        length: `epochs`, `steps` or `minutes`: the unit of a length that the caller sets, so the recipe's is dropped.
 
     Raises:
-        NotFoundError: no recipe, task or model is called so.
+        NotFoundError: an unknown recipe, task or model.
     """
     recipes = all_recipes()
     name = recipe or default_recipe(data=data, task=task or TrainConfig.task, model=model, weights=weights)

@@ -1,6 +1,6 @@
-"""The tasks by name, and the way to each one's parts: the one place where a text names a module.
+"""The table of tasks, and access to their modules: the one place where a string names a module.
 
-A task is a package with `facts`, `network`, `spec`, `report` and `recipes`; docs/extending.md says what each holds.
+A task is a package with the modules `facts`, `network`, `spec`, `report` and `recipes`; see docs/extending.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Part = Literal["facts", "network", "spec", "report", "recipes"]
 
 
 class Row(NamedTuple):
-    """A task's name, and the package that holds its parts."""
+    """A task's name and its package."""
 
     name: str
     package: str
@@ -24,20 +24,16 @@ class Row(NamedTuple):
 TASKS: dict[str, Row] = {
     name: Row(name, f"twins.tasks.{name}") for name in ("classification", "semantic", "detection", "instance")
 }
-"""The first is the default."""
+"""Tasks by name; the first is the default."""
 
 
 def register(row: Row) -> None:
-    """Add a task for this process, or replace the one of its name."""
+    """Add a task, or replace one of the same name, for this process."""
     TASKS[row.name] = row
 
 
 def check_task(task: str) -> str:
-    """Return a task's name.
-
-    Raises:
-        NotFoundError: no task is called so; the message offers the nearest names.
-    """
+    """Return a task's name; raises NotFoundError, which offers the nearest names, for an unknown task."""
     if task not in TASKS:
         hint = nearest(task, TASKS) or f"; the tasks are {', '.join(TASKS)}"
         raise NotFoundError(f"no task is called {task!r}{hint}")
@@ -45,20 +41,16 @@ def check_task(task: str) -> str:
 
 
 def part_of(task: str, part: Part) -> Any:
-    """Return a module of a task's package.
-
-    Raises:
-        NotFoundError: no task is called so.
-    """
+    """Import and return a module of a task's package; raises NotFoundError for an unknown task."""
     return import_module(f"{TASKS[check_task(task)].package}.{part}")
 
 
 def facts_of(task: str) -> TaskFacts:
-    """Return what is true of a task; raises NotFoundError where no task is called so."""
+    """Return a task's facts; raises NotFoundError for an unknown task."""
     return part_of(task, "facts").FACTS
 
 
 def tasks_with(fact: str, value: object = True) -> tuple[str, ...]:
-    """Return the tasks of which a fact is `value`, or holds it where the fact is a tuple."""
-    known = {name: getattr(facts_of(name), fact) for name in TASKS}
-    return tuple(name for name, found in known.items() if value in (found if isinstance(found, tuple) else (found,)))
+    """Return the tasks whose fact equals `value`, or contains it if the fact is a tuple."""
+    facts = {task: getattr(facts_of(task), fact) for task in TASKS}
+    return tuple(task for task, entry in facts.items() if value in (entry if isinstance(entry, tuple) else (entry,)))

@@ -1,4 +1,4 @@
-"""COCO results files: what we write, and what is said of files that cannot be scored."""
+"""COCO results files: the entries we write, scores of files, and errors for files that cannot be scored."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def truth(**changes) -> dict:
 
 @pytest.fixture
 def score(tmp_path: Path):
-    """Score entries against a ground truth, both written to files as they are."""
+    """Return a function that writes entries and a ground truth to files and scores them."""
 
     def run(entries, content=None, *, masks=False):
         paths = tmp_path / "results.json", tmp_path / "truth.json"
@@ -59,7 +59,7 @@ def score(tmp_path: Path):
     return run
 
 
-def test_results_are_written_as_others_read_them():
+def test_entries_have_the_fields_of_coco_results():
     prediction = Prediction(
         task="instance",
         size=SIZE,
@@ -68,7 +68,9 @@ def test_results_are_written_as_others_read_them():
         scores=np.array([0.75, 0.5], dtype=np.float32),
         masks=np.stack([MASK, MASK]),
     )
-    (entry,) = coco_results(prediction, image_id=7, category_ids=(None, 90))  # the data has no such class
+    (entry,) = coco_results(
+        prediction, image_id=7, category_ids=(None, 90)
+    )  # the annotations do not have the first class
     assert json.loads(json.dumps(entry)) == {
         **{"image_id": 7, "category_id": 90, "score": 0.75, "bbox": [4.1235, 5.0, 9.8765, 10.5]},
         "segmentation": RLE,
@@ -77,7 +79,7 @@ def test_results_are_written_as_others_read_them():
 
 @pytest.mark.parametrize("segmentation", [RLE, POLYGON, {"size": list(SIZE), "counts": [85, *[10, 10] * 9, 10, 325]}])
 @pytest.mark.parametrize("drop", ["", "bbox"])
-def test_right_results_score_one_however_their_masks_are_written(score, segmentation, drop):
+def test_perfect_results_score_one_in_every_format_of_masks(score, segmentation, drop):
     result = score([without(drop) | {"segmentation": segmentation}], masks=True)
     assert result["metrics"] == pytest.approx(dict.fromkeys(result["metrics"], 1.0))
     assert {name.partition("_")[0] for name in result["metrics"]} == {"mask", "box"}
@@ -87,36 +89,36 @@ def test_right_results_score_one_however_their_masks_are_written(score, segmenta
     assert brush["ap"] == brush["mask_ap"] == pytest.approx(1.0)
 
 
-def test_boxes_alone_are_enough_for_boxes(score):
+def test_boxes_are_scored_without_masks_and_without_image_sizes(score):
     assert score([without("segmentation")])["metrics"]["box_ap"] == pytest.approx(1.0)
     sizeless = truth() | {"images": [{"id": 7}, {"id": 9}]}
     assert score([without("segmentation")], sizeless)["metrics"]["box_ap"] == pytest.approx(1.0)
 
 
-def test_results_of_few_of_the_images_say_so(score):
+def test_results_for_few_images_give_a_note(score):
     content = truth()
     content["images"] += [{"id": 20 + index, "height": 20, "width": 30} for index in range(2)]
     (note,) = score([ENTRY], content, masks=True)["notes"]
     assert note == "1 of 4 images have results; in the others every object counts as missed"
 
 
-def test_no_results_score_nothing(score):
+def test_a_file_without_entries_scores_zero(score):
     result = score([], masks=True)
     assert result["metrics"]["mask_ap"] == result["metrics"]["box_ar100"] == 0.0
     assert set(result["metrics"].values()) == {0.0}
 
 
 @pytest.mark.parametrize(
-    ("change", "told"), [({"image_id": 55}, "is for the image 55"), ({"category_id": 8}, "has the category 8")]
+    ("change", "message"), [({"image_id": 55}, "is for the image 55"), ({"category_id": 8}, "has the category 8")]
 )
-def test_annotations_that_contradict_the_truth_do_not_count_and_are_told(score, change, told):
+def test_annotations_of_unlisted_images_or_categories_are_left_out_with_a_note(score, change, message):
     content = truth()
     content["annotations"].append(truth()["annotations"][0] | {"id": 2} | change)
     result = score([ENTRY], content, masks=True)
     assert result["metrics"]["mask_ap"] == result["metrics"]["box_ap"] == pytest.approx(1.0)
     (note,) = result["notes"]
     assert note.startswith("1 annotation of the ground truth left out, the first: annotation 2 of ")
-    assert told in note
+    assert message in note
     assert score([ENTRY], masks=True)["notes"] == []
 
 
@@ -125,7 +127,7 @@ def test_annotations_that_contradict_the_truth_do_not_count_and_are_told(score, 
     [{"segmentation": [*POLYGON, [3, 3, 4, 4]]}, {"bbox": None}, {"bbox": []}, {"area": None}],
     ids=["a polygon of two points", "no box", "an empty box", "no area"],
 )
-def test_a_truth_that_is_trained_with_is_scored_against_alike(score, changes, tmp_path):
+def test_incomplete_annotations_are_read_as_in_training(score, changes, tmp_path):
     content = truth(**changes)
     for record in content["images"]:
         record["file_name"] = f"{record['id']}.png"
@@ -144,12 +146,12 @@ def test_an_image_that_is_listed_twice_counts_once(score):
     assert score([ENTRY], content)["metrics"]["box_ap"] == pytest.approx(1.0)
 
 
-def test_polygons_of_two_points_cover_nothing(score):
+def test_polygons_of_two_points_cover_no_pixels(score):
     result = score([ENTRY, ENTRY | {"segmentation": [[1, 2, 3, 4]], "score": 0.4}], masks=True)
     assert result["metrics"]["mask_ap"] == pytest.approx(1.0)
 
 
-def test_a_size_that_the_truth_leaves_out_is_the_boxs(score):
+def test_a_missing_area_is_that_of_the_box(score):
     content = truth()
     del content["annotations"][0]["area"], content["annotations"][0]["iscrowd"]
     assert score([ENTRY], content)["metrics"]["box_ap_small"] == pytest.approx(1.0)
@@ -191,12 +193,12 @@ def test_a_size_that_the_truth_leaves_out_is_the_boxs(score):
         (ENTRY | {"segmentation": RLE | {"counts": 5}}, True, "must be a text, or a list"),
     ],
 )
-def test_an_entry_that_cannot_be_scored_is_named(score, entry, masks, message):
+def test_an_invalid_entry_is_an_error_with_its_number(score, entry, masks, message):
     with pytest.raises(DataError, match=f"results.json: entry 2 of 2 has .*{message}"):
         score([ENTRY, entry], masks=masks)
 
 
-def test_masks_are_asked_for_where_the_first_entry_has_no_box(score):
+def test_without_a_box_in_the_first_entry_masks_are_required(score):
     with pytest.raises(DataError, match="entry 1 of 1 has no segmentation"):
         score([without("segmentation", without("bbox"))])
 
@@ -208,7 +210,7 @@ def test_masks_are_asked_for_where_the_first_entry_has_no_box(score):
         ("[", "is no JSON"),
     ],
 )
-def test_a_file_that_is_no_list_of_results_is_said(score, content, message):
+def test_a_file_without_a_list_of_results_is_an_error(score, content, message):
     with pytest.raises(DataError, match=f"results.json {message}"):
         score(content)
 
@@ -235,11 +237,11 @@ def test_a_file_that_is_no_list_of_results_is_said(score, content, message):
         (truth() | {"annotations": []}, "has no object to find"),
     ],
 )
-def test_a_ground_truth_that_cannot_be_used_is_said(score, content, message):
+def test_an_unusable_ground_truth_is_an_error(score, content, message):
     with pytest.raises(DataError, match=message):
         score([], content if content else "[]", masks=True)
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"there is no file .*missing.json; check the path"):
         score_results(tmp_path / "missing.json", tmp_path / "missing.json", masks=False)

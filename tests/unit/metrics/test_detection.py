@@ -1,4 +1,4 @@
-"""Average precision of hand-made images, and what does not change it: order, processes, and what counts for nothing."""
+"""Average precision of hand-made images, which crowd regions, the order of images and processes do not change."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 
 from twins.data.objects import build_objects, encode_mask
 from twins.errors import DataError
-from twins.metrics.coco_eval import mean, precision_recall
+from twins.metrics.coco_eval import mean_defined, precision_recall
 from twins.metrics.detection import DetectionMetric
-from twins.metrics.detection_errors import analyse_errors, judge_all
+from twins.metrics.detection_errors import analyse_errors, match_images
 from twins.predictions import Prediction
 
 NAMES = ("cat", "dog", "cow")
@@ -24,7 +24,7 @@ SIZE = (120, 200)
 NEAR, FAR = (10, 10, 50, 50), (110, 20, 170, 90)
 
 
-def said(*objects, masks=None, size=SIZE, dtype=np.float32) -> Prediction:
+def predicted(*objects, masks=None, size=SIZE, dtype=np.float32) -> Prediction:
     """A prediction from `(box, label, score)` each."""
     return Prediction(
         task="detection" if masks is None else "instance",
@@ -37,13 +37,13 @@ def said(*objects, masks=None, size=SIZE, dtype=np.float32) -> Prediction:
     )
 
 
-def true(*objects, image_id=1, size=SIZE, **settings):
+def ground_truth(*objects, image_id=1, size=SIZE, **settings):
     """Objects from `(box, label)` each."""
     boxes, labels = [box for box, _ in objects], [label for _, label in objects]
     return build_objects(boxes, labels, size=size, image_id=image_id, **settings)
 
 
-def measured(*pairs, **settings) -> DetectionMetric:
+def metric_of(*pairs, **settings) -> DetectionMetric:
     metric = DetectionMetric(NAMES, **settings)
     for prediction, objects in pairs:
         metric.update([prediction], [objects])
@@ -58,79 +58,81 @@ def filled(*boxes, size=SIZE) -> np.ndarray:
     return masks
 
 
-def random_pair(seed: int, *, classes=3, masks=False, crowd=False, most=40):
-    """An image with some objects and predictions near them, scores of one digit, so that many are equal."""
+def random_pair(seed: int, *, classes=3, masks=False, crowd=False, max_detections=40):
+    """An image with objects and detections near them; scores have one digit, so that many are equal."""
     rng = np.random.default_rng(seed)
-    count, found = int(rng.integers(0, 8)), int(rng.integers(0, most))
+    count, detections = int(rng.integers(0, 8)), int(rng.integers(0, max_detections))
     boxes = rng.integers(0, 60, (count, 4))
     boxes[:, 2:] += boxes[:, :2] + 1
     boxes, labels = boxes.clip(max=100), rng.integers(0, classes, count)
-    near = rng.integers(0, count, found) if count else np.zeros(0, dtype=np.int64)
+    near = rng.integers(0, count, detections) if count else np.zeros(0, dtype=np.int64)
     moved = (boxes[near] + rng.integers(-6, 7, (len(near), 4))).clip(0, 100)
     moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
-    guessed = np.where(rng.random(len(near)) < 0.7, labels[near], rng.integers(0, classes, len(near)))
+    guesses = np.where(rng.random(len(near)) < 0.7, labels[near], rng.integers(0, classes, len(near)))
     scores = rng.integers(1, 10, len(near)) / 10
-    objects = true(
+    objects = ground_truth(
         *zip(boxes.tolist(), labels.tolist(), strict=True),
         image_id=7 * seed + 3,
         crowd=(rng.random(count) < 0.2).tolist() if crowd else None,
         masks=[encode_mask(mask) for mask in filled(*boxes.tolist())] if masks else None,
     )
-    entries = zip(moved.tolist(), guessed.tolist(), scores.tolist(), strict=True)
-    return said(*entries, masks=filled(*moved.tolist()) if masks else None), objects
+    entries = zip(moved.tolist(), guesses.tolist(), scores.tolist(), strict=True)
+    return predicted(*entries, masks=filled(*moved.tolist()) if masks else None), objects
 
 
-def test_all_found_is_one():
-    metric = measured((said((NEAR, 0, 0.9), (FAR, 1, 0.8)), true((NEAR, 0), (FAR, 1))))
-    found = metric.compute()
-    assert found == pytest.approx(dict.fromkeys(found, 1.0))
-    assert list(found) == [
+def test_perfect_detections_score_one():
+    metric = metric_of((predicted((NEAR, 0, 0.9), (FAR, 1, 0.8)), ground_truth((NEAR, 0), (FAR, 1))))
+    metrics = metric.compute()
+    assert metrics == pytest.approx(dict.fromkeys(metrics, 1.0))
+    assert list(metrics) == [
         *("box_ap", "box_ap50", "box_ap75", "box_ap_medium", "box_ar1", "box_ar10", "box_ar100", "box_ar_medium"),
-    ]  # nothing here is small or large
+    ]  # no object is small or large
 
 
-def test_sizes_are_those_of_the_annotations():
-    found = measured((said((NEAR, 0, 0.9)), true((NEAR, 0), areas=[500]))).compute()
-    assert found["box_ap_small"] == pytest.approx(1.0)
-    assert "box_ap_medium" not in found  # the box alone has 1600 pixels
+def test_area_ranges_follow_the_annotated_areas():
+    metrics = metric_of((predicted((NEAR, 0, 0.9)), ground_truth((NEAR, 0), areas=[500]))).compute()
+    assert metrics["box_ap_small"] == pytest.approx(1.0)
+    assert "box_ap_medium" not in metrics  # the box alone has 1600 pixels
 
 
-def test_one_of_two_found_is_precise_up_to_half_the_recall():
-    found = measured((said((NEAR, 0, 0.9)), true((NEAR, 0), (FAR, 0)))).compute()
-    assert found["box_ap"] == found["box_ap50"] == pytest.approx(51 / 101)  # of the recalls 0, 0.01, ..., 1
-    assert found["box_ar100"] == pytest.approx(0.5)
+def test_one_of_two_objects_gives_precision_up_to_half_the_recall():
+    metrics = metric_of((predicted((NEAR, 0, 0.9)), ground_truth((NEAR, 0), (FAR, 0)))).compute()
+    assert metrics["box_ap"] == metrics["box_ap50"] == pytest.approx(51 / 101)  # of the recalls 0, 0.01, ..., 1
+    assert metrics["box_ar100"] == pytest.approx(0.5)
 
 
-def test_a_duplicate_counts_as_wrong():
-    pair = said((NEAR, 0, 0.9), (NEAR, 0, 0.8), (FAR, 0, 0.7)), true((NEAR, 0), (FAR, 0))
-    assert measured(pair).compute()["box_ap"] == pytest.approx((51 + 50 * 2 / 3) / 101)
+def test_a_duplicate_is_a_false_positive():
+    pair = predicted((NEAR, 0, 0.9), (NEAR, 0, 0.8), (FAR, 0, 0.7)), ground_truth((NEAR, 0), (FAR, 0))
+    assert metric_of(pair).compute()["box_ap"] == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
-def test_an_overlap_counts_at_the_thresholds_that_it_reaches():
-    found = measured((said(((10, 10, 42, 50), 0, 0.9)), true((NEAR, 0)))).compute()  # 0.8 of the object
-    assert found["box_ap50"] == found["box_ap75"] == pytest.approx(1.0)
-    assert found["box_ap"] == pytest.approx(0.7)  # 0.5, 0.55, ..., 0.8
+def test_a_detection_counts_at_the_iou_thresholds_that_it_reaches():
+    metrics = metric_of((predicted(((10, 10, 42, 50), 0, 0.9)), ground_truth((NEAR, 0)))).compute()  # an IoU of 0.8
+    assert metrics["box_ap50"] == metrics["box_ap75"] == pytest.approx(1.0)
+    assert metrics["box_ap"] == pytest.approx(0.7)  # 0.5, 0.55, ..., 0.8
 
 
-def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong():
-    prediction = said(((120, 20, 140, 40), 0, 0.9), ((150, 50, 180, 80), 0, 0.85), (NEAR, 0, 0.8))
+def test_detections_in_a_crowd_region_are_ignored():
+    prediction = predicted(((120, 20, 140, 40), 0, 0.9), ((150, 50, 180, 80), 0, 0.85), (NEAR, 0, 0.8))
     region = ((100, 0, 200, 100), 0)
-    metric = measured((prediction, true(region, (NEAR, 0), crowd=[True, False])))
+    metric = metric_of((prediction, ground_truth(region, (NEAR, 0), crowd=[True, False])))
     assert metric.compute()["box_ap"] == pytest.approx(1.0)
     assert metric.details()["per_class"][0]["objects"] == 1
-    assert measured((prediction, true(region, (NEAR, 0)))).compute()["box_ap"] == pytest.approx(51 / 101 / 3)
+    assert metric_of((prediction, ground_truth(region, (NEAR, 0)))).compute()["box_ap"] == pytest.approx(51 / 101 / 3)
 
 
-def test_a_true_box_without_area_is_still_to_be_found():
-    found = measured((said((NEAR, 0, 0.9)), true((NEAR, 0), ((60, 60, 60, 60), 0)))).compute()
-    assert found["box_ap"] == pytest.approx(51 / 101)
-    assert found["box_ap_small"] == 0.0
+def test_an_annotated_box_without_area_still_counts_as_an_object():
+    metrics = metric_of((predicted((NEAR, 0, 0.9)), ground_truth((NEAR, 0), ((60, 60, 60, 60), 0)))).compute()
+    assert metrics["box_ap"] == pytest.approx(51 / 101)
+    assert metrics["box_ap_small"] == 0.0
 
 
-@pytest.mark.parametrize("pairs", [[], [(said((NEAR, 0, 0.9)), true())], [(said(), true((NEAR, 0), crowd=[True]))]])
+@pytest.mark.parametrize(
+    "pairs", [[], [(predicted((NEAR, 0, 0.9)), ground_truth())], [(predicted(), ground_truth((NEAR, 0), crowd=[True]))]]
+)
 @pytest.mark.parametrize("full", [False, True])
-def test_without_anything_to_find_there_are_no_numbers(pairs, full):
-    metric = measured(*pairs, full=full)
+def test_without_objects_there_are_no_metrics(pairs, full):
+    metric = metric_of(*pairs, full=full)
     assert metric.compute() == {}
     details = metric.details()
     assert all(row["ap"] is None and row["objects"] == 0 for row in details["per_class"])
@@ -138,11 +140,11 @@ def test_without_anything_to_find_there_are_no_numbers(pairs, full):
     assert all(row["f1"] is None for row in details["per_class"] if full)
 
 
-def test_nothing_predicted_is_zero():
-    metric = measured((said(), true((NEAR, 0))), full=True)
-    found = metric.compute()
-    assert found["box_ap"] == 0.0
-    assert set(found.values()) == {0.0}
+def test_no_detections_score_zero():
+    metric = metric_of((predicted(), ground_truth((NEAR, 0))), full=True)
+    metrics = metric.compute()
+    assert metrics["box_ap"] == 0.0
+    assert set(metrics.values()) == {0.0}
     row = metric.details()["per_class"][0]
     assert row | {"name": ""} == {
         **{"name": "", "objects": 1, "ap": 0.0, "ap50": 0.0},
@@ -150,69 +152,72 @@ def test_nothing_predicted_is_zero():
     }
 
 
-def test_what_is_found_in_an_image_without_objects_is_wrong():
-    pairs = [(said((NEAR, 0, 0.9)), true()), (said((NEAR, 0, 0.8)), true((NEAR, 0), image_id=2))]
-    assert measured(*pairs).compute()["box_ap"] == pytest.approx(0.5)
+def test_detections_in_an_image_without_objects_are_false_positives():
+    pairs = [
+        (predicted((NEAR, 0, 0.9)), ground_truth()),
+        (predicted((NEAR, 0, 0.8)), ground_truth((NEAR, 0), image_id=2)),
+    ]
+    assert metric_of(*pairs).compute()["box_ap"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("classes", "expected"), [(1, 11 / 101), (10, 1.0)])
-def test_of_a_thousand_objects_the_hundred_surest_of_each_class_count(classes, expected):
-    places = [(10.0 * column, 10.0 * row) for row in range(25) for column in range(40)]
-    boxes = [(left, top, left + 9, top + 9) for left, top in places]
-    objects = true(*((box, index % classes) for index, box in enumerate(boxes)), size=(250, 400))
+def test_the_100_highest_scores_of_each_class_in_an_image_count(classes, expected):
+    corners = [(10.0 * column, 10.0 * row) for row in range(25) for column in range(40)]
+    boxes = [(left, top, left + 9, top + 9) for left, top in corners]
+    objects = ground_truth(*((box, index % classes) for index, box in enumerate(boxes)), size=(250, 400))
     scores = np.linspace(0.1, 0.9, 1000)
-    prediction = said(*((box, index % classes, scores[index]) for index, box in enumerate(boxes)), size=(250, 400))
+    prediction = predicted(*((box, index % classes, scores[index]) for index, box in enumerate(boxes)), size=(250, 400))
     metric = DetectionMetric([str(label) for label in range(classes)], full=True)
     metric.update([prediction], [objects])
     assert metric.compute()["box_ap"] == pytest.approx(expected)
     assert metric.details()["errors"]["box"]["ap50"] == pytest.approx(expected)
 
 
-def test_masks_are_compared_apart_from_boxes():
-    objects = true((NEAR, 0), (FAR, 0), masks=[encode_mask(mask) for mask in filled(NEAR, FAR)])
-    masks = filled(NEAR, (110, 20, 170, 40))  # of the second object the upper third
-    found = measured((said((NEAR, 0, 0.9), (FAR, 0, 0.8), masks=masks), objects), masks=True).compute()
-    assert next(iter(found)) == "mask_ap"
-    assert found["box_ap"] == pytest.approx(1.0)
-    assert found["mask_ap"] == pytest.approx(51 / 101)
-    assert {name.partition("_")[2] for name in found if name.startswith("mask")} == {
-        name.partition("_")[2] for name in found if name.startswith("box")
+def test_masks_are_measured_apart_from_boxes():
+    objects = ground_truth((NEAR, 0), (FAR, 0), masks=[encode_mask(mask) for mask in filled(NEAR, FAR)])
+    masks = filled(NEAR, (110, 20, 170, 40))  # the upper part of the second object
+    metrics = metric_of((predicted((NEAR, 0, 0.9), (FAR, 0, 0.8), masks=masks), objects), masks=True).compute()
+    assert next(iter(metrics)) == "mask_ap"
+    assert metrics["box_ap"] == pytest.approx(1.0)
+    assert metrics["mask_ap"] == pytest.approx(51 / 101)
+    assert {name.partition("_")[2] for name in metrics if name.startswith("mask")} == {
+        name.partition("_")[2] for name in metrics if name.startswith("box")
     }
 
 
-def test_a_prediction_is_as_small_as_its_mask():
-    objects = true((FAR, 0), areas=[500], masks=[encode_mask(filled((110, 20, 120, 70))[0])])
-    wrong = said((NEAR, 0, 0.9), (FAR, 0, 0.8), masks=filled((10, 10, 12, 50), (110, 20, 120, 70)))
-    found = measured((wrong, objects), masks=True).compute()
-    assert found["mask_ap_small"] == pytest.approx(0.5)  # the surer one is a small mask in a medium box
-    assert found["box_ap_small"] == pytest.approx(1.0)
+def test_the_area_of_a_detection_is_that_of_its_mask():
+    objects = ground_truth((FAR, 0), areas=[500], masks=[encode_mask(filled((110, 20, 120, 70))[0])])
+    prediction = predicted((NEAR, 0, 0.9), (FAR, 0, 0.8), masks=filled((10, 10, 12, 50), (110, 20, 120, 70)))
+    metrics = metric_of((prediction, objects), masks=True).compute()
+    assert metrics["mask_ap_small"] == pytest.approx(0.5)  # the higher-scoring one is a small mask in a medium box
+    assert metrics["box_ap_small"] == pytest.approx(1.0)
 
 
-def test_masks_that_cannot_be_compared_are_an_error():
-    prediction = said((NEAR, 0, 0.9), masks=filled(NEAR))
+def test_missing_masks_and_masks_of_another_size_are_an_error():
+    prediction = predicted((NEAR, 0, 0.9), masks=filled(NEAR))
     with pytest.raises(DataError, match="objects of image 5 have no masks"):
-        measured((prediction, true((NEAR, 0), image_id=5)), masks=True)
-    turned = true((NEAR, 0), masks=[encode_mask(filled(NEAR)[0].T)])
+        metric_of((prediction, ground_truth((NEAR, 0), image_id=5)), masks=True)
+    transposed = ground_truth((NEAR, 0), masks=[encode_mask(filled(NEAR)[0].T)])
     with pytest.raises(DataError, match="for 120 x 200 pixels, the image has 200 x 120"):
-        measured((prediction, turned), masks=True)
+        metric_of((prediction, transposed), masks=True)
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_numbers_do_not_depend_on_order_or_processes_to_the_bit(masks):
+def test_metrics_do_not_depend_on_order_or_processes_to_the_bit(masks):
     pairs = [random_pair(seed, masks=masks, crowd=True) for seed in range(12)]
-    whole = measured(*pairs, masks=masks, full=True)
-    shares = [measured(*part, masks=masks, full=True) for part in (pairs[9:], [], pairs[4:9], pairs[3::-1])]
+    single = metric_of(*pairs, masks=masks, full=True)
+    shares = [metric_of(*part, masks=masks, full=True) for part in (pairs[9:], [], pairs[4:9], pairs[3::-1])]
     merged = DetectionMetric(NAMES, masks=masks, full=True)
     merged.merge([pickle.loads(pickle.dumps(share.state())) for share in shares])
-    assert merged.compute() == whole.compute()
-    assert 0 < whole.compute()["box_ap"] < 1
-    assert json.dumps(merged.details()) == json.dumps(whole.details())
-    copy = pickle.loads(pickle.dumps(whole))
-    assert copy.compute() == whole.compute()
+    assert merged.compute() == single.compute()
+    assert 0 < single.compute()["box_ap"] < 1
+    assert json.dumps(merged.details()) == json.dumps(single.details())
+    copy = pickle.loads(pickle.dumps(single))
+    assert copy.compute() == single.compute()
 
 
-def test_a_state_is_plain_tensors_that_later_images_do_not_change():
-    metric = measured(random_pair(1, masks=True), masks=True)
+def test_a_state_is_plain_tensors_and_later_images_do_not_change_it():
+    metric = metric_of(random_pair(1, masks=True), masks=True)
     state = metric.state()
     size = {name: value.shape for name, value in state.items()}
     metric.update(*([part] for part in random_pair(2, masks=True)))
@@ -224,26 +229,26 @@ def test_a_state_is_plain_tensors_that_later_images_do_not_change():
     assert metric.details()["truth"]["images"] == 0
 
 
-def test_new_images_count_after_numbers_were_asked_for():
-    metric = measured((said((NEAR, 0, 0.9)), true((NEAR, 0))))
+def test_images_added_after_compute_count():
+    metric = metric_of((predicted((NEAR, 0, 0.9)), ground_truth((NEAR, 0))))
     assert metric.compute()["box_ap"] == pytest.approx(1.0)
-    metric.update([said()], [true((NEAR, 0), image_id=2)])
+    metric.update([predicted()], [ground_truth((NEAR, 0), image_id=2)])
     assert metric.compute()["box_ap"] == pytest.approx(51 / 101)
 
 
-def test_an_image_counts_once_and_another_of_its_id_is_an_error():
-    pair = said((NEAR, 0, 0.9)), true((NEAR, 0), (FAR, 1))
-    metric = measured(pair, (said(), pair[1]))
-    assert metric.compute() == measured(pair).compute()
-    metric.merge([measured(pair).state()])
-    assert metric.compute() == measured(pair).compute()
+def test_an_image_counts_once_and_two_images_of_one_id_are_an_error():
+    pair = predicted((NEAR, 0, 0.9)), ground_truth((NEAR, 0), (FAR, 1))
+    metric = metric_of(pair, (predicted(), pair[1]))
+    assert metric.compute() == metric_of(pair).compute()
+    metric.merge([metric_of(pair).state()])
+    assert metric.compute() == metric_of(pair).compute()
     with pytest.raises(DataError, match="different objects have the id 1"):
-        metric.update([pair[0]], [true((FAR, 1))])
+        metric.update([pair[0]], [ground_truth((FAR, 1))])
 
 
-def test_tables_say_how_each_class_does():
-    prediction = said((NEAR, 0, 0.9), ((60, 60, 90, 90), 0, 0.6), (FAR, 0, 0.5), (NEAR, 2, 0.3))
-    metric = measured((prediction, true((NEAR, 0), (FAR, 0), (FAR, 1))), full=True, category_ids=(5, 6, 9))
+def test_details_have_the_numbers_of_each_class():
+    prediction = predicted((NEAR, 0, 0.9), ((60, 60, 90, 90), 0, 0.6), (FAR, 0, 0.5), (NEAR, 2, 0.3))
+    metric = metric_of((prediction, ground_truth((NEAR, 0), (FAR, 0), (FAR, 1))), full=True, category_ids=(5, 6, 9))
     cat, dog, cow = metric.details()["per_class"]
     assert cat | {"ap": 0.0} == pytest.approx(
         {
@@ -256,15 +261,17 @@ def test_tables_say_how_each_class_does():
     assert (cow["objects"], cow["ap"], cow["f1"]) == (0, None, None)
 
 
-def test_equal_scores_are_taken_together():
-    prediction = said((NEAR, 0, 0.5), ((60, 60, 90, 90), 0, 0.5))
-    row = measured((prediction, true((NEAR, 0))), full=True).details()["per_class"][0]
+def test_a_threshold_keeps_or_drops_equal_scores_together():
+    prediction = predicted((NEAR, 0, 0.5), ((60, 60, 90, 90), 0, 0.5))
+    row = metric_of((prediction, ground_truth((NEAR, 0))), full=True).details()["per_class"][0]
     assert (row["f1"], row["precision"], row["score"]) == (pytest.approx(2 / 3), 0.5, 0.5)
 
 
 def test_curves_are_the_precision_at_each_recall():
-    prediction = said((NEAR, 0, 0.9), ((60, 60, 90, 90), 0, 0.6), ((110, 20, 170, 70), 0, 0.5))  # 0.71 of FAR
-    curves = measured((prediction, true((NEAR, 0), (FAR, 0), (FAR, 1)))).details()["curves"]
+    prediction = predicted(
+        (NEAR, 0, 0.9), ((60, 60, 90, 90), 0, 0.6), ((110, 20, 170, 70), 0, 0.5)
+    )  # an IoU of 0.71 with FAR
+    curves = metric_of((prediction, ground_truth((NEAR, 0), (FAR, 0), (FAR, 1)))).details()["curves"]
     assert curves["recall"] == [round(index / 100, 2) for index in range(101)]
     assert curves["box"]["per_class"][0] == [1.0] * 51 + [0.66667] * 50
     assert curves["box"]["per_class"][1:] == [[0.0] * 101, None]
@@ -272,9 +279,9 @@ def test_curves_are_the_precision_at_each_recall():
     assert curves["box"]["iou75"] == [0.5] * 51 + [0.0] * 50
 
 
-def test_details_are_json_and_kinds_of_error_are_for_full_ones():
+def test_details_are_json_and_full_ones_have_error_types():
     pairs = [random_pair(seed, masks=True) for seed in range(3)]
-    short, full = (measured(*pairs, masks=True, full=full).details() for full in (False, True))
+    short, full = (metric_of(*pairs, masks=True, full=full).details() for full in (False, True))
     assert json.loads(json.dumps(full, allow_nan=False)) == full
     assert set(short) == {"per_class", "curves", "truth"}
     assert set(full["errors"]) == {"mask", "box"}
@@ -282,19 +289,21 @@ def test_details_are_json_and_kinds_of_error_are_for_full_ones():
     assert {"ap", "ap50", "mask_ap", "mask_ap50"} < set(short["per_class"][0])
 
 
-@pytest.mark.parametrize("kind", ["box", "mask"])
-def test_judging_agrees_with_the_evaluator(kind):
+@pytest.mark.parametrize("iou_type", ["box", "mask"])
+def test_ap50_of_the_error_analysis_is_the_evaluators(iou_type):
     for start in range(0, 60, 6):  # many equal scores, crowd regions, and more than 100 of a class in an image
-        pairs = [random_pair(seed, masks=True, crowd=True, most=400) for seed in range(start, start + 6)]
-        metric = measured(*pairs, masks=True)
-        examples = metric._sorted()
-        expected = mean(precision_recall(examples, 3, kind).precision[0, ..., 0])
-        assert analyse_errors(judge_all(examples, kind), 3)["ap50"] == pytest.approx(expected, abs=1e-12)
+        pairs = [random_pair(seed, masks=True, crowd=True, max_detections=400) for seed in range(start, start + 6)]
+        metric = metric_of(*pairs, masks=True)
+        images = metric._sorted()
+        expected = mean_defined(precision_recall(images, 3, iou_type).precision[0, ..., 0])
+        assert analyse_errors(match_images(images, iou_type), 3)["ap50"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_predictions_may_be_of_single_or_double_precision():
-    pair = said((NEAR, 0, 0.9), dtype=np.float64), true((NEAR, 0))
-    assert measured(pair).compute() == measured((replace(pair[0], boxes=pair[0].boxes.astype("f4")), pair[1])).compute()
+def test_boxes_may_be_float32_or_float64():
+    pair = predicted((NEAR, 0, 0.9), dtype=np.float64), ground_truth((NEAR, 0))
+    assert (
+        metric_of(pair).compute() == metric_of((replace(pair[0], boxes=pair[0].boxes.astype("f4")), pair[1])).compute()
+    )
 
 
 def test_importing_changes_no_logging_and_draws_nothing():

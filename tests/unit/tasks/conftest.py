@@ -1,4 +1,4 @@
-"""Detectors that find something, images of several shapes in one batch, and how detections are compared."""
+"""Detectors whose random weights detect objects, and batches of images of several sizes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ DETECTORS = {"retinanet": "detection", "faster_rcnn": "detection", "mask_rcnn": 
 
 @pytest.fixture
 def detector() -> Callable[..., Any]:
-    """Build a small detector of 5 classes in evaluation, whose random weights find dozens of objects."""
+    """Return a function that builds a small detector of 5 classes whose random weights detect dozens of objects."""
     return _detector
 
 
 @pytest.fixture
 def padded() -> Callable[[torch.Tensor, torch.dtype], torch.Tensor]:
-    """Return a batch of random images of some sizes, with NaN outside each."""
+    """Return a function that builds a batch of random images of given sizes, with NaN in the padding."""
     return _padded
 
 

@@ -1,4 +1,4 @@
-"""Recipes: every one says what it is, every default exists, and a schedule is what its name says."""
+"""Recipes: descriptions, defaults, published schedules."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ DETECTORS = [f"{head}_{schedule}" for head in ("retinanet", "mask_rcnn") for sch
 
 
 @pytest.mark.parametrize("name", all_recipes())
-def test_a_description_begins_with_what_it_is_and_says_the_command(name):
-    first, command, *rest = [line for line in all_recipes()[name].about.splitlines() if line]
+def test_a_description_begins_with_a_sentence_and_the_command(name):
+    first, command, *rest = [line for line in all_recipes()[name].description.splitlines() if line]
     assert first.endswith(".")
     assert command.startswith("Command: ")
     assert "{" not in "".join([first, command, *rest])
@@ -27,21 +27,23 @@ def test_every_published_variant_has_its_recipe_with_hardware_score_and_source(f
         name = f"{family}_{model.removeprefix('twins_')}"
         recipe = all_recipes()[name]
         assert recipe.build().model == model
-        for said in (f"--recipe {name} ", "Hardware: ", "Expected: ", "Not run here."):
-            assert said in recipe.about
-        assert "(paper" in recipe.about or "no score is published" in recipe.about
+        for part in (f"--recipe {name} ", "Hardware: ", "Expected: ", "Not run here."):
+            assert part in recipe.description
+        assert "(paper" in recipe.description or "no score is published" in recipe.description
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_tasks_defaults_are_recipes_of_its_own(task):
-    found = recipes_of(task)
-    assert {found.adapt, found.scratch, *found.embedded.values()} <= {recipe.name for recipe in found.recipes}
-    assert {recipe.build().task for recipe in found.recipes} == {task}
-    assert default_recipe(data="DIR", task=task) == found.adapt
-    assert default_recipe(data="DIR", task=task, model="twins_svt_nano") == found.scratch
-    assert default_recipe(data="DIR", task=task, model="twins_svt_nano", weights="a.pth") == found.adapt
-    assert default_recipe(data="DIR", task=task, weights="none") == found.scratch
-    for data, name in found.embedded.items():
+def test_the_defaults_of_a_task_are_among_its_recipes(task):
+    recipes = recipes_of(task)
+    assert {recipes.finetune, recipes.scratch, *recipes.embedded.values()} <= {
+        recipe.name for recipe in recipes.recipes
+    }
+    assert {recipe.build().task for recipe in recipes.recipes} == {task}
+    assert default_recipe(data="DIR", task=task) == recipes.finetune
+    assert default_recipe(data="DIR", task=task, model="twins_svt_nano") == recipes.scratch
+    assert default_recipe(data="DIR", task=task, model="twins_svt_nano", weights="a.pth") == recipes.finetune
+    assert default_recipe(data="DIR", task=task, weights="none") == recipes.scratch
+    for data, name in recipes.embedded.items():
         assert starting_point(data=data, task=task).recipe == name
 
 
@@ -53,7 +55,7 @@ def test_a_schedule_sets_length_scales_and_weight_decay():
     assert (long.detection.crop, short.detection.crop) == (0.5, 0.0)
 
 
-def test_a_misspelt_task_or_recipe_is_answered_with_the_nearest():
+def test_an_error_on_a_misspelt_task_or_recipe_offers_the_nearest():
     with pytest.raises(NotFoundError, match="no task is called 'semantics'; did you mean semantic"):
         recipes_of("semantics")
     with pytest.raises(NotFoundError, match="no recipe is called 'upernet_svt_smal'; did you mean upernet_svt_small"):

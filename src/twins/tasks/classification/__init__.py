@@ -1,0 +1,1 @@
+"""Image classification. Start with `facts.py`, then `network.py`."""

@@ -1,4 +1,4 @@
-"""Image classification, as plain data."""
+"""Facts of image classification: heads, classes, preprocessing, metrics and settings."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ FACTS = TaskFacts(
         "mean_class_accuracy": "mean class accuracy",
         "ece": "calibration error",
     },
-    holds=("labels", "scores"),
-    settings=("augment", "crop", "fit", "class_weights"),
+    prediction_fields=("labels", "scores"),
+    train_settings=("augment", "crop", "fit", "class_weights"),
     network_settings=("drop_rate",),
     batch_size=32,
     one_shape=True,
@@ -46,7 +46,7 @@ FACTS = TaskFacts(
     exportable=True,
     demo=DemoFacts(
         data="digits",
-        begins="learning 1,438 handwritten digits; 359 others are held out to measure",
+        intro="learning 1,438 handwritten digits; 359 others are held out to measure",
         metric="top1",
     ),
 )

@@ -19,16 +19,16 @@ from twins.weights.info import ModelInfo
 
 
 class Classification(TaskNetwork):
-    """The published classification network: logits from the mean of the last normed map.
+    """The published classification network: logits from the mean of the last map after the final norm.
 
     Args:
-        backbone: gives the last map; stage norms are off in the published classifiers.
-        info: what the network is and how its images are prepared; saved with its weights.
-        drop_rate: dropout before the classifier.
+        backbone: returns the last map; the published classifiers have no stage norms.
+        info: model, task, classes and preprocessing; saved with the weights.
+        drop_rate: dropout before the classification layer.
 
     Attributes:
-        label_smoothing: share of each target spread over all classes in `losses`.
-        class_weights: weight of each class in `losses`, `(K,)`, or `None`.
+        label_smoothing: share of each target that `losses` spreads evenly over all classes.
+        class_weights: class weights in `losses`, `(K,)`, or `None`.
     """
 
     task = "classification"
@@ -45,7 +45,7 @@ class Classification(TaskNetwork):
         self.class_weights: Tensor | None = None
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return logits `(B, K)`, or pooled features `(B, C)` when there are no classes.
+        """Return logits `(B, K)`, or pooled features `(B, C)` without classes.
 
         Args:
             images: normalised float `(B, C, H, W)`, `H, W >= 32`.
@@ -59,10 +59,10 @@ class Classification(TaskNetwork):
         return zero_outside(x, self.backbone.last_sizes(sizes)).permute(0, 3, 1, 2)
 
     def forward_head(self, x: Tensor, sizes: Tensor | None = None, *, pre_logits: bool = False) -> Tensor:
-        """Pool the last normed map `(B, C, H, W)` over what belongs to each image, and classify it.
+        """Pool the last normed map `(B, C, H, W)` over each image's positions, and classify it.
 
         Args:
-            x: what `forward_features` returns.
+            x: result of `forward_features`.
             sizes: true sizes of the images in pixels, int `(B, 2)`, or `None`.
             pre_logits: return the pooled features `(B, C)` instead of logits.
         """
@@ -74,8 +74,11 @@ class Classification(TaskNetwork):
 
         Args:
             images: normalised float `(B, C, H, W)`.
-            targets: class ids `(B,)`, or probabilities `(B, K)` as mixing makes them.
+            targets: class ids `(B,)`, or probabilities `(B, K)` from mixing.
             sizes: true sizes in pixels, int `(B, 2)`, or `None`.
+
+        Raises:
+            InputError: probabilities of another shape than the logits.
         """
         logits = self(images, sizes).float()
         if targets.is_floating_point() and targets.shape != logits.shape:
@@ -85,7 +88,7 @@ class Classification(TaskNetwork):
         return {"classification": loss}
 
     def decode(self, outputs: Tensor, sizes: Tensor | None, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """Return every class, the most probable first, from logits `(B, K)`; see `TaskNetwork.decode`."""
+        """Return all classes in descending order of probability; see `TaskNetwork.decode`."""
         scores, labels = outputs.detach().float().softmax(dim=1).sort(dim=1, descending=True, stable=True)
         return [
             Prediction(task=self.task, size=size, names=self.info.names, labels=label, scores=score)
@@ -93,11 +96,11 @@ class Classification(TaskNetwork):
         ]
 
     def get_classifier(self) -> nn.Module:
-        """Return the last linear layer, or an identity when there are no classes."""
+        """Return the classification layer, or an identity without classes."""
         return self.head
 
     def reset_classifier(self, num_classes: int, names: Sequence[str] = ()) -> None:
-        """Put a fresh classifier in place, for `num_classes` classes; 0 returns pooled features instead."""
+        """Replace the classification layer by a new one with random weights; 0 classes return pooled features."""
         reference = next(self.backbone.parameters())
         self.info = replace(self.info, num_classes=num_classes, names=tuple(names))
         self.head = _classifier(self.num_features, num_classes).to(reference)
@@ -112,7 +115,7 @@ def _classifier(features: int, num_classes: int) -> nn.Module:
 
 
 def _mean(x: Tensor, sizes: Tensor | None) -> Tensor:
-    """Average `(B, C, H, W)` over the positions that belong to each image."""
+    """Return the mean of `(B, C, H, W)` over each image's positions, without padding."""
     if sizes is None:
         return x.mean(dim=(2, 3))
     sizes = sizes.to(x.device)
@@ -121,5 +124,5 @@ def _mean(x: Tensor, sizes: Tensor | None) -> Tensor:
 
 
 def build(backbone: Twins, info: ModelInfo, *, drop_rate: float) -> Classification:
-    """Return a fresh network; see `twins.create_model`."""
+    """Return a network around a backbone, with a random classification layer; see `twins.create_model`."""
     return Classification(backbone, info, drop_rate=drop_rate)

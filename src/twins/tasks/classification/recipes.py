@@ -1,4 +1,4 @@
-"""The published trainings on ImageNet-1k, and short ones for a user's own images and the embedded digits."""
+"""Recipes of classification: the published trainings on ImageNet-1k, and short ones for your own images and digits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def imagenet(variant: str) -> TrainConfig:
     Hardware: 8 GPUs in the reference's README; hours not known.
     Expected: top-1 {top1} % (paper, table 1). Not run here.
     """
-    model = f"twins_{variant}"  # the rest as the reference (paper, section 4.1)
+    model = f"twins_{variant}"  # settings of the reference (paper, section 4.1)
     return TrainConfig(
         recipe=f"imagenet_{variant}",
         model=model,
@@ -41,7 +41,7 @@ def imagenet(variant: str) -> TrainConfig:
 
 
 def finetune() -> TrainConfig:
-    """Adapt published weights to a folder of images: short, with rates that fall towards the first layers.
+    """Fine-tune published weights on a folder of images, with layer-wise decay of the learning rate.
 
     Command: twins train --data DIR
     Hardware and hours: depend on the folder; one GPU, or a CPU for some hundred images.
@@ -51,7 +51,7 @@ def finetune() -> TrainConfig:
 
 
 def scratch() -> TrainConfig:
-    """Train a small network from nothing on a small folder of images.
+    """Train a small network from random weights on a small folder of images.
 
     Command: twins train --data DIR --model twins_svt_nano
     """
@@ -72,7 +72,7 @@ def scratch() -> TrainConfig:
 
 
 def digits() -> TrainConfig:
-    """Learn scikit-learn's handwritten digits from nothing, in about a minute on two cores.
+    """Classify scikit-learn's handwritten digits, from random weights, in about a minute on two cores.
 
     Command: twins demo
     """
@@ -102,8 +102,8 @@ def _imagenet(model: str) -> Recipe:
 
 RECIPES = TaskRecipes(
     recipes=(*map(Recipe.of, (finetune, scratch, digits)), *map(_imagenet, PUBLISHED)),
-    adapt="finetune",
+    finetune="finetune",
     scratch="scratch",
     embedded={"digits": "digits"},
 )
-"""What `twins recipes` lists of classification."""
+"""Recipes of classification."""

@@ -1,4 +1,4 @@
-"""A classifier's part of a report: mistakes, examples, attention, classes, confusion, calibration."""
+"""Report sections of classifiers: mistakes, examples, attention, classes, confusion, calibration."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from twins.drawing import grid, thumbnail
 from twins.predictions import Prediction
 from twins.tasks.contract import Examples, Explain
 
-SHOWN, EXPLAINED = 12, 3
+NUM_SHOWN, NUM_EXPLAINED = 12, 3
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """One held-out image with its prediction."""
+class _LabelledImage:
+    """A held-out image with its class id and prediction."""
 
     image: Image.Image
-    truth: int
+    label: int
     prediction: Prediction
 
     @property
-    def said(self) -> int:
+    def predicted(self) -> int:
         assert self.prediction.labels is not None
         return int(self.prediction.labels[0])
 
@@ -37,42 +37,42 @@ class _Seen:
 
     @property
     def summary(self) -> str:
-        return f"{self.prediction.name(self.said)} {self.confidence:.0%}"
+        return f"{self.prediction.name(self.predicted)} {self.confidence:.0%}"
 
 
 def sections(result: dict[str, Any], examples: Examples, explain: Explain) -> list[str]:
     """Return a classifier's sections."""
-    seen = [_Seen(example.image, example.target, example.prediction) for example in examples]
-    chosen = seen[:: max(1, len(seen) // EXPLAINED)][:EXPLAINED]
+    images = [_LabelledImage(example.image, example.target, example.prediction) for example in examples]
+    explained = images[:: max(1, len(images) // NUM_EXPLAINED)][:NUM_EXPLAINED]
     return [
-        _mistakes(seen),
-        _examples(seen),
-        explain([(s.image, s.prediction.name(s.said)) for s in chosen]),
+        _mistakes(images),
+        _examples(images),
+        explain([(x.image, x.prediction.name(x.predicted)) for x in explained]),
         _classes(result),
     ]
 
 
-def _mistakes(seen: list[_Seen]) -> str:
-    wrong = sorted((s for s in seen if s.said != s.truth), key=lambda s: -s.confidence)[:SHOWN]
+def _mistakes(images: list[_LabelledImage]) -> str:
+    wrong = sorted((x for x in images if x.predicted != x.label), key=lambda x: -x.confidence)[:NUM_SHOWN]
     if not wrong:
-        return "<h2>Mistakes</h2><p>None among the held-out images that were looked at.</p>"
+        return f"<h2>Mistakes</h2><p>None in {len(images)} held-out images.</p>"
     pictures = "".join(
-        picture(thumbnail(s.image), f"{s.summary}, is {s.prediction.name(s.truth)}", kind="bad") for s in wrong
+        picture(thumbnail(x.image), f"{x.summary}, is {x.prediction.name(x.label)}", kind="bad") for x in wrong
     )
     return f"<h2>Most confident mistakes</h2><div class=thumbs>{pictures}</div>"
 
 
-def _examples(seen: list[_Seen]) -> str:
-    chosen = seen[:: max(1, len(seen) // SHOWN)][:SHOWN]
+def _examples(images: list[_LabelledImage]) -> str:
+    shown = images[:: max(1, len(images) // NUM_SHOWN)][:NUM_SHOWN]
     pictures = "".join(
-        picture(thumbnail(s.image), s.summary, kind="good" if s.said == s.truth else "bad") for s in chosen
+        picture(thumbnail(x.image), x.summary, kind="good" if x.predicted == x.label else "bad") for x in shown
     )
     return f"<h2>Predictions</h2><div class=thumbs>{pictures}</div>"
 
 
 def _classes(result: dict[str, Any]) -> str:
     rows = sorted((r for r in result["per_class"] if r["support"]), key=lambda row: row["recall"])
-    head = ("class", "images", "found (recall)", "right when said (precision)", "F1")
+    head = ("class", "images", "recall", "precision", "F1")
     lines = [(r["name"], r["support"], *(share(r[key]) for key in ("recall", "precision", "f1"))) for r in rows[:100]]
     names = [row["name"] for row in result["per_class"]]
     return (
@@ -82,9 +82,9 @@ def _classes(result: dict[str, Any]) -> str:
 
 
 def demo_picture(predict: Callable[[list[Image.Image]], list[Prediction]]) -> Image.Image:
-    """Return the first held-out digits with what the network reads in them."""
+    """Return the first held-out digits with the predicted classes."""
     digits, count = Digits(train=False), 24
     images = [digits.load(index) for index in range(count)]
-    seen = [_Seen(*parts) for parts in zip(images, digits.labels[:count], predict(images), strict=True)]
-    captions = [f"{digits.names[s.said]}  {s.confidence:.0%}" for s in seen]
-    return grid(images, captions, columns=8, side=96, good=[s.said == s.truth for s in seen])
+    shown = [_LabelledImage(*parts) for parts in zip(images, digits.labels[:count], predict(images), strict=True)]
+    captions = [f"{digits.names[x.predicted]}  {x.confidence:.0%}" for x in shown]
+    return grid(images, captions, columns=8, side=96, good=[x.predicted == x.label for x in shown])

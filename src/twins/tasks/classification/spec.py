@@ -1,4 +1,4 @@
-"""Classification's parts: labelled images, timm's augmentation and mixing, top-1 and its kin."""
+"""Classification's `TaskSpec`: labelled images, timm's augmentation and mixing, top-1 and related metrics."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from twins.tasks.network import TaskNetwork
 
 
 class ClassificationSpec:
-    """See `twins.tasks.contract.TaskSpec`."""
+    """Implements `twins.tasks.contract.TaskSpec`."""
 
-    examined = 2000
-    columns = ("rank", "label", "name", "score")
-    listed = "classes"
+    max_report_images = 2000
+    csv_columns = ("rank", "label", "name", "score")
+    summary_title = "classes"
 
     def open(self, config: DataConfig) -> Splits[LabelledImages]:
         """Open `digits` or a folder of class folders."""
@@ -48,26 +48,26 @@ class ClassificationSpec:
         return report
 
     def warnings(self, splits: Splits[LabelledImages]) -> list[str]:
-        """Return a sentence for each class that has too few images to be learned or measured, or looks like masks."""
-        learn, held_out = Counter(splits.train.labels), Counter(splits.val.labels)
+        """Return a sentence for each class with too few images, and one if the classes look like images and masks."""
+        train, val = Counter(splits.train.labels), Counter(splits.val.labels)
         sentences = _masks_as_classes(splits.train.names)
         for label, name in enumerate(splits.train.names):
-            if learn[label] == 0:
+            if train[label] == 0:
                 sentences.append(
                     f"class {name} has no training image, so it cannot be learned; add images or remove it"
                 )
-            elif learn[label] + held_out[label] == 1:
+            elif train[label] + val[label] == 1:
                 sentences.append(
                     f"class {name} has one image, which is trained on, so nothing tells how well it is learned; "
                     "add images"
                 )
-            elif learn[label] == 1:
+            elif train[label] == 1:
                 sentences.append(f"class {name} has one training image, too few to learn it well; add images")
         return sentences
 
-    def preprocess(self, config: TrainConfig, known: Preprocess) -> Preprocess:
-        """Return a square of the run's size, cut or squashed as the run says."""
-        return replace(known, size=config.size, crop=config.crop, fit=config.fit)
+    def preprocess(self, config: TrainConfig, initial: Preprocess) -> Preprocess:
+        """Return preprocessing to a square of the run's size, cropped or squashed by its `fit`."""
+        return replace(initial, size=config.size, crop=config.crop, fit=config.fit)
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
         return ImageAlone(train_transform(config.augment, preprocess))
@@ -76,10 +76,10 @@ class ClassificationSpec:
         return ImageAlone(preprocess.pixels)
 
     def shapes(self, images: ImageSet) -> None:
-        """Return nothing: training images are cut to one size."""
+        """Return `None`: images are resized to one size."""
 
-    def prepare(self, config: TrainConfig, batch: Batch, epoch: int, classes: int) -> tuple[Tensor, Tensor]:
-        """Return images and targets, mixed where the settings say so; an odd image out stays as it is."""
+    def prepare_batch(self, config: TrainConfig, batch: Batch, epoch: int, num_classes: int) -> tuple[Tensor, Tensor]:
+        """Return images and targets, mixed if configured; the last image of an odd batch is not mixed."""
         augment, images, targets = config.augment, batch.images, batch.targets
         even = len(images) // 2 * 2
         if not _mixes(config) or not even:
@@ -90,76 +90,76 @@ class ClassificationSpec:
             mixup=augment.mixup,
             cutmix=augment.cutmix,
             smoothing=augment.smoothing,
-            num_classes=classes,
+            num_classes=num_classes,
             key=(config.seed, epoch, batch.indices[0]),
         )
         if even == len(images):
             return mixed, soft
-        alone = torch.nn.functional.one_hot(targets[even:], classes).to(soft)
-        alone = alone * (1.0 - augment.smoothing) + augment.smoothing / classes
-        return torch.cat([mixed, images[even:]]), torch.cat([soft, alone])
+        last = torch.nn.functional.one_hot(targets[even:], num_classes).to(soft)
+        last = last * (1.0 - augment.smoothing) + augment.smoothing / num_classes
+        return torch.cat([mixed, images[even:]]), torch.cat([soft, last])
 
-    def set_up(self, network: TaskNetwork, config: TrainConfig, images: LabelledImages) -> None:
-        """Set label smoothing, which mixing does itself, and class weights."""
+    def configure(self, network: TaskNetwork, config: TrainConfig, images: LabelledImages) -> None:
+        """Set label smoothing, unless mixing applies it, and class weights."""
         assert isinstance(network, Classification)
         network.label_smoothing = 0.0 if _mixes(config) else config.augment.smoothing
         if config.class_weights == "balanced":
             network.class_weights = balanced_weights(images)
 
     def metric(self, names: Sequence[str], *, full: bool = False, absent: Absent = "left_out") -> ClassificationMetric:
-        """Return accuracy, per-class counts and calibration; all of it is quick."""
+        """Return accuracy, per-class counts and calibration; `full` adds nothing, as all are fast."""
         if absent != "left_out":
             raise ConfigError(f"`absent` is for semantic networks, found {absent} for classification; leave it out")
         return ClassificationMetric(names)
 
-    def relabel(self, images: LabelledImages, classes: Sequence[int]) -> ImageSet:
-        return Derived(images, change=classes.__getitem__)
+    def relabel(self, images: LabelledImages, class_ids: Sequence[int]) -> ImageSet:
+        return Derived(images, change=class_ids.__getitem__)
 
     def check_pair(self, image: Image, target: int) -> None:
-        """Do nothing: any image can be of any class."""
+        """Do nothing: every class fits every image."""
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
         return {}
 
-    def weakest(self, rows: Sequence[dict[str, Any]], most: int = 5) -> list[str]:
+    def worst_classes(self, per_class: Sequence[dict[str, Any]], limit: int = 5) -> list[str]:
         """Return the classes with the lowest recall."""
-        seen = sorted((row for row in rows if row["support"]), key=lambda row: row["recall"])
-        return [f"class {row['name']}: {100 * row['recall']:.1f} % of {row['support']} found" for row in seen[:most]]
+        rows = sorted((row for row in per_class if row["support"]), key=lambda row: row["recall"])
+        return [f"class {row['name']}: {100 * row['recall']:.1f} % of {row['support']} found" for row in rows[:limit]]
 
-    def rows(self, prediction: Prediction, top: int) -> Iterator[list[Any]]:
-        for rank, (label, score) in enumerate(_listed(prediction, top), start=1):
+    def csv_rows(self, prediction: Prediction, top: int) -> Iterator[list[Any]]:
+        for rank, (label, score) in enumerate(_top_classes(prediction, top), start=1):
             yield [rank, label, prediction.name(label), score]
 
-    def text(self, prediction: Prediction, top: int) -> str:
-        return ", ".join(f"{prediction.name(label)} {score:.1%}" for label, score in _listed(prediction, top))
+    def summary(self, prediction: Prediction, top: int) -> str:
+        return ", ".join(f"{prediction.name(label)} {score:.1%}" for label, score in _top_classes(prediction, top))
 
     def counts(self, prediction: Prediction) -> dict[str, int]:
-        """Return the most probable class once."""
-        return {prediction.name(label): 1 for label, _ in _listed(prediction, 1)}
+        """Return 1 for the most probable class."""
+        return {prediction.name(label): 1 for label, _ in _top_classes(prediction, 1)}
 
-    def total(self, counts: Mapping[str, int]) -> str:
-        """Return how often each class was the most probable one."""
+    def counts_summary(self, counts: Mapping[str, int]) -> str:
+        """Return in how many frames each class was the most probable."""
         return f"most probable: {count_list(counts)}"
 
-    def example_target(self, height: int, width: int) -> int:
+    def synthetic_target(self, height: int, width: int) -> int:
         return 0
 
-    def example_batch(self, images: Tensor, classes: int) -> Tensor:
+    def synthetic_targets(self, images: Tensor, num_classes: int) -> Tensor:
         """Return class ids `(B,)`."""
-        return torch.arange(len(images), device=images.device) % classes
+        return torch.arange(len(images), device=images.device) % num_classes
 
 
 SPEC = ClassificationSpec()
 
 
-def _listed(prediction: Prediction, top: int) -> Iterator[tuple[int, float]]:
+def _top_classes(prediction: Prediction, top: int) -> Iterator[tuple[int, float]]:
     assert prediction.labels is not None
     assert prediction.scores is not None
     return zip(prediction.labels[:top].tolist(), prediction.scores[:top].tolist(), strict=True)
 
 
 def balanced_weights(images: LabelledImages) -> Tensor:
-    """Return each class's weight `(K,)`: the inverse of its number of images, 1 on average over the images."""
+    """Return class weights `(K,)`: the inverse of each class's number of images, with mean 1 over the images."""
     counts = torch.bincount(torch.tensor(images.labels), minlength=len(images.names)).float()
     present = counts > 0
     weights = len(images) / (int(present.sum()) * counts.clamp(min=1))
@@ -167,7 +167,7 @@ def balanced_weights(images: LabelledImages) -> Tensor:
 
 
 def _masks_as_classes(names: Sequence[str]) -> list[str]:
-    """Return a sentence where the only classes are a folder of images and one of masks."""
+    """Return a sentence if the two class folders look like a folder of images and one of masks."""
     if len(names) != 2 or not set(names) & set(IMAGE_FOLDERS) or not set(names) & set(MASK_FOLDERS):
         return []
     return [
@@ -177,5 +177,5 @@ def _masks_as_classes(names: Sequence[str]) -> list[str]:
 
 
 def _mixes(config: TrainConfig) -> bool:
-    """Whether training mixes images."""
+    """Whether the settings mix training images."""
     return config.augment.mixup > 0 or config.augment.cutmix > 0

@@ -1,0 +1,1 @@
+"""Object detection with RetinaNet or Faster R-CNN. Start with `facts.py`, then `network.py`."""

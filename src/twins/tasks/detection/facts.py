@@ -1,4 +1,4 @@
-"""Object detection, as plain data."""
+"""Facts of object detection: heads, classes, preprocessing, metrics and settings."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ FACTS = TaskFacts(
     preprocess=PREPROCESS,
     monitor="box_ap",
     metrics=BOX_METRICS,
-    holds=("boxes", "labels", "scores"),
-    settings=("detection",),
+    prediction_fields=("boxes", "labels", "scores"),
+    train_settings=("detection",),
     network_settings=("anchor_scale",),
     stage_norms=True,
     nano_width=64,
@@ -52,7 +52,7 @@ FACTS = TaskFacts(
     bench_size="800x1333",
     demo=DemoFacts(
         data="scenes",
-        begins="learning to find digits on 2,000 scenes, for three and a half minutes; 200 others are held out",
+        intro="learning to find digits on 2,000 scenes, for three and a half minutes; 200 others are held out",
         metric="box_ap50",
         starts_from="classification",
     ),

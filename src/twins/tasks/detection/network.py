@@ -28,13 +28,13 @@ from twins.tasks.network import Features, TaskNetwork
 from twins.weights.info import ModelInfo
 
 CANDIDATES, TRAIN_CANDIDATES = 1000, 2000
-"""Anchors of each level that proposals are chosen from, in evaluation and in training."""
+"""Highest-scoring anchors of each level that proposals are selected from, in evaluation and in training."""
 PROPOSALS = 1000
-"""Most regions that a first stage passes on."""
+"""Most proposals per image of the first stage."""
 
 
 class Stages(NamedTuple):
-    """The parts of a detector after its backbone: one stage, `bbox_head`, or two."""
+    """The modules of a detector after its backbone: `bbox_head` (one stage), or `rpn_head` and `roi_head` (two)."""
 
     neck: FeaturePyramid
     bbox_head: RetinaNetHead | None = None
@@ -58,24 +58,24 @@ HEADS: dict[str | None, Callable[[Features, ModelInfo], Stages]] = {
     "retinanet": _retinanet,
     "faster_rcnn": _faster_rcnn,
 }
-"""How each head of `FACTS` is built."""
+"""The function that builds each head of `FACTS`."""
 
 
 class Detection(TaskNetwork):
-    """The published detectors: a backbone, a feature pyramid, and the head or heads on all its levels.
+    """A published detector: backbone, feature pyramid, and one or two stages of heads on all its levels.
 
-    RetinaNet reads the maps of strides 8, 16 and 32, and two more made from the last; Faster R-CNN all four and one
-    more. Both are mmdetection's to the parameter; where torchvision's detectors differ, the heads say so.
+    RetinaNet uses the maps of strides 8, 16 and 32 and two further levels; Faster R-CNN uses all four maps and one
+    further level. Both have mmdetection's parameters; the heads' docstrings name the differences to torchvision.
 
     Args:
-        backbone: gives four maps.
-        info: what the network is and how its images are prepared; its `head` names the head.
+        backbone: returns four maps.
+        info: model, task, classes and preprocessing; `info.head` names the head.
 
     Attributes:
-        selection: which of the objects found are given.
+        selection: score and NMS thresholds.
 
     Raises:
-        ConfigError: an unknown head, no class, or a backbone without all four maps.
+        ConfigError: an unknown head, no classes, or a backbone without all four maps.
     """
 
     task = "detection"
@@ -88,19 +88,18 @@ class Detection(TaskNetwork):
         self.selection = SelectionConfig()
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
-        """Return what the anchors say, or of Faster R-CNN the proposed regions.
+        """Return the outputs for each anchor (RetinaNet) or for each proposal (Faster R-CNN), in fixed shapes.
 
-        What comes back has fixed shapes. RetinaNet's compiles as one graph, with `sizes` and without. Faster R-CNN
-        suppresses proposals, whose number follows from the image: without `sizes` `torch.export` takes it whole, and
-        `torch.compile` breaks its graph there.
+        RetinaNet compiles as one graph, with and without `sizes`. Faster R-CNN applies NMS to its proposals, whose
+        number depends on the image: `torch.export` takes it whole without `sizes`, `torch.compile` breaks the graph.
 
         Args:
             images: normalised float `(B, C, H, W)`, `H, W >= 32`.
-            sizes: true sizes in pixels, int `(B, 2)`, or `None`; see `Twins.forward`. What is found in an image is
-                what is found in it alone.
+            sizes: true sizes in pixels, int `(B, 2)`, or `None`; see `Twins.forward`. An image's objects are the same
+                as without the others in the batch.
 
         Returns:
-            see `RetinaNetHead.forward` and `RoIHead.forward`; `sizes` among it.
+            see `RetinaNetHead.forward` and `RoIHead.forward`; includes `sizes`.
 
         Raises:
             InputError: a wrong rank, number of channels or size.
@@ -113,18 +112,18 @@ class Detection(TaskNetwork):
         return self.roi_head(levels, *propose(self.rpn_head, levels))
 
     def losses(self, images: Tensor, targets: Sequence[Target], sizes: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the losses `classification` and `boxes`, and of Faster R-CNN `proposal_scores`, `proposal_boxes` too.
+        """Return the losses `classification` and `boxes`, and with Faster R-CNN `proposal_scores`, `proposal_boxes`.
 
-        What is sampled follows from torch's seed.
+        Sampling depends on torch's random state.
 
         Args:
             images: normalised float `(B, C, H, W)`.
-            targets: each image's `boxes` `(R, 4)`, float xyxy in pixels of `images`, and `labels` `(R,)`, int class ids
-                from 0; where there are any, `crowd` `(C, 4)`, boxes of regions that count for nothing.
+            targets: for each image `boxes` `(R, 4)`, float xyxy in pixels of `images`, and `labels` `(R,)`, int class
+                ids; optionally `crowd` `(C, 4)`, boxes of crowd regions, which are ignored.
             sizes: true sizes in pixels, int `(B, 2)`, or `None`.
 
         Raises:
-            InputError: images as in `forward`; a target with a box without area, an unknown label, or another shape.
+            InputError: images as in `forward`; a target with an empty box, an unknown label, or another shape.
         """
         check_targets(targets, images, self.num_classes)
         levels = pyramid(self.backbone, self.neck, images, sizes)
@@ -137,9 +136,9 @@ class Detection(TaskNetwork):
     def decode(
         self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
     ) -> list[Prediction]:
-        """Return boxes, the surest first, in the user's pixels; see `TaskNetwork.decode`."""
+        """Return objects in descending order of score, in pixels of the user's images; see `TaskNetwork.decode`."""
         boxes, scores, labels = self.detections(outputs)
-        boxes = in_originals(boxes, outputs["sizes"], originals)
+        boxes = scale_to_originals(boxes, outputs["sizes"], originals)
         return [
             Prediction(
                 task=self.task,
@@ -154,7 +153,7 @@ class Detection(TaskNetwork):
         ]
 
     def detections(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return boxes `(B, M, 4)` in pixels of the network's input, scores and labels `(B, M)`; 0 is no score."""
+        """Return boxes `(B, M, 4)` in pixels of the network's input, scores and labels `(B, M)`; score 0 is padding."""
         head = self.bbox_head or self.roi_head
         assert head is not None
         chosen = self.selection
@@ -169,7 +168,7 @@ class Detection(TaskNetwork):
 
 
 def check_detector(backbone: Twins, info: ModelInfo, facts: TaskFacts) -> None:
-    """Raise ConfigError when a detector cannot be built so."""
+    """Raise ConfigError for a backbone or settings that detectors cannot have."""
     heads = [head for head in facts.heads if head is not None]
     if backbone.out_indices != (0, 1, 2, 3):
         raise ConfigError(f"a detector needs all four maps, found out_indices {backbone.out_indices}")
@@ -187,7 +186,7 @@ def check_detector(backbone: Twins, info: ModelInfo, facts: TaskFacts) -> None:
 def build_two_stages(
     backbone: Features, info: ModelInfo, facts: TaskFacts, *, masks: bool = False
 ) -> tuple[FeaturePyramid, RPNHead, RoIHead]:
-    """Return the pyramid, the first stage and the second of Faster R-CNN, or with masks of Mask R-CNN."""
+    """Return the feature pyramid and both stages of Faster R-CNN, or with `masks` of Mask R-CNN."""
     width, classes = info.width or facts.heads[info.head].width, info.num_classes
     neck = FeaturePyramid(backbone.channels, width, extra="pool")
     rpn_head = RPNHead(width, anchor_scale=info.anchor_scale or rpn.ANCHOR_SCALE)
@@ -196,40 +195,45 @@ def build_two_stages(
 
 
 def pyramid(backbone: Twins, neck: FeaturePyramid, images: Tensor, sizes: Tensor | None) -> Levels:
-    """Return the levels that a detector's heads read."""
+    """Return the feature pyramid's levels."""
     maps = [planar(x) for x in backbone(images, sizes)]
     used = len(neck.lateral_convs)
     strides = list(backbone.strides[-used:])
     while len(strides) < len(neck.channels):
         strides.append(2 * strides[-1])
-    own = None
+    level_sizes = None
     if sizes is not None:
         sizes = sizes.to(images.device)
-        own = neck.level_sizes(backbone.map_sizes(sizes)[-used:])
-    return Levels(neck(maps[-used:], own), tuple(strides), own, true_sizes(images, sizes))
+        level_sizes = neck.level_sizes(backbone.map_sizes(sizes)[-used:])
+    return Levels(neck(maps[-used:], level_sizes), tuple(strides), level_sizes, true_sizes(images, sizes))
 
 
 def propose(head: RPNHead, levels: Levels) -> tuple[Tensor, Tensor]:
-    """Return the first stage's regions in evaluation; see `RPNHead.propose`."""
+    """Return the first stage's proposals in evaluation; see `RPNHead.propose`."""
     return head.propose(head(levels), levels.image_sizes, candidates=CANDIDATES, max_proposals=PROPOSALS)
 
 
 def two_stage_losses(
     rpn_head: RPNHead, roi_head: RoIHead, levels: Levels, targets: Sequence[Target]
 ) -> dict[str, Tensor]:
-    """Return the losses of both stages, the second on what the first proposes."""
-    rated = rpn_head(levels)
-    proposals, meant = rpn_head.propose(rated, levels.image_sizes, candidates=TRAIN_CANDIDATES, max_proposals=PROPOSALS)
-    return rpn_head.losses(rated, targets) | roi_head.losses(levels, proposals, meant, targets)
+    """Return the losses of both stages; the second is trained on the proposals of the first."""
+    outputs = rpn_head(levels)
+    proposals, valid = rpn_head.propose(
+        outputs, levels.image_sizes, candidates=TRAIN_CANDIDATES, max_proposals=PROPOSALS
+    )
+    return rpn_head.losses(outputs, targets) | roi_head.losses(levels, proposals, valid, targets)
 
 
-def in_originals(boxes: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]) -> Tensor:
-    """Scale boxes `(B, M, 4)` in images of `sizes` `(B, 2)` to the users' images, each axis by itself, and clip."""
-    users = torch.tensor(originals, device=boxes.device)  # (B, 2)
-    factors = (users.to(boxes) / sizes.to(boxes)).flip(1).repeat(1, 2)  # (B, 4): x, y, x, y
-    return clip_boxes(boxes * factors[:, None], users)
+def scale_to_originals(boxes: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]) -> Tensor:
+    """Scale boxes `(B, M, 4)` from images of `sizes` `(B, 2)` to the users' images, per axis, and clip them."""
+    target_sizes = torch.tensor(originals, device=boxes.device)  # (B, 2)
+    factors = (target_sizes.to(boxes) / sizes.to(boxes)).flip(1).repeat(1, 2)  # (B, 4): x, y, x, y
+    return clip_boxes(boxes * factors[:, None], target_sizes)
 
 
 def build(backbone: Twins, info: ModelInfo, *, drop_rate: float) -> Detection:
-    """Return a fresh network, which has no dropout; see `twins.create_model`."""
+    """Return a network around a backbone, with random weights in its heads; detectors have no dropout.
+
+    See `twins.create_model`.
+    """
     return Detection(backbone, info)

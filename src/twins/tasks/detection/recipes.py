@@ -1,4 +1,4 @@
-"""The published trainings of RetinaNet on COCO, and short ones for a user's own boxes."""
+"""Recipes of detection: the published RetinaNet trainings on COCO, and short ones for your own boxes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
 
 Schedule = Literal["1x", "3x"]
-"""12 epochs at one scale, or 36 at several."""
+"""12 epochs at one scale (`1x`), or 36 at several (`3x`)."""
 LENGTHS: dict[Schedule, str] = {"1x": "12 epochs", "3x": "36 epochs at several scales"}
-"""How descriptions name the schedules."""
+"""Names of the schedules in descriptions."""
 WARMUP = 500 / 7330
-"""The published 500 steps of warm-up, in epochs of COCO's 117,266 images with objects by 16; the thousand without any
-are learned from here too."""
+"""The published 500 warm-up steps in epochs: COCO has 117,266 images with objects, in batches of 16. Training here also
+uses the thousand images without objects."""
 BOX_AP: dict[Schedule, dict[str, float | None]] = {
     "1x": {
         "pcpvt_small": 43.0,
@@ -33,7 +33,7 @@ BOX_AP: dict[Schedule, dict[str, float | None]] = {
         "svt_large": None,
     },
 }
-"""RetinaNet's box AP in per cent, of each variant (paper); `None` is not published."""
+"""RetinaNet's box AP in per cent by schedule and variant (paper); `None` is not published."""
 
 
 def retinanet(schedule: Schedule, variant: str) -> TrainConfig:
@@ -47,10 +47,11 @@ def retinanet(schedule: Schedule, variant: str) -> TrainConfig:
 
 
 def coco(task: str, head: str, schedule: Schedule, variant: str, *, lr: float) -> TrainConfig:
-    """Return the settings of the published detectors: AdamW on 16 images, the rate a tenth after 2/3 and 11/12.
+    """Return the configuration of the published detectors: AdamW, batches of 16, two drops of the rate to a tenth.
 
-    `1x` has one scale and a weight decay of 1e-4, here not of norms, biases and the PEG as in the published trainings.
-    `3x` has shorter sides of 480 to 800, every other image a crop resized as in DETR, and a weight decay of 0.05.
+    `1x` has one scale and a weight decay of 1e-4; here norms, biases and the PEG have none, unlike in the published
+    trainings. `3x` has shorter sides of 480 to 800 pixels, DETR's random crop on half of the images, and a weight decay
+    of 0.05.
     """
     long = schedule == "3x"
     return TrainConfig(
@@ -79,7 +80,7 @@ def coco(task: str, head: str, schedule: Schedule, variant: str, *, lr: float) -
 
 
 def detection_finetune() -> TrainConfig:
-    """Adapt published classification weights to a folder of images and boxes: short.
+    """Fine-tune published classification weights on a folder of images and boxes.
 
     Command: twins train --task detection --data DIR
     Hardware and hours: depend on the folder; one GPU.
@@ -100,10 +101,10 @@ def detection_finetune() -> TrainConfig:
 
 
 def detection_scratch() -> TrainConfig:
-    """Train a small network from nothing on a small folder of images and boxes.
+    """Train a small network from random weights on a small folder of images and boxes.
 
     Command: twins train --task detection --data DIR --model twins_svt_nano
-    Hardware and hours: depend on the folder; a CPU will do.
+    Hardware and hours: depend on the folder; a CPU is enough.
     Expected: depends on the folder.
     """
     return TrainConfig(
@@ -123,7 +124,7 @@ def detection_scratch() -> TrainConfig:
 
 
 def scenes_detection() -> TrainConfig:
-    """Find handwritten digits on photographs, on a backbone that has learned to read digits.
+    """Detect handwritten digits on photographs, from a backbone that was trained to classify digits.
 
     Command: twins demo --task detection
     Hardware: two cores, 5 minutes with the classifier before it.
@@ -158,8 +159,8 @@ RECIPES = TaskRecipes(
         *map(Recipe.of, (detection_finetune, detection_scratch, scenes_detection)),
         *(_retinanet(schedule, *row) for schedule, rows in BOX_AP.items() for row in rows.items()),
     ),
-    adapt="detection_finetune",
+    finetune="detection_finetune",
     scratch="detection_scratch",
     embedded={"scenes": "scenes_detection"},
 )
-"""What `twins recipes` lists of detection."""
+"""Recipes of detection."""

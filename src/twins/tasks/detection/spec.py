@@ -1,4 +1,4 @@
-"""Detection's and instance segmentation's parts: images with objects, views of both, and average precision."""
+"""`TaskSpec` of detection and instance segmentation: images with objects, random views, and average precision."""
 
 from __future__ import annotations
 
@@ -35,54 +35,54 @@ from twins.tasks.network import TaskNetwork
 
 
 class DetectionSpec:
-    """See `twins.tasks.contract.TaskSpec`; objects have masks where instance segmentation needs them."""
+    """Implements `twins.tasks.contract.TaskSpec`; `masks` makes it instance segmentation's."""
 
-    examined = 100
-    columns = ("label", "name", "score", "x1", "y1", "x2", "y2")
-    listed = "objects"
+    max_report_images = 100
+    csv_columns = ("label", "name", "score", "x1", "y1", "x2", "y2")
+    summary_title = "objects"
 
     def __init__(self, *, masks: bool = False) -> None:
         self.masks = masks
 
     def open(self, config: DataConfig) -> Splits[AnnotatedImages]:
-        """Open `scenes`, or a folder with images and COCO's, VOC's or YOLO's annotations, with something to find."""
+        """Open `scenes` or a folder with COCO, VOC or YOLO annotations; an error if no held-out image has objects."""
         splits = open_objects_for_run(config, masks=self.masks)
-        _check_found(splits.val, splits.source)
+        _check_has_objects(splits.val, splits.source)
         return splits
 
     def check(self, config: DataConfig) -> CheckReport:
         return check(open_objects(config, masks=self.masks), ObjectCheck())
 
     def warnings(self, splits: Splits[AnnotatedImages]) -> list[str]:
-        """Return nothing: what is left out of training is among the notes of opening."""
+        """Return nothing: opening notes what training leaves out."""
         return []
 
-    def preprocess(self, config: TrainConfig, known: Preprocess) -> Preprocess:
-        """Return a resize that keeps the image's shape; raises ConfigError where it cannot have the size asked for."""
+    def preprocess(self, config: TrainConfig, initial: Preprocess) -> Preprocess:
+        """Return a resize that keeps the aspect ratio; raises ConfigError if `size` exceeds `detection.longest`."""
         longest = config.detection.longest
-        return keep_shape(known, size=config.size, longest=longest, setting="detection.longest")
+        return keep_shape(initial, size=config.size, longest=longest, setting="detection.longest")
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
         return RandomView(config.detection, preprocess)
 
     def eval_transform(self, preprocess: Preprocess) -> Transform:
-        """Return the preparation of the image; the truth stays in the image's pixels."""
+        """Return the resize of the image; the ground truth stays in pixels of the original."""
         return WholeView(preprocess)
 
     def shapes(self, images: AnnotatedImages) -> list[tuple[int, int]] | None:
-        """Return each image's height and width, where the annotations say all of them."""
-        found = [images.shape(index) for index in range(len(images))]
-        known = [shape for shape in found if shape is not None]
-        return known if len(known) == len(found) else None
+        """Return each image's height and width if the annotations give all of them, else `None`."""
+        shapes = [images.shape(index) for index in range(len(images))]
+        annotated = [shape for shape in shapes if shape is not None]
+        return annotated if len(annotated) == len(shapes) else None
 
-    def prepare(self, config: TrainConfig, batch: Batch, epoch: int, classes: int) -> tuple[Tensor, Any]:
+    def prepare_batch(self, config: TrainConfig, batch: Batch, epoch: int, num_classes: int) -> tuple[Tensor, Any]:
         return batch.images, batch.targets
 
-    def set_up(self, network: TaskNetwork, config: TrainConfig, images: AnnotatedImages) -> None:
-        """Set the classes' colours, and how many regions a second stage learns from.
+    def configure(self, network: TaskNetwork, config: TrainConfig, images: AnnotatedImages) -> None:
+        """Set the colours of the classes, and the regions per image that a second stage trains on.
 
         Raises:
-            ConfigError: settings that detectors do not have.
+            ConfigError: `detection.samples` is set for a detector without a second stage.
         """
         network.info = replace(network.info, colours=images.classes.colours)
         roi_head: RoIHead | None = getattr(network, "roi_head", None)
@@ -92,52 +92,52 @@ class DetectionSpec:
             raise ConfigError(f"`detection.samples` is for a second stage; {network.info.head} has none")
 
     def metric(self, names: Sequence[str], *, full: bool = False, absent: Absent = "left_out") -> DetectionMetric:
-        """Return COCO's average precision; with curves and error types where all is measured."""
+        """Return COCO's average precision; `full` adds error types and each class's best F1."""
         if absent != "left_out":
             raise ConfigError("`absent` is for semantic networks; COCO's AP leaves absent classes out")
         return DetectionMetric(names, masks=self.masks, full=full)
 
-    def relabel(self, images: AnnotatedImages, classes: Sequence[int]) -> ImageSet:
-        return Derived(images, change=partial(_relabelled, labels=np.asarray(classes, dtype=np.int64)))
+    def relabel(self, images: AnnotatedImages, class_ids: Sequence[int]) -> ImageSet:
+        return Derived(images, change=partial(_relabel, class_ids=np.asarray(class_ids, dtype=np.int64)))
 
     def check_pair(self, image: Image, target: Objects) -> None:
-        """Do nothing: evaluation has left out what does not fit."""
+        """Do nothing: the transforms check the size of masks."""
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
-        """Return which objects are counted."""
+        """Return the selection of the predicted objects."""
         return {"selection": asdict(network.selection)}
 
-    def weakest(self, rows: Sequence[dict[str, Any]], most: int = 5) -> list[str]:
+    def worst_classes(self, per_class: Sequence[dict[str, Any]], limit: int = 5) -> list[str]:
         """Return the classes with the lowest average precision."""
-        key = "mask_ap" if rows and "mask_ap" in rows[0] else "ap"
-        known = sorted((row for row in rows if row[key] is not None), key=lambda row: row[key])
+        key = "mask_ap" if per_class and "mask_ap" in per_class[0] else "ap"
+        rows = sorted((row for row in per_class if row[key] is not None), key=lambda row: row[key])
         return [
             f"class {row['name']}: AP {100 * row[key]:.1f} %, {number_of(row['objects'], 'object')}"
-            for row in known[:most]
+            for row in rows[:limit]
         ]
 
-    def rows(self, prediction: Prediction, top: int) -> Iterator[list[Any]]:
+    def csv_rows(self, prediction: Prediction, top: int) -> Iterator[list[Any]]:
         """Yield every object."""
         assert prediction.boxes is not None
-        for (label, score), box in zip(_listed(prediction), prediction.boxes.tolist(), strict=True):
+        for (label, score), box in zip(_labels_and_scores(prediction), prediction.boxes.tolist(), strict=True):
             yield [label, prediction.name(label), score, *(round(side, 2) for side in box)]
 
-    def text(self, prediction: Prediction, top: int) -> str:
-        """Return the `top` objects of the highest scores, and how many more there are."""
-        listed = list(_listed(prediction))
-        text = ", ".join(f"{prediction.name(label)} {score:.1%}" for label, score in listed[:top])
-        return f"{text} and {len(listed) - top} more" if len(listed) > top else text or "nothing"
+    def summary(self, prediction: Prediction, top: int) -> str:
+        """Return the `top` highest-scoring objects and the number of further ones."""
+        objects = list(_labels_and_scores(prediction))
+        text = ", ".join(f"{prediction.name(label)} {score:.1%}" for label, score in objects[:top])
+        return f"{text} and {len(objects) - top} more" if len(objects) > top else text or "nothing"
 
     def counts(self, prediction: Prediction) -> dict[str, int]:
-        """Return objects by class."""
-        return dict(Counter(prediction.name(label) for label, _ in _listed(prediction)))
+        """Return the number of objects by class name."""
+        return dict(Counter(prediction.name(label) for label, _ in _labels_and_scores(prediction)))
 
-    def total(self, counts: Mapping[str, int]) -> str:
-        """Return how many objects of each class were found."""
+    def counts_summary(self, counts: Mapping[str, int]) -> str:
+        """Return the number of objects of each class, over all frames."""
         return f"found: {count_list(counts)}"
 
-    def example_target(self, height: int, width: int) -> Objects:
-        """Return four objects, one in each quarter of the image."""
+    def synthetic_target(self, height: int, width: int) -> Objects:
+        """Return four objects, one in each quadrant of the image."""
         boxes = [(x, y, x + width // 2, y + height // 2) for y in (0, height // 2) for x in (0, width // 2)]
         masks = []
         for x0, y0, x1, y1 in boxes:
@@ -147,41 +147,41 @@ class DetectionSpec:
         size, labels = (height, width), [0, 1, 0, 1]
         return build_objects(boxes, labels, size=size, image_id=0, masks=masks if self.masks else None)
 
-    def example_batch(self, images: Tensor, classes: int) -> list[dict[str, Tensor]]:
-        """Return the same 12 objects for each image: squares of many sizes, with discs as masks."""
-        return [_example_objects(images, classes) for _ in images]
+    def synthetic_targets(self, images: Tensor, num_classes: int) -> list[dict[str, Tensor]]:
+        """Return the same 12 objects for each image: square boxes of many sizes, with discs as masks."""
+        return [_synthetic_objects(images, num_classes) for _ in images]
 
 
 SPEC = DetectionSpec()
 
 
-def _listed(prediction: Prediction) -> Iterator[tuple[int, float]]:
+def _labels_and_scores(prediction: Prediction) -> Iterator[tuple[int, float]]:
     assert prediction.labels is not None
     assert prediction.scores is not None
     return zip(prediction.labels.tolist(), prediction.scores.tolist(), strict=True)
 
 
-def _example_objects(images: Tensor, classes: int, count: int = 12) -> dict[str, Tensor]:
+def _synthetic_objects(images: Tensor, num_classes: int, count: int = 12) -> dict[str, Tensor]:
     height, width = images.shape[2:]
     random = torch.Generator().manual_seed(0)
     sides = torch.logspace(-3.5, -1, count, base=2)[:, None] * min(height, width)
-    low = torch.rand(count, 2, generator=random) * (torch.tensor([width, height]) - sides)
-    boxes = torch.cat([low, low + sides], dim=1)
+    top_left = torch.rand(count, 2, generator=random) * (torch.tensor([width, height]) - sides)
+    boxes = torch.cat([top_left, top_left + sides], dim=1)
     rows, columns = (torch.arange(side)[None] + 0.5 for side in (height, width))
-    middle, radius = (boxes[:, :2] + boxes[:, 2:]) / 2, sides / 2
-    far = (rows - middle[:, 1:])[:, :, None] ** 2 + (columns - middle[:, :1])[:, None] ** 2
-    labels, masks = torch.arange(count) % classes, far < radius[:, :, None] ** 2
+    centres, radii = (boxes[:, :2] + boxes[:, 2:]) / 2, sides / 2
+    squared_distances = (rows - centres[:, 1:])[:, :, None] ** 2 + (columns - centres[:, :1])[:, None] ** 2
+    labels, masks = torch.arange(count) % num_classes, squared_distances < radii[:, :, None] ** 2
     return {"boxes": boxes.to(images.device), "labels": labels.to(images.device), "masks": masks.to(images.device)}
 
 
-def _relabelled(objects: Objects, labels: NDArray[np.int64]) -> Objects:
-    return replace(objects, labels=labels[objects.labels])
+def _relabel(objects: Objects, class_ids: NDArray[np.int64]) -> Objects:
+    return replace(objects, labels=class_ids[objects.labels])
 
 
-def _check_found(val: AnnotatedImages, source: str) -> None:
-    """Raise DataError where no held-out image has an object to find, so that nothing could be measured.
+def _check_has_objects(val: AnnotatedImages, source: str) -> None:
+    """Raise DataError if no held-out image has an object besides crowd regions: nothing could be measured.
 
-    Looks until it finds one; what cannot be read is left to whoever reads it.
+    Stops at the first object, and at the first unreadable target, which a later reader reports.
     """
     for index in range(len(val)):
         try:

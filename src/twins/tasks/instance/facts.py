@@ -1,4 +1,4 @@
-"""Instance segmentation, as plain data."""
+"""Facts of instance segmentation: heads, classes, preprocessing, metrics and settings."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ FACTS = TaskFacts(
     preprocess=PREPROCESS,
     monitor="mask_ap",
     metrics=BOX_METRICS | MASK_METRICS,
-    holds=("boxes", "labels", "scores", "masks"),
-    settings=("detection",),
+    prediction_fields=("boxes", "labels", "scores", "masks"),
+    train_settings=("detection",),
     network_settings=("anchor_scale",),
     stage_norms=True,
     nano_width=64,
@@ -34,7 +34,7 @@ FACTS = TaskFacts(
     bench_size="800x1333",
     demo=DemoFacts(
         data="scenes",
-        begins="learning to cut digits out of 2,000 scenes, for two minutes; 200 others are held out to measure",
+        intro="learning to cut digits out of 2,000 scenes, for two minutes; 200 others are held out to measure",
         metric="mask_ap50",
         starts_from="classification",
     ),

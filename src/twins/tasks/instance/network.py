@@ -14,9 +14,9 @@ from twins.predictions import Prediction
 from twins.tasks.detection.network import (
     build_two_stages,
     check_detector,
-    in_originals,
     propose,
     pyramid,
+    scale_to_originals,
     two_stage_losses,
 )
 from twins.tasks.inference import SelectionConfig
@@ -26,17 +26,17 @@ from twins.weights.info import ModelInfo
 
 
 class InstanceSegmentation(TaskNetwork):
-    """The published Mask R-CNN: Faster R-CNN, see `Detection`, with a mask for each object.
+    """The published Mask R-CNN: Faster R-CNN (see `Detection`) with a mask for each object.
 
     Args:
-        backbone: gives four maps.
-        info: what the network is and how its images are prepared.
+        backbone: returns four maps.
+        info: model, task, classes and preprocessing.
 
     Attributes:
-        selection: which of the objects found are given.
+        selection: score and NMS thresholds.
 
     Raises:
-        ConfigError: an unknown head, no class, or a backbone without all four maps.
+        ConfigError: an unknown head, no classes, or a backbone without all four maps.
     """
 
     task = "instance"
@@ -49,15 +49,14 @@ class InstanceSegmentation(TaskNetwork):
         self.selection = SelectionConfig()
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the objects, padded to a fixed number `M`, with their masks.
+        """Return the objects with their masks, padded to a fixed number `M`.
 
-        As published a mask is read inside an object's own box, not inside the region that was proposed, so what
-        `selection` chooses is chosen here. It takes what `Detection.forward` takes, and is compiled and exported as
-        Faster R-CNN.
+        As published, masks are predicted inside the final boxes, not the proposals, so `selection` applies here. For
+        arguments, compilation and export see `Detection.forward` with Faster R-CNN.
 
         Returns:
-            `boxes` `(B, M, 4)` in pixels of `images`; `scores` `(B, M)`, the surest first, 0 is padding; `labels`
-            `(B, M)`; `masks` `(B, M, 28, 28)`, logits inside the boxes, 0 for padding; `sizes`, the images' true sizes
+            `boxes` `(B, M, 4)` in pixels of `images`; `scores` `(B, M)` in descending order, 0 is padding; `labels`
+            `(B, M)`; `masks` `(B, M, 28, 28)`, logits inside the boxes, 0 in padding; `sizes`, the images' true sizes
             `(B, 2)`.
         """
         levels = pyramid(self.backbone, self.neck, images, sizes)
@@ -74,15 +73,15 @@ class InstanceSegmentation(TaskNetwork):
         return {"boxes": boxes, "scores": scores, "labels": labels, "masks": masks, "sizes": levels.image_sizes}
 
     def losses(self, images: Tensor, targets: Sequence[Target], sizes: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the losses of Faster R-CNN, see `Detection.losses`, and `masks`.
+        """Return the losses of Faster R-CNN (see `Detection.losses`) and `masks`.
 
         Args:
             images: normalised float `(B, C, H, W)`.
-            targets: as `Detection.losses` takes them, with `masks` `(R, H, W)`, bool or uint8.
+            targets: as for `Detection.losses`, with `masks` `(R, H, W)`, bool or uint8.
             sizes: true sizes in pixels, int `(B, 2)`, or `None`.
 
         Raises:
-            InputError: as `Detection.losses`, or masks that are missing or of another size.
+            InputError: as in `Detection.losses`; missing masks, or masks of another size.
         """
         check_targets(targets, images, self.num_classes, sizes, masks=True)
         levels = pyramid(self.backbone, self.neck, images, sizes)
@@ -91,27 +90,30 @@ class InstanceSegmentation(TaskNetwork):
     def decode(
         self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
     ) -> list[Prediction]:
-        """Return boxes and masks, the surest first, in the user's pixels; see `TaskNetwork.decode`."""
+        """Return objects in descending order of score, in pixels of the user's images; see `TaskNetwork.decode`."""
         boxes, scores, labels, masks = (outputs[name].detach() for name in ("boxes", "scores", "labels", "masks"))
-        boxes = in_originals(boxes, outputs["sizes"], originals)
+        boxes = scale_to_originals(boxes, outputs["sizes"], originals)
         result = []
         for size, box, score, label, mask in zip(originals, boxes, scores, labels, masks, strict=True):
-            meant = score > self.selection.score
+            valid = score > self.selection.score
             result.append(
                 Prediction(
                     task=self.task,
                     size=size,
                     names=self.info.names,
                     colours=self.info.colours,
-                    boxes=box[meant].float().cpu().numpy(),
-                    scores=score[meant].float().cpu().numpy(),
-                    labels=label[meant].cpu().numpy(),
-                    masks=paste_masks(full_precision(mask[meant]).sigmoid(), box[meant], size),
+                    boxes=box[valid].float().cpu().numpy(),
+                    scores=score[valid].float().cpu().numpy(),
+                    labels=label[valid].cpu().numpy(),
+                    masks=paste_masks(full_precision(mask[valid]).sigmoid(), box[valid], size),
                 )
             )
         return result
 
 
 def build(backbone: Twins, info: ModelInfo, *, drop_rate: float) -> InstanceSegmentation:
-    """Return a fresh network, which has no dropout; see `twins.create_model`."""
+    """Return a network around a backbone, with random weights in its heads; detectors have no dropout.
+
+    See `twins.create_model`.
+    """
     return InstanceSegmentation(backbone, info)

@@ -1,4 +1,4 @@
-"""The published trainings of Mask R-CNN on COCO, and short ones for a user's own masks of objects."""
+"""Recipes of instance segmentation: the published Mask R-CNN trainings on COCO, and short ones for your own masks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AP: dict[Schedule, dict[str, tuple[float, float] | None]] = {
         "svt_large": None,
     },
 }
-"""Mask R-CNN's box and mask AP in per cent, of each variant (paper); `None` is not published."""
+"""Mask R-CNN's box and mask AP in per cent by schedule and variant (paper); `None` is not published."""
 
 
 def mask_rcnn(schedule: Schedule, variant: str) -> TrainConfig:
@@ -48,7 +48,7 @@ def mask_rcnn(schedule: Schedule, variant: str) -> TrainConfig:
 
 
 def instance_finetune() -> TrainConfig:
-    """Adapt published classification weights to a folder of images and masks of objects: short.
+    """Fine-tune published classification weights on a folder of images and masks of objects.
 
     Command: twins train --task instance --data DIR
     Hardware and hours: depend on the folder; one GPU.
@@ -58,17 +58,17 @@ def instance_finetune() -> TrainConfig:
 
 
 def instance_scratch() -> TrainConfig:
-    """Train a small network from nothing on a small folder of images and masks of objects.
+    """Train a small network from random weights on a small folder of images and masks of objects.
 
     Command: twins train --task instance --data DIR --model twins_svt_nano
-    Hardware and hours: depend on the folder; a CPU will do.
+    Hardware and hours: depend on the folder; a CPU is enough.
     Expected: depends on the folder.
     """
     return replace(detection_scratch(), recipe="instance_scratch", task="instance")
 
 
 def scenes_instance() -> TrainConfig:
-    """Cut handwritten digits out of photographs, on a backbone that has learned to read digits.
+    """Segment handwritten digits on photographs, from a backbone that was trained to classify digits.
 
     Command: twins demo --task instance
     Hardware: two cores, 5 minutes with the classifier before it.
@@ -90,8 +90,8 @@ RECIPES = TaskRecipes(
         *map(Recipe.of, (instance_finetune, instance_scratch, scenes_instance)),
         *(_mask_rcnn(schedule, *row) for schedule, rows in AP.items() for row in rows.items()),
     ),
-    adapt="instance_finetune",
+    finetune="instance_finetune",
     scratch="instance_scratch",
     embedded={"scenes": "scenes_instance"},
 )
-"""What `twins recipes` lists of instance segmentation."""
+"""Recipes of instance segmentation."""

@@ -1,4 +1,4 @@
-"""Instance segmentation's part of a report: detection's, which shows masks where there are any."""
+"""Report sections of instance segmentation: detection's, which show masks if there are any."""
 
 from __future__ import annotations
 

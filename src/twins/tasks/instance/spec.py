@@ -1,4 +1,4 @@
-"""Instance segmentation's part of a run: detection's, with masks."""
+"""Instance segmentation's `TaskSpec`: detection's, with masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Semantic segmentation, as plain data."""
+"""Facts of semantic segmentation: heads, classes, preprocessing, metrics and settings."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ FACTS = TaskFacts(
     preprocess=Preprocess(size=512, fit="keep", longest=2048, interpolation="bilinear"),
     monitor="miou",
     metrics={"miou": "mean IoU", "pixel_accuracy": "pixel accuracy", "boundary_f1": "boundary F1"},
-    holds=("label_map",),
-    settings=("masks", "semantic", "class_weights"),
+    prediction_fields=("label_map",),
+    train_settings=("masks", "semantic", "class_weights"),
     network_settings=("drop_rate", "norm"),
     drop_rate=0.1,
     stage_norms=True,
@@ -50,7 +50,7 @@ FACTS = TaskFacts(
     bench_size="512",
     demo=DemoFacts(
         data="scenes",
-        begins="learning where digits are on 2,000 scenes, for three minutes; 200 others are held out to measure",
+        intro="learning where digits are on 2,000 scenes, for three minutes; 200 others are held out to measure",
         metric="miou",
     ),
 )

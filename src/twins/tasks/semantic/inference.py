@@ -1,4 +1,4 @@
-"""Looking at one image with a semantic network: at several sizes, mirrored, through windows, or tile by tile."""
+"""Inference of semantic networks on one image: several scales, flip, sliding window, tiles."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 Span = tuple[int, int, int, int]
-"""Where a tile begins and ends, and which part of it is its own to say."""
+"""Start and end of a tile along one axis, and of the part of it that the result is taken from."""
 
 
 @torch.inference_mode()
-def look(network: SemanticSegmentation, image: Picture, config: InferenceConfig) -> Prediction:
-    """Return an image's classes, at its own size.
+def infer(network: SemanticSegmentation, image: Picture, config: InferenceConfig) -> Prediction:
+    """Return the label map of an image, at the image's size.
 
-    Several sizes and the mirror image are averaged as probabilities, windows as logits, both as mmsegmentation does.
-    Tiles are never averaged: each pixel is read off the tile that sees it furthest from its border, so that nothing
-    larger than a tile is held but the image and the result.
+    Scales and the mirrored image are averaged as probabilities, windows as logits, both as in mmsegmentation. Tiles are
+    not averaged: each pixel's class comes from the tile whose border is furthest from it, so that only the image and
+    the label map are larger than a tile in memory.
 
     Args:
         network: in evaluation mode.
         image: RGB.
-        config: how to look.
+        config: scales, flip, sliding window or tiles.
     """
     size = (image.height, image.width)
     if config.tile:
-        found = _by_tiles(network, image, config.tile, config.tile // 4 if config.overlap is None else config.overlap)
-        return network.prediction(found, size)
+        overlap = config.tile // 4 if config.overlap is None else config.overlap
+        return network.prediction(_label_map_by_tiles(network, image, config.tile, overlap), size)
     total: Tensor | None = None
     for view, mirrored in _views(network, image, config):
-        logits = _by_windows(network, view, config) if config.window else _logits(network, view)
+        logits = _logits_by_windows(network, view, config) if config.window else _logits(network, view)
         logits = resize_map(resize_map(logits, view.shape[2:]), size)
         if mirrored:
             logits = logits.flip(3)
@@ -55,27 +55,26 @@ def look(network: SemanticSegmentation, image: Picture, config: InferenceConfig)
 
 
 def _views(network: SemanticSegmentation, image: Picture, config: InferenceConfig) -> Iterator[tuple[Tensor, bool]]:
-    """Yield the image at each size, `(1, 3, h, w)`, and its mirror image, and whether it is that."""
+    """Yield the normalised image at each scale, `(1, 3, h, w)`, and with `flip` mirrored, each with whether it is."""
     preprocess = network.info.preprocess
     resampling = Image.Resampling[preprocess.interpolation.upper()]
     for scale in config.scales:
-        picture = image.resize(preprocess.kept_size(image, scale), resampling)
-        view = _tensor(network, picture)
+        view = _tensor(network, image.resize(preprocess.kept_size(image, scale), resampling))
         yield view, False
         if config.flip:
             yield view.flip(3), True
 
 
-def _tensor(network: SemanticSegmentation, picture: Picture) -> Tensor:
-    return network.info.preprocess.normalise(pixels_of(picture)[None]).to(next(network.parameters()))
+def _tensor(network: SemanticSegmentation, image: Picture) -> Tensor:
+    return network.info.preprocess.normalise(pixels_of(image)[None]).to(next(network.parameters()))
 
 
 def _logits(network: SemanticSegmentation, view: Tensor) -> Tensor:
     return network(view)["logits"].float()
 
 
-def _by_windows(network: SemanticSegmentation, view: Tensor, config: InferenceConfig) -> Tensor:
-    """Return the mean logits `(1, K, h, w)` of windows that slide over a view."""
+def _logits_by_windows(network: SemanticSegmentation, view: Tensor, config: InferenceConfig) -> Tensor:
+    """Return the logits `(1, K, h, w)` of a sliding window, averaged where windows overlap."""
     assert config.window
     side, step = config.window, config.stride or max(1, config.window * 2 // 3)
     height, width = view.shape[2:]
@@ -90,35 +89,35 @@ def _by_windows(network: SemanticSegmentation, view: Tensor, config: InferenceCo
     return total.div_(count)
 
 
-def _by_tiles(network: SemanticSegmentation, image: Picture, side: int, overlap: int) -> Tensor:
-    """Return class ids `(H, W)`, in as few bytes as they need."""
-    kind = torch.uint8 if network.num_classes <= 256 else torch.int32
-    found = torch.empty(image.height, image.width, dtype=kind)
+def _label_map_by_tiles(network: SemanticSegmentation, image: Picture, side: int, overlap: int) -> Tensor:
+    """Return class ids `(H, W)`: uint8, or int32 for more than 256 classes."""
+    dtype = torch.uint8 if network.num_classes <= 256 else torch.int32
+    label_map = torch.empty(image.height, image.width, dtype=dtype)
     columns = list(_spans(image.width, side, overlap))
-    for top, bottom, first, last in _spans(image.height, side, overlap):
-        for left, right, begin, end in columns:
-            tile = _filled(_tensor(network, image.crop((left, top, right, bottom))))
+    for top, bottom, first_row, end_row in _spans(image.height, side, overlap):
+        for left, right, first_column, end_column in columns:
+            tile = _pad_to_min_side(_tensor(network, image.crop((left, top, right, bottom))))
             logits = resize_map(_logits(network, tile), tile.shape[2:])
-            part = logits[0, :, first - top : last - top, begin - left : end - left]
-            found[first:last, begin:end] = part.argmax(dim=0).to(kind)
-    return found
+            part = logits[0, :, first_row - top : end_row - top, first_column - left : end_column - left]
+            label_map[first_row:end_row, first_column:end_column] = part.argmax(dim=0).to(dtype)
+    return label_map
 
 
 def _starts(length: int, side: int, step: int) -> list[int]:
-    """Return where windows begin so that they cover a length; the last one ends with it."""
+    """Return the starts of windows that cover a length; the last window ends where the length does."""
     last = max(0, length - side)
     return [*range(0, last, step), last]
 
 
 def _spans(length: int, side: int, overlap: int) -> Iterator[Span]:
-    """Yield tiles over a length, and the part of each that lies nearer to its middle than to its neighbours'."""
+    """Yield tiles that cover a length, each with its part that is nearer to its centre than to those of other tiles."""
     starts = _starts(length, side, side - overlap)
-    middles = [(one + side + other) // 2 for one, other in pairwise(starts)]
-    for start, first, last in zip(starts, [0, *middles], [*middles, length], strict=True):
-        yield start, min(start + side, length), first, last
+    borders = [(start + side + following) // 2 for start, following in pairwise(starts)]
+    for start, first, end in zip(starts, [0, *borders], [*borders, length], strict=True):
+        yield start, min(start + side, length), first, end
 
 
-def _filled(tile: Tensor) -> Tensor:
-    """Fill a tile that is smaller than the network's smallest input up, with what 0 is after normalisation."""
+def _pad_to_min_side(tile: Tensor) -> Tensor:
+    """Pad a normalised tile that is smaller than the network's smallest input with zeros."""
     bottom, right = (max(0, MIN_SIDE - length) for length in tile.shape[2:])
     return F.pad(tile, (0, right, 0, bottom)) if bottom or right else tile

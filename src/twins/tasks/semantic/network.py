@@ -23,30 +23,30 @@ from twins.tasks.semantic.facts import FACTS
 from twins.weights.info import ModelInfo
 
 CHUNK = 1 << 26
-"""Logits at an image's own size that are held at a time in decoding."""
+"""Most logits at an image's original size that decoding holds in memory."""
 AUXILIARY_WEIGHT = 0.4
-"""Share of the auxiliary head's loss, as in mmsegmentation's UPerNet."""
+"""Weight of the auxiliary head's loss, as in mmsegmentation's UPerNet."""
 
 
 class HeadSettings(NamedTuple):
-    """What the head of a network is built with."""
+    """Arguments of the functions in `HEADS`."""
 
     classes: int
     width: int
-    """Channels of Semantic FPN's neck and of UPerNet's inner maps; the other head or part has half as many."""
+    """Channels of Semantic FPN's neck and inside UPerNet; Semantic FPN's and the auxiliary head have half as many."""
     drop_rate: float
     norm: NormKind
 
 
 class HeadParts(NamedTuple):
-    """The parts of a network after its backbone."""
+    """The modules of a network after its backbone."""
 
     decode_head: nn.Module
-    """Maps to logits `(B, K, h, w)` of any resolution; the network brings them to the first map's."""
+    """From maps to logits `(B, K, h, w)` of any resolution; the network resizes them to the first map's."""
     neck: nn.Module | None = None
-    """Maps to the maps that `decode_head` reads; `None` where it reads the backbone's."""
+    """From the backbone's maps to those that `decode_head` takes; `None` if it takes the backbone's."""
     auxiliary_head: nn.Module | None = None
-    """The third map to logits that only the loss uses."""
+    """From the third map to logits for an additional loss."""
 
 
 def _semantic_fpn(backbone: Features, settings: HeadSettings) -> HeadParts:
@@ -69,23 +69,23 @@ HEADS: dict[str | None, Callable[[Features, HeadSettings], HeadParts]] = {
     "semantic_fpn": _semantic_fpn,
     "upernet": _upernet,
 }
-"""How each head of `FACTS` is built."""
+"""The function that builds each head of `FACTS`."""
 
 
 class SemanticSegmentation(TaskNetwork):
-    """The published dense networks: a backbone, for Semantic FPN a neck, and a head at the first map's resolution.
+    """A semantic segmentation network: backbone, neck (Semantic FPN only), and a head at the first map's resolution.
 
     Args:
-        backbone: gives four maps.
-        info: what the network is and how its images are prepared; its `head` names the head, its `norm` the head's
-            norm: `batch`, as published, or `group`, for batches too small for statistics.
-        drop_rate: dropout of whole channels before the classifiers; 0.1 as published.
+        backbone: returns four maps.
+        info: model, task, classes and preprocessing; `info.head` names the head, `info.norm` its norm: `batch`, as
+            published, or `group`, for batches that are too small for batch statistics.
+        drop_rate: dropout of whole channels before the classification layers; 0.1 as published.
 
     Attributes:
         class_weights: weight of each class in `losses`, `(K,)`, or `None`.
 
     Raises:
-        ConfigError: an unknown head or norm, no class, or a backbone without all four maps.
+        ConfigError: an unknown head or norm, no classes, or a backbone without all four maps.
     """
 
     task = "semantic"
@@ -116,16 +116,16 @@ class SemanticSegmentation(TaskNetwork):
         self.class_weights: Tensor | None = None
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
-        """Return `logits` `(B, K, H / 4, W / 4)` and, of UPerNet, `auxiliary` `(B, K, H / 16, W / 16)`.
+        """Return `logits` `(B, K, H / 4, W / 4)` and, from UPerNet, `auxiliary` `(B, K, H / 16, W / 16)`.
 
         Args:
             images: normalised float `(B, C, H, W)`, `H, W >= 32`.
-            sizes: true sizes in pixels, int `(B, 2)`, or `None`; see `Twins.forward`. An image's logits are those
-                it has alone, and zero outside it.
+            sizes: true sizes in pixels, int `(B, 2)`, or `None`; see `Twins.forward`. An image's logits are the
+                same as without the others in the batch, and zero in its padding.
 
         Raises:
-            InputError: a wrong rank, number of channels or size; in training also `sizes`, where a norm's statistics
-                would count what is padded, or one image alone that leaves batch norm one value of a channel.
+            InputError: a wrong rank, number of channels or size. In training also `sizes`, because the statistics of
+                norms would include padding, or a single image that leaves batch norm one value per channel.
         """
         maps = [planar(x) for x in self.backbone(images, sizes)]
         if self.training and len(images) == 1:
@@ -134,10 +134,10 @@ class SemanticSegmentation(TaskNetwork):
             return self._heads(maps)
         if self.training:
             raise InputError("a semantic network is trained on images that fill their batch; crop them to one size")
-        parts = [_map_parts(x, own) for x, own in zip(maps, self.backbone.map_sizes(sizes), strict=True)]
-        alone = [self._heads(part) for part in zip(*parts, strict=True)]
+        parts = [_map_parts(x, map_sizes) for x, map_sizes in zip(maps, self.backbone.map_sizes(sizes), strict=True)]
+        outputs = [self._heads(image_maps) for image_maps in zip(*parts, strict=True)]
         shapes = {"logits": maps[0].shape[2:], "auxiliary": maps[2].shape[2:]}
-        return {name: torch.cat([_fill_up(one[name], shapes[name]) for one in alone]) for name in alone[0]}
+        return {name: torch.cat([_pad_to(one[name], shapes[name]) for one in outputs]) for name in outputs[0]}
 
     def _heads(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         logits = self.decode_head(maps if self.neck is None else self.neck(maps))
@@ -147,24 +147,24 @@ class SemanticSegmentation(TaskNetwork):
         return result
 
     def _check_statistics(self, maps: Sequence[Tensor]) -> None:
-        """Refuse one image alone where a map, or what the head pools of it, has one pixel: it has no variance."""
-        alone = FACTS.heads[self.info.head].pools or maps[-1].shape[2:].numel() == 1
-        if alone and any(isinstance(module, nn.BatchNorm2d) for module in self.modules()):
+        """Raise InputError if a single image would leave batch norm one value per channel, which has no variance."""
+        one_value = FACTS.heads[self.info.head].pools or maps[-1].shape[2:].numel() == 1
+        if one_value and any(isinstance(module, nn.BatchNorm2d) for module in self.modules()):
             raise InputError(
                 "batch norm found a single image in a pass, which leaves it one value of a channel; give a pass more "
                 'images (`batch_size`, `accumulate`) or larger ones (`semantic.crop`), or use `semantic.norm="group"`'
             )
 
     def losses(self, images: Tensor, targets: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the cross-entropy over all pixels, `semantic`, and of UPerNet 0.4 of the auxiliary head's.
+        """Return the mean cross-entropy, `semantic`, and with UPerNet 0.4 of the auxiliary head's, `auxiliary`.
 
-        As in mmsegmentation the sum is divided by all pixels, those that are ignored too; so a mask with nothing but
-        ignored pixels gives 0.
+        As in mmsegmentation the sum is divided by the number of all pixels, ignored ones included, so a target with
+        only ignored pixels gives 0.
 
         Args:
             images: normalised float `(B, C, H, W)`.
-            targets: class ids `(B, H, W)`, of any integer type, 255 where ignored.
-            sizes: `None`; see `forward`.
+            targets: class ids `(B, H, W)`, of any integer type; 255 is ignored.
+            sizes: must be `None` in training; see `forward`.
         """
         outputs = self(images, sizes)
         result = {"semantic": self._cross_entropy(outputs["logits"], targets)}
@@ -181,57 +181,56 @@ class SemanticSegmentation(TaskNetwork):
     def decode(
         self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
     ) -> list[Prediction]:
-        """Return a map of class ids of each image, at the user's own size; see `TaskNetwork.decode`.
+        """Return each image's label map at its original size; see `TaskNetwork.decode`.
 
-        An image's own logits are resized to its size in the network's input, where `sizes` says it, and from there
-        to the original, both bilinearly, as mmsegmentation does.
+        An image's part of the logits is resized bilinearly, first to its true size in the network's input if `sizes` is
+        given, then to its original size, as in mmsegmentation.
         """
         logits = outputs["logits"].detach().float()
         parts = _map_parts(logits, None if sizes is None else self.backbone.map_sizes(sizes)[0])
         result = []
         for index, (part, original) in enumerate(zip(parts, originals, strict=True)):
-            way = [original] if sizes is None else [sizes[index].tolist(), original]
-            result.append(self.prediction(largest_class(part, way), original))
+            steps = [original] if sizes is None else [sizes[index].tolist(), original]
+            result.append(self.prediction(resized_argmax(part, steps), original))
         return result
 
     def prediction(self, label_map: Tensor, size: tuple[int, int]) -> Prediction:
-        """Return a map of class ids `(H, W)` as a prediction, in as few bytes as the classes need."""
-        kind = torch.uint8 if self.num_classes <= 256 else torch.int32
-        found = label_map.to(kind).cpu().numpy()
-        return Prediction(task=self.task, size=size, names=self.info.names, label_map=found, colours=self.info.colours)
+        """Return a prediction from a label map `(H, W)`, as uint8, or int32 for more than 256 classes."""
+        array = label_map.to(torch.uint8 if self.num_classes <= 256 else torch.int32).cpu().numpy()
+        return Prediction(task=self.task, size=size, names=self.info.names, label_map=array, colours=self.info.colours)
 
 
-def largest_class(logits: Tensor, way: Sequence[Sequence[int]]) -> Tensor:
-    """Resize logits `(1, K, h, w)` through some sizes, and return where which class is the largest, int64 `(H, W)`.
+def resized_argmax(logits: Tensor, steps: Sequence[Sequence[int]]) -> Tensor:
+    """Resize logits `(1, K, h, w)` to each size of `steps` in turn and return the argmax over classes, int64 `(H, W)`.
 
-    A few classes are resized at a time: what is held does not grow with their number.
+    Classes are resized in chunks, so that memory does not grow with their number.
     """
-    step = max(1, CHUNK // (way[-1][0] * way[-1][1]))
+    chunk = max(1, CHUNK // (steps[-1][0] * steps[-1][1]))
     best: Tensor | None = None
-    for first in range(0, logits.shape[1], step):
-        part = logits[:, first : first + step]
-        for size in way:
+    for first in range(0, logits.shape[1], chunk):
+        part = logits[:, first : first + chunk]
+        for size in steps:
             part = resize_map(part, size)
         value, label = part[0].max(dim=0)
         if best is None:
-            best, found = value, label
+            best, label_map = value, label
         else:
             better = value > best
-            best, found = torch.where(better, value, best), torch.where(better, label + first, found)
-    return found
+            best, label_map = torch.where(better, value, best), torch.where(better, label + first, label_map)
+    return label_map
 
 
 def _map_parts(x: Tensor, sizes: Tensor | None) -> list[Tensor]:
-    """Return each image's true part `(1, C, H_i, W_i)` of a map `(B, C, H, W)`."""
-    limits = [list(x.shape[2:])] * len(x) if sizes is None else sizes.tolist()
-    return [x[i : i + 1, :, :height, :width] for i, (height, width) in enumerate(limits)]
+    """Return each image's part `(1, C, H_i, W_i)` of a padded map `(B, C, H, W)`."""
+    shapes = [list(x.shape[2:])] * len(x) if sizes is None else sizes.tolist()
+    return [x[i : i + 1, :, :height, :width] for i, (height, width) in enumerate(shapes)]
 
 
-def _fill_up(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Pad a map with zeros at the bottom right."""
+def _pad_to(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Pad a map with zeros at the bottom and right."""
     return F.pad(x, (0, size[1] - x.shape[3], 0, size[0] - x.shape[2]))
 
 
 def build(backbone: Twins, info: ModelInfo, *, drop_rate: float) -> SemanticSegmentation:
-    """Return a fresh network; see `twins.create_model`."""
+    """Return a network around a backbone, with random weights in its heads; see `twins.create_model`."""
     return SemanticSegmentation(backbone, info, drop_rate=drop_rate)

@@ -1,4 +1,4 @@
-"""The published trainings of semantic segmentation on ADE20K, and short ones for a user's own masks."""
+"""Recipes of semantic segmentation: the published trainings on ADE20K, and short ones for your own masks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEMANTIC_FPN = {
     "svt_base": (45.3, 46.77),
     "svt_large": (46.7, 46.55),
 }
-"""Semantic FPN's mIoU in per cent, of each variant: the paper's (table 2), and mmsegmentation's."""
+"""Semantic FPN's mIoU in per cent by variant: the paper's (table 2) and mmsegmentation's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,21 +24,21 @@ class UPerNetTraining:
     """A published training of UPerNet."""
 
     miou: tuple[float, float]
-    """Per cent at one scale, and at several with flip (paper, table 2)."""
+    """mIoU in per cent at one scale, and at several with flip (paper, table 2)."""
     step: float
-    """Seconds per step, in the reference's log."""
+    """Seconds per step in the reference's log."""
     gpu: str = "V100"
-    """Kind of its GPUs."""
+    """GPU model."""
     gpus: int = 8
-    """Number of them."""
+    """Number of GPUs."""
     batch_size: int = 16
     """Images per step, over all GPUs."""
     note: str = ""
-    """What else is known of the score."""
+    """Addition to the expected score."""
 
 
 UPERNET_STEPS = 160_000
-"""Of all its published trainings."""
+"""Steps of all published trainings of UPerNet."""
 UPERNET = {
     "pcpvt_small": UPerNetTraining(miou=(46.2, 47.5), step=0.402, gpu="A100", batch_size=32),
     "pcpvt_base": UPerNetTraining(miou=(47.1, 48.4), step=0.519, note="; the reference's log has 47.78 %"),
@@ -102,7 +102,7 @@ def upernet(variant: str) -> TrainConfig:
 
 
 def semantic_finetune() -> TrainConfig:
-    """Adapt published classification weights to a folder of images and masks: short.
+    """Fine-tune published classification weights on a folder of images and masks.
 
     Command: twins train --task semantic --data DIR
     Hardware and hours: depend on the folder; one GPU, or a CPU for some dozen images.
@@ -122,10 +122,10 @@ def semantic_finetune() -> TrainConfig:
 
 
 def semantic_scratch() -> TrainConfig:
-    """Train a small network from nothing on a small folder of images and masks.
+    """Train a small network from random weights on a small folder of images and masks.
 
     Command: twins train --task semantic --data DIR --model twins_svt_nano
-    Hardware and hours: depend on the folder; a CPU will do.
+    Hardware and hours: depend on the folder; a CPU is enough.
     Expected: depends on the folder.
     """
     return TrainConfig(
@@ -145,7 +145,7 @@ def semantic_scratch() -> TrainConfig:
 
 
 def scenes() -> TrainConfig:
-    """Find handwritten digits on photographs, from nothing, in about three minutes on two cores.
+    """Segment handwritten digits on photographs, from random weights, in about three minutes on two cores.
 
     Command: twins demo --task semantic
     Hardware: two cores, 3 minutes.
@@ -187,8 +187,8 @@ RECIPES = TaskRecipes(
         *map(_semantic_fpn, SEMANTIC_FPN),
         *map(_upernet, UPERNET),
     ),
-    adapt="semantic_finetune",
+    finetune="semantic_finetune",
     scratch="semantic_scratch",
     embedded={"scenes": "scenes"},
 )
-"""What `twins recipes` lists of semantic segmentation."""
+"""Recipes of semantic segmentation."""

@@ -1,4 +1,4 @@
-"""A semantic network's part of a report: predictions beside the truth, the worst images, attention, classes."""
+"""Report sections of semantic networks: predictions beside the ground truth, worst images, attention, classes."""
 
 from __future__ import annotations
 
@@ -18,59 +18,66 @@ from twins.drawing import Palette, grid, overlay, palette, thumbnail
 from twins.predictions import Prediction
 from twins.tasks.contract import Examples, Explain
 
-SHOWN, EXPLAINED, SIDE = 4, 2, 300
+NUM_SHOWN, NUM_EXPLAINED, SIDE = 4, 2, 300
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """One held-out image with its truth and what was said."""
+class _MappedImage:
+    """A held-out image with its ground truth and its predicted label map."""
 
     image: Image.Image
     truth: NDArray[np.uint8]
-    said: NDArray[Any]
+    predicted: NDArray[Any]
     path: str
 
     @property
-    def right(self) -> float:
-        """Share of the pixels that count which are right."""
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct pixels, without ignored ones."""
         counted = self.truth != IGNORE
-        return float((self.said == self.truth)[counted].mean()) if counted.any() else 1.0
+        return float((self.predicted == self.truth)[counted].mean()) if counted.any() else 1.0
 
 
 def sections(result: dict[str, Any], examples: Examples, explain: Explain) -> list[str]:
     """Return a semantic network's sections."""
-    seen, colours = list[_Seen](), cast(Palette, ())
+    images, colours = list[_MappedImage](), cast(Palette, ())
     for example in examples:
         assert example.prediction.label_map is not None
         colours = colours or palette(example.prediction)
-        seen.append(_Seen(example.image, example.target, example.prediction.label_map, example.path))
-    ordered = sorted(seen, key=lambda s: s.right)
-    spread = seen[:: max(1, len(seen) // SHOWN)][:SHOWN]
+        images.append(_MappedImage(example.image, example.target, example.prediction.label_map, example.path))
+    worst = sorted(images, key=lambda x: x.accuracy)[:NUM_SHOWN]
+    spread = images[:: max(1, len(images) // NUM_SHOWN)][:NUM_SHOWN]
     names = tuple(row["name"] for row in result["per_class"])
     return [
         f"<h2>Predictions</h2>{_legend(names, colours, spread)}{_rows(spread, colours)}",
-        f"<h2>Worst images</h2><p>The fewest pixels right among {len(seen)} held-out images that were looked at.</p>"
-        f"{_rows(ordered[:SHOWN], colours)}",
-        explain([(s.image, s.path.rpartition("/")[2]) for s in seen[:EXPLAINED]]),
+        f"<h2>Worst images</h2><p>The lowest pixel accuracies of {len(images)} held-out images.</p>"
+        f"{_rows(worst, colours)}",
+        explain([(x.image, x.name) for x in images[:NUM_EXPLAINED]]),
         _classes(result),
     ]
 
 
-def _rows(seen: list[_Seen], colours: Palette) -> str:
-    """Return a row for each image: as it is, with the truth, and with what was said."""
+def _rows(images: list[_MappedImage], colours: Palette) -> str:
+    """Return a row for each image: the image, its ground truth and its prediction."""
     return "".join(
         "<div class=triple>"
-        + picture(thumbnail(s.image, SIDE), s.path.rpartition("/")[2])
-        + picture(thumbnail(overlay(s.image, s.truth, colours), SIDE), "truth")
-        + picture(thumbnail(overlay(s.image, s.said, colours), SIDE), f"prediction, {s.right:.1%} of pixels right")
+        + picture(thumbnail(x.image, SIDE), x.name)
+        + picture(thumbnail(overlay(x.image, x.truth, colours), SIDE), "ground truth")
+        + picture(
+            thumbnail(overlay(x.image, x.predicted, colours), SIDE), f"prediction, {x.accuracy:.1%} of pixels right"
+        )
         + "</div>"
-        for s in seen
+        for x in images
     )
 
 
-def _legend(names: tuple[str, ...], colours: Palette, seen: list[_Seen]) -> str:
-    """Return the colours of the classes in some images."""
-    present = sorted({int(label) for s in seen for map_ in (s.truth, s.said) for label in np.unique(map_)} - {IGNORE})
+def _legend(names: tuple[str, ...], colours: Palette, images: list[_MappedImage]) -> str:
+    """Return the colours of the classes in some images, at most 40."""
+    label_maps = [label_map for x in images for label_map in (x.truth, x.predicted)]
+    present = sorted({int(label) for label_map in label_maps for label in np.unique(label_map)} - {IGNORE})
     return (
         "<p class=legend>"
         + "".join(
@@ -83,7 +90,7 @@ def _legend(names: tuple[str, ...], colours: Palette, seen: list[_Seen]) -> str:
 
 def _classes(result: dict[str, Any]) -> str:
     rows = sorted((r for r in result["per_class"] if r["iou"] is not None), key=lambda row: row["iou"])
-    head = ("class", "true pixels", "IoU", "found (accuracy)", "boundary F1")
+    head = ("class", "pixels", "IoU", "accuracy", "boundary F1")
     shares = ("iou", "accuracy", "boundary_f1")
     lines = [(r["name"], f"{r['pixels']:,}", *(share(r.get(key)) for key in shares)) for r in rows[:200]]
     names = [row["name"] for row in result["per_class"]]
@@ -94,7 +101,7 @@ def _classes(result: dict[str, Any]) -> str:
 
 
 def demo_picture(predict: Callable[[list[Image.Image]], list[Prediction]]) -> Image.Image:
-    """Return the first held-out scenes, each with the digits that the network finds on it."""
+    """Return the first held-out scenes, each beside a copy with the predicted classes."""
     scenes, count = SceneMaps(train=False), 6
     images = [scenes.load(index) for index in range(count)]
     shown, captions = [], []

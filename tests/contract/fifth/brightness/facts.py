@@ -1,4 +1,4 @@
-"""Image regression, as plain data: how bright an image is, a number in 0..1."""
+"""Facts of an image regression task: the brightness of an image, 0..1."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FACTS = TaskFacts(
     preprocess=Preprocess(size=64, fit="squash"),
     monitor="near",
     metrics={"near": "within a tenth"},
-    holds=("labels", "scores"),
+    prediction_fields=("labels", "scores"),
     batch_size=8,
     one_shape=True,
 )

@@ -1,4 +1,4 @@
-"""The mean of the last map, and a linear layer that gives one number."""
+"""The network: the mean of the last map and a linear layer with one output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twins.tasks.network import TaskNetwork
 
 
 class Brightness(TaskNetwork):
-    """Images to one number each, `(B,)`."""
+    """Predicts one number per image."""
 
     task = "brightness"
 
@@ -20,16 +20,16 @@ class Brightness(TaskNetwork):
         self.regressor = nn.Linear(backbone.channels[-1], 1)
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return how bright each image is, `(B,)`."""
+        """Return the brightness `(B,)`, 0..1, of images `(B, 3, H, W)`."""
         maps = self.backbone.forward_features(images, sizes)
         return self.regressor(maps.mean(dim=(2, 3)))[:, 0].sigmoid()
 
     def losses(self, images, targets, sizes=None):
-        """Return the mean square error."""
+        """Return the mean squared error."""
         return {"square": nn.functional.mse_loss(self(images, sizes).float(), torch.stack(list(targets)).to(images))}
 
     def decode(self, outputs, sizes, originals):
-        """Return the number as the score of class 0."""
+        """Return the brightness as the score of class 0."""
         return [
             Prediction(
                 task=self.task,
@@ -43,5 +43,5 @@ class Brightness(TaskNetwork):
 
 
 def build(backbone, info, *, drop_rate):
-    """Return a fresh network."""
+    """Return a network with random weights."""
     return Brightness(backbone, info)

@@ -1,4 +1,4 @@
-"""One training, from random weights."""
+"""The recipe: training from random weights."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from twins.tasks.recipes import Recipe, TaskRecipes
 
 
 def brightness() -> TrainConfig:
-    """Learn how bright images are.
+    """Learn the brightness of images.
 
     Command: twins train --task brightness --data DIR
     """
     return TrainConfig(recipe="brightness", task="brightness", model="twins_svt_nano", weights="none", size=64)
 
 
-RECIPES = TaskRecipes(recipes=(Recipe.of(brightness),), adapt="brightness", scratch="brightness")
+RECIPES = TaskRecipes(recipes=(Recipe.of(brightness),), finetune="brightness", scratch="brightness")

@@ -1,4 +1,4 @@
-"""Numbers beside the truth."""
+"""The section of the report: predictions beside the ground truth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from twins.drawing import thumbnail
 
 
 def sections(result, examples, explain):
-    """Return the pictures with both numbers, and where attention looks in the first."""
-    seen = list(examples)
-    pictures = [picture(thumbnail(s.image), f"{s.prediction.scores[0]:.2f}, is {float(s.target):.2f}") for s in seen]
-    return [f"<h2>Brightness</h2>{''.join(pictures)}", explain([(seen[0].image, "the first")])]
+    """Return all images with prediction and target, and the attention in the first one."""
+    shown = list(examples)
+    pictures = [picture(thumbnail(x.image), f"{x.prediction.scores[0]:.2f}, is {float(x.target):.2f}") for x in shown]
+    return [f"<h2>Brightness</h2>{''.join(pictures)}", explain([(shown[0].image, "the first")])]

@@ -1,4 +1,4 @@
-"""A folder of images, each as bright as it is."""
+"""The `TaskSpec` of image regression: a folder of images whose target is their mean brightness."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twins.data.transforms.classification import ImageAlone
 
 
 class Photographs:
-    """Images of a folder with their mean brightness."""
+    """Images with their mean brightness, 0..1."""
 
     names = ("brightness",)
 
@@ -39,13 +39,13 @@ class Photographs:
 
 
 class NearMetric:
-    """The share of images whose number is within a tenth."""
+    """The share of images whose prediction is within 0.1 of the target."""
 
     def __init__(self):
         self.reset()
 
     def reset(self):
-        """Forget everything."""
+        """Remove all counts."""
         self.near, self.count = torch.zeros(()), torch.zeros(())
 
     def update(self, predictions, targets):
@@ -55,11 +55,11 @@ class NearMetric:
             self.count += 1
 
     def state(self):
-        """Return what processes exchange."""
+        """Return the counts that processes exchange."""
         return {"near": self.near, "count": self.count}
 
     def merge(self, states):
-        """Add other processes' counts."""
+        """Add the counts of other processes."""
         for state in states:
             self.near, self.count = self.near + state["near"], self.count + state["count"]
 
@@ -68,14 +68,14 @@ class NearMetric:
         return {"near": float(self.near / self.count)}
 
     def details(self):
-        """Return the one row there is."""
+        """Return the table of the single class."""
         return {"per_class": [{"name": "brightness", "images": int(self.count)}]}
 
 
 class BrightnessSpec:
-    """See `twins.tasks.contract.TaskSpec`."""
+    """Implements `twins.tasks.contract.TaskSpec`."""
 
-    examined, columns, listed = 20, ("name", "value"), "brightness"
+    max_report_images, csv_columns, summary_title = 20, ("name", "value"), "brightness"
 
     def open(self, config):
         """Open a folder of images."""
@@ -91,69 +91,69 @@ class BrightnessSpec:
         """Return nothing."""
         return []
 
-    def preprocess(self, config, known):
-        """Return a square of the run's size."""
-        return replace(known, size=config.size)
+    def preprocess(self, config, initial):
+        """Return preprocessing to a square of the run's size."""
+        return replace(initial, size=config.size)
 
     def train_transform(self, config, preprocess):
-        """Return the preparation alone: augmentation would change the brightness."""
+        """Return the preprocessing without augmentation, which would change the brightness."""
         return ImageAlone(preprocess.pixels)
 
     def eval_transform(self, preprocess):
-        """Return the preparation alone."""
+        """Return the preprocessing."""
         return ImageAlone(preprocess.pixels)
 
     def shapes(self, images):
-        """Return nothing: images are brought to one size."""
+        """Return `None`: images are resized to one size."""
 
-    def prepare(self, config, batch, epoch, classes):
-        """Return a batch's images and numbers."""
+    def prepare_batch(self, config, batch, epoch, num_classes):
+        """Return the images and their brightness."""
         return batch.images, batch.targets
 
-    def set_up(self, network, config, images):
+    def configure(self, network, config, images):
         """Do nothing."""
 
     def metric(self, names, *, full=False, absent="left_out"):
-        """Return the share of images within a tenth."""
+        """Return the share of images within 0.1."""
         return NearMetric()
 
-    def relabel(self, images, classes):
-        """Return the images: there is one class."""
+    def relabel(self, images, class_ids):
+        """Return the images: there is a single class."""
         return images
 
     def check_pair(self, image, target):
         """Do nothing."""
 
     def protocol(self, network, config, data):
-        """Return nothing."""
+        """Return nothing: the numbers depend on nothing else."""
         return {}
 
-    def weakest(self, rows, most=5):
-        """Return nothing: there is one class."""
+    def worst_classes(self, per_class, limit=5):
+        """Return nothing: there is a single class."""
         return []
 
-    def rows(self, prediction, top):
-        """Yield the number."""
+    def csv_rows(self, prediction, top):
+        """Yield one row with the brightness."""
         yield ["brightness", round(float(prediction.scores[0]), 3)]
 
-    def text(self, prediction, top):
-        """Return the number."""
+    def summary(self, prediction, top):
+        """Return the brightness in words."""
         return f"brightness {prediction.scores[0]:.2f}"
 
     def counts(self, prediction):
-        """Return the image once."""
+        """Return one frame."""
         return {"image": 1}
 
-    def total(self, counts):
-        """Return how many images there were."""
+    def counts_summary(self, counts):
+        """Return the number of frames."""
         return f"{counts['image']} images"
 
-    def example_target(self, height, width):
-        """Return a number."""
+    def synthetic_target(self, height, width):
+        """Return a brightness."""
         return torch.tensor(0.5)
 
-    def example_batch(self, images, classes):
-        """Return a number for each image."""
+    def synthetic_targets(self, images, num_classes):
+        """Return a brightness for each image."""
         return [torch.tensor(0.5, device=images.device) for _ in images]
 
 

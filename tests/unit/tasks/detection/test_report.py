@@ -1,4 +1,4 @@
-"""A detector's page: what it shows of right, wrong and missed objects, its curves, errors and classes."""
+"""The report of a detector: true and false positives, missed objects, curves, error types, classes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from twins.data.formats import scenes
 from twins.data.objects import build_objects, encode_mask
 from twins.engine.config import EvalConfig, TrainConfig
 from twins.evaluation import evaluate
-from twins.metrics.detection_errors import judge
+from twins.metrics.detection_errors import match_image
 from twins.predictions import Prediction
 from twins.predictor import load
 from twins.report.page import write_report
 from twins.tasks.contract import Example
-from twins.tasks.detection.report import MISSED, RIGHT, WRONG, _classes, sections, verdicts
+from twins.tasks.detection.report import MISSED, RIGHT, WRONG, _class_table, match_marks, sections
 from twins.tasks.table import facts_of
 
 NAMES = ("cat", "dog")
@@ -42,7 +42,7 @@ def one_thread():
 
 @pytest.fixture(scope="module", params=["detection", "instance"])
 def run(request, tmp_path_factory):
-    """A run folder around an untrained network, measured on six scenes."""
+    """A run folder with an untrained network, evaluated on six scenes."""
     folder = tmp_path_factory.mktemp(request.param)
     torch.manual_seed(0)
     preprocess = replace(facts_of(request.param).preprocess, size=64, longest=64)
@@ -50,9 +50,9 @@ def run(request, tmp_path_factory):
     twins.save_weights(network, folder / "best.safetensors")
     config = TrainConfig(data="scenes", model="twins_svt_nano", task=request.param, weights="none")
     (folder / "config.yaml").write_text(config.to_yaml())
-    leading = "box_ap" if request.param == "detection" else "mask_ap"
+    monitor = "box_ap" if request.param == "detection" else "mask_ap"
     rows = [{"kind": "train", "step": n, "epoch": 0.1, "lr": 1e-3, "loss": 2.3, "images_per_s": 9.0} for n in (1, 2)]
-    rows += [{"kind": "eval", "step": n, "epoch": 0.1, leading: 0.1} for n in (1, 2)]
+    rows += [{"kind": "eval", "step": n, "epoch": 0.1, monitor: 0.1} for n in (1, 2)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(scenes.COUNTS, False, 6)
@@ -61,7 +61,7 @@ def run(request, tmp_path_factory):
     return folder
 
 
-def test_the_page_has_every_section_and_needs_nothing_but_itself(run):
+def test_the_page_has_all_sections_and_is_self_contained(run):
     page = (run / "report.html").read_text()
     task = json.loads((run / "eval.json").read_text())["protocol"]["task"]
     assert [part for part in re.findall(r"<h2>([^<]*)</h2>", page) if part != "Facts"] == HEADINGS
@@ -70,18 +70,18 @@ def test_the_page_has_every_section_and_needs_nothing_but_itself(run):
     assert len(sources) > 16  # two pictures of each of eight images, and attention
     for source in sources:
         Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2]))).load()
-    kinds = ["box"] if task == "detection" else ["mask", "box"]
+    iou_types = ["box"] if task == "detection" else ["mask", "box"]
     tiles = re.findall(r"<div class=tile><b>[^<]*</b><span>([^<]*)</span>", page)
     assert [tile for tile in tiles if "," not in tile] == [
-        f"{kind} AP{at}" for kind in kinds for at in ("", "50", "75")
+        f"{iou_type} AP{at}" for iou_type in iou_types for at in ("", "50", "75")
     ]
     assert not any("ar" in tile.split() for tile in tiles)
-    assert f"held-out {kinds[0]} AP" in page
-    assert page.count("precision (up) over recall<div") == len(kinds)
-    assert len(re.findall("<div class=bars>", page)) == len(kinds)
+    assert f"held-out {iou_types[0]} AP" in page
+    assert page.count("precision (up) over recall<div") == len(iou_types)
+    assert len(re.findall("<div class=bars>", page)) == len(iou_types)
 
 
-def test_charts_are_well_formed_whatever_they_are_called(run):
+def test_charts_are_well_formed_with_any_names(run):
     recall = np.linspace(0, 1, 101).tolist()
     name = 'a "<b>" & c'
     chart = precision_recall_chart(name, recall, [(name, [1.0] * 101, "solid")], [(name, [0.5] * 101)])
@@ -100,44 +100,44 @@ def test_charts_are_well_formed_whatever_they_are_called(run):
     ]
 
 
-def test_classes_that_are_found_least_come_first_and_those_without_objects_are_left_out():
+def test_classes_are_listed_in_order_of_ap_without_those_that_have_no_objects():
     row = {"objects": 3, "ap50": 0.5, "f1": 0.4, "precision": 0.3, "recall": 0.2, "score": None}
     rows = [
         {"name": name, "ap": ap, **row} for name, ap in (("best", 0.9), ("none", None), ("worst", 0.1), ("<mid>", 0.4))
     ]
-    table = _classes(rows, "ap")
+    table = _class_table(rows, "ap")
     assert re.findall(r"<tr><td>([^<]*)</td>", table) == ["worst", "&lt;mid&gt;", "best"]
     assert "mask" not in table
 
 
 @pytest.fixture(params=["box", "mask"])
-def judged(request):
-    """Five predictions, right, of another class, misplaced, doubled and of nothing, and one object that is missed."""
-    true = [[10, 10, 30, 30], [50, 10, 70, 30], [10, 50, 30, 70], [50, 50, 70, 70]]
-    said = [[10, 10, 30, 30], [50, 11, 70, 31], [18, 50, 38, 70], [11, 11, 31, 31], [80, 80, 95, 95]]
-    draw = [np.zeros((100, 100), dtype=bool) for _ in (*true, *said)]
-    for mask, (left, top, right, bottom) in zip(draw, (*true, *said), strict=True):
+def matched(request):
+    """A true positive, a class error, a localisation error, a duplicate, a background error, and a missed object."""
+    truth = [[10, 10, 30, 30], [50, 10, 70, 30], [10, 50, 30, 70], [50, 50, 70, 70]]
+    boxes = [[10, 10, 30, 30], [50, 11, 70, 31], [18, 50, 38, 70], [11, 11, 31, 31], [80, 80, 95, 95]]
+    draw = [np.zeros((100, 100), dtype=bool) for _ in (*truth, *boxes)]
+    for mask, (left, top, right, bottom) in zip(draw, (*truth, *boxes), strict=True):
         mask[top:bottom, left:right] = True
     masks = request.param == "mask"
     encoded = [encode_mask(mask) for mask in draw[:4]] if masks else None
-    objects = build_objects(true, [0, 0, 1, 1], size=(100, 100), image_id=0, masks=encoded)
+    objects = build_objects(truth, [0, 0, 1, 1], size=(100, 100), image_id=0, masks=encoded)
     prediction = Prediction(
         task="instance" if masks else "detection",
         size=(100, 100),
         names=NAMES,
-        boxes=np.array(said, dtype=np.float32),
+        boxes=np.array(boxes, dtype=np.float32),
         labels=np.array([0, 1, 1, 0, 1]),
         scores=np.linspace(0.9, 0.5, 5, dtype=np.float32),
         masks=np.array(draw[4:]) if masks else None,
     )
-    return verdicts(prediction, objects, judge(prediction, objects, masks=masks)), objects
+    return match_marks(prediction, objects, match_image(prediction, objects, masks=masks)), objects
 
 
-def test_right_wrong_and_missed_objects_are_told_apart_by_colour_line_and_text(judged):
-    marks, objects = judged
-    told = [(item.text, item.colour, item.line) for item in marks]
-    assert told == [
-        ("", MISSED, "dashed"),  # what was taken for another class, and what was misplaced
+def test_right_wrong_and_missed_objects_differ_in_colour_line_and_text(matched):
+    marks, objects = matched
+    labels = [(item.text, item.colour, item.line) for item in marks]
+    assert labels == [
+        ("", MISSED, "dashed"),  # the objects with a class and a localisation error on them
         ("", MISSED, "dashed"),
         ("missed dog", MISSED, "dashed"),
         ("dog: is cat", WRONG, "double"),
@@ -151,7 +151,7 @@ def test_right_wrong_and_missed_objects_are_told_apart_by_colour_line_and_text(j
 
 
 def test_the_images_with_the_most_errors_are_the_worst(run, monkeypatch):
-    """The truth as the prediction, but for the second scene, in which nothing is found."""
+    """Predictions equal the ground truth, except for the second scene, which has none."""
     monkeypatch.setitem(scenes.COUNTS, False, 6)
     result = json.loads((run / "eval.json").read_text())
     task = result["protocol"]["task"]
@@ -179,7 +179,7 @@ def test_the_images_with_the_most_errors_are_the_worst(run, monkeypatch):
     assert len(captions) == 4
 
 
-def test_a_network_that_finds_nothing_still_has_a_page(run, monkeypatch):
+def test_a_network_without_detections_has_a_report(run, monkeypatch):
     monkeypatch.setitem(scenes.COUNTS, False, 6)
     result, predictor = json.loads((run / "eval.json").read_text()), load(run, device="cpu")
     for errors in result["errors"].values():
@@ -188,4 +188,4 @@ def test_a_network_that_finds_nothing_still_has_a_page(run, monkeypatch):
     (prediction,) = predictor.predict(images.load(0))
     example = Example(images.load(0), images.target(0), prediction, images.path(0))
     parts = sections(result, [example], lambda explained: "")
-    assert "30%, which is usual" in parts[0]
+    assert "at least 30%, the default" in parts[0]

@@ -1,4 +1,4 @@
-"""Mask R-CNN: an image's masks are its own, losses for any number of objects, masks in the users' pixels."""
+"""Mask R-CNN: batch invariance, losses for any number of objects, masks in pixels of the user's image."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SIZES = torch.tensor([[96, 64], [47, 70], [64, 96]])
 
 
 def objects(count: int, side: int = 64) -> dict[str, torch.Tensor]:
-    low = torch.randint(0, side - 20, (count, 2))
-    boxes = torch.cat([low, low + torch.randint(6, 20, (count, 2))], dim=1)
+    top_left = torch.randint(0, side - 20, (count, 2))
+    boxes = torch.cat([top_left, top_left + torch.randint(6, 20, (count, 2))], dim=1)
     masks = torch.zeros(count, 64, 64, dtype=torch.bool)
     for mask, (left, top, right, bottom) in zip(masks, boxes.tolist(), strict=True):
         mask[top:bottom, left:right] = True
@@ -30,24 +30,24 @@ def test_an_image_alone_equals_the_image_in_a_batch(detector, padded):
         together = model(batch, SIZES)
         decoded = model.decode(together, SIZES, originals)
         for index, (height, width) in enumerate(SIZES.tolist()):
-            own = model(batch[index : index + 1, :, :height, :width])
-            meant = own["scores"][0] > 0
-            assert meant.sum() > 40
+            single = model(batch[index : index + 1, :, :height, :width])
+            valid = single["scores"][0] > 0
+            assert valid.sum() > 40
             for name, atol in (("boxes", 1e-6), ("scores", 1e-9), ("labels", 0), ("masks", 1e-6)):
-                torch.testing.assert_close(together[name][index, meant], own[name][0, meant], atol=atol, rtol=0)
-            assert (together["scores"][index, ~meant] == 0).all()
-            one = model.decode(own, None, originals[index : index + 1])[0]
+                torch.testing.assert_close(together[name][index, valid], single[name][0, valid], atol=atol, rtol=0)
+            assert (together["scores"][index, ~valid] == 0).all()
+            one = model.decode(single, None, originals[index : index + 1])[0]
             assert np.array_equal(decoded[index].masks, one.masks)
 
 
 def test_masks_lie_in_their_boxes_on_the_users_image(detector, padded):
     model = detector("mask_rcnn")
     with torch.inference_mode():
-        found = model.decode(model(padded(SIZES, torch.float32), SIZES), SIZES, [(200, 90), (47, 70), (64, 96)])[0]
-    assert found.masks.shape == (len(found.boxes), 200, 90)
-    assert found.masks.dtype == np.bool_
+        prediction = model.decode(model(padded(SIZES, torch.float32), SIZES), SIZES, [(200, 90), (47, 70), (64, 96)])[0]
+    assert prediction.masks.shape == (len(prediction.boxes), 200, 90)
+    assert prediction.masks.dtype == np.bool_
     filled = 0
-    for mask, (left, top, right, bottom) in zip(found.masks, found.boxes, strict=True):
+    for mask, (left, top, right, bottom) in zip(prediction.masks, prediction.boxes, strict=True):
         rows, columns = np.nonzero(mask)
         if len(rows):
             filled += 1
@@ -56,15 +56,15 @@ def test_masks_lie_in_their_boxes_on_the_users_image(detector, padded):
     assert filled > 30
 
 
-def test_nothing_found_is_no_mask(detector, padded):
+def test_without_objects_there_are_no_masks(detector, padded):
     model = detector("mask_rcnn")
     model.selection = SelectionConfig(score=0.999999)
     torch.nn.init.zeros_(model.roi_head.bbox_head.fc_cls.weight)
     with torch.inference_mode():
         outputs = model(padded(SIZES[:1], torch.float32))
-        found = model.decode(outputs, None, [(40, 30)])[0]
+        prediction = model.decode(outputs, None, [(40, 30)])[0]
     assert outputs["masks"].shape == (1, 100, 28, 28)
-    assert found.masks.shape == (0, 40, 30)
+    assert prediction.masks.shape == (0, 40, 30)
 
 
 def test_losses_are_finite_for_any_number_of_objects():
@@ -82,7 +82,7 @@ def test_losses_are_finite_for_any_number_of_objects():
     assert all(parameter.grad.any() for parameter in model.parameters())
 
 
-def test_a_few_steps_learn_a_shape():
+def test_a_few_steps_fit_the_mask_of_one_object():
     torch.manual_seed(0)
     model = twins.create_model("twins_svt_nano", task="instance", num_classes=2).train()
     model.roi_head.samples = 128
@@ -101,25 +101,25 @@ def test_a_few_steps_learn_a_shape():
         optimizer.step()
     assert all(last < 0.6 * first for first, last in zip(history[0], history[-1], strict=True))
     with torch.inference_mode():
-        found = model.eval().decode(model(images), None, [(64, 64)])[0]
-    mask = found.masks[0]
+        prediction = model.eval().decode(model(images), None, [(64, 64)])[0]
+    mask = prediction.masks[0]
     assert (mask & disc.numpy()).sum() / (mask | disc.numpy()).sum() > 0.6
 
 
 @pytest.mark.slow
-def test_the_network_is_exported_whole(detector):
-    # in float64, for RoIAlign samples a region by its size rounded up: in float32 rounding alone may add a sample
+def test_the_whole_network_can_be_exported(detector):
+    # in float64, because RoIAlign rounds the size of a region up, and float32 rounding may add a sample
     model = detector("mask_rcnn").double()
     with torch.no_grad():
         exported = torch.export.export(model, (torch.randn(1, 3, 64, 64, dtype=torch.float64),)).module()
         image = torch.randn(1, 3, 64, 64, dtype=torch.float64)
-        expected, found = model(image), exported(image)
+        expected, outputs = model(image), exported(image)
     assert (expected["scores"] > 0).sum() > 40
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(outputs[name], value, atol=1e-9, rtol=1e-9)
 
 
-def test_masks_are_needed():
+def test_targets_without_masks_are_an_error():
     model = twins.create_model("twins_svt_nano", task="instance", num_classes=5)
     target = {name: value for name, value in objects(1).items() if name != "masks"}
     with pytest.raises(InputError, match=r"targets\[0\] needs masks \(1, 64, 64\), one per box, found none"):

@@ -1,4 +1,4 @@
-"""Looking at one image in several sizes, mirrored, through windows and in tiles, against plain recomputation."""
+"""Inference at several scales, with flip, by windows and by tiles, against a plain recomputation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twins.predictor import Predictor
 from twins.preprocess import Preprocess, pixels_of
 from twins.tasks.inference import InferenceConfig
 from twins.tasks.semantic import inference as semantic_inference
-from twins.tasks.semantic.inference import look
+from twins.tasks.semantic.inference import infer
 from twins.tasks.semantic.network import SemanticSegmentation
 
 CLASSES = 5
@@ -26,49 +26,49 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def keeping(**settings) -> Preprocess:
+def preprocess_with(**settings) -> Preprocess:
     return Preprocess(**({"size": 64, "fit": "keep", "interpolation": "bilinear"} | settings))
 
 
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    preprocess = keeping(longest=256)
+    preprocess = preprocess_with(longest=256)
     model = twins.create_model("twins_svt_nano", task="semantic", num_classes=CLASSES, preprocess=preprocess).double()
     with torch.no_grad():
         for name, value in model.named_parameters():
             if name.startswith("backbone") and value.ndim > 1:
-                value.mul_(5)  # so that what is said depends on the image
+                value.mul_(5)  # so that the predictions depend on the image
     return model.eval()
 
 
 class Stub(torch.nn.Module):
-    """What `look` needs of a network; its logits at every pixel are `rule` of the view."""
+    """The part of a network that `infer` needs; its logits are `rule(view)`."""
 
     task, num_classes, prediction = "semantic", CLASSES, SemanticSegmentation.prediction
 
     def __init__(self, rule, **settings) -> None:
         super().__init__()
-        self.rule, self.seen = rule, []
-        self.info = SimpleNamespace(preprocess=keeping(**settings), names=(), colours=())
+        self.rule, self.input_sizes = rule, []
+        self.info = SimpleNamespace(preprocess=preprocess_with(**settings), names=(), colours=())
         self.anchor = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
 
     def forward(self, images):
-        assert min(images.shape[2:]) >= 32  # as a real network demands
-        self.seen.append(tuple(images.shape[2:]))
+        assert min(images.shape[2:]) >= 32  # as in a real network
+        self.input_sizes.append(tuple(images.shape[2:]))
         return {"logits": self.rule(images)}
 
 
-def local() -> Stub:
-    """A network that sees one pixel far: a 3x3 convolution."""
+def local_network() -> Stub:
+    """A network with a receptive field of 3 x 3 pixels."""
     weight = torch.randn(CLASSES, 3, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     return Stub(lambda images: F.conv2d(images, weight, padding=1))
 
 
-def seen(network, image: Image.Image, **settings) -> np.ndarray:
-    found = look(network, image, InferenceConfig(**settings))
-    assert found.size == found.label_map.shape == (image.height, image.width)
-    return found.label_map
+def label_map_of(network, image: Image.Image, **settings) -> np.ndarray:
+    prediction = infer(network, image, InferenceConfig(**settings))
+    assert prediction.size == prediction.label_map.shape == (image.height, image.width)
+    return prediction.label_map
 
 
 def view_logits(network, view: torch.Tensor) -> torch.Tensor:
@@ -81,50 +81,50 @@ def view_of(network, image: Image.Image) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("settings", [{}, {"interpolation": "bicubic"}, {"longest": 80}])
-def test_looking_once_is_what_a_predictor_does(settings):
+def test_default_settings_equal_a_predictor(settings):
     torch.manual_seed(0)
-    model = twins.create_model("twins_svt_nano", task="semantic", num_classes=3, preprocess=keeping(**settings))
+    model = twins.create_model("twins_svt_nano", task="semantic", num_classes=3, preprocess=preprocess_with(**settings))
     model = model.double().eval()
     image = picture(131, 90)
     (plain,) = Predictor(model, device="cpu").predict(image)
-    assert (seen(model, image) == plain.label_map).all()
+    assert (label_map_of(model, image) == plain.label_map).all()
     assert len(np.unique(plain.label_map)) > 1
 
 
-def test_several_sizes_vote_with_their_probabilities():
-    # one size is very sure of class 0, two say class 1: their mean logit would be class 0
-    sure = {32: (0, 100.0), 64: (1, 3.0), 96: (1, 3.0)}
+def test_scales_are_averaged_as_probabilities():
+    # one scale gives class 0 a large logit, two give class 1 a small one: the mean of logits would be class 0
+    logits = {32: (0, 100.0), 64: (1, 3.0), 96: (1, 3.0)}
 
     def rule(images):
-        label, logit = sure[images.shape[2]]
+        label, logit = logits[images.shape[2]]
         return F.one_hot(torch.full(images.shape[2:], label), CLASSES).permute(2, 0, 1)[None] * logit
 
     network = Stub(rule)
-    assert (seen(network, picture(128, 64), scales=(0.5, 1.0, 1.5)) == 1).all()
-    assert network.seen == [(32, 64), (64, 128), (96, 192)]
+    assert (label_map_of(network, picture(128, 64), scales=(0.5, 1.0, 1.5)) == 1).all()
+    assert network.input_sizes == [(32, 64), (64, 128), (96, 192)]
 
 
-def test_the_prediction_of_a_mirrored_image_is_mirrored_where_flip_is_on(network):
+def test_with_flip_the_prediction_of_a_mirrored_image_is_mirrored(network):
     image = picture(96, 64)
     mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
-    def share_kept(**settings):
-        return (seen(network, mirrored, **settings)[:, ::-1] == seen(network, image, **settings)).mean()
+    def share_equal(**settings):
+        return (label_map_of(network, mirrored, **settings)[:, ::-1] == label_map_of(network, image, **settings)).mean()
 
-    assert share_kept(flip=True, scales=(1.0, 1.5)) > 0.999  # but for what rounds to a tie
-    assert share_kept(flip=True, window=48) > 0.999
-    assert share_kept() < 0.9
+    assert share_equal(flip=True, scales=(1.0, 1.5)) > 0.999  # except for ties by rounding
+    assert share_equal(flip=True, window=48) > 0.999
+    assert share_equal() < 0.9
 
 
-def test_a_window_that_holds_the_image_changes_nothing(network):
+def test_a_window_larger_than_the_image_changes_nothing(network):
     image = picture(90, 70)
-    whole = seen(network, image, scales=(0.75, 1.0))
-    assert (seen(network, image, scales=(0.75, 1.0), window=200) == whole).all()
-    assert (seen(network, image, scales=(0.75, 1.0), window=40) != whole).any()
+    expected = label_map_of(network, image, scales=(0.75, 1.0))
+    assert (label_map_of(network, image, scales=(0.75, 1.0), window=200) == expected).all()
+    assert (label_map_of(network, image, scales=(0.75, 1.0), window=40) != expected).any()
 
 
 @pytest.mark.parametrize("stride", [20, 32, 48, None])
-def test_windows_average_their_logits_and_end_with_the_image(network, stride):
+def test_logits_of_windows_are_averaged_and_the_last_window_ends_with_the_image(network, stride):
     image = picture(107, 64)
     view = view_of(network, image)
     step, side = stride or 32, 48
@@ -136,25 +136,25 @@ def test_windows_average_their_logits_and_end_with_the_image(network, stride):
             count[*part] += 1
     assert count.min() == 1
     with torch.inference_mode():
-        found = semantic_inference._by_windows(network, view, InferenceConfig(window=side, stride=stride))
-    torch.testing.assert_close(found, total / count, atol=1e-5, rtol=0)
-    assert (seen(network, image, window=side, stride=stride) == found[0].argmax(0).numpy()).all()
+        logits = semantic_inference._logits_by_windows(network, view, InferenceConfig(window=side, stride=stride))
+    torch.testing.assert_close(logits, total / count, atol=1e-5, rtol=0)
+    assert (label_map_of(network, image, window=side, stride=stride) == logits[0].argmax(0).numpy()).all()
 
 
-def test_a_tile_that_holds_the_image_is_the_whole_image_as_it_is(network):
+def test_a_tile_larger_than_the_image_is_the_image_at_its_own_size(network):
     image = picture(150, 101)
     expected = view_logits(network, view_of(network, image))[0].argmax(0).numpy()
-    assert (seen(network, image, tile=150) == expected).all()
-    assert (seen(network, image) != expected).mean() > 0.1  # seen resized
+    assert (label_map_of(network, image, tile=150) == expected).all()
+    assert (label_map_of(network, image) != expected).mean() > 0.1  # the default resizes
 
 
 @pytest.mark.parametrize("length", [1, 31, 32, 33, 63, 64, 65, 100, 257])
-def test_every_pixel_is_said_once_by_a_tile_that_sees_around_it(length):
+def test_each_pixel_comes_from_one_tile_with_a_margin_around_it(length):
     for side in (32, 33, 64):
         for overlap in (0, 1, 2, 7, 16, 31):
             spans = list(semantic_inference._spans(length, side, overlap))
-            said = [pixel for _, _, first, last in spans for pixel in range(first, last)]
-            assert said == list(range(length)), (side, overlap)
+            pixels = [pixel for _, _, first, last in spans for pixel in range(first, last)]
+            assert pixels == list(range(length)), (side, overlap)
             for start, end, first, last in spans:
                 assert 0 <= start < end <= length
                 assert end - start == min(side, length)
@@ -164,26 +164,26 @@ def test_every_pixel_is_said_once_by_a_tile_that_sees_around_it(length):
 
 @pytest.mark.parametrize("overlap", [2, 3, 8, 30, None])
 @pytest.mark.parametrize("size", [(100, 70), (64, 33), (33, 130)])
-def test_tiles_that_overlap_by_what_a_network_sees_leave_no_trace(overlap, size):
-    network, image = local(), picture(*size)
-    whole = view_logits(network, view_of(network, image))[0].argmax(0).numpy()
-    network.seen.clear()
-    assert (seen(network, image, tile=32, overlap=overlap) == whole).all()
-    assert set(network.seen) == {(32, 32)}
-    assert (seen(network, image, tile=32, overlap=0) != whole).any()
+def test_tiles_that_overlap_by_the_receptive_field_leave_no_seams(overlap, size):
+    network, image = local_network(), picture(*size)
+    expected = view_logits(network, view_of(network, image))[0].argmax(0).numpy()
+    network.input_sizes.clear()
+    assert (label_map_of(network, image, tile=32, overlap=overlap) == expected).all()
+    assert set(network.input_sizes) == {(32, 32)}
+    assert (label_map_of(network, image, tile=32, overlap=0) != expected).any()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (31, 7), (20, 90)])
-def test_images_too_small_for_the_network_are_filled_up_and_cut_back(size):
-    network, image = local(), picture(*size)
-    assert (seen(network, image, tile=32) == network.rule(view_of(network, image))[0].argmax(0).numpy()).all()
-    assert seen(network, image, window=32, scales=(0.1, 1.0)).max() < CLASSES
+def test_images_too_small_for_the_network_are_padded_and_cropped(size):
+    network, image = local_network(), picture(*size)
+    assert (label_map_of(network, image, tile=32) == network.rule(view_of(network, image))[0].argmax(0).numpy()).all()
+    assert label_map_of(network, image, window=32, scales=(0.1, 1.0)).max() < CLASSES
 
 
 @pytest.mark.parametrize("size", [(1, 400), (900, 2), (600, 33)])
 @pytest.mark.parametrize("settings", [{}, {"flip": True, "scales": (0.5, 2.0)}, {"window": 64}, {"tile": 64}])
-def test_strips_come_back_at_their_own_size(network, size, settings):
-    assert seen(network, picture(*size), **settings).max() < CLASSES
+def test_label_maps_of_narrow_images_have_their_size(network, size, settings):
+    assert label_map_of(network, picture(*size), **settings).max() < CLASSES
 
 
 CONTRADICTIONS = {
@@ -197,9 +197,11 @@ CONTRADICTIONS = {
 }
 
 
-@pytest.mark.parametrize(("said", "settings"), [(said, one) for said, many in CONTRADICTIONS.items() for one in many])
-def test_settings_that_contradict_each_other_are_refused_in_one_sentence(said, settings):
-    with pytest.raises(ConfigError, match=said) as caught:
+@pytest.mark.parametrize(
+    ("message", "settings"), [(message, one) for message, cases in CONTRADICTIONS.items() for one in cases]
+)
+def test_contradictory_settings_are_an_error_in_one_sentence(message, settings):
+    with pytest.raises(ConfigError, match=message) as caught:
         InferenceConfig(**settings)
     text = str(caught.value)
     assert "None" not in text
@@ -207,7 +209,7 @@ def test_settings_that_contradict_each_other_are_refused_in_one_sentence(said, s
     assert not text.endswith(".")
 
 
-def test_only_looking_once_and_whole_is_plain():
+def test_only_the_default_settings_are_plain():
     assert InferenceConfig().plain
     for settings in ({"scales": (2.0,)}, {"flip": True}, {"window": 64}, {"tile": 64}):
         assert not InferenceConfig(**settings).plain

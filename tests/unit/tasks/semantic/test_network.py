@@ -1,4 +1,4 @@
-"""Semantic segmentation's network: true sizes, losses, decoding."""
+"""The semantic segmentation network: true sizes, losses, decoding."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_an_image_alone_equals_the_image_in_a_batch(head, padding):
         for index, (height, width) in enumerate(sizes.tolist()):
             alone = model(batch[index : index + 1, :, :height, :width])
             for name, expected in alone.items():
-                found = together[name][index, :, : expected.shape[2], : expected.shape[3]]
-                torch.testing.assert_close(found, expected[0], atol=1e-9, rtol=0)
+                part = together[name][index, :, : expected.shape[2], : expected.shape[3]]
+                torch.testing.assert_close(part, expected[0], atol=1e-9, rtol=0)
         originals = [(50, 70), (64, 96), (201, 33)]
         decoded = model.decode(together, sizes, originals)
         one = model.decode(model(batch[1:2, :, :64, :96]), None, originals[1:2])[0]
@@ -47,14 +47,14 @@ def test_an_image_alone_equals_the_image_in_a_batch(head, padding):
     assert (decoded[1].label_map == one.label_map).all()
 
 
-def test_sizes_outside_evaluation_are_refused():
+def test_sizes_in_training_are_an_error():
     model = network("semantic_fpn").train()
     with pytest.raises(InputError, match="crop"):
         model(torch.zeros(2, 3, 64, 64, dtype=torch.float64), torch.tensor([[64, 64], [32, 64]]))
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_losses_are_the_cross_entropy_over_all_pixels(head):
+def test_losses_are_the_mean_cross_entropy_over_all_pixels(head):
     model = network(head)
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     targets = torch.randint(0, 5, (2, 64, 64))
@@ -71,7 +71,7 @@ def test_losses_are_the_cross_entropy_over_all_pixels(head):
     assert len(losses) == len(outputs)
 
 
-def test_a_mask_of_ignored_pixels_gives_no_loss_and_no_gradient():
+def test_a_target_of_ignored_pixels_gives_no_loss_and_no_gradient():
     model = network("upernet")
     losses = model.losses(torch.randn(1, 3, 64, 64, dtype=torch.float64), torch.full((1, 64, 64), IGNORE))
     sum(losses.values()).backward()
@@ -80,7 +80,7 @@ def test_a_mask_of_ignored_pixels_gives_no_loss_and_no_gradient():
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_few_steps_learn_a_picture(head):
+def test_a_few_steps_fit_one_batch(head):
     torch.manual_seed(0)
     model = twins.create_model("twins_svt_nano", task="semantic", head=head, num_classes=2).train()
     images = torch.randn(2, 3, 64, 64)
@@ -98,7 +98,7 @@ def test_a_few_steps_learn_a_picture(head):
     assert loss.item() < 0.5 * first
 
 
-def test_group_norm_is_the_same_for_an_image_alone_in_training():
+def test_with_group_norm_training_logits_do_not_depend_on_the_batch():
     plain = network("upernet")
     info = replace(plain.info, norm="group")
     model = SemanticSegmentation(plain.backbone, info, drop_rate=0.0).double().train()
