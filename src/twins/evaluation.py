@@ -19,7 +19,7 @@ from twins.data.config import EMBEDDED, DataConfig, MaskConfig
 from twins.data.loading.batch import Batch, Skipped
 from twins.data.loading.loader import EvalSamples, eval_loader
 from twins.engine.config import EvalConfig, TrainConfig, read_config
-from twins.engine.measure import check_measured, measure, predictions
+from twins.engine.measure import check_measured, measure, predict_batches
 from twins.errors import ConfigError, DataError, NotFoundError, few
 from twins.factory import create_backbone, model_from_checkpoint
 from twins.files import atomic_file, check_outputs, sha256, write_json
@@ -175,7 +175,7 @@ def _predicted(network: TaskNetwork, spec: TaskSpec, images: ImageSet, config: E
     batch = config.batch_size or facts_of(network.task).batch_size
     samples = EvalSamples(images, spec.eval_transform(network.info.preprocess))
     shapes = spec.shapes(images)
-    return predictions(network, lambda: eval_loader(samples, batch=batch, workers=config.workers, shapes=shapes))
+    return predict_batches(network, lambda: eval_loader(samples, batch=batch, workers=config.workers, shapes=shapes))
 
 
 def _one_by_one(

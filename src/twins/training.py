@@ -20,7 +20,7 @@ from twins.data.loading.sampler import TrainBatches
 from twins.engine.config import EvalConfig, TrainConfig, merge_resumed, read_config
 from twins.engine.log import Log
 from twins.engine.loop import training_loop
-from twins.engine.processes import build_accelerator, on_main
+from twins.engine.processes import build_accelerator, run_on_main
 from twins.engine.randomness import reseed
 from twins.errors import ConfigError, NotFoundError, WeightsError
 from twins.factory import create_model, model_from_info
@@ -70,10 +70,10 @@ def train(config: TrainConfig) -> RunResult:
     splits = spec.open(config.source)
     network = _build_network(config, spec, splits, accelerator)
     source = TaskSource(spec, splits, network.info.preprocess, config, accelerator)
-    run = on_main(accelerator, lambda: _open_run(config, network, accelerator.device.type))
+    run = run_on_main(accelerator, lambda: _open_run(config, network, accelerator.device.type))
     log = _open_log(run, config, accelerator)
     for note in (*splits.notes, *spec.warnings(splits)):
-        log.say(f"note: {note}")
+        log.info(f"note: {note}")
     metric, told = spec.metric(splits.train.names), fingerprint(splits.train)
     monitor = facts_of(config.task).monitor
     outcome = training_loop(network, source, metric, config, accelerator, log, monitor=monitor, fingerprint=told)
@@ -233,7 +233,7 @@ def _find_weights(config: TrainConfig, accelerator: Accelerator) -> Path | None:
         return None
     name = config.model if config.weights == "published" else config.weights
     try:
-        on_main(accelerator, lambda: resolve(name))
+        run_on_main(accelerator, lambda: resolve(name))
         return resolve(name)
     except (WeightsError, NotFoundError) as error:
         if config.weights != "published":

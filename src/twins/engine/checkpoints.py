@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from twins.engine.optim import all_finite
-from twins.engine.processes import on_main
+from twins.engine.processes import run_on_main
 from twins.engine.progress import Progress
 from twins.engine.state import load_state, save_state
 from twins.engine.step import TrainStep
@@ -53,13 +53,13 @@ class Checkpoints:
             TrainingError: the disk is full; the state before is untouched.
         """
         if self.saved != at.step:
-            on_main(self.step.accelerator, lambda: self._write(at))
+            run_on_main(self.step.accelerator, lambda: self._write(at))
             self.saved = at.step
 
     def save_best(self) -> None:
         """Save the weights that evaluations see as the best ones."""
         weights, info = self.step.evaluated.state_dict(), self.step.task.info
-        on_main(self.step.accelerator, lambda: write_tensors(self.run / BEST, weights, info))
+        run_on_main(self.step.accelerator, lambda: write_tensors(self.run / BEST, weights, info))
 
     def rescue(self, at: Progress, *, alone: bool = False) -> str:
         """Save the state before a step that failed, where it is sound, and say which state is kept.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from twins.data.loading.batch import Batch
-from twins.engine.signals import shielded
+from twins.engine.signals import block_signals
 from twins.errors import TrainingError, TwinsError
 
 _open: dict[int, Any] = {}
@@ -17,14 +17,14 @@ _open: dict[int, Any] = {}
 garbage are gone before anything in it can act."""
 
 
-def loading(start: Callable[[], Iterable[Batch]]) -> Generator[Batch]:
+def load_batches(start: Callable[[], Iterable[Batch]]) -> Generator[Batch]:
     """Yield batches; `start` makes the loader, whose processes no signal to the group reaches.
 
     Raises:
         TwinsError: what a loading process raised.
         TrainingError: a loading process died.
     """
-    with shielded():
+    with block_signals():
         batches = iter(start())
     _watch(batches)
     failure: TwinsError | None = None

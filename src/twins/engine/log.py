@@ -19,7 +19,7 @@ from twins.errors import TrainingError
 from twins.run_folder import LOG, METRICS
 
 
-def brief(values: Mapping[str, float], most: int = 5) -> str:
+def format_metrics(values: Mapping[str, float], most: int = 5) -> str:
     """Return the first of an evaluation's numbers in a line; the log has all."""
     return "  ".join(f"{name} {number:.4g}" for name, number in islice(values.items(), most))
 
@@ -43,7 +43,7 @@ class Log:
         self._task = bars.TaskID(0)
         self._images, self._seconds = 0, 0.0  # since the newest training row
 
-    def row(self, kind: str, *, step: int, epoch: float, values: Mapping[str, float]) -> None:
+    def write_row(self, kind: str, *, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Append a row to `metrics.jsonl`.
 
         Raises:
@@ -56,7 +56,7 @@ class Log:
         if self.tracker is not None:
             self.tracker.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
 
-    def say(self, sentence: str, *, style: str = "") -> None:
+    def info(self, sentence: str, *, style: str = "") -> None:
         """Show a sentence, and keep it in `log.txt` with its time."""
         if not self.active:
             return
@@ -82,10 +82,10 @@ class Log:
             self._bar.update(self._task, speed=f"loss {loss:.3f}  {speed:.0f} images/s")
         if at.step % plan.config.log_every == 0 or plan.finished(at):
             values = {"lr": rate, "loss": at.loss_sum / at.loss_count, "images_per_s": round(speed, 2)}
-            self.row("train", step=at.step, epoch=plan.epoch(at), values=values)
+            self.write_row("train", step=at.step, epoch=plan.epoch(at), values=values)
             at.loss_sum, at.loss_count, self._images, self._seconds = 0.0, 0, 0, 0.0
 
-    def forget_after(self, step: int) -> None:
+    def drop_rows_after(self, step: int) -> None:
         """Drop the rows of steps beyond `step`, and what is no row, such as one cut short; they are made again."""
         path = self.run / METRICS
         if not self.active or not path.exists():

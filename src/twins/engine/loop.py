@@ -17,13 +17,13 @@ from twins.data.loading.batch import Batch, Skipped
 from twins.engine.checkpoints import Checkpoints
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Metric, Source
-from twins.engine.log import Log, brief
-from twins.engine.measure import EvaluationStopped, check_measured, measure, predictions
+from twins.engine.log import Log, format_metrics
+from twins.engine.measure import EvaluationStopped, check_measured, measure, predict_batches
 from twins.engine.memory import OutOfMemory, out_of_memory
 from twins.engine.optim import set_rate
-from twins.engine.processes import gather, quiet, total
+from twins.engine.processes import gather, silence_warnings, sum_over_processes
 from twins.engine.progress import Plan, Progress
-from twins.engine.randomness import repeatable
+from twins.engine.randomness import deterministic
 from twins.engine.schedule import scheduled_rate
 from twins.engine.signals import Stop, stop_on_signals
 from twins.engine.step import TrainStep
@@ -85,15 +85,15 @@ def training_loop(
         TrainingError: loss not finite, memory or disk full; the newest whole state is kept.
         DataError: too many images cannot be read.
     """
-    with quiet(), repeatable(accelerator.device), stop_on_signals() as stop, closing(log):
+    with silence_warnings(), deterministic(accelerator.device), stop_on_signals() as stop, closing(log):
         step = TrainStep(task, source, config, accelerator)
         if step.note is not None:
-            log.say(f"note: {step.note}")
+            log.info(f"note: {step.note}")
         checkpoints, plan = Checkpoints(log.run, step, fingerprint), Plan(config, source.steps_per_epoch)
         at = checkpoints.resume() if config.resume else Progress()
         if config.resume:
-            log.forget_after(at.step)
-            log.say(f"going on with {log.run} from step {at.step}, epoch {plan.epoch(at):.2f}")
+            log.drop_rows_after(at.step)
+            log.info(f"going on with {log.run} from step {at.step}, epoch {plan.epoch(at):.2f}")
         run = _Run(step, checkpoints, plan, at, log, metric, monitor, stop)
         with step.batches(at.step) as batches:
             return _train(run, batches)
@@ -141,13 +141,13 @@ def _end(run: _Run, metrics: dict[str, float], *, stopped: bool) -> Outcome:
     """Say why the training ended, and how it resumes where it was stopped."""
     at, plan = run.at, run.plan
     if stopped:
-        run.log.say(
+        run.log.info(
             f"stopped at step {at.step}, epoch {plan.epoch(at):.2f}; go on with: twins train --resume {run.log.run}"
         )
         return Outcome(reason="stopped", progress=at, metrics=metrics)
     if plan.done(at) >= 1.0:
         return Outcome(reason="finished", progress=at, metrics=metrics)
-    run.log.say(f"ended early: no better result in {at.stale} evaluations")
+    run.log.info(f"ended early: no better result in {at.stale} evaluations")
     return Outcome(reason="patience", progress=at, metrics=metrics)
 
 
@@ -155,7 +155,7 @@ def _evaluate(run: _Run) -> dict[str, float] | None:
     """Measure the weights, log the numbers and keep the best; `None` where a signal ended it early."""
     at, log = run.at, run.log
     accelerator, source = run.step.accelerator, run.step.source
-    found = predictions(run.step.evaluated, source.evaluation, accelerator)
+    found = predict_batches(run.step.evaluated, source.evaluation, accelerator)
     try:
         skipped = measure(found, run.metric, accelerator=accelerator, stop=run.stop)
     except EvaluationStopped:
@@ -163,7 +163,7 @@ def _evaluate(run: _Run) -> dict[str, float] | None:
     values = run.metric.compute()
     _note_skipped(run, skipped, "val")
     at.evaluated = at.step
-    log.row("eval", step=at.step, epoch=run.plan.epoch(at), values=values)
+    log.write_row("eval", step=at.step, epoch=run.plan.epoch(at), values=values)
     check_measured(values, run.monitor, source.val_count)
     better = at.best is None or values[run.monitor] > at.best
     at.stale += 1
@@ -171,7 +171,7 @@ def _evaluate(run: _Run) -> dict[str, float] | None:
         at.best, at.best_step, at.stale = values[run.monitor], at.step, 0
         run.checkpoints.save_best()
     mark = "  (best)" if better else ""
-    log.say(f"epoch {run.plan.epoch(at):6.2f}  step {at.step:6d}  {brief(values)}{mark}")
+    log.info(f"epoch {run.plan.epoch(at):6.2f}  step {at.step:6d}  {format_metrics(values)}{mark}")
     return values
 
 
@@ -186,7 +186,7 @@ def _exchange(run: _Run, passes: Sequence[Batch], loss: Tensor) -> tuple[float, 
     new = {item.path for batch in passes for item in batch.skipped} - known.keys()
     images = sum(len(batch.indices) for batch in passes)
     seconds = run.at.clock() if accelerator.is_main_process else 0.0
-    summed = total(accelerator, [loss.item(), images, len(new), seconds, run.stop.requested])
+    summed = sum_over_processes(accelerator, [loss.item(), images, len(new), seconds, run.stop.requested])
     return summed[0] / accelerator.num_processes, *summed[1:]
 
 
@@ -210,7 +210,7 @@ def _note_skipped(run: _Run, found: Sequence[Skipped], split: Literal["train", "
     new = {path: reason for path, reason in everywhere.items() if path not in known}
     known.update(new)
     for path, reason in new.items():
-        run.log.say(f"skipped: {reason if path in reason else f'{path}: {reason}'}")
+        run.log.info(f"skipped: {reason if path in reason else f'{path}: {reason}'}")
     if new and len(known) > most * images:
         raise DataError(
             f"{len(known)} of {images} images cannot be read, a larger share than `max_skipped={most:g}`; mend or "

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from twins.data.loading.batch import Batch, Skipped, normalise
 from twins.engine.contracts import Metric
-from twins.engine.loading import loading
+from twins.engine.loading import load_batches
 from twins.engine.processes import gather
 from twins.engine.signals import Stop
 from twins.errors import DataError
@@ -36,7 +36,7 @@ def measure(
     """Feed a metric with the predictions of a set, which may be spread over processes.
 
     Args:
-        predicted: each batch with its predictions, as `predictions` gives them: this process's share.
+        predicted: each batch with its predictions, as `predict_batches` gives them: this process's share.
         metric: reset first; holds the whole set's state afterwards, on every process.
         each: is called with each batch's predictions and targets too.
         accelerator: the processes; `None` is this one alone.
@@ -67,7 +67,7 @@ def measure(
     return [item for share in gather(accelerator, skipped) for item in share]
 
 
-def predictions(
+def predict_batches(
     network: TaskNetwork, batches: Callable[[], Iterable[Batch]], accelerator: Accelerator | None = None
 ) -> Iterator[tuple[list[Prediction], Batch]]:
     """Yield each batch with the network's decoded predictions, one per image; none where no image could be read.
@@ -78,7 +78,7 @@ def predictions(
         accelerator: says the number format of the forward pass; `None` is the network's own.
     """
     network.eval()
-    for batch in loading(batches):
+    for batch in load_batches(batches):
         if not batch.indices:
             yield [], batch
             continue

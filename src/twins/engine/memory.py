@@ -30,10 +30,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on a GPU or a CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and says_out_of_memory(str(error))
+    return isinstance(error, RuntimeError) and is_out_of_memory_message(str(error))
 
 
-def says_out_of_memory(text: str) -> bool:
+def is_out_of_memory_message(text: str) -> bool:
     """Return whether a message says that memory ran out."""
     return any(saying in text.lower() for saying in _SAYINGS)
 
@@ -45,7 +45,7 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def largest_fit(images: int, probe: Callable[[int], None]) -> int:
+def largest_batch(images: int, probe: Callable[[int], None]) -> int:
     """Return the most images, found by halving, that a pass has memory for; 0 when none of those tried fits.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def synchronise(network: nn.Module, accelerator: Accelerator) -> str | None:
+def synchronise_batch_norms(network: nn.Module, accelerator: Accelerator) -> str | None:
     """Let batch norms see the batch of all processes, and say what was done; `None` where nothing is.
 
     PyTorch's synchronised batch norm computes on GPUs. On other devices each process normalises by its own images, and
@@ -45,14 +45,14 @@ def average_statistics(values: Sequence[Tensor], accelerator: Accelerator) -> No
         value.copy_(part.view_as(value))
 
 
-def copies(buffers: Sequence[Tensor]) -> list[Tensor]:
+def clone_buffers(buffers: Sequence[Tensor]) -> list[Tensor]:
     """Return copies of buffers."""
     return [buffer.clone() for buffer in buffers]
 
 
 @torch.no_grad()
-def restore(buffers: Sequence[Tensor], before: Sequence[Tensor]) -> None:
-    """Put buffers back as `copies` found them."""
+def restore_buffers(buffers: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+    """Put buffers back as `clone_buffers` found them."""
     for buffer, value in zip(buffers, before, strict=True):
         buffer.copy_(value)
 

@@ -26,7 +26,7 @@ _UNFOUNDED = (
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_warnings() -> Iterator[None]:
     """Silence the warnings about distributed training that nobody can act on."""
     with warnings.catch_warnings():
         for pattern in _UNFOUNDED:
@@ -81,7 +81,7 @@ def _check_trackers(names: tuple[str, ...]) -> None:
             raise MissingExtraError(f"the tracker {name} is not installed; pip install {name}")
 
 
-def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
+def run_on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
     """Run `action` in the main process alone and give its result to all; an error of it is raised by all.
 
     Raises:
@@ -111,7 +111,7 @@ def gather(accelerator: Accelerator, value: Result) -> list[Result]:
     return values
 
 
-def total(accelerator: Accelerator, values: list[float]) -> list[float]:
+def sum_over_processes(accelerator: Accelerator, values: list[float]) -> list[float]:
     """Return the sum over processes of each number."""
     if accelerator.num_processes == 1:
         return values

@@ -23,7 +23,7 @@ def reseed(*key: int) -> None:
 
 
 @contextmanager
-def repeatable(device: torch.device) -> Iterator[None]:
+def deterministic(device: torch.device) -> Iterator[None]:
     """Ask a GPU for arithmetic that gives the same bits each time; CPUs do so anyway. Restored on leaving."""
     if device.type != "cuda":
         yield

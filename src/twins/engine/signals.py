@@ -47,7 +47,7 @@ def stop_on_signals() -> Iterator[Stop]:
 
 
 @contextmanager
-def shielded() -> Iterator[None]:
+def block_signals() -> Iterator[None]:
     """Start child processes in this block that SIGINT and SIGTERM do not reach.
 
     Terminals and launchers signal whole groups: a loading process that dies of that would take the run with it

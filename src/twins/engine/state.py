@@ -139,6 +139,6 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def plain(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def detach_to_cpu(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors detached and on the CPU."""
     return {key: value.detach().cpu() for key, value in values.items()}

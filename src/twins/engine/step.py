@@ -15,13 +15,19 @@ from twins.data.loading.batch import Batch
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Source
 from twins.engine.copies import EMA, Bf16Copy
-from twins.engine.loading import loading
-from twins.engine.memory import OutOfMemory, free_memory, is_out_of_memory, largest_fit
-from twins.engine.norms import average_statistics, copies, restore, running_statistics, synchronise
+from twins.engine.loading import load_batches
+from twins.engine.memory import OutOfMemory, free_memory, is_out_of_memory, largest_batch
+from twins.engine.norms import (
+    average_statistics,
+    clone_buffers,
+    restore_buffers,
+    running_statistics,
+    synchronise_batch_norms,
+)
 from twins.engine.optim import build_optimizer, train_mode
 from twins.engine.progress import Progress
 from twins.engine.randomness import reseed
-from twins.engine.state import State, plain
+from twins.engine.state import State, detach_to_cpu
 from twins.tasks.network import TaskNetwork
 
 
@@ -54,7 +60,7 @@ class TrainStep:
         assert isinstance(task, nn.Module)
         self.task, self.source, self.config, self.accelerator = task, source, config, accelerator
         losses = Losses(task).to(accelerator.device)
-        self.note = synchronise(losses, accelerator)
+        self.note = synchronise_batch_norms(losses, accelerator)
         self.copy = Bf16Copy(task) if config.precision == "bf16-true" else None
         self.network: Any = task if self.copy is None else self.copy.network
         losses = losses if self.copy is None else Losses(self.network)
@@ -67,18 +73,18 @@ class TrainStep:
         self.losses: nn.Module = accelerator.prepare_model(losses)
         # only now: moving a module, which accelerate does too, can put new tensors in its buffers' place
         self.buffers, self.statistics = list(task.buffers()), running_statistics(task)
-        self._before = copies(self.buffers)
+        self._before = clone_buffers(self.buffers)
 
     @contextmanager
     def batches(self, step: int) -> Iterator[Iterator[Batch]]:
         """Give batches without end from optimiser step `step` of the run on; their processes end with the block."""
-        with closing(loading(lambda: self.source.train(step))) as batches:
+        with closing(load_batches(lambda: self.source.train(step))) as batches:
             if self.accelerator.num_processes == 1:
                 yield batches
                 return
             # the wrapper orders its sums anew after its first backward pass: let that be one that is thrown away,
             # so that a run that was stopped adds in the same order as one that was not
-            first, self._before = next(batches), copies(self.buffers)
+            first, self._before = next(batches), clone_buffers(self.buffers)
             torch.autograd.backward(self._loss(first, step))
             self._forget_gradients()
             self.undo()
@@ -96,7 +102,7 @@ class TrainStep:
         """
         if not self.network.training:  # an evaluation came between
             train_mode(self.network)
-        self._before = copies(self.buffers)
+        self._before = clone_buffers(self.buffers)
         losses: list[Tensor] = []
         try:
             for index, batch in enumerate(passes):
@@ -129,16 +135,16 @@ class TrainStep:
 
     def undo(self) -> None:
         """Put running statistics back as they were before the newest `gradients`; the weights have not moved."""
-        restore(self.buffers, self._before)
+        restore_buffers(self.buffers, self._before)
 
     def state(self, at: Progress, fingerprint: str) -> State:
         """Return all that the run needs to resume exactly."""
         scaler = self.accelerator.scaler
         return State(
-            weights=plain(self.task.state_dict()),
+            weights=detach_to_cpu(self.task.state_dict()),
             progress=at,
             optimizer=self.optimizer.state_dict(),
-            average=None if self.ema is None else plain(self.ema.network.state_dict()),
+            average=None if self.ema is None else detach_to_cpu(self.ema.network.state_dict()),
             scaler=None if scaler is None else scaler.state_dict(),
             fingerprint=fingerprint,
         )
@@ -172,7 +178,7 @@ class TrainStep:
         free_memory()
         images, targets = self.source.prepare(batch, 0)
         sizes = batch.sizes
-        fits = largest_fit(
+        fits = largest_batch(
             len(images),
             lambda count: self._probe(images[:count], targets[:count], None if sizes is None else sizes[:count]),
         )

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from twins.engine.loading import loading
+from twins.engine.loading import load_batches
 from twins.engine.signals import stop_on_signals
 from twins.errors import DataError, TrainingError
 
@@ -46,18 +46,18 @@ def _loader(trouble: str) -> Any:
 
 def test_an_error_in_a_loading_process_keeps_its_class_and_its_one_sentence() -> None:
     with pytest.raises(DataError) as caught:
-        list(loading(lambda: _loader("error")))
+        list(load_batches(lambda: _loader("error")))
     assert str(caught.value) == "none of the images can be read"
 
 
 def test_a_loading_process_that_dies_ends_in_one_sentence() -> None:
     with pytest.raises(TrainingError, match="`workers`") as caught:
-        list(loading(lambda: _loader("death")))
+        list(load_batches(lambda: _loader("death")))
     assert "\n" not in str(caught.value)
 
 
 def test_a_loading_process_that_dies_while_we_are_busy_is_told_with_the_next_batches() -> None:
-    batches = loading(lambda: _loader("death"))
+    batches = load_batches(lambda: _loader("death"))
     next(batches)
     (process,) = multiprocessing.active_children()
     process.join(30)
@@ -68,7 +68,7 @@ def test_a_loading_process_that_dies_while_we_are_busy_is_told_with_the_next_bat
 
 def test_signals_to_the_group_do_not_reach_loading_processes() -> None:
     with stop_on_signals():
-        batches: list[Any] = list(loading(lambda: _loader("signals")))
+        batches: list[Any] = list(load_batches(lambda: _loader("signals")))
     assert torch.cat(batches).tolist() == list(range(8))
 
 
@@ -76,11 +76,11 @@ def test_a_loading_process_that_is_busy_does_not_keep_the_process_from_ending() 
     busy = (
         "import time\n"
         "from torch.utils.data import DataLoader, Dataset\n"
-        "from twins.engine.loading import loading\n"
+        "from twins.engine.loading import load_batches\n"
         "class Slow(Dataset):\n"
         "    def __len__(self): return 8\n"
         "    def __getitem__(self, index): time.sleep(300 * (index > 0)); return index\n"
-        "batches = loading(lambda: DataLoader(Slow(), batch_size=1, num_workers=1))\n"
+        "batches = load_batches(lambda: DataLoader(Slow(), batch_size=1, num_workers=1))\n"
         "next(batches)\n"
         "batches.close()\n"
     )
@@ -91,8 +91,8 @@ def test_a_loading_process_that_is_busy_does_not_keep_the_process_from_ending() 
 def test_a_loader_that_something_still_holds_does_not_keep_the_process_from_ending() -> None:
     held = (
         "from torch.utils.data import DataLoader\n"
-        "from twins.engine.loading import loading\n"
-        "batches = loading(lambda: DataLoader(range(8), batch_size=1, num_workers=1))\n"
+        "from twins.engine.loading import load_batches\n"
+        "batches = load_batches(lambda: DataLoader(range(8), batch_size=1, num_workers=1))\n"
         "next(batches)\n"
         "kept = [batches]; kept.append(kept)\n"
         "raise ValueError('a mistake of ours')\n"
@@ -106,8 +106,8 @@ def test_a_loader_that_the_garbage_collector_finds_ends_its_processes() -> None:
     cycle = (
         "import gc, multiprocessing\n"
         "from torch.utils.data import DataLoader\n"
-        "from twins.engine.loading import loading\n"
-        "kept = [loading(lambda: DataLoader(range(8), batch_size=1, num_workers=1))]\n"
+        "from twins.engine.loading import load_batches\n"
+        "kept = [load_batches(lambda: DataLoader(range(8), batch_size=1, num_workers=1))]\n"
         "next(kept[0])\n"
         "kept.append(kept)\n"
         "del kept\n"

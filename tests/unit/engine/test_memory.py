@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from twins.engine.config import TrainConfig
-from twins.engine.memory import is_out_of_memory, largest_fit, out_of_memory
+from twins.engine.memory import is_out_of_memory, largest_batch, out_of_memory
 
 
 def test_halving_finds_what_fits() -> None:
@@ -15,9 +15,9 @@ def test_halving_finds_what_fits() -> None:
         if count > 9:
             raise torch.OutOfMemoryError("out of memory")
 
-    assert largest_fit(64, probe) == 8
+    assert largest_batch(64, probe) == 8
     assert tried == [32, 16, 8]
-    assert largest_fit(1, probe) == 0
+    assert largest_batch(1, probe) == 0
 
 
 def test_another_error_of_a_probe_is_not_taken_for_memory() -> None:
@@ -25,7 +25,7 @@ def test_another_error_of_a_probe_is_not_taken_for_memory() -> None:
         raise ValueError("something else")
 
     with pytest.raises(ValueError, match="something else"):
-        largest_fit(8, probe)
+        largest_batch(8, probe)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("x"), RuntimeError("can't allocate memory")])

@@ -7,7 +7,13 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from twins.engine.norms import average_statistics, copies, restore, running_statistics, synchronise
+from twins.engine.norms import (
+    average_statistics,
+    clone_buffers,
+    restore_buffers,
+    running_statistics,
+    synchronise_batch_norms,
+)
 
 from .conftest import run_processes
 
@@ -63,12 +69,12 @@ def test_two_processes_end_with_the_mean_of_their_statistics(tmp_path):
 
 def test_copies_of_statistics_do_not_follow_the_network():
     model = network().train()
-    before = copies(list(model.buffers()))
+    before = clone_buffers(list(model.buffers()))
     model(torch.randn(4, 3, 8, 8))
     wanted = [buffer.clone() for buffer in model.buffers()]
-    restore(list(model.buffers()), before)
+    restore_buffers(list(model.buffers()), before)
     assert model[1].num_batches_tracked == 0
-    restore(list(model.buffers()), wanted)
+    restore_buffers(list(model.buffers()), wanted)
     assert model[1].num_batches_tracked == 1
     model(torch.randn(4, 3, 8, 8))
     assert wanted[2] == 1
@@ -76,21 +82,21 @@ def test_copies_of_statistics_do_not_follow_the_network():
 
 def test_a_process_alone_needs_neither_synchronising_nor_averaging():
     model = network()
-    before = copies(list(model.buffers()))
-    assert synchronise(model, processes(1, "cuda")) is None
+    before = clone_buffers(list(model.buffers()))
+    assert synchronise_batch_norms(model, processes(1, "cuda")) is None
     average_statistics(running_statistics(model), processes(1))
     assert type(model[1]) is nn.BatchNorm2d
     assert same(before, model.buffers())
-    assert synchronise(nn.Linear(2, 2), processes(2)) is None
+    assert synchronise_batch_norms(nn.Linear(2, 2), processes(2)) is None
     average_statistics(running_statistics(nn.Linear(2, 2)), processes(2))  # no group to talk in
 
 
 def test_batch_norm_sees_all_processes_on_gpus_and_says_where_it_does_not():
     model = network()
     state = {key: value.clone() for key, value in model.state_dict().items()}
-    assert "each process's own images" in synchronise(model, processes(2))
+    assert "each process's own images" in synchronise_batch_norms(model, processes(2))
     assert type(model[1]) is nn.BatchNorm2d
-    assert "all processes" in synchronise(model, processes(2, "cuda"))
+    assert "all processes" in synchronise_batch_norms(model, processes(2, "cuda"))
     assert type(model[1]) is type(model[4]) is nn.SyncBatchNorm
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     average_statistics(running_statistics(model), processes(2))  # which has nothing left to do, so asks for no group
