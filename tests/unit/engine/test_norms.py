@@ -1,4 +1,4 @@
-"""Batch norm's statistics: put back after what counts for nothing, and the same on every process."""
+"""Running statistics of batch norm: restored after a discarded pass, and equal on every process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ torch.distributed.destroy_process_group()
 
 
 def processes(number: int, device: str = "cpu"):
-    """What the functions ask of accelerate."""
+    """The attributes of an `Accelerator` that the functions read."""
     return SimpleNamespace(num_processes=number, device=torch.device(device))
 
 
@@ -52,7 +52,7 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2))
 
 
-def same(tensors, others) -> bool:
+def all_equal(tensors, others) -> bool:
     return all(torch.equal(*pair) for pair in zip(tensors, others, strict=True))
 
 
@@ -60,10 +60,10 @@ def test_two_processes_end_with_the_mean_of_their_statistics(tmp_path):
     run_processes(PROCESS, [[str(rank), str(tmp_path)] for rank in range(2)])
     (first, after), (second, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert len(after) == 9
-    for name, found in after.items():
-        assert torch.equal(found, other[name])
+    for name, value in after.items():
+        assert torch.equal(value, other[name])
         expected = (first[name] + second[name]) / 2
-        torch.testing.assert_close(found, expected.to(found.dtype), atol=1e-6, rtol=0)
+        torch.testing.assert_close(value, expected.to(value.dtype), atol=1e-6, rtol=0)
     assert after["0.num_batches_tracked"] == 7
 
 
@@ -71,27 +71,27 @@ def test_copies_of_statistics_do_not_follow_the_network():
     model = network().train()
     before = clone_buffers(list(model.buffers()))
     model(torch.randn(4, 3, 8, 8))
-    wanted = [buffer.clone() for buffer in model.buffers()]
+    after = [buffer.clone() for buffer in model.buffers()]
     restore_buffers(list(model.buffers()), before)
     assert model[1].num_batches_tracked == 0
-    restore_buffers(list(model.buffers()), wanted)
+    restore_buffers(list(model.buffers()), after)
     assert model[1].num_batches_tracked == 1
     model(torch.randn(4, 3, 8, 8))
-    assert wanted[2] == 1
+    assert after[2] == 1
 
 
-def test_a_process_alone_needs_neither_synchronising_nor_averaging():
+def test_a_single_process_neither_synchronises_nor_averages():
     model = network()
     before = clone_buffers(list(model.buffers()))
     assert synchronise_batch_norms(model, processes(1, "cuda")) is None
     average_statistics(running_statistics(model), processes(1))
     assert type(model[1]) is nn.BatchNorm2d
-    assert same(before, model.buffers())
+    assert all_equal(before, model.buffers())
     assert synchronise_batch_norms(nn.Linear(2, 2), processes(2)) is None
-    average_statistics(running_statistics(nn.Linear(2, 2)), processes(2))  # no group to talk in
+    average_statistics(running_statistics(nn.Linear(2, 2)), processes(2))  # without a process group
 
 
-def test_batch_norm_sees_all_processes_on_gpus_and_says_where_it_does_not():
+def test_batch_norm_is_synchronised_on_gpus_and_a_note_says_so_elsewhere():
     model = network()
     state = {key: value.clone() for key, value in model.state_dict().items()}
     assert "each process's own images" in synchronise_batch_norms(model, processes(2))
@@ -99,4 +99,4 @@ def test_batch_norm_sees_all_processes_on_gpus_and_says_where_it_does_not():
     assert "all processes" in synchronise_batch_norms(model, processes(2, "cuda"))
     assert type(model[1]) is type(model[4]) is nn.SyncBatchNorm
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
-    average_statistics(running_statistics(model), processes(2))  # which has nothing left to do, so asks for no group
+    average_statistics(running_statistics(model), processes(2))  # needs no process group: SyncBatchNorm is left out
