@@ -191,11 +191,11 @@ def test_a_path_that_no_file_can_have_leads_to_nothing(path, said):
     ("settings", "said"),
     [
         ({"drop_rate": 2.0}, "`drop_rate` must be"),
-        ({"num_classes": 2.5}, "num_classes must be a whole number, found 2.5"),
-        ({"num_classes": "3"}, "num_classes must be a whole number, found '3'"),
-        ({"names": "abc"}, "names must be a list of texts"),
-        ({"names": (1, 2)}, "names must be a list of texts"),
-        ({"names": ("a", "b", "a")}, "names must differ, found 'a' more than once"),
+        ({"num_classes": 2.5}, "`num_classes` must be a whole number, found 2.5"),
+        ({"num_classes": "3"}, "`num_classes` must be a whole number, found '3'"),
+        ({"names": "abc"}, "`names` must be a list of texts"),
+        ({"names": (1, 2)}, "`names` must be a list of texts"),
+        ({"names": ("a", "b", "a")}, "`names` must differ, found 'a' more than once"),
         ({"task": "detection", "anchor_scale": float("inf")}, "`anchor_scale` must be above 0 and finite"),
     ],
 )

@@ -282,7 +282,7 @@ class EvalConfig:
     compile: bool = False
     """Compile the network with torch.compile; worth its time if many images have the same size."""
     size: int | None = None
-    """Input side in pixels, the shorter side for dense networks, whose limit scales too; unset: as saved in the weights."""
+    """Input side in pixels (dense networks: shorter side, the limit scales too); unset: as saved in the weights."""
     crop: float | None = None
     """Share of the shorter side that the centre crop of a classifier keeps; unset: as saved in the weights."""
     padding: Literal["exact", "reference", "unmasked"] | None = None
