@@ -97,8 +97,8 @@ def create_model(
         head: `semantic_fpn` (default) or `upernet` for semantic segmentation, `retinanet` (default) or `faster_rcnn`
             for detection, `mask_rcnn` for instance segmentation. `None`: that of the weights, else the default.
             Classification takes no name.
-        num_classes: number of classes, in semantic segmentation with the background. `None`: that of `names` or the
-            weights, else as published: 1000, 150, 80 and 80. A classifier with 0 classes returns features.
+        num_classes: number of classes; background can be one only in semantic segmentation. `None`: that of `names` or
+            the weights, else as published: 1000, 150, 80 and 80. A classifier with 0 classes returns features.
         weights: `None` initialises as the reference does; else `"published"`, a published name, or a path.
         padding: `exact`, `reference` or `unmasked`; `None`: as the weights were trained, else `exact`.
         in_chans: channels of the images.

@@ -164,7 +164,7 @@ class TrainConfig:
     ema_decay: float | None = None
     """Decay per step of an EMA of the weights, which is then evaluated and saved as best; unset: no EMA."""
     class_weights: Literal["none", "balanced"] = "none"
-    """Class weights in the loss; `balanced`: inverse to each class's images, or to its share of pixels."""
+    """Class weights in the loss; `balanced`: inverse to a class's number of images, or to its share of pixels."""
     freeze: int = 0
     """Number of stages, from the first, whose weights are frozen, 0 to 4."""
     patience: int | None = None

@@ -1,6 +1,6 @@
 """Protocols of a metric and of a source of batches, as the engine uses them; a network is a `TaskNetwork`."""
 
-# ruff: noqa: D102  # members that say what they are by name and type
+# ruff: noqa: D102  # names and types document these methods
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -56,7 +56,7 @@ def _track(batches: Any) -> None:
     """Keep a loader until its processes have ended, at the latest when ours exits: no signal would end them."""
     if not hasattr(batches, "_shutdown_workers"):
         return
-    # torch would raise at any line when a loader process dies; without this it raises at the next batch
+    # torch's signal handler would raise at any line when a loader process dies; now the next batch raises
     torch._C._remove_worker_pids(id(batches))
     batches._worker_pids_set = False
     atexit.unregister(_stop_all)

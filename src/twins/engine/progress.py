@@ -68,16 +68,16 @@ class Plan:
 
     def evaluation_due(self, progress: Progress) -> bool:
         """Return whether to evaluate after this step; an evaluation that is done is not due again."""
-        every = max(1, round(self.config.eval_every * self.steps_per_epoch))
+        interval = max(1, round(self.config.eval_every * self.steps_per_epoch))
         return (
             progress.step > 0
             and progress.evaluated != progress.step
-            and (progress.step % every == 0 or self.share_done(progress) >= 1.0)
+            and (progress.step % interval == 0 or self.share_done(progress) >= 1.0)
         )
 
     def saving_due(self, progress: Progress) -> bool:
         """Return whether to save the state after this step: after each evaluation, and every `save_every` steps."""
-        every = self.config.save_every
+        interval = self.config.save_every
         return progress.step > 0 and (
-            progress.evaluated == progress.step or (every is not None and progress.step % every == 0)
+            progress.evaluated == progress.step or (interval is not None and progress.step % interval == 0)
         )

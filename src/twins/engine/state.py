@@ -119,9 +119,9 @@ def _switch_link(link: Path, folder: Path) -> None:
     _sync(link.parent)
 
 
-def _remove_others(states: Path, keep: str) -> None:
+def _remove_others(states: Path, newest: str) -> None:
     for entry in states.iterdir():
-        if entry.name != keep:
+        if entry.name != newest:
             shutil.rmtree(entry, ignore_errors=True)
 
 

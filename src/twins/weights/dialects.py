@@ -162,7 +162,7 @@ def check_writable(dialect: str) -> str:
 
 
 def _with_stage_norms(name: str, state: Mapping[str, Tensor]) -> str:
-    """Return the layout of backbones with stage norms: the reference's have timm's names and these norms."""
+    """Return `reference_segmentation` for timm's names with stage norms, else `name`."""
     return "reference_segmentation" if name == "timm" and "norm_list.0.weight" in state else name
 
 

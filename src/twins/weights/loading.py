@@ -126,7 +126,7 @@ def save_weights(model: nn.Module, path: str | Path, dialect: str = "twins") -> 
 
 
 def convert_state(state: State, dialect: str) -> State:
-    """Convert a state dict of our layout to a writable layout; a backbone alone loses its prefix `backbone.`."""
+    """Convert a state dict of our layout to a writable one; without a head, the prefix `backbone.` is removed."""
     if dialect == "twins":
         backbone_only = all(key.startswith("backbone.") for key in state)
         return {key.removeprefix("backbone."): value for key, value in state.items()} if backbone_only else state
