@@ -22,7 +22,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     Raises:
         ConfigError: the folder does not exist.
-        TrainingError: the disk is full or cannot be written; an existing file at `path` is untouched.
+        TrainingError: the disk is full or not writable; an existing file at `path` is untouched.
     """
     if not path.parent.is_dir():
         raise ConfigError(f"there is no folder {path.parent} to write {path.name} in; make it first")
@@ -51,7 +51,7 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
 
     Raises:
         ConfigError: the folder does not exist.
-        TrainingError: the disk is full or cannot be written.
+        TrainingError: the disk is full or not writable.
     """
     with atomic_file(Path(path)) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -180,8 +180,8 @@ def fit_within(width: float, height: float, shorter: float, longest: float) -> t
 def _resize_and_crop(image: Image, shorter: int, side: int, resampling: Resampling) -> Image:
     """Resize an image's shorter side to `shorter` pixels, and crop the centre of `side` x `side` pixels.
 
-    Bit-identical to Pillow's resize of the whole image with a crop. Along an axis whose coordinates are exact in
-    Pillow's float32 boxes, for example with a shorter side of 256, only the centre is computed; else the whole axis.
+    Bit-identical to Pillow's resize of the whole image with a crop. Only the centre is computed along an axis whose
+    coordinates are exact in Pillow's float32 boxes, for example if the shorter side becomes 256; else the whole axis.
     """
     # a very long strip would need gigabytes for pixels that the crop discards
     if max(image.size) > MAX_ASPECT * min(image.size):

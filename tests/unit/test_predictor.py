@@ -50,9 +50,9 @@ def test_predictions_do_not_depend_on_the_other_images_of_a_batch(padding, batch
     together = predictor.predict(images, batch_size=batch_size)
     assert [prediction.size for prediction in together] == [(height, width) for width, height in SIZES]
     for image, batched in zip(images, together, strict=True):
-        (alone,) = predictor.predict(image)
+        (single,) = predictor.predict(image)
         assert batched.label_map.shape == (image.height, image.width)
-        assert (batched.label_map == alone.label_map).all()
+        assert (batched.label_map == single.label_map).all()
     assert len(np.unique(np.concatenate([batched.label_map.ravel() for batched in together]))) > 2
 
 

@@ -47,7 +47,7 @@ class Log:
         """Append a row to `metrics.jsonl`.
 
         Raises:
-            TrainingError: the disk is full or refuses.
+            TrainingError: the disk is full or not writable.
         """
         if not self.active:
             return

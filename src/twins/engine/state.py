@@ -47,7 +47,7 @@ def save_state(run: Path, state: State, info: Any) -> Path:
     If the process dies at any moment, `last` leads to the old or the new state, never to an incomplete one.
 
     Raises:
-        TrainingError: the disk is full or cannot be written; the previous state is untouched.
+        TrainingError: the disk is full or not writable; the previous state is untouched.
     """
     folder = run / STATES / f"{state.progress.step:09d}"
     temporary = run / STATES / f".{folder.name}.writing"

@@ -27,7 +27,7 @@ def convert(source: str | Path, target: str | Path, *, to: str) -> str:
         ConfigError: a layout that cannot be written, or a folder that does not exist.
         NotFoundError: there is no such file.
         WeightsError: the file cannot be read or holds no Twins network, or the ending is unknown.
-        TrainingError: the disk is full or cannot be written.
+        TrainingError: the disk is full or not writable.
     """
     to = check_writable(to)
     checkpoint = read_tensors(source)

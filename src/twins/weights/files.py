@@ -93,7 +93,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], info: ModelIn
     Raises:
         WeightsError: the ending is unknown.
         ConfigError: the folder does not exist.
-        TrainingError: the disk is full or cannot be written; an existing file is untouched.
+        TrainingError: the disk is full or not writable; an existing file is untouched.
     """
     path = Path(path)
     if path.suffix not in (".safetensors", *PICKLED):

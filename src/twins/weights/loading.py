@@ -113,7 +113,7 @@ def save_weights(model: nn.Module, path: str | Path, dialect: str = "twins") -> 
     Raises:
         ConfigError: a layout that cannot be written, or a folder that does not exist.
         WeightsError: the ending is unknown.
-        TrainingError: the disk is full or cannot be written.
+        TrainingError: the disk is full or not writable.
     """
     dialect = check_writable(dialect)
     state: State = dict(model.state_dict())

@@ -100,7 +100,7 @@ def test_a_run_updates_saves_and_averages_float32_weights(toy: Any, tmp_path: Pa
 def test_two_processes_update_the_weights_as_a_single_one_does(tmp_path: Path) -> None:
     shares = [("0", "1"), ("0", "2"), ("1", "2")]
     run_processes(PROCESS, [[*share, str(tmp_path)] for share in shares])
-    alone, first, second = (torch.load(tmp_path / f"{world}-{rank}.pt") for rank, world in shares)
-    for name, value in alone.items():
+    single, first, second = (torch.load(tmp_path / f"{world}-{rank}.pt") for rank, world in shares)
+    for name, value in single.items():
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(first[name], value, atol=2e-3, rtol=0)  # of steps of 0.03

@@ -62,9 +62,9 @@ def test_a_truncated_file_is_refused_but_a_file_of_format_1_has_no_end_to_check(
     config = TrainConfig(data="photos", batch_size=7)
     lines = config.to_yaml().splitlines(keepends=True)
     assert lines[-1] == "complete: true\n"
-    for kept in range(2, len(lines)):
+    for count in range(2, len(lines)):
         with pytest.raises(ConfigError, match="cut short"):
-            TrainConfig.from_yaml("".join(lines[:kept]))
+            TrainConfig.from_yaml("".join(lines[:count]))
     older = "".join(lines[:-1]).replace("format: 2", "format: 1")
     assert TrainConfig.from_yaml(older) == config
 

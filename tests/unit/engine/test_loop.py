@@ -18,8 +18,10 @@ from twins.weights.files import read_tensors
 from .conftest import ToyTask
 
 
-def _same(one: Any, other: Any) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+def _equal_weights(first: Any, second: Any) -> bool:
+    return all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 def test_a_run_learns_and_writes_its_log(toy: Any, tmp_path: Path) -> None:
@@ -40,10 +42,10 @@ def test_a_run_learns_and_writes_its_log(toy: Any, tmp_path: Path) -> None:
     [{}, {"ema_decay": 0.9}, {"accumulate": 1, "batch_size": 4}, {"save_every": 2}, {"precision": "bf16-true"}],
 )
 def test_a_run_stopped_by_a_signal_resumes_exactly(toy: Any, tmp_path: Path, settings: dict[str, Any]) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    whole.mkdir()
+    uninterrupted, stopped = tmp_path / "uninterrupted", tmp_path / "stopped"
+    uninterrupted.mkdir()
     stopped.mkdir()
-    expected, _ = toy(folder=whole, **settings)
+    expected, _ = toy(folder=uninterrupted, **settings)
 
     def interrupt(step: int, index: int, batch: Any) -> None:
         if (step, index) == (7, 0):
@@ -56,12 +58,15 @@ def test_a_run_stopped_by_a_signal_resumes_exactly(toy: Any, tmp_path: Path, set
     assert f"twins train --resume {stopped}" in log
     resumed, outcome = toy(folder=stopped, resume=str(stopped), **settings)
     assert outcome.reason == "finished"
-    assert _same(resumed, expected)
+    assert _equal_weights(resumed, expected)
     for name in ("best.safetensors", "last/model.safetensors"):
-        resumed_weights, expected_weights = read_tensors(stopped / name).tensors, read_tensors(whole / name).tensors
+        resumed_weights, expected_weights = (
+            read_tensors(stopped / name).tensors,
+            read_tensors(uninterrupted / name).tensors,
+        )
         assert all(torch.equal(resumed_weights[key], expected_weights[key]) for key in expected_weights)
-    keep = ("kind", "step", "loss", "top1", "lr")
-    rows = [[{k: row[k] for k in keep if k in row} for row in read_rows(run)] for run in (whole, stopped)]
+    columns = ("kind", "step", "loss", "top1", "lr")
+    rows = [[{k: row[k] for k in columns if k in row} for row in read_rows(run)] for run in (uninterrupted, stopped)]
     assert rows[0] == rows[1]
 
 
@@ -69,8 +74,8 @@ def test_resuming_a_run_without_a_state_starts_at_step_0(toy: Any, tmp_path: Pat
     expected, _ = toy(folder=tmp_path)
     fresh = tmp_path / "fresh"
     fresh.mkdir()
-    again, _ = toy(folder=fresh, resume=str(fresh))
-    assert _same(again, expected)
+    resumed, _ = toy(folder=fresh, resume=str(fresh))
+    assert _equal_weights(resumed, expected)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -152,8 +157,8 @@ def test_an_out_of_memory_error_names_the_batch_that_fits_and_keeps_the_state(to
 def test_a_full_disk_stops_the_run_with_one_sentence_and_it_resumes_exactly(
     toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "whole").mkdir()
-    expected, _ = toy(folder=tmp_path / "whole")
+    (tmp_path / "uninterrupted").mkdir()
+    expected, _ = toy(folder=tmp_path / "uninterrupted")
     run, save, calls = tmp_path / "run", torch.save, []
     run.mkdir()
 
@@ -168,7 +173,7 @@ def test_a_full_disk_stops_the_run_with_one_sentence_and_it_resumes_exactly(
         toy(folder=run)
     assert load_state(run).progress.step == 5
     resumed, _ = toy(folder=run, resume=str(run))
-    assert _same(resumed, expected)
+    assert _equal_weights(resumed, expected)
 
 
 def test_unreadable_images_are_named_once_and_too_many_end_the_run(toy: Any, tmp_path: Path) -> None:
