@@ -1,4 +1,4 @@
-"""Measuring a network on a data set, with everything that the numbers depend on beside them."""
+"""`evaluate`: metrics of a network on a data set, with the protocol and versions that they depend on."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from twins.data.config import EMBEDDED, DataConfig, MaskConfig
 from twins.data.loading.batch import Batch, Skipped
 from twins.data.loading.loader import EvalSamples, eval_loader
 from twins.engine.config import EvalConfig, TrainConfig, read_config
-from twins.engine.measure import check_measured, measure, predictions
+from twins.engine.measure import check_measured, measure, predict_batches
 from twins.errors import ConfigError, DataError, NotFoundError, few
 from twins.factory import create_backbone, model_from_checkpoint
 from twins.files import atomic_file, check_outputs, sha256, write_json
 from twins.metrics.coco_results import coco_results
 from twins.predictions import Prediction
-from twins.predictor import check_inference, inference_form, pick_device, select
+from twins.predictor import check_inference, inference_form, pick_device, set_selection
 from twins.preprocess import Preprocess
 from twins.run_folder import CONFIG, parts_of, weights_of
 from twins.tasks.contract import TaskSpec, spec_of
@@ -37,30 +37,30 @@ from twins.weights.store import resolve
 FORMAT = 1
 """Version of `eval.json`."""
 PACKAGES = ("twins-vision", "torch", "torchvision", "timm", "faster-coco-eval", "pillow", "numpy")
-DEFAULT = EvalConfig()
-Measured = tuple[list[Prediction], Batch]
+DEFAULT_CONFIG = EvalConfig()
+PredictedBatch = tuple[list[Prediction], Batch]
 """Predictions of a batch, and the batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalResult:
-    """What came of a measurement; `eval.json` holds the same."""
+    """Result of an evaluation; `eval.json` has the same content."""
 
     metrics: dict[str, float]
-    """The task's numbers, shares in 0..1."""
+    """Metrics of the task, in 0..1."""
     protocol: dict[str, Any]
-    """What the numbers depend on: task, model, size, crop, resampling, padding, precision, data, images, ..."""
+    """Settings that the metrics depend on: task, model, size, crop, filter, padding, precision, data, images, ..."""
     versions: dict[str, str]
-    """Of Python and of the packages that numbers can depend on."""
+    """Versions of Python and of the packages that the metrics depend on."""
     hashes: dict[str, str | None]
-    """SHA-256 of the weights (`None` of a network that comes from no file) and of the list of images."""
+    """SHA-256 of the weight file (`None` for a network without a file) and of the list of images."""
     details: dict[str, Any] = field(default_factory=dict)
-    """The metric's tables, by name: `per_class` always; `confusion`, `curves`, `errors`, ... as the task has them."""
+    """Tables of the metric by name: `per_class` always; `confusion`, `curves`, `errors`, ... depending on the task."""
     skipped: tuple[Skipped, ...] = ()
-    """Images that could not be read, with the reason."""
+    """Unreadable images, with the reason."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON-ready values: the tables of `details` stand beside the rest."""
+        """Return JSON-ready values; the tables of `details` are top-level keys."""
         return {
             "format": FORMAT,
             "metrics": self.metrics,
@@ -72,35 +72,35 @@ class EvalResult:
         }
 
 
-def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConfig = DEFAULT) -> EvalResult:
-    """Measure a network on a data set's held-out images.
+def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConfig = DEFAULT_CONFIG) -> EvalResult:
+    """Evaluate a network on the validation images of a data set.
 
     Args:
-        model: a run folder, a checkpoint, a published name, or a network, which is left as it is.
-        data: an embedded set or a folder, as the network's task takes it. Classes are matched by name.
-        config: how to measure, and what to write.
+        model: a run folder, a checkpoint, a published name, or a network, which is not changed.
+        data: an embedded set, or a folder in a format of the network's task. Classes are matched by name.
+        config: how to evaluate, and what to write.
 
     Raises:
-        ConfigError: settings that contradict the network or the machine, or a file to write that would take the place
-            of what is read, or cannot be made.
-        DataError: the data cannot be used, or its classes are not the network's.
-        NotFoundError, WeightsError: the network cannot be had.
+        ConfigError: settings contradict the network or the machine; or an output file would replace an input, or
+            cannot be written.
+        DataError: the data cannot be used, or has classes that the network does not have.
+        NotFoundError, WeightsError: the network cannot be loaded.
     """
     file = _weights_file(model, data, config)
-    network = _network(model, file, config)
+    network = _eval_network(model, file, config)
     spec, source = spec_of(network.task), _data_config(model, str(data), config)
     images = spec.open(source).val
-    matched, names = match_classes(spec, images, network)
+    relabelled, names = match_classes(spec, images, network)
     metric = spec.metric(names, full=True, absent=config.absent)
-    writer = _Results(config.results, network, images, names)
-    form = inference_form(network, compile=config.compile)
-    skipped = measure(_predicted(form, spec, matched, config), metric, each=writer.add)
+    writer = _CocoResults(config.results, network, images, names)
+    inference_network = inference_form(network, compile=config.compile)
+    skipped = measure(_predict(inference_network, spec, relabelled, config), metric, on_batch=writer.add)
     _check_skipped(skipped, len(images), config.max_skipped)
     result = EvalResult(
         metrics=metric.compute(),
         protocol=_protocol(network, str(data), len(images), len(skipped)) | spec.protocol(network, config, source),
         versions=versions(),
-        hashes={"weights": sha256(file) if file else None, "images": _listing(images)},
+        hashes={"weights": sha256(file) if file else None, "images": _hash_images(images)},
         details=metric.details(),
         skipped=tuple(skipped),
     )
@@ -112,29 +112,29 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
 
 
 def _weights_file(model: str | Path | TaskNetwork, data: str | Path, config: EvalConfig) -> Path | None:
-    """Return the file that a network's weights come from; raises ConfigError where an output would replace an input."""
+    """Return the weight file of a network, if any; raise ConfigError if an output would replace an input."""
     file = resolve(weights_of(model)) if isinstance(model, str | Path) else None
-    parts = [("the network's weights", file), *parts_of(str(model))] if file is not None else []
+    inputs = [("the network's weights", file), *parts_of(str(model))] if file is not None else []
     outputs = {"out": config.out, "results": config.results}
-    check_outputs(outputs, parts, data=None if str(data) in EMBEDDED else data)
+    check_outputs(outputs, inputs, data=None if str(data) in EMBEDDED else data)
     return file
 
 
-def _network(model: str | Path | TaskNetwork, file: Path | None, config: EvalConfig) -> TaskNetwork:
-    """Return a network of our own in evaluation mode, on its device, with its settings of inference."""
+def _eval_network(model: str | Path | TaskNetwork, file: Path | None, config: EvalConfig) -> TaskNetwork:
+    """Return a copy of the network in eval mode, on its device, with the settings of the evaluation."""
     network = model_from_checkpoint(str(file)) if isinstance(model, str | Path) else deepcopy(model)
     network = with_padding(network, config.padding).eval().to(pick_device(config.device))
-    preprocess = _settings(network.info.preprocess, config.size, config.crop)
+    preprocess = _override_preprocess(network.info.preprocess, config.size, config.crop)
     network.info = replace(network.info, preprocess=preprocess)
     check_inference(network, config.inference)
-    return select(network, None if config.selection == SelectionConfig() else config.selection)
+    return set_selection(network, None if config.selection == SelectionConfig() else config.selection)
 
 
 def match_classes(spec: TaskSpec, images: Any, network: TaskNetwork) -> tuple[Any, tuple[str, ...]]:
-    """Return images whose class ids are the network's, matched by name, and the names.
+    """Return the images relabelled with the network's class ids, matched by name, and the class names.
 
     Raises:
-        DataError: a class that the network does not know.
+        DataError: the network does not have one of the classes.
     """
     names = network.info.names
     if not names and len(images.names) != network.num_classes:
@@ -152,7 +152,7 @@ def match_classes(spec: TaskSpec, images: Any, network: TaskNetwork) -> tuple[An
 
 
 def with_padding(network: TaskNetwork, padding: str | None) -> TaskNetwork:
-    """Return the network with another treatment of borders; the weights are shared."""
+    """Return the network with another `padding`; its backbone is rebuilt with the same weights."""
     if padding is None or padding == network.info.padding:
         return network
     backbone = create_backbone(
@@ -164,23 +164,23 @@ def with_padding(network: TaskNetwork, padding: str | None) -> TaskNetwork:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that numbers can depend on."""
+    """Return the versions of Python and of the packages that the metrics depend on."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
-def _predicted(network: TaskNetwork, spec: TaskSpec, images: ImageSet, config: EvalConfig) -> Iterator[Measured]:
-    """Yield a set's batches with their predictions."""
+def _predict(network: TaskNetwork, spec: TaskSpec, images: ImageSet, config: EvalConfig) -> Iterator[PredictedBatch]:
+    """Yield the batches of a data set with their predictions."""
     if not config.inference.plain:
-        return _one_by_one(network, spec, images, config.inference)
+        return _predict_singly(network, spec, images, config.inference)
     batch = config.batch_size or facts_of(network.task).batch_size
     samples = EvalSamples(images, spec.eval_transform(network.info.preprocess))
     shapes = spec.shapes(images)
-    return predictions(network, lambda: eval_loader(samples, batch=batch, workers=config.workers, shapes=shapes))
+    return predict_batches(network, lambda: eval_loader(samples, batch=batch, workers=config.workers, shapes=shapes))
 
 
-def _one_by_one(
+def _predict_singly(
     network: TaskNetwork, spec: TaskSpec, images: ImageSet, inference: InferenceConfig
-) -> Iterator[Measured]:
+) -> Iterator[PredictedBatch]:
     for index in range(len(images)):
         batch = Batch(images=torch.empty(0), targets=[], indices=[index], originals=[])
         try:
@@ -192,11 +192,11 @@ def _one_by_one(
         yield [spec.infer(network, image, inference)], replace(batch, targets=[target])
 
 
-class _Results:
-    """What a detector finds, gathered for a COCO results file where one is asked for.
+class _CocoResults:
+    """Collects the predictions of a detector for a COCO results file; without a path it does nothing.
 
     Raises:
-        ConfigError: one is asked of a network that finds no objects.
+        ConfigError: a path is set for a network that predicts no boxes.
     """
 
     def __init__(self, path: str | None, network: TaskNetwork, images: ImageSet, names: Sequence[str]) -> None:
@@ -207,8 +207,8 @@ class _Results:
             raise ConfigError(
                 f"`results` is for {' and '.join(tasks_with('prediction_fields', 'boxes'))}, found {network.task}"
             )
-        ids = dict(zip(images.names, images.classes.values, strict=True))  # type: ignore[attr-defined]
-        self.category_ids = [ids.get(name) for name in names]
+        category_ids = dict(zip(images.names, images.classes.values, strict=True))  # type: ignore[attr-defined]
+        self.category_ids = [category_ids.get(name) for name in names]
         self.entries: list[dict[str, Any]] = []
 
     def add(self, predictions: Sequence[Prediction], targets: Sequence[Any]) -> None:
@@ -220,35 +220,35 @@ class _Results:
     def write(self) -> None:
         if self.path is None:
             return
-        with atomic_file(Path(self.path)) as beside:
-            beside.write_text(json.dumps(self.entries) + "\n")
+        with atomic_file(Path(self.path)) as temporary:
+            temporary.write_text(json.dumps(self.entries) + "\n")
 
 
 def _data_config(model: str | Path | TaskNetwork, data: str, config: EvalConfig) -> DataConfig:
-    """Return how data is read: as a run did, so that it is measured on what it held out, unless said otherwise."""
+    """Return how the data is read and split: as in the run, for the same validation images, unless `config` differs."""
     file = Path(model) / CONFIG if isinstance(model, str | Path) else None
     run = read_config(file) if file is not None and file.is_file() else TrainConfig()
     return DataConfig(
         data=data,
         seed=run.seed if config.seed is None else config.seed,
         val_share=run.val_share if config.val_share is None else config.val_share,
-        masks=_anew(config.masks, run.masks),
+        masks=_merge_masks(config.masks, run.masks),
     )
 
 
-def _anew(given: MaskConfig, known: MaskConfig) -> MaskConfig:
-    """Return how a run read masks, with what is given anew; a setting at its default counts as not given."""
-    default, values = asdict(MaskConfig()), asdict(given)
-    return replace(known, **{name: value for name, value in values.items() if value != default[name]})
+def _merge_masks(requested: MaskConfig, saved: MaskConfig) -> MaskConfig:
+    """Return the mask settings of a run with the requested changes; a setting at its default is no change."""
+    default, values = asdict(MaskConfig()), asdict(requested)
+    return replace(saved, **{name: value for name, value in values.items() if value != default[name]})
 
 
-def _settings(preprocess: Preprocess, size: int | None, crop: float | None) -> Preprocess:
+def _override_preprocess(preprocess: Preprocess, size: int | None, crop: float | None) -> Preprocess:
     if crop is not None and preprocess.fit == "keep":
         raise ConfigError("`crop` is for classifiers; a dense network sees the whole image")
-    given = {"size": size, "crop": crop}
+    changes = {"size": size, "crop": crop}
     if size is not None and preprocess.fit == "keep":
-        given["longest"] = max(preprocess.longest, round(preprocess.longest * size / preprocess.size))
-    return replace(preprocess, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        changes["longest"] = max(preprocess.longest, round(preprocess.longest * size / preprocess.size))
+    return replace(preprocess, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
 
 
 def _protocol(network: TaskNetwork, data: str, count: int, skipped: int) -> dict[str, Any]:
@@ -269,16 +269,16 @@ def _protocol(network: TaskNetwork, data: str, count: int, skipped: int) -> dict
     }
 
 
-def _listing(images: ImageSet) -> str:
-    """Return a hash of the images' names and the classes."""
+def _hash_images(images: ImageSet) -> str:
+    """Return a hash of the class names and of the images' names."""
     lines = [*images.names, *("/".join(Path(images.path(index)).parts[-2:]) for index in range(len(images)))]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _check_skipped(skipped: Sequence[Skipped], count: int, most: float) -> None:
-    if skipped and len(skipped) > most * count:
+def _check_skipped(skipped: Sequence[Skipped], count: int, max_share: float) -> None:
+    if skipped and len(skipped) > max_share * count:
         path, reason = skipped[0].path, skipped[0].reason
         raise DataError(
-            f"{len(skipped)} of {count} images cannot be read, more than the share of {most:g} that leaves the numbers "
-            f"honest; mend or remove them, first: {reason if path in reason else f'{path}: {reason}'}"
+            f"{len(skipped)} of {count} images cannot be read, more than the share of {max_share:g} that leaves the "
+            f"numbers honest; mend or remove them, first: {reason if path in reason else f'{path}: {reason}'}"
         )

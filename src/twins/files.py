@@ -1,4 +1,4 @@
-"""Writing files in one atomic step, checking beforehand that they can be written, and hashing them."""
+"""Atomic writing of files, checks of output paths, and hashing."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from twins.errors import ConfigError, NotFoundError, TrainingError
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; when the block ends well the file is synced and takes its place.
+    """Yield a temporary path to write to; after the block, the file is synced and replaces `path` in one step.
 
     Raises:
         ConfigError: the folder does not exist.
-        TrainingError: the disk is full or refuses; what stood at `path` is untouched.
+        TrainingError: the disk is full or not writable; an existing file at `path` is untouched.
     """
     if not path.parent.is_dir():
         raise ConfigError(f"there is no folder {path.parent} to write {path.name} in; make it first")
-    beside: Path | None = None
+    temporary: Path | None = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
-        beside = Path(name)
-        yield beside
-        with beside.open("rb+") as file:
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         raise TrainingError(
             f"{path} could not be written ({first_line(error)}); free space or choose another folder, "
             "what stood there before is untouched"
         ) from error
     finally:
-        if beside is not None:
-            beside.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """Write JSON in one atomic step.
 
     Raises:
-        ConfigError: there is no such folder.
-        TrainingError: the disk is full or refuses.
+        ConfigError: the folder does not exist.
+        TrainingError: the disk is full or not writable.
     """
-    with atomic_file(Path(path)) as beside:
-        beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    with atomic_file(Path(path)) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def check_outputs(
@@ -63,46 +63,46 @@ def check_outputs(
     *,
     data: str | Path | None = None,
 ) -> None:
-    """Check the files that a command is to write, before it computes anything.
+    """Check output files before a command computes anything.
 
     Args:
-        outputs: settings such as `json` with their files; `None` is not asked for.
-        inputs: what is read, and the places of other results, each as (what it is, path).
-        data: folder of a data set, where there is one; what lies in it and was not written by `evaluate` is read too.
+        outputs: names of settings, such as `json`, with their files; `None` writes nothing.
+        inputs: files that are read or otherwise must not be replaced, each as (description, path).
+        data: folder of the data set, if there is one; its files are inputs, except results of ours.
 
     Raises:
-        ConfigError: a file that would replace what is read, another output, or a file that holds no text, such as the
-            first image of a pattern; or that cannot be made.
+        ConfigError: an output would replace an input, another output, or a binary file, such as the first image of a
+            shell pattern; or it cannot be written.
     """
-    wanted = {name: path for name, path in outputs.items() if path is not None}
-    taken = {_identity(path): what for what, path in inputs} if wanted else {}
-    for name, path in wanted.items():
+    paths = {name: path for name, path in outputs.items() if path is not None}
+    used_files = {_identity(path): description for description, path in inputs} if paths else {}
+    for name, path in paths.items():
         setting = f'`{name}="{path}"`'
         _check_output(name, setting, Path(path) if path else None)
-        if (what := taken.get(identity := _identity(path))) is not None:
-            raise ConfigError(f"{setting} is {what}, which would be lost; name another file")
+        if (description := used_files.get(identity := _identity(path))) is not None:
+            raise ConfigError(f"{setting} is {description}, which would be lost; name another file")
         if data is not None and _is_data(Path(path), Path(data)):
             raise ConfigError(f'{setting} is a file of `data="{data}"`, which would be lost; name another file')
-        taken[identity] = f"what `{name}` names"
+        used_files[identity] = f"what `{name}` names"
 
 
 def sha256(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def path_of(given: str | Path, what: str) -> Path:
-    """Return a path to `what`, said in words; raises NotFoundError for one that is empty or that no file can have."""
-    if given == "":
-        raise NotFoundError(f"the path of the {what} is empty; give one, or . for the current folder")
-    if too_long(given):
-        raise NotFoundError(f"there is no {what} {given}; check the path")
-    return Path(given)
+def path_of(path: str | Path, description: str) -> Path:
+    """Return a text as a path; raise NotFoundError, with `description` in its message, if it is empty or not valid."""
+    if path == "":
+        raise NotFoundError(f"the path of the {description} is empty; give one, or . for the current folder")
+    if too_long(path):
+        raise NotFoundError(f"there is no {description} {path}; check the path")
+    return Path(path)
 
 
 def too_long(path: str | Path) -> bool:
-    """Return whether no file can have a path: the system then refuses to look whether it exists."""
+    """Return whether a path is not valid: too long for the file system, or with a null character."""
     try:
         os.stat(path)
     except OSError as error:
@@ -113,13 +113,13 @@ def too_long(path: str | Path) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its class name when the message is empty."""
+    """Return the first line of an error's message, or its class name if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__
 
 
 def _check_output(name: str, setting: str, path: Path | None) -> None:
-    """Raise ConfigError for a file that holds no text, or cannot be made."""
+    """Raise ConfigError for a binary file, or a path that cannot be written."""
     if path is None:
         raise ConfigError(f"`{name}` names no file; give one, or leave it out")
     if os.path.isdir(path):
@@ -129,7 +129,7 @@ def _check_output(name: str, setting: str, path: Path | None) -> None:
     if os.path.exists(path) and not os.path.isfile(path):
         raise ConfigError(f"{setting} is no ordinary file; name another")
     try:
-        if os.path.exists(path) and b"\0" in _start(path):
+        if os.path.exists(path) and b"\0" in _first_bytes(path):
             raise ConfigError(
                 f"{setting} is an image or another file that holds no text, which would be lost; "
                 f"give the name of the file to write right after `{name}`"
@@ -140,19 +140,19 @@ def _check_output(name: str, setting: str, path: Path | None) -> None:
         raise ConfigError(f"{setting} cannot be written ({error.strerror}); choose another place") from error
 
 
-def _start(path: Path) -> bytes:
+def _first_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(4096)
 
 
 def _is_data(path: Path, data: Path) -> bool:
-    """Whether a file of a data folder would be lost; a result of ours, which begins with its format, is no data."""
-    inside = os.path.isfile(path) and path.resolve().is_relative_to(data.resolve())
-    return inside and re.match(rb'\s*\{\s*"format"', _start(path)) is None
+    """Return whether a path is a file of a data folder; a result of ours, which begins with its format, is not."""
+    is_file_of_data = os.path.isfile(path) and path.resolve().is_relative_to(data.resolve())
+    return is_file_of_data and re.match(rb'\s*\{\s*"format"', _first_bytes(path)) is None
 
 
 def _identity(path: str | Path) -> object:
-    """Return a value that is equal for two paths to one file, whether it exists or not."""
+    """Return a value that is equal for two paths of the same file, whether it exists or not."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

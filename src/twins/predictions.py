@@ -1,4 +1,4 @@
-"""What a network says about one image, in the user's own image coordinates."""
+"""`Prediction`: the result of a network for one image, in the coordinates of the user's image."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """One image's result. Which fields are set follows from the task; arrays are read-only by convention."""
+    """Result for one image. The task decides which fields are set; arrays are read-only by convention."""
 
     task: str
     """`classification`, `semantic`, `detection` or `instance`."""
     size: tuple[int, int]
     """Height and width of the user's image in pixels."""
     names: tuple[str, ...] = ()
-    """Class names by class id; empty when the network has none."""
+    """Class names by class id; empty if the network has none."""
     colours: tuple[tuple[int, int, int], ...] = ()
-    """RGB of each class in drawings; empty where they are chosen."""
+    """RGB colour of each class in drawings; empty: chosen automatically."""
     labels: NDArray[np.int64] | None = None
-    """Class ids: classification `(K,)`, every class, most probable first; detection and instance `(R,)`."""
+    """Class ids, highest score first: classification `(K,)`, all classes; detection and instance `(R,)`."""
     scores: NDArray[np.float32] | None = None
-    """Probabilities in 0..1 that belong to `labels`, same shape."""
+    """Scores of `labels` in 0..1, same shape."""
     boxes: NDArray[np.float32] | None = None
     """`(R, 4)` xyxy in pixels, continuous coordinates."""
     masks: NDArray[np.bool_] | None = None
     """`(R, H, W)`."""
     label_map: NDArray[np.integer[Any]] | None = None
-    """Class id of each pixel, `(H, W)`, in one byte where there are no more than 256 classes."""
+    """Class id of each pixel, `(H, W)`; uint8 for up to 256 classes."""
 
     def name(self, label: int) -> str:
-        """Return the name of a class id, or the id itself as text when the network has no names."""
+        """Return the name of a class id, or the id as text if the network has no names."""
         return self.names[label] if self.names else str(label)
 
     def to_dict(self, *, top: int | None = None) -> dict[str, Any]:
-        """Return plain JSON-ready values.
+        """Return JSON-ready values.
 
-        `format`, `task` and `size` (height, width) always. Of a classifier `labels`, `names` and `scores`, the most
-        probable first; of a detector these and `boxes` (xyxy in pixels), the surest first; of instance segmentation
-        also `masks` (COCO's compressed run lengths: `size` and `counts`, text) and `areas` (pixels of each). Of a
-        semantic network `areas`, pixels by class name.
+        All tasks: `format`, `task` and `size` (height, width). Classification: `labels`, `names` and `scores`, highest
+        score first. Detection: also `boxes` (xyxy in pixels). Instance segmentation: also `masks` (COCO's compressed
+        run lengths: `size`, and `counts` as text) and `areas` (pixels of each mask). Semantic segmentation: `areas`
+        (pixels by class name).
 
         Args:
-            top: how many classes or objects to list, best first; all of them by default.
+            top: number of classes or objects to list, highest score first; `None`: all.
         """
         result: dict[str, Any] = {"format": FORMAT, "task": self.task, "size": list(self.size)}
         if self.labels is not None:
@@ -74,8 +74,8 @@ class Prediction:
         """Return a copy of `image` (RGB, of this prediction's size) with the result drawn on it.
 
         Args:
-            image: the image that was predicted.
-            steady: keep the picture's size whatever is found, as the frames of a video need it.
+            image: the image of this prediction.
+            steady: make the size of the picture independent of the prediction, as for frames of a video.
         """
         from twins.drawing import draw_prediction  # the package's one upward import: drawing needs matplotlib's fonts
 
@@ -83,13 +83,13 @@ class Prediction:
 
 
 def _run_lengths(masks: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Return masks `(R, H, W)` as COCO's compressed run lengths, in plain text.
+    """Return masks `(R, H, W)` as COCO's compressed run lengths, as text.
 
-    `data/objects.py` encodes masks faster; it lies above this module, which imports nothing of ours.
+    `data/objects.py` encodes masks faster, but this module is on a lower line and may not import it.
     """
     from faster_coco_eval import mask as rle
 
     if not len(masks):
         return []
     encoded = rle.encode(np.asfortranarray(masks.transpose(1, 2, 0), dtype=np.uint8))
-    return [{"size": list(one["size"]), "counts": one["counts"].decode("ascii")} for one in encoded]
+    return [{"size": list(mask["size"]), "counts": mask["counts"].decode("ascii")} for mask in encoded]

@@ -1,4 +1,4 @@
-"""A trained network ready to use: any images in, predictions out."""
+"""`Predictor` and `load`: a trained network that predicts on images of any kind and size."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from twins.tasks.table import facts_of, tasks_with
 
 
 class Predictor:
-    """A network with its own preparation of images; see `load`.
+    """A network with its preprocessing and decoding; see `load`.
 
     Args:
         model: a task's network.
         device: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
-        inference: how a semantic network looks at images; `None` is once, whole.
-        selection: which of the objects that a detector finds are given; `None` is those of a score above 0.3.
-        compile: compile the network with torch.compile: worth its time where many images have one size.
+        inference: scales, flip, window and tiles of a semantic network; `None`: the whole image, once.
+        selection: score and NMS thresholds of a detector; `None`: scores above 0.3.
+        compile: compile the network with torch.compile; worth its time if many images have the same size.
 
-    The network's inference form computes, a copy with the same function (see `model.fuse()`), made again when `model`
-    changes; a write to `.data`, which PyTorch does not count, is not seen. A model with hooks, or with parts of other
-    classes than ours, computes itself.
+    Predictions are computed by the inference form, a copy with the same function (see `model.fuse()`). It is made again
+    when `model` changes, except by writes to `.data`, which PyTorch does not count. A model with hooks, or with modules
+    of other classes than ours, computes itself.
 
     Raises:
-        ConfigError: a device that this machine does not have, or settings for another task.
+        ConfigError: the device is not available, or the settings are for another task.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class Predictor:
         compile: bool = False,
     ) -> None:
         self.device = pick_device(device)
-        self.model = select(model.eval().to(self.device), selection, usual=SHOWN)
+        self.model = set_selection(model.eval().to(self.device), selection, default=SHOWN)
         self.inference = check_inference(model, inference)
         self._compile = compile
-        self._form, self._made_of = self.model, list[Any]()
+        self._inference_network, self._made_from = self.model, list[Any]()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,19 +72,19 @@ class Predictor:
         """Return one prediction per image, in order.
 
         Args:
-            images: one image or several: paths, folders, globs, Pillow images, numpy arrays `(H, W, 3)`, tensors
+            images: one image or a list: paths, folders, globs, Pillow images, numpy arrays `(H, W, 3)`, tensors
                 `(3, H, W)`; RGB, of any size.
             batch_size: images per forward pass.
 
         Raises:
-            NotFoundError: a path that leads to nothing.
-            DataError: a file that is no image.
-            InputError: an array or tensor of another shape or type.
+            NotFoundError: a path does not exist, or a folder or glob has no images.
+            DataError: a file is no image.
+            InputError: an array or tensor has another shape or dtype.
         """
         return [prediction for _, prediction in self.stream(expand(images), batch_size=batch_size)]
 
     def stream(self, sources: Iterable[Any], *, batch_size: int = 8) -> Iterator[tuple[Image, Prediction]]:
-        """Yield each opened image with its prediction, a batch at a time; memory does not grow with the number."""
+        """Yield each opened image with its prediction, batch by batch; memory does not grow with their number."""
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, found {batch_size}")
         remaining = iter(sources)
@@ -101,39 +101,39 @@ class Predictor:
         return predict_batch(self._network(), batch, sizes, [(image.height, image.width) for image in images])
 
     def _network(self) -> TaskNetwork:
-        """Return what computes: an inference form of the model as it is now, or the model where hooks watch it."""
+        """Return the inference form of the current model, or the model itself if it has hooks."""
         hooked = any(map(is_hooked, self.model.modules()))
-        tensors = [*self.model.parameters(), *self.model.buffers()]  # held, so that no other one gets their identity
+        tensors = [*self.model.parameters(), *self.model.buffers()]  # kept, so that no new tensor gets the same id
         state = [(id(x), version_of(x), x.data_ptr(), x.dtype, x.device) for x in tensors]
-        if [hooked, *state] != self._made_of[1:]:
-            form = inference_form(self.model, compile=self._compile)
-            self._form, self._made_of = form, [tensors, hooked, *state]
-        self._form.info = self.model.info
+        if [hooked, *state] != self._made_from[1:]:
+            network = inference_form(self.model, compile=self._compile)
+            self._inference_network, self._made_from = network, [tensors, hooked, *state]
+        self._inference_network.info = self.model.info
         if facts_of(self.model.task).selection:
-            self._form.selection = self.model.selection
-        return self._form
+            self._inference_network.selection = self.model.selection
+        return self._inference_network
 
 
 def inference_form(network: TaskNetwork, *, compile: bool = False) -> TaskNetwork:
-    """Return a copy for inference: the same function by exact algebra, compiled where that is asked for.
+    """Return a copy for inference with the same function, by `fuse()`, and optionally compiled.
 
-    A network that is not made of our own parts alone, see `is_plain`, comes back as it is. Each size of the images is
-    compiled by itself; after eight the rest runs without.
+    A network with modules of other classes than ours, see `is_plain`, is not fused. Each image size is compiled
+    separately; after eight sizes, others run without compilation.
     """
     if is_fused(network) or not is_plain(network):
-        form = deepcopy(network) if compile else network
+        inference_network = deepcopy(network) if compile else network
     else:
-        form = network.fuse()
+        inference_network = network.fuse()
     if compile:
-        (form if form.one_graph else form.backbone).compile(dynamic=False)
-    return form
+        (inference_network if inference_network.one_graph else inference_network.backbone).compile(dynamic=False)
+    return inference_network
 
 
 def check_inference(model: TaskNetwork, inference: InferenceConfig | None) -> InferenceConfig:
-    """Return how a network looks at images.
+    """Return the inference settings, by default the whole image once.
 
     Raises:
-        ConfigError: more than once, or in parts, by a network whose task does not have this.
+        ConfigError: other settings than the default, for a task that does not have them.
     """
     inference = inference or InferenceConfig()
     if not inference.plain and not facts_of(model.task).inference:
@@ -144,16 +144,16 @@ def check_inference(model: TaskNetwork, inference: InferenceConfig | None) -> In
     return inference
 
 
-def select(
-    model: TaskNetwork, selection: SelectionConfig | None, *, usual: SelectionConfig | None = None
+def set_selection(
+    model: TaskNetwork, selection: SelectionConfig | None, *, default: SelectionConfig | None = None
 ) -> TaskNetwork:
-    """Return the network, told which of the objects that it finds are given.
+    """Set the score and NMS thresholds of a detector, and return the network.
 
     Raises:
-        ConfigError: `selection` for a network that finds none.
+        ConfigError: `selection` for a network that predicts no objects.
     """
     if facts_of(model.task).selection:
-        model.selection = selection or usual or SelectionConfig()
+        model.selection = selection or default or SelectionConfig()
     elif selection is not None:
         raise ConfigError(
             f"`score`, `nms`, `agnostic` and `most` are for {' and '.join(tasks_with('selection'))}, found a network "
@@ -173,26 +173,26 @@ def load(
     """Return a predictor for a run folder, a checkpoint of any known layout, or a published name.
 
     Args:
-        path_or_name: what holds the network.
+        path_or_name: run folder, checkpoint or published name.
         device: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
-        inference: how a semantic network looks at images; `None` is once, whole.
-        selection: which of the objects that a detector finds are given; `None` is those of a score above 0.3.
-        compile: compile the network with torch.compile: worth its time where many images have one size.
+        inference: scales, flip, window and tiles of a semantic network; `None`: the whole image, once.
+        selection: score and NMS thresholds of a detector; `None`: scores above 0.3.
+        compile: compile the network with torch.compile; worth its time if many images have the same size.
 
     Raises:
-        NotFoundError: nothing is called so.
-        WeightsError: the file cannot be read, or is of no known network.
-        ConfigError: a device that this machine does not have.
+        NotFoundError: no run folder, file or published model has this name.
+        WeightsError: the file cannot be read, or holds no known network.
+        ConfigError: the device is not available.
     """
     model = model_from_checkpoint(weights_of(path_or_name))
     return Predictor(model, device=device, inference=inference, selection=selection, compile=compile)
 
 
 def expand(images: Any) -> list[Any]:
-    """Return a flat list of single images; folders and globs give their image files, sorted.
+    """Return a flat list of single images; folders and globs are replaced by their image files, sorted.
 
     Raises:
-        NotFoundError: a path, folder or glob that leads to no image.
+        NotFoundError: a path does not exist, or a folder or glob has no images.
     """
     if isinstance(images, list | tuple):
         return [single for item in images for single in expand(item)]
@@ -200,29 +200,29 @@ def expand(images: Any) -> list[Any]:
         return [images]
     path = path_of(images, "image")
     if os.path.isdir(path):
-        found: list[Any] = list_images(path)
+        paths: list[Any] = list_images(path)
     elif not os.path.exists(path) and glob.has_magic(str(images)):
-        found = sorted(Path(name) for name in glob.glob(str(images), recursive=True) if Path(name).is_file())
+        paths = sorted(Path(name) for name in glob.glob(str(images), recursive=True) if Path(name).is_file())
     else:
         return [path]
-    if not found:
+    if not paths:
         raise NotFoundError(f"{images} leads to no image; check the path")
-    return found
+    return paths
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """Return a device, by name where it is none; `auto` is the first of cuda, mps and cpu that is there.
+    """Return a torch device for a name or device; `auto` is the first available one of cuda, mps and cpu.
 
     Raises:
-        ConfigError: an unknown name, or a device that this machine does not have.
+        ConfigError: the name is unknown, or the device is not available.
     """
     name = str(device)
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(kind for kind, there in present.items() if there))
-    kind, colon, number = name.partition(":")
-    if kind not in present or (colon and not (number.isascii() and number.isdigit())):
-        raise ConfigError(f"`device` must be one of auto, {', '.join(present)}, found {name!r}")
-    if not present[kind] or (kind == "cuda" and number and int(number) >= torch.cuda.device_count()):
+        return torch.device(next(kind for kind, is_available in available.items() if is_available))
+    kind, colon, index = name.partition(":")
+    if kind not in available or (colon and not (index.isascii() and index.isdigit())):
+        raise ConfigError(f"`device` must be one of auto, {', '.join(available)}, found {name!r}")
+    if not available[kind] or (kind == "cuda" and index and int(index) >= torch.cuda.device_count()):
         raise ConfigError(f"`device={name}` is not available on this machine; leave it out or use cpu")
     return torch.device(name)

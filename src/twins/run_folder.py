@@ -1,12 +1,12 @@
-"""The names in a run folder, and which of its files hold the network.
+"""Names of the files in a run folder, and which of them hold the network.
 
 ```
-config.yaml         the settings, fully resolved
+config.yaml         the resolved settings
 metrics.jsonl       a row per logged step and per evaluation
-log.txt             what the run said, with the time
-best.safetensors    the best weights; with an EMA the averaged ones
-states/             whole states, of which the newest is kept
-last/               a link to the newest: model.safetensors, the current weights, and state.pt, all else
+log.txt             messages of the run, with the time
+best.safetensors    the best weights; with an EMA, those of the EMA
+states/             the newest whole state
+last/               a link to it: model.safetensors, the current weights, and state.pt, everything else
 eval.json           the final evaluation of the best weights
 report.html         the report
 ```
@@ -25,15 +25,15 @@ BEST, LAST, STATES = "best.safetensors", "last", "states"
 WEIGHTS, STATE = "model.safetensors", "state.pt"
 RESULT, REPORT = "eval.json", "report.html"
 LAST_WEIGHTS = f"{LAST}/{WEIGHTS}"
-_KEPT = (BEST, LAST_WEIGHTS, CONFIG, METRICS, LOG, REPORT)
-"""What no result may take the place of."""
+_PROTECTED = (BEST, LAST_WEIGHTS, CONFIG, METRICS, LOG, REPORT)
+"""Files that no output may replace."""
 
 
 def weights_of(path_or_name: str | Path) -> str | Path:
-    """Return a run folder's best weights, or its newest; anything else as it is.
+    """Return the best weights of a run folder, else its newest; a path of a file or a name is returned unchanged.
 
     Raises:
-        NotFoundError: a folder that holds no weights, or a path that no file can have.
+        NotFoundError: the folder holds no weights, or the path is not valid.
     """
     folder = path_of(path_or_name, "run folder or weight file")
     if not os.path.isdir(folder):
@@ -47,7 +47,7 @@ def weights_of(path_or_name: str | Path) -> str | Path:
 
 
 def parts_of(path_or_name: str | Path) -> list[tuple[str, str | Path]]:
-    """Return the files that a network is read from, or was written with, each after what to call it."""
+    """Return the files of a network that no output may replace, each as (description, path)."""
     if not os.path.isdir(path_or_name):
         return [("the network's weights", path_or_name)]
-    return [(f"the run's {name}", Path(path_or_name) / name) for name in _KEPT]
+    return [(f"the run's {name}", Path(path_or_name) / name) for name in _PROTECTED]

@@ -1,4 +1,4 @@
-"""Training from a config to a run folder: data, network, the loop, the final evaluation and the report."""
+"""`train`: from a config to a run folder, with data, network, training loop, final evaluation and report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from twins.data.loading.sampler import TrainBatches
 from twins.engine.config import EvalConfig, TrainConfig, merge_resumed, read_config
 from twins.engine.log import Log
 from twins.engine.loop import training_loop
-from twins.engine.processes import build_accelerator, on_main
+from twins.engine.processes import build_accelerator, run_on_main
 from twins.engine.randomness import reseed
 from twins.errors import ConfigError, NotFoundError, WeightsError
 from twins.factory import create_model, model_from_info
@@ -36,47 +36,47 @@ from twins.weights.store import resolve
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What came of a training run."""
+    """Result of a training run."""
 
     path: Path
-    """The run's folder."""
+    """Run folder."""
     metrics: dict[str, float]
-    """The best weights' numbers; those of the newest evaluation where the run was interrupted."""
+    """Metrics of the best weights; of the newest evaluation if the run was interrupted."""
     interrupted: bool
-    """Whether a signal stopped the run; `TrainConfig(resume=path)` goes on with it."""
+    """Whether a signal stopped the run; `TrainConfig(resume=path)` resumes it."""
 
 
 def train(config: TrainConfig) -> RunResult:
-    """Train a network, or go on with a run that was stopped; writes the run folder and its report.
+    """Train a network, or resume a run; writes the run folder and its report.
 
-    The same call under `torchrun` trains on all its processes.
+    Under `torchrun`, the same call trains on all processes.
 
     Args:
-        config: the run's settings; with `resume` only what says how to compute may be given anew.
+        config: settings of the run; with `resume`, only settings of the machine may change, see `merge_resumed`.
 
     Returns:
-        the run's folder and its numbers.
+        the run folder and its metrics.
 
     Raises:
-        ConfigError: settings that contradict each other or the machine, or an `out` that is in use.
-        NotFoundError: no model, weights or run are called so.
+        ConfigError: settings contradict each other or the machine, or the folder `out` is not empty.
+        NotFoundError: there is no model, weights or run of this name.
         DataError: the data cannot be used.
-        WeightsError: weights cannot be had or do not fit.
+        WeightsError: the weights are not available or do not fit.
         TrainingError: the run had to stop; its newest whole state is kept.
     """
-    config = _settle(config)
+    config = _resolve_config(config)
     accelerator = build_accelerator(config)
     spec = spec_of(config.task)
     splits = spec.open(config.source)
     network = _build_network(config, spec, splits, accelerator)
     source = TaskSource(spec, splits, network.info.preprocess, config, accelerator)
-    run = on_main(accelerator, lambda: _open_run(config, network, accelerator.device.type))
+    run = run_on_main(accelerator, lambda: _open_run(config, network, accelerator.device.type))
     log = _open_log(run, config, accelerator)
     for note in (*splits.notes, *spec.warnings(splits)):
-        log.say(f"note: {note}")
-    metric, told = spec.metric(splits.train.names), fingerprint(splits.train)
+        log.info(f"note: {note}")
+    metric, data_hash = spec.metric(splits.train.names), fingerprint(splits.train)
     monitor = facts_of(config.task).monitor
-    outcome = training_loop(network, source, metric, config, accelerator, log, monitor=monitor, fingerprint=told)
+    outcome = training_loop(network, source, metric, config, accelerator, log, monitor=monitor, fingerprint=data_hash)
     main = accelerator.is_main_process
     if config.trackers or accelerator.num_processes > 1:
         accelerator.end_training()
@@ -86,17 +86,17 @@ def train(config: TrainConfig) -> RunResult:
 
 
 class TaskSource:
-    """One process's share of a task's data, as the engine takes it.
+    """One process's share of a task's data; implements the engine's `Source`.
 
     Args:
-        spec: the task's parts.
-        splits: images to learn from and to evaluate on.
+        spec: the task spec.
+        splits: training and validation images.
         preprocess: how images are prepared.
-        config: batch, augmentation, workers.
+        config: batch size, augmentation, workers.
         accelerator: processes and device.
 
     Raises:
-        ConfigError: a batch that processes and passes do not divide.
+        ConfigError: `batch_size` is not divisible by processes times passes.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class TaskSource:
     ) -> None:
         self.spec, self.splits, self.preprocess, self.config = spec, splits, preprocess, config
         self.device, self.train_count, self.val_count = accelerator.device, len(splits.train), len(splits.val)
-        self.share = {"rank": accelerator.process_index, "world": accelerator.num_processes}
-        self.loading: Any = {"workers": config.workers, "pin": self.device.type == "cuda"}
+        self.ranks = {"rank": accelerator.process_index, "world": accelerator.num_processes}
+        self.loader_settings: Any = {"workers": config.workers, "pin": self.device.type == "cuda"}
         self.images_per_pass = _images_per_pass(config, accelerator.num_processes)
         self.order = TrainBatches(
             self.train_count,
@@ -114,41 +114,43 @@ class TaskSource:
             accumulate=config.accumulate,
             repeats=config.augment.repeats,
             shapes=spec.shapes(splits.train),
-            **self.share,
+            **self.ranks,
         )
         self.steps_per_epoch = self.order.steps
         self.train_samples = TrainSamples(splits.train, spec.train_transform(config, preprocess), seed=config.seed)
         self.eval_samples = EvalSamples(splits.val, spec.eval_transform(preprocess))
 
     def train(self, step: int) -> Iterator[Batch]:
-        """Yield training batches without end, from optimiser step `step` of the run on."""
-        return train_loader(self.train_samples, self.order, step=step, **self.loading)
+        """Yield training batches without end, starting at optimiser step `step` of the run."""
+        return train_loader(self.train_samples, self.order, step=step, **self.loader_settings)
 
     def evaluation(self) -> Iterable[Batch]:
-        """Return this process's batches of the images to evaluate on."""
+        """Return this process's batches of the validation images."""
         shapes = self.spec.shapes(self.splits.val)
-        return eval_loader(self.eval_samples, batch=self.images_per_pass, shapes=shapes, **self.share, **self.loading)
+        return eval_loader(
+            self.eval_samples, batch=self.images_per_pass, shapes=shapes, **self.ranks, **self.loader_settings
+        )
 
     def prepare(self, batch: Batch, epoch: int) -> tuple[Tensor, Any]:
-        """Return the images, on the device, and targets that a training batch is learned from."""
+        """Return images, normalised on the device, and targets for the losses."""
         ready = normalised(batch, self.preprocess, self.device)
         return self.spec.prepare_batch(self.config, ready, epoch, len(self.splits.train.names))
 
     def path(self, index: int) -> str:
-        """Return what to call a training image in messages."""
+        """Return the path of a training image, for messages."""
         return self.splits.train.path(index)
 
 
 def fingerprint(images: ImageSet) -> str:
-    """Return a text that changes when an image is added, removed, renamed or moved to another class's folder."""
+    """Return a hash that changes if an image is added, removed, renamed or moved to another class's folder."""
     hasher = hashlib.blake2b("\0".join(images.names).encode(), digest_size=16)
     for index in range(len(images)):
         hasher.update(f"{'/'.join(Path(images.path(index)).parts[-2:])}\n".encode())
     return hasher.hexdigest()
 
 
-def _settle(config: TrainConfig) -> TrainConfig:
-    """Return settings with names resolved and paths that hold from any folder."""
+def _resolve_config(config: TrainConfig) -> TrainConfig:
+    """Return the settings with resolved names and absolute paths; with `resume`, those of the saved run."""
     if config.resume:
         run = Path(config.resume)
         saved = read_config(run / CONFIG)
@@ -158,40 +160,40 @@ def _settle(config: TrainConfig) -> TrainConfig:
     if not config.data:
         raise ConfigError("`data` is missing; give a folder, or the name of an embedded set such as digits")
     check_task(config.task)
-    _check_groups(config)
+    _check_task_settings(config)
     model = resolve_name(config.model)
     weights = config.weights
     if weights == "auto":
         weights = "published" if model in PUBLISHED else "none"
     else:
-        weights = _from_anywhere(weights)
+        weights = _absolute_path(weights)
     if config.out and Path(config.out).is_dir() and any(Path(config.out).iterdir()):
         raise ConfigError(
             f'`out="{config.out}"` is not empty; choose another folder, or go on with it by `resume="{config.out}"`'
         )
-    masks = replace(config.masks, classes=_from_anywhere(config.masks.classes))
-    data = config.data if config.data in EMBEDDED else _from_anywhere(config.data)
+    masks = replace(config.masks, classes=_absolute_path(config.masks.classes))
+    data = config.data if config.data in EMBEDDED else _absolute_path(config.data)
     return replace(config, model=model, weights=weights, data=data, masks=masks)
 
 
-def _check_groups(config: TrainConfig) -> None:
-    """Raise ConfigError for settings that say nothing of the run's task."""
-    default, own = TrainConfig(), facts_of(config.task).train_settings
-    for name in sorted({name for task in TASKS for name in facts_of(task).train_settings} - set(own)):
-        if changed := _changed(getattr(config, name), getattr(default, name), name):
-            meant = " and ".join(tasks_with("train_settings", name))
-            raise ConfigError(f'`{changed}` is for {meant}, found `task="{config.task}"`; leave it out')
+def _check_task_settings(config: TrainConfig) -> None:
+    """Raise ConfigError for settings that belong to other tasks."""
+    default, settings = TrainConfig(), facts_of(config.task).train_settings
+    for name in sorted({name for task in TASKS for name in facts_of(task).train_settings} - set(settings)):
+        if change := _first_change(getattr(config, name), getattr(default, name), name):
+            tasks = " and ".join(tasks_with("train_settings", name))
+            raise ConfigError(f'`{change}` is for {tasks}, found `task="{config.task}"`; leave it out')
 
 
-def _changed(value: Any, default: Any, name: str) -> str | None:
-    """Return the dotted name of a setting, or of the first in a group, that is not its default; `None` if all are."""
+def _first_change(value: Any, default: Any, name: str) -> str | None:
+    """Return the dotted name of the first setting that differs from its default, or `None`."""
     if value == default or not is_dataclass(value):
         return None if value == default else name
     return next(f"{name}.{f.name}" for f in fields(value) if getattr(value, f.name) != getattr(default, f.name))
 
 
-def _from_anywhere(path_or_name: str) -> str:
-    """Return a path that holds from any folder; a name as it is."""
+def _absolute_path(path_or_name: str) -> str:
+    """Return an existing path as an absolute one, and anything else, such as a name, unchanged."""
     if too_long(path_or_name):
         raise NotFoundError(f"{path_or_name} does not exist; check the path")
     return str(Path(path_or_name).resolve()) if Path(path_or_name).exists() else path_or_name
@@ -199,9 +201,9 @@ def _from_anywhere(path_or_name: str) -> str:
 
 def _build_network(config: TrainConfig, spec: TaskSpec, splits: Splits[Any], accelerator: Accelerator) -> TaskNetwork:
     newest = Path(config.resume or "") / LAST_WEIGHTS
-    known = read_tensors(newest).info if config.resume and newest.exists() else None
-    if known is not None:
-        network = model_from_info(known, drop_rate=config.drop_rate, drop_path_rate=config.drop_path)
+    saved_info = read_tensors(newest).info if config.resume and newest.exists() else None
+    if saved_info is not None:
+        network = model_from_info(saved_info, drop_rate=config.drop_rate, drop_path_rate=config.drop_path)
     else:
         weights = _find_weights(config, accelerator)
         reseed(config.seed)
@@ -220,20 +222,20 @@ def _build_network(config: TrainConfig, spec: TaskSpec, splits: Splits[Any], acc
         )
     network.info = replace(network.info, preprocess=spec.preprocess(config, network.info.preprocess))
     spec.configure(network, config, splits.train)
-    again = config.checkpointing or config.selective_checkpointing
-    network.set_grad_checkpointing(again, selective=not config.checkpointing)
+    checkpointing = config.checkpointing or config.selective_checkpointing
+    network.set_grad_checkpointing(checkpointing, selective=not config.checkpointing)
     for stage in network.backbone.stages[: config.freeze]:
         stage.requires_grad_(False)
     return network
 
 
 def _find_weights(config: TrainConfig, accelerator: Accelerator) -> Path | None:
-    """Return the file that training starts from; the main process downloads it first."""
+    """Return the file of the initial weights; the main process downloads it first."""
     if config.weights == "none":
         return None
     name = config.model if config.weights == "published" else config.weights
     try:
-        on_main(accelerator, lambda: resolve(name))
+        run_on_main(accelerator, lambda: resolve(name))
         return resolve(name)
     except (WeightsError, NotFoundError) as error:
         if config.weights != "published":
@@ -246,25 +248,25 @@ def _find_weights(config: TrainConfig, accelerator: Accelerator) -> Path | None:
 
 
 def _images_per_pass(config: TrainConfig, world: int) -> int:
-    parts = world * config.accumulate
-    if config.batch_size % parts:
+    shares = world * config.accumulate
+    if config.batch_size % shares:
         raise ConfigError(
             f"`batch_size` must be a multiple of the processes times `accumulate`, found {config.batch_size} images "
             f"for {world} x {config.accumulate}"
         )
-    return config.batch_size // parts
+    return config.batch_size // shares
 
 
 def _open_run(config: TrainConfig, network: TaskNetwork, device: str) -> Path:
-    """Make the run's folder and write the settings as they are used."""
+    """Create the run folder, and write the resolved settings."""
     run = Path(config.resume) if config.resume else _new_folder(config)
     if not config.resume:
         info = network.info
-        used: dict[str, Any] = {"out": str(run), "padding": info.padding, "device": device, "head": info.head}
-        used["detection"] = replace(config.detection, anchor_scale=info.anchor_scale)
-        config = replace(config, **used)
-        with atomic_file(run / CONFIG) as beside:
-            beside.write_text(config.to_yaml())
+        resolved: dict[str, Any] = {"out": str(run), "padding": info.padding, "device": device, "head": info.head}
+        resolved["detection"] = replace(config.detection, anchor_scale=info.anchor_scale)
+        config = replace(config, **resolved)
+        with atomic_file(run / CONFIG) as temporary:
+            temporary.write_text(config.to_yaml())
     return run
 
 
@@ -289,7 +291,7 @@ def _new_folder(config: TrainConfig) -> Path:
 
 
 def _open_log(run: Path, config: TrainConfig, accelerator: Accelerator) -> Log:
-    """Return the run's log, with its trackers started."""
+    """Return the logger of the run, with its trackers started."""
     if not config.trackers:
         return Log(run, active=accelerator.is_main_process)
     accelerator.project_configuration.set_directories(str(run))
@@ -298,13 +300,13 @@ def _open_log(run: Path, config: TrainConfig, accelerator: Accelerator) -> Log:
 
 
 def _measure_and_report(run: Path, config: TrainConfig) -> dict[str, float]:
-    """Measure the best weights on the run's own device, write the report, and return the numbers."""
+    """Evaluate the best weights on the run's device, write the report, and return the metrics."""
     from twins.evaluation import evaluate
     from twins.report.page import write_report
 
-    measured = EvalConfig(
+    eval_config = EvalConfig(
         out=str(run / RESULT), max_skipped=config.max_skipped, device=config.device, workers=config.workers
     )
-    result = evaluate(run, config.data, measured)
+    result = evaluate(run, config.data, eval_config)
     write_report(run, device=config.device)
     return result.metrics

@@ -1,4 +1,4 @@
-"""What runs share: trainings in processes of their own that can be waited for and stopped, and weights to compare."""
+"""Fixtures for trainings in separate processes that tests wait for, stop and kill, and for comparing their weights."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from twins.engine.log import read_rows
 PRELOADED = ["twins.cli.train", "twins.training", "accelerate", "torch._dynamo", "torchvision.transforms.v2"]
 PRELOADED += ["torchmetrics.functional.classification", "scipy.stats", "sklearn.datasets"]
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(PRELOADED)  # which take longer to import than a few steps to train
+FORKS.set_forkserver_preload(PRELOADED)  # their import takes longer than a few training steps
 
 
 class Training:
-    """`twins train` on one thread; processes are forked from one that has imported what they need.
+    """`twins train` on one thread, forked from a server process that has imported the packages.
 
-    With `program`, Python starts from nothing as it does for a user, several processes by PyTorch's launcher.
+    With `program`, a new Python starts, as for a user; several processes are started by PyTorch's launcher.
     """
 
     def __init__(self, output: Path, *arguments: str, processes: int = 1, program: tuple[str, ...] = ()) -> None:
         self.output = output
         if program and processes > 1:
             program = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *program)
-        given = {"output": str(output), "program": program, "arguments": arguments}
+        settings = {"output": str(output), "program": program, "arguments": arguments}
         self.processes = [
             FORKS.Process(
                 target=runpy.run_path,
                 args=(str(Path(__file__).with_name("forked.py")),),
-                kwargs={"init_globals": {"GIVEN": given | {"environment": own | {"OMP_NUM_THREADS": "1"}}}},
+                kwargs={"init_globals": {"SETTINGS": settings | {"environment": variables | {"OMP_NUM_THREADS": "1"}}}},
             )
-            for own in ([{}] if program else ranks(processes))
+            for variables in ([{}] if program else ranks(processes))
         ]
         for process in self.processes:
             process.start()
 
     def finish(self) -> str:
-        """Wait for a good end; return what was said."""
+        """Wait until the training succeeds; return its output."""
         output = self._end(300)
         assert [process.exitcode for process in self.processes] == [0] * len(self.processes), output
         return output
@@ -60,7 +60,7 @@ class Training:
             time.sleep(0.02)
 
     def ask_to_stop(self) -> str:
-        """Send SIGTERM; return what was said."""
+        """Send SIGTERM; return the output."""
         for process in self.processes:
             process.terminate()
         return self._end(120)
@@ -85,11 +85,11 @@ class Training:
 
 
 def ranks(processes: int) -> list[dict[str, str]]:
-    """Return what PyTorch's launcher would tell each process of its place."""
+    """Return the environment variables that PyTorch's launcher would set for each process."""
     if processes == 1:
         return [{}]
     with socket.socket() as listener:
-        port = 20000 + os.getpid() % 10000  # below those that systems give to whoever asks for any
+        port = 20000 + os.getpid() % 10000  # below the ports that systems assign automatically
         while listener.connect_ex(("127.0.0.1", port)) == 0:
             port += 1
     world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
@@ -97,15 +97,15 @@ def ranks(processes: int) -> list[dict[str, str]]:
 
 
 def trained_steps(run: Path) -> int:
-    records = run / "metrics.jsonl"
-    lines = records.read_text().splitlines() if records.exists() else []
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
     return sum('"train"' in line for line in lines)
 
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory):
-    """Start a training; whatever still runs in the end is ended."""
-    started, folder = [], tmp_path_factory.mktemp("said")
+    """Start a training; it is killed at the end of the session if it still runs."""
+    started, folder = [], tmp_path_factory.mktemp("output")
 
     def start(*arguments: str, **settings) -> Training:
         started.append(Training(folder / f"{len(started)}.txt", *arguments, **settings))
@@ -118,22 +118,22 @@ def start(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def assert_same_weights():
-    """Compare the newest and the best weights of two runs to the bit, buffers included."""
+def assert_equal_weights():
+    """Compare the newest and the best weights of two runs bit for bit, buffers included."""
 
     def compare(first: Path, second: Path) -> None:
         for name in ("last/model.safetensors", "best.safetensors"):
-            one, other = load_file(first / name), load_file(second / name)
-            assert one.keys() == other.keys()
-            for key, value in one.items():
-                assert torch.equal(value, other[key]), f"{name}: {key}"
+            first_weights, second_weights = load_file(first / name), load_file(second / name)
+            assert first_weights.keys() == second_weights.keys()
+            for key, value in first_weights.items():
+                assert torch.equal(value, second_weights[key]), f"{name}: {key}"
 
     return compare
 
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """On images this small a second thread only waits; and so numbers are those of the processes that runs start."""
+    """Use one thread: more are not faster on small images, and the trainings in separate processes use one too."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -142,34 +142,34 @@ def one_thread():
 
 @pytest.fixture
 def no_report(monkeypatch):
-    """Leave out the report, which takes as long as the few steps whose weights a test is about."""
+    """Skip the report, which takes as long as the few training steps of a test."""
     monkeypatch.setattr("twins.report.page.write_report", lambda run, *, device: None)
 
 
 @pytest.fixture
-def type_in(capsys):
-    """Type a command; returns the exit code, what was printed, and what was said on the side."""
+def run_cli(capsys):
+    """Run a command; returns exit code, stdout and stderr."""
 
-    def type_in(*arguments: object) -> tuple[int, str, str]:
+    def run_cli(*arguments: object) -> tuple[int, str, str]:
         code = main([str(argument) for argument in arguments])
         return code, *capsys.readouterr()
 
-    return type_in
+    return run_cli
 
 
 @pytest.fixture
-def refused(type_in):
-    """Expect a mistake: exit code 2 and one sentence, which is returned."""
+def expect_error(run_cli):
+    """Run a command that is refused with exit code 2 and one sentence; returns the sentence."""
 
-    def refused(*arguments: object) -> str:
-        code, _, said = type_in(*arguments)
-        assert code == 2, said
-        assert "Traceback" not in said
-        (sentence,) = (line for line in said.splitlines() if not line.startswith(("skipped: ", "note: ")))
+    def expect_error(*arguments: object) -> str:
+        code, _, stderr = run_cli(*arguments)
+        assert code == 2, stderr
+        assert "Traceback" not in stderr
+        (sentence,) = (line for line in stderr.splitlines() if not line.startswith(("skipped: ", "note: ")))
         assert sentence.startswith("twins: ")
         return sentence
 
-    return refused
+    return expect_error
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""One training of `conftest.py`: run by its path, in a process that was forked for it, with GIVEN."""
+"""One training of `conftest.py`: this file is run in a forked process, with the global SETTINGS."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 import runpy
 import sys
 
-given = globals()["GIVEN"]
+settings = globals()["SETTINGS"]
 os.setsid()
-said = os.open(given["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-os.dup2(said, 1)
-os.dup2(said, 2)
-os.environ.update(given["environment"])
-sys.argv = ["twins", "train", *given["arguments"]]
-if given["program"]:
-    os.execv(sys.executable, [sys.executable, *given["program"], *sys.argv[1:]])
+output = os.open(settings["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+os.dup2(output, 1)
+os.dup2(output, 2)
+os.environ.update(settings["environment"])
+sys.argv = ["twins", "train", *settings["arguments"]]
+if settings["program"]:
+    os.execv(sys.executable, [sys.executable, *settings["program"], *sys.argv[1:]])
 runpy.run_module("twins", run_name="__main__", alter_sys=True)

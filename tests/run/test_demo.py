@@ -1,4 +1,4 @@
-"""`twins demo` from its first word to its last, of a few steps; `benchmarks/demos.py` measures what the demos learn."""
+"""`twins demo` as a whole, with a few steps; `benchmarks/demos.py` measures how well the demos learn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twins.tasks.table import TASKS, facts_of
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_it_trains_measures_draws_and_says_where_the_report_is(tmp_path, monkeypatch, capsys, task):
+def test_demo_trains_evaluates_draws_and_prints_the_path_of_the_report(tmp_path, monkeypatch, capsys, task):
     def few(**chosen):
         return replace(starting_point(**chosen), minutes=None, steps=2, eval_every=1.0)
 
@@ -23,10 +23,10 @@ def test_it_trains_measures_draws_and_says_where_the_report_is(tmp_path, monkeyp
     monkeypatch.setitem(COUNTS, False, 8)  # a hundred masks on each of 200 scenes take minutes
     out = tmp_path / "run"
     assert demo.run(["--task", task, "--out", str(out), "--device", "cpu"]) == 0
-    said = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     facts = facts_of(task)
-    assert f"held-out {facts.metrics[facts.demo.metric]}:" in said[-3]
-    assert said[-2:] == [f"predictions drawn: {out / 'predictions.png'}", f"report: {out / 'report.html'}"]
+    assert f"held-out {facts.metrics[facts.demo.metric]}:" in lines[-3]
+    assert lines[-2:] == [f"predictions drawn: {out / 'predictions.png'}", f"report: {out / 'report.html'}"]
     assert min(Image.open(out / "predictions.png").size) > 300
     assert (out / "report.html").is_file()
     assert (tmp_path / "run-digits" / "best.safetensors").is_file() == (task in ("detection", "instance"))

@@ -1,4 +1,4 @@
-"""Detection and instance segmentation as a user runs them: from boxes to a report, stopped, and misused."""
+"""Detection and instance segmentation on the command line: training, evaluation, report, resuming and wrong input."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ STEPS, EPOCH = 12, 7
 SETTINGS = ["--model", "twins_svt_nano", "--device", "cpu", "--log-every", "1", "--size", "64"]
 SETTINGS += ["--eval-every", "100", "--workers", "0", "--weights", "none"]
 FEWER = ["--detection.samples", "32"]
-BROKEN = [*SETTINGS, "--batch-size", "2", "--steps", str(STEPS), "--save-every", "2", "--drop-path", "0.2"]
-ALONE = [*BROKEN, *FEWER, "--workers", "1", "--ema-decay", "0.9"]
+INTERRUPTED = [*SETTINGS, "--batch-size", "2", "--steps", str(STEPS), "--save-every", "2", "--drop-path", "0.2"]
+SINGLE_PROCESS = [*INTERRUPTED, *FEWER, "--workers", "1", "--ema-decay", "0.9"]
 TASKS = ["detection", "instance"]
 
 
@@ -84,13 +84,13 @@ def annotation(number: int, image: int, category: int, mask: np.ndarray) -> dict
 
 
 @pytest.fixture
-def train(type_in, data, tmp_path):
+def train(run_cli, data, tmp_path):
     """Train in this process and return the run's folder."""
 
     def train(name: str, *arguments: object, task: str = "detection", source: Path = data) -> Path:
         run = tmp_path / name
-        code, _, said = type_in("train", "--task", task, *SETTINGS, "--data", source, "--out", run, *arguments)
-        assert code == 0, said
+        code, _, stderr = run_cli("train", "--task", task, *SETTINGS, "--data", source, "--out", run, *arguments)
+        assert code == 0, stderr
         return run
 
     return train
@@ -116,15 +116,15 @@ def trained(request, data, tmp_path_factory):
     return request.param, run
 
 
-def leading(task: str) -> str:
+def monitor(task: str) -> str:
     return "mask_ap50" if task == "instance" else "box_ap50"
 
 
 @pytest.mark.slow
-def test_a_run_learns_and_leaves_what_a_run_folder_holds(trained):
+def test_a_run_learns_and_its_result_report_and_weights_have_the_class_names(trained):
     task, run = trained
     result = json.loads((run / "eval.json").read_text())
-    assert result["metrics"][leading(task)] > 0.5
+    assert result["metrics"][monitor(task)] > 0.5
     assert result["protocol"]["selection"] == {"score": 0.05, "nms": 0.5, "agnostic": False, "most": 100}
     assert [row["name"] for row in result["per_class"]] == ["red", "blue"]
     assert [row["objects"] for row in result["per_class"]] == [VAL - 1, VAL - 1]
@@ -139,61 +139,61 @@ def test_a_run_learns_and_leaves_what_a_run_folder_holds(trained):
 
 
 @pytest.mark.slow
-def test_what_eval_writes_for_others_scores_the_same(trained, data, type_in, tmp_path):
+def test_results_files_of_eval_score_the_same(trained, data, run_cli, tmp_path):
     task, run = trained
     file, results = tmp_path / "eval.json", tmp_path / "results.json"
-    assert type_in("eval", run, "--data", data, "--out", file, "--results", results, "--device", "cpu")[0] == 0
-    ours = json.loads(file.read_text())["metrics"]
-    assert ours == pytest.approx(json.loads((run / "eval.json").read_text())["metrics"], abs=1e-6)
+    assert run_cli("eval", run, "--data", data, "--out", file, "--results", results, "--device", "cpu")[0] == 0
+    expected = json.loads(file.read_text())["metrics"]
+    assert expected == pytest.approx(json.loads((run / "eval.json").read_text())["metrics"], abs=1e-6)
     scored = tmp_path / "scored.json"
     truth = data / "instances_val.json"
-    assert type_in("eval", results, "--data", truth, "--task", task, "--out", scored)[0] == 0
-    theirs = json.loads(scored.read_text())["metrics"]
+    assert run_cli("eval", results, "--data", truth, "--task", task, "--out", scored)[0] == 0
+    scores = json.loads(scored.read_text())["metrics"]
     prefix = "mask_" if task == "instance" else "box_"
     sized = ("small", "medium", "large") if task == "instance" else ()  # pycocotools takes a mask's size from its box
-    same = {name for name in ours if name.startswith(prefix) and not name.endswith(sized or "-")}
-    assert {name: theirs[name] for name in same} == pytest.approx({name: ours[name] for name in same}, abs=1e-6)
+    names = {name for name in expected if name.startswith(prefix) and not name.endswith(sized or "-")}
+    assert {name: scores[name] for name in names} == pytest.approx({name: expected[name] for name in names}, abs=1e-6)
     assert {entry["category_id"] for entry in json.loads(results.read_text())} <= {3, 7}
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
-def test_a_run_that_is_stopped_and_killed_in_mid_epoch_ends_to_the_bit_as_one_that_was_not(
-    data, tmp_path, start, assert_same_weights, losses
+def test_a_run_that_is_stopped_and_killed_within_an_epoch_resumes_exactly(
+    data, tmp_path, start, assert_equal_weights, losses
 ):
-    settings = ["--task", "instance", *ALONE, "--data", str(data), "--out"]
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(["train", *settings, str(whole)]) == 0
-    training = start(*settings, str(broken))
-    training.wait_for_step(broken, 2)
+    settings = ["--task", "instance", *SINGLE_PROCESS, "--data", str(data), "--out"]
+    uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"
+    assert main(["train", *settings, str(uninterrupted)]) == 0
+    training = start(*settings, str(interrupted))
+    training.wait_for_step(interrupted, 2)
     assert "--resume" in training.ask_to_stop()
-    training = start("--resume", str(broken))
-    training.wait_for_step(broken, EPOCH + 2)
+    training = start("--resume", str(interrupted))
+    training.wait_for_step(interrupted, EPOCH + 2)
     training.kill()
-    assert EPOCH < load_state(broken).progress.step < STEPS
-    start("--resume", str(broken)).finish()
-    assert_same_weights(whole, broken)
-    assert losses(broken) == losses(whole)
+    assert EPOCH < load_state(interrupted).progress.step < STEPS
+    start("--resume", str(interrupted)).finish()
+    assert_equal_weights(uninterrupted, interrupted)
+    assert losses(interrupted) == losses(uninterrupted)
 
 
 @pytest.mark.slow
-def test_two_processes_measure_each_image_once(data, tmp_path, start, type_in):
+def test_two_processes_evaluate_each_image_once(data, tmp_path, start, run_cli):
     run = tmp_path / "run"
     settings = [*SETTINGS, "--batch-size", "2", "--steps", "4", "--eval-every", "0.5"]
     start("--task", "detection", *settings, "--data", str(data), "--out", str(run), processes=2).finish()
     held_out = read_rows(run, "eval")[-1]
     file = tmp_path / "alone.json"
     weights = run / "last" / "model.safetensors"
-    assert type_in("eval", weights, "--data", data, "--out", file, "--batch-size", 1, "--device", "cpu")[0] == 0
-    alone = json.loads(file.read_text())
-    assert alone["protocol"]["images"] == VAL  # which two processes cannot share evenly
-    for name, value in alone["metrics"].items():
+    assert run_cli("eval", weights, "--data", data, "--out", file, "--batch-size", 1, "--device", "cpu")[0] == 0
+    single = json.loads(file.read_text())
+    assert single["protocol"]["images"] == VAL  # which two processes cannot share evenly
+    for name, value in single["metrics"].items():
         assert held_out[name] == pytest.approx(value, abs=1e-6), name
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_settings_go_together(task, train, losses):
-    precision = "bf16" if task == "detection" else "fp32"  # emulated by many processors, and slow
+def test_settings_can_be_combined(task, train, losses):
+    precision = "bf16" if task == "detection" else "fp32"  # many CPUs emulate bf16, which is slow
     together = ["--precision", precision, "--checkpointing", "--accumulate", "2", "--ema-decay", "0.9", "--steps", "2"]
     together += ["--batch-size", "4", "--detection.crop", "0.5", "--detection.ratio", "0.7", "1.3"]
     together += ["--detection.photometric", "--detection.anchor-scale", "2", "--schedule.kind", "step"]
@@ -210,7 +210,7 @@ def test_settings_go_together(task, train, losses):
 
 
 @pytest.mark.usefixtures("no_report")
-def test_what_the_weights_say_of_the_head_holds_when_a_run_goes_on(train, data, tmp_path):
+def test_a_resumed_run_keeps_the_head_of_its_initial_weights(train, data, tmp_path):
     file = tmp_path / "start.safetensors"
     start = twins.create_model("twins_svt_nano", task="detection", head="faster_rcnn", anchor_scale=2.0, num_classes=3)
     twins.save_weights(start, file)
@@ -222,7 +222,7 @@ def test_what_the_weights_say_of_the_head_holds_when_a_run_goes_on(train, data, 
     network.load_state_dict(load_state(run).weights)
 
 
-def test_a_missing_held_out_image_leaves_a_report(train, data, tmp_path):
+def test_a_run_with_a_missing_validation_image_writes_a_report(train, data, tmp_path):
     root = shutil.copytree(data, tmp_path / "damaged")
     (root / "images" / "val" / "02.png").unlink()
     run = train("reported", "--steps", 1, "--batch-size", 2, "--max-skipped", 0.3, source=root)
@@ -231,12 +231,12 @@ def test_a_missing_held_out_image_leaves_a_report(train, data, tmp_path):
 
 
 @pytest.mark.usefixtures("no_report")
-def test_checkpointing_gives_the_same_weights_to_the_bit(train, assert_same_weights):
+def test_checkpointing_gives_bit_identical_weights(train, assert_equal_weights):
     settings = ["--steps", 3, "--batch-size", 4, "--drop-path", 0.3]
-    assert_same_weights(train("plain", *settings), train("checkpointed", *settings, "--checkpointing"))
+    assert_equal_weights(train("plain", *settings), train("checkpointed", *settings, "--checkpointing"))
 
 
-def test_a_batch_without_an_object_is_learned_from(train, data, tmp_path, losses):
+def test_batches_without_an_object_give_finite_losses(train, data, tmp_path, losses):
     root = tmp_path / "empty"
     root.mkdir()
     (root / "images").symlink_to(data / "images")
@@ -249,32 +249,32 @@ def test_a_batch_without_an_object_is_learned_from(train, data, tmp_path, losses
     assert all(math.isfinite(loss) for loss in losses(run))
 
 
-def test_held_out_images_without_an_object_are_said_before_anything_is_learned(data, tmp_path, type_in, refused):
+def test_validation_images_without_an_object_are_refused_before_training(data, tmp_path, run_cli, expect_error):
     root = shutil.copytree(data, tmp_path / "nothing")
     content = json.loads((root / "instances_val.json").read_text())
     for record in content["annotations"]:
         record["iscrowd"] = 1
     (root / "instances_val.json").write_text(json.dumps(content))
-    code, out, _ = type_in("check", root, "--task", "detection")
+    code, out, _ = run_cli("check", root, "--task", "detection")
     assert code == 1
     assert "no held-out image has an object to find" in out
     command = ["train", "--task", "detection", *SETTINGS, "--data", root, "--out", tmp_path / "run", "--steps", 1]
-    assert "has an object to find, so nothing could be measured" in refused(*command)
+    assert "has an object to find, so nothing could be measured" in expect_error(*command)
 
 
-def test_a_loss_that_turns_infinite_stops_before_the_weights_move(data, tmp_path, type_in):
+def test_a_loss_that_becomes_infinite_stops_before_the_weights_change(data, tmp_path, run_cli):
     arguments = ["--task", "detection", *SETTINGS, "--data", data, "--steps", 8, "--batch-size", 2, "--save-every", 1]
-    code, _, said = type_in(
+    code, _, stderr = run_cli(
         "train", *arguments, "--out", tmp_path / "run", "--optimizer.lr", 1e9, "--schedule.warmup-epochs", 0
     )
     assert code == 2
-    assert "training stopped before the weights moved" in said
-    assert "is kept in" in said
+    assert "training stopped before the weights moved" in stderr
+    assert "is kept in" in stderr
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
-def test_the_backbone_is_what_is_compiled(train, monkeypatch):
+def test_only_the_backbone_is_compiled(train, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, *a, **k: compiled.append(type(module).__name__))
     train("compiled", "--steps", 1, "--batch-size", 2, "--compile")
@@ -282,19 +282,19 @@ def test_the_backbone_is_what_is_compiled(train, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_report")
-def test_a_classifier_is_where_a_detector_starts(data, train, tmp_path):
+def test_a_detector_starts_from_the_backbone_of_a_classifier(data, train, tmp_path):
     file = tmp_path / "classifier.safetensors"
     classifier = twins.create_model("twins_svt_nano", names=("dark", "light"))
     twins.save_weights(classifier, file)
     run = train("started", "--steps", 1, "--batch-size", 2, "--weights", file, "--optimizer.lr", 1e-12)
-    theirs = twins.load(run, device="cpu").model.backbone.state_dict()
+    trained_backbone = twins.load(run, device="cpu").model.backbone.state_dict()
     for name, value in classifier.backbone.state_dict().items():
         if name.startswith("stages.") and ".norm." not in name[:16]:
-            torch.testing.assert_close(theirs[name], value, atol=1e-5, rtol=0)
+            torch.testing.assert_close(trained_backbone[name], value, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["--class-weights", "balanced"], "--class-weights is for classification and semantic"),
         (["--masks.values", "binary"], "--masks.values is for semantic, found --task detection"),
@@ -307,33 +307,35 @@ def test_a_classifier_is_where_a_detector_starts(data, train, tmp_path):
         (["--schedule.kind", "step", "--schedule.drop-epochs", 90], "must lie within --epochs 60, found 90"),
     ],
 )
-def test_settings_of_other_tasks_are_refused(arguments, said, refused, data, tmp_path):
+def test_settings_of_other_tasks_are_refused(arguments, expected, expect_error, data, tmp_path):
     command = ["train", "--task", "detection", *SETTINGS, "--data", data, "--out", tmp_path / "run", "--steps", 1]
-    assert said in refused(*command, *arguments)
+    assert expected in expect_error(*command, *arguments)
 
 
 @pytest.mark.parametrize(
     ("task", "data"), [("semantic", "digits"), ("detection", "digits"), ("classification", "scenes")]
 )
-def test_an_embedded_set_of_another_task_is_told_from_a_missing_folder(task, data, refused):
-    assert f"the embedded {data} has nothing to learn for this task; give a folder" in refused(
+def test_the_error_for_an_embedded_set_of_another_task_names_the_set(task, data, expect_error):
+    assert f"the embedded {data} has nothing to learn for this task; give a folder" in expect_error(
         "check", data, "--task", task
     )
 
 
-def test_eval_refuses_what_is_not_meant_for_it(refused, data, tmp_path):
+def test_eval_refuses_options_data_and_files_that_do_not_fit(expect_error, data, tmp_path):
     file = tmp_path / "model.safetensors"
     twins.save_weights(twins.create_model("twins_svt_nano", names=("dark", "light")), file)
-    assert "--score, --nms, --agnostic and --most are for detection and instance" in refused(
+    assert "--score, --nms, --agnostic and --most are for detection and instance" in expect_error(
         "eval", file, "--data", data, "--score", 0.5
     )
-    assert "is a results file; say --task detection" in refused("eval", tmp_path / "x.json", "--data", data)
+    assert "is a results file; say --task detection" in expect_error("eval", tmp_path / "x.json", "--data", data)
     results = ["eval", tmp_path / "x.json", "--data", data, "--task", "detection"]
-    assert "scored as it is; leave out --score, --nms, --agnostic, --most" in refused(*results, "--score", 0.5)
-    assert "scored as it is; leave out --batch-size" in refused(*results, "--batch-size", 2)
-    assert "--task is for results files" in refused("eval", file, "--data", data, "--task", "detection")
+    assert "scored as it is; leave out --score, --nms, --agnostic, --most" in expect_error(*results, "--score", 0.5)
+    assert "scored as it is; leave out --batch-size" in expect_error(*results, "--batch-size", 2)
+    assert "--task is for results files" in expect_error("eval", file, "--data", data, "--task", "detection")
     twins.save_weights(twins.create_model("twins_svt_nano", task="detection", names=("red", "green")), file)
-    assert "does not know the data's classes blue" in refused("eval", file, "--data", data, "--device", "cpu")
-    assert "--crop is for classifiers" in refused("eval", file, "--data", data, "--crop", 0.9, "--device", "cpu")
+    assert "does not know the data's classes blue" in expect_error("eval", file, "--data", data, "--device", "cpu")
+    assert "--crop is for classifiers" in expect_error("eval", file, "--data", data, "--crop", 0.9, "--device", "cpu")
     twins.save_weights(twins.create_model("twins_svt_nano", task="detection", names=("red", "blue")), file)
-    assert "--absent is for semantic" in refused("eval", file, "--data", data, "--absent", "zero", "--device", "cpu")
+    assert "--absent is for semantic" in expect_error(
+        "eval", file, "--data", data, "--absent", "zero", "--device", "cpu"
+    )

@@ -55,7 +55,7 @@ def segmenter(save):
 
 @pytest.fixture
 def images(tmp_path):
-    """Three scenes that are called by numbers, as COCO's images are."""
+    """Three scenes whose names are numbers, like those of COCO's images."""
     folder = tmp_path / "images"
     folder.mkdir()
     for number in (7, 397133, 12):
@@ -93,9 +93,11 @@ def predicted(path: Path) -> list[dict]:
     return content["predictions"]
 
 
-def test_what_a_detector_finds_is_listed_drawn_and_written(type_in, detector, images, tmp_path):
+def test_predictions_of_a_detector_are_listed_drawn_and_written(run_cli, detector, images, tmp_path):
     out, rows, table = tmp_path / "drawn", tmp_path / "all.json", tmp_path / "all.csv"
-    code, said, _ = type_in("predict", detector, images, *LOW, "--out", out, "--json", rows, "--csv", table, "--top", 2)
+    code, output, _ = run_cli(
+        "predict", detector, images, *LOW, "--out", out, "--json", rows, "--csv", table, "--top", 2
+    )
     assert code == 0
     paths = sorted(images.iterdir())
     expected = twins.load(detector, device="cpu", selection=SELECTION).predict(paths)
@@ -106,8 +108,8 @@ def test_what_a_detector_finds_is_listed_drawn_and_written(type_in, detector, im
         np.testing.assert_allclose(row["boxes"], prediction.boxes, atol=1e-4)
         np.testing.assert_allclose(row["scores"], prediction.scores, atol=1e-6)
         assert row["names"] == [NAMES[label] for label in row["labels"]]
-    assert said.count("and 10 more") == 3
-    assert f"{content[0]['names'][0]} {content[0]['scores'][0]:.1%}" in " ".join(said.split())
+    assert output.count("and 10 more") == 3
+    assert f"{content[0]['names'][0]} {content[0]['scores'][0]:.1%}" in " ".join(output.split())
     lines = list(csv.DictReader(table.open()))
     assert len(lines) == 36
     assert list(lines[0]) == ["image", "label", "name", "score", "x1", "y1", "x2", "y2"]
@@ -117,20 +119,20 @@ def test_what_a_detector_finds_is_listed_drawn_and_written(type_in, detector, im
         assert drawn.width == 4 * original.width
 
 
-def test_masks_are_in_the_json(type_in, segmenter, images, tmp_path):
-    code, _, _ = type_in("predict", segmenter, images, *LOW, "--json", tmp_path / "all.json")
+def test_masks_are_in_the_json(run_cli, segmenter, images, tmp_path):
+    code, _, _ = run_cli("predict", segmenter, images, *LOW, "--json", tmp_path / "all.json")
     assert code == 0
     (expected, *_) = twins.load(segmenter, device="cpu", selection=SELECTION).predict(sorted(images.iterdir()))
     row = predicted(tmp_path / "all.json")[0]
-    masks = [rle.decode({"size": one["size"], "counts": one["counts"].encode()}) for one in row["masks"]]
+    masks = [rle.decode({"size": mask["size"], "counts": mask["counts"].encode()}) for mask in row["masks"]]
     assert row["areas"] == [int(mask.sum()) for mask in masks]
     np.testing.assert_array_equal(np.array(masks, dtype=bool), expected.masks)
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
-def test_coco_results_load_in_an_evaluator(type_in, detector, segmenter, images, tmp_path, kind):
+def test_coco_results_load_in_an_evaluator(run_cli, detector, segmenter, images, tmp_path, kind):
     network, results = (detector if kind == "bbox" else segmenter), tmp_path / "results.json"
-    code, _, _ = type_in("predict", network, images, *LOW, "--coco", results)
+    code, _, _ = run_cli("predict", network, images, *LOW, "--coco", results)
     assert code == 0
     truth = COCO()
     truth.dataset = {
@@ -149,49 +151,52 @@ def test_coco_results_load_in_an_evaluator(type_in, detector, segmenter, images,
     assert ("segmentation" in entries[0]) == (kind == "segm")
 
 
-def test_images_that_are_not_called_by_numbers_count_from_0(type_in, detector, images, tmp_path):
+def test_images_whose_names_are_not_numbers_get_ids_from_0(run_cli, detector, images, tmp_path):
     (images / "000000000007.png").rename(images / "seven.png")
     (images / "aaa.png").write_bytes(b"no image")
-    code, said, _ = type_in("predict", detector, images, *LOW, "--coco", tmp_path / "results.json")
+    code, output, _ = run_cli("predict", detector, images, *LOW, "--coco", tmp_path / "results.json")
     assert code == 1
-    assert "not read: " in said
-    assert "aaa.png" in said
+    assert "not read: " in output
+    assert "aaa.png" in output
     entries = json.loads((tmp_path / "results.json").read_text())
     assert {entry["image_id"] for entry in entries} == {0, 1, 3}  # what could not be read keeps its place
 
 
-def test_a_network_that_knows_cocos_names_writes_cocos_category_ids(type_in, save, images, tmp_path):
+def test_a_network_with_cocos_class_names_writes_cocos_category_ids(run_cli, save, images, tmp_path):
     coco = built_in("coco")
     network = save("coco", "detection", names=coco.names, preprocess=small())
-    code, _, _ = type_in("predict", network, images, *LOW, "--coco", tmp_path / "r.json", "--json", tmp_path / "p.json")
+    code, _, _ = run_cli("predict", network, images, *LOW, "--coco", tmp_path / "r.json", "--json", tmp_path / "p.json")
     assert code == 0
     rows = predicted(tmp_path / "p.json")
     expected = [coco.values[label] for row in rows for label in row["labels"]]
     assert [entry["category_id"] for entry in json.loads((tmp_path / "r.json").read_text())] == expected
 
 
-def test_nothing_found_is_said_and_drawn_as_the_image(type_in, detector, images, tmp_path):
-    code, said, _ = type_in("predict", detector, images, "--device", "cpu", "--out", tmp_path / "out")
+def test_an_image_without_predictions_is_listed_and_drawn_unchanged(run_cli, detector, images, tmp_path):
+    code, output, _ = run_cli("predict", detector, images, "--device", "cpu", "--out", tmp_path / "out")
     assert code == 0
-    assert sum(line.split()[-1:] == ["nothing"] for line in said.splitlines()) == 3
+    assert sum(line.split()[-1:] == ["nothing"] for line in output.splitlines()) == 3
     name = "000000000007.png"
     with Image.open(tmp_path / "out" / name) as drawn, Image.open(images / name) as original:
         np.testing.assert_array_equal(np.asarray(drawn)[::4, ::4], np.asarray(original))
 
 
-def test_flags_of_detectors_are_refused_by_others(type_in, save, images, tmp_path):
+def test_options_of_detectors_are_refused_for_classifiers(run_cli, save, images, tmp_path):
     classifier = save("classifier", "classification")
-    for flags, said in ((["--score", 0.5], "--score, --nms"), (["--coco", tmp_path / "r.json"], "--coco is for det")):
-        code, _, err = type_in("predict", classifier, images, *flags, "--device", "cpu")
+    for flags, expected in (
+        (["--score", 0.5], "--score, --nms"),
+        (["--coco", tmp_path / "r.json"], "--coco is for det"),
+    ):
+        code, _, err = run_cli("predict", classifier, images, *flags, "--device", "cpu")
         assert code == 2
-        assert said in err
+        assert expected in err
         assert err.count("\n") == 1
     assert not (tmp_path / "r.json").exists()
-    assert type_in("predict", classifier, images, "--device", "cpu")[0] == 0
+    assert run_cli("predict", classifier, images, "--device", "cpu")[0] == 0
 
 
-def test_a_folder_that_is_not_there_is_told_before_anything_is_computed(type_in, detector, images, tmp_path):
-    code, out, err = type_in("predict", detector, images, *LOW, "--json", tmp_path / "gone" / "all.json")
+def test_a_missing_output_folder_is_refused_before_any_prediction(run_cli, detector, images, tmp_path):
+    code, out, err = run_cli("predict", detector, images, *LOW, "--json", tmp_path / "gone" / "all.json")
     assert (code, out) == (2, "")
     assert "there is no folder" in err
 
@@ -199,13 +204,13 @@ def test_a_folder_that_is_not_there_is_told_before_anything_is_computed(type_in,
 # videos
 
 
-def test_a_video_is_drawn_frame_by_frame_with_a_record_each(type_in, detector, video, images, tmp_path):
+def test_a_video_is_drawn_with_one_record_per_frame(run_cli, detector, video, images, tmp_path):
     out, rows, table = tmp_path / "drawn", tmp_path / "all.json", tmp_path / "all.csv"
     first = images / "000000000007.png"
     files = ["--out", out, "--json", rows, "--csv", table]
-    code, said, _ = type_in("predict", detector, video, first, *LOW, *files, "--batch-size", 4)
+    code, output, _ = run_cli("predict", detector, video, first, *LOW, *files, "--batch-size", 4)
     assert code == 0
-    assert "6 frames; found:" in said
+    assert "6 frames; found:" in output
     content = predicted(rows)
     assert [(row["image"], row.get("frame")) for row in content] == [
         *((str(video), n) for n in range(6)),
@@ -221,41 +226,41 @@ def test_a_video_is_drawn_frame_by_frame_with_a_record_each(type_in, detector, v
 
 
 @pytest.mark.parametrize("task", ["classification", "semantic", "instance"])
-def test_every_task_draws_videos_whose_frames_are_alike_in_size(type_in, save, video, tmp_path, task):
+def test_every_task_draws_video_frames_of_equal_size(run_cli, save, video, tmp_path, task):
     settings = {} if task == "classification" else {"preprocess": small()}
     network = save(f"video-{task}", task, names=tuple(f"class number {n}" for n in range(14)), **settings)
     flags = ["--score", "0.001"] if task == "instance" else []
     out, rows = tmp_path / "drawn", tmp_path / "all.json"
-    code, said, _ = type_in("predict", network, video, *flags, "--device", "cpu", "--out", out, "--json", rows)
+    code, output, _ = run_cli("predict", network, video, *flags, "--device", "cpu", "--out", out, "--json", rows)
     assert code == 0
-    assert "6 frames; " in said
+    assert "6 frames; " in output
     assert len(predicted(rows)) == 6
     assert len({frame.image.size for frame in frames_of(out / "clip.mp4")}) == 1
     assert [path.name for path in out.iterdir()] == ["clip.mp4"]
 
 
-def test_every_nth_frame_of_a_video(type_in, detector, video, tmp_path):
+def test_every_predicts_each_nth_frame_of_a_video(run_cli, detector, video, tmp_path):
     out, rows = tmp_path / "drawn", tmp_path / "all.json"
-    code, said, _ = type_in("predict", detector, video, *LOW, "--every", 4, "--out", out, "--json", rows)
+    code, output, _ = run_cli("predict", detector, video, *LOW, "--every", 4, "--out", out, "--json", rows)
     assert code == 0
-    assert "2 frames; " in said
+    assert "2 frames; " in output
     assert [row["frame"] for row in predicted(rows)] == [0, 4]
     assert [frame.seconds for frame in frames_of(out / "clip.mp4")] == pytest.approx([0.0, 0.4], abs=2e-3)
-    code, _, err = type_in("predict", detector, video, "--every", 0)
+    code, _, err = run_cli("predict", detector, video, "--every", 0)
     assert code == 2
     assert "--every must be at least 1" in err
 
 
-def test_a_damaged_video_is_named_and_the_others_go_on(type_in, detector, video, tmp_path):
+def test_a_damaged_video_is_named_and_the_other_videos_are_predicted(run_cli, detector, video, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     rows = tmp_path / "all.json"
-    code, said, err = type_in("predict", detector, tmp_path / "bad.mp4", video, *LOW, "--json", rows)
+    code, output, err = run_cli("predict", detector, tmp_path / "bad.mp4", video, *LOW, "--json", rows)
     assert (code, err) == (1, "")
-    assert "bad.mp4 is no video or damaged" in said
+    assert "bad.mp4 is no video or damaged" in output
     assert len(predicted(rows)) == 6
 
 
-def test_of_a_video_that_is_cut_short_what_came_before_is_kept(type_in, detector, video, tmp_path):
+def test_the_readable_frames_of_a_truncated_video_are_kept(run_cli, detector, video, tmp_path):
     from twins.data.loading.video import VideoWriter
 
     random, path, out = np.random.default_rng(0), tmp_path / "cut.mp4", tmp_path / "drawn"
@@ -264,9 +269,9 @@ def test_of_a_video_that_is_cut_short_what_came_before_is_kept(type_in, detector
             writer.add(Image.fromarray(random.integers(0, 255, (48, 64, 3), dtype=np.uint8)), number / 10)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     rows = tmp_path / "all.json"
-    code, said, _ = type_in("predict", detector, path, video, *LOW, "--json", rows, "--out", out)
+    code, output, _ = run_cli("predict", detector, path, video, *LOW, "--json", rows, "--out", out)
     assert code == 1
-    (sentence,) = (line for line in said.splitlines() if line.startswith("not read: "))
+    (sentence,) = (line for line in output.splitlines() if line.startswith("not read: "))
     assert str(path) in sentence
     count = sum(row["image"] == str(path) for row in predicted(rows))
     assert 5 < count < 30
@@ -274,80 +279,80 @@ def test_of_a_video_that_is_cut_short_what_came_before_is_kept(type_in, detector
     assert len(frames_of(out / "clip.mp4")) == 6
 
 
-def test_a_file_in_place_of_the_folder_is_refused(type_in, detector, images):
+def test_a_file_as_output_folder_is_refused(run_cli, detector, images):
     file = images / "000000000007.png"
-    code, _, err = type_in("predict", detector, file, "--out", file, "--device", "cpu")
+    code, _, err = run_cli("predict", detector, file, "--out", file, "--device", "cpu")
     assert code == 2
     assert "is a file; name a folder" in err
 
 
 @pytest.mark.parametrize("flag", ["--json", "--csv", "--coco"])
-def test_a_forgotten_file_name_costs_no_image(type_in, detector, images, flag):
+def test_an_image_as_output_file_is_refused_and_not_replaced(run_cli, detector, images, flag):
     paths = sorted(images.iterdir())
     before = [path.read_bytes() for path in paths]
-    code, _, err = type_in("predict", detector, flag, *paths, "--device", "cpu")  # as `--json images/*.png` comes
+    code, _, err = run_cli("predict", detector, flag, *paths, "--device", "cpu")  # as `--json images/*.png` comes
     assert code == 2
     assert f"{flag} {paths[0]} is an image" in err
-    code, _, err = type_in("predict", detector, paths[0], flag, detector, "--device", "cpu")
+    code, _, err = run_cli("predict", detector, paths[0], flag, detector, "--device", "cpu")
     assert code == 2
     assert [path.read_bytes() for path in paths] == before
 
 
-def test_two_outputs_and_the_folder_of_drawings_are_apart(type_in, detector, images, tmp_path):
-    same = tmp_path / "s.x"
-    code, _, err = type_in("predict", detector, images, "--csv", same, "--json", same, "--device", "cpu")
+def test_two_outputs_or_the_output_folder_may_not_have_the_same_path(run_cli, detector, images, tmp_path):
+    shared_path = tmp_path / "s.x"
+    code, _, err = run_cli("predict", detector, images, "--csv", shared_path, "--json", shared_path, "--device", "cpu")
     assert code == 2
     assert "--json" in err
     assert "--csv" in err
-    code, _, err = type_in("predict", detector, images, "--out", same, "--json", same, "--device", "cpu")
+    code, _, err = run_cli("predict", detector, images, "--out", shared_path, "--json", shared_path, "--device", "cpu")
     assert code == 2
     assert "is the folder that --out names" in err
-    assert not same.exists()
+    assert not shared_path.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(type_in, detector, images):
+def test_an_output_folder_that_cannot_be_created_raises_one_sentence(run_cli, detector, images):
     file = images / "000000000007.png"
     for out in (file / "drawn", images / ("x" * 300)):
-        code, _, err = type_in("predict", detector, file, "--out", out, "--device", "cpu")
+        code, _, err = run_cli("predict", detector, file, "--out", out, "--device", "cpu")
         assert code == 2
         assert "cannot be made or written to" in err
         assert err.count("\n") == 1
 
 
-def test_a_disk_that_refuses_a_drawing_is_one_sentence(type_in, detector, images, tmp_path, monkeypatch):
+def test_a_full_disk_raises_one_sentence(run_cli, detector, images, tmp_path, monkeypatch):
     def refuse(*_: object, **__: object):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", refuse)
-    code, _, err = type_in("predict", detector, images, "--out", tmp_path / "drawn", "--device", "cpu")
+    code, _, err = run_cli("predict", detector, images, "--out", tmp_path / "drawn", "--device", "cpu")
     assert code == 2
     assert "could not be written" in err
     assert not list((tmp_path / "drawn").iterdir())
 
 
-def test_long_names_are_drawn_under_shorter_ones(type_in, save, images, tmp_path):
+def test_drawings_of_images_with_long_names_get_shorter_names(run_cli, save, images, tmp_path):
     network = save("semantic", "semantic", preprocess=small())
     path, out = images / f"{'ä' * 120}x.png", tmp_path / "drawn"
     (images / "000000000007.png").rename(path)
-    assert type_in("predict", network, path, "--out", out, "--device", "cpu")[0] == 0
+    assert run_cli("predict", network, path, "--out", out, "--device", "cpu")[0] == 0
     assert sorted(file.name for file in out.iterdir()) == [f"{'ä' * 100}-classes.png", f"{'ä' * 100}.png"]
 
 
 @pytest.mark.parametrize("path", ["", "x" * 300])
-def test_an_empty_or_endless_path_is_no_image(type_in, detector, path):
-    code, _, err = type_in("predict", detector, path, "--device", "cpu")
+def test_an_empty_or_too_long_path_raises_one_sentence(run_cli, detector, path):
+    code, _, err = run_cli("predict", detector, path, "--device", "cpu")
     assert code == 2
     assert err.count("\n") == 1
 
 
-def test_drawing_beside_the_source_does_not_overwrite_it(type_in, detector, video):
+def test_a_drawing_in_the_folder_of_its_source_does_not_replace_it(run_cli, detector, video):
     before = video.read_bytes()
-    assert type_in("predict", detector, video, *LOW, "--out", video.parent)[0] == 0
+    assert run_cli("predict", detector, video, *LOW, "--out", video.parent)[0] == 0
     assert video.read_bytes() == before
     assert len(frames_of(video.with_name("clip-2.mp4"))) == 6
 
 
-def test_a_networks_own_error_is_not_taken_for_a_full_disk(detector, video, tmp_path, monkeypatch):
+def test_an_error_of_the_network_is_not_reported_as_a_full_disk(detector, video, tmp_path, monkeypatch):
     from twins.predictor import Predictor
 
     def fail(*_: object, **__: object):
@@ -362,9 +367,9 @@ def test_a_networks_own_error_is_not_taken_for_a_full_disk(detector, video, tmp_
     assert not rows.exists()
 
 
-def test_a_video_without_the_package_is_answered_with_the_command(type_in, detector, video, monkeypatch):
+def test_a_video_without_pyav_names_the_pip_command(run_cli, detector, video, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    code, _, err = type_in("predict", detector, video, "--device", "cpu")
+    code, _, err = run_cli("predict", detector, video, "--device", "cpu")
     assert code == 2
     assert "pip install 'twins-vision[video]'" in err
     assert err.count("\n") == 1

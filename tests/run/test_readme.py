@@ -1,4 +1,4 @@
-"""The README as a newcomer types it: every command and every line of Python, on sample images and a hub at hand."""
+"""Every command and every Python example of the README, with sample images and a local hub server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from twins.data.loading.video import VideoWriter
 README = Path(__file__).parents[2] / "README.md"
 RUNS = ("runs/twins_svt_small-DATA-1", "runs/twins_svt_nano-DATA-1", "runs/twins_svt_small-MASKED-1")
 RUNS += ("runs/twins_svt_small-BOXED-1", "runs/twins_svt_small-BOXED-2")
-FEW = {  # fine-tuning is of 100 epochs at 224 pixels, of 80 at 512, of 12 at 800
+FEW = {  # the defaults train 100 epochs at 224 pixels, 80 at 512 and 12 at 800
     "DATA": ["--max-steps", "2", "--batch-size", "2", "--size", "64"],
     "MASKED": ["--max-steps", "2", "--batch-size", "2", "--size", "64", "--semantic.crop", "64"],
     "BOXED": ["--max-steps", "1", "--batch-size", "2", "--size", "64"],
@@ -43,7 +43,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder where DATA, MASKED, BOXED, image.jpg, clip.mp4 and alt_gvt_small.pth lie, as the README has them."""
+    """A folder with DATA, MASKED, BOXED, image.jpg, clip.mp4 and alt_gvt_small.pth, as in the README."""
     folder = tmp_path_factory.mktemp("newcomer")
     random = np.random.default_rng(0)
     for name, tone in (("cat", 60), ("dog", 190)):
@@ -69,7 +69,7 @@ def folder(tmp_path_factory):
 
 
 def write_boxed(root: Path, random: np.random.Generator) -> None:
-    """Write images with a bright rectangle each, in COCO's layout."""
+    """Write images with one bright rectangle each, in COCO's layout."""
     (root / "images").mkdir(parents=True)
     images, annotations = [], []
     for index in range(5):
@@ -79,31 +79,31 @@ def write_boxed(root: Path, random: np.random.Generator) -> None:
         Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(root / "images" / f"{index}.jpg")
         images.append({"id": index, "file_name": f"{index}.jpg", "height": 48, "width": 56})
         corners = [x, y, x + 24, y, x + 24, y + 20, x, y + 20]
-        found = {"bbox": [x, y, 24, 20], "area": 480, "iscrowd": 0, "segmentation": [corners]}
-        annotations.append({"id": index, "image_id": index, "category_id": 1, **found})
+        annotation = {"bbox": [x, y, 24, 20], "area": 480, "iscrowd": 0, "segmentation": [corners]}
+        annotations.append({"id": index, "image_id": index, "category_id": 1, **annotation})
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "lamp"}]}
     (root / "instances.json").write_text(json.dumps(content))
 
 
 @pytest.fixture(scope="module")
-def type_in(folder, serve_hub, hub_environment, tmp_path_factory):
-    """Type a command in that folder, beside a hub that has the published weights."""
+def run_in_folder(folder, serve_hub, hub_environment, tmp_path_factory):
+    """Run a command in that folder, with a local hub server that has the published weights."""
     published = tmp_path_factory.mktemp("published") / "model.safetensors"
     twins.save_weights(twins.create_model("twins_svt_small"), published, "timm")
     with serve_hub(published.read_bytes()) as hub:
         environment = hub_environment(hub.url, tmp_path_factory.mktemp("hub"))
 
-        def type_in(*command: str | Path) -> subprocess.CompletedProcess[str]:
+        def run_in_folder(*command: str | Path) -> subprocess.CompletedProcess[str]:
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
             assert done.returncode == 0, f"{shlex.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
             return done
 
-        yield type_in
+        yield run_in_folder
 
 
 def arguments_of(commands: list[str]) -> list[list[str]]:
-    """Return the arguments of every command with files, the newest run, and few steps put in."""
-    found, run, started = [], "", Counter()
+    """Return the arguments of every command, with sample files, the newest run and a few steps filled in."""
+    commands_with_files, run, started = [], "", Counter()
     for command in commands:
         words = shlex.split(command.replace("IMAGE...", "image.jpg").replace("LARGE", "image.jpg"))[1:]
         words = [run if word == "RUN" else word for word in words]
@@ -113,31 +113,31 @@ def arguments_of(commands: list[str]) -> list[list[str]]:
             started[model, data] += 1
             run = f"runs/{model}-{data}-{started[model, data]}"
             words += FEW[data]
-        found.append(words)
-    return found
+        commands_with_files.append(words)
+    return commands_with_files
 
 
 @pytest.mark.slow
-def test_its_commands_run_as_written(folder, type_in):
+def test_commands_of_the_readme_run_as_written(folder, run_in_folder):
     lines = [line.partition("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("twins ")]
     assert len(commands) >= 6
     check, *others = arguments_of(commands)
-    type_in(Path(sys.executable).with_name("twins"), *check)
-    said = type_in(sys.executable, "-c", SESSION, json.dumps(others)).stdout
-    assert said.count("$ twins ") == len(others)
+    run_in_folder(Path(sys.executable).with_name("twins"), *check)
+    output = run_in_folder(sys.executable, "-c", SESSION, json.dumps(others)).stdout
+    assert output.count("$ twins ") == len(others)
     assert all((folder / name / "report.html").is_file() for name in RUNS)
     assert {"image.png", "image-classes.png", "clip.mp4"} <= {path.name for path in (folder / "drawn").iterdir()}
     assert (folder / "results.json").is_file()
 
 
 @pytest.mark.slow
-def test_its_python_runs_as_written(folder, type_in, monkeypatch):
+def test_python_of_the_readme_runs_as_written(folder, run_in_folder, monkeypatch):
     run = "runs/twins_svt_nano-digits-1"
     monkeypatch.chdir(folder)
     assert main(["train", "--data", "digits", "--model", "twins_svt_nano", *FEW["DATA"][:4], "--out", run]) == 0
     assert blocks("python")
     for block in blocks("python"):
         assert run in block
-        done = type_in(sys.executable, "-c", block)
+        done = run_in_folder(sys.executable, "-c", block)
     assert "probability" in done.stdout or "score" in done.stdout

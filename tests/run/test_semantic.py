@@ -1,4 +1,4 @@
-"""Semantic segmentation as a user runs it: from masks to a report, stopped, in two processes, and misused."""
+"""Semantic segmentation on the command line: training, evaluation, report, resuming, two processes and wrong input."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ TRAIN, VAL = 14, 5
 STEPS, EPOCH = 12, 7
 SETTINGS = ["--task", "semantic", "--model", "twins_svt_nano", "--device", "cpu", "--log-every", "1"]
 SETTINGS += ["--size", "64", "--semantic.crop", "64", "--eval-every", "100", "--workers", "0"]
-BROKEN = [*SETTINGS, "--batch-size", "2", "--steps", str(STEPS), "--save-every", "2", "--drop-path", "0.2"]
-ALONE = [*BROKEN, "--workers", "1", "--ema-decay", "0.9"]
+INTERRUPTED = [*SETTINGS, "--batch-size", "2", "--steps", str(STEPS), "--save-every", "2", "--drop-path", "0.2"]
+SINGLE_PROCESS = [*INTERRUPTED, "--workers", "1", "--ema-decay", "0.9"]
 SPY = """
 import sys
 import torch
@@ -60,7 +60,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Images of two shapes with a red and a blue disc on grey; the fourth class is nowhere."""
+    """Images of two shapes with a red and a blue disc on grey; no image has the fourth class."""
     root = tmp_path_factory.mktemp("semantic") / "discs"
     random = np.random.default_rng(0)
     for part, count in (("train", TRAIN), ("val", VAL)):
@@ -80,19 +80,19 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def spoilt(data, tmp_path):
+def damaged(data, tmp_path):
     """A copy of the data that a test may damage."""
-    return shutil.copytree(data, tmp_path / "spoilt")
+    return shutil.copytree(data, tmp_path / "damaged")
 
 
 @pytest.fixture
-def train(type_in, data, tmp_path):
+def train(run_cli, data, tmp_path):
     """Train in this process and return the run's folder."""
 
     def train(name: str, *arguments: object, source: Path = data) -> Path:
         run = tmp_path / name
-        code, _, said = type_in("train", *SETTINGS, "--data", source, "--out", run, *arguments)
-        assert code == 0, said
+        code, _, stderr = run_cli("train", *SETTINGS, "--data", source, "--out", run, *arguments)
+        assert code == 0, stderr
         return run
 
     return train
@@ -100,7 +100,7 @@ def train(type_in, data, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """A run that has learned to tell the discs from the ground."""
+    """A run that has learned to segment the discs."""
     run = tmp_path_factory.mktemp("trained") / "run"
     arguments = ["--data", str(data), "--out", str(run), "--steps", "50", "--batch-size", "7", "--eval-every", "20"]
     code = main(["train", *SETTINGS, *arguments, "--optimizer.lr", "3e-3", "--schedule.warmup-epochs", "3"])
@@ -110,7 +110,7 @@ def trained(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    """The file of an untrained classifier of two classes, and a folder of such classes."""
+    """The weight file of an untrained classifier with two classes, and a folder with images of these classes."""
     folder = tmp_path_factory.mktemp("classes")
     for name, tone in (("dark", 40), ("light", 200)):
         (folder / "data" / name).mkdir(parents=True)
@@ -129,65 +129,67 @@ def statistics(run: Path, name: str = "last/model.safetensors") -> list[torch.Te
     return [tensors[key] for key in keys if key.endswith(("running_mean", "running_var"))]
 
 
-def cut_short(path: Path) -> Path:
+def truncate(path: Path) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     return path
 
 
-# stopped and gone on with
+# resuming
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
-def test_a_run_that_is_stopped_and_killed_in_mid_epoch_ends_to_the_bit_as_one_that_was_not(
-    data, tmp_path, start, assert_same_weights, losses
+def test_a_run_that_is_stopped_and_killed_within_an_epoch_resumes_exactly(
+    data, tmp_path, start, assert_equal_weights, losses
 ):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(["train", *ALONE, "--data", str(data), "--out", str(whole)]) == 0
-    training = start(*ALONE, "--data", str(data), "--out", str(broken))
-    training.wait_for_step(broken, 2)
+    uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"
+    assert main(["train", *SINGLE_PROCESS, "--data", str(data), "--out", str(uninterrupted)]) == 0
+    training = start(*SINGLE_PROCESS, "--data", str(data), "--out", str(interrupted))
+    training.wait_for_step(interrupted, 2)
     assert "--resume" in training.ask_to_stop()
-    assert 2 <= load_state(broken).progress.step < EPOCH
-    training = start("--resume", str(broken))
-    training.wait_for_step(broken, EPOCH + 2)
+    assert 2 <= load_state(interrupted).progress.step < EPOCH
+    training = start("--resume", str(interrupted))
+    training.wait_for_step(interrupted, EPOCH + 2)
     training.kill()
-    assert EPOCH < load_state(broken).progress.step < STEPS
-    start("--resume", str(broken)).finish()
-    assert_same_weights(whole, broken)
-    assert [row["step"] for row in read_rows(broken, "train")] == list(range(1, STEPS + 1))
-    assert losses(broken) == losses(whole)
-    for name in ("last/model.safetensors", "best.safetensors"):  # the best weights are the running mean's
-        assert all(value.isfinite().all() and value.std() > 0 for value in statistics(whole, name))
-    assert any(not torch.equal(*pair) for pair in zip(statistics(whole), statistics(whole, name), strict=True))
+    assert EPOCH < load_state(interrupted).progress.step < STEPS
+    start("--resume", str(interrupted)).finish()
+    assert_equal_weights(uninterrupted, interrupted)
+    assert [row["step"] for row in read_rows(interrupted, "train")] == list(range(1, STEPS + 1))
+    assert losses(interrupted) == losses(uninterrupted)
+    for name in ("last/model.safetensors", "best.safetensors"):  # the best weights are those of the EMA
+        assert all(value.isfinite().all() and value.std() > 0 for value in statistics(uninterrupted, name))
+    assert any(
+        not torch.equal(*pair) for pair in zip(statistics(uninterrupted), statistics(uninterrupted, name), strict=True)
+    )
 
 
 @pytest.fixture(scope="module")
 def two_processes(data, tmp_path_factory, start):
-    """A run of two processes with an image each in a pass, and the folder of what each knew before it was averaged."""
+    """A run of two processes with one image per pass, and the folder with their statistics before averaging."""
     folder = tmp_path_factory.mktemp("two")
     (folder / "spy.py").write_text(SPY)
     program = (str(folder / "spy.py"), str(folder))
-    start(*BROKEN, "--data", str(data), "--out", str(folder / "run"), processes=2, program=program).finish()
+    start(*INTERRUPTED, "--data", str(data), "--out", str(folder / "run"), processes=2, program=program).finish()
     return folder / "run", folder
 
 
 @pytest.mark.slow
-def test_two_processes_killed_in_mid_epoch_go_on_to_the_bit(
-    data, tmp_path, start, two_processes, assert_same_weights, losses
+def test_two_processes_killed_within_an_epoch_resume_exactly(
+    data, tmp_path, start, two_processes, assert_equal_weights, losses
 ):
-    whole, broken = two_processes[0], tmp_path / "broken"
-    training = start(*BROKEN, "--data", str(data), "--out", str(broken), processes=2)
-    training.wait_for_step(broken, 3)
+    uninterrupted, interrupted = two_processes[0], tmp_path / "interrupted"
+    training = start(*INTERRUPTED, "--data", str(data), "--out", str(interrupted), processes=2)
+    training.wait_for_step(interrupted, 3)
     training.kill()
-    assert 2 <= load_state(broken).progress.step < EPOCH
-    start("--resume", str(broken), processes=2).finish()
-    assert_same_weights(whole, broken)
-    assert losses(broken) == losses(whole)
+    assert 2 <= load_state(interrupted).progress.step < EPOCH
+    start("--resume", str(interrupted), processes=2).finish()
+    assert_equal_weights(uninterrupted, interrupted)
+    assert losses(interrupted) == losses(uninterrupted)
 
 
 @pytest.mark.slow
-def test_the_statistics_that_are_saved_are_the_mean_of_both_processes(two_processes):
+def test_saved_running_statistics_are_the_mean_of_both_processes(two_processes):
     run, folder = two_processes
     first, second = (torch.load(folder / f"{rank}.pt") for rank in range(2))  # of the last step
     saved = statistics(run)
@@ -198,23 +200,23 @@ def test_the_statistics_that_are_saved_are_the_mean_of_both_processes(two_proces
 
 
 @pytest.mark.slow
-def test_two_processes_measure_each_image_once(data, tmp_path, type_in, two_processes):
+def test_two_processes_evaluate_each_image_once(data, tmp_path, run_cli, two_processes):
     run, _ = two_processes
     (held_out,) = read_rows(run, "eval")
     file = tmp_path / "alone.json"
     weights = run / "last" / "model.safetensors"
-    assert type_in("eval", weights, "--data", data, "--out", file, "--batch-size", 1, "--device", "cpu")[0] == 0
-    alone = json.loads(file.read_text())
-    assert alone["protocol"]["images"] == VAL  # which two processes cannot share evenly
-    assert sum(map(sum, alone["confusion"])) == sum(np.asarray(Image.open(p)).size for p in data.glob("masks/val/*"))
+    assert run_cli("eval", weights, "--data", data, "--out", file, "--batch-size", 1, "--device", "cpu")[0] == 0
+    single = json.loads(file.read_text())
+    assert single["protocol"]["images"] == VAL  # which two processes cannot share evenly
+    assert sum(map(sum, single["confusion"])) == sum(np.asarray(Image.open(p)).size for p in data.glob("masks/val/*"))
     for name in ("miou", "pixel_accuracy", "mean_class_accuracy"):
-        assert held_out[name] == alone["metrics"][name], name
+        assert held_out[name] == single["metrics"][name], name
 
 
-# what can be switched on
+# settings
 
 
-def test_settings_go_together(data, train, losses):
+def test_settings_can_be_combined(data, train, losses):
     together = ["--head", "upernet", "--semantic.norm", "group", "--class-weights", "balanced", "--precision", "bf16"]
     together += ["--checkpointing", "--accumulate", "2", "--ema-decay", "0.9", "--steps", "2", "--batch-size", "4"]
     run = train("together", *together)
@@ -233,7 +235,7 @@ def test_settings_go_together(data, train, losses):
     assert all(f"<td>{name}</td>" in page for name in NAMES[:3])
 
 
-def test_a_budget_of_minutes_ends_the_run_and_its_schedule(train):
+def test_a_budget_in_minutes_ends_the_run_and_its_schedule(train):
     run = train("minutes", "--minutes", 0.06, "--batch-size", 2)
     state, rows = load_state(run), read_rows(run, "train")
     assert state.progress.seconds >= 0.06 * 60
@@ -243,16 +245,16 @@ def test_a_budget_of_minutes_ends_the_run_and_its_schedule(train):
 
 
 @pytest.mark.usefixtures("no_report")
-def test_checkpointing_gives_the_same_weights_to_the_bit(train, assert_same_weights):
+def test_checkpointing_gives_bit_identical_weights(train, assert_equal_weights):
     settings = ["--steps", 3, "--batch-size", 4, "--drop-path", 0.3]
-    assert_same_weights(train("plain", *settings), train("checkpointed", *settings, "--checkpointing"))
+    assert_equal_weights(train("plain", *settings), train("checkpointed", *settings, "--checkpointing"))
 
 
 @pytest.mark.usefixtures("no_report")
-def test_accumulated_passes_are_the_step_that_they_are_parts_of(train, losses):
+def test_accumulated_passes_equal_one_step(train, losses):
     settings = ["--steps", 3, "--batch-size", 4, "--semantic.norm", "group", "--drop-rate", 0, "--drop-path", 0]
-    whole, parts = train("whole", *settings), train("parts", *settings, "--accumulate", 2)
-    assert losses(parts) == pytest.approx(losses(whole), abs=1e-4)
+    uninterrupted, parts = train("whole", *settings), train("parts", *settings, "--accumulate", 2)
+    assert losses(parts) == pytest.approx(losses(uninterrupted), abs=1e-4)
 
 
 @pytest.mark.usefixtures("no_report")
@@ -277,8 +279,8 @@ def test_balanced_class_weights_reach_the_loss(data, train, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
-def test_a_compiled_run_learns_as_an_eager_one_does(train, monkeypatch, losses):
-    def all_but_the_kernels(graph, inputs):  # which would take minutes to build
+def test_a_compiled_run_has_the_losses_of_an_eager_one(train, monkeypatch, losses):
+    def all_but_the_kernels(graph, inputs):  # the kernels would take minutes to build
         graphs.append(graph)
         return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
 
@@ -290,28 +292,28 @@ def test_a_compiled_run_learns_as_an_eager_one_does(train, monkeypatch, losses):
     eager, compiled = train("eager", *settings), train("compiled", *settings, "--compile")
     assert len(graphs) == 1  # no break in it
     assert losses(compiled) == pytest.approx(losses(eager), abs=1e-3)
-    ours, theirs = statistics(compiled), statistics(eager)
-    for one, other in zip(ours, theirs, strict=True):
+    compiled_statistics, eager_statistics = statistics(compiled), statistics(eager)
+    for one, other in zip(compiled_statistics, eager_statistics, strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-2)
 
 
-# commands, as they are typed
+# commands
 
 
-def test_check_tells_clean_from_spoilt(type_in, spoilt):
-    code, out, _ = type_in("check", spoilt, "--task", "semantic")
+def test_check_finds_a_damaged_image(run_cli, damaged):
+    code, out, _ = run_cli("check", damaged, "--task", "semantic")
     assert code == 0
     assert f"4 classes, {TRAIN} images to train on, {VAL} held out" in out
     assert "1 of the 4 classes are in no image and cannot be learned: green" in out
     assert "no problems found" in out
-    cut_short(spoilt / "images" / "train" / "03.png")
-    code, out, _ = type_in("check", spoilt, "--task", "semantic", "--json")
+    truncate(damaged / "images" / "train" / "03.png")
+    code, out, _ = run_cli("check", damaged, "--task", "semantic", "--json")
     (problem,) = json.loads(out)["problems"]
     assert code == 1
     assert "03.png is damaged" in problem
 
 
-def test_a_run_folder_holds_what_it_should(trained, losses):
+def test_a_run_folder_has_its_documented_files(trained, losses):
     files = {
         "config.yaml",
         "metrics.jsonl",
@@ -331,10 +333,10 @@ def test_a_run_folder_holds_what_it_should(trained, losses):
     assert (config["format"], config["task"], config["device"], config["padding"]) == (2, "semantic", "cpu", "exact")
     assert {"metrics", "protocol", "versions", "hashes", "per_class", "confusion"} <= result.keys()
     with safe_open(trained / "best.safetensors", "pt") as file:
-        said = json.loads(file.metadata()["twins"])
-    assert said["format"] == result["format"] == torch.load(trained / "last" / "state.pt")["format"] == 1
-    assert (said["task"], said["head"], tuple(said["names"])) == ("semantic", "semantic_fpn", NAMES)
-    assert (said["preprocess"]["fit"], said["preprocess"]["size"], said["padding"]) == ("keep", 64, "exact")
+        info = json.loads(file.metadata()["twins"])
+    assert info["format"] == result["format"] == torch.load(trained / "last" / "state.pt")["format"] == 1
+    assert (info["task"], info["head"], tuple(info["names"])) == ("semantic", "semantic_fpn", NAMES)
+    assert (info["preprocess"]["fit"], info["preprocess"]["size"], info["padding"]) == ("keep", 64, "exact")
     train_row, eval_row = read_rows(trained, "train")[0], read_rows(trained, "eval")[-1]
     assert set(train_row) == {"kind", "step", "epoch", "lr", "loss", "images_per_s"}
     assert set(eval_row) == {"kind", "step", "epoch", "miou", "pixel_accuracy", "mean_class_accuracy"}
@@ -344,11 +346,11 @@ def test_a_run_folder_holds_what_it_should(trained, losses):
     assert best > 0.5
 
 
-def test_eval_says_what_its_numbers_depend_on(type_in, data, trained, tmp_path):
+def test_eval_prints_and_saves_its_protocol(run_cli, data, trained, tmp_path):
     def measure(*arguments: object) -> tuple[str, dict]:
         file = tmp_path / "eval.json"
-        code, out, said = type_in("eval", trained, "--data", data, "--out", file, "--device", "cpu", *arguments)
-        assert code == 0, said
+        code, out, stderr = run_cli("eval", trained, "--data", data, "--out", file, "--device", "cpu", *arguments)
+        assert code == 0, stderr
         return out, json.loads(file.read_text())
 
     out, plain = measure()
@@ -359,7 +361,7 @@ def test_eval_says_what_its_numbers_depend_on(type_in, data, trained, tmp_path):
     assert plain["protocol"]["absent_classes"] == "left_out"
     assert plain["protocol"]["inference"]["scales"] == [1.0]
     assert [row["name"] for row in plain["per_class"]] == list(NAMES)
-    assert plain["per_class"][3] | {"pixels": 0, "iou": None} == plain["per_class"][3]  # nor did anybody say green
+    assert plain["per_class"][3] | {"pixels": 0, "iou": None} == plain["per_class"][3]  # not predicted either
 
     out, zero = measure("--absent", "zero")
     assert "absent classes zero" in out
@@ -375,27 +377,27 @@ def test_eval_says_what_its_numbers_depend_on(type_in, data, trained, tmp_path):
     assert "window 48, stride 24" in out
     assert window["protocol"]["inference"]["window"] == 48
     assert window["confusion"] not in (plain["confusion"], scales["confusion"])
-    for found in (scales, window):
-        assert found["metrics"]["miou"] > 0.4
-        assert sum(map(sum, found["confusion"])) == sum(map(sum, plain["confusion"]))
+    for result in (scales, window):
+        assert result["metrics"]["miou"] > 0.4
+        assert sum(map(sum, result["confusion"])) == sum(map(sum, plain["confusion"]))
 
 
-def test_eval_reads_masks_as_the_run_did_but_for_what_is_given_anew(type_in, data, trained, tmp_path):
+def test_eval_reads_masks_as_the_run_did_except_for_changed_settings(run_cli, data, trained, tmp_path):
     run, file = shutil.copytree(trained, tmp_path / "run", symlinks=True), tmp_path / "eval.json"
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("values: auto", "values: index"))
-    out = type_in("eval", run, "--data", data, "--out", file, "--device", "cpu", "--masks.ignore", 2)[1]
+    out = run_cli("eval", run, "--data", data, "--out", file, "--device", "cpu", "--masks.ignore", 2)[1]
     result = json.loads(file.read_text())
     assert "masks.values index, masks.ignore (2,)" in out
     assert result["protocol"]["masks"] | {"values": "index", "ignore": [2]} == result["protocol"]["masks"]
     assert result["per_class"][2]["pixels"] == 0
 
 
-def test_predict_writes_maps_drawings_and_areas(type_in, data, trained, tmp_path):
+def test_predict_writes_maps_drawings_and_areas(run_cli, data, trained, tmp_path):
     image, out, file = data / "images" / "val" / "00.png", tmp_path / "drawn", tmp_path / "all.json"
-    code, said, _ = type_in("predict", trained, image, "--out", out, "--json", file, "--device", "cpu")
+    code, output, _ = run_cli("predict", trained, image, "--out", out, "--json", file, "--device", "cpu")
     assert code == 0
-    assert "ground" in said
+    assert "ground" in output
     (expected,) = twins.load(trained, device="cpu").predict(image)
     labels = np.asarray(Image.open(out / "00-classes.png"))
     assert (labels == expected.label_map).all()
@@ -409,7 +411,7 @@ def test_predict_writes_maps_drawings_and_areas(type_in, data, trained, tmp_path
     assert (drawn[: original.shape[0]] != original).any(axis=2).mean() > 0.9
 
 
-def test_a_report_needs_nothing_but_itself(trained):
+def test_a_report_is_self_contained(trained):
     page = (trained / "report.html").read_text()
     for section in ("Training", "Predictions", "Worst images", "Where it looks", "Classes", "Confusion", "Facts"):
         assert f"<h2>{section}</h2>" in page
@@ -428,97 +430,97 @@ def test_a_report_needs_nothing_but_itself(trained):
 # malformed input
 
 
-def test_unreadable_images_and_masks_are_named_counted_and_skipped(spoilt, train):
-    image = cut_short(spoilt / "images" / "train" / "03.png")
-    mask, held_out = spoilt / "masks" / "train" / "05.png", cut_short(spoilt / "images" / "val" / "01.png")
+def test_unreadable_images_and_masks_are_named_counted_and_skipped(damaged, train):
+    image = truncate(damaged / "images" / "train" / "03.png")
+    mask, held_out = damaged / "masks" / "train" / "05.png", truncate(damaged / "images" / "val" / "01.png")
     mask.write_bytes(b"no mask")
     settings = ["--steps", 8, "--batch-size", 4, "--eval-every", 1, "--max-skipped", 0.25]
-    run = train("skipping", *settings, source=spoilt)
+    run = train("skipping", *settings, source=damaged)
     log = (run / "log.txt").read_text()
     assert log.count("skipped: ") == 3  # each once, though met in every epoch
     for path in (image, mask, held_out):
         assert str(path) in log
     skipped = load_state(run).progress.skipped
-    assert set(skipped["train"]) == {str(image), str(spoilt / "images" / "train" / "05.png")}
+    assert set(skipped["train"]) == {str(image), str(damaged / "images" / "train" / "05.png")}
     result = json.loads((run / "eval.json").read_text())
     assert [item["path"] for item in result["skipped"]] == [str(held_out)]
     assert (result["protocol"]["images"], result["protocol"]["skipped"]) == (VAL - 1, 1)
 
 
-def test_too_many_unreadable_images_end_the_run(spoilt, refused, tmp_path):
-    cut_short(spoilt / "images" / "train" / "03.png")
-    cut_short(spoilt / "masks" / "train" / "05.png")
-    arguments = ["train", *SETTINGS, "--data", spoilt, "--steps", 8, "--batch-size", 4, "--out", tmp_path / "run"]
-    said = refused(*arguments, "--max-skipped", 0.1)
-    assert "2 of 14 images cannot be read, a larger share than --max-skipped 0.1" in said
+def test_too_many_unreadable_images_end_the_run(damaged, expect_error, tmp_path):
+    truncate(damaged / "images" / "train" / "03.png")
+    truncate(damaged / "masks" / "train" / "05.png")
+    arguments = ["train", *SETTINGS, "--data", damaged, "--steps", 8, "--batch-size", 4, "--out", tmp_path / "run"]
+    message = expect_error(*arguments, "--max-skipped", 0.1)
+    assert "2 of 14 images cannot be read, a larger share than --max-skipped 0.1" in message
 
 
-def test_a_mask_of_another_size_than_its_image_is_named_with_both(spoilt, refused, trained, tmp_path):
+def test_the_error_for_a_mask_of_another_size_names_both_sizes(damaged, expect_error, trained, tmp_path):
     for part, name in (("train", "04.png"), ("val", "01.png")):
-        Image.new("L", (30, 20)).save(spoilt / "masks" / part / name)
-    arguments = ["train", *SETTINGS, "--data", spoilt, "--steps", 4, "--batch-size", 7, "--out", tmp_path / "run"]
-    assert "1 of 14 images cannot be read" in refused(*arguments)
+        Image.new("L", (30, 20)).save(damaged / "masks" / part / name)
+    arguments = ["train", *SETTINGS, "--data", damaged, "--steps", 4, "--batch-size", 7, "--out", tmp_path / "run"]
+    assert "1 of 14 images cannot be read" in expect_error(*arguments)
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert f"{spoilt / 'images' / 'train' / '04.png'}: the mask has 30 x 20 pixels, its image 64 x 56" in log
-    for way in ([], ["--flip"]):
-        said = refused("eval", trained, "--data", spoilt, "--device", "cpu", *way)
-        assert f"{spoilt / 'images' / 'val' / '01.png'}: the mask has 30 x 20 pixels, its image 48 x 64" in said
+    assert f"{damaged / 'images' / 'train' / '04.png'}: the mask has 30 x 20 pixels, its image 64 x 56" in log
+    for options in ([], ["--flip"]):
+        message = expect_error("eval", trained, "--data", damaged, "--device", "cpu", *options)
+        assert f"{damaged / 'images' / 'val' / '01.png'}: the mask has 30 x 20 pixels, its image 48 x 64" in message
 
 
-def test_a_value_beyond_the_classes_is_named_with_its_file(spoilt, refused, tmp_path):
-    mask = spoilt / "masks" / "train" / "06.png"
+def test_the_error_for_an_unknown_mask_value_names_it_and_its_file(damaged, expect_error, tmp_path):
+    mask = damaged / "masks" / "train" / "06.png"
     Image.fromarray(np.where(np.asarray(Image.open(mask)) == 2, 77, 0).astype(np.uint8)).save(mask)
-    arguments = ["train", *SETTINGS, "--data", spoilt, "--steps", 4, "--batch-size", 7, "--out", tmp_path / "run"]
-    assert "1 of 14 images cannot be read" in refused(*arguments)
+    arguments = ["train", *SETTINGS, "--data", damaged, "--steps", 4, "--batch-size", 7, "--out", tmp_path / "run"]
+    assert "1 of 14 images cannot be read" in expect_error(*arguments)
     assert f"{mask} holds values that no class has: 77" in (tmp_path / "run" / "log.txt").read_text()
 
 
-def test_held_out_masks_that_hold_nothing_that_counts_are_refused(spoilt, refused, trained, tmp_path):
-    for mask in (spoilt / "masks" / "val").iterdir():
+def test_validation_masks_with_only_ignored_pixels_are_refused(damaged, expect_error, trained, tmp_path):
+    for mask in (damaged / "masks" / "val").iterdir():
         Image.new("L", Image.open(mask).size, 255).save(mask)
-    arguments = ["train", *SETTINGS, "--data", spoilt, "--steps", 1, "--batch-size", 4, "--out", tmp_path / "run"]
-    for said in (refused(*arguments), refused("eval", trained, "--data", spoilt, "--device", "cpu")):
-        assert "nothing in the 5 held-out images counts, so miou cannot be measured" in said
+    arguments = ["train", *SETTINGS, "--data", damaged, "--steps", 1, "--batch-size", 4, "--out", tmp_path / "run"]
+    for message in (expect_error(*arguments), expect_error("eval", trained, "--data", damaged, "--device", "cpu")):
+        assert "nothing in the 5 held-out images counts, so miou cannot be measured" in message
 
 
 @pytest.mark.parametrize("settings", [["--head", "upernet"], ["--semantic.crop", 32]], ids=["pooled", "small"])
 @pytest.mark.usefixtures("no_report")
-def test_one_image_alone_is_too_little_for_batch_norm(data, refused, train, tmp_path, settings, losses):
-    alone = ["--steps", 1, "--batch-size", 2, "--accumulate", 2, *settings]
-    said = refused("train", *SETTINGS, "--data", data, "--out", tmp_path / "run", *alone)
-    assert "a single image in a pass" in said
-    assert "--semantic.norm group" in said
-    run = train("group", *alone, "--semantic.norm", "group")
+def test_batch_norm_refuses_a_single_image_per_pass(data, expect_error, train, tmp_path, settings, losses):
+    single_image = ["--steps", 1, "--batch-size", 2, "--accumulate", 2, *settings]
+    message = expect_error("train", *SETTINGS, "--data", data, "--out", tmp_path / "run", *single_image)
+    assert "a single image in a pass" in message
+    assert "--semantic.norm group" in message
+    run = train("group", *single_image, "--semantic.norm", "group")
     assert math.isfinite(losses(run)[0])
     smallest = twins.load(run, device="cpu", inference=InferenceConfig(tile=32))
     assert smallest.predict(Image.new("RGB", (32, 32)))[0].label_map.shape == (32, 32)
 
 
-def test_a_network_of_another_task_is_refused(data, refused, trained, classifier):
+def test_a_network_of_another_task_is_refused(data, expect_error, trained, classifier):
     network, classes = classifier
-    assert "holds no images with masks" in refused("eval", trained, "--data", classes)
-    said = refused("eval", network, "--data", data)
-    assert "does not know the data's classes images, masks; it knows dark, light" in said
-    assert "for semantic networks" in refused("eval", network, "--data", classes, "--flip")
-    assert "--crop is for classifiers" in refused("eval", trained, "--data", data, "--crop", 0.5)
+    assert "holds no images with masks" in expect_error("eval", trained, "--data", classes)
+    message = expect_error("eval", network, "--data", data)
+    assert "does not know the data's classes images, masks; it knows dark, light" in message
+    assert "for semantic networks" in expect_error("eval", network, "--data", classes, "--flip")
+    assert "--crop is for classifiers" in expect_error("eval", trained, "--data", data, "--crop", 0.5)
 
 
-def test_images_and_masks_taken_for_classes_are_worth_a_note(type_in, data, classifier):
-    code, out, _ = type_in("check", data)
+def test_a_note_warns_if_images_and_masks_are_read_as_classes(run_cli, data, classifier):
+    code, out, _ = run_cli("check", data)
     assert "note: the classes are called images and masks" in out
     assert "--task semantic" in out
-    code, out, _ = type_in("check", classifier[1])
+    code, out, _ = run_cli("check", classifier[1])
     assert code == 0
     assert "--task semantic" not in out
 
 
-def test_weights_that_are_cut_short_are_refused(data, refused, trained, tmp_path):
+def test_truncated_weights_are_refused(data, expect_error, trained, tmp_path):
     run, image = shutil.copytree(trained, tmp_path / "run", symlinks=True), data / "images" / "val" / "00.png"
-    cut_short(run / "best.safetensors")
+    truncate(run / "best.safetensors")
     for arguments in (["eval", run, "--data", data], ["predict", run, image]):
-        assert "best.safetensors is damaged or cut short" in refused(*arguments)
-    cut_short(run / "last" / "model.safetensors")
-    assert "model.safetensors is damaged or cut short" in refused("train", "--resume", run)
+        assert "best.safetensors is damaged or cut short" in expect_error(*arguments)
+    truncate(run / "last" / "model.safetensors")
+    assert "model.safetensors is damaged or cut short" in expect_error("train", "--resume", run)
     shutil.copy(trained / "last" / "model.safetensors", run / "last" / "model.safetensors")
-    cut_short(run / "last" / "state.pt")
-    assert "state.pt is damaged" in refused("train", "--resume", run)
+    truncate(run / "last" / "state.pt")
+    assert "state.pt is damaged" in expect_error("train", "--resume", run)

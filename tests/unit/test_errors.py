@@ -1,4 +1,4 @@
-"""Words of messages: counts of one and of many, and lists cut short."""
+"""Helpers for messages: singular and plural, and shortened lists."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from twins.cli.eval import _show
 from twins.errors import few, number_of
 
 
-def test_counts_are_of_one_or_of_many():
+def test_counts_use_singular_and_plural():
     assert [number_of(count, "image") for count in (0, 1, 2, 2000)] == [
         "0 images",
         "1 image",
@@ -16,13 +16,13 @@ def test_counts_are_of_one_or_of_many():
     assert [number_of(count, "box", "boxes") for count in (1, 2)] == ["1 box", "2 boxes"]
 
 
-def test_lists_are_cut_where_there_are_more():
+def test_long_lists_are_shortened():
     assert (few(["a", "b"], most=2), few([1, 2, 3], most=2), few([])) == ("a, b", "1, 2, ...", "")
 
 
-def test_what_of_the_truth_is_kept_is_counted_in_whole_words(capsys):
+def test_eval_counts_unusual_objects_of_the_ground_truth(capsys):
     rows = [{"name": "cat", "ap": 0.5, "objects": 1}]
     _show({}, "detection", {"per_class": rows, "truth": {"crowd": 1, "without_area": 1}})
-    said = capsys.readouterr().out
-    assert "class cat: AP 50.0 %, 1 object\n" in said
-    assert "in the truth, which counts as it is: 1 crowd region and 1 box without area\n" in said
+    output = capsys.readouterr().out
+    assert "class cat: AP 50.0 %, 1 object\n" in output
+    assert "in the truth, which counts as it is: 1 crowd region and 1 box without area\n" in output

@@ -1,4 +1,4 @@
-"""A predictor's semantic maps: what an image gets depends on it alone, and it may be looked at in other ways."""
+"""`Predictor`: predictions depend on each image alone, use the inference form, and follow changes of the model."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from twins.tasks.inference import InferenceConfig
 from twins.tasks.table import TASKS, facts_of
 
 CLASSES = 5
-KEEPING = Preprocess(size=64, fit="keep", longest=128, interpolation="bilinear")
-SIZES = [(97, 60), (60, 97), (64, 64), (200, 31), (97, 60), (20, 300), (77, 77)]  # among them strips
+KEEP_ASPECT = Preprocess(size=64, fit="keep", longest=128, interpolation="bilinear")
+SIZES = [(97, 60), (60, 97), (64, 64), (200, 31), (97, 60), (20, 300), (77, 77)]  # two are long strips
 
 
-def pictures() -> list[Image.Image]:
+def make_images() -> list[Image.Image]:
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for width, height in SIZES]
 
 
-def network(padding: str = "exact", preprocess: Preprocess = KEEPING):
-    """A nano in float64 whose maps depend on the image."""
+def network(padding: str = "exact", preprocess: Preprocess = KEEP_ASPECT):
+    """Return a nano network in float64 whose weights are scaled up, so that its maps depend on the image."""
     torch.manual_seed(0)
     settings = {"num_classes": CLASSES, "padding": padding, "preprocess": preprocess}
     model = twins.create_model("twins_svt_nano", task="semantic", **settings).double()
@@ -45,32 +45,32 @@ def network(padding: str = "exact", preprocess: Preprocess = KEEPING):
 
 @pytest.mark.parametrize("padding", ["exact", "reference", "unmasked"])
 @pytest.mark.parametrize("batch_size", [2, 7])
-def test_images_of_different_sizes_get_in_a_batch_what_they_get_alone(padding, batch_size):
-    predictor, images = Predictor(network(padding), device="cpu"), pictures()
+def test_predictions_do_not_depend_on_the_other_images_of_a_batch(padding, batch_size):
+    predictor, images = Predictor(network(padding), device="cpu"), make_images()
     together = predictor.predict(images, batch_size=batch_size)
     assert [prediction.size for prediction in together] == [(height, width) for width, height in SIZES]
-    for image, found in zip(images, together, strict=True):
-        (alone,) = predictor.predict(image)
-        assert found.label_map.shape == (image.height, image.width)
-        assert (found.label_map == alone.label_map).all()
-    assert len(np.unique(np.concatenate([found.label_map.ravel() for found in together]))) > 2
+    for image, batched in zip(images, together, strict=True):
+        (single,) = predictor.predict(image)
+        assert batched.label_map.shape == (image.height, image.width)
+        assert (batched.label_map == single.label_map).all()
+    assert len(np.unique(np.concatenate([batched.label_map.ravel() for batched in together]))) > 2
 
 
-def test_images_are_streamed_in_order_a_batch_at_a_time():
+def test_images_are_streamed_in_order_batch_by_batch():
     taken = []
 
     def sources():
-        for number, image in enumerate(pictures()):
+        for number, image in enumerate(make_images()):
             taken.append(number)
             yield image
 
     stream = Predictor(network(), device="cpu").stream(sources(), batch_size=3)
-    for number, (image, found) in enumerate(stream):
+    for number, (image, prediction) in enumerate(stream):
         assert image.size == SIZES[number]
-        assert found.size == image.size[::-1]
+        assert prediction.size == image.size[::-1]
         assert len(taken) == min(len(SIZES), 3 * (number // 3 + 1))
     with pytest.raises(ConfigError, match="batch_size"):
-        Predictor(network(), device="cpu").predict(pictures(), batch_size=0)
+        Predictor(network(), device="cpu").predict(make_images(), batch_size=0)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -78,54 +78,54 @@ def test_the_inference_form_predicts_and_agrees_with_the_network(task):
     torch.manual_seed(0)
     model = twins.create_model("twins_svt_nano", task=task, num_classes=10).double()
     model.info = replace(model.info, preprocess=replace(model.info.preprocess, size=64, longest=96))
-    chosen = twins.SelectionConfig(score=0.0, most=20) if facts_of(task).selection else None
-    predictor, image = Predictor(model, device="cpu", selection=chosen), pictures()[0]
+    selection = twins.SelectionConfig(score=0.0, most=20) if facts_of(task).selection else None
+    predictor, image = Predictor(model, device="cpu", selection=selection), make_images()[0]
     assert is_fused(predictor._network())
     assert not is_fused(predictor.model)
     (prediction,) = predictor.predict(image)
     pixels = model.info.preprocess.pixels(image)[None]
     (expected,) = predict_batch(predictor.model, pixels, None, [(image.height, image.width)])
     for name in facts_of(task).prediction_fields:
-        one, other = getattr(prediction, name), getattr(expected, name)
-        assert one.size
-        np.testing.assert_allclose(one, other, atol=1e-4)
+        actual, reference = getattr(prediction, name), getattr(expected, name)
+        assert actual.size
+        np.testing.assert_allclose(actual, reference, atol=1e-4)
 
 
 def test_evaluation_uses_the_inference_form(monkeypatch):
-    made = []
+    forms = []
 
-    def make(network, *, compile):
-        made.append(inference_form(network, compile=compile))
-        return made[-1]
+    def make_form(network, *, compile):
+        forms.append(inference_form(network, compile=compile))
+        return forms[-1]
 
-    monkeypatch.setattr(twins.evaluation, "inference_form", make)
+    monkeypatch.setattr(twins.evaluation, "inference_form", make_form)
     model = twins.create_model("twins_svt_nano", names=tuple("0123456789"))
     twins.evaluate(model, "digits", twins.EvalConfig(size=32, crop=1.0, device="cpu"))
-    assert is_fused(made[0])
+    assert is_fused(forms[0])
 
 
 class Adapter(Linear):
-    """A layer of another class than ours, as adapters are."""
+    """A linear layer of another class than ours, like an adapter."""
 
     def forward(self, x):
         return super().forward(x) + 1.0
 
 
-def test_parts_of_other_classes_than_ours_compute_as_they_do():
+def test_modules_of_other_classes_are_not_fused():
     model = twins.create_model("twins_pcpvt_nano", num_classes=3).eval()
     attention = model.backbone.stages[0].blocks[1].attn
     adapter = Adapter(attention.kv.in_features, attention.kv.out_features)
     adapter.load_state_dict(attention.kv.state_dict())
     attention.kv = adapter
-    predictor, image = Predictor(model, device="cpu"), pictures()[0]
+    predictor, image = Predictor(model, device="cpu"), make_images()[0]
     assert predictor._network() is predictor.model
     with torch.inference_mode():
         expected = model(model.info.preprocess(image)[None]).softmax(dim=1).sort(descending=True).values[0]
     np.testing.assert_allclose(predictor.predict(image)[0].scores, expected.numpy(), atol=1e-6)
 
 
-def test_what_is_done_to_the_model_counts():
-    predictor, image = Predictor(twins.create_model("twins_svt_nano", num_classes=3), device="cpu"), pictures()[0]
+def test_changes_of_the_model_take_effect():
+    predictor, image = Predictor(twins.create_model("twins_svt_nano", num_classes=3), device="cpu"), make_images()[0]
     predictor.predict(image)
     with torch.no_grad():
         predictor.model.head.bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
@@ -136,14 +136,14 @@ def test_what_is_done_to_the_model_counts():
     assert next(predictor._network().parameters()).dtype == torch.float64
     predictor.model.float().reset_classifier(2)
     assert predictor.predict(image)[0].labels.shape == (2,)
-    seen = []
-    predictor.model.backbone.register_forward_hook(lambda *_: seen.append(1))
-    (watched,) = predictor.predict(image)
-    assert seen == [1]
-    np.testing.assert_allclose(watched.scores, predictor.predict(image)[0].scores, atol=1e-5)
+    calls = []
+    predictor.model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    (hooked,) = predictor.predict(image)
+    assert calls == [1]
+    np.testing.assert_allclose(hooked.scores, predictor.predict(image)[0].scores, atol=1e-5)
 
 
-def test_an_evaluation_leaves_the_network_that_it_is_given_as_it_is():
+def test_evaluate_does_not_change_its_network():
     model = twins.create_model("twins_svt_nano", names=tuple("0123456789"))
     model.info = replace(model.info, preprocess=Preprocess(size=32, crop=1.0))
     result = twins.evaluate(model, "digits", twins.EvalConfig(size=48, padding="unmasked", device="cpu"))
@@ -152,23 +152,23 @@ def test_an_evaluation_leaves_the_network_that_it_is_given_as_it_is():
     assert result.to_dict()["per_class"] == result.details["per_class"]
 
 
-def test_other_ways_to_look_change_the_map_and_not_its_size():
-    image, model = pictures()[0], network()
-    (plain,) = Predictor(model, device="cpu").predict(image)
+def test_inference_settings_change_the_map_and_not_its_size():
+    image, model = make_images()[0], network()
+    (default,) = Predictor(model, device="cpu").predict(image)
     for settings in ({"scales": (0.75, 1.5)}, {"flip": True}, {"window": 48}, {"tile": 40}):
-        (found,) = Predictor(model, device="cpu", inference=InferenceConfig(**settings)).predict([image])
-        assert found.label_map.shape == plain.label_map.shape
-        assert (found.label_map != plain.label_map).any(), settings
+        (prediction,) = Predictor(model, device="cpu", inference=InferenceConfig(**settings)).predict([image])
+        assert prediction.label_map.shape == default.label_map.shape
+        assert (prediction.label_map != default.label_map).any(), settings
 
 
-def test_classifiers_are_looked_through_once_and_whole():
+def test_classifiers_have_no_inference_settings():
     model = twins.create_model("twins_svt_nano", num_classes=3)
     with pytest.raises(ConfigError, match="found one for classification"):
         Predictor(model, device="cpu", inference=InferenceConfig(flip=True))
     assert Predictor(model, device="cpu", inference=InferenceConfig()).names == ()
 
 
-def test_a_device_may_be_torchs_own():
+def test_a_device_may_be_a_torch_device():
     model = twins.create_model("twins_svt_nano", num_classes=3)
     assert Predictor(model, device=torch.device("cpu")).device == torch.device("cpu")
     for device in ("cpu:x", "cpu:", "cuda:99", "gpu", torch.device("meta")):
@@ -177,39 +177,39 @@ def test_a_device_may_be_torchs_own():
 
 
 @pytest.mark.parametrize(
-    ("path", "said"), [("", "is empty"), ("x" * 300, "check the path"), ("a\0b", "check the path")]
+    ("path", "expected"), [("", "is empty"), ("x" * 300, "check the path"), ("a\0b", "check the path")]
 )
-def test_a_path_that_no_file_can_have_leads_to_nothing(path, said):
-    for look in (expand, weights_of, twins.load):
-        with pytest.raises(NotFoundError, match=said):
-            look(path)
-    with pytest.raises(NotFoundError, match=said):
+def test_a_path_that_is_not_valid_raises_not_found_error(path, expected):
+    for function in (expand, weights_of, twins.load):
+        with pytest.raises(NotFoundError, match=expected):
+            function(path)
+    with pytest.raises(NotFoundError, match=expected):
         expand(["a.png", path])
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "expected"),
     [
         ({"drop_rate": 2.0}, "`drop_rate` must be"),
-        ({"num_classes": 2.5}, "num_classes must be a whole number, found 2.5"),
-        ({"num_classes": "3"}, "num_classes must be a whole number, found '3'"),
-        ({"names": "abc"}, "names must be a list of texts"),
-        ({"names": (1, 2)}, "names must be a list of texts"),
-        ({"names": ("a", "b", "a")}, "names must differ, found 'a' more than once"),
+        ({"num_classes": 2.5}, "`num_classes` must be a whole number, found 2.5"),
+        ({"num_classes": "3"}, "`num_classes` must be a whole number, found '3'"),
+        ({"names": "abc"}, "`names` must be a list of texts"),
+        ({"names": (1, 2)}, "`names` must be a list of texts"),
+        ({"names": ("a", "b", "a")}, "`names` must differ, found 'a' more than once"),
         ({"task": "detection", "anchor_scale": float("inf")}, "`anchor_scale` must be above 0 and finite"),
     ],
 )
-def test_settings_that_no_network_has_are_refused(settings, said):
-    with pytest.raises(ConfigError, match=said):
+def test_settings_out_of_range_are_refused(settings, expected):
+    with pytest.raises(ConfigError, match=expected):
         twins.create_model("twins_svt_nano", **settings)
 
 
-def test_a_weight_file_that_no_file_can_be_is_not_there():
+def test_a_weight_path_that_is_too_long_raises_not_found_error():
     with pytest.raises(NotFoundError, match="no weight file"):
         twins.create_model("twins_svt_nano", weights="x" * 300)
 
 
-def test_imagenets_names_have_two_cranes():
+def test_imagenets_repeated_class_names_are_accepted():
     from twins.data.classes import imagenet_names
 
     assert twins.create_model("twins_svt_nano", names=imagenet_names()).info.num_classes == 1000

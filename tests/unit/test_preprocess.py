@@ -1,4 +1,4 @@
-"""Resizes are Pillow's to the bit, and a batch is normalised to what each of its images is alone."""
+"""Resizes are bit-identical to Pillow's, and normalising a batch equals normalising each image."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def noise(width, height, seed=0):
     return Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def test_preprocessing_is_torchvisions():
+def test_preprocessing_equals_torchvisions():
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
     image = Image.effect_noise((300, 260), 60).convert("RGB")
-    theirs = Compose(
+    torchvision_transform = Compose(
         [
             Resize(256, InterpolationMode.BICUBIC),
             CenterCrop(224),
@@ -32,7 +32,7 @@ def test_preprocessing_is_torchvisions():
             Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
-    torch.testing.assert_close(Preprocess()(image), theirs(image))
+    torch.testing.assert_close(Preprocess()(image), torchvision_transform(image))
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
@@ -40,17 +40,17 @@ def test_preprocessing_is_torchvisions():
     "size", [(500, 375), (375, 500), (300, 300), (256, 256), (640, 256), (97, 31), (33, 61), (104, 507), (121, 491)]
 )
 @pytest.mark.parametrize(("side", "crop"), [(224, 0.875), (64, 0.9), (48, 1.0)])
-def test_only_the_centre_is_computed_and_it_is_the_wholes_to_the_bit(size, side, crop, interpolation):
+def test_the_centre_crop_is_bit_identical_to_that_of_the_whole_resize(size, side, crop, interpolation):
     image = noise(*size)
     mode = InterpolationMode(interpolation)
-    whole = T.center_crop(T.resize(image, [round(side / crop)], interpolation=mode), [side, side])
-    found = Preprocess(size=side, crop=crop, interpolation=interpolation).resize(image)
-    assert np.array_equal(np.asarray(found), np.asarray(whole))
+    expected = T.center_crop(T.resize(image, [round(side / crop)], interpolation=mode), [side, side])
+    resized = Preprocess(size=side, crop=crop, interpolation=interpolation).resize(image)
+    assert np.array_equal(np.asarray(resized), np.asarray(expected))
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "nearest"])
 @pytest.mark.parametrize("size", [(90, 70), (70, 90), (64, 200), (64, 64)])
-def test_other_resizes_are_torchvisions_to_the_bit(size, interpolation):
+def test_other_resizes_are_bit_identical_to_torchvisions(size, interpolation):
     image, mode = noise(*size), InterpolationMode(interpolation)
     squashed = Preprocess(size=64, fit="squash", interpolation=interpolation).resize(image)
     assert np.array_equal(squashed, T.resize(image, [64, 64], interpolation=mode))
@@ -61,17 +61,17 @@ def test_other_resizes_are_torchvisions_to_the_bit(size, interpolation):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 1), (1, 20_000)])
-def test_extreme_sizes_reach_the_network(size):
+def test_images_of_extreme_sizes_are_resized(size):
     assert Preprocess(size=64)(Image.new("RGB", size)).shape == (3, 64, 64)
 
 
-def test_pixels_are_normalised_to_what_an_image_alone_is():
+def test_normalising_a_batch_equals_normalising_each_image():
     images = [noise(70, 60, seed) for seed in range(3)]
     pixels = torch.stack([PREPROCESS.pixels(image) for image in images])
     assert pixels.dtype == torch.uint8
     normal = PREPROCESS.normalise(pixels)
-    for image, found in zip(images, normal, strict=True):
-        assert torch.equal(found, PREPROCESS(image))
+    for image, batched in zip(images, normal, strict=True):
+        assert torch.equal(batched, PREPROCESS(image))
     plain = (pixels.double() / 255 - torch.tensor(PREPROCESS.mean).view(3, 1, 1)) / torch.tensor(PREPROCESS.std).view(
         3, 1, 1
     )
@@ -79,25 +79,25 @@ def test_pixels_are_normalised_to_what_an_image_alone_is():
     assert PREPROCESS.normalise(normal) is normal
 
 
-def test_what_no_image_fills_is_0_once_it_is_normalised():
-    keep = Preprocess(size=40, fit="keep", longest=80)
+def test_padding_is_0_after_normalisation():
+    preprocess = Preprocess(size=40, fit="keep", longest=80)
     images, sizes = [noise(60, 40), noise(40, 70)], torch.tensor([[40, 60], [70, 40]])
     pixels = torch.full((2, 3, 70, 60), 9, dtype=torch.uint8)
     for place, image, (height, width) in zip(pixels, images, sizes.tolist(), strict=True):
-        place[:, :height, :width] = keep.pixels(image)
-    normal = keep.normalise(pixels, sizes)
-    for image, found, (height, width) in zip(images, normal, sizes.tolist(), strict=True):
-        assert torch.equal(found[:, :height, :width], keep(image))
-        assert not found[:, height:].any()
-        assert not found[:, :, width:].any()
+        place[:, :height, :width] = preprocess.pixels(image)
+    normal = preprocess.normalise(pixels, sizes)
+    for image, batched, (height, width) in zip(images, normal, sizes.tolist(), strict=True):
+        assert torch.equal(batched[:, :height, :width], preprocess(image))
+        assert not batched[:, height:].any()
+        assert not batched[:, :, width:].any()
 
 
-def test_a_shorter_side_above_the_longest_is_refused_by_the_names_of_both_settings():
+def test_the_error_for_a_size_above_the_longest_side_names_both_settings():
     with pytest.raises(ConfigError, match=r"`size` is the shorter side and cannot exceed `semantic.longest`, found 99"):
         keep_shape(Preprocess(), size=99, longest=64, setting="semantic.longest")
 
 
-def test_preprocessing_survives_its_dictionary_and_refuses_unknown_fields():
+def test_a_dictionary_round_trips_and_unknown_fields_are_refused():
     assert Preprocess.from_dict(PREPROCESS.to_dict()) == PREPROCESS
     with pytest.raises(ConfigError, match="no field sise; the fields are size"):
         Preprocess.from_dict({"sise": 32})

@@ -1,4 +1,4 @@
-"""What a run folder holds, by name."""
+"""Files of a run folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twins.errors import NotFoundError
 from twins.run_folder import BEST, LAST_WEIGHTS, parts_of, weights_of
 
 
-def test_a_runs_weights_are_its_best_then_its_newest(tmp_path):
+def test_the_weights_of_a_run_are_its_best_else_its_newest(tmp_path):
     with pytest.raises(NotFoundError, match=f"holds no {BEST}"):
         weights_of(tmp_path)
     (tmp_path / "last").mkdir()
@@ -18,8 +18,8 @@ def test_a_runs_weights_are_its_best_then_its_newest(tmp_path):
     assert weights_of("twins_svt_small") == "twins_svt_small"
 
 
-def test_no_result_may_replace_what_the_network_was_written_with(tmp_path):
+def test_no_output_may_replace_a_file_of_the_run(tmp_path):
     parts = dict(parts_of(tmp_path))
     assert parts["the run's best.safetensors"] == tmp_path / "best.safetensors"
-    assert "the run's eval.json" not in parts  # which an evaluation writes anew
+    assert "the run's eval.json" not in parts  # an evaluation may replace it
     assert parts_of("a.pth") == [("the network's weights", "a.pth")]

@@ -1,4 +1,4 @@
-"""The assembly of a run."""
+"""`twins.train`: the final evaluation, and a damaged run folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_final_evaluation_and_the_report_use_the_runs_device_and_workers(tmp
 
 
 @pytest.mark.parametrize("broken", ["missing", "dangling"])
-def test_a_run_whose_newest_state_is_not_found_is_left_as_it_is(tmp_path, broken):
+def test_a_run_whose_newest_state_is_missing_is_not_changed(tmp_path, broken):
     (tmp_path / "states" / "000000004").mkdir(parents=True)
     (tmp_path / "config.yaml").write_text(TrainConfig(data="digits").to_yaml())
     if broken == "dangling":

@@ -18,7 +18,7 @@ from twins.bench.roofline import ceilings, count, roofline
 from twins.bench.runtimes import exported_steps, outputs_differ
 from twins.bench.subjects import STEPS, Case, Step, compiled, distance, images_for, networks
 from twins.bench.timing import comparisons, interleaved, timing
-from twins.engine.memory import free_memory, says_out_of_memory
+from twins.engine.memory import free_memory, is_out_of_memory_message
 from twins.errors import TrainingError
 from twins.predictor import pick_device
 from twins.tasks.detection.network import pyramid
@@ -32,7 +32,7 @@ def measure(case: Case, config: BenchConfig, files: Sequence[Path] = ()) -> dict
         with within_memory(device):
             return _load(case, config, files) if case.mode in LOADING else _compare(case, config, files, device)
     except Exception as error:  # runtimes have classes of their own
-        if not says_out_of_memory(f"{type(error).__name__}: {error}"):
+        if not is_out_of_memory_message(f"{type(error).__name__}: {error}"):
             raise
     free_memory()
     return vars(case) | {"failed": "out of memory"}
@@ -115,7 +115,7 @@ def peak_memory(case: Case, config: BenchConfig, label: str, files: Sequence[Pat
     done = subprocess.run(
         [sys.executable, "-m", "twins.bench.measure", request], capture_output=True, text=True, check=False
     )
-    if done.returncode == -9 or (done.returncode and says_out_of_memory(done.stderr)):  # -9: the system ended it
+    if done.returncode == -9 or (done.returncode and is_out_of_memory_message(done.stderr)):  # -9: the system ended it
         return None
     if done.returncode:
         raise TrainingError(f"memory of {label} could not be measured: {done.stderr.strip().splitlines()[-1:]}")

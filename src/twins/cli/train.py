@@ -23,12 +23,12 @@ def run(arguments: list[str]) -> int:
             length=next((name for name in ("minutes", "steps", "epochs") if value_of(f"--{name}", arguments)), None),
         )
     config = parse(TrainConfig, "train", arguments, default=start)
-    from twins.engine.log import brief
+    from twins.engine.log import format_metrics
     from twins.run_folder import REPORT
     from twins.training import train
 
     result = train(config)
     if result.interrupted:
         return 130
-    print(f"best weights: {brief(result.metrics)}\nreport: {result.path / REPORT}")
+    print(f"best weights: {format_metrics(result.metrics)}\nreport: {result.path / REPORT}")
     return 0

@@ -1,0 +1,1 @@
+"""Training and evaluation of any task. Start with `loop.py`, the training loop, then `step.py` and `measure.py`."""

@@ -1,4 +1,4 @@
-"""Settings of a training run and of a measurement. Nothing here imports torch: the command line answers at once."""
+"""Settings of `twins.train` and `twins.evaluate`. Nothing here imports torch, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from twins.files import too_long
 from twins.tasks.inference import InferenceConfig, SelectionConfig
 
 FORMAT = 2
-"""Version of `config.yaml`; from 2 on it ends in `END`, without which it was cut short."""
+"""Version of `config.yaml`; since version 2 the file ends in `END`, so that a truncated file is detected."""
 END = "complete"
-"""Last name in `config.yaml`, with the value true."""
+"""Last key of `config.yaml`, with the value true."""
 MACHINE_FIELDS = (
     "device",
     "workers",
@@ -30,27 +30,27 @@ MACHINE_FIELDS = (
     "save_every",
     "max_skipped",
 )
-"""What may be given anew with `resume`: it changes how a run is computed, not what it is."""
+"""Settings that may change with `resume`: they change how a run is computed, not its result."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW and how its steps are bounded."""
+    """AdamW, layer-wise learning rates and gradient clipping."""
 
     lr: float = 3e-4
-    """Peak learning rate, for a batch of `lr_batch` images where that is set."""
+    """Peak learning rate; if `lr_batch` is set, for a batch of that many images."""
     lr_batch: int | None = None
-    """Images that `lr` is meant for: the rate used is lr x batch_size / lr_batch; unset uses `lr` as it is."""
+    """Reference batch size of `lr`: the peak becomes lr x batch_size / lr_batch; unset: `lr` is not scaled."""
     weight_decay: float = 0.05
     """Decoupled weight decay of weights; norms, biases and positional convolutions have none."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of AdamW's two running means."""
+    """Beta 1 and beta 2 of AdamW."""
     eps: float = 1e-8
-    """Added to AdamW's denominator."""
+    """Epsilon of AdamW, added to the denominator."""
     layer_decay: float | None = 0.75
-    """Factor on the learning rate for each layer further from the classifier; unset is one rate for all."""
+    """Layer-wise decay: factor on the learning rate per layer away from the head; unset: one rate for all layers."""
     clip_grad: float | None = 5.0
-    """Largest norm of all gradients together; unset does not clip."""
+    """Total norm to which gradients are clipped; unset: no clipping."""
 
     def __post_init__(self) -> None:
         _check("optimizer.lr", self.lr, self.lr > 0, "above 0")
@@ -65,22 +65,22 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """The learning rate over the run: a linear warm-up, then a curve down to a floor."""
+    """Learning rate schedule: a linear warm-up, then a curve down to `min_lr`."""
 
     kind: Literal["cosine", "poly", "step"] = "cosine"
-    """The curve: half a cosine, `(1 - share of the run done) ^ power`, or steps down to a tenth each."""
+    """Curve: half a `cosine`, `poly` (1 - share of the run done) ^ power, or `step`, a tenth at each drop."""
     power: float = 1.0
     """Exponent of `poly`; 1 is a straight line."""
     drop_epochs: tuple[float, ...] = (8.0, 11.0)
-    """Epochs at which the rate of `step` falls; as shares of `epochs` they also hold for a run given otherwise."""
+    """Epochs of the drops of `step`; with `steps` or `minutes`, at the shares drop_epochs / epochs of the run."""
     warmup_epochs: float = 1.0
-    """Epochs of warm-up; as a share of `epochs` it also holds for a run given in minutes. At most half the run."""
+    """Epochs of warm-up, at most half the run; with `steps` or `minutes`, the share warmup_epochs / epochs of it."""
     warmup_steps: int | None = None
-    """Optimiser steps of warm-up, where `steps` gives the run's length; unset takes `warmup_epochs`."""
+    """Optimiser steps of warm-up, for a run with `steps`; unset: `warmup_epochs` decides."""
     warmup_lr: float = 1e-6
-    """Learning rate that the warm-up begins at."""
+    """Learning rate at the start of the warm-up."""
     min_lr: float = 1e-6
-    """Learning rate that the curve ends at."""
+    """Learning rate at the end of the run."""
 
     def __post_init__(self) -> None:
         _check("schedule.kind", self.kind, self.kind in ("cosine", "poly", "step"), "cosine, poly or step")
@@ -94,8 +94,8 @@ class ScheduleConfig:
         _check("schedule.min_lr", self.min_lr, self.min_lr >= 0, "at least 0")
 
 
-def _mild() -> AugmentConfig:
-    """Augmentation that suits fine-tuning on a small set."""
+def _fine_tuning_augmentation() -> AugmentConfig:
+    """Augmentation for fine-tuning on a small data set."""
     return AugmentConfig(
         scale=(0.5, 1.0), rand_augment="rand-m6-mstd0.5-inc1", erasing=0.1, mixup=0.0, cutmix=0.0, smoothing=0.1
     )
@@ -103,96 +103,94 @@ def _mild() -> AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything a training run is; the defaults are a short fine-tuning of published weights."""
+    """Settings of a training run; the defaults fine-tune published weights for a short time."""
 
     data: Annotated[str, arg(metavar="DATA")] = ""
-    """Folder with one folder per class (or with train and val in it), with images and masks, or with images and boxes
-    (COCO, VOC or YOLO); or an embedded set: `digits`, `scenes`."""
+    """Folder with a folder per class, with masks, or with boxes (COCO, VOC, YOLO); or embedded: `digits`, `scenes`."""
     model: str = "twins_svt_small"
-    """Name of the network."""
+    """Name of the model, see `twins models`."""
     recipe: str | None = None
-    """Name of the recipe that these settings came from: a record, see `twins recipes`."""
+    """Name of the recipe that gives the defaults of all other options, see `twins recipes`; in Python only a record."""
     task: str = "classification"
-    """What is learned: `classification`, `semantic`, `detection` or `instance`."""
+    """Task to train for: `classification`, `semantic`, `detection` or `instance`."""
     head: str | None = None
-    """Which of the task's heads; unset is its default."""
+    """Head of the network, such as `upernet`; unset: that of the weights, else the task's default."""
     weights: Annotated[str, arg(metavar="NAME|PATH|none")] = "auto"
-    """Where training starts: `auto` (published weights; none for the nanos), `none`, a published name or a file."""
+    """Initial weights: `auto` (the published ones; none for the nano models), `none`, a published name or a file."""
     out: Annotated[str | None, arg(metavar="RUN")] = None
-    """Run folder; unset is `runs/<model>-<data>-<number>`."""
+    """Run folder to create; unset: `runs/<model>-<data>-<number>`."""
     resume: Annotated[str | None, arg(metavar="RUN")] = None
-    """Run folder to go on with, exactly where it was stopped."""
+    """Run folder to resume; the result is bit-identical to that of a run that was never stopped."""
     epochs: float = 20.0
-    """Passes over the training images; not used where `minutes` or `steps` is set."""
+    """Passes over the training images; ignored if `steps` or `minutes` is set."""
     steps: int | None = None
-    """Optimiser steps of the run, instead of epochs; not used where `minutes` is set."""
+    """Length of the run in optimiser steps instead of epochs; ignored if `minutes` is set."""
     minutes: float | None = None
-    """Wall-clock budget in minutes, counted over stops, evaluations included; the schedule follows it."""
+    """Wall-clock minutes of training and evaluation, without the time of stops; the schedule follows it."""
     max_steps: int | None = None
-    """Most optimiser steps, where that ends the run sooner."""
+    """Upper limit of optimiser steps; the schedule is shortened with the run."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """What computes."""
+    """Device to train on."""
     seed: int = 0
-    """Chooses the initial weights, the order of images, augmentation and dropout."""
+    """Seed of initial weights, validation split, order of images, augmentation and dropout."""
     size: int = 224
-    """Side of the square that images are brought to, in pixels; of dense tasks, their shorter side in evaluation."""
+    """Side in pixels of the square input; for dense tasks the shorter side of validation images."""
     crop: float = 0.875
-    """Share of the resized image's side that a classifier's evaluation keeps."""
+    """Share of the resized image's shorter side that the centre crop of a classifier's evaluation keeps."""
     fit: Literal["crop", "squash"] = "crop"
-    """How a classifier's evaluation makes an image square: cut the centre out, or resize both sides."""
+    """How a classifier's evaluation makes images square: centre crop, or resize both sides to `size`."""
     val_share: float = 0.2
-    """Share (of each class) that is held out where the data has no folder for validation."""
+    """Share of the images (of each class) to hold out for validation if the data has no validation part."""
     batch_size: int = 64
     """Images per optimiser step, over all processes and accumulated passes."""
     accumulate: int = 1
-    """Passes that an optimiser step is split in, to need less memory."""
+    """Forward and backward passes per optimiser step (gradient accumulation); more passes need less memory."""
     workers: int = 2
-    """Processes that load images, for each training process; 0 loads in the training process."""
+    """Loader processes per training process; 0 loads in the training process."""
     precision: Literal["fp32", "bf16", "bf16-true", "fp16"] = "fp32"
-    """Number format of the forward pass. `bf16-true` computes with a bf16 copy of the weights, gradients too; what the
-    optimiser moves, averages and files hold stays in fp32 with all."""
+    """`bf16`, `fp16`: autocast; `bf16-true`: a bf16 copy of the weights computes. Master weights and files are fp32."""
     compile: bool = False
     """Compile the network with torch.compile."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time, the same result."""
     selective_checkpointing: bool = False
-    """Recompute the hidden maps of feed-forward parts alone, which are the largest, in less time than all."""
+    """Recompute only the hidden maps of feed-forward parts, the largest activations: less time than all."""
     padding: Literal["exact", "reference", "unmasked"] | None = None
-    """How local attention treats borders; unset is what the weights were trained with, else `exact`."""
+    """How local attention treats borders; unset: as the weights were trained, else `exact`."""
     drop_rate: float | None = None
-    """Dropout before the classifier; unset is as published: 0 for classification, 0.1 for semantic."""
+    """Dropout before the classification layer; unset: as published, 0 for classification, 0.1 for semantic."""
     drop_path: float = 0.1
-    """Stochastic depth of the last block; it grows linearly from 0 at the first."""
+    """Stochastic depth (drop path) of the last block; it grows linearly from 0 at the first block."""
     ema_decay: float | None = None
-    """Decay per step of an EMA of the weights, which is then what is evaluated and kept as best."""
+    """Decay per step of an EMA of the weights, which is then evaluated and saved as best; unset: no EMA."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced` weighs each class in the loss by the inverse of its number of images, or of its share of pixels."""
+    """Class weights in the loss; `balanced`: inverse to a class's number of images, or to its share of pixels."""
     freeze: int = 0
-    """Stages, from the first, whose weights stay as they are."""
+    """Number of stages, from the first, whose weights are frozen, 0 to 4."""
     patience: int | None = None
-    """Evaluations without improvement after which the run ends; unset never ends early."""
+    """End the run after this many evaluations without improvement; unset: never end early."""
     eval_every: float = 1.0
     """Epochs between evaluations."""
     save_every: int | None = None
-    """Optimiser steps between whole states, besides the one at each evaluation."""
+    """Optimiser steps between additional saves of the state; unset: it is saved only at each evaluation."""
     log_every: int = 10
     """Optimiser steps between training rows of `metrics.jsonl`."""
     max_skipped: float = 0.05
-    """Largest share of unreadable images in a split; more of them end the run."""
+    """Largest share of unreadable images in a split; with more of them the run ends."""
     trackers: tuple[str, ...] = ()
-    """Experiment trackers that accelerate knows, such as `tensorboard`."""
+    """Experiment trackers of accelerate, such as `tensorboard`."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """The optimiser."""
+    """Optimiser."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    """The learning rate over the run."""
-    augment: AugmentConfig = field(default_factory=_mild)
-    """How a classifier's training images are changed."""
+    """Learning rate schedule."""
+    augment: AugmentConfig = field(default_factory=_fine_tuning_augmentation)
+    """Augmentation for classification."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How masks are read."""
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
-    """How training images and masks are changed, and the norm of a semantic head."""
+    """Augmentation for semantic segmentation, and the norm of its head."""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
-    """How training images and objects are changed, and a detector's anchors."""
+    """Augmentation, anchors and sampling for detection and instance segmentation."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "eval_every", "log_every"):
@@ -229,29 +227,29 @@ class TrainConfig:
 
     @property
     def lr(self) -> float:
-        """Peak learning rate that this run uses, scaled to its batch."""
+        """Peak learning rate of the run, scaled to its batch size if `optimizer.lr_batch` is set."""
         reference = self.optimizer.lr_batch
         return self.optimizer.lr * self.batch_size / reference if reference else self.optimizer.lr
 
     @property
     def source(self) -> DataConfig:
-        """Which data the run has, and how it is read."""
+        """Data set of the run, and how it is read and split."""
         return DataConfig(data=self.data, seed=self.seed, val_share=self.val_share, masks=self.masks)
 
     def to_yaml(self) -> str:
-        """Return the settings as YAML, with the format's version."""
+        """Return the settings as YAML, with the format version."""
         import yaml
 
-        values = {"format": FORMAT, **_plain(asdict(self)), END: True}
+        values = {"format": FORMAT, **_to_lists(asdict(self)), END: True}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
     @classmethod
     def from_yaml(cls, text: str) -> TrainConfig:
-        """Read what `to_yaml` wrote; what an older version did not write has its default.
+        """Parse the text of `to_yaml`; settings that an older version did not write get their defaults.
 
         Raises:
-            ConfigError: not such a text, a newer format, a text cut short, an unknown setting, or a value of the wrong
-                kind or out of range.
+            ConfigError: no such YAML, a newer format, a truncated text, an unknown setting, or a value of the wrong
+                type or out of range.
         """
         import yaml
 
@@ -266,46 +264,45 @@ class TrainConfig:
             raise ConfigError(f"the settings have format {version}, this twins reads up to {FORMAT}; update it")
         if values.pop(END, False) is not True and version > 1:
             raise ConfigError(f"the settings are cut short: they lack the last line, {END}: true; copy the run again")
-        return _build(cls, values, "")
+        return _build_config(cls, values, "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """How a network is measured, and where the result is written."""
+    """How a network is evaluated, and where the result is written."""
 
     out: Annotated[str | None, arg(metavar="FILE")] = None
-    """File to write the result to, as JSON."""
+    """JSON file to write the result to."""
     batch_size: int | None = None
-    """Images per forward pass; unset is 32, or 4 for a dense network."""
+    """Images per forward pass; unset: 32 for a classifier, 4 for a dense network."""
     workers: int = 0
-    """Processes that load images."""
+    """Loader processes; 0 loads in the main process."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device to compute on."""
     compile: bool = False
-    """Compile the network with torch.compile: worth its time where many images have one size."""
+    """Compile the network with torch.compile; worth its time if many images have the same size."""
     size: int | None = None
-    """Side of the input in pixels, for a dense network the shorter side, with which the bound on the longer side grows;
-    unset is the network's own."""
+    """Input side in pixels (dense networks: shorter side, the limit scales too); unset: as saved in the weights."""
     crop: float | None = None
-    """Share of the resized image's shorter side that a classifier's centre crop keeps; unset is the network's own."""
+    """Share of the shorter side that the centre crop of a classifier keeps; unset: as saved in the weights."""
     padding: Literal["exact", "reference", "unmasked"] | None = None
-    """How local attention treats borders; unset is the network's own."""
+    """How local attention treats borders; unset: as saved in the weights."""
     seed: int | None = None
-    """Seed of the split of data without a validation part; unset is the run's, or 0 without a run."""
+    """Seed of the validation split, for data without a validation part; unset: that of the run, or 0 without a run."""
     val_share: float | None = None
-    """Share held out of data without a validation part; unset is the run's, or 0.2 without a run."""
+    """Share to hold out of data without a validation part; unset: that of the run, or 0.2 without a run."""
     masks: MaskConfig = field(default_factory=MaskConfig)
-    """How masks are read; a setting at its default is the run's."""
+    """How masks are read; a setting at its default is taken from the run."""
     inference: Annotated[InferenceConfig, arg(name="")] = field(default_factory=InferenceConfig)
     """Inference settings of a semantic network."""
     selection: Annotated[SelectionConfig, arg(name="")] = field(default_factory=SelectionConfig)
     """Score and NMS thresholds of a detector; by default as published."""
     results: Annotated[str | None, arg(metavar="FILE")] = None
-    """File to write a detector's objects to, as COCO results."""
+    """File to write a detector's predictions to, in COCO's results format."""
     absent: Literal["left_out", "zero"] = "left_out"
-    """Classes that neither the truth nor the predictions have: left out of a mean over classes, or counted as zero."""
+    """Classes in neither ground truth nor predictions: left out of means over classes, or counted as zero."""
     max_skipped: float = 0.05
-    """Share of unreadable images above which the numbers would mislead."""
+    """Largest share of unreadable images; with more of them the evaluation is an error."""
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
@@ -320,12 +317,12 @@ def read_config(path: Path) -> TrainConfig:
     """Read a run's `config.yaml`.
 
     Raises:
-        NotFoundError: there is none.
-        ConfigError: it cannot be understood; names the file.
+        NotFoundError: there is no such file.
+        ConfigError: the file cannot be read or parsed; the message names it.
     """
     if not os.path.isfile(path):
-        what = f"holds no {path.name}" if os.path.isdir(path.parent) else "is no folder"
-        raise NotFoundError(f"{path.parent} {what}; give a run folder that twins train has written")
+        problem = f"holds no {path.name}" if os.path.isdir(path.parent) else "is no folder"
+        raise NotFoundError(f"{path.parent} {problem}; give a run folder that twins train has written")
     try:
         return TrainConfig.from_yaml(path.read_text())
     except ConfigError as error:
@@ -336,23 +333,29 @@ def read_config(path: Path) -> TrainConfig:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
 
 
-def merge_resumed(given: TrainConfig, saved: TrainConfig) -> TrainConfig:
-    """Return a stopped run's settings with what was given anew, as far as that is allowed to change.
+def merge_resumed(requested: TrainConfig, saved: TrainConfig) -> TrainConfig:
+    """Return the saved settings of a run with the requested changes; settings at their default are not changes.
 
     Raises:
-        ConfigError: a setting that makes it another run; settings left at their default count as not given.
+        ConfigError: a change of a setting that is not in `MACHINE_FIELDS`.
     """
     default = TrainConfig()
-    anew = {f.name: getattr(given, f.name) for f in fields(given) if getattr(given, f.name) != getattr(default, f.name)}
-    anew.pop("resume", None)
-    same = {name for name, value in anew.items() if value == getattr(saved, name)}
-    if wrong := sorted(set(anew) - set(MACHINE_FIELDS) - same):
-        changed, allowed = (", ".join(f"`{name}`" for name in names) for names in (wrong, MACHINE_FIELDS))
-        raise ConfigError(
-            f"`resume` goes on with the run as it was and cannot change {changed}; leave it out, or start a new run "
-            f"(what can change: {allowed})"
+    changes = {
+        f.name: getattr(requested, f.name)
+        for f in fields(requested)
+        if getattr(requested, f.name) != getattr(default, f.name)
+    }
+    changes.pop("resume", None)
+    unchanged = {name for name, value in changes.items() if value == getattr(saved, name)}
+    if forbidden := sorted(set(changes) - set(MACHINE_FIELDS) - unchanged):
+        forbidden_names, allowed_names = (
+            ", ".join(f"`{name}`" for name in names) for names in (forbidden, MACHINE_FIELDS)
         )
-    return replace(saved, resume=given.resume, **anew)
+        raise ConfigError(
+            f"`resume` goes on with the run as it was and cannot change {forbidden_names}; leave it out, or start "
+            f"a new run (what can change: {allowed_names})"
+        )
+    return replace(saved, resume=requested.resume, **changes)
 
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
@@ -364,57 +367,57 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 
 
-def _check(name: str, value: object, good: bool, wanted: str) -> None:
-    if not good:
-        raise ConfigError(f"`{name}` must be {wanted}, found {value}")
+def _check(name: str, value: object, valid: bool, expected: str) -> None:
+    if not valid:
+        raise ConfigError(f"`{name}` must be {expected}, found {value}")
 
 
-def _plain(value: Any) -> Any:
-    """Turn tuples into lists, which YAML can say."""
+def _to_lists(value: Any) -> Any:
+    """Turn tuples into lists, for YAML."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+        return {key: _to_lists(item) for key, item in value.items()}
+    return [_to_lists(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
+def _build_config(cls: type, values: dict[str, Any], prefix: str) -> Any:
     assert is_dataclass(cls)
-    known = get_type_hints(cls)
-    if unknown := sorted(map(str, set(values) - set(known))):
-        raise ConfigError(f"there is no setting {prefix}{unknown[0]}{nearest(unknown[0], known)}")
+    types = get_type_hints(cls)
+    if unknown := sorted(map(str, set(values) - set(types))):
+        raise ConfigError(f"there is no setting {prefix}{unknown[0]}{nearest(unknown[0], types)}")
     built = {}
     for name, value in values.items():
-        if is_dataclass(known[name]) and isinstance(value, dict):
-            built[name] = _build(known[name], value, f"{name}.")
+        if is_dataclass(types[name]) and isinstance(value, dict):
+            built[name] = _build_config(types[name], value, f"{name}.")
             continue
         built[name] = tuple(value) if isinstance(value, list) else value
-        if not _is_kind(built[name], known[name]):
+        if not _has_type(built[name], types[name]):
             raise ConfigError(
-                f"{prefix}{name} has a value of the wrong kind, {value!r}; it must be {_say(known[name])}"
+                f"{prefix}{name} has a value of the wrong kind, {value!r}; it must be {_describe_type(types[name])}"
             )
     return cls(**built)
 
 
-def _is_kind(value: object, kind: Any) -> bool:
-    """Whether a value is of a field's type; a whole number is a number, and choices are left to their own check."""
-    inside = get_args(kind)
-    if get_origin(kind) in (Union, UnionType):
-        return any(_is_kind(value, one) for one in inside)
-    if get_origin(kind) is Literal:
-        return any(type(value) is type(choice) for choice in inside)
-    if get_origin(kind) is tuple:
-        each = inside[:1] * len(value) if isinstance(value, tuple) and inside[-1] is Ellipsis else inside
-        return isinstance(value, tuple) and len(value) == len(each) and all(map(_is_kind, value, each))
-    if kind is float:
+def _has_type(value: object, expected: Any) -> bool:
+    """Return whether a value has a field's type; an int is a float, and `Literal` choices are checked elsewhere."""
+    arguments = get_args(expected)
+    if get_origin(expected) in (Union, UnionType):
+        return any(_has_type(value, option) for option in arguments)
+    if get_origin(expected) is Literal:
+        return any(type(value) is type(choice) for choice in arguments)
+    if get_origin(expected) is tuple:
+        item_types = arguments[:1] * len(value) if isinstance(value, tuple) and arguments[-1] is Ellipsis else arguments
+        return isinstance(value, tuple) and len(value) == len(item_types) and all(map(_has_type, value, item_types))
+    if expected is float:
         return type(value) in (int, float)
-    return type(value) is kind
+    return type(value) is expected
 
 
-def _say(kind: Any) -> str:
-    """Return a field's type in words."""
-    inside = get_args(kind)
-    if get_origin(kind) in (Union, UnionType):
-        return " or ".join(_say(one) for one in inside)
-    if get_origin(kind) is tuple:
-        return "a list" if inside[-1] is Ellipsis else f"a list of {len(inside)} values"
-    words = {float: "a number", int: "a whole number", bool: "true or false", NoneType: "null"}
-    return "names with values" if is_dataclass(kind) else words.get(kind, "text")
+def _describe_type(expected: Any) -> str:
+    """Return a description of a field's type, for messages."""
+    arguments = get_args(expected)
+    if get_origin(expected) in (Union, UnionType):
+        return " or ".join(_describe_type(option) for option in arguments)
+    if get_origin(expected) is tuple:
+        return "a list" if arguments[-1] is Ellipsis else f"a list of {len(arguments)} values"
+    names = {float: "a number", int: "a whole number", bool: "true or false", NoneType: "null"}
+    return "names with values" if is_dataclass(expected) else names.get(expected, "text")

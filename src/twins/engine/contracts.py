@@ -1,6 +1,6 @@
-"""All that the engine knows of a metric and a source of batches; of a network it knows `TaskNetwork`."""
+"""Protocols of a metric and of a source of batches, as the engine uses them; a network is a `TaskNetwork`."""
 
-# ruff: noqa: D102  # members that say what they are by name and type
+# ruff: noqa: D102  # names and types document these methods
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ from twins.predictions import Prediction
 
 
 class Metric(Protocol):
-    """Gathers predictions and targets into named numbers; what ranks exchange is its state."""
+    """Accumulates predictions and targets into named numbers; processes exchange its state."""
 
     def update(self, predictions: Sequence[Prediction], targets: Any) -> None: ...
     def state(self) -> dict[str, Tensor]: ...
@@ -28,18 +28,18 @@ class Source(Protocol):
     steps_per_epoch: int
     """Optimiser steps in a pass over the training images."""
     train_count: int
-    """Training images."""
+    """Number of training images."""
     val_count: int
-    """Images to evaluate on."""
+    """Number of validation images."""
 
     def train(self, step: int) -> Iterator[Batch]:
-        """Yield training batches without end, from optimiser step `step` of the run on."""
+        """Yield training batches without end, starting at optimiser step `step` of the run."""
 
     def evaluation(self) -> Iterable[Batch]:
-        """Yield this process's share of the evaluation images: over all processes each exactly once."""
+        """Yield this process's share of the validation images; over all processes, each image exactly once."""
 
     def prepare(self, batch: Batch, epoch: int) -> tuple[Tensor, Any]:
-        """Return the images and targets that a training batch is learned from."""
+        """Return the images and targets for the losses, normalised and mixed."""
 
     def path(self, index: int) -> str:
-        """Return what to call a training image in messages."""
+        """Return the path of a training image, for messages."""

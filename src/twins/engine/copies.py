@@ -1,4 +1,4 @@
-"""Copies of the network that learns: the average of its weights (EMA), and the bf16 copy that computes."""
+"""Copies of the trained network: the EMA of its weights, and the bf16 copy that computes with fp32 master weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from twins.tasks.network import TaskNetwork
 
 
 class EMA:
-    """An exponential moving average of a network's weights; `network` is the averaged copy, in eval mode.
+    """Exponential moving average of a network's weights; `network` is the averaged copy, in eval mode.
 
     Args:
-        network: the network that is trained; it is copied.
+        network: the trained network; it is copied.
         decay: decay per optimiser step, reached after a warm-up: min(decay, (1 + step) / (10 + step)).
     """
 
@@ -26,7 +26,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, network: TaskNetwork, step: int) -> None:
-        """Move the mean towards the weights after optimiser step `step`; what is no float is copied."""
+        """Update the average after optimiser step `step`; integer buffers are copied."""
         weight = 1.0 - ema_decay(step, self.decay)
         floats: tuple[list[Tensor], list[Tensor]] = ([], [])
         for mean, value in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
@@ -39,30 +39,32 @@ class EMA:
 
 
 class Bf16Copy:
-    """A bfloat16 copy of a network for the forward and backward pass; updates are made to the network itself.
+    """A bfloat16 copy of a network for the forward and backward pass; the optimiser updates the fp32 master weights.
 
-    An update smaller than bfloat16's resolution, 1/256 of a weight, is not lost: it adds up in the master. Batch norms
-    stay in float32, and buffers are the master's own.
+    Updates smaller than bfloat16's resolution, 1/256 of a weight, accumulate in the master weights. Batch norms stay in
+    float32, and the copy shares the master's buffers.
 
     Args:
-        master: the network in float32, on its device.
+        master: the network with the fp32 master weights, on its device.
     """
 
     def __init__(self, master: nn.Module) -> None:
         self.network: Any = copy.deepcopy(master, {id(buffer): buffer for buffer in master.buffers()})
-        wide = {id(p) for m in self.network.modules() if hasattr(m, "running_mean") for p in m.parameters()}
+        float32_parameters = {
+            id(p) for m in self.network.modules() if hasattr(m, "running_mean") for p in m.parameters()
+        }
         for parameter in self.network.parameters():
-            if id(parameter) not in wide:
+            if id(parameter) not in float32_parameters:
                 parameter.data = parameter.data.bfloat16()
         self._pairs = list(zip(self.network.parameters(), master.parameters(), strict=True))
 
     @torch.no_grad()
-    def read_weights(self) -> None:
-        """Take over the master's weights, rounded."""
-        torch._foreach_copy_([mine for mine, _ in self._pairs], [value for _, value in self._pairs])
+    def copy_master_weights(self) -> None:
+        """Copy the master weights, rounded to bfloat16."""
+        torch._foreach_copy_([copied for copied, _ in self._pairs], [value for _, value in self._pairs])
 
-    def hand_over_gradients(self) -> None:
-        """Move the gradients to the master, in float32."""
-        for mine, master in self._pairs:
-            master.grad = None if mine.grad is None else mine.grad.float()
-            mine.grad = None
+    def move_gradients_to_master(self) -> None:
+        """Move the gradients to the master weights, in float32."""
+        for copied, master in self._pairs:
+            master.grad = None if copied.grad is None else copied.grad.float()
+            copied.grad = None

@@ -1,4 +1,4 @@
-"""Batches as they come from loading processes, whose deaths and errors end in one sentence."""
+"""Batches from loader processes; a process that dies or raises ends in one clear error."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 import torch
 
 from twins.data.loading.batch import Batch
-from twins.engine.signals import shielded
+from twins.engine.signals import block_signals
 from twins.errors import TrainingError, TwinsError
 
-_open: dict[int, Any] = {}
-"""Loaders whose processes have not ended yet, by identity; held here, for weak references to what lies in a cycle of
-garbage are gone before anything in it can act."""
+_open_loaders: dict[int, Any] = {}
+"""Loaders whose processes still run, by identity. Strong references: weak ones into a garbage cycle are cleared before
+any finaliser in it runs."""
 
 
-def loading(start: Callable[[], Iterable[Batch]]) -> Generator[Batch]:
-    """Yield batches; `start` makes the loader, whose processes no signal to the group reaches.
+def load_batches(start: Callable[[], Iterable[Batch]]) -> Generator[Batch]:
+    """Yield batches from the loader that `start` creates; its processes ignore SIGINT and SIGTERM.
 
     Raises:
-        TwinsError: what a loading process raised.
-        TrainingError: a loading process died.
+        TwinsError: raised in a loader process.
+        TrainingError: a loader process died.
     """
-    with shielded():
+    with block_signals():
         batches = iter(start())
-    _watch(batches)
+    _track(batches)
     failure: TwinsError | None = None
     try:
         while failure is None:
@@ -35,9 +35,9 @@ def loading(start: Callable[[], Iterable[Batch]]) -> Generator[Batch]:
             except StopIteration:
                 return
             except TwinsError as error:
-                failure = _plain(error)
+                failure = _without_traceback(error)
             except (RuntimeError, ConnectionError, EOFError) as error:
-                # a batch on its way from a process that dies breaks its connection before torch reports the death
+                # a process that dies while it sends a batch breaks the connection before torch reports its death
                 if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
                 reason = str(error).partition("\n")[0].strip() or "its connection was lost"
@@ -48,39 +48,39 @@ def loading(start: Callable[[], Iterable[Batch]]) -> Generator[Batch]:
             else:
                 yield batch
     finally:
-        _end(batches)
+        _stop(batches)
     raise failure
 
 
-def _watch(batches: Any) -> None:
-    """Hold a loader with processes until they have ended, at the latest with ours: no signal would end them."""
+def _track(batches: Any) -> None:
+    """Keep a loader until its processes have ended, at the latest when ours exits: no signal would end them."""
     if not hasattr(batches, "_shutdown_workers"):
         return
-    # torch would raise a process's death wherever this one is at that moment: it is told when a batch is asked for
+    # torch's signal handler would raise at any line when a loader process dies; now the next batch raises
     torch._C._remove_worker_pids(id(batches))
     batches._worker_pids_set = False
-    atexit.unregister(_end_all)
-    atexit.register(_end_all)  # after all that torch and multiprocessing registered, so it runs before
-    _open[id(batches)] = batches
+    atexit.unregister(_stop_all)
+    atexit.register(_stop_all)  # registered after the handlers of torch and multiprocessing, so it runs before them
+    _open_loaders[id(batches)] = batches
 
 
-def _end(batches: Any) -> None:
-    if _open.pop(id(batches), None) is None:
+def _stop(batches: Any) -> None:
+    if _open_loaders.pop(id(batches), None) is None:
         return
     workers = list(batches._workers)
     batches._shutdown_workers()
     for worker in workers:
-        if worker.is_alive():  # torch's last resort is a signal that they do not hear, and the exit would wait for them
+        if worker.is_alive():  # torch sends SIGTERM, which they block, and our exit would wait for them
             worker.kill()
 
 
-def _end_all() -> None:
-    for batches in list(_open.values()):
-        _end(batches)
+def _stop_all() -> None:
+    for batches in list(_open_loaders.values()):
+        _stop(batches)
 
 
-def _plain(error: TwinsError) -> TwinsError:
-    """Return an error without the traceback that its way between processes put into its text."""
+def _without_traceback(error: TwinsError) -> TwinsError:
+    """Return an error without the loader process's traceback, which torch puts into its message."""
     name = f"{type(error).__name__}: "
     lines = [line.partition(name)[2] for line in str(error).splitlines() if name in line]
     return type(error)(lines[-1]) if str(error).startswith("Caught") and lines else error

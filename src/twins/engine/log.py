@@ -1,4 +1,4 @@
-"""The log of a run: rows of `metrics.jsonl`, sentences of `log.txt`, a progress bar, and trackers."""
+"""The logger of a run: rows of `metrics.jsonl`, messages of `log.txt`, a progress bar, and experiment trackers."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from twins.errors import TrainingError
 from twins.run_folder import LOG, METRICS
 
 
-def brief(values: Mapping[str, float], most: int = 5) -> str:
-    """Return the first of an evaluation's numbers in a line; the log has all."""
-    return "  ".join(f"{name} {number:.4g}" for name, number in islice(values.items(), most))
+def format_metrics(values: Mapping[str, float], max_shown: int = 5) -> str:
+    """Return the first few metrics in one line; `metrics.jsonl` has all of them."""
+    return "  ".join(f"{name} {number:.4g}" for name, number in islice(values.items(), max_shown))
 
 
 class Log:
-    """Writes a run's rows and sentences, and draws its progress where somebody watches.
+    """Writes the rows and messages of a run, and shows a progress bar on a terminal.
 
     Args:
-        run: the run's folder.
-        active: whether this process writes; others are silent.
-        tracker: gives every row to the experiment trackers.
-        console: where sentences and progress are shown; stderr by default. Without a terminal there is no bar.
+        run: run folder.
+        active: whether this process writes; the others are silent.
+        tracker: passes every row to the experiment trackers.
+        console: shows messages and the bar; stderr by default. Without a terminal there is no bar.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Log:
         self._task = bars.TaskID(0)
         self._images, self._seconds = 0, 0.0  # since the newest training row
 
-    def row(self, kind: str, *, step: int, epoch: float, values: Mapping[str, float]) -> None:
+    def write_row(self, kind: str, *, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Append a row to `metrics.jsonl`.
 
         Raises:
-            TrainingError: the disk is full or refuses.
+            TrainingError: the disk is full or not writable.
         """
         if not self.active:
             return
@@ -56,50 +56,52 @@ class Log:
         if self.tracker is not None:
             self.tracker.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
 
-    def say(self, sentence: str, *, style: str = "") -> None:
-        """Show a sentence, and keep it in `log.txt` with its time."""
+    def info(self, message: str, *, style: str = "") -> None:
+        """Print a message, and append it to `log.txt` with the time."""
         if not self.active:
             return
-        self.console.print(sentence, style=style, markup=False)
-        self._append(LOG, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}")
+        self.console.print(message, style=style, markup=False)
+        self._append(LOG, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}")
 
-    def step(self, at: Progress, plan: Plan, *, rate: float, loss: float, images: int, seconds: float) -> None:
-        """Count a step, move the bar, and write a training row every `log_every` steps and at the end.
+    def step(self, progress: Progress, plan: Plan, *, rate: float, loss: float, images: int, seconds: float) -> None:
+        """Log an optimiser step: update the bar, and write a training row every `log_every` steps and at the end.
 
         Args:
-            at: where the run is after the step.
-            plan: how long it is.
-            rate: the step's learning rate.
-            loss: the step's loss.
-            images: the step's images, over all processes.
-            seconds: the time that it took.
+            progress: position of the run after the step.
+            plan: length of the run.
+            rate: learning rate of the step.
+            loss: loss of the step.
+            images: images of the step, over all processes.
+            seconds: time of the step.
         """
-        at.loss_sum, at.loss_count = at.loss_sum + loss, at.loss_count + 1
+        progress.loss_sum, progress.loss_count = progress.loss_sum + loss, progress.loss_count + 1
         self._images, self._seconds = self._images + images, self._seconds + seconds
         speed = self._images / self._seconds
         if self._bar is not None:
-            self._bar.update(self._task, completed=plan.done(at), description=f"epoch {plan.epoch(at):.1f}")
+            self._bar.update(
+                self._task, completed=plan.share_done(progress), description=f"epoch {plan.epoch(progress):.1f}"
+            )
             self._bar.update(self._task, speed=f"loss {loss:.3f}  {speed:.0f} images/s")
-        if at.step % plan.config.log_every == 0 or plan.finished(at):
-            values = {"lr": rate, "loss": at.loss_sum / at.loss_count, "images_per_s": round(speed, 2)}
-            self.row("train", step=at.step, epoch=plan.epoch(at), values=values)
-            at.loss_sum, at.loss_count, self._images, self._seconds = 0.0, 0, 0, 0.0
+        if progress.step % plan.config.log_every == 0 or plan.finished(progress):
+            values = {"lr": rate, "loss": progress.loss_sum / progress.loss_count, "images_per_s": round(speed, 2)}
+            self.write_row("train", step=progress.step, epoch=plan.epoch(progress), values=values)
+            progress.loss_sum, progress.loss_count, self._images, self._seconds = 0.0, 0, 0, 0.0
 
-    def forget_after(self, step: int) -> None:
-        """Drop the rows of steps beyond `step`, and what is no row, such as one cut short; they are made again."""
+    def drop_rows_after(self, step: int) -> None:
+        """Drop rows of steps after `step`, which the resumed run writes again, and damaged lines."""
         path = self.run / METRICS
         if not self.active or not path.exists():
             return
-        kept = [line for line in path.read_text(errors="replace").splitlines(keepends=True) if _step_of(line) <= step]
-        beside = path.with_name(f".{METRICS}.new")
-        with beside.open("w") as file:
-            file.writelines(kept)
+        rows = [line for line in path.read_text(errors="replace").splitlines(keepends=True) if _step_of(line) <= step]
+        temporary = path.with_name(f".{METRICS}.new")
+        with temporary.open("w") as file:
+            file.writelines(rows)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
 
-    def start(self, *, done: float) -> None:
-        """Show a bar, where there is a terminal; `done` is the share 0..1 that is behind."""
+    def start(self, *, share_done: float) -> None:
+        """Show the bar if there is a terminal; `share_done` is the share of the run that is done, 0..1."""
         if self.active and self.console.is_terminal:
             columns = (
                 bars.TextColumn("{task.description}"),
@@ -110,11 +112,11 @@ class Log:
             )
             self._bar = bars.Progress(*columns, console=self.console, transient=True, refresh_per_second=4)
             self._task = self._bar.add_task("training", total=1.0, speed="")
-            self._bar.update(self._task, completed=done)
+            self._bar.update(self._task, completed=share_done)
             self._bar.start()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -131,14 +133,14 @@ class Log:
 
 
 def read_rows(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """Return the rows of a run's `metrics.jsonl`, or those of one kind; what is no row is left out."""
+    """Return the rows of a run's `metrics.jsonl`, or only those of one kind; damaged lines are skipped."""
     path = run / METRICS
     rows = [json.loads(line) for line in path.read_text(errors="replace").splitlines() if _step_of(line) < float("inf")]
     return [row for row in rows if kind is None or row.get("kind") == kind]
 
 
 def _step_of(line: str) -> float:
-    """Return a row's step; a row that is damaged belongs to no step that anybody resumes from."""
+    """Return the step of a row; infinity for a damaged line, so that every reader drops it."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):

@@ -1,4 +1,4 @@
-"""The training loop: a task, data, a metric and settings in; weights, a log and states on disk out."""
+"""The training loop: trains a network on a source of batches, evaluates it, and writes weights, states and a log."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from twins.data.loading.batch import Batch, Skipped
 from twins.engine.checkpoints import Checkpoints
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Metric, Source
-from twins.engine.log import Log, brief
-from twins.engine.measure import EvaluationStopped, check_measured, measure, predictions
+from twins.engine.log import Log, format_metrics
+from twins.engine.measure import EvaluationStopped, check_measured, measure, predict_batches
 from twins.engine.memory import OutOfMemory, out_of_memory
 from twins.engine.optim import set_rate
-from twins.engine.processes import gather, quiet, total
+from twins.engine.processes import gather, silence_warnings, sum_over_processes
 from twins.engine.progress import Plan, Progress
-from twins.engine.randomness import repeatable
+from twins.engine.randomness import deterministic
 from twins.engine.schedule import scheduled_rate
 from twins.engine.signals import Stop, stop_on_signals
 from twins.engine.step import TrainStep
@@ -37,21 +37,21 @@ class Outcome:
     """How a run ended."""
 
     reason: Literal["finished", "patience", "stopped"]
-    """All steps or minutes were used, `patience` evaluations brought no improvement, or a signal came."""
+    """All steps or minutes are done, no improvement for `patience` evaluations, or a signal."""
     progress: Progress
-    """Where the run is."""
+    """Position of the run."""
     metrics: dict[str, float]
-    """The newest evaluation of this session; empty when there was none."""
+    """Metrics of the newest evaluation since the run began or resumed; empty if there was none."""
 
 
 @dataclass(frozen=True)
 class _Run:
-    """The parts of a run, see `training_loop`, and where it is."""
+    """The parts of a run, see `training_loop`, and its progress."""
 
     step: TrainStep
     checkpoints: Checkpoints
     plan: Plan
-    at: Progress
+    progress: Progress
     log: Log
     metric: Metric
     monitor: str
@@ -59,7 +59,7 @@ class _Run:
 
 
 def training_loop(
-    task: TaskNetwork,
+    network: TaskNetwork,
     source: Source,
     metric: Metric,
     config: TrainConfig,
@@ -69,150 +69,152 @@ def training_loop(
     monitor: str = "top1",
     fingerprint: str = "",
 ) -> Outcome:
-    """Train a task, from the beginning or from a run's newest state, until it is finished or told to stop.
+    """Train a network, from step 0 or from the newest state of a run, until the run is finished or a signal stops it.
 
     Args:
-        task: the network with its losses; it is trained in place and moved to the accelerator's device.
+        network: it is trained in place and moved to the accelerator's device.
         source: this process's share of the data.
-        metric: what evaluations measure.
-        config: the run's settings; with `resume` the run goes on from its newest state.
+        metric: metric of the evaluations.
+        config: settings of the run; with `resume` the run resumes from its newest state.
         accelerator: device, precision and processes.
-        log: writes to the run's folder, which exists.
-        monitor: the metric that chooses the best weights; larger is better.
-        fingerprint: tells the training data from another, so that a run resumes with its own.
+        log: logger of the run; the run folder exists.
+        monitor: name of the monitored metric, which chooses the best weights; larger is better.
+        fingerprint: hash of the training data; a run resumes only with the same one.
 
     Raises:
-        TrainingError: loss not finite, memory or disk full; the newest whole state is kept.
+        TrainingError: the loss or the gradients are not finite, or memory or disk is full; the newest whole state is
+            kept.
         DataError: too many images cannot be read.
     """
-    with quiet(), repeatable(accelerator.device), stop_on_signals() as stop, closing(log):
-        step = TrainStep(task, source, config, accelerator)
+    with silence_warnings(), deterministic(accelerator.device), stop_on_signals() as stop, closing(log):
+        step = TrainStep(network, source, config, accelerator)
         if step.note is not None:
-            log.say(f"note: {step.note}")
+            log.info(f"note: {step.note}")
         checkpoints, plan = Checkpoints(log.run, step, fingerprint), Plan(config, source.steps_per_epoch)
-        at = checkpoints.resume() if config.resume else Progress()
+        progress = checkpoints.resume() if config.resume else Progress()
         if config.resume:
-            log.forget_after(at.step)
-            log.say(f"going on with {log.run} from step {at.step}, epoch {plan.epoch(at):.2f}")
-        run = _Run(step, checkpoints, plan, at, log, metric, monitor, stop)
-        with step.batches(at.step) as batches:
+            log.drop_rows_after(progress.step)
+            log.info(f"going on with {log.run} from step {progress.step}, epoch {plan.epoch(progress):.2f}")
+        run = _Run(step, checkpoints, plan, progress, log, metric, monitor, stop)
+        with step.batches(progress.step) as batches:
             return _train(run, batches)
 
 
 def _train(run: _Run, batches: Iterator[Batch]) -> Outcome:
-    """Evaluate, save and step in turn, until the run is finished or told to stop."""
-    at, plan, step, config, accelerator = run.at, run.plan, run.step, run.step.config, run.step.accelerator
-    run.log.start(done=plan.done(at))
+    """Evaluate and save when due, and take optimiser steps, until the run is finished or a signal stops it."""
+    progress, plan, step, config, accelerator = run.progress, run.plan, run.step, run.step.config, run.step.accelerator
+    run.log.start(share_done=plan.share_done(progress))
     metrics: dict[str, float] = {}
     stopped = False
     while True:
-        if plan.evaluation_due(at):
+        if plan.evaluation_due(progress):
             metrics = _evaluate(run) or metrics
-        if plan.saving_due(at):
-            run.checkpoints.save(at)
-        if stopped or plan.finished(at):
+        if plan.saving_due(progress):
+            run.checkpoints.save(progress)
+        if stopped or plan.finished(progress):
             break
-        since = time.monotonic()
+        started = time.monotonic()
         passes = list(islice(batches, config.accumulate))
-        rate = scheduled_rate(config, plan.done(at))
+        rate = scheduled_rate(config, plan.share_done(progress))
         set_rate(step.optimizer, rate)
         try:
-            own = step.gradients(passes, at.step)
+            local_loss = step.compute_gradients(passes, progress.step)
         except OutOfMemory as failure:
-            (count, fits), kept = failure.args, run.checkpoints.rescue(at, alone=True)
-            raise out_of_memory(config, count, fits, accelerator.num_processes, kept) from None
-        loss, images, skipped, seconds, stop = _exchange(run, passes, own)
+            (count, fitting), state_message = failure.args, run.checkpoints.rescue(progress, main_only=True)
+            raise out_of_memory(config, count, fitting, accelerator.num_processes, state_message) from None
+        loss, images, skipped, seconds, stop = _sum_step(run, passes, local_loss)
         if not math.isfinite(loss):
-            raise _lost(run, f"the loss is {loss}", [] if math.isfinite(own.item()) else passes)
+            raise _not_finite_error(run, f"the loss is {loss}", [] if math.isfinite(local_loss.item()) else passes)
         norm = step.clip()
-        if accelerator.scaler is None and not math.isfinite(norm.item()):  # fp16's scaler skips such steps and goes on
-            raise _lost(run, "the gradients are not finite", passes)
-        at.step, at.seconds = at.step + 1, seconds
-        step.update(at.step)
-        run.log.step(at, plan, rate=rate, loss=loss, images=round(images), seconds=time.monotonic() - since)
+        if accelerator.scaler is None and not math.isfinite(norm.item()):  # with fp16 the scaler skips such steps
+            raise _not_finite_error(run, "the gradients are not finite", passes)
+        progress.step, progress.seconds = progress.step + 1, seconds
+        step.update(progress.step)
+        run.log.step(progress, plan, rate=rate, loss=loss, images=round(images), seconds=time.monotonic() - started)
         if skipped:
-            _note_skipped(run, [item for batch in passes for item in batch.skipped], "train")
+            _log_skipped(run, [item for batch in passes for item in batch.skipped], "train")
         stopped = stop > 0
-    run.checkpoints.save(at)
-    return _end(run, metrics, stopped=stopped and not plan.finished(at))
+    run.checkpoints.save(progress)
+    return _end(run, metrics, stopped=stopped and not plan.finished(progress))
 
 
 def _end(run: _Run, metrics: dict[str, float], *, stopped: bool) -> Outcome:
-    """Say why the training ended, and how it resumes where it was stopped."""
-    at, plan = run.at, run.plan
+    """Log why the training ended and, after a signal, the command that resumes it."""
+    progress, plan = run.progress, run.plan
     if stopped:
-        run.log.say(
-            f"stopped at step {at.step}, epoch {plan.epoch(at):.2f}; go on with: twins train --resume {run.log.run}"
+        run.log.info(
+            f"stopped at step {progress.step}, epoch {plan.epoch(progress):.2f}; "
+            f"go on with: twins train --resume {run.log.run}"
         )
-        return Outcome(reason="stopped", progress=at, metrics=metrics)
-    if plan.done(at) >= 1.0:
-        return Outcome(reason="finished", progress=at, metrics=metrics)
-    run.log.say(f"ended early: no better result in {at.stale} evaluations")
-    return Outcome(reason="patience", progress=at, metrics=metrics)
+        return Outcome(reason="stopped", progress=progress, metrics=metrics)
+    if plan.share_done(progress) >= 1.0:
+        return Outcome(reason="finished", progress=progress, metrics=metrics)
+    run.log.info(f"ended early: no better result in {progress.stale} evaluations")
+    return Outcome(reason="patience", progress=progress, metrics=metrics)
 
 
 def _evaluate(run: _Run) -> dict[str, float] | None:
-    """Measure the weights, log the numbers and keep the best; `None` where a signal ended it early."""
-    at, log = run.at, run.log
+    """Evaluate the weights, log the metrics and save the best weights; `None` if a signal interrupted it."""
+    progress, log = run.progress, run.log
     accelerator, source = run.step.accelerator, run.step.source
-    found = predictions(run.step.evaluated, source.evaluation, accelerator)
+    predicted_batches = predict_batches(run.step.eval_network, source.evaluation, accelerator)
     try:
-        skipped = measure(found, run.metric, accelerator=accelerator, stop=run.stop)
+        skipped = measure(predicted_batches, run.metric, accelerator=accelerator, stop=run.stop)
     except EvaluationStopped:
         return None
     values = run.metric.compute()
-    _note_skipped(run, skipped, "val")
-    at.evaluated = at.step
-    log.row("eval", step=at.step, epoch=run.plan.epoch(at), values=values)
+    _log_skipped(run, skipped, "val")
+    progress.evaluated = progress.step
+    log.write_row("eval", step=progress.step, epoch=run.plan.epoch(progress), values=values)
     check_measured(values, run.monitor, source.val_count)
-    better = at.best is None or values[run.monitor] > at.best
-    at.stale += 1
-    if better:
-        at.best, at.best_step, at.stale = values[run.monitor], at.step, 0
+    improved = progress.best is None or values[run.monitor] > progress.best
+    progress.stale += 1
+    if improved:
+        progress.best, progress.best_step, progress.stale = values[run.monitor], progress.step, 0
         run.checkpoints.save_best()
-    mark = "  (best)" if better else ""
-    log.say(f"epoch {run.plan.epoch(at):6.2f}  step {at.step:6d}  {brief(values)}{mark}")
+    mark = "  (best)" if improved else ""
+    log.info(f"epoch {run.plan.epoch(progress):6.2f}  step {progress.step:6d}  {format_metrics(values)}{mark}")
     return values
 
 
-def _exchange(run: _Run, passes: Sequence[Batch], loss: Tensor) -> tuple[float, ...]:
-    """Let all processes know what each knows of a step, once its gradients are there.
+def _sum_step(run: _Run, passes: Sequence[Batch], local_loss: Tensor) -> tuple[float, ...]:
+    """Sum the numbers of a step over the processes, after its gradients are computed.
 
     Returns:
-        the mean loss over processes, not finite when any of them is not; the step's images; how many images were found
-        unreadable; the main process's clock; how many processes were asked to stop.
+        the mean loss over processes, not finite if it is not finite on one of them; images of the step; images that
+        were newly found unreadable; the main process's clock in seconds; processes that received a stop signal.
     """
-    accelerator, known = run.step.accelerator, run.at.skipped["train"]
-    new = {item.path for batch in passes for item in batch.skipped} - known.keys()
+    accelerator, logged = run.step.accelerator, run.progress.skipped["train"]
+    new_paths = {item.path for batch in passes for item in batch.skipped} - logged.keys()
     images = sum(len(batch.indices) for batch in passes)
-    seconds = run.at.clock() if accelerator.is_main_process else 0.0
-    summed = total(accelerator, [loss.item(), images, len(new), seconds, run.stop.requested])
-    return summed[0] / accelerator.num_processes, *summed[1:]
+    seconds = run.progress.clock() if accelerator.is_main_process else 0.0
+    sums = sum_over_processes(accelerator, [local_loss.item(), images, len(new_paths), seconds, run.stop.requested])
+    return sums[0] / accelerator.num_processes, *sums[1:]
 
 
-def _lost(run: _Run, what: str, passes: Sequence[Batch]) -> TrainingError:
-    """Return the error of a step whose numbers are lost, with the sound state before it saved."""
-    here = [run.step.source.path(index) for batch in passes for index in batch.indices]
-    paths = [path for share in gather(run.step.accelerator, here) for path in share]
-    kept = run.checkpoints.rescue(run.at)
+def _not_finite_error(run: _Run, problem: str, passes: Sequence[Batch]) -> TrainingError:
+    """Save the state before a step that is not finite, and return the error that names the images of the step."""
+    local_paths = [run.step.source.path(index) for batch in passes for index in batch.indices]
+    paths = [path for share in gather(run.step.accelerator, local_paths) for path in share]
+    state_message = run.checkpoints.rescue(run.progress)
     shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
     return TrainingError(
-        f"{what} at step {run.at.step + 1}, and training stopped before the weights moved; {kept}; look at "
-        f'its images ({shown}), or train with a smaller `optimizer.lr` or `precision="fp32"`'
+        f"{problem} at step {run.progress.step + 1}, and training stopped before the weights moved; {state_message}; "
+        f'look at its images ({shown}), or train with a smaller `optimizer.lr` or `precision="fp32"`'
     )
 
 
-def _note_skipped(run: _Run, found: Sequence[Skipped], split: Literal["train", "val"]) -> None:
-    """Log each image that some process could not read once; raise DataError when a split has more than its share."""
-    known, most = run.at.skipped[split], run.step.config.max_skipped
+def _log_skipped(run: _Run, skipped: Sequence[Skipped], split: Literal["train", "val"]) -> None:
+    """Log each unreadable image once, over all processes; raise DataError if they exceed `max_skipped` of the split."""
+    logged, max_share = run.progress.skipped[split], run.step.config.max_skipped
     images = run.step.source.train_count if split == "train" else run.step.source.val_count
-    everywhere = {item.path: item.reason for share in gather(run.step.accelerator, list(found)) for item in share}
-    new = {path: reason for path, reason in everywhere.items() if path not in known}
-    known.update(new)
+    reasons = {item.path: item.reason for share in gather(run.step.accelerator, list(skipped)) for item in share}
+    new = {path: reason for path, reason in reasons.items() if path not in logged}
+    logged.update(new)
     for path, reason in new.items():
-        run.log.say(f"skipped: {reason if path in reason else f'{path}: {reason}'}")
-    if new and len(known) > most * images:
+        run.log.info(f"skipped: {reason if path in reason else f'{path}: {reason}'}")
+    if new and len(logged) > max_share * images:
         raise DataError(
-            f"{len(known)} of {images} images cannot be read, a larger share than `max_skipped={most:g}`; mend or "
-            f"remove them, {run.log.run / LOG} lists them"
+            f"{len(logged)} of {images} images cannot be read, a larger share than `max_skipped={max_share:g}`; "
+            f"mend or remove them, {run.log.run / LOG} lists them"
         )

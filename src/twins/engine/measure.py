@@ -1,4 +1,4 @@
-"""The one evaluation loop: a network's predictions over a set, each image once over all processes, into a metric."""
+"""The evaluation loop of training and of `twins.evaluate`: predicts each image once and updates a metric."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from twins.data.loading.batch import Batch, Skipped, normalise
 from twins.engine.contracts import Metric
-from twins.engine.loading import loading
+from twins.engine.loading import load_batches
 from twins.engine.processes import gather
 from twins.engine.signals import Stop
 from twins.errors import DataError
@@ -22,44 +22,44 @@ from twins.tasks.network import TaskNetwork
 
 
 class EvaluationStopped(Exception):
-    """The process was asked to stop in the middle of an evaluation; it is made again when the run resumes."""
+    """A signal interrupted an evaluation; the resumed run starts it again."""
 
 
 def measure(
-    predicted: Iterable[tuple[list[Prediction], Batch]],
+    predicted_batches: Iterable[tuple[list[Prediction], Batch]],
     metric: Metric,
     *,
-    each: Callable[[list[Prediction], Any], None] | None = None,
+    on_batch: Callable[[list[Prediction], Any], None] | None = None,
     accelerator: Accelerator | None = None,
     stop: Stop | None = None,
 ) -> list[Skipped]:
-    """Feed a metric with the predictions of a set, which may be spread over processes.
+    """Update a metric with the predictions of a data set, and merge its state over the processes.
 
     Args:
-        predicted: each batch with its predictions, as `predictions` gives them: this process's share.
-        metric: reset first; holds the whole set's state afterwards, on every process.
-        each: is called with each batch's predictions and targets too.
-        accelerator: the processes; `None` is this one alone.
-        stop: ends the evaluation early, where the process is alone.
+        predicted_batches: this process's share of the batches with their predictions, from `predict_batches`.
+        metric: reset first; afterwards holds the state of the whole data set, on every process.
+        on_batch: also called with the predictions and targets of each batch.
+        accelerator: the processes; `None` is a single process.
+        stop: stops the evaluation after the current batch, with a single process only.
 
     Returns:
-        the images of all processes that could not be read.
+        the unreadable images of all processes.
 
     Raises:
-        EvaluationStopped: `stop` was requested.
+        EvaluationStopped: a stop was requested.
     """
-    alone = accelerator is None or accelerator.num_processes == 1
+    single_process = accelerator is None or accelerator.num_processes == 1
     metric.reset()
     skipped: list[Skipped] = []
-    for found, batch in predicted:
+    for predictions, batch in predicted_batches:
         skipped += batch.skipped
-        if found:
-            metric.update(found, batch.targets)
-            if each is not None:
-                each(found, batch.targets)
-        if stop is not None and stop.requested and alone:
+        if predictions:
+            metric.update(predictions, batch.targets)
+            if on_batch is not None:
+                on_batch(predictions, batch.targets)
+        if stop is not None and stop.requested and single_process:
             raise EvaluationStopped
-    if accelerator is None or alone:
+    if accelerator is None or single_process:
         return skipped
     states = gather(accelerator, metric.state())
     metric.reset()
@@ -67,37 +67,38 @@ def measure(
     return [item for share in gather(accelerator, skipped) for item in share]
 
 
-def predictions(
+def predict_batches(
     network: TaskNetwork, batches: Callable[[], Iterable[Batch]], accelerator: Accelerator | None = None
 ) -> Iterator[tuple[list[Prediction], Batch]]:
-    """Yield each batch with the network's decoded predictions, one per image; none where no image could be read.
+    """Yield the decoded predictions of each batch, one per image, with the batch; no predictions for an empty batch.
 
     Args:
-        network: is put in evaluation mode.
-        batches: makes the loader.
-        accelerator: says the number format of the forward pass; `None` is the network's own.
+        network: it is put in eval mode.
+        batches: creates the loader.
+        accelerator: sets autocast for the forward pass; `None` computes in the dtype of the weights.
     """
     network.eval()
-    for batch in loading(batches):
+    for batch in load_batches(batches):
         if not batch.indices:
             yield [], batch
             continue
         with nullcontext() if accelerator is None else accelerator.autocast():
-            found = predict_batch(network, batch.images, batch.sizes, batch.originals)
-        yield found, batch
+            predictions = predict_batch(network, batch.images, batch.sizes, batch.originals)
+        yield predictions, batch
 
 
 @torch.inference_mode()
 def predict_batch(
     network: TaskNetwork, images: Tensor, sizes: Tensor | None, originals: Sequence[tuple[int, int]]
 ) -> list[Prediction]:
-    """Return the decoded predictions of a batch, on the network's device and in its number format.
+    """Return the decoded predictions of a batch, computed on the network's device and in the dtype of its weights.
 
     Args:
-        network: in evaluation mode.
-        images: `(B, 3, H, W)`: uint8, which is normalised as the network has it, or normalised floats.
-        sizes: true sizes in pixels, int `(B, 2)`, or `None`: every image fills its batch.
-        originals: height and width of each of the users' images in pixels.
+        network: network in eval mode.
+        images: `(B, 3, H, W)`: uint8, which is normalised by the network's `Preprocess`, or normalised floats.
+        sizes: true height and width of each image in pixels, int `(B, 2)`; `None` means that every image fills the
+            batch.
+        originals: height and width in pixels of each image before it was resized.
     """
     reference = next(iter(network.parameters()))
     sizes = None if sizes is None else sizes.to(reference.device)
@@ -107,7 +108,7 @@ def predict_batch(
 
 
 def check_measured(values: Mapping[str, float], monitor: str, images: int) -> None:
-    """Raise DataError where every held-out pixel or object is ignored, so that the monitored metric has no value."""
+    """Raise DataError if every validation pixel or object is ignored, so that the monitored metric has no value."""
     if monitor not in values:
         raise DataError(
             f"nothing in the {images} held-out images counts, so {monitor} cannot be measured; "

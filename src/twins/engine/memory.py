@@ -1,4 +1,4 @@
-"""What to do when memory ran out: find how many images fit, and say which setting keeps the recipe."""
+"""Running out of memory: find how many images fit in a pass, and name the settings that keep the recipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from twins.engine.config import TrainConfig
 from twins.errors import InputError, TrainingError
 
-_SAYINGS = (
+_MESSAGES = (
     "can't allocate memory",
     "not enough memory",
     "cannot allocate memory",
@@ -19,38 +19,38 @@ _SAYINGS = (
     "memoryerror",
     "could not create a memory object",
 )
-"""How PyTorch and what it calls say that there was no memory, lower case."""
+"""Out-of-memory messages of PyTorch and its libraries, in lower case."""
 
 
 class OutOfMemory(Exception):
-    """A pass did not fit; its arguments are the number of its images, and of those that would fit."""
+    """A pass did not fit; the arguments are the number of its images and the number that fits."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out, on a GPU or a CPU."""
+    """Return whether an error means that memory ran out, on a GPU or a CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and says_out_of_memory(str(error))
+    return isinstance(error, RuntimeError) and is_out_of_memory_message(str(error))
 
 
-def says_out_of_memory(text: str) -> bool:
-    """Return whether a message says that memory ran out."""
-    return any(saying in text.lower() for saying in _SAYINGS)
+def is_out_of_memory_message(message: str) -> bool:
+    """Return whether an error message means that memory ran out."""
+    return any(pattern in message.lower() for pattern in _MESSAGES)
 
 
 def free_memory() -> None:
-    """Give back what nothing uses any more."""
+    """Release unused memory."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def largest_fit(images: int, probe: Callable[[int], None]) -> int:
-    """Return the most images, found by halving, that a pass has memory for; 0 when none of those tried fits.
+def largest_batch(images: int, probe: Callable[[int], None]) -> int:
+    """Return the largest number of images that fits in a pass, by halving; 0 if none of the tried numbers fits.
 
     Args:
-        images: how many did not fit.
-        probe: runs a pass with so many images, and raises when memory runs out.
+        images: number of images that did not fit.
+        probe: runs a pass with a given number of images, and raises if memory runs out.
     """
     count = images // 2
     while count:
@@ -58,7 +58,7 @@ def largest_fit(images: int, probe: Callable[[int], None]) -> int:
         try:
             probe(count)
             return count
-        except InputError:  # too few images for the network's batch norm, so fewer need not be tried
+        except InputError:  # too few images for the network's batch norm, so fewer do not work either
             return 0
         except Exception as error:
             if not is_out_of_memory(error):
@@ -67,24 +67,29 @@ def largest_fit(images: int, probe: Callable[[int], None]) -> int:
     return 0
 
 
-def out_of_memory(config: TrainConfig, images: int, fits: int, processes: int, kept: str) -> TrainingError:
-    """Return the error that says what fits.
+def out_of_memory(config: TrainConfig, images: int, fitting: int, processes: int, state_message: str) -> TrainingError:
+    """Return the error with the advice which settings fit.
 
     Args:
-        config: the run's settings.
+        config: settings of the run.
         images: images of the pass that did not fit, on one process.
-        fits: images that do.
-        processes: training processes.
-        kept: where the newest state is.
+        fitting: images that fit.
+        processes: number of training processes.
+        state_message: names the newest saved state.
     """
-    what = f"memory ran out with {images} images of {config.size} pixels in a pass"
-    if not fits:
+    problem = f"memory ran out with {images} images of {config.size} pixels in a pass"
+    if not fitting:
         return TrainingError(
-            f"{what} and no fewer fit; use `checkpointing`, a smaller `size` or a smaller model; {kept}"
+            f"{problem} and no fewer fit; use `checkpointing`, a smaller `size` or a smaller model; {state_message}"
         )
-    share = config.batch_size // processes
-    passes = next(n for n in range(config.accumulate, share + 1) if share % n == 0 and share // n <= fits)
+    images_per_process = config.batch_size // processes
+    passes = next(
+        count
+        for count in range(config.accumulate, images_per_process + 1)
+        if images_per_process % count == 0 and images_per_process // count <= fitting
+    )
     return TrainingError(
-        f"{what}, {fits} fit: use `accumulate={passes}`, which keeps the recipe with {share // passes} images in a "
-        f"pass, or `batch_size={fits * config.accumulate * processes}`; {kept}"
+        f"{problem}, {fitting} fit: use `accumulate={passes}`, which keeps the recipe with "
+        f"{images_per_process // passes} images in a pass, or `batch_size={fitting * config.accumulate * processes}`; "
+        f"{state_message}"
     )

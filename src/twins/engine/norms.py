@@ -1,4 +1,4 @@
-"""Batch norm over several processes, and its statistics as part of a run's exact state."""
+"""Batch norm in distributed training, and its running statistics as part of a run's state."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def synchronise(network: nn.Module, accelerator: Accelerator) -> str | None:
-    """Let batch norms see the batch of all processes, and say what was done; `None` where nothing is.
+def synchronise_batch_norms(network: nn.Module, accelerator: Accelerator) -> str | None:
+    """Synchronise batch norms over the processes, and return a note for the log; `None` if nothing changes.
 
-    PyTorch's synchronised batch norm computes on GPUs. On other devices each process normalises by its own images, and
-    `average_statistics` keeps the running statistics alike.
+    PyTorch's synchronised batch norm needs GPUs. On other devices each process normalises by its own images, and
+    `average_statistics` keeps the running statistics equal.
     """
     if accelerator.num_processes == 1 or not _batch_norms(network):
         return None
@@ -28,31 +28,31 @@ def synchronise(network: nn.Module, accelerator: Accelerator) -> str | None:
 
 
 def running_statistics(network: nn.Module) -> list[Tensor]:
-    """Return the running means and variances that each process gathers for itself."""
+    """Return the running means and variances of batch norms that are not synchronised."""
     norms = [norm for norm in _batch_norms(network) if not isinstance(norm, nn.SyncBatchNorm)]
-    both = [value for norm in norms for value in (norm.running_mean, norm.running_var)]
-    return [value for value in both if value is not None]
+    statistics = [value for norm in norms for value in (norm.running_mean, norm.running_var)]
+    return [value for value in statistics if value is not None]
 
 
 def average_statistics(values: Sequence[Tensor], accelerator: Accelerator) -> None:
-    """Make statistics the same on every process: their mean."""
+    """Replace running statistics by their mean over the processes."""
     if accelerator.num_processes == 1 or not values:
         return
-    joined = torch.cat([value.flatten() for value in values])
-    torch.distributed.all_reduce(joined)
-    joined /= accelerator.num_processes
-    for value, part in zip(values, torch.split(joined, [value.numel() for value in values]), strict=True):
+    flat = torch.cat([value.flatten() for value in values])
+    torch.distributed.all_reduce(flat)
+    flat /= accelerator.num_processes
+    for value, part in zip(values, torch.split(flat, [value.numel() for value in values]), strict=True):
         value.copy_(part.view_as(value))
 
 
-def copies(buffers: Sequence[Tensor]) -> list[Tensor]:
+def clone_buffers(buffers: Sequence[Tensor]) -> list[Tensor]:
     """Return copies of buffers."""
     return [buffer.clone() for buffer in buffers]
 
 
 @torch.no_grad()
-def restore(buffers: Sequence[Tensor], before: Sequence[Tensor]) -> None:
-    """Put buffers back as `copies` found them."""
+def restore_buffers(buffers: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+    """Restore the values that `clone_buffers` returned."""
     for buffer, value in zip(buffers, before, strict=True):
         buffer.copy_(value)
 

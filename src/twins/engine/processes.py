@@ -1,4 +1,4 @@
-"""The processes of a run: accelerate's door to devices, precision and ranks, and how ranks agree."""
+"""The processes of a run: device, precision and ranks through accelerate, and exchange between ranks."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from twins.errors import ConfigError, MissingExtraError, TwinsError, nearest
 Result = TypeVar("Result")
 
 
-_UNFOUNDED = (
-    "`broadcast_buffers` is deprecated",  # its successor is not among the settings that accelerate passes on
-    r"Grad strides do not match[^=]+= \[\d+, 1, ",  # of a depthwise weight's only channel, so no byte is moved
+_HARMLESS_WARNINGS = (
+    "`broadcast_buffers` is deprecated",  # accelerate does not pass on the setting that replaces it
+    r"Grad strides do not match[^=]+= \[\d+, 1, ",  # strides of a depthwise weight's single channel: nothing is moved
 )
-"""torch's warnings that say nothing of a run of several processes."""
+"""torch's warnings in distributed training that need no action."""
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the warnings about distributed training that nobody can act on."""
+def silence_warnings() -> Iterator[None]:
+    """Silence harmless warnings about distributed training."""
     with warnings.catch_warnings():
-        for pattern in _UNFOUNDED:
+        for pattern in _HARMLESS_WARNINGS:
             warnings.filterwarnings("ignore", message=pattern)
         yield
 
 
 def build_accelerator(config: TrainConfig) -> Accelerator:
-    """Return accelerate's view of this process: alone, or one of `torchrun`'s.
+    """Return the `Accelerator` of this process: a single process, or one of those that `torchrun` started.
 
     Args:
         config: device, precision and trackers.
 
     Raises:
-        ConfigError: a device that is not there, or a precision that it has not.
-        MissingExtraError: a tracker that is not installed.
+        ConfigError: the device is not available, or does not support the precision.
+        MissingExtraError: a tracker is not installed.
     """
     _check_device(config)
     _check_trackers(config.trackers)
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())  # an earlier run's
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())  # left by an earlier run
     accelerator = Accelerator(
         cpu=config.device == "cpu",
         mixed_precision={"fp32": "no", "bf16-true": "no"}.get(config.precision, config.precision),
         log_with=list(config.trackers) or None,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # `engine.norms` keeps them alike
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # `engine.norms` keeps them equal
     )
     if config.device not in ("auto", accelerator.device.type):
         raise ConfigError(
@@ -61,10 +61,10 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
 
 
 def _check_device(config: TrainConfig) -> None:
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if config.device in there and not there[config.device]:
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if config.device in available and not available[config.device]:
         raise ConfigError(f'`device="{config.device}"` was asked for, but torch finds none here; use `device="cpu"`')
-    gpu = config.device != "cpu" and any(there.values())
+    gpu = config.device != "cpu" and any(available.values())
     if config.precision == "fp16" and not gpu:
         raise ConfigError('`precision="fp16"` needs a GPU, found only the CPU; use bf16 or fp32')
 
@@ -75,35 +75,37 @@ def _check_trackers(names: tuple[str, ...]) -> None:
     available = {str(tracker) for tracker in get_available_trackers()}
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
-            known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
-            raise ConfigError(f"`trackers` names {name!r}, which accelerate does not have{nearest(name, known)}")
+            tracker_names = sorted(map(str, LOGGER_TYPE_TO_CLASS))
+            raise ConfigError(
+                f"`trackers` names {name!r}, which accelerate does not have{nearest(name, tracker_names)}"
+            )
         if name not in available:
             raise MissingExtraError(f"the tracker {name} is not installed; pip install {name}")
 
 
-def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
-    """Run `action` in the main process alone and give its result to all; an error of it is raised by all.
+def run_on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
+    """Run `action` on the main process only, and return its result on all; an error is raised on all.
 
     Raises:
-        TwinsError: what the action raised, of the same class.
+        TwinsError: the error of the action, of the same class.
     """
     if accelerator.num_processes == 1:
         return action()
-    parcel: list[Any] = [None]
+    outcome: list[Any] = [None]
     if accelerator.is_main_process:
         try:
-            parcel = [(None, action())]
+            outcome = [(None, action())]
         except TwinsError as error:
-            parcel = [(error, None)]
-    torch.distributed.broadcast_object_list(parcel, src=0)
-    failure, result = parcel[0]
+            outcome = [(error, None)]
+    torch.distributed.broadcast_object_list(outcome, src=0)
+    failure, result = outcome[0]
     if failure is not None:
         raise failure
     return result
 
 
 def gather(accelerator: Accelerator, value: Result) -> list[Result]:
-    """Return every process's value, by rank."""
+    """Return the values of all processes, ordered by rank."""
     if accelerator.num_processes == 1:
         return [value]
     values: list[Any] = [None] * accelerator.num_processes
@@ -111,11 +113,11 @@ def gather(accelerator: Accelerator, value: Result) -> list[Result]:
     return values
 
 
-def total(accelerator: Accelerator, values: list[float]) -> list[float]:
-    """Return the sum over processes of each number."""
+def sum_over_processes(accelerator: Accelerator, values: list[float]) -> list[float]:
+    """Return the sum of each number over the processes."""
     if accelerator.num_processes == 1:
         return values
-    kind = torch.float32 if accelerator.device.type == "mps" else torch.float64
-    numbers = torch.tensor(values, dtype=kind, device=accelerator.device)
+    dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
+    numbers = torch.tensor(values, dtype=dtype, device=accelerator.device)
     torch.distributed.all_reduce(numbers)
     return numbers.tolist()

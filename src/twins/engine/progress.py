@@ -1,4 +1,4 @@
-"""Where a run is, and what its settings say is due there."""
+"""The progress of a run, and what is due at a step: evaluation, saving, the end."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from twins.engine.schedule import total_steps
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where a run is; with the weights and the optimiser's state all that it needs to resume."""
+    """Position of a run; with the weights and the optimiser's state, everything that it needs to resume."""
 
     step: int = 0
-    """Optimiser steps made."""
+    """Optimiser steps done."""
     seconds: float = 0.0
-    """Wall-clock time spent at the newest step, over all sessions of the run."""
+    """Wall-clock seconds up to the newest step, without the time between a stop and its resume."""
     evaluated: int = 0
     """Step of the newest evaluation."""
     best: float | None = None
@@ -24,52 +24,60 @@ class Progress:
     best_step: int = 0
     """Step of the best value."""
     stale: int = 0
-    """Evaluations since the best one."""
+    """Evaluations without improvement since the best one."""
     loss_sum: float = 0.0
     """Sum of losses since the newest training row."""
     loss_count: int = 0
     """Steps since the newest training row."""
     skipped: dict[str, dict[str, str]] = field(default_factory=lambda: {"train": {}, "val": {}})
-    """Unreadable images of each split, each once: path to reason."""
+    """Unreadable images of each split: path to reason."""
 
     def __post_init__(self) -> None:
         self._started = time.monotonic() - self.seconds
 
     def clock(self) -> float:
-        """Return the wall-clock time spent up to now, over all sessions of the run."""
+        """Return the wall-clock seconds up to now, without the time between a stop and its resume."""
         return time.monotonic() - self._started
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a run is, and what is due when."""
+    """Length of a run, and what is due at a step."""
 
     config: TrainConfig
     steps_per_epoch: int
 
-    def done(self, at: Progress) -> float:
-        """Return how much of the run is done, 0..1: by time where it has a budget, by steps, or by what is further."""
+    def share_done(self, progress: Progress) -> float:
+        """Return the share of the run that is done, 0..1, by steps or by its time budget, whichever is larger."""
         steps, minutes = total_steps(self.config, self.steps_per_epoch), self.config.minutes
-        return min(1.0, max(at.step / steps if steps else 0.0, at.seconds / (60.0 * minutes) if minutes else 0.0))
+        return min(
+            1.0, max(progress.step / steps if steps else 0.0, progress.seconds / (60.0 * minutes) if minutes else 0.0)
+        )
 
-    def epoch(self, at: Progress) -> float:
-        """Return the passes made over the training images."""
-        return at.step / self.steps_per_epoch
+    def epoch(self, progress: Progress) -> float:
+        """Return the passes over the training images, a fraction."""
+        return progress.step / self.steps_per_epoch
 
-    def out_of_patience(self, at: Progress) -> bool:
+    def out_of_patience(self, progress: Progress) -> bool:
         """Return whether there was no improvement for `patience` evaluations."""
-        return self.config.patience is not None and at.stale >= self.config.patience
+        return self.config.patience is not None and progress.stale >= self.config.patience
 
-    def finished(self, at: Progress) -> bool:
-        """Return whether nothing is left to train."""
-        return self.done(at) >= 1.0 or self.out_of_patience(at)
+    def finished(self, progress: Progress) -> bool:
+        """Return whether all steps or minutes are done, or the patience is used up."""
+        return self.share_done(progress) >= 1.0 or self.out_of_patience(progress)
 
-    def evaluation_due(self, at: Progress) -> bool:
-        """Return whether this step ends in an evaluation that was not made yet."""
-        every = max(1, round(self.config.eval_every * self.steps_per_epoch))
-        return at.step > 0 and at.evaluated != at.step and (at.step % every == 0 or self.done(at) >= 1.0)
+    def evaluation_due(self, progress: Progress) -> bool:
+        """Return whether to evaluate after this step; an evaluation that is done is not due again."""
+        interval = max(1, round(self.config.eval_every * self.steps_per_epoch))
+        return (
+            progress.step > 0
+            and progress.evaluated != progress.step
+            and (progress.step % interval == 0 or self.share_done(progress) >= 1.0)
+        )
 
-    def saving_due(self, at: Progress) -> bool:
-        """Return whether this step ends in a saved state: after each evaluation, and every `save_every` steps."""
-        every = self.config.save_every
-        return at.step > 0 and (at.evaluated == at.step or (every is not None and at.step % every == 0))
+    def saving_due(self, progress: Progress) -> bool:
+        """Return whether to save the state after this step: after each evaluation, and every `save_every` steps."""
+        interval = self.config.save_every
+        return progress.step > 0 and (
+            progress.evaluated == progress.step or (interval is not None and progress.step % interval == 0)
+        )

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first asks the loop to stop after its step, the second stops at once."""
+"""SIGINT and SIGTERM: the first stops the training after the current step, the second kills the process."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ECHO_SECONDS = 0.3
-"""A launcher passes on what the terminal has sent already: so soon after the first, a signal is not a second wish."""
+"""A launcher repeats the signal that the terminal has already sent; a signal this soon after the first is ignored."""
 
 
 class Stop:
-    """Whether this process was asked to stop."""
+    """Records whether this process received a stop signal."""
 
     def __init__(self) -> None:
         self.requested = False
-        self._since = 0.0
+        self._requested_at = 0.0
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
-        """Take a signal: remember the first, die of the second as if nobody listened."""
+        """Handle a signal: record the first, restore the default handler and die of the second."""
         if not self.requested:
-            self.requested, self._since = True, time.monotonic()
-        elif time.monotonic() - self._since > ECHO_SECONDS:
+            self.requested, self._requested_at = True, time.monotonic()
+        elif time.monotonic() - self._requested_at > ECHO_SECONDS:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Give a `Stop` that SIGINT and SIGTERM set; in a thread, where Python allows no handlers, nothing sets it."""
+    """Yield a `Stop` that SIGINT and SIGTERM set. Outside the main thread Python allows no handlers: it stays unset."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {signum: signal.signal(signum, stop.handle) for signum in SIGNALS}
+    handlers = {signum: signal.signal(signum, stop.handle) for signum in SIGNALS}
     try:
         yield stop
     finally:
-        for signum, handler in before.items():
+        for signum, handler in handlers.items():
             signal.signal(signum, handler)
 
 
 @contextmanager
-def shielded() -> Iterator[None]:
-    """Start child processes in this block that SIGINT and SIGTERM do not reach.
+def block_signals() -> Iterator[None]:
+    """Block SIGINT and SIGTERM in child processes that are started inside this block.
 
-    Terminals and launchers signal whole groups: a loading process that dies of that would take the run with it
-    before its state is saved. Children end with their parent.
+    Terminals and launchers signal the whole process group. A loader process that died of it would end the run before
+    its state is saved. The children end with their parent.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

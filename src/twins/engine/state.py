@@ -1,4 +1,4 @@
-"""The whole state of a run on disk: written beside, synced, then switched to in one atomic step."""
+"""The whole state of a run on disk: written to a new folder, synced, then switched to in one atomic step."""
 
 from __future__ import annotations
 
@@ -25,47 +25,47 @@ FORMAT = 1
 
 @dataclass(kw_only=True)
 class State:
-    """A whole state in memory."""
+    """The whole state of a run in memory."""
 
     weights: dict[str, Tensor]
-    """The network's."""
+    """Weights of the network."""
     progress: Progress
-    """Where the run is."""
+    """Position of the run."""
     optimizer: dict[str, Any]
-    """The optimiser's `state_dict`."""
+    """`state_dict` of the optimiser."""
     average: dict[str, Tensor] | None = None
-    """The EMA's weights, where there is one."""
+    """Weights of the EMA, if there is one."""
     scaler: dict[str, Any] | None = None
-    """The loss scaler's state, with fp16."""
+    """`state_dict` of the loss scaler, with fp16."""
     fingerprint: str = ""
-    """Tells the training data from another."""
+    """Hash of the training data."""
 
 
 def save_state(run: Path, state: State, info: Any) -> Path:
-    """Write a whole state into a run's folder, and let `last` point to it once it is safe on disk.
+    """Write a whole state into a run folder, and switch the link `last` to it once it is safe on disk.
 
-    A process that dies at any moment leaves `last` at the old or the new state, never at half of one.
+    If the process dies at any moment, `last` leads to the old or the new state, never to an incomplete one.
 
     Raises:
-        TrainingError: the disk is full or refuses; the previous state is untouched.
+        TrainingError: the disk is full or not writable; the previous state is untouched.
     """
     folder = run / STATES / f"{state.progress.step:09d}"
-    beside = run / STATES / f".{folder.name}.writing"
+    temporary = run / STATES / f".{folder.name}.writing"
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        _write(beside, state, info)
-        if folder.exists():  # the same step, saved again after its evaluation
-            folder = run / STATES / f"{folder.name}-{_count(run)}"
-        os.rename(beside, folder)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        _write(temporary, state, info)
+        if folder.exists():  # this step was saved before its evaluation
+            folder = run / STATES / f"{folder.name}-{_next_number(run)}"
+        os.rename(temporary, folder)
         _sync(folder.parent)
-        _point(run / LAST, folder)
+        _switch_link(run / LAST, folder)
     except (OSError, RuntimeError, SafetensorError, TrainingError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         reason = first_line(error.__cause__ or error)
-        kept = f"the state before it is kept in {run / LAST}" if (run / LAST).exists() else "no earlier state exists"
+        advice = f"the state before it is kept in {run / LAST}" if (run / LAST).exists() else "no earlier state exists"
         raise TrainingError(
-            f"the state of step {state.progress.step} could not be written ({reason}); free space, {kept}, "
+            f"the state of step {state.progress.step} could not be written ({reason}); free space, {advice}, "
             f'and go on with `resume="{run}"`'
         ) from error
     _remove_others(run / STATES, folder.name)
@@ -76,20 +76,20 @@ def load_state(run: Path) -> State:
     """Read a run's newest whole state, with every tensor on the CPU.
 
     Raises:
-        NotFoundError: none was saved yet.
-        TrainingError: it is damaged or of a newer format.
+        NotFoundError: the run has no state yet.
+        TrainingError: the state is damaged or has a newer format.
     """
     folder = run / LAST
     if not (folder / STATE).is_file():
         raise NotFoundError(f"{run} holds no saved state to go on from; start the run again with another `out`")
     try:
         content = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    except Exception as error:  # damage shows as any of a dozen kinds
+    except Exception as error:  # a damaged file raises errors of many classes
         raise TrainingError(f"{folder / STATE} is damaged ({type(error).__name__}); start the run again") from error
     if content.pop("format", FORMAT + 1) > FORMAT:
         raise TrainingError(f"{folder / STATE} is of a newer format than {FORMAT}; update twins to go on with it")
-    known = {f.name for f in fields(Progress)}
-    progress = Progress(**{key: value for key, value in content.pop("progress").items() if key in known})
+    field_names = {f.name for f in fields(Progress)}
+    progress = Progress(**{key: value for key, value in content.pop("progress").items() if key in field_names})
     return State(weights=read_tensors(folder / WEIGHTS).tensors, progress=progress, **content)
 
 
@@ -110,28 +110,28 @@ def _write(folder: Path, state: State, info: Any) -> None:
     _sync(folder)
 
 
-def _point(link: Path, folder: Path) -> None:
+def _switch_link(link: Path, folder: Path) -> None:
     """Replace a symbolic link in one step."""
-    beside = link.with_name(f".{link.name}.new")
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(folder.relative_to(link.parent), target_is_directory=True)
-    os.replace(beside, link)
+    temporary = link.with_name(f".{link.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(folder.relative_to(link.parent), target_is_directory=True)
+    os.replace(temporary, link)
     _sync(link.parent)
 
 
-def _remove_others(states: Path, keep: str) -> None:
+def _remove_others(states: Path, newest: str) -> None:
     for entry in states.iterdir():
-        if entry.name != keep:
+        if entry.name != newest:
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def _count(run: Path) -> int:
-    """Return a number that no state of the run has yet."""
+def _next_number(run: Path) -> int:
+    """Return a number that no folder of a state has yet."""
     return 1 + max(int(entry.name.partition("-")[2] or 0) for entry in (run / STATES).iterdir() if entry.name[0] != ".")
 
 
 def _sync(folder: Path) -> None:
-    """Make a folder's entries safe on disk."""
+    """Sync the entries of a folder to disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -139,6 +139,6 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def plain(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors detached and on the CPU."""
+def detach_to_cpu(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors, detached and on the CPU."""
     return {key: value.detach().cpu() for key, value in values.items()}

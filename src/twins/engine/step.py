@@ -1,4 +1,4 @@
-"""One optimiser step: the gradients of its passes, then the update of the weights and of their EMA."""
+"""One optimiser step: gradients of its passes, then the update of the weights and of their EMA."""
 
 from __future__ import annotations
 
@@ -15,22 +15,28 @@ from twins.data.loading.batch import Batch
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Source
 from twins.engine.copies import EMA, Bf16Copy
-from twins.engine.loading import loading
-from twins.engine.memory import OutOfMemory, free_memory, is_out_of_memory, largest_fit
-from twins.engine.norms import average_statistics, copies, restore, running_statistics, synchronise
+from twins.engine.loading import load_batches
+from twins.engine.memory import OutOfMemory, free_memory, is_out_of_memory, largest_batch
+from twins.engine.norms import (
+    average_statistics,
+    clone_buffers,
+    restore_buffers,
+    running_statistics,
+    synchronise_batch_norms,
+)
 from twins.engine.optim import build_optimizer, train_mode
 from twins.engine.progress import Progress
 from twins.engine.randomness import reseed
-from twins.engine.state import State, plain
+from twins.engine.state import State, detach_to_cpu
 from twins.tasks.network import TaskNetwork
 
 
 class Losses(nn.Module):
-    """A task's losses as a forward pass, which is all that distributed wrapping and compilation see."""
+    """A task's losses as a forward pass, because distributed wrapping and compilation only see `forward`."""
 
-    def __init__(self, task: TaskNetwork) -> None:
+    def __init__(self, network: TaskNetwork) -> None:
         super().__init__()
-        self.task = task
+        self.task = network
 
     def forward(self, images: Tensor, targets: Any, sizes: Tensor | None = None) -> dict[str, Tensor]:
         """Return the task's named losses."""
@@ -38,65 +44,65 @@ class Losses(nn.Module):
 
 
 class TrainStep:
-    """The network in training on one process, with its optimiser, its EMA and its bf16 copy where there are such.
+    """The network in training on one process, with its optimiser and, if the settings ask for them, EMA and bf16 copy.
 
-    `task` holds the weights that move, in float32, `network` is what computes (the same, or the bf16 copy), `evaluated`
-    what is measured and kept as best (the same, or the EMA).
+    `master` holds the fp32 weights that the optimiser updates. `network` computes forward and backward: `master` or its
+    bf16 copy. `eval_network` is evaluated and saved as best: `master` or its EMA.
 
     Args:
-        task: the network with its losses; it is trained in place, frozen parameters are those that need no gradient.
+        network: it is trained in place; parameters without `requires_grad` are frozen.
         source: this process's share of the data.
-        config: the run's settings.
+        config: settings of the run.
         accelerator: device, precision and processes.
     """
 
-    def __init__(self, task: TaskNetwork, source: Source, config: TrainConfig, accelerator: Accelerator) -> None:
-        assert isinstance(task, nn.Module)
-        self.task, self.source, self.config, self.accelerator = task, source, config, accelerator
-        losses = Losses(task).to(accelerator.device)
-        self.note = synchronise(losses, accelerator)
-        self.copy = Bf16Copy(task) if config.precision == "bf16-true" else None
-        self.network: Any = task if self.copy is None else self.copy.network
+    def __init__(self, network: TaskNetwork, source: Source, config: TrainConfig, accelerator: Accelerator) -> None:
+        assert isinstance(network, nn.Module)
+        self.master, self.source, self.config, self.accelerator = network, source, config, accelerator
+        losses = Losses(network).to(accelerator.device)
+        self.note = synchronise_batch_norms(losses, accelerator)
+        self.copy = Bf16Copy(network) if config.precision == "bf16-true" else None
+        self.network: Any = network if self.copy is None else self.copy.network
         losses = losses if self.copy is None else Losses(self.network)
         if config.compile:
-            (losses if task.one_graph else self.network.backbone).compile()
+            (losses if network.one_graph else self.network.backbone).compile()
         train_mode(losses)
-        self.optimizer = accelerator.prepare_optimizer(build_optimizer(task, config.optimizer))
-        self.ema = EMA(task, config.ema_decay) if config.ema_decay else None
-        self.evaluated: TaskNetwork = task if self.ema is None else self.ema.network
+        self.optimizer = accelerator.prepare_optimizer(build_optimizer(network, config.optimizer))
+        self.ema = EMA(network, config.ema_decay) if config.ema_decay else None
+        self.eval_network: TaskNetwork = network if self.ema is None else self.ema.network
         self.losses: nn.Module = accelerator.prepare_model(losses)
-        # only now: moving a module, which accelerate does too, can put new tensors in its buffers' place
-        self.buffers, self.statistics = list(task.buffers()), running_statistics(task)
-        self._before = copies(self.buffers)
+        # collected last: moving a module, which accelerate does too, can replace its buffers by new tensors
+        self.buffers, self.statistics = list(network.buffers()), running_statistics(network)
+        self._buffers_before = clone_buffers(self.buffers)
 
     @contextmanager
     def batches(self, step: int) -> Iterator[Iterator[Batch]]:
-        """Give batches without end from optimiser step `step` of the run on; their processes end with the block."""
-        with closing(loading(lambda: self.source.train(step))) as batches:
+        """Yield batches without end, starting at optimiser step `step`; the loader processes end with the block."""
+        with closing(load_batches(lambda: self.source.train(step))) as batches:
             if self.accelerator.num_processes == 1:
                 yield batches
                 return
-            # the wrapper orders its sums anew after its first backward pass: let that be one that is thrown away,
-            # so that a run that was stopped adds in the same order as one that was not
-            first, self._before = next(batches), copies(self.buffers)
+            # DDP changes the order of its sums after its first backward pass. That pass is discarded here, so that a
+            # resumed run sums in the same order as one that was never stopped.
+            first, self._buffers_before = next(batches), clone_buffers(self.buffers)
             torch.autograd.backward(self._loss(first, step))
-            self._forget_gradients()
-            self.undo()
+            self._clear_gradients()
+            self.restore_statistics()
             yield chain([first], batches)
 
-    def gradients(self, passes: Sequence[Batch], step: int) -> Tensor:
-        """Gather the gradients of one optimiser step from its passes; return their mean loss, on the device.
+    def compute_gradients(self, passes: Sequence[Batch], step: int) -> Tensor:
+        """Accumulate the gradients of one optimiser step over its passes; return their mean loss, on the device.
 
         Args:
             passes: `accumulate` batches.
-            step: optimiser steps made before, which seeds dropout.
+            step: optimiser steps done before; seeds dropout.
 
         Raises:
-            OutOfMemory: says how many images fit.
+            OutOfMemory: a pass did not fit; holds the number of images that fits.
         """
-        if not self.network.training:  # an evaluation came between
+        if not self.network.training:  # after an evaluation
             train_mode(self.network)
-        self._before = copies(self.buffers)
+        self._buffers_before = clone_buffers(self.buffers)
         losses: list[Tensor] = []
         try:
             for index, batch in enumerate(passes):
@@ -105,49 +111,49 @@ class TrainStep:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-        if len(losses) < len(passes):  # outside that block the failed pass's tensors are free again
+        if len(losses) < len(passes):  # outside the except block, so that the tensors of the failed pass are freed
             raise self._out_of_memory(passes[len(losses)])
         if self.copy is not None:
-            self.copy.hand_over_gradients()
+            self.copy.move_gradients_to_master()
         average_statistics(self.statistics, self.accelerator)
         return torch.stack(losses).sum()
 
     def clip(self) -> Tensor:
-        """Bound the gradients' norm; return what it was."""
+        """Clip the gradients by their total norm; return the norm before clipping."""
         limit = self.config.optimizer.clip_grad
-        parameters = [p for p in self.task.parameters() if p.requires_grad]
+        parameters = [p for p in self.master.parameters() if p.requires_grad]
         return self.accelerator.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
 
     def update(self, step: int) -> None:
-        """Move the weights, and let the EMA follow; `step` counts this one."""
+        """Update the weights and the EMA; `step` is the number of steps including this one."""
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.copy is not None:
-            self.copy.read_weights()
+            self.copy.copy_master_weights()
         if self.ema is not None:
-            self.ema.update(self.task, step)
+            self.ema.update(self.master, step)
 
-    def undo(self) -> None:
-        """Put running statistics back as they were before the newest `gradients`; the weights have not moved."""
-        restore(self.buffers, self._before)
+    def restore_statistics(self) -> None:
+        """Restore the buffers, such as running statistics, to their values before the newest `compute_gradients`."""
+        restore_buffers(self.buffers, self._buffers_before)
 
-    def state(self, at: Progress, fingerprint: str) -> State:
-        """Return all that the run needs to resume exactly."""
+    def state(self, progress: Progress, fingerprint: str) -> State:
+        """Return everything that the run needs to resume exactly."""
         scaler = self.accelerator.scaler
         return State(
-            weights=plain(self.task.state_dict()),
-            progress=at,
+            weights=detach_to_cpu(self.master.state_dict()),
+            progress=progress,
             optimizer=self.optimizer.state_dict(),
-            average=None if self.ema is None else plain(self.ema.network.state_dict()),
+            average=None if self.ema is None else detach_to_cpu(self.ema.network.state_dict()),
             scaler=None if scaler is None else scaler.state_dict(),
             fingerprint=fingerprint,
         )
 
     def load(self, state: State) -> None:
-        """Take up what `state` returned."""
-        self.task.load_state_dict(state.weights)
+        """Load a state that `state` returned."""
+        self.master.load_state_dict(state.weights)
         if self.copy is not None:
-            self.copy.read_weights()
+            self.copy.copy_master_weights()
         self.optimizer.load_state_dict(state.optimizer)
         if self.ema is not None and state.average is not None:
             self.ema.network.load_state_dict(state.average)
@@ -155,47 +161,49 @@ class TrainStep:
             self.accelerator.scaler.load_state_dict(state.scaler)
 
     def _backward(self, batch: Batch, step: int, *, last: bool) -> Tensor:
-        with nullcontext() if last else self.accelerator.no_sync(self.losses):  # ranks exchange gradients once per step
+        with (
+            nullcontext() if last else self.accelerator.no_sync(self.losses)
+        ):  # processes exchange gradients once per step
             loss = self._loss(batch, step)
             self.accelerator.backward(loss)
         return loss.detach()
 
     def _loss(self, batch: Batch, step: int) -> Tensor:
         images, targets = self.source.prepare(batch, step // self.source.steps_per_epoch)
-        images, targets, sizes = (_to(part, self.accelerator.device) for part in (images, targets, batch.sizes))
+        images, targets, sizes = (_to_device(part, self.accelerator.device) for part in (images, targets, batch.sizes))
         images = images if self.copy is None else images.bfloat16()
         return torch.stack(list(self.losses(images, targets, sizes).values())).sum() / self.config.accumulate
 
     def _out_of_memory(self, batch: Batch) -> OutOfMemory:
-        """Find out how many images of a batch fit; leaves no gradients."""
-        self._forget_gradients()
+        """Return the error with the number of images of a batch that fits; clears the gradients."""
+        self._clear_gradients()
         free_memory()
         images, targets = self.source.prepare(batch, 0)
         sizes = batch.sizes
-        fits = largest_fit(
+        fitting = largest_batch(
             len(images),
             lambda count: self._probe(images[:count], targets[:count], None if sizes is None else sizes[:count]),
         )
-        self._forget_gradients()
+        self._clear_gradients()
         free_memory()
-        return OutOfMemory(len(images), fits)
+        return OutOfMemory(len(images), fitting)
 
     def _probe(self, images: Tensor, targets: Any, sizes: Tensor | None) -> None:
         device = self.accelerator.device
         images = images.to(device) if self.copy is None else images.to(device, torch.bfloat16)
         with self.accelerator.autocast():
-            losses = self.network.losses(images, _to(targets, device), _to(sizes, device))
+            losses = self.network.losses(images, _to_device(targets, device), _to_device(sizes, device))
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
 
-    def _forget_gradients(self) -> None:
+    def _clear_gradients(self) -> None:
         self.network.zero_grad()
         self.optimizer.zero_grad()
 
 
-def _to(targets: Any, device: torch.device) -> Any:
-    """Bring what a batch holds to a device: a tensor, any nesting of lists and dicts of them, or nothing."""
-    if isinstance(targets, Tensor):
-        return targets.to(device, non_blocking=True)
-    if isinstance(targets, dict):
-        return {key: _to(value, device) for key, value in targets.items()}
-    return [_to(value, device) for value in targets] if isinstance(targets, list | tuple) else targets
+def _to_device(value: Any, device: torch.device) -> Any:
+    """Move a tensor, any nesting of lists and dicts of tensors, or `None` to a device."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: _to_device(value, device) for key, value in value.items()}
+    return [_to_device(value, device) for value in value] if isinstance(value, list | tuple) else value

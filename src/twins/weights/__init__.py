@@ -1,0 +1,1 @@
+"""Weight files. Start with `loading.py`, which loads one strictly; `dialects.py` has the key layouts as tables."""

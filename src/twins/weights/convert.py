@@ -1,38 +1,38 @@
-"""Writing a weight file in another layout."""
+"""Conversion of a weight file to another layout."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from twins.weights.dialects import check_written
+from twins.weights.dialects import check_writable
 from twins.weights.files import read_tensors, write_tensors
-from twins.weights.loading import holds_head, infer_info, infer_variant, written
+from twins.weights.loading import convert_state, has_head, infer_info, infer_variant
 
 
 def convert(source: str | Path, target: str | Path, *, to: str) -> str:
-    """Read a weight file of any known layout and write its tensors, to the bit, in another.
+    """Read a weight file of any known layout and write the same tensors, bit for bit, in another layout.
 
-    In the `twins` layout a `.safetensors` file also gets the network's description: the file's own, or what the tensors
-    of a known network tell.
+    In the `twins` layout, a `.safetensors` file also gets the `ModelInfo`: that of the source file, or one inferred
+    from the tensors of a known network.
 
     Args:
-        source: the file to read.
-        target: the file to write; its ending chooses the format.
-        to: `twins`, `timm` or `reference`.
+        source: file to read.
+        target: file to write; its ending chooses the format.
+        to: layout to write: `twins`, `timm` or `reference`.
 
     Returns:
-        the layout that `source` was found to have.
+        the detected layout of `source`.
 
     Raises:
-        ConfigError: a layout that is not written, or no such folder.
+        ConfigError: a layout that cannot be written, or a folder that does not exist.
         NotFoundError: there is no such file.
-        WeightsError: the file cannot be read or holds no Twins network, or an unknown ending.
-        TrainingError: the disk is full or refuses.
+        WeightsError: the file cannot be read or holds no Twins network, or the ending is unknown.
+        TrainingError: the disk is full or not writable.
     """
-    to = check_written(to)
+    to = check_writable(to)
     checkpoint = read_tensors(source)
     state, info = checkpoint.state, checkpoint.info
-    if to == "twins" and info is None and holds_head(checkpoint) and infer_variant(state) is not None:
+    if to == "twins" and info is None and has_head(checkpoint) and infer_variant(state) is not None:
         info = infer_info(checkpoint)
-    write_tensors(target, written(state, to), info if to == "twins" else None)
+    write_tensors(target, convert_state(state, to), info if to == "twins" else None)
     return checkpoint.dialect

@@ -1,7 +1,7 @@
-"""The key layouts of published Twins weights, as data, and renaming between them and ours.
+"""Key layouts of published Twins weights, as tables, and the renaming between them and the `twins` layout.
 
-`twins` is the layout of our task models: `backbone.stages.*`, `norm.*`, `head.*`. Every table lists pairs of
-prefixes, theirs and ours; `{i}` is a stage and `{j}` a block. What a table does not name keeps its name.
+`twins` is the layout of our task networks: `backbone.stages.*`, `norm.*`, `head.*`. Each table lists pairs of prefixes,
+theirs and ours; `{i}` is a stage and `{j}` a block. Keys that match no prefix are kept.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ def _mm_blocks(stages: str) -> Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """One layout: the keys that mark it, and its pairs of prefixes."""
+    """A layout: keys that identify it, and pairs of prefixes."""
 
     name: str
-    """Its name in messages."""
+    """Name in messages and settings."""
     marks: tuple[str, ...]
-    """Keys that every file of the layout has, and no file of another."""
+    """Keys that all files of this layout have, and no file of another one."""
     rules: Rules
     """Pairs of prefixes, theirs and ours, the more specific first."""
     fused: bool = False
-    """Whether global attention's `q` and `kv` are joined as `attn.attn.in_proj_*`."""
+    """Whether `q` and `kv` of global attention are stored joined, as `attn.attn.in_proj_*`."""
     prefixed: str = ""
-    """Prefix of the backbone's keys."""
+    """Prefix of the backbone's keys in a whole network."""
 
 
 DIALECTS: dict[str, Dialect] = {
@@ -95,40 +95,40 @@ DIALECTS: dict[str, Dialect] = {
         ),
     )
 }
-"""The layouts that can be read."""
+"""Layouts that can be read."""
 
-_BARE = {
+_BACKBONE_MARKS = {
     "timm": ("patch_embeds.0.proj.weight",),
     "mmseg": ("patch_embeds.0.projection.weight", "layers.0.0.norm1.weight"),
     "mmpretrain": ("patch_embeds.0.projection.weight", "stages.0.0.norm1.weight"),
     "twins": ("stages.0.patch_embed.proj.weight",),
 }
-"""Marks of a backbone saved alone; `timm`'s layout without a head, or with stage norms, is the reference's."""
+"""Keys that identify a backbone without a head; the reference's backbones have timm's names."""
 
-WRITTEN = ("twins", "timm", "reference")
-"""The layouts that can be written; `reference` is timm's for classifiers, and its old segmentation backbone's."""
+WRITABLE = ("twins", "timm", "reference")
+"""Layouts that can be written; `reference` is `timm` for classifiers, `reference_segmentation` for backbones."""
 
 
 def detect(state: Mapping[str, Tensor], source: str | Path = "the file") -> str:
-    """Return the name of a state dict's layout, judged by its keys alone; errors name its `source`.
+    """Return the layout of a state dict, detected from its keys; errors name `source`.
 
     Raises:
-        WeightsError: the keys are of no known layout.
+        WeightsError: the keys match no known layout.
     """
     for dialect in DIALECTS.values():
         if all(mark in state for mark in dialect.marks):
-            return _with_norms(dialect.name, state)
-    for name, marks in _BARE.items():
+            return _with_stage_norms(dialect.name, state)
+    for name, marks in _BACKBONE_MARKS.items():
         if all(mark in state for mark in marks):
-            return _with_norms(name, state)
-    shown = ", ".join(sorted(state)[:3])
+            return _with_stage_norms(name, state)
+    first_keys = ", ".join(sorted(state)[:3])
     raise WeightsError(
-        f"{source} holds no Twins network of a known layout ({', '.join(DIALECTS)}); its first keys are {shown}"
+        f"{source} holds no Twins network of a known layout ({', '.join(DIALECTS)}); its first keys are {first_keys}"
     )
 
 
 def to_twins(state: Mapping[str, Tensor], dialect: str) -> State:
-    """Rename, and split where joined, a state dict of `dialect` into our layout; values are kept to the bit."""
+    """Convert a state dict of `dialect` to our layout: rename keys, split joined projections; values stay the same."""
     table = DIALECTS[dialect]
     if table.prefixed and not any(key.startswith(table.prefixed) for key in state):
         state = {f"{table.prefixed}{key}": value for key, value in state.items()}
@@ -141,38 +141,40 @@ def to_twins(state: Mapping[str, Tensor], dialect: str) -> State:
 
 
 def from_twins(state: Mapping[str, Tensor], dialect: str) -> State:
-    """Rename, and join where the layout joins, a state dict of ours into `dialect`; values are kept to the bit."""
+    """Convert a state dict of our layout to `dialect`: rename keys, join projections; values stay the same."""
     table = DIALECTS[dialect]
     rename = _renamer(tuple((ours, theirs) for theirs, ours in table.rules))
     renamed = {rename(key): value for key, value in state.items()}
     return _join(renamed) if table.fused else renamed
 
 
-def check_written(dialect: str) -> str:
-    """Return `dialect` when files can be written in it.
+def check_writable(dialect: str) -> str:
+    """Return `dialect` if it can be written.
 
     Raises:
-        ConfigError: they cannot.
+        ConfigError: it cannot be written.
     """
-    if dialect not in WRITTEN:
-        raise ConfigError(f"weights are written as {', '.join(WRITTEN)}, found {dialect!r}{nearest(dialect, WRITTEN)}")
+    if dialect not in WRITABLE:
+        raise ConfigError(
+            f"weights are written as {', '.join(WRITABLE)}, found {dialect!r}{nearest(dialect, WRITABLE)}"
+        )
     return dialect
 
 
-def _with_norms(name: str, state: Mapping[str, Tensor]) -> str:
-    """The reference's dense backbones share the classification layout's names, and add stage norms."""
+def _with_stage_norms(name: str, state: Mapping[str, Tensor]) -> str:
+    """Return `reference_segmentation` for timm's names with stage norms, else `name`."""
     return "reference_segmentation" if name == "timm" and "norm_list.0.weight" in state else name
 
 
 def _renamer(rules: Rules) -> Callable[[str], str]:
-    # `{i}` of the one becomes a named group, and of the other a reference to it
+    # `{i}` becomes a named group in the pattern and a reference to that group in the template
     patterns = [
         (re.compile("^" + re.sub(r"\\{(\w)\\}", r"(?P<\1>\\d+)", re.escape(old))), re.sub(r"{(\w)}", r"\\g<\1>", new))
         for old, new in rules
     ]
 
     def rename(key: str) -> str:
-        """Return a key by the first rule that knows it."""
+        """Rename a key by the first rule that matches."""
         for pattern, template in patterns:
             renamed, count = pattern.subn(template, key)
             if count:
@@ -196,7 +198,7 @@ def _split(state: Mapping[str, Tensor]) -> State:
 
 
 def _join(state: Mapping[str, Tensor]) -> State:
-    """Undo `_split`: join `q` and `kv`, and give their projection its longer name."""
+    """Invert `_split`: join `q` and `kv`, and rename the output projection."""
     result = dict(state)
     for key in [key for key in state if ".attn.q." in key]:
         stem, _, part = key.partition("attn.q.")

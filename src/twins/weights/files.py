@@ -1,4 +1,4 @@
-"""Weight files, read without running what they hold, and written in one atomic step."""
+"""Reading weight files without running code in them, and writing them in one atomic step."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from twins.weights.dialects import State, detect, to_twins
 from twins.weights.info import ModelInfo
 
 INFO_KEY = "twins"
-"""Key of the network's description in a `.safetensors` file's metadata."""
+"""Key of the `ModelInfo` in the metadata of a `.safetensors` file."""
 PICKLED = (".pth", ".pt", ".bin", ".ckpt")
-_CONTAINERS = ("model", "state_dict", "model_state_dict", "network", "module", "net")
-"""Where training codes put the weights inside their checkpoints, the most telling first."""
-_ALLOWED: list[Any] = [
+_WEIGHT_KEYS = ("model", "state_dict", "model_state_dict", "network", "module", "net")
+"""Keys of the weights in checkpoints of training codes, the most specific first."""
+_ALLOWED_TYPES: list[Any] = [
     argparse.Namespace,  # the reference saves its arguments
     collections.defaultdict,
     dict,
@@ -40,33 +40,33 @@ _ALLOWED: list[Any] = [
     multiarray._reconstruct,
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1", "b1")),
 ]
-"""Harmless types beyond tensors that published checkpoints hold."""
+"""Harmless types that published checkpoints contain besides tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a weight file holds. Reading `dialect` or `state` raises WeightsError where that is no Twins network."""
+    """Content of a weight file. `dialect` and `state` raise WeightsError if it holds no Twins network."""
 
     path: Path
-    """Where it was read."""
+    """Path of the file."""
     tensors: State
-    """Names to tensors, on the CPU, as the file has them."""
+    """Tensors by the file's names, on the CPU."""
     info: ModelInfo | None
-    """The description that our own files carry."""
+    """Description of the network, in files of the `twins` layout."""
 
     @cached_property
     def dialect(self) -> str:
-        """Name of the layout, see `DIALECTS`."""
+        """Layout of the file, see `DIALECTS`."""
         return detect(self.tensors, self.path)
 
     @cached_property
     def state(self) -> State:
-        """The tensors by their names in our layout, renamed once."""
+        """Tensors by their names in our layout; converted once."""
         return to_twins(self.tensors, self.dialect)
 
 
 def read_tensors(path: str | Path) -> Checkpoint:
-    """Read a `.safetensors`, `.pth`, `.pt` or `.bin` file; nothing that it holds is run.
+    """Read a `.safetensors`, `.pth`, `.pt` or `.bin` file without running code in it.
 
     Raises:
         NotFoundError: there is no such file.
@@ -84,41 +84,41 @@ def read_tensors(path: str | Path) -> Checkpoint:
         tensors, info = _read_safetensors(path)
     else:
         tensors = _find_tensors(_read_pickled(path), path)
-    return Checkpoint(path=path, tensors=_strip(tensors), info=info)
+    return Checkpoint(path=path, tensors=_strip_prefixes(tensors), info=info)
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], info: ModelInfo | None = None) -> None:
-    """Write tensors beside `path`, sync, and switch in one step; the ending chooses the format.
+    """Write tensors to `path` in one atomic step; the ending chooses the format.
 
     Raises:
-        WeightsError: an ending that is not known.
+        WeightsError: the ending is unknown.
         ConfigError: the folder does not exist.
-        TrainingError: the disk is full or refuses; what stood at `path` is untouched.
+        TrainingError: the disk is full or not writable; an existing file is untouched.
     """
     path = Path(path)
     if path.suffix not in (".safetensors", *PICKLED):
         endings = ", ".join((".safetensors", *PICKLED))
         raise WeightsError(f"weights are written as {endings}, found {path.name!r}; choose one of these endings")
-    plain = _plain(tensors)
-    with atomic_file(path) as beside:
+    separate = _to_separate_cpu_memory(tensors)
+    with atomic_file(path) as temporary:
         if path.suffix == ".safetensors":
-            _save(plain, beside, info)
+            _save(separate, temporary, info)
         else:
-            torch.save(plain, beside)
+            torch.save(separate, temporary)
 
 
 def _save(tensors: dict[str, Tensor], path: Path, info: ModelInfo | None) -> None:
     try:
         save_file(tensors, path, {INFO_KEY: info.to_json()} if info else {})
-    except SafetensorError as error:  # what a full disk raises here
+    except SafetensorError as error:  # raised when the disk is full
         raise OSError(str(error)) from error
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Judge by content: eight bytes of a header's length, then JSON."""
+    """Return whether the content is safetensors: eight bytes with the length of a header, then JSON."""
     with path.open("rb") as file:
-        start = file.read(9)
-    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < 100_000_000
+        header = file.read(9)
+    return len(header) == 9 and header[8:] == b"{" and int.from_bytes(header[:8], "little") < 100_000_000
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelInfo | None]:
@@ -138,59 +138,59 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelInfo | None]:
 
 def _read_pickled(path: Path) -> Any:
     try:
-        with path.open("rb") as file, torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols: a file that cannot be read says so itself
-            return torch.load(file, map_location="cpu", weights_only=True)  # a path's ending would mislead torch
+        with path.open("rb") as file, torch.serialization.safe_globals(_ALLOWED_TYPES), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; a file that cannot be read raises
+            return torch.load(file, map_location="cpu", weights_only=True)  # given a path, torch would trust its ending
     except pickle.UnpicklingError as error:
-        if culprit := _culprit(error):
+        if culprit := _refused_global(error):
             raise WeightsError(
                 f"{path} holds more than tensors and could run code when read, so it was not read "
                 f"({culprit}); ask for it as .safetensors, or save its plain state dict where you trust it"
             ) from error
         raise WeightsError(f"{path} is no weight file, or damaged; copy or download it again") from error
-    except Exception as error:  # the parsers raise whatever damaged bytes lead them to
+    except Exception as error:  # damaged bytes make the parsers raise errors of any class
         raise WeightsError(
             f"{path} is damaged or cut short ({first_line(error)}); copy or download it again"
         ) from error
 
 
-def _culprit(error: Exception) -> str:
-    """Return what torch's restricted unpickler refused to call or build, or nothing when it could not parse."""
-    text = str(error)
-    if found := re.search(r"GLOBAL ([\w.]+)", text):
-        return f"it names {found[1]}"
-    return "it calls or builds an unknown object" if re.search("call reduce|Can only (create|build)", text) else ""
+def _refused_global(error: Exception) -> str:
+    """Return what torch's restricted unpickler refused to load, or an empty text if the file could not be parsed."""
+    message = str(error)
+    if match := re.search(r"GLOBAL ([\w.]+)", message):
+        return f"it names {match[1]}"
+    return "it calls or builds an unknown object" if re.search("call reduce|Can only (create|build)", message) else ""
 
 
 def _find_tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """Unwrap a training checkpoint down to its names and tensors; the optimiser and the rest are left behind."""
+    """Return the named tensors inside a training checkpoint, without optimiser and other content."""
     tensors = {}
     if isinstance(content, Mapping):
         for _ in range(3):
-            content = next((content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)), content)
+            content = next((content[key] for key in _WEIGHT_KEYS if isinstance(content.get(key), Mapping)), content)
         tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(f"{path} holds no named tensors, found {type(content).__name__}; is it a weight file?")
     return tensors
 
 
-def _strip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop what wrappers put before every name."""
+def _strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove prefixes that wrappers put before all names."""
     for prefix in ("module.", "_orig_mod.", "model."):
         if all(key.startswith(prefix) for key in tensors):
-            return _strip({key.removeprefix(prefix): value for key, value in tensors.items()})
+            return _strip_prefixes({key.removeprefix(prefix): value for key, value in tensors.items()})
     return tensors
 
 
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring tensors to the CPU, each with memory of its own: shared memory is refused, or written too large."""
-    plain: dict[str, Tensor] = {}
-    seen: set[int] = set()
+def _to_separate_cpu_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors to separate CPU memory: safetensors refuses shared memory, and pickle writes the whole storage."""
+    separate: dict[str, Tensor] = {}
+    storages: set[int] = set()
     for key, value in tensors.items():
-        alone = value.detach().cpu().contiguous()
-        storage = alone.untyped_storage()
-        if storage.data_ptr() in seen or storage.nbytes() != alone.nbytes:
-            alone = alone.clone()
-        seen.add(alone.untyped_storage().data_ptr())
-        plain[key] = alone
-    return plain
+        copied = value.detach().cpu().contiguous()
+        storage = copied.untyped_storage()
+        if storage.data_ptr() in storages or storage.nbytes() != copied.nbytes:
+            copied = copied.clone()
+        storages.add(copied.untyped_storage().data_ptr())
+        separate[key] = copied
+    return separate

@@ -1,4 +1,4 @@
-"""Which task's head a state dict of our layout holds, told by its tensors' names and shapes."""
+"""Detects which task's head a state dict of our layout holds, from names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from twins.tasks.facts import HeadFacts, TaskFacts
 from twins.tasks.table import TASKS, facts_of
 
 
-class FoundHead(NamedTuple):
-    """A head that a state dict holds."""
+class HeadMatch(NamedTuple):
+    """A head that was detected in a state dict."""
 
     task: str
     head: str | None
-    """Its name, where the task names it."""
+    """Name of the head; `None` for a task with a single head."""
     facts: HeadFacts
-    classes: int
-    """Classes that it tells apart."""
+    num_classes: int
+    """Number of classes."""
 
     def channels(self, state: Mapping[str, Tensor]) -> int | None:
-        """Return the channels inside the head, `None` where they are the published ones."""
-        known = self.facts
-        found = state[known.width_key].shape[0] if known.width_key in state else known.width
-        return None if found == known.width else found
+        """Return the width of the head in channels, `None` if it is the published one."""
+        facts = self.facts
+        width = state[facts.width_key].shape[0] if facts.width_key in state else facts.width
+        return None if width == facts.width else width
 
     def names(self) -> tuple[str, ...]:
-        """Return the class names of the published networks, told by their number; empty for another."""
+        """Return the published class names if the number of classes matches, else an empty tuple."""
         task = facts_of(self.task)
-        return published_names(task) if self.classes == task.num_classes else ()
+        return published_names(task) if self.num_classes == task.num_classes else ()
 
 
 def published_names(facts: TaskFacts) -> tuple[str, ...]:
@@ -42,19 +42,18 @@ def published_names(facts: TaskFacts) -> tuple[str, ...]:
 
 
 def all_heads() -> list[tuple[tuple[str, str | None], HeadFacts]]:
-    """Return every head of every task, each after the names of its task and its own."""
+    """Return every head of every task, as ((task, head name), facts)."""
     return [((task, name), head) for task in TASKS for name, head in facts_of(task).heads.items()]
 
 
-def find_head(state: Mapping[str, Tensor]) -> FoundHead | None:
-    """Return the head that a state dict holds, or `None` where it holds a backbone alone.
+def find_head(state: Mapping[str, Tensor]) -> HeadMatch | None:
+    """Return the head that a state dict holds, or `None` if it holds only a backbone.
 
-    Later tasks, and a task's later heads, hold what earlier ones are told by (Mask R-CNN what Faster R-CNN is), so
-    they are looked for first.
+    Later heads are tried first, because they contain the keys of earlier ones: Mask R-CNN those of Faster R-CNN.
     """
-    for (task, name), known in reversed(all_heads()):
-        weight = state.get(known.classifier)
-        marked = not known.marker or any(key.startswith(known.marker) for key in state)
-        if weight is not None and weight.ndim == known.dims and marked:
-            return FoundHead(task, name, known, weight.shape[0] // known.anchors - known.background)
+    for (task, name), facts in reversed(all_heads()):
+        weight = state.get(facts.classifier)
+        marked = not facts.marker or any(key.startswith(facts.marker) for key in state)
+        if weight is not None and weight.ndim == facts.dims and marked:
+            return HeadMatch(task, name, facts, weight.shape[0] // facts.anchors - facts.background)
     return None

@@ -1,4 +1,4 @@
-"""The description of its network that a weight file of ours carries, as text in its metadata."""
+"""`ModelInfo`: the description of a network, stored as JSON in the metadata of its weight file."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """Everything needed to rebuild a network and to feed it."""
+    """Description of a network: all that is needed to rebuild it and to prepare its images."""
 
     task: str
     """`classification`, `semantic`, `detection` or `instance`."""
     model: str
-    """Canonical name of the backbone's variant."""
+    """Canonical name of the backbone variant."""
     head: str | None = None
-    """Which of the task's heads; `None` where the task has one."""
+    """Name of the head; `None` for a task with a single head."""
     num_classes: int = 1000
-    """Number of classes; a classifier of 0 returns features."""
+    """Number of classes; a classifier with 0 classes returns features."""
     names: tuple[str, ...] = ()
-    """Class names by class id; empty when unknown."""
+    """Class names by class id; empty if unknown."""
     padding: str = "exact"
     """How local attention treats borders; see `twins.ops.padding`."""
     in_chans: int = 3
     """Channels of the images."""
     stage_norms: bool = False
-    """Whether each stage of the backbone ends in its own norm."""
+    """Whether each stage of the backbone ends in a norm."""
     preprocess: Preprocess = field(default_factory=Preprocess)
     """How images are prepared."""
     norm: str = "batch"
     """Norm of a semantic head: `batch` or `group`."""
     width: int | None = None
-    """Channels inside a dense head; `None` is as published: 256, of UPerNet 512."""
+    """Channels inside a dense head; `None`: as published, 512 for UPerNet and 256 for the others."""
     anchor_scale: float | None = None
-    """Side of a detector's smallest square anchors in multiples of a level's stride; `None` is as published: 4 of
-    RetinaNet, whose levels begin at stride 8, and 8 of the others, whose levels begin at stride 4."""
+    """Side of a detector's smallest square anchors in multiples of the level's stride; `None`: as published, 4 for
+    RetinaNet, whose levels begin at stride 8, and 8 for the others, whose levels begin at stride 4."""
     colours: tuple[tuple[int, int, int], ...] = ()
-    """RGB of each class in drawings; empty where they are chosen."""
+    """RGB colour of each class in drawings; empty: chosen automatically."""
 
     def to_json(self) -> str:
-        """Return the description as one line of JSON, with its format version."""
+        """Return the description as one line of JSON, with the format version."""
         values = asdict(self) | {"preprocess": self.preprocess.to_dict(), "format": FORMAT}
         return json.dumps(values, sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> ModelInfo:
-        """Read what `to_json` wrote.
+        """Parse the text of `to_json`.
 
         Raises:
-            WeightsError: the text is damaged, or of a newer format.
+            WeightsError: the text is damaged, or has a newer format.
         """
         try:
             values = json.loads(text)
@@ -67,15 +67,15 @@ class ModelInfo:
             values["preprocess"] = Preprocess.from_dict(values["preprocess"])
             values["names"] = tuple(values["names"])
             values["colours"] = tuple(tuple(map(int, colour)) for colour in values.get("colours", ()))
-            known = {f.name for f in fields(cls)}
-            for name, least in (("num_classes", 0), ("in_chans", 1), ("width", 1)):
-                missing = None if name == "width" else least
-                value = values.get(name, missing)
-                if value is not missing and (type(value) is not int or value < least):
+            field_names = {f.name for f in fields(cls)}
+            for name, minimum in (("num_classes", 0), ("in_chans", 1), ("width", 1)):
+                default = None if name == "width" else minimum
+                value = values.get(name, default)
+                if value is not default and (type(value) is not int or value < minimum):
                     raise ValueError(f"{name} is {value!r}")
             if (scale := values.get("anchor_scale")) is not None and not 0 < scale < math.inf:
                 raise ValueError(f"anchor_scale is {scale!r}")
-            return cls(**{name: value for name, value in values.items() if name in known})
+            return cls(**{name: value for name, value in values.items() if name in field_names})
         except WeightsError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, TwinsError) as error:

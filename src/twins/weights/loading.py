@@ -1,4 +1,4 @@
-"""Loading weights of any layout into a network, strictly and with one report, and saving them again."""
+"""Strict loading of weights of any layout, with one report of all differences, and saving."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from twins.backbone.network import Twins
 from twins.errors import ConfigError, WeightsError
 from twins.preprocess import Preprocess
 from twins.tasks.table import facts_of
-from twins.weights.dialects import State, check_written, from_twins
+from twins.weights.dialects import State, check_writable, from_twins
 from twins.weights.files import Checkpoint, read_tensors, write_tensors
 from twins.weights.heads import all_heads, find_head
 from twins.weights.info import ModelInfo
 
-_CLASSIFIER = ("norm.", "head.")
-"""Prefixes of a file that a dense network does not need: the classifier and its norm."""
-_BESIDE = ("norm.", "neck.", "auxiliary_head.", "rpn_head.")
-"""Prefixes of parts beside the classification layers, which a backbone alone does not need."""
+_CLASSIFIER_PREFIXES = ("norm.", "head.")
+"""Key prefixes of a classifier and its final norm, which a dense network does not need."""
+_HEAD_PREFIXES = ("norm.", "neck.", "auxiliary_head.", "rpn_head.")
+"""Key prefixes of head parts besides the classification layers, which a backbone does not need."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What loading a file did, tensor by tensor, by the names that the network gives them.
+    """Report of loading a weight file: every tensor, by its name in the network.
 
-    `create_model` and `create_backbone` keep it as `model.load_report`; `print` it to read it.
+    `create_model` and `create_backbone` keep it as `model.load_report`; `print` shows it.
     """
 
     path: Path
-    """The file."""
+    """Path of the file."""
     dialect: str
-    """Its layout, such as `twins`, `timm` or `mmseg`."""
+    """Layout of the file, such as `twins`, `timm` or `mmseg`."""
     loaded: tuple[str, ...] = ()
-    """Tensors of the network that have the file's values."""
+    """Tensors of the network that were loaded from the file."""
     missing: tuple[str, ...] = ()
     """Tensors that the network needs and the file lacks; an error."""
     unexpected: tuple[str, ...] = ()
-    """Tensors of the file that the network has no place for; an error."""
+    """Tensors of the file that the network does not have; an error."""
     mis_shaped: tuple[str, ...] = ()
     """Tensors whose shapes differ, each with the file's and the network's shape; an error."""
     unused: tuple[str, ...] = ()
-    """Tensors of the file that this network is not meant to use: another task's head, a classifier's final norm."""
+    """Tensors of the file that this network does not need, such as another task's head or a classifier's final norm."""
     initialised: tuple[str, ...] = ()
-    """Tensors of the network that are meant to keep their initial values: stage norms that a classification file lacks,
-    a head of other classes with `resize_head`."""
+    """Tensors of the network that keep their initial values as intended: stage norms that a classification file lacks,
+    or with `resize_head` a head with another number of classes."""
 
     @property
     def ok(self) -> bool:
-        """Whether the file fits: nothing is missing, unexpected or mis-shaped."""
+        """Whether nothing is missing, unexpected or mis-shaped."""
         return not (self.missing or self.unexpected or self.mis_shaped)
 
     def __str__(self) -> str:
@@ -65,76 +65,79 @@ class LoadReport:
 
 
 def load_weights(model: nn.Module, path: str | Path, *, resize_head: bool = False) -> LoadReport:
-    """Load a file of any known layout in place; dtype and device of the network stay as they are.
+    """Load a weight file of any known layout in place; the network keeps its dtype and device.
 
     Args:
         model: a backbone or a task's network.
         path: a `.safetensors`, `.pth`, `.pt` or `.bin` file.
-        resize_head: leave a classifier with another number of classes as it was initialised, and one that only the
-            file has aside.
+        resize_head: if the file has no head, or one with another number of classes, keep the initial values of the
+            network's head instead of raising; ignore a head that the network does not have.
 
     Returns:
-        what was loaded, what the file had beyond that, and what stayed initialised.
+        a report of the loaded, unused and initialised tensors.
 
     Raises:
         NotFoundError: there is no such file.
-        WeightsError: the file cannot be read or does not fit; everything that is wrong is listed at once, and the
-            network is untouched.
+        WeightsError: the file cannot be read or does not fit; the message lists all differences, and the network is
+            untouched.
     """
     return load_checkpoint(model, read_tensors(path), resize_head=resize_head)
 
 
 def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, resize_head: bool = False) -> LoadReport:
-    """Load what `read_tensors` returned; see `load_weights`."""
-    state, bare = checkpoint.state, isinstance(model, Twins)
-    if bare:
+    """Load a checkpoint that `read_tensors` returned; see `load_weights`."""
+    state, backbone_only = checkpoint.state, isinstance(model, Twins)
+    if backbone_only:
         state = {key.removeprefix("backbone."): value for key, value in state.items()}
-    own: State = model.state_dict(keep_vars=True)
-    report = _compare(own, state, checkpoint, bare=bare, resize_head=resize_head)
+    model_state: State = model.state_dict(keep_vars=True)
+    report = _compare(model_state, state, checkpoint, backbone_only=backbone_only, resize_head=resize_head)
     if not report.ok:
-        hint = _other_variant(model, checkpoint)
+        hint = _variant_hint(model, checkpoint)
         raise WeightsError(f"the weights do not fit the network{hint}, and nothing was loaded:\n{report}")
     with torch.no_grad():
         for key in report.loaded:
-            own[key].copy_(state[key])
+            model_state[key].copy_(state[key])
     return report
 
 
 def save_weights(model: nn.Module, path: str | Path, dialect: str = "twins") -> None:
-    """Save a network's weights; the file's ending chooses `.safetensors` (with the description) or a flat dict.
+    """Save the weights of a network in one atomic step.
 
     Args:
         model: a backbone or a task's network.
-        path: where to write; what stands there is replaced in one step.
-        dialect: `twins`, `timm`, or `reference`: timm's names for a classifier, the reference's segmentation code's
-            for a backbone alone.
+        path: file to write; its ending chooses the format: `.safetensors`, in the `twins` layout with the network's
+            `ModelInfo`, or a pickled flat dict.
+        dialect: layout: `twins`, `timm`, or `reference`, which has timm's names for a classifier and those of the
+            reference's segmentation code for a backbone.
 
     Raises:
-        ConfigError: a layout that is not written, or no such folder.
-        WeightsError: an unknown ending.
-        TrainingError: the disk is full or refuses.
+        ConfigError: a layout that cannot be written, or a folder that does not exist.
+        WeightsError: the ending is unknown.
+        TrainingError: the disk is full or not writable.
     """
-    dialect = check_written(dialect)
+    dialect = check_writable(dialect)
     state: State = dict(model.state_dict())
     info = getattr(model, "info", None)
     if isinstance(model, Twins):
         state = {f"backbone.{key}": value for key, value in state.items()}
-    write_tensors(path, written(state, dialect), info if isinstance(info, ModelInfo) and dialect == "twins" else None)
+    write_tensors(
+        path, convert_state(state, dialect), info if isinstance(info, ModelInfo) and dialect == "twins" else None
+    )
 
 
-def written(state: State, dialect: str) -> State:
-    """Return a state dict of our task layout as `dialect` writes it."""
+def convert_state(state: State, dialect: str) -> State:
+    """Convert a state dict of our layout to a writable one; without a head, the prefix `backbone.` is removed."""
     if dialect == "twins":
-        bare = all(key.startswith("backbone.") for key in state)
-        return {key.removeprefix("backbone."): value for key, value in state.items()} if bare else state
+        backbone_only = all(key.startswith("backbone.") for key in state)
+        return {key.removeprefix("backbone."): value for key, value in state.items()} if backbone_only else state
     return from_twins(state, "timm")
 
 
 def infer_info(checkpoint: Checkpoint) -> ModelInfo:
-    """Describe the network in a file by its tensors' names and shapes, and by the hub's `config.json` beside it.
+    """Infer the `ModelInfo` of a file from names and shapes of its tensors, and from the hub's `config.json` beside it.
 
     Raises:
-        WeightsError: the tensors are of no known variant.
+        WeightsError: the tensors match no known variant, or there is no head.
     """
     state = checkpoint.state
     stem = state.get("backbone.stages.0.patch_embed.proj.weight")
@@ -154,7 +157,7 @@ def infer_info(checkpoint: Checkpoint) -> ModelInfo:
         task=head.task,
         model=model,
         head=head.head,
-        num_classes=head.classes,
+        num_classes=head.num_classes,
         names=head.names(),
         in_chans=stem.shape[1],
         stage_norms="backbone.stages.0.norm.weight" in state,
@@ -164,22 +167,22 @@ def infer_info(checkpoint: Checkpoint) -> ModelInfo:
     )
 
 
-def holds_head(checkpoint: Checkpoint) -> bool:
-    """Return whether a file holds a task's head, or a backbone alone."""
+def has_head(checkpoint: Checkpoint) -> bool:
+    """Return whether a file holds a task's head, not only a backbone."""
     return find_head(checkpoint.state) is not None
 
 
 def infer_variant(state: State) -> str | None:
-    """Return the variant whose widths, depths and family a state dict of our layout has, or `None`."""
+    """Return the variant with the widths, depths and family of a state dict of our layout, or `None`."""
     for name, config in VARIANTS.items():
         last = f"backbone.stages.3.blocks.{config.depths[3] - 1}.mlp.fc1.weight"
         deepest = f"backbone.stages.2.blocks.{config.depths[2] - 1}.norm1.weight"
-        beyond = [f"backbone.stages.{i}.blocks.{depth}.norm1.weight" for i, depth in enumerate(config.depths)]
+        deeper = [f"backbone.stages.{i}.blocks.{depth}.norm1.weight" for i, depth in enumerate(config.depths)]
         local = "backbone.stages.0.blocks.0.attn.qkv.weight" in state
         if (
             last in state
             and deepest in state
-            and not any(key in state for key in beyond)
+            and not any(key in state for key in deeper)
             and local == (config.family == "svt")
             and state[last].shape[1:] == (config.embed_dims[3],)
         ):
@@ -187,63 +190,68 @@ def infer_variant(state: State) -> str | None:
     return None
 
 
-def _compare(own: State, state: State, checkpoint: Checkpoint, *, bare: bool, resize_head: bool) -> LoadReport:
-    """Sort every name of the network and of the file into the report's lists."""
-    surplus, lacking = sorted(set(state) - set(own)), sorted(set(own) - set(state))
-    shared = sorted(set(own) & set(state))
-    wrong = [key for key in shared if own[key].shape != state[key].shape]
-    own_heads = {key for key in own if not bare and not key.startswith("backbone.")}
-    dense = any(not key.startswith(_CLASSIFIER) for key in own_heads)
-    parts = (*_BESIDE, *(f"{head.classifier.split('.')[0]}." for _, head in all_heads()))
-    fresh = own_heads if dense else {key for key in own_heads if key.startswith("head.")}
-    heads = {key for key in (*wrong, *lacking) if resize_head and key in fresh}
-    if checkpoint.info is not None:  # a file of ours: what is not the backbone is some task's head
-        parts += tuple(key for key in surplus if not key.startswith(("backbone.", "stages.")))
+def _compare(
+    model_state: State, state: State, checkpoint: Checkpoint, *, backbone_only: bool, resize_head: bool
+) -> LoadReport:
+    """Assign every tensor of the network and of the file to a list of the report."""
+    only_in_file, only_in_model = sorted(set(state) - set(model_state)), sorted(set(model_state) - set(state))
+    shared = sorted(set(model_state) & set(state))
+    mis_shaped = [key for key in shared if model_state[key].shape != state[key].shape]
+    model_head_keys = {key for key in model_state if not backbone_only and not key.startswith("backbone.")}
+    dense = any(not key.startswith(_CLASSIFIER_PREFIXES) for key in model_head_keys)
+    head_prefixes = (*_HEAD_PREFIXES, *(f"{head.classifier.split('.')[0]}." for _, head in all_heads()))
+    resizable = model_head_keys if dense else {key for key in model_head_keys if key.startswith("head.")}
+    fresh = {key for key in (*mis_shaped, *only_in_model) if resize_head and key in resizable}
+    if checkpoint.info is not None:  # a file of the twins layout: everything but the backbone belongs to a head
+        head_prefixes += tuple(key for key in only_in_file if not key.startswith(("backbone.", "stages.")))
     unused = [
         key
-        for key in surplus
-        if (resize_head and key.startswith(parts if dense else "head."))
-        or (bare and (key.startswith(parts) or _is_of_missing_stage(key, own)))
-        or (dense and key.startswith(_CLASSIFIER))
+        for key in only_in_file
+        if (resize_head and key.startswith(head_prefixes if dense else "head."))
+        or (backbone_only and (key.startswith(head_prefixes) or _is_of_missing_stage(key, model_state)))
+        or (dense and key.startswith(_CLASSIFIER_PREFIXES))
     ]
-    norms = r"(backbone\.)?stages\.\d\.norm\..*"
-    expected = [key for key in lacking if key in heads or ((bare or dense) and re.fullmatch(norms, key))]
-    resized = [key for key in wrong if key in heads]
+    stage_norm = r"(backbone\.)?stages\.\d\.norm\..*"
+    initialised = [
+        key for key in only_in_model if key in fresh or ((backbone_only or dense) and re.fullmatch(stage_norm, key))
+    ]
+    resized = [key for key in mis_shaped if key in fresh]
     return LoadReport(
         path=checkpoint.path,
         dialect=checkpoint.dialect,
-        loaded=tuple(key for key in shared if key not in wrong),
-        missing=_without(lacking, expected),
-        unexpected=_without(surplus, unused),
+        loaded=tuple(key for key in shared if key not in mis_shaped),
+        missing=_without(only_in_model, initialised),
+        unexpected=_without(only_in_file, unused),
         mis_shaped=tuple(
-            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}" for key in _without(wrong, resized)
+            f"{key} {tuple(state[key].shape)} for {tuple(model_state[key].shape)}"
+            for key in _without(mis_shaped, resized)
         ),
         unused=tuple(unused),
-        initialised=tuple(expected + resized),
+        initialised=tuple(initialised + resized),
     )
 
 
-def _is_of_missing_stage(key: str, own: State) -> bool:
-    """Whether a tensor belongs to a stage that the backbone was built without."""
+def _is_of_missing_stage(key: str, model_state: State) -> bool:
+    """Return whether a tensor belongs to a stage that this backbone does not have."""
     stage = re.match(r"stages\.\d\.", key)
-    return stage is not None and not any(name.startswith(stage[0]) for name in own)
+    return stage is not None and not any(name.startswith(stage[0]) for name in model_state)
 
 
 def _without(keys: list[str], excluded: list[str]) -> tuple[str, ...]:
     return tuple(key for key in keys if key not in set(excluded))
 
 
-def _other_variant(model: nn.Module, checkpoint: Checkpoint) -> str:
+def _variant_hint(model: nn.Module, checkpoint: Checkpoint) -> str:
     backbone = model if isinstance(model, Twins) else getattr(model, "backbone", None)
-    found = infer_variant(checkpoint.state)
-    if found is None or not isinstance(backbone, Twins) or VARIANTS[found] == backbone.config:
+    file_variant = infer_variant(checkpoint.state)
+    if file_variant is None or not isinstance(backbone, Twins) or VARIANTS[file_variant] == backbone.config:
         return ""
-    ours = next((name for name, config in VARIANTS.items() if config == backbone.config), "another")
-    return f" (the file holds a {found}, the network is a {ours})"
+    model_variant = next((name for name, config in VARIANTS.items() if config == backbone.config), "another")
+    return f" (the file holds a {file_variant}, the network is a {model_variant})"
 
 
 def _hub_preprocess(path: Path) -> Preprocess:
-    """Read a hub file's preprocessing from the `config.json` beside it; the reference's protocol otherwise."""
+    """Read the preprocessing of a hub file from the `config.json` beside it, else return the reference's."""
     try:
         config = json.loads((path.parent / "config.json").read_text())["pretrained_cfg"]
         return Preprocess(
@@ -257,6 +265,6 @@ def _hub_preprocess(path: Path) -> Preprocess:
         return Preprocess()
 
 
-def _shorten(keys: tuple[str, ...], most: int = 12) -> str:
-    rest = len(keys) - most
-    return ", ".join(keys[:most]) + (f", and {rest} more" if rest > 0 else "")
+def _shorten(keys: tuple[str, ...], max_shown: int = 12) -> str:
+    hidden = len(keys) - max_shown
+    return ", ".join(keys[:max_shown]) + (f", and {hidden} more" if hidden > 0 else "")

@@ -1,4 +1,4 @@
-"""Where weights come from: a local file, or the hub's published ones with cache, hash check and offline switch."""
+"""Finding weight files: local, or downloaded from the hub, with cache, hash check and offline mode."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from twins.files import first_line, sha256
 from twins.weights.files import PICKLED
 
 OFFLINE = "TWINS_OFFLINE"
-"""Environment variable that forbids every download when it is `1`; the hub's own `HF_HUB_OFFLINE` does the same."""
+"""Environment variable that forbids downloads if it is `1`; the hub client's `HF_HUB_OFFLINE` does the same."""
 WEIGHT_FILE = "model.safetensors"
 
 
 def resolve(name_or_path: str | Path, *, offline: bool | None = None) -> Path:
-    """Return the local path of a weight file, downloading a published one when it is not in the hub's cache.
+    """Return the local path of a weight file; download published weights that are not in the hub's cache.
 
     Args:
-        name_or_path: a file's path, or any name of a published model such as `twins_svt_small` or
+        name_or_path: path of a file, or any name of a published model such as `twins_svt_small` or
             `timm/twins_svt_small.in1k`.
-        offline: forbid downloads; `None` asks the environment.
+        offline: forbid downloads; `None`: as the environment variables say.
 
     Raises:
         NotFoundError: neither a file nor a published model.
-        WeightsError: the file cannot be had, or is not the published one.
+        WeightsError: the file cannot be downloaded, or its hash is wrong.
     """
     path = Path(name_or_path)
     if path.exists():
@@ -44,42 +44,42 @@ def resolve(name_or_path: str | Path, *, offline: bool | None = None) -> Path:
 
 
 def fetch(repo: str, *, offline: bool = False) -> Path:
-    """Return the cached weight file of a hub repository, with its `config.json` beside it, downloading both if need be.
+    """Return the cached weight file of a hub repository, with its `config.json` beside it; download missing files.
 
     Raises:
-        WeightsError: offline and not cached, the hub cannot be reached or refuses, or the file's hash is wrong.
+        WeightsError: not cached and offline, the hub cannot be reached or refuses, or the hash of the file is wrong.
     """
     from huggingface_hub import hf_hub_download
 
     try:
-        with _quiet():
+        with _silence_client():
             path = Path(hf_hub_download(repo, WEIGHT_FILE, local_files_only=offline))
             _verify(path, repo)
             hf_hub_download(repo, "config.json", local_files_only=offline)
     except WeightsError:
         raise
-    except Exception as error:  # the hub's client, its transport and the disk each have errors of their own
+    except Exception as error:  # the hub's client, its transport and the disk raise different classes
         raise WeightsError(_explain(error, repo)) from error
     return path
 
 
 def _explain(error: Exception, repo: str) -> str:
-    """Say in one sentence why the files of a hub repository are not here."""
+    """Return one sentence that explains why the files of a hub repository are not available."""
     from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     local = isinstance(error, LocalEntryNotFoundError)
     reason = error.__cause__ or error if local else error
     if isinstance(reason, HfHubHTTPError) and not isinstance(reason, LocalEntryNotFoundError):
-        said = (reason.server_message or "").strip().splitlines()
-        answer = ": ".join([f"HTTP {reason.response.status_code}", *said[:1]])
-        return f"the hub does not give {repo} ({answer}); try again later, or download the file and pass its path"
+        details = (reason.server_message or "").strip().splitlines()
+        status = ": ".join([f"HTTP {reason.response.status_code}", *details[:1]])
+        return f"the hub does not give {repo} ({status}); try again later, or download the file and pass its path"
     if isinstance(reason, FileMetadataError):
         return f"what answers for {repo} is no hub; check HF_ENDPOINT and the proxy, or pass a file's path"
     if local or isinstance(error, OfflineModeIsEnabled):
-        off = reason is error or isinstance(reason, OfflineModeIsEnabled)
-        why = "downloads are switched off" if off else "the hub cannot be reached"
+        switched_off = reason is error or isinstance(reason, OfflineModeIsEnabled)
+        explanation = "downloads are switched off" if switched_off else "the hub cannot be reached"
         return (
-            f"the weights of {repo} are not on this machine and {why}; "
+            f"the weights of {repo} are not on this machine and {explanation}; "
             "connect once, or download the file elsewhere and pass its path"
         )
     if isinstance(error, OSError) and error.strerror:
@@ -93,8 +93,8 @@ def _explain(error: Exception, repo: str) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the hub's client from logging what an error will say."""
+def _silence_client() -> Iterator[None]:
+    """Silence the log messages of the hub's client; the error contains their content."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -105,16 +105,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _verify(path: Path, repo: str) -> None:
-    """Compare a cached file with the hash that the hub names it by; a damaged one is removed."""
+    """Compare a cached file with its SHA-256, which is its name in the cache; remove it if they differ."""
     blob = path.resolve()
     expected = blob.name
-    if len(expected) != 64:  # only files in the hub's large-file storage are named by their SHA-256
+    if len(expected) != 64:  # only files of the hub's large-file storage have their SHA-256 as name
         return
-    if (found := sha256(blob)) != expected:
+    if (digest := sha256(blob)) != expected:
         blob.unlink()
         path.unlink(missing_ok=True)
         raise WeightsError(
-            f"the file of {repo} is damaged (SHA-256 {found[:12]}..., the hub names {expected[:12]}...) "
+            f"the file of {repo} is damaged (SHA-256 {digest[:12]}..., the hub names {expected[:12]}...) "
             "and was removed; try again"
         )
 

@@ -20,7 +20,7 @@ from twins.bench.subjects import PEERS, Case, compiled, images_for, inference_st
 from twins.bench.table import budget_line
 from twins.bench.timing import comparisons, timing
 from twins.cli import bench as cli
-from twins.engine.memory import says_out_of_memory
+from twins.engine.memory import is_out_of_memory_message
 from twins.errors import ConfigError, DataError, NotFoundError
 from twins.preprocess import Preprocess
 from twins.tasks.table import facts_of
@@ -255,7 +255,7 @@ def test_an_error_that_is_not_of_memory_is_not_taken_for_one(monkeypatch):
 def test_more_memory_than_there_is_fails_instead_of_ending_the_process():
     with pytest.raises((RuntimeError, MemoryError)) as caught, within_memory(CPU):
         torch.ones(1 << 44)
-    assert says_out_of_memory(f"{caught.type.__name__}: {caught.value}")
+    assert is_out_of_memory_message(f"{caught.type.__name__}: {caught.value}")
     torch.ones(1 << 10)
 
 

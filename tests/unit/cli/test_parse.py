@@ -112,7 +112,7 @@ def test_a_runs_notes_name_flags(capsys, tmp_path):
     from twins.engine.log import Log
 
     with stderr_in_flags(Args):
-        Log(tmp_path).say("note: consider `optimizer.lr=0.01` [or not]")
+        Log(tmp_path).info("note: consider `optimizer.lr=0.01` [or not]")
     assert capsys.readouterr().err == "note: consider --optimizer.lr 0.01 [or not]\n"
 
 

@@ -1,4 +1,4 @@
-"""A task, data and metric small enough to see through: points on a plane, two classes, one linear layer."""
+"""A network, data and metric that are small and easy to follow: points on a plane, two classes, two linear layers."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from twins.weights.info import ModelInfo
 
 
 def run_processes(script: str, arguments: list[list[str]]) -> None:
-    """Run a script in several processes at once, each with its own arguments; all have to end well."""
+    """Run a script in several processes at once, each with its own arguments; all must succeed."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    calls = [[sys.executable, "-c", script, *own] for own in arguments]
+    calls = [[sys.executable, "-c", script, *own_arguments] for own_arguments in arguments]
     started = [subprocess.Popen(call, env=environment, stderr=subprocess.PIPE, text=True) for call in calls]
     try:
-        for one in started:
-            _, errors = one.communicate(timeout=60)
-            assert one.returncode == 0, errors
+        for process in started:
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors
     finally:
-        for one in started:
-            one.kill()
+        for process in started:
+            process.kill()
 
 
 class ToyTask(nn.Module):
@@ -84,7 +84,7 @@ class ToyMetric:
 
 
 class ToySource:
-    """Forty points in batches of four; `spoil` is called with (step, pass, batch) before a batch is given."""
+    """Forty points in batches of four; `spoil` is called with (step, pass, batch) before each batch is yielded."""
 
     train_count, val_count, steps_per_epoch = 40, 12, 5
 
@@ -118,7 +118,7 @@ class ToySource:
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Any:
-    """Train the toy in `tmp_path`; returns the task and the outcome."""
+    """Train the toy network in `tmp_path`; returns the network and the outcome."""
 
     def run(spoil: Any = None, task: Any = None, folder: Path | None = None, **settings: Any) -> Any:
         folder = folder or tmp_path

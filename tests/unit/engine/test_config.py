@@ -14,7 +14,7 @@ from twins.errors import ConfigError, NotFoundError
 from twins.tasks.inference import InferenceConfig
 
 
-def test_yaml_gives_back_every_setting() -> None:
+def test_yaml_round_trips_every_setting() -> None:
     config = TrainConfig(
         data="photos",
         minutes=1.5,
@@ -31,7 +31,7 @@ def test_an_older_file_gets_defaults_for_what_it_lacks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("epoks: 3", "epochs"),
         ("optimizer: {lrr: 1}", "optimizer.lrr"),
@@ -52,24 +52,24 @@ def test_an_older_file_gets_defaults_for_what_it_lacks() -> None:
         ("1: 2\nb: 3", "there is no setting 1"),
     ],
 )
-def test_a_wrong_file_is_refused_in_one_sentence(text: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says) as caught:
+def test_a_wrong_file_is_refused_in_one_sentence(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected) as caught:
         TrainConfig.from_yaml(text)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_cut_short_is_refused_and_one_of_the_first_format_has_no_end() -> None:
+def test_a_truncated_file_is_refused_but_a_file_of_format_1_has_no_end_to_check() -> None:
     config = TrainConfig(data="photos", batch_size=7)
     lines = config.to_yaml().splitlines(keepends=True)
     assert lines[-1] == "complete: true\n"
-    for kept in range(2, len(lines)):
+    for count in range(2, len(lines)):
         with pytest.raises(ConfigError, match="cut short"):
-            TrainConfig.from_yaml("".join(lines[:kept]))
+            TrainConfig.from_yaml("".join(lines[:count]))
     older = "".join(lines[:-1]).replace("format: 2", "format: 1")
     assert TrainConfig.from_yaml(older) == config
 
 
-def test_a_file_that_holds_no_text_is_named(tmp_path: Path) -> None:
+def test_the_error_of_a_binary_or_missing_file_names_it(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(ConfigError, match=r"config\.yaml is damaged"):
         read_config(tmp_path / "config.yaml")
@@ -124,13 +124,13 @@ def test_factors_are_finite_and_at_most_100(high: float) -> None:
         DetectionConfig(anchor_scale=math.inf)
 
 
-def test_the_rate_follows_the_batch_where_a_reference_batch_is_set() -> None:
+def test_the_learning_rate_scales_with_the_batch_if_lr_batch_is_set() -> None:
     scaled = TrainConfig(batch_size=1024, optimizer=OptimizerConfig(lr=5e-4, lr_batch=512))
     assert scaled.lr == pytest.approx(1e-3)
     assert TrainConfig(batch_size=1024, optimizer=OptimizerConfig(lr=5e-4)).lr == 5e-4
 
 
-def test_resuming_takes_how_to_compute_and_refuses_what_makes_another_run() -> None:
+def test_resuming_accepts_machine_settings_and_refuses_others() -> None:
     saved = TrainConfig(data="photos", epochs=50, workers=4)
     merged = merge_resumed(TrainConfig(resume="runs/a", workers=1), saved)
     assert merged == replace(saved, resume="runs/a", workers=1)
@@ -139,12 +139,12 @@ def test_resuming_takes_how_to_compute_and_refuses_what_makes_another_run() -> N
     assert merge_resumed(TrainConfig(resume="runs/a", epochs=50), saved).epochs == 50
 
 
-def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+def test_the_error_of_a_folder_without_a_config_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"config\.yaml"):
         read_config(tmp_path / "config.yaml")
 
 
-def test_every_setting_has_its_line_of_documentation() -> None:
+def test_every_setting_has_a_docstring() -> None:
     source = Path(sys.modules[TrainConfig.__module__].__file__ or "").read_text()
     for cls in (TrainConfig, OptimizerConfig, ScheduleConfig):
         body = source.partition(f"class {cls.__name__}")[2].splitlines()

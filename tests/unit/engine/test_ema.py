@@ -14,7 +14,7 @@ class Counter(nn.Module):
         self.register_buffer("count", torch.tensor(0))
 
 
-def test_the_average_follows_its_formula_and_copies_what_is_no_float() -> None:
+def test_the_ema_follows_its_formula_and_copies_integer_buffers() -> None:
     network = Counter()
     average = EMA(network, 0.9)
     expected = network.weight.detach().clone()
@@ -29,7 +29,7 @@ def test_the_average_follows_its_formula_and_copies_what_is_no_float() -> None:
     assert average.network.count == 29
 
 
-def test_the_averaged_network_is_apart_from_the_one_that_trains() -> None:
+def test_the_averaged_network_shares_no_weights_with_the_trained_one() -> None:
     network = Counter()
     average = EMA(network, 0.9)
     with torch.no_grad():

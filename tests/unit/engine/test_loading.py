@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from twins.engine.loading import loading
+from twins.engine.loading import load_batches
 from twins.engine.signals import stop_on_signals
 from twins.errors import DataError, TrainingError
 
@@ -44,43 +44,43 @@ def _loader(trouble: str) -> Any:
     return DataLoader(Numbers(trouble), batch_size=2, num_workers=1)
 
 
-def test_an_error_in_a_loading_process_keeps_its_class_and_its_one_sentence() -> None:
+def test_an_error_in_a_loader_process_keeps_its_class_and_its_message() -> None:
     with pytest.raises(DataError) as caught:
-        list(loading(lambda: _loader("error")))
+        list(load_batches(lambda: _loader("error")))
     assert str(caught.value) == "none of the images can be read"
 
 
-def test_a_loading_process_that_dies_ends_in_one_sentence() -> None:
+def test_a_loader_process_that_dies_raises_one_sentence() -> None:
     with pytest.raises(TrainingError, match="`workers`") as caught:
-        list(loading(lambda: _loader("death")))
+        list(load_batches(lambda: _loader("death")))
     assert "\n" not in str(caught.value)
 
 
-def test_a_loading_process_that_dies_while_we_are_busy_is_told_with_the_next_batches() -> None:
-    batches = loading(lambda: _loader("death"))
+def test_the_death_of_a_loader_process_is_reported_at_the_next_batch() -> None:
+    batches = load_batches(lambda: _loader("death"))
     next(batches)
     (process,) = multiprocessing.active_children()
     process.join(30)
-    time.sleep(0.1)  # a handler of the death would raise here
+    time.sleep(0.1)  # torch's own signal handler would raise here
     with pytest.raises(TrainingError, match="a loading process died"):
         list(batches)
 
 
-def test_signals_to_the_group_do_not_reach_loading_processes() -> None:
+def test_signals_to_the_process_group_do_not_reach_loader_processes() -> None:
     with stop_on_signals():
-        batches: list[Any] = list(loading(lambda: _loader("signals")))
+        batches: list[Any] = list(load_batches(lambda: _loader("signals")))
     assert torch.cat(batches).tolist() == list(range(8))
 
 
-def test_a_loading_process_that_is_busy_does_not_keep_the_process_from_ending() -> None:
+def test_a_busy_loader_process_does_not_keep_the_main_process_from_ending() -> None:
     busy = (
         "import time\n"
         "from torch.utils.data import DataLoader, Dataset\n"
-        "from twins.engine.loading import loading\n"
+        "from twins.engine.loading import load_batches\n"
         "class Slow(Dataset):\n"
         "    def __len__(self): return 8\n"
         "    def __getitem__(self, index): time.sleep(300 * (index > 0)); return index\n"
-        "batches = loading(lambda: DataLoader(Slow(), batch_size=1, num_workers=1))\n"
+        "batches = load_batches(lambda: DataLoader(Slow(), batch_size=1, num_workers=1))\n"
         "next(batches)\n"
         "batches.close()\n"
     )
@@ -88,11 +88,11 @@ def test_a_loading_process_that_is_busy_does_not_keep_the_process_from_ending() 
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_loader_that_something_still_holds_does_not_keep_the_process_from_ending() -> None:
+def test_a_loader_that_is_still_referenced_does_not_keep_the_process_from_ending() -> None:
     held = (
         "from torch.utils.data import DataLoader\n"
-        "from twins.engine.loading import loading\n"
-        "batches = loading(lambda: DataLoader(range(8), batch_size=1, num_workers=1))\n"
+        "from twins.engine.loading import load_batches\n"
+        "batches = load_batches(lambda: DataLoader(range(8), batch_size=1, num_workers=1))\n"
         "next(batches)\n"
         "kept = [batches]; kept.append(kept)\n"
         "raise ValueError('a mistake of ours')\n"
@@ -102,12 +102,12 @@ def test_a_loader_that_something_still_holds_does_not_keep_the_process_from_endi
     assert done.stderr.strip().endswith("ValueError: a mistake of ours")
 
 
-def test_a_loader_that_the_garbage_collector_finds_ends_its_processes() -> None:
+def test_a_garbage_collected_loader_ends_its_processes() -> None:
     cycle = (
         "import gc, multiprocessing\n"
         "from torch.utils.data import DataLoader\n"
-        "from twins.engine.loading import loading\n"
-        "kept = [loading(lambda: DataLoader(range(8), batch_size=1, num_workers=1))]\n"
+        "from twins.engine.loading import load_batches\n"
+        "kept = [load_batches(lambda: DataLoader(range(8), batch_size=1, num_workers=1))]\n"
         "next(kept[0])\n"
         "kept.append(kept)\n"
         "del kept\n"

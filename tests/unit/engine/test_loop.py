@@ -18,11 +18,13 @@ from twins.weights.files import read_tensors
 from .conftest import ToyTask
 
 
-def _same(one: Any, other: Any) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+def _equal_weights(first: Any, second: Any) -> bool:
+    return all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
-def test_a_run_learns_and_leaves_its_log(toy: Any, tmp_path: Path) -> None:
+def test_a_run_learns_and_writes_its_log(toy: Any, tmp_path: Path) -> None:
     _, outcome = toy()
     assert outcome.reason == "finished"
     assert outcome.progress.step == 20
@@ -39,11 +41,11 @@ def test_a_run_learns_and_leaves_its_log(toy: Any, tmp_path: Path) -> None:
     "settings",
     [{}, {"ema_decay": 0.9}, {"accumulate": 1, "batch_size": 4}, {"save_every": 2}, {"precision": "bf16-true"}],
 )
-def test_a_run_stopped_by_a_signal_ends_as_one_that_was_not(toy: Any, tmp_path: Path, settings: dict[str, Any]) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    whole.mkdir()
+def test_a_run_stopped_by_a_signal_resumes_exactly(toy: Any, tmp_path: Path, settings: dict[str, Any]) -> None:
+    uninterrupted, stopped = tmp_path / "uninterrupted", tmp_path / "stopped"
+    uninterrupted.mkdir()
     stopped.mkdir()
-    expected, _ = toy(folder=whole, **settings)
+    expected, _ = toy(folder=uninterrupted, **settings)
 
     def interrupt(step: int, index: int, batch: Any) -> None:
         if (step, index) == (7, 0):
@@ -56,25 +58,28 @@ def test_a_run_stopped_by_a_signal_ends_as_one_that_was_not(toy: Any, tmp_path: 
     assert f"twins train --resume {stopped}" in log
     resumed, outcome = toy(folder=stopped, resume=str(stopped), **settings)
     assert outcome.reason == "finished"
-    assert _same(resumed, expected)
+    assert _equal_weights(resumed, expected)
     for name in ("best.safetensors", "last/model.safetensors"):
-        ours, theirs = read_tensors(stopped / name).tensors, read_tensors(whole / name).tensors
-        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    keep = ("kind", "step", "loss", "top1", "lr")
-    rows = [[{k: row[k] for k in keep if k in row} for row in read_rows(run)] for run in (whole, stopped)]
+        resumed_weights, expected_weights = (
+            read_tensors(stopped / name).tensors,
+            read_tensors(uninterrupted / name).tensors,
+        )
+        assert all(torch.equal(resumed_weights[key], expected_weights[key]) for key in expected_weights)
+    columns = ("kind", "step", "loss", "top1", "lr")
+    rows = [[{k: row[k] for k in columns if k in row} for row in read_rows(run)] for run in (uninterrupted, stopped)]
     assert rows[0] == rows[1]
 
 
-def test_a_run_without_a_state_yet_begins_again(toy: Any, tmp_path: Path) -> None:
+def test_resuming_a_run_without_a_state_starts_at_step_0(toy: Any, tmp_path: Path) -> None:
     expected, _ = toy(folder=tmp_path)
     fresh = tmp_path / "fresh"
     fresh.mkdir()
-    again, _ = toy(folder=fresh, resume=str(fresh))
-    assert _same(again, expected)
+    resumed, _ = toy(folder=fresh, resume=str(fresh))
+    assert _equal_weights(resumed, expected)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_loss_that_is_not_finite_stops_before_the_weights_move(toy: Any, tmp_path: Path, accumulate: int) -> None:
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(toy: Any, tmp_path: Path, accumulate: int) -> None:
     def spoil(step: int, index: int, batch: Any) -> None:
         if step == 6 and index == 0:
             batch.images[1] = float("nan")
@@ -87,13 +92,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move(toy: Any, tmp_p
     first = 6 * accumulate * 4 % 40
     assert f"point-{first}, point-{first + 1}" in message
     assert "\n" not in message
-    kept = load_state(tmp_path)
-    assert kept.progress.step == 6
-    assert all(torch.equal(kept.weights[key], value) for key, value in task.state_dict().items())
+    state = load_state(tmp_path)
+    assert state.progress.step == 6
+    assert all(torch.equal(state.weights[key], value) for key, value in task.state_dict().items())
     assert all(value.isfinite().all() for value in task.parameters())
 
 
-def test_a_lost_step_leaves_no_trace_in_the_running_statistics(toy: Any, tmp_path: Path) -> None:
+def test_a_step_with_a_loss_of_nan_does_not_change_the_running_statistics(toy: Any, tmp_path: Path) -> None:
     class Normed(ToyTask):
         def __init__(self) -> None:
             super().__init__()
@@ -108,16 +113,16 @@ def test_a_lost_step_leaves_no_trace_in_the_running_statistics(toy: Any, tmp_pat
 
     with pytest.raises(TrainingError, match="loss is nan at step 7"):
         toy(spoil, task=Normed())
-    kept = load_state(tmp_path)
+    state = load_state(tmp_path)
     (tmp_path / "short").mkdir()
     expected, _ = toy(task=Normed(), folder=tmp_path / "short", steps=6, schedule=ScheduleConfig(warmup_epochs=0))
-    assert kept.progress.step == 6
-    assert kept.weights["norm.num_batches_tracked"] == 12
-    assert torch.equal(kept.weights["norm.running_mean"], expected.norm.running_mean)
-    assert torch.equal(kept.weights["norm.running_var"], expected.norm.running_var)
+    assert state.progress.step == 6
+    assert state.weights["norm.num_batches_tracked"] == 12
+    assert torch.equal(state.weights["norm.running_mean"], expected.norm.running_mean)
+    assert torch.equal(state.weights["norm.running_var"], expected.norm.running_var)
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(toy: Any) -> None:
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(toy: Any) -> None:
     task = ToyTask()
     before = {}
 
@@ -131,7 +136,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(toy: Any) -
     assert all(torch.equal(before[key], value) for key, value in task.state_dict().items())
 
 
-def test_running_out_of_memory_names_the_batch_that_fits_and_keeps_the_state(toy: Any, tmp_path: Path) -> None:
+def test_an_out_of_memory_error_names_the_batch_that_fits_and_keeps_the_state(toy: Any, tmp_path: Path) -> None:
     class Hungry(ToyTask):
         trained = 0
 
@@ -149,11 +154,11 @@ def test_running_out_of_memory_names_the_batch_that_fits_and_keeps_the_state(toy
     assert outcome.progress.step == 20
 
 
-def test_a_full_disk_stops_with_one_sentence_and_the_run_goes_on_later(
+def test_a_full_disk_stops_the_run_with_one_sentence_and_it_resumes_exactly(
     toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "whole").mkdir()
-    expected, _ = toy(folder=tmp_path / "whole")
+    (tmp_path / "uninterrupted").mkdir()
+    expected, _ = toy(folder=tmp_path / "uninterrupted")
     run, save, calls = tmp_path / "run", torch.save, []
     run.mkdir()
 
@@ -168,7 +173,7 @@ def test_a_full_disk_stops_with_one_sentence_and_the_run_goes_on_later(
         toy(folder=run)
     assert load_state(run).progress.step == 5
     resumed, _ = toy(folder=run, resume=str(run))
-    assert _same(resumed, expected)
+    assert _equal_weights(resumed, expected)
 
 
 def test_unreadable_images_are_named_once_and_too_many_end_the_run(toy: Any, tmp_path: Path) -> None:
@@ -184,13 +189,13 @@ def test_unreadable_images_are_named_once_and_too_many_end_the_run(toy: Any, tmp
         toy(spoil, folder=tmp_path / "more", max_skipped=0.03)
 
 
-def test_a_run_that_stops_getting_better_ends_early(toy: Any) -> None:
+def test_a_run_without_improvement_for_patience_evaluations_ends_early(toy: Any) -> None:
     _, outcome = toy(epochs=200, patience=3, optimizer=OptimizerConfig(lr=1e-9, layer_decay=None))
     assert outcome.reason == "patience"
     assert outcome.progress.step < 200 * 5
 
 
-def test_a_time_budget_counts_what_was_spent_before_a_stop(toy: Any, tmp_path: Path) -> None:
+def test_a_time_budget_includes_the_time_before_a_stop(toy: Any, tmp_path: Path) -> None:
     def interrupt(step: int, index: int, batch: Any) -> None:
         if (step, index) == (3, 0):
             os.kill(os.getpid(), signal.SIGINT)
@@ -208,7 +213,7 @@ def test_a_time_budget_counts_what_was_spent_before_a_stop(toy: Any, tmp_path: P
     assert outcome.progress.evaluated == outcome.progress.step
 
 
-def test_a_run_does_not_go_on_with_other_data(toy: Any, tmp_path: Path) -> None:
+def test_a_run_does_not_resume_with_other_data(toy: Any, tmp_path: Path) -> None:
     toy(epochs=1)
     content = torch.load(tmp_path / "last" / "state.pt", weights_only=True)
     content["fingerprint"] = "other"
@@ -217,7 +222,7 @@ def test_a_run_does_not_go_on_with_other_data(toy: Any, tmp_path: Path) -> None:
         toy(resume=str(tmp_path), epochs=1)
 
 
-def test_the_best_weights_are_the_averaged_ones(toy: Any, tmp_path: Path) -> None:
+def test_the_best_weights_are_those_of_the_ema(toy: Any, tmp_path: Path) -> None:
     task, _ = toy(ema_decay=0.95)
     best, average = read_tensors(tmp_path / "best.safetensors").tensors, load_state(tmp_path).average
     assert average is not None

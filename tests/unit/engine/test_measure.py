@@ -1,4 +1,4 @@
-"""The one evaluation loop."""
+"""The evaluation loop updates the metric, and stops on a signal."""
 
 from __future__ import annotations
 
@@ -6,27 +6,30 @@ import pytest
 import torch
 
 from twins.data.loading.batch import Batch, Skipped
-from twins.engine.measure import EvaluationStopped, measure, predictions
+from twins.engine.measure import EvaluationStopped, measure, predict_batches
 from twins.engine.signals import Stop
 
 from .conftest import ToyMetric, ToySource, ToyTask
 
 
-def test_a_metric_and_the_hook_see_each_batch_and_skipped_images_are_returned():
-    lost = Batch(torch.empty(0), [], [], [], skipped=[Skipped("a.jpg", "cut short")])
-    metric, seen = ToyMetric(), []
-    metric.counts += 100  # of an earlier set
+def test_the_metric_and_on_batch_see_each_batch_and_skipped_images_are_returned():
+    unreadable = Batch(torch.empty(0), [], [], [], skipped=[Skipped("a.jpg", "cut short")])
+    metric, counts = ToyMetric(), []
+    metric.counts += 100  # left by an earlier data set
     task = ToyTask().train()
-    found = predictions(task, lambda: [*ToySource().evaluation(), lost])
-    assert measure(found, metric, each=lambda results, targets: seen.append(len(results))) == lost.skipped
-    assert seen == [5, 7]
+    predicted_batches = predict_batches(task, lambda: [*ToySource().evaluation(), unreadable])
+    assert (
+        measure(predicted_batches, metric, on_batch=lambda results, targets: counts.append(len(results)))
+        == unreadable.skipped
+    )
+    assert counts == [5, 7]
     assert metric.counts[1] == 12
     assert not task.training
 
 
-def test_an_evaluation_ends_after_the_batch_in_which_a_signal_came():
+def test_a_signal_stops_an_evaluation_after_the_current_batch():
     stop, metric = Stop(), ToyMetric()
     stop.requested = True
     with pytest.raises(EvaluationStopped):
-        measure(predictions(ToyTask(), ToySource().evaluation), metric, stop=stop)
+        measure(predict_batches(ToyTask(), ToySource().evaluation), metric, stop=stop)
     assert metric.counts[1] == 5

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from twins.engine.config import TrainConfig
-from twins.engine.memory import is_out_of_memory, largest_fit, out_of_memory
+from twins.engine.memory import is_out_of_memory, largest_batch, out_of_memory
 
 
-def test_halving_finds_what_fits() -> None:
+def test_halving_finds_the_largest_batch_that_fits() -> None:
     tried = []
 
     def probe(count: int) -> None:
@@ -15,21 +15,21 @@ def test_halving_finds_what_fits() -> None:
         if count > 9:
             raise torch.OutOfMemoryError("out of memory")
 
-    assert largest_fit(64, probe) == 8
+    assert largest_batch(64, probe) == 8
     assert tried == [32, 16, 8]
-    assert largest_fit(1, probe) == 0
+    assert largest_batch(1, probe) == 0
 
 
-def test_another_error_of_a_probe_is_not_taken_for_memory() -> None:
+def test_other_errors_of_a_probe_are_raised() -> None:
     def probe(count: int) -> None:
         raise ValueError("something else")
 
     with pytest.raises(ValueError, match="something else"):
-        largest_fit(8, probe)
+        largest_batch(8, probe)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("x"), RuntimeError("can't allocate memory")])
-def test_all_ways_to_run_out_are_known(error: Exception) -> None:
+def test_out_of_memory_errors_are_recognised(error: Exception) -> None:
     assert is_out_of_memory(error)
     assert not is_out_of_memory(RuntimeError("shapes differ"))
 

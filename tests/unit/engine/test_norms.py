@@ -1,4 +1,4 @@
-"""Batch norm's statistics: put back after what counts for nothing, and the same on every process."""
+"""Running statistics of batch norm: restored after a discarded pass, and equal on every process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from twins.engine.norms import average_statistics, copies, restore, running_statistics, synchronise
+from twins.engine.norms import (
+    average_statistics,
+    clone_buffers,
+    restore_buffers,
+    running_statistics,
+    synchronise_batch_norms,
+)
 
 from .conftest import run_processes
 
@@ -37,7 +43,7 @@ torch.distributed.destroy_process_group()
 
 
 def processes(number: int, device: str = "cpu"):
-    """What the functions ask of accelerate."""
+    """The attributes of an `Accelerator` that the functions read."""
     return SimpleNamespace(num_processes=number, device=torch.device(device))
 
 
@@ -46,7 +52,7 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2))
 
 
-def same(tensors, others) -> bool:
+def all_equal(tensors, others) -> bool:
     return all(torch.equal(*pair) for pair in zip(tensors, others, strict=True))
 
 
@@ -54,43 +60,43 @@ def test_two_processes_end_with_the_mean_of_their_statistics(tmp_path):
     run_processes(PROCESS, [[str(rank), str(tmp_path)] for rank in range(2)])
     (first, after), (second, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert len(after) == 9
-    for name, found in after.items():
-        assert torch.equal(found, other[name])
+    for name, value in after.items():
+        assert torch.equal(value, other[name])
         expected = (first[name] + second[name]) / 2
-        torch.testing.assert_close(found, expected.to(found.dtype), atol=1e-6, rtol=0)
+        torch.testing.assert_close(value, expected.to(value.dtype), atol=1e-6, rtol=0)
     assert after["0.num_batches_tracked"] == 7
 
 
 def test_copies_of_statistics_do_not_follow_the_network():
     model = network().train()
-    before = copies(list(model.buffers()))
+    before = clone_buffers(list(model.buffers()))
     model(torch.randn(4, 3, 8, 8))
-    wanted = [buffer.clone() for buffer in model.buffers()]
-    restore(list(model.buffers()), before)
+    after = [buffer.clone() for buffer in model.buffers()]
+    restore_buffers(list(model.buffers()), before)
     assert model[1].num_batches_tracked == 0
-    restore(list(model.buffers()), wanted)
+    restore_buffers(list(model.buffers()), after)
     assert model[1].num_batches_tracked == 1
     model(torch.randn(4, 3, 8, 8))
-    assert wanted[2] == 1
+    assert after[2] == 1
 
 
-def test_a_process_alone_needs_neither_synchronising_nor_averaging():
+def test_a_single_process_neither_synchronises_nor_averages():
     model = network()
-    before = copies(list(model.buffers()))
-    assert synchronise(model, processes(1, "cuda")) is None
+    before = clone_buffers(list(model.buffers()))
+    assert synchronise_batch_norms(model, processes(1, "cuda")) is None
     average_statistics(running_statistics(model), processes(1))
     assert type(model[1]) is nn.BatchNorm2d
-    assert same(before, model.buffers())
-    assert synchronise(nn.Linear(2, 2), processes(2)) is None
-    average_statistics(running_statistics(nn.Linear(2, 2)), processes(2))  # no group to talk in
+    assert all_equal(before, model.buffers())
+    assert synchronise_batch_norms(nn.Linear(2, 2), processes(2)) is None
+    average_statistics(running_statistics(nn.Linear(2, 2)), processes(2))  # without a process group
 
 
-def test_batch_norm_sees_all_processes_on_gpus_and_says_where_it_does_not():
+def test_batch_norm_is_synchronised_on_gpus_and_a_note_says_so_elsewhere():
     model = network()
     state = {key: value.clone() for key, value in model.state_dict().items()}
-    assert "each process's own images" in synchronise(model, processes(2))
+    assert "each process's own images" in synchronise_batch_norms(model, processes(2))
     assert type(model[1]) is nn.BatchNorm2d
-    assert "all processes" in synchronise(model, processes(2, "cuda"))
+    assert "all processes" in synchronise_batch_norms(model, processes(2, "cuda"))
     assert type(model[1]) is type(model[4]) is nn.SyncBatchNorm
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
-    average_statistics(running_statistics(model), processes(2))  # which has nothing left to do, so asks for no group
+    average_statistics(running_statistics(model), processes(2))  # needs no process group: SyncBatchNorm is left out

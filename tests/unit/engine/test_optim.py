@@ -14,19 +14,19 @@ def _names(network: torch.nn.Module, group: dict[str, object]) -> set[str]:
     return {name for name, parameter in network.named_parameters() if id(parameter) in ids}
 
 
-def test_norms_biases_and_positions_have_no_decay_and_every_parameter_is_in_one_group() -> None:
+def test_norms_biases_and_positions_have_no_weight_decay_and_every_parameter_is_in_one_group() -> None:
     network = create_model("twins_svt_nano", num_classes=3)
     groups = parameter_groups(network, PLAIN)
-    free = set().union(*(_names(network, group) for group in groups if group["weight_decay"] == 0))
+    not_decayed = set().union(*(_names(network, group) for group in groups if group["weight_decay"] == 0))
     decayed = set().union(*(_names(network, group) for group in groups if group["weight_decay"] == 0.05))
-    assert free | decayed == {name for name, _ in network.named_parameters()}
-    assert not free & decayed
-    assert all(".position." in name or "norm" in name or name.endswith("bias") for name in free)
-    assert "backbone.stages.0.position.conv.weight" in free
+    assert not_decayed | decayed == {name for name, _ in network.named_parameters()}
+    assert not not_decayed & decayed
+    assert all(".position." in name or "norm" in name or name.endswith("bias") for name in not_decayed)
+    assert "backbone.stages.0.position.conv.weight" in not_decayed
     assert not any("norm" in name or "position" in name or name.endswith("bias") for name in decayed)
 
 
-def test_layer_decay_gives_early_layers_smaller_rates_and_the_head_the_full_one() -> None:
+def test_layer_decay_gives_early_layers_smaller_rates_and_the_head_the_full_rate() -> None:
     network = create_model("twins_svt_nano", num_classes=3)
     optimizer = build_optimizer(network, OptimizerConfig(layer_decay=0.5))
     set_rate(optimizer, 1.0)
@@ -41,7 +41,7 @@ def test_layer_decay_gives_early_layers_smaller_rates_and_the_head_the_full_one(
     assert all(group["weight_decay"] == 0 for group in positions)
 
 
-def test_frozen_parameters_are_not_trained_and_act_as_in_evaluation() -> None:
+def test_frozen_modules_are_not_trained_and_stay_in_eval_mode() -> None:
     network = create_model("twins_svt_nano", num_classes=3, drop_path_rate=0.5)
     network.backbone.stages[0].requires_grad_(False)
     trained = set().union(*(_names(network, group) for group in parameter_groups(network, PLAIN)))

@@ -12,7 +12,7 @@ def test_seeds_depend_on_the_whole_key_and_its_order() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_reseeding_gives_the_same_numbers_whatever_was_drawn_before() -> None:
+def test_reseeding_gives_the_same_numbers_whatever_was_sampled_before() -> None:
     reseed(1, 2, 3)
     first = torch.rand(4)
     torch.rand(100)

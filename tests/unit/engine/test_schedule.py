@@ -18,13 +18,13 @@ def test_the_reference_recipe_has_the_rates_of_timms_scheduler() -> None:
         assert ours == pytest.approx(theirs._get_lr(epoch)[0], rel=1e-9)
 
 
-def poly(progress: float, **settings: float) -> float:
+def poly(share_done: float, **settings: float) -> float:
     return poly_rate(
-        progress, **({"peak": 1e-2, "power": 0.9, "warmup": 0.1, "warmup_lr": 1e-6, "min_lr": 1e-4} | settings)
+        share_done, **({"peak": 1e-2, "power": 0.9, "warmup": 0.1, "warmup_lr": 1e-6, "min_lr": 1e-4} | settings)
     )
 
 
-def test_poly_goes_from_its_first_rate_to_its_last_and_never_below() -> None:
+def test_poly_rises_to_the_curve_and_falls_to_min_lr_and_never_below() -> None:
     assert poly(0.0) == pytest.approx(1e-6, rel=1e-12)
     assert poly(0.0, warmup=0.0) == pytest.approx(1e-2, rel=1e-12)
     assert poly(1.0) == poly(1.5) == pytest.approx(1e-4, rel=1e-12)
@@ -33,7 +33,7 @@ def test_poly_goes_from_its_first_rate_to_its_last_and_never_below() -> None:
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
-def test_polys_warm_up_meets_its_curve_without_a_jump() -> None:
+def test_the_warm_up_of_poly_meets_its_curve_without_a_jump() -> None:
     assert poly(0.1 - 1e-9) == pytest.approx(poly(0.1), rel=1e-6)
     assert poly(0.1) == poly(0.1, warmup=0.0)  # the curve spans the whole run
     assert poly(0.05) < poly(0.05, warmup=0.0)
@@ -52,42 +52,42 @@ def test_poly_has_the_rates_of_pytorchs_polynomial_scheduler(power: float) -> No
         theirs.step()
 
 
-def test_a_run_in_steps_warms_up_in_steps_and_follows_the_curve_it_names() -> None:
+def test_a_run_of_given_steps_warms_up_in_steps_and_follows_its_schedule() -> None:
     schedule = ScheduleConfig(kind="poly", power=2.0, warmup_steps=50, warmup_lr=0.0, min_lr=0.0)
     config = TrainConfig(steps=200, optimizer=OptimizerConfig(lr=1.0, lr_batch=None), schedule=schedule)
     assert total_steps(config, 10) == 200
-    found = [scheduled_rate(config, step / 200) for step in (0, 25, 50, 100, 200)]
-    assert found == pytest.approx([0.0, 0.5 * (7 / 8) ** 2, 0.75**2, 0.25, 0.0], abs=1e-12)
+    rates = [scheduled_rate(config, step / 200) for step in (0, 25, 50, 100, 200)]
+    assert rates == pytest.approx([0.0, 0.5 * (7 / 8) ** 2, 0.75**2, 0.25, 0.0], abs=1e-12)
     straight = TrainConfig(steps=200, optimizer=OptimizerConfig(lr=1.0), schedule=ScheduleConfig(warmup_steps=0))
-    assert scheduled_rate(straight, 0.25) > 0.8  # a cosine, where none is named
+    assert scheduled_rate(straight, 0.25) > 0.8  # cosine, the default
 
 
-def test_a_run_shorter_than_its_warm_up_still_comes_down() -> None:
+def test_the_rate_falls_even_if_the_run_is_shorter_than_its_warm_up() -> None:
     config = TrainConfig(epochs=1, optimizer=OptimizerConfig(lr=1e-3), schedule=ScheduleConfig(warmup_epochs=5))
-    rates = [scheduled_rate(config, progress) for progress in (0.0, 0.25, 0.49, 1.0)]
+    rates = [scheduled_rate(config, share_done) for share_done in (0.0, 0.25, 0.49, 1.0)]
     assert rates[0] < rates[1] < rates[2] > rates[3] == pytest.approx(1e-6)
 
 
-def test_a_time_budget_drives_progress_and_replaces_epochs() -> None:
+def test_a_time_budget_replaces_epochs() -> None:
     config = TrainConfig(epochs=3, minutes=2)
     assert total_steps(config, 100) is None
-    assert Plan(config, 100).done(Progress(step=10_000, seconds=60)) == 0.5
-    assert Plan(config, 100).done(Progress(step=1, seconds=1000)) == 1.0
+    assert Plan(config, 100).share_done(Progress(step=10_000, seconds=60)) == 0.5
+    assert Plan(config, 100).share_done(Progress(step=1, seconds=1000)) == 1.0
 
 
 def test_steps_end_a_run_at_whichever_limit_comes_first() -> None:
     assert total_steps(TrainConfig(epochs=2.5), 10) == 25
     assert total_steps(TrainConfig(epochs=2.5, max_steps=7), 10) == 7
     assert total_steps(TrainConfig(epochs=0.001), 10) == 1
-    assert Plan(TrainConfig(minutes=1, max_steps=10), 10).done(Progress(step=9, seconds=6)) == 0.9
+    assert Plan(TrainConfig(minutes=1, max_steps=10), 10).share_done(Progress(step=9, seconds=6)) == 0.9
 
 
-def test_the_average_forgets_its_first_weights_soon_and_then_keeps_its_decay() -> None:
+def test_the_ema_decay_starts_small_and_grows_to_its_setting() -> None:
     assert ema_decay(0, 0.999) == pytest.approx(0.1)
     assert ema_decay(10**6, 0.999) == 0.999
 
 
-def test_a_rate_in_steps_falls_to_a_tenth_at_each_of_them() -> None:
+def test_a_step_schedule_falls_to_a_tenth_at_each_drop() -> None:
     schedule = ScheduleConfig(kind="step", drop_epochs=(8.0, 11.0), warmup_epochs=0.5, warmup_lr=0.0, min_lr=0.0)
     config = TrainConfig(epochs=12, optimizer=OptimizerConfig(lr=1e-2), schedule=schedule)
     rates = [scheduled_rate(config, epoch / 12) for epoch in (0, 0.25, 0.5, 7.99, 8, 10.99, 11, 12)]

@@ -13,7 +13,7 @@ from twins.engine.signals import stop_on_signals
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_and_handlers_come_back_afterwards(signum: signal.Signals) -> None:
+def test_the_first_signal_requests_a_stop_and_handlers_are_restored(signum: signal.Signals) -> None:
     before = signal.getsignal(signum)
     with stop_on_signals() as stop:
         assert not stop.requested
@@ -23,7 +23,7 @@ def test_the_first_signal_asks_and_handlers_come_back_afterwards(signum: signal.
     assert signal.getsignal(signum) is before
 
 
-def test_the_second_signal_ends_the_process_at_once() -> None:
+def test_the_second_signal_kills_the_process() -> None:
     code = (
         "import time; from twins.engine.signals import stop_on_signals\n"
         "with stop_on_signals():\n    print('ready', flush=True)\n    while True: time.sleep(0.02)"
@@ -38,14 +38,14 @@ def test_the_second_signal_ends_the_process_at_once() -> None:
     assert process.wait(timeout=10) == -signal.SIGTERM
 
 
-def test_a_thread_may_train_though_it_cannot_listen() -> None:
-    seen = []
+def test_training_in_a_thread_works_without_signal_handlers() -> None:
+    requested = []
 
     def work() -> None:
         with stop_on_signals() as stop:
-            seen.append(stop.requested)
+            requested.append(stop.requested)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert seen == [False]
+    assert requested == [False]

@@ -20,16 +20,16 @@ def _state(step: int) -> State:
     return State(weights=weights, progress=progress, optimizer=optimizer, average=weights, fingerprint="data")
 
 
-def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_loaded_state_equals_the_saved_one(tmp_path: Path) -> None:
     save_state(tmp_path, _state(7), None)
-    back = load_state(tmp_path)
-    assert back.progress == _state(7).progress
-    assert back.fingerprint == "data"
-    assert torch.equal(back.weights["weight"], torch.full((3,), 7.0))
-    assert torch.equal(back.optimizer["state"][0]["exp_avg"], torch.full((3,), 7.0))
+    loaded = load_state(tmp_path)
+    assert loaded.progress == _state(7).progress
+    assert loaded.fingerprint == "data"
+    assert torch.equal(loaded.weights["weight"], torch.full((3,), 7.0))
+    assert torch.equal(loaded.optimizer["state"][0]["exp_avg"], torch.full((3,), 7.0))
 
 
-def test_a_new_state_takes_the_place_of_the_old_one_and_the_old_is_removed(tmp_path: Path) -> None:
+def test_a_new_state_replaces_the_old_one(tmp_path: Path) -> None:
     for step in (1, 2, 2, 2):
         save_state(tmp_path, _state(step), None)
     assert load_state(tmp_path).progress.step == 2
@@ -37,14 +37,14 @@ def test_a_new_state_takes_the_place_of_the_old_one_and_the_old_is_removed(tmp_p
     assert (tmp_path / "last" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("dies_in", ["torch.save", "os.rename", "os.replace", "_point", "_remove_others"])
+@pytest.mark.parametrize("dies_in", ["torch.save", "os.rename", "os.replace", "_switch_link", "_remove_others"])
 def test_a_process_that_dies_while_saving_leaves_a_whole_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_in: str
 ) -> None:
     save_state(tmp_path, _state(1), None)
 
     def die(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt  # as abrupt as a signal: no handler tidies up
+        raise KeyboardInterrupt  # like a kill: no `except` of ours cleans up
 
     owner, _, name = dies_in.rpartition(".")
     with monkeypatch.context() as patch:
@@ -56,7 +56,7 @@ def test_a_process_that_dies_while_saving_leaves_a_whole_state(
     assert load_state(tmp_path).progress.step == 3
 
 
-def test_a_full_disk_is_one_sentence_and_the_state_before_is_kept(
+def test_a_full_disk_raises_one_sentence_and_the_previous_state_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_state(tmp_path, _state(1), None)
@@ -73,7 +73,7 @@ def test_a_full_disk_is_one_sentence_and_the_state_before_is_kept(
     assert [entry.name for entry in (tmp_path / "states").iterdir()] == ["000000001"]
 
 
-def test_a_run_without_a_state_and_a_damaged_state_are_told(tmp_path: Path) -> None:
+def test_a_run_without_a_state_and_a_damaged_state_raise_clear_errors(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no saved state"):
         load_state(tmp_path)
     save_state(tmp_path, _state(1), None)
