@@ -16,7 +16,7 @@ import twins
 
 SOURCE = Path(twins.__file__).parent
 LINES = [  # from the ground up; `*` stands for one task's room
-    ("errors", "files", "run_folder", "preprocess", "predictions"),
+    ("errors", "deprecation", "files", "run_folder", "preprocess", "predictions"),
     ("tasks.table", "tasks.facts", "tasks.inference", "tasks.*.facts"),
     ("ops",),
     ("backbone",),
