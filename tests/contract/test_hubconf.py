@@ -74,6 +74,7 @@ def test_a_backbone_equals_that_of_create_backbone():
     assert_equal_outputs(load("twins_backbone", **settings), created(create=twins.create_backbone, **settings))
 
 
+@pytest.mark.slow
 def test_a_checkout_that_is_not_installed_loads_published_weights_for_every_task(tmp_path, serve_hub, hub_environment):
     model = created("twins_svt_small")
     twins.save_weights(model, tmp_path / "model.safetensors", "timm")

@@ -191,6 +191,7 @@ def test_two_processes_measure_each_image_once(data, tmp_path, start, type_in):
         assert held_out[name] == pytest.approx(value, abs=1e-6), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_settings_go_together(task, train, losses):
     precision = "bf16" if task == "detection" else "fp32"  # emulated by many processors, and slow
@@ -209,6 +210,7 @@ def test_settings_go_together(task, train, losses):
     assert (run / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_what_the_weights_say_of_the_head_holds_when_a_run_goes_on(train, data, tmp_path):
     file = tmp_path / "start.safetensors"
@@ -222,6 +224,7 @@ def test_what_the_weights_say_of_the_head_holds_when_a_run_goes_on(train, data, 
     network.load_state_dict(load_state(run).weights)
 
 
+@pytest.mark.slow
 def test_a_missing_held_out_image_leaves_a_report(train, data, tmp_path):
     root = shutil.copytree(data, tmp_path / "damaged")
     (root / "images" / "val" / "02.png").unlink()
@@ -230,12 +233,14 @@ def test_a_missing_held_out_image_leaves_a_report(train, data, tmp_path):
     assert (run / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_checkpointing_gives_the_same_weights_to_the_bit(train, assert_same_weights):
     settings = ["--steps", 3, "--batch-size", 4, "--drop-path", 0.3]
     assert_same_weights(train("plain", *settings), train("checkpointed", *settings, "--checkpointing"))
 
 
+@pytest.mark.slow
 def test_a_batch_without_an_object_is_learned_from(train, data, tmp_path, losses):
     root = tmp_path / "empty"
     root.mkdir()

@@ -214,6 +214,7 @@ def test_two_processes_measure_each_image_once(data, tmp_path, type_in, two_proc
 # what can be switched on
 
 
+@pytest.mark.slow
 def test_settings_go_together(data, train, losses):
     together = ["--head", "upernet", "--semantic.norm", "group", "--class-weights", "balanced", "--precision", "bf16"]
     together += ["--checkpointing", "--accumulate", "2", "--ema-decay", "0.9", "--steps", "2", "--batch-size", "4"]
@@ -233,6 +234,7 @@ def test_settings_go_together(data, train, losses):
     assert all(f"<td>{name}</td>" in page for name in NAMES[:3])
 
 
+@pytest.mark.slow
 def test_a_budget_of_minutes_ends_the_run_and_its_schedule(train):
     run = train("minutes", "--minutes", 0.06, "--batch-size", 2)
     state, rows = load_state(run), read_rows(run, "train")
@@ -242,12 +244,14 @@ def test_a_budget_of_minutes_ends_the_run_and_its_schedule(train):
     assert (run / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_checkpointing_gives_the_same_weights_to_the_bit(train, assert_same_weights):
     settings = ["--steps", 3, "--batch-size", 4, "--drop-path", 0.3]
     assert_same_weights(train("plain", *settings), train("checkpointed", *settings, "--checkpointing"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_accumulated_passes_are_the_step_that_they_are_parts_of(train, losses):
     settings = ["--steps", 3, "--batch-size", 4, "--semantic.norm", "group", "--drop-rate", 0, "--drop-path", 0]
@@ -428,6 +432,7 @@ def test_a_report_needs_nothing_but_itself(trained):
 # malformed input
 
 
+@pytest.mark.slow
 def test_unreadable_images_and_masks_are_named_counted_and_skipped(spoilt, train):
     image = cut_short(spoilt / "images" / "train" / "03.png")
     mask, held_out = spoilt / "masks" / "train" / "05.png", cut_short(spoilt / "images" / "val" / "01.png")
@@ -481,6 +486,7 @@ def test_held_out_masks_that_hold_nothing_that_counts_are_refused(spoilt, refuse
         assert "nothing in the 5 held-out images counts, so miou cannot be measured" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [["--head", "upernet"], ["--semantic.crop", 32]], ids=["pooled", "small"])
 @pytest.mark.usefixtures("no_report")
 def test_one_image_alone_is_too_little_for_batch_norm(data, refused, train, tmp_path, settings, losses):

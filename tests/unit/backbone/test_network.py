@@ -131,6 +131,7 @@ def test_compiles_without_a_graph_break_and_changes_nothing(name, gradient, size
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NANOS)
 def test_exports_with_a_batch_of_any_size(name):
     backbone = lively(name, FEWEST[name])

@@ -79,6 +79,7 @@ def test_dense_sides_have_as_many_parameters_and_alone_ours_is_as_published():
     assert alone.info == published.info
 
 
+@pytest.mark.slow
 def test_rows_say_task_and_head_and_compare_both_sides():
     config = BenchConfig(
         models=("twins_pcpvt_small",),
@@ -102,6 +103,7 @@ def test_rows_say_task_and_head_and_compare_both_sides():
     assert "| twins_pcpvt_small | training | fp32 | 1 | 64 |" in table
 
 
+@pytest.mark.slow
 def test_memory_of_a_dense_training_step_holds_gradients_and_adamws_two_moments():
     config = BenchConfig(
         models=("twins_svt_nano",), task="semantic", modes=("training",), batch=(2,), size=("64",), rounds=3, warmup=1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -97,6 +98,7 @@ def test_a_run_moves_saves_and_averages_float32(toy: Any, tmp_path: Path) -> Non
     assert all(value.dtype == torch.float32 for value in moments)
 
 
+@pytest.mark.slow
 def test_two_processes_move_the_weights_as_one_does(tmp_path: Path) -> None:
     shares = [("0", "1"), ("0", "2"), ("1", "2")]
     run_processes(PROCESS, [[*share, str(tmp_path)] for share in shares])

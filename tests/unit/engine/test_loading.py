@@ -72,6 +72,7 @@ def test_signals_to_the_group_do_not_reach_loading_processes() -> None:
     assert torch.cat(batches).tolist() == list(range(8))
 
 
+@pytest.mark.slow
 def test_a_loading_process_that_is_busy_does_not_keep_the_process_from_ending() -> None:
     busy = (
         "import time\n"
@@ -88,6 +89,7 @@ def test_a_loading_process_that_is_busy_does_not_keep_the_process_from_ending() 
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_loader_that_something_still_holds_does_not_keep_the_process_from_ending() -> None:
     held = (
         "from torch.utils.data import DataLoader\n"
@@ -102,6 +104,7 @@ def test_a_loader_that_something_still_holds_does_not_keep_the_process_from_endi
     assert done.stderr.strip().endswith("ValueError: a mistake of ours")
 
 
+@pytest.mark.slow
 def test_a_loader_that_the_garbage_collector_finds_ends_its_processes() -> None:
     cycle = (
         "import gc, multiprocessing\n"

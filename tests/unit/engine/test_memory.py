@@ -7,6 +7,7 @@ from twins.engine.config import TrainConfig
 from twins.engine.memory import is_out_of_memory, largest_fit, out_of_memory
 
 
+@pytest.mark.slow
 def test_halving_finds_what_fits() -> None:
     tried = []
 

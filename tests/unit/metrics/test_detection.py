@@ -297,6 +297,7 @@ def test_predictions_may_be_of_single_or_double_precision():
     assert measured(pair).compute() == measured((replace(pair[0], boxes=pair[0].boxes.astype("f4")), pair[1])).compute()
 
 
+@pytest.mark.slow
 def test_importing_changes_no_logging_and_draws_nothing():
     code = """
 import logging, sys

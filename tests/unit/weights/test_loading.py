@@ -256,6 +256,7 @@ def test_a_backbone_alone_is_no_network_to_rebuild(tmp_path):
         model_from_checkpoint(tmp_path / "backbone.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 def test_an_mm_file_is_converted_to_the_bit(ending, tmp_path, golden, formula_weights):
     state = formula_weights(golden("keys_mmseg_semantic_fpn_svt_small"))

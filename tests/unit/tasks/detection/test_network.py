@@ -179,6 +179,7 @@ def test_what_is_sampled_follows_the_seed(head):
     assert losses() == losses()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_a_few_steps_learn_a_picture(head):
     torch.manual_seed(0)

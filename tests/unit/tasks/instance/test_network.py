@@ -22,6 +22,7 @@ def objects(count: int, side: int = 64) -> dict[str, torch.Tensor]:
     return {"boxes": boxes.float(), "labels": torch.randint(0, 5, (count,)), "masks": masks}
 
 
+@pytest.mark.slow
 def test_an_image_alone_equals_the_image_in_a_batch(detector, padded):
     model = detector("mask_rcnn").double()
     batch = padded(SIZES, torch.float64)
@@ -82,6 +83,7 @@ def test_losses_are_finite_for_any_number_of_objects():
     assert all(parameter.grad.any() for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_a_few_steps_learn_a_shape():
     torch.manual_seed(0)
     model = twins.create_model("twins_svt_nano", task="instance", num_classes=2).train()
