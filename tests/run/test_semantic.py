@@ -348,6 +348,7 @@ def test_a_run_folder_holds_what_it_should(trained, losses):
     assert best > 0.5
 
 
+@pytest.mark.slow
 def test_eval_says_what_its_numbers_depend_on(type_in, data, trained, tmp_path):
     def measure(*arguments: object) -> tuple[str, dict]:
         file = tmp_path / "eval.json"

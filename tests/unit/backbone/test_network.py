@@ -95,6 +95,7 @@ def test_gradient_checkpointing_changes_neither_outputs_nor_gradients(name, with
             torch.testing.assert_close(recomputed, plain, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NANOS)
 @pytest.mark.parametrize("autocast", [False, True])  # under it the standard operators do the feed-forward part
 def test_what_is_kept_falls_from_level_to_level(name, autocast):

@@ -34,6 +34,7 @@ def timms_nano(monkeypatch):
     monkeypatch.setattr(timm, "create_model", lambda _, **more: create("twins_svt_small", **settings, **more))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("timms_nano")
 @pytest.mark.parametrize(("task", "head"), COMBINATIONS, ids=[head or task for task, head in COMBINATIONS])
 def test_outputs_and_losses_are_timms_and_a_step_of_one_side_leaves_the_others_as_they_were(task, head):
@@ -62,6 +63,7 @@ def published():
     return networks(case("semantic", "semantic_fpn", model="twins_svt_small"), ("timm",), CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["96", "130", "66x141"])
 def test_borders_that_windows_and_patches_do_not_divide_are_the_same_too(published, size):
     assert _difference(published, images_for(case("semantic", "semantic_fpn", batch=1, size=size), CPU)) < 1e-4

@@ -199,6 +199,7 @@ def test_a_backbone_comes_back_to_the_bit(norms, ending, dialect, tmp_path):
     _same(other.state_dict(), backbone.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 def test_timm_loads_our_export_strictly(ending, tmp_path):
     model, path = _classifier(name="twins_svt_small", padding="unmasked").eval(), tmp_path / f"model{ending}"

@@ -51,6 +51,7 @@ def test_augmentation_depends_on_epoch_image_and_copy_alone(folder):
         assert not torch.equal(drawn[other].image, first)
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(folder):
     def collect(workers):
         images = open_classification(DataConfig(data=str(folder))).train

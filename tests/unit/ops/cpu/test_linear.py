@@ -91,6 +91,7 @@ def test_other_code_keeps_the_standard_operators(watched):
     assert not OPERATORS & found
 
 
+@pytest.mark.slow
 def test_an_exported_program_holds_none():
     network = twins.create_model("twins_svt_nano", num_classes=3).eval().fuse()
     with torch.no_grad():
@@ -127,6 +128,7 @@ def test_the_operators_are_what_pytorch_expects_of_operators():
         )
 
 
+@pytest.mark.slow
 def test_what_was_packed_goes_with_its_weight():
     gc.collect()
     before = len(onednn._packed)

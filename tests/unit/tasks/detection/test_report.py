@@ -61,6 +61,7 @@ def run(request, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_page_has_every_section_and_needs_nothing_but_itself(run):
     page = (run / "report.html").read_text()
     task = json.loads((run / "eval.json").read_text())["protocol"]["task"]
@@ -81,6 +82,7 @@ def test_the_page_has_every_section_and_needs_nothing_but_itself(run):
     assert len(re.findall("<div class=bars>", page)) == len(kinds)
 
 
+@pytest.mark.slow
 def test_charts_are_well_formed_whatever_they_are_called(run):
     recall = np.linspace(0, 1, 101).tolist()
     name = 'a "<b>" & c'
