@@ -1,6 +1,7 @@
 """Entry points of `torch.hub`: Twins networks from a checkout of this repository, without installing the package.
 
-An installed `twins` is used where there is one, otherwise the checkout's own `src`.
+For example `torch.hub.load("OWNER/REPOSITORY", "twins_svt_small", pretrained=True)`. An installed `twins` is used where
+there is one, otherwise the checkout's own `src`.
 """
 
 from __future__ import annotations
