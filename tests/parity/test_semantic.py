@@ -16,11 +16,12 @@ MODELS = [f"twins_{family}_{size}" for family in ("pcpvt", "svt") for size in ("
 GOLDEN = [
     "semantic_fpn_mmseg_pcpvt_small_96x128",
     "semantic_fpn_mmseg_svt_small_128x128",
-    pytest.param("upernet_mmseg_pcpvt_small_128x160", marks=pytest.mark.slow),
-    pytest.param("upernet_mmseg_svt_small_128x128", marks=pytest.mark.slow),
+    "upernet_mmseg_pcpvt_small_128x160",
+    "upernet_mmseg_svt_small_128x128",
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOLDEN)
 def test_maps_and_logits_are_those_of_mmsegmentation(name, golden, formula_weights, formula_input, deviation, tmp_path):
     expected = golden(name)

@@ -33,6 +33,7 @@ def assert_same(found, expected, tolerance=1e-10):
         assert float((one - other).abs().max() / other.std(dim=(2, 3)).mean()) < tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_sizes", [False, True])
 @pytest.mark.parametrize("size", [(224, 224), (200, 230)])
 @pytest.mark.parametrize("padding", ["exact", "reference", "unmasked"])

@@ -77,6 +77,7 @@ def test_the_paddings_agree_where_windows_divide_and_differ_where_they_do_not():
     assert (on_odd["unmasked"] - on_odd["exact"]).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NANOS)
 @pytest.mark.parametrize("with_sizes", [False, True])
 def test_gradient_checkpointing_changes_neither_outputs_nor_gradients(name, with_sizes):

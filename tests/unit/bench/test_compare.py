@@ -294,6 +294,7 @@ def test_a_budget_is_answered_by_the_most_accurate_measured_variant():
     assert "has no answer" in budget_line(rows[-2:], 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_a_plot_shows_every_model(tmp_path, ending):
     from twins.bench.chart import draw

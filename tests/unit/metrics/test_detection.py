@@ -282,6 +282,7 @@ def test_details_are_json_and_kinds_of_error_are_for_full_ones():
     assert {"ap", "ap50", "mask_ap", "mask_ap50"} < set(short["per_class"][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["box", "mask"])
 def test_judging_agrees_with_the_evaluator(kind):
     for start in range(0, 60, 6):  # many equal scores, crowd regions, and more than 100 of a class in an image

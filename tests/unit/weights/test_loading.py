@@ -306,6 +306,7 @@ def test_a_backbone_and_a_rebuilt_network_keep_it_too(saved):
     assert set(model_from_checkpoint(path).load_report.loaded) == set(model.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", DENSE)
 def test_a_converted_dense_file_describes_its_network(head, tmp_path):
     model = twins.create_model(NAME, task=DENSE[head], head=head, num_classes=4)

@@ -152,6 +152,7 @@ def test_right_wrong_and_missed_objects_are_told_apart_by_colour_line_and_text(j
     assert all((item.mask is None) == (objects.masks is None) for item in marks)
 
 
+@pytest.mark.slow
 def test_the_images_with_the_most_errors_are_the_worst(run, monkeypatch):
     """The truth as the prediction, but for the second scene, in which nothing is found."""
     monkeypatch.setitem(scenes.COUNTS, False, 6)
@@ -181,6 +182,7 @@ def test_the_images_with_the_most_errors_are_the_worst(run, monkeypatch):
     assert len(captions) == 4
 
 
+@pytest.mark.slow
 def test_a_network_that_finds_nothing_still_has_a_page(run, monkeypatch):
     monkeypatch.setitem(scenes.COUNTS, False, 6)
     result, predictor = json.loads((run / "eval.json").read_text()), load(run, device="cpu")

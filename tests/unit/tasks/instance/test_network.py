@@ -68,6 +68,7 @@ def test_nothing_found_is_no_mask(detector, padded):
     assert found.masks.shape == (0, 40, 30)
 
 
+@pytest.mark.slow
 def test_losses_are_finite_for_any_number_of_objects():
     torch.manual_seed(0)
     model = twins.create_model("twins_svt_nano", task="instance", num_classes=5).train()
