@@ -138,6 +138,7 @@ def test_the_metric_has_pycocotools_scores(name):
     assert np.mean(curves["iou75"]) == pytest.approx(case["stats"]["AP75"], abs=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_results_that_we_write_score_as_their_predictions_do(name, tmp_path):
     case = CASES[name]

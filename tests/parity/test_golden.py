@@ -25,6 +25,7 @@ def save_formula(tmp_path_factory, golden, formula_weights):
     return save
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEATURES)
 def test_features_are_those_of_the_reference(name, golden, save_formula, formula_input, deviation):
     expected = golden(name)

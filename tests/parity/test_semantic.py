@@ -21,6 +21,7 @@ GOLDEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOLDEN)
 def test_maps_and_logits_are_those_of_mmsegmentation(name, golden, formula_weights, formula_input, deviation, tmp_path):
     expected = golden(name)
@@ -50,6 +51,7 @@ def test_parameters_are_those_of_the_networks_without_dead_ones(model, head):
     assert abs(millions - PARAMETERS[head][MODELS.index(model)]) <= 0.005001
 
 
+@pytest.mark.slow
 def test_the_references_own_files_load_with_their_classifier_aside(golden, formula_weights, tmp_path):
     backbone = formula_weights(golden("keys_reference_segmentation_backbone_svt_small"))
     rest = formula_weights(golden("keys_mmseg_upernet_svt_small"))
@@ -77,6 +79,7 @@ def test_a_classifier_feeds_a_dense_network_when_its_head_may_be_new(tmp_path):
         twins.create_model("twins_svt_nano", task="semantic", num_classes=3, weights=path)
 
 
+@pytest.mark.slow
 def test_a_backbone_alone_feeds_a_dense_network(golden, formula_weights, tmp_path):
     path = tmp_path / "backbone.pth"
     state = formula_weights(golden("keys_reference_segmentation_backbone_svt_small"))

@@ -23,6 +23,7 @@ def pair(request, tmp_path_factory):
     return ours, theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(224, 224), (96, 160), (224, 256), (70, 101)])
 def test_logits_and_maps_are_timms(pair, size):
     ours, theirs = pair

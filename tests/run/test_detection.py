@@ -191,6 +191,7 @@ def test_two_processes_evaluate_each_image_once(data, tmp_path, start, run_cli):
         assert held_out[name] == pytest.approx(value, abs=1e-6), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_settings_can_be_combined(task, train, losses):
     precision = "bf16" if task == "detection" else "fp32"  # many CPUs emulate bf16, which is slow
@@ -209,6 +210,7 @@ def test_settings_can_be_combined(task, train, losses):
     assert (run / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_a_resumed_run_keeps_the_head_of_its_initial_weights(train, data, tmp_path):
     file = tmp_path / "start.safetensors"
@@ -222,6 +224,7 @@ def test_a_resumed_run_keeps_the_head_of_its_initial_weights(train, data, tmp_pa
     network.load_state_dict(load_state(run).weights)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_missing_validation_image_writes_a_report(train, data, tmp_path):
     root = shutil.copytree(data, tmp_path / "damaged")
     (root / "images" / "val" / "02.png").unlink()
@@ -230,12 +233,14 @@ def test_a_run_with_a_missing_validation_image_writes_a_report(train, data, tmp_
     assert (run / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_checkpointing_gives_bit_identical_weights(train, assert_equal_weights):
     settings = ["--steps", 3, "--batch-size", 4, "--drop-path", 0.3]
     assert_equal_weights(train("plain", *settings), train("checkpointed", *settings, "--checkpointing"))
 
 
+@pytest.mark.slow
 def test_batches_without_an_object_give_finite_losses(train, data, tmp_path, losses):
     root = tmp_path / "empty"
     root.mkdir()

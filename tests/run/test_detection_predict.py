@@ -225,6 +225,7 @@ def test_a_video_is_drawn_with_one_record_per_frame(run_cli, detector, video, im
     assert [line["frame"] for line in lines[::12]] == ["0", "1", "2", "3", "4", "5", ""]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "semantic", "instance"])
 def test_every_task_draws_video_frames_of_equal_size(run_cli, save, video, tmp_path, task):
     settings = {} if task == "classification" else {"preprocess": small()}

@@ -216,6 +216,7 @@ def test_two_processes_evaluate_each_image_once(data, tmp_path, run_cli, two_pro
 # settings
 
 
+@pytest.mark.slow
 def test_settings_can_be_combined(data, train, losses):
     together = ["--head", "upernet", "--semantic.norm", "group", "--class-weights", "balanced", "--precision", "bf16"]
     together += ["--checkpointing", "--accumulate", "2", "--ema-decay", "0.9", "--steps", "2", "--batch-size", "4"]
@@ -235,6 +236,7 @@ def test_settings_can_be_combined(data, train, losses):
     assert all(f"<td>{name}</td>" in page for name in NAMES[:3])
 
 
+@pytest.mark.slow
 def test_a_budget_in_minutes_ends_the_run_and_its_schedule(train):
     run = train("minutes", "--minutes", 0.06, "--batch-size", 2)
     state, rows = load_state(run), read_rows(run, "train")
@@ -244,12 +246,14 @@ def test_a_budget_in_minutes_ends_the_run_and_its_schedule(train):
     assert (run / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_checkpointing_gives_bit_identical_weights(train, assert_equal_weights):
     settings = ["--steps", 3, "--batch-size", 4, "--drop-path", 0.3]
     assert_equal_weights(train("plain", *settings), train("checkpointed", *settings, "--checkpointing"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_accumulated_passes_equal_one_step(train, losses):
     settings = ["--steps", 3, "--batch-size", 4, "--semantic.norm", "group", "--drop-rate", 0, "--drop-path", 0]
@@ -346,6 +350,7 @@ def test_a_run_folder_has_its_documented_files(trained, losses):
     assert best > 0.5
 
 
+@pytest.mark.slow
 def test_eval_prints_and_saves_its_protocol(run_cli, data, trained, tmp_path):
     def measure(*arguments: object) -> tuple[str, dict]:
         file = tmp_path / "eval.json"
@@ -430,6 +435,7 @@ def test_a_report_is_self_contained(trained):
 # malformed input
 
 
+@pytest.mark.slow
 def test_unreadable_images_and_masks_are_named_counted_and_skipped(damaged, train):
     image = truncate(damaged / "images" / "train" / "03.png")
     mask, held_out = damaged / "masks" / "train" / "05.png", truncate(damaged / "images" / "val" / "01.png")
@@ -483,6 +489,7 @@ def test_validation_masks_with_only_ignored_pixels_are_refused(damaged, expect_e
         assert "nothing in the 5 held-out images counts, so miou cannot be measured" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [["--head", "upernet"], ["--semantic.crop", 32]], ids=["pooled", "small"])
 @pytest.mark.usefixtures("no_report")
 def test_batch_norm_refuses_a_single_image_per_pass(data, expect_error, train, tmp_path, settings, losses):

@@ -1,7 +1,7 @@
-"""Every private name of PyTorch that `ops/` and `backbone/` use, and nothing else.
+"""Every private name of PyTorch that `ops/` and `backbone/` use, each behind a function.
 
-No other file there uses one. `tests/unit/ops/test_private_torch.py` looks each of them up in the installed PyTorch, so
-that a check against a nightly build says which one has moved.
+`tests/contract/test_private_names.py` lists these and the package's other private names, with the reason for each and
+what to use instead, and looks each of them up in the installed PyTorch.
 """
 
 from __future__ import annotations
@@ -20,45 +20,45 @@ def has_onednn() -> bool:
 
 
 def onednn_is_enabled() -> bool:
-    """Whether nobody has turned oneDNN off, as `torch.backends.mkldnn.flags` does."""
+    """Whether oneDNN is enabled; `torch.backends.mkldnn.flags` turns it off."""
     return torch._C._get_mkldnn_enabled()
 
 
 def has_arithmetic(dtype: torch.dtype) -> bool:
-    """Whether oneDNN finds arithmetic for `bfloat16` or `float16` in this processor."""
+    """Whether this processor has the instructions that oneDNN needs for `bfloat16` or `float16`."""
     if dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.ops.mkldnn._is_mkldnn_fp16_supported()
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None, after: Literal["none", "gelu"]) -> Tensor:
-    """Return oneDNN's `x @ weight.T + bias`, or the exact GELU of it."""
+    """Return `x @ weight.T + bias` by oneDNN, with the exact GELU on request."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], "none" if after == "gelu" else "")
 
 
 def onednn_linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
-    """Return oneDNN's `x @ weight.T + bias + residual`."""
+    """Return `x @ weight.T + bias + residual` by oneDNN."""
     return torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, bias, "add")
 
 
 def onednn_pack(weight: Tensor, rows: int) -> Tensor:
-    """Return a weight `(C_out, C_in)` packed as oneDNN reads it fastest for about so many rows."""
+    """Pack a weight `(C_out, C_in)` in the layout that oneDNN reads fastest for inputs of about `rows` rows."""
     return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
 
 def version_of(x: Tensor) -> int:
-    """Return a number that grows whenever a tensor is changed in place; 0 for tensors of inference mode."""
+    """Return the counter of a tensor's in-place changes; always 0 for tensors made in inference mode."""
     return 0 if x.is_inference() else x._version
 
 
 def is_exporting() -> bool:
-    """Whether `torch.export` traces; torch 2.11 compiles the public `torch.compiler.is_exporting` as true."""
+    """Whether `torch.export` traces; torch 2.11 compiles the public `torch.compiler.is_exporting` to true."""
     return torch.compiler._is_exporting_flag
 
 
 @contextlib.contextmanager
 def as_if_compiled(*, exporting: bool = False) -> Iterator[None]:
-    """Let `torch.compiler.is_compiling`, and `is_exporting` on request, be true in this block, as a compiler does."""
+    """Make `torch.compiler.is_compiling`, and `is_exporting` on request, true in this block, as in a compiler."""
     before = torch.compiler._is_compiling_flag, torch.compiler._is_exporting_flag
     torch.compiler._is_compiling_flag, torch.compiler._is_exporting_flag = True, exporting
     try:
@@ -68,32 +68,32 @@ def as_if_compiled(*, exporting: bool = False) -> Iterator[None]:
 
 
 def is_traced() -> bool:
-    """Whether `torch.jit.trace` records the call, or a transform of `torch.func` is at work."""
+    """Whether `torch.jit.trace` records the call, or a transform of `torch.func` is active."""
     return torch._C._is_tracing() or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def is_watched() -> bool:
-    """Whether a dispatch mode counts or records operators, which is to see the standard ones."""
+    """Whether a dispatch mode, such as a FLOP counter, is active; it expects the standard operators."""
     return torch._C._len_torch_dispatch_stack() > 0
 
 
 def is_differentiated_forward() -> bool:
-    """Whether forward-mode derivatives are computed."""
+    """Whether forward-mode differentiation is active."""
     return torch.autograd.forward_ad._current_level >= 0
 
 
 def saved_tensors_hooks_work() -> bool:
-    """Whether hooks on saved tensors may be set; a transform of `torch.func` forbids them."""
+    """Whether hooks on saved tensors are allowed; a transform of `torch.func` forbids them."""
     return torch._C._autograd._saved_tensors_hooks_is_enabled()  # type: ignore[attr-defined]
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether somebody watches what a module takes or gives."""
+    """Whether a module has forward hooks or forward pre-hooks."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def inductor_cache() -> str:
-    """Return the default folder of what `torch.compile` has compiled."""
+    """Return the default cache folder of `torch.compile`."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     return default_cache_dir()

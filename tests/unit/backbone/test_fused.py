@@ -33,6 +33,7 @@ def assert_same(found, expected, tolerance=1e-10):
         assert float((one - other).abs().max() / other.std(dim=(2, 3)).mean()) < tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_sizes", [False, True])
 @pytest.mark.parametrize("size", [(224, 224), (200, 230)])
 @pytest.mark.parametrize("padding", ["exact", "reference", "unmasked"])
@@ -45,6 +46,7 @@ def test_maps_are_equal_up_to_rounding(name, padding, size, with_sizes):
         assert_same(network.fuse()(images, sizes), network(images, sizes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NANOS)
 def test_maps_taken_in_chunks_are_equal(name, monkeypatch):
     monkeypatch.setattr("twins.ops.chunks.MAP", 50_000)  # some images at once in late stages, some rows in early ones
@@ -113,6 +115,7 @@ def test_the_network_keeps_its_checkpoint_and_the_form_has_none(tmp_path):
         lay_out(fused, 224, 224, attention="products", rows=False)
 
 
+@pytest.mark.slow
 def test_compiles_without_a_graph_break():
     torch.compiler.reset()  # else a second size asks for a graph of any size
     fused = backbone("twins_svt_nano").float().fuse()

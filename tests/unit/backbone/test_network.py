@@ -77,6 +77,7 @@ def test_the_paddings_agree_where_windows_divide_and_differ_where_they_do_not():
     assert (on_odd["unmasked"] - on_odd["exact"]).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NANOS)
 @pytest.mark.parametrize("with_sizes", [False, True])
 def test_gradient_checkpointing_changes_neither_outputs_nor_gradients(name, with_sizes):
@@ -95,6 +96,7 @@ def test_gradient_checkpointing_changes_neither_outputs_nor_gradients(name, with
             torch.testing.assert_close(recomputed, plain, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NANOS)
 @pytest.mark.parametrize("autocast", [False, True])  # under it the standard operators do the feed-forward part
 def test_what_is_kept_falls_from_level_to_level(name, autocast):
@@ -131,6 +133,7 @@ def test_compiles_without_a_graph_break_and_changes_nothing(name, gradient, size
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NANOS)
 def test_exports_with_a_batch_of_any_size(name):
     backbone = lively(name, FEWEST[name])

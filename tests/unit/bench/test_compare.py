@@ -51,6 +51,7 @@ def test_every_peer_that_can_be_named_can_be_built():
     assert tuple(PEERS) == NAMES
 
 
+@pytest.mark.slow
 def test_several_peers_run_in_one_row_and_the_best_of_either_side_are_compared(monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)  # a compiler takes minutes
     told: list[str] = []
@@ -109,6 +110,7 @@ def test_files_are_measured_from_end_to_end_and_by_the_loader_alone(tmp_path, ta
     assert all(row["twins"]["images_per_s"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_timm_is_measured_from_end_to_end_too_and_ours_in_half_precision():
     (row,) = run_bench(settings(models=("twins_svt_small",), modes=("end-to-end",), against=("timm",)))["rows"]
     assert row["ratio"]["median"] > 0
@@ -146,6 +148,7 @@ def test_an_image_that_is_turned_is_loaded_and_one_that_cannot_be_read_is_said(t
             step()
 
 
+@pytest.mark.slow
 def test_a_backbone_alone_is_compared_map_by_map():
     (row,) = run_bench(
         settings(models=("twins_svt_small",), task="features", against=("timm", "twins-fused"), size=("64x96",))
@@ -212,6 +215,7 @@ def test_the_attainable_time_is_the_longer_of_both():
     assert found["operators"] == pytest.approx({"mm": 2.0 / 2.3, "add": 0.3 / 2.3})
 
 
+@pytest.mark.slow
 def test_a_row_says_its_roofline_and_a_line_follows_the_table():
     told: list[str] = []
     (row,) = run_bench(settings(roofline=True, percentiles=True), tell=told.append)["rows"]
@@ -290,6 +294,7 @@ def test_a_budget_is_answered_by_the_most_accurate_measured_variant():
     assert "has no answer" in budget_line(rows[-2:], 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_a_plot_shows_every_model(tmp_path, ending):
     from twins.bench.chart import write_plot

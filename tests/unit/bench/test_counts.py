@@ -53,6 +53,7 @@ def test_a_size_that_cannot_be_counted_is_refused(size):
         model_counts("twins_svt_nano", size=size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
 def test_the_facts_are_what_is_counted(name):
     (classifier,) = facts_of("classification").heads.values()

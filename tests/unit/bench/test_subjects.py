@@ -34,6 +34,7 @@ def timms_nano(monkeypatch):
     monkeypatch.setattr(timm, "create_model", lambda _, **more: create("twins_svt_small", **settings, **more))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("timms_nano")
 @pytest.mark.parametrize(("task", "head"), COMBINATIONS, ids=[head or task for task, head in COMBINATIONS])
 def test_outputs_and_losses_are_timms_and_a_step_of_one_side_leaves_the_others_as_they_were(task, head):
@@ -62,6 +63,7 @@ def published():
     return networks(case("semantic", "semantic_fpn", model="twins_svt_small"), ("timm",), CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["96", "130", "66x141"])
 def test_borders_that_windows_and_patches_do_not_divide_are_the_same_too(published, size):
     assert _difference(published, images_for(case("semantic", "semantic_fpn", batch=1, size=size), CPU)) < 1e-4
@@ -79,6 +81,7 @@ def test_dense_sides_have_as_many_parameters_and_alone_ours_is_as_published():
     assert alone.info == published.info
 
 
+@pytest.mark.slow
 def test_rows_say_task_and_head_and_compare_both_sides():
     config = BenchConfig(
         models=("twins_pcpvt_small",),
@@ -102,6 +105,7 @@ def test_rows_say_task_and_head_and_compare_both_sides():
     assert "| twins_pcpvt_small | training | fp32 | 1 | 64 |" in table
 
 
+@pytest.mark.slow
 def test_memory_of_a_dense_training_step_holds_gradients_and_adamws_two_moments():
     config = BenchConfig(
         models=("twins_svt_nano",), task="semantic", modes=("training",), batch=(2,), size=("64",), rounds=3, warmup=1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -97,6 +98,7 @@ def test_a_run_updates_saves_and_averages_float32_weights(toy: Any, tmp_path: Pa
     assert all(value.dtype == torch.float32 for value in moments)
 
 
+@pytest.mark.slow
 def test_two_processes_update_the_weights_as_a_single_one_does(tmp_path: Path) -> None:
     shares = [("0", "1"), ("0", "2"), ("1", "2")]
     run_processes(PROCESS, [[*share, str(tmp_path)] for share in shares])

@@ -72,6 +72,7 @@ def test_signals_to_the_process_group_do_not_reach_loader_processes() -> None:
     assert torch.cat(batches).tolist() == list(range(8))
 
 
+@pytest.mark.slow
 def test_a_busy_loader_process_does_not_keep_the_main_process_from_ending() -> None:
     busy = (
         "import time\n"
@@ -88,6 +89,7 @@ def test_a_busy_loader_process_does_not_keep_the_main_process_from_ending() -> N
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_loader_that_is_still_referenced_does_not_keep_the_process_from_ending() -> None:
     held = (
         "from torch.utils.data import DataLoader\n"
@@ -102,6 +104,7 @@ def test_a_loader_that_is_still_referenced_does_not_keep_the_process_from_ending
     assert done.stderr.strip().endswith("ValueError: a mistake of ours")
 
 
+@pytest.mark.slow
 def test_a_garbage_collected_loader_ends_its_processes() -> None:
     cycle = (
         "import gc, multiprocessing\n"

@@ -136,6 +136,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(toy: Any)
     assert all(torch.equal(before[key], value) for key, value in task.state_dict().items())
 
 
+@pytest.mark.slow
 def test_an_out_of_memory_error_names_the_batch_that_fits_and_keeps_the_state(toy: Any, tmp_path: Path) -> None:
     class Hungry(ToyTask):
         trained = 0

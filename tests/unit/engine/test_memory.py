@@ -7,6 +7,7 @@ from twins.engine.config import TrainConfig
 from twins.engine.memory import is_out_of_memory, largest_batch, out_of_memory
 
 
+@pytest.mark.slow
 def test_halving_finds_the_largest_batch_that_fits() -> None:
     tried = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import nn
 
@@ -56,6 +57,7 @@ def all_equal(tensors, others) -> bool:
     return all(torch.equal(*pair) for pair in zip(tensors, others, strict=True))
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_the_mean_of_their_statistics(tmp_path):
     run_processes(PROCESS, [[str(rank), str(tmp_path)] for rank in range(2)])
     (first, after), (second, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))

@@ -70,6 +70,7 @@ def test_stages_are_laid_out_where_windows_and_cells_divide_their_maps(svt):
     assert laid == [[True] * 4, [False] * 3 + [True]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_an_export_gives_the_networks_logits_in_its_runtime(svt, runtime, size):
@@ -78,6 +79,7 @@ def test_an_export_gives_the_networks_logits_in_its_runtime(svt, runtime, size):
     assert outputs_differ(step, lambda: logits(svt, x)) < 1e-4
 
 
+@pytest.mark.slow
 def test_pcpvt_is_exported_too(tmp_path):
     torch.manual_seed(0)
     info = twins.create_model("twins_pcpvt_nano", num_classes=10).info
@@ -89,6 +91,7 @@ def test_pcpvt_is_exported_too(tmp_path):
         assert near(found, logits(network, x))
 
 
+@pytest.mark.slow
 def test_an_open_batch_takes_any_number_of_images(svt, tmp_path):
     path, size = tmp_path / "net.onnx", (64, 80)
     export_onnx(svt, path, size=size, batch=None)
@@ -99,6 +102,7 @@ def test_an_open_batch_takes_any_number_of_images(svt, tmp_path):
             assert near(found, logits(svt, x))
 
 
+@pytest.mark.slow
 def test_older_operators_and_a_backbones_maps(svt, tmp_path):
     import onnx
 
@@ -113,6 +117,7 @@ def test_older_operators_and_a_backbones_maps(svt, tmp_path):
         export_onnx(svt, path, opset=17)
 
 
+@pytest.mark.slow
 def test_int8_stays_near_and_float32_is_left_as_it_was(svt):
     x, model = images(4), convert_openvino(svt, batch=4)
     small = quantize(model, [x])

@@ -289,6 +289,7 @@ def test_details_are_json_and_full_ones_have_error_types():
     assert {"ap", "ap50", "mask_ap", "mask_ap50"} < set(short["per_class"][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iou_type", ["box", "mask"])
 def test_ap50_of_the_error_analysis_is_the_evaluators(iou_type):
     for start in range(0, 60, 6):  # many equal scores, crowd regions, and more than 100 of a class in an image
@@ -306,6 +307,7 @@ def test_boxes_may_be_float32_or_float64():
     )
 
 
+@pytest.mark.slow
 def test_importing_changes_no_logging_and_draws_nothing():
     code = """
 import logging, sys

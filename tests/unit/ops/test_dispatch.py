@@ -56,6 +56,7 @@ def test_autocast_which_would_undo_it_keeps_the_standard_operators():
     assert dispatch.should_compute_in_float32(torch.zeros(1, dtype=torch.bfloat16))
 
 
+@pytest.mark.slow
 def test_a_pytorch_without_onednn_imports_and_keeps_the_standard_operators():
     script = "import torch; torch._C._has_mkldnn = False; import twins.ops.dispatch as d; print(d.IN_HARDWARE)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -42,6 +42,7 @@ def test_results_and_gradients_are_the_plain_forms(small_chunks, keep, dtype, to
         torch.testing.assert_close(found, wanted, atol=tolerance, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", KEEPS)
 def test_first_and_second_gradients_agree_with_differences(small_chunks, keep):
     inputs = make(tokens=5)

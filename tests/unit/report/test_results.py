@@ -41,6 +41,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_saved_network_predicts_as_before_whatever_the_form_and_batch_of_its_images(run, tmp_path):
     image = Digits(train=False).load(0)
     image.save(tmp_path / "digit.png")

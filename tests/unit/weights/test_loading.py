@@ -199,6 +199,7 @@ def test_a_backbone_survives_a_round_trip_bit_for_bit(norms, ending, dialect, tm
     _assert_equal(network.state_dict(), backbone.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 def test_timm_loads_our_export_strictly(ending, tmp_path):
     model, path = _classifier(name="twins_svt_small", padding="unmasked").eval(), tmp_path / f"model{ending}"
@@ -256,6 +257,7 @@ def test_a_file_with_only_a_backbone_cannot_be_rebuilt(tmp_path):
         model_from_checkpoint(tmp_path / "backbone.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 def test_a_file_of_mmsegmentation_is_converted_bit_for_bit(ending, tmp_path, golden, formula_weights):
     state = formula_weights(golden("keys_mmseg_semantic_fpn_svt_small"))
@@ -304,6 +306,7 @@ def test_a_backbone_and_a_rebuilt_network_keep_their_load_report(saved):
     assert set(model_from_checkpoint(path).load_report.loaded) == set(model.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", DENSE)
 def test_a_converted_dense_file_contains_the_description(head, tmp_path):
     model = twins.create_model(NAME, task=DENSE[head], head=head, num_classes=4)

@@ -97,6 +97,7 @@ def test_nuts_have_the_boxes_areas_and_masks_of_their_annotations(sample_data):
     assert splits.notes == ()
 
 
+@pytest.mark.slow
 def test_nuclei_agree_with_their_id_maps(sample_data):
     root = sample_data / "instance" / "dsb2018"
     splits = opened(root, masks=True)
@@ -145,6 +146,7 @@ def test_cocos_yolo_labels_are_the_boxes_of_its_instances(sample_data, yolo, spl
     assert matched >= 0.9 * sum(len(item) for item in every_target(splits))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", [False, True])
 def test_cocos_yolo_polygons_are_nearly_the_masks_of_its_instances(sample_data, yolo, split):
     coco_objects = {item.image_id: item for item in every_target(opened(sample_data / "coco_open", masks=True))}

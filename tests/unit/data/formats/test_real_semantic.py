@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from twins.data.classes import built_in
@@ -60,6 +61,7 @@ def test_instances_agree_with_category_maps_where_things_are(sample_data):
         assert (values == np.where((stored == 0) | (stored > 90), -1, stored)).all()
 
 
+@pytest.mark.slow
 def test_nuclei_are_where_their_id_maps_are_not_zero(sample_data):
     root = sample_data / "instance" / "dsb2018"
     splits = open_label_maps(DataConfig(data=str(root)))

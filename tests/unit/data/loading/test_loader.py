@@ -51,6 +51,7 @@ def test_augmentation_depends_only_on_epoch_image_and_copy(folder):
         assert not torch.equal(augmented[other].image, first)
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_changes_no_result(folder):
     def collect(workers):
         images = open_class_ids(DataConfig(data=str(folder))).train

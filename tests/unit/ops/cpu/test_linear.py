@@ -56,6 +56,7 @@ def compile_and_record(network: torch.nn.Module, images: torch.Tensor) -> tuple[
     return torch.compile(network, backend=record, fullgraph=True)(images), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["twins_pcpvt_nano", "twins_svt_nano"])
 def test_compiled_code_gives_all_products_of_blocks_to_the_operators(name):
     torch.manual_seed(0)
@@ -69,6 +70,7 @@ def test_compiled_code_gives_all_products_of_blocks_to_the_operators(name):
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_inductor_compiles_them():
     torch.manual_seed(0)
     block = twins.create_model("twins_svt_nano").eval().fuse().backbone.stages[3].blocks[1]
@@ -77,6 +79,7 @@ def test_inductor_compiles_them():
         torch.testing.assert_close(torch.compile(block)(tokens.clone()), block(tokens), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("watched", ["gradient", "autocast", "float64"])
 def test_other_code_keeps_the_standard_operators(watched):
     network = twins.create_model("twins_svt_nano", num_classes=3).eval().fuse()
@@ -88,6 +91,7 @@ def test_other_code_keeps_the_standard_operators(watched):
     assert not OPERATORS & found
 
 
+@pytest.mark.slow
 def test_an_exported_program_holds_none():
     network = twins.create_model("twins_svt_nano", num_classes=3).eval().fuse()
     with torch.no_grad():
@@ -124,6 +128,7 @@ def test_the_operators_are_what_pytorch_expects_of_operators():
         )
 
 
+@pytest.mark.slow
 def test_what_was_packed_goes_with_its_weight():
     gc.collect()
     before = len(onednn._packed)
@@ -162,6 +167,7 @@ def test_compiled_code_keeps_forward_derivatives():
         torch.testing.assert_close(product(x, x)[1], x @ w1.T)
 
 
+@pytest.mark.slow
 def test_a_pytorch_without_onednn_imports_it():
     code = """
 import torch

@@ -179,6 +179,7 @@ def test_sampling_depends_on_the_seed_alone(head):
     assert losses() == losses()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_a_few_steps_fit_one_image(head):
     torch.manual_seed(0)

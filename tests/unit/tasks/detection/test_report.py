@@ -61,6 +61,7 @@ def run(request, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_page_has_all_sections_and_is_self_contained(run):
     page = (run / "report.html").read_text()
     task = json.loads((run / "eval.json").read_text())["protocol"]["task"]
@@ -81,6 +82,7 @@ def test_the_page_has_all_sections_and_is_self_contained(run):
     assert len(re.findall("<div class=bars>", page)) == len(iou_types)
 
 
+@pytest.mark.slow
 def test_charts_are_well_formed_with_any_names(run):
     recall = np.linspace(0, 1, 101).tolist()
     name = 'a "<b>" & c'
@@ -150,6 +152,7 @@ def test_right_wrong_and_missed_objects_differ_in_colour_line_and_text(matched):
     assert all((item.mask is None) == (objects.masks is None) for item in marks)
 
 
+@pytest.mark.slow
 def test_the_images_with_the_most_errors_are_the_worst(run, monkeypatch):
     """Predictions equal the ground truth, except for the second scene, which has none."""
     monkeypatch.setitem(scenes.COUNTS, False, 6)
@@ -179,6 +182,7 @@ def test_the_images_with_the_most_errors_are_the_worst(run, monkeypatch):
     assert len(captions) == 4
 
 
+@pytest.mark.slow
 def test_a_network_without_detections_has_a_report(run, monkeypatch):
     monkeypatch.setitem(scenes.COUNTS, False, 6)
     result, predictor = json.loads((run / "eval.json").read_text()), load(run, device="cpu")

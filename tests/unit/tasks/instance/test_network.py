@@ -22,6 +22,7 @@ def objects(count: int, side: int = 64) -> dict[str, torch.Tensor]:
     return {"boxes": boxes.float(), "labels": torch.randint(0, 5, (count,)), "masks": masks}
 
 
+@pytest.mark.slow
 def test_an_image_alone_equals_the_image_in_a_batch(detector, padded):
     model = detector("mask_rcnn").double()
     batch = padded(SIZES, torch.float64)
@@ -67,6 +68,7 @@ def test_without_objects_there_are_no_masks(detector, padded):
     assert prediction.masks.shape == (0, 40, 30)
 
 
+@pytest.mark.slow
 def test_losses_are_finite_for_any_number_of_objects():
     torch.manual_seed(0)
     model = twins.create_model("twins_svt_nano", task="instance", num_classes=5).train()
@@ -82,6 +84,7 @@ def test_losses_are_finite_for_any_number_of_objects():
     assert all(parameter.grad.any() for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_a_few_steps_fit_the_mask_of_one_object():
     torch.manual_seed(0)
     model = twins.create_model("twins_svt_nano", task="instance", num_classes=2).train()

@@ -79,6 +79,7 @@ def test_a_target_of_ignored_pixels_gives_no_loss_and_no_gradient():
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_a_few_steps_fit_one_batch(head):
     torch.manual_seed(0)
