@@ -9,7 +9,7 @@ from twins.ops import dispatch
 from twins.ops.attention import attend_to_keys, attention_weights, split_heads
 from twins.ops.chunks import in_chunks
 from twins.ops.cpu.attention import attend_folded, fold_heads
-from twins.ops.padding import Padding, fit_cells, inside, pad_to_multiple, reduce_sizes
+from twins.ops.padding import Padding, fit_cells, pad_to_multiple, reduce_sizes, valid_mask
 from twins.ops.windows import split_window_heads, window_attention, window_key_mask
 
 
@@ -156,7 +156,7 @@ class GlobalAttention(nn.Module):
             x = fit_cells(x, self.cell, self.padding, self.fill)
             x = self.norm(self.sr(x))
             sizes = reduce_sizes(sizes, self.cell, self.padding)
-        mask = None if sizes is None else inside(sizes, x.shape[1], x.shape[2]).flatten(1)
+        mask = None if sizes is None else valid_mask(sizes, x.shape[1], x.shape[2]).flatten(1)
         return x, mask
 
 

@@ -18,7 +18,7 @@ from twins.backbone.attention import LocalAttention
 from twins.ops import dispatch
 from twins.ops.convolutions import depthwise_convolution, to_cells
 from twins.ops.linear import linear, linear_add, linear_gelu
-from twins.ops.padding import key_borders, zero_outside
+from twins.ops.padding import key_limits, zero_outside
 from twins.ops.private_torch import is_hooked
 
 _FAR = 1e4
@@ -55,7 +55,7 @@ class FusedLinear(nn.Module):
         return linear_add(x, self.weight, self.bias, residual, packed=True)
 
 
-class FusedCells(nn.Module):
+class FusedCellConvolution(nn.Module):
     """`twins.backbone.layers.CellConvolution` with packed weights `(C, s * s * C_in)`."""
 
     def __init__(self, cell: int, weight: Tensor, bias: Tensor) -> None:
@@ -68,7 +68,7 @@ class FusedCells(nn.Module):
         return self.linear(to_cells(x, self.cell))
 
 
-class FusedPositions(nn.Module):
+class FusedPEG(nn.Module):
     """`twins.backbone.layers.Positions` with the identity inside its kernels `(C, 1, 3, 3)`."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
@@ -101,7 +101,7 @@ class FusedBlock(nn.Module):
         _, height, width, channels = x.shape
         local = isinstance(attn, LocalAttention) and sizes is None and attn.fill is not None
         if local and dispatch.can_hold_in_tile(attn.window**2, channels, attn.num_heads):
-            rows, columns = key_borders(height, width, attn.window, attn.padding)
+            rows, columns = key_limits(height, width, attn.window, attn.padding)
             fill = attn.fill if (rows, columns) != (height, width) else None
             weights, numbers = (attn.qkv.weight, attn.qkv.bias), (rows, columns, attn.window, attn.num_heads)
             attended = normed_window_attention(x, *weights, fill, *numbers, self.block.norm1.eps)
@@ -115,13 +115,13 @@ def fuse_stage(stage: nn.Module) -> None:
     """Put the inference form of its parts into a stage, whose own weights are not kept."""
     parts: Any = stage
     proj = parts.patch_embed.proj
-    parts.patch_embed.proj = FusedCells(parts.patch_embed.patch, *_plain(_as_rows(proj.weight), proj.bias))
+    parts.patch_embed.proj = FusedCellConvolution(parts.patch_embed.patch, *_plain(_as_rows(proj.weight), proj.bias))
     for block in parts.blocks:
         _fuse_block(block)
     parts.blocks = nn.ModuleList(FusedBlock(block) for block in parts.blocks).eval()
     weight = parts.position.conv.weight.detach().clone()
     weight[:, 0, 1, 1] += 1
-    parts.position = FusedPositions(weight, parts.position.conv.bias.detach())
+    parts.position = FusedPEG(weight, parts.position.conv.bias.detach())
 
 
 def _fuse_block(block: Any) -> None:
@@ -154,7 +154,9 @@ def _fuse_global(attn: Any, scale: Tensor, shift: Tensor) -> None:
     if attn.cell > 1:
         taps = attn.cell**2
         weight = _as_rows(attn.sr.weight)
-        attn.sr = FusedCells(attn.cell, *_folded(weight, attn.sr.bias, scale.repeat(taps), shift.repeat(taps)))
+        attn.sr = FusedCellConvolution(
+            attn.cell, *_folded(weight, attn.sr.bias, scale.repeat(taps), shift.repeat(taps))
+        )
         scale, shift = attn.norm.weight, attn.norm.bias
         attn.norm = _without_affine(attn.norm)
     attn.kv = FusedLinear(*_folded(attn.kv.weight, attn.kv.bias, scale, shift))

@@ -36,7 +36,7 @@ class Linear(nn.Linear):
         return linear_add(x, self.weight, self.bias, residual)
 
 
-class Norm(nn.LayerNorm):
+class LayerNorm(nn.LayerNorm):
     """`nn.LayerNorm` over the channels by the fastest kernel at hand, for a product to read: `(..., C)`."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class PatchEmbed(nn.Module):
         return self.norm(self.proj(x))
 
 
-class Positions(nn.Module):
+class PEG(nn.Module):
     """Conditional positions (PEG): each token adds what its 3x3 neighbourhood says of where it is."""
 
     def __init__(self, channels: int) -> None:

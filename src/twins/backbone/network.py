@@ -14,16 +14,16 @@ from torch.utils.checkpoint import checkpoint
 
 from twins.backbone.attention import Attention, GlobalAttention, LocalAttention
 from twins.backbone.config import MIN_SIDE, PATCH_SIZES, STRIDES, TwinsConfig
-from twins.backbone.fused import FusedPositions, fuse_stage
+from twins.backbone.fused import FusedPEG, fuse_stage
 from twins.backbone.layers import (
     NORM_EPS,
+    PEG,
     CellConvolution,
     DropPath,
     FeedForward,
+    LayerNorm,
     Linear,
-    Norm,
     PatchEmbed,
-    Positions,
 )
 from twins.errors import ConfigError, InputError
 from twins.ops import chunks, dispatch
@@ -40,9 +40,9 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, attn: Attention, hidden: int, *, drop: float, drop_path: float) -> None:
         super().__init__()
-        self.norm1 = Norm(channels, eps=NORM_EPS)
+        self.norm1 = LayerNorm(channels, eps=NORM_EPS)
         self.attn = attn
-        self.norm2 = Norm(channels, eps=NORM_EPS)
+        self.norm2 = LayerNorm(channels, eps=NORM_EPS)
         self.mlp = FeedForward(channels, hidden, drop=drop)
         self.drop_path = DropPath(drop_path)
         self.keep: Keep = "hidden"
@@ -54,7 +54,7 @@ class Block(nn.Module):
         x = self.attn.forward_add(self.normed(x, sizes), x, sizes)
         rows = x.flatten(0, 2)  # (B * H * W, C), this block's own
         size = self.mlp.fc1.out_features * x.element_size()
-        parts = chunks.chunks(len(rows), size, chunks.HIDDEN) if dispatch.should_chunk(x) else []
+        parts = chunks.chunk_slices(len(rows), size, chunks.HIDDEN_BYTES) if dispatch.should_chunk(x) else []
         if len(parts) < 2:
             return self.mlp.forward_add(self.norm2(x), x)
         for part in parts:
@@ -91,7 +91,7 @@ class Stage(nn.Module):
         super().__init__()
         self.patch_embed = patch_embed
         self.blocks = nn.ModuleList(blocks)
-        self.position = Positions(channels)
+        self.position = PEG(channels)
         self.norm = nn.LayerNorm(channels, eps=NORM_EPS) if norm else nn.Identity()
         self.grad_checkpointing = False
 
@@ -210,8 +210,8 @@ class Twins(nn.Module):
                     module.keep = keep
 
     def fuse(self) -> Self:
-        """Return a copy for inference: the same function by exact algebra, with fewer passes; see `fused`."""
-        return fused(self)
+        """Return a copy for inference: the same function by exact algebra, with fewer passes; see `fuse_network`."""
+        return fuse_network(self)
 
     def no_weight_decay(self) -> set[str]:
         """Return the parameters that the reference trains without weight decay besides norms and biases: the PEG."""
@@ -239,7 +239,7 @@ class Twins(nn.Module):
         return sizes
 
 
-def fused(network: Network) -> Network:
+def fuse_network(network: Network) -> Network:
     """Return a copy of a network for inference, whose backbone does the same by exact algebra with fewer passes.
 
     Outputs are equal up to rounding, at any size and in any padding. The copy is in eval mode, learns nothing and has
@@ -259,21 +259,31 @@ def fused(network: Network) -> Network:
 
 
 def is_fused(network: nn.Module) -> bool:
-    """Whether a network is in its inference form, as `fused` returns it."""
-    return any(isinstance(module, FusedPositions) for module in network.modules())
+    """Whether a network is in its inference form, as `fuse_network` returns it."""
+    return any(isinstance(module, FusedPEG) for module in network.modules())
 
 
-_PLAIN = {nn.ModuleList, nn.Conv2d, nn.Dropout, nn.Identity, nn.LayerNorm, Norm, Linear, CellConvolution, PatchEmbed}
-_PLAIN |= {Positions, FeedForward, DropPath, LocalAttention, GlobalAttention, Block, Stage}
+_FUSIBLE = {
+    nn.ModuleList,
+    nn.Conv2d,
+    nn.Dropout,
+    nn.Identity,
+    nn.LayerNorm,
+    LayerNorm,
+    Linear,
+    CellConvolution,
+    PatchEmbed,
+}
+_FUSIBLE |= {PEG, FeedForward, DropPath, LocalAttention, GlobalAttention, Block, Stage}
 
 
-def is_plain(network: nn.Module) -> bool:
-    """Whether stages are built of our own parts alone and nobody watches any part, so that `fused` misses nothing.
+def can_fuse(network: nn.Module) -> bool:
+    """Whether the inference form computes all that a network computes: its stages hold our own modules and no hooks.
 
-    Adapters put around a layer, subclasses, replaced `forward`s, parametrisations and hooks make a network not plain.
+    False with adapters around a layer, subclasses, replaced `forward` methods, parametrisations or hooks.
     """
     parts = [part for stage in network.modules() if isinstance(stage, Stage) for part in stage.modules()]
-    ours = all(type(part) in _PLAIN and "forward" not in vars(part) for part in parts)
+    ours = all(type(part) in _FUSIBLE and "forward" not in vars(part) for part in parts)
     return ours and not any(map(is_hooked, network.modules()))
 
 

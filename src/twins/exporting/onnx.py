@@ -17,7 +17,7 @@ OPSET = 23
 """The first version of ONNX's operators that has attention; ONNX Runtime reads it from 1.23 on."""
 MIN_OPSET = 20
 """The first that has GELU."""
-INPUT = "images"
+INPUT_NAME = "images"
 """Name of an exported network's input."""
 
 
@@ -44,7 +44,7 @@ def export_onnx(
     for name in ("onnx", "onnxscript"):
         require(name)
     ready = lay_out(network, *size, attention="operator" if opset >= OPSET else "products", rows=True)
-    images = example(network, size, batch)
+    images = example_images(network, size, batch)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
@@ -52,23 +52,23 @@ def export_onnx(
             (images,),
             dynamo=True,
             opset_version=opset,
-            input_names=[INPUT],
+            input_names=[INPUT_NAME],
             output_names=output_names(ready, images),
-            dynamic_shapes=open_batch(batch),
+            dynamic_shapes=dynamic_batch(batch),
             verbose=False,
         )
     assert program is not None
     program.save(path)
 
 
-def example(network: nn.Module, size: tuple[int, int], batch: int | None) -> Tensor:
+def example_images(network: nn.Module, size: tuple[int, int], batch: int | None) -> Tensor:
     """Return images `(B, C, H, W)` to trace a network with; two where the batch is open, since one is special."""
     backbone = network if isinstance(network, Twins) else network.backbone
     assert isinstance(backbone, Twins)
     return torch.zeros(batch or 2, backbone.in_chans, *size)
 
 
-def open_batch(batch: int | None) -> tuple[dict[int, torch.export.Dim]] | None:
+def dynamic_batch(batch: int | None) -> tuple[dict[int, torch.export.Dim]] | None:
     """Return the description of an open batch that the tracer understands, or `None` where it is fixed."""
     return None if batch is not None else ({0: torch.export.Dim("batch")},)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from twins.exporting.extra import require
 from twins.exporting.layout import lay_out
-from twins.exporting.onnx import INPUT, example, open_batch, output_names
+from twins.exporting.onnx import INPUT_NAME, dynamic_batch, example_images, output_names
 
 if TYPE_CHECKING:
     import openvino
@@ -33,11 +33,11 @@ def convert_openvino(
         MissingExtraError: OpenVINO is not installed.
     """
     ov = require("openvino")
-    ready, images = lay_out(network, *size, attention="products", rows=False), example(network, size, batch)
+    ready, images = lay_out(network, *size, attention="products", rows=False), example_images(network, size, batch)
     with torch.no_grad():
-        program = torch.export.export(ready, (images,), dynamic_shapes=open_batch(batch))
+        program = torch.export.export(ready, (images,), dynamic_shapes=dynamic_batch(batch))
     model = ov.convert_model(program)
-    model.inputs[0].get_tensor().set_names({INPUT})
+    model.inputs[0].get_tensor().set_names({INPUT_NAME})
     for output, name in zip(model.outputs, output_names(ready, images), strict=True):
         output.get_tensor().set_names({name})
     return model

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from twins.heads.layers import full_precision
-from twins.ops.padding import inside
+from twins.ops.padding import valid_mask
 
 RATIOS = (0.5, 1.0, 2.0)
 """Height by width of the anchors at each position."""
@@ -42,4 +42,4 @@ def split_by_anchor(x: Tensor, values: int) -> Tensor:
 
 def anchors_inside(x: Tensor, sizes: Tensor, count: int) -> Tensor:
     """Return which anchors of a map `(B, C, H, W)` with `count` at each position are an image's own, bool `(B, N)`."""
-    return inside(sizes.to(x.device), *x.shape[2:]).flatten(1).repeat_interleave(count, dim=1)
+    return valid_mask(sizes.to(x.device), *x.shape[2:]).flatten(1).repeat_interleave(count, dim=1)

@@ -4,7 +4,7 @@ The modules of `ops/` define each function by PyTorch's standard operators; `ops
 A predicate is called `can_...` where it says that a form gives the right result for a call, and `should_...` where it
 also says that the form is the faster one there. `predicate.objection(...)` is the sentence that speaks against the
 form, empty where none does, and the first line of its docstring says why it then serves: `twins doctor` prints both for
-the machine it runs on (`twins.ops.serving`). "-" is the standard form.
+the machine it runs on (`twins.ops.forms`). "-" is the standard form.
 
 function                  eager, no gradient     eager, gradient    compiled            exported   CUDA
 linear, _add, _gelu       oneDNN with AVX-512    -                  -                   -          -
@@ -33,7 +33,7 @@ norm, GELU                -                      recomputed         -           
 (5) where the processor only emulates them, except under autocast
 (6) with a gradient
 (7) in chunks of the map inside a block
-(8) with packed weights in chunks, where the hidden map is larger than `chunks.HIDDEN_WHOLE`
+(8) with packed weights in chunks, where the hidden map is larger than `chunks.HIDDEN_BYTES_COMPILED`
 
 CUDA means an Ampere GPU or a newer one for which Triton can build, and `portable()` turns it off. Float64, exported,
 traced, counted and `torch.func` calls, attention with dropout, and windows or heads above 64 stay with the standard

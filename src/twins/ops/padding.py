@@ -63,7 +63,7 @@ def true_sizes(images: Tensor, sizes: Tensor | None) -> Tensor:
     return torch.tensor([images.shape[2:]] * len(images), device=images.device) if sizes is None else sizes
 
 
-def inside(sizes: Tensor, height: int, width: int) -> Tensor:
+def valid_mask(sizes: Tensor, height: int, width: int) -> Tensor:
     """Return a bool map `(B, height, width)`: true at the positions that belong to each image."""
     rows = torch.arange(height, device=sizes.device) < sizes[:, :1]  # (B, H)
     columns = torch.arange(width, device=sizes.device) < sizes[:, 1:]  # (B, W)
@@ -75,10 +75,10 @@ def zero_outside(x: Tensor, sizes: Tensor | None, fill: Tensor | None = None) ->
     if sizes is None:
         return x
     zero = x.new_zeros(()) if fill is None else fill
-    return torch.where(inside(sizes, x.shape[1], x.shape[2])[..., None], x, zero)
+    return torch.where(valid_mask(sizes, x.shape[1], x.shape[2])[..., None], x, zero)
 
 
-def key_borders(height: int, width: int, window: int, padding: Padding) -> tuple[int, int]:
+def key_limits(height: int, width: int, window: int, padding: Padding) -> tuple[int, int]:
     """Return the rows and columns that may be keys where every image fills its map."""
     padded = (height % window > 0, width % window > 0)
     if padding == "exact" or (padding == "reference" and all(padded)):
@@ -86,7 +86,7 @@ def key_borders(height: int, width: int, window: int, padding: Padding) -> tuple
     return -(-height // window) * window, -(-width // window) * window
 
 
-def key_limits(sizes: Tensor, window: int, padding: Padding) -> Tensor:
+def image_key_limits(sizes: Tensor, window: int, padding: Padding) -> Tensor:
     """Return the rows and columns `(B, 2)` of each image's map that may be keys."""
     if padding == "exact":
         return sizes

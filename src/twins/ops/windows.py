@@ -10,8 +10,8 @@ from torch import Tensor
 
 from twins.ops import dispatch
 from twins.ops.attention import attend
-from twins.ops.chunks import WHOLE, in_chunks
-from twins.ops.padding import Padding, inside, key_borders, key_limits, pad_to_multiple
+from twins.ops.chunks import ALL, in_chunks
+from twins.ops.padding import Padding, image_key_limits, key_limits, pad_to_multiple, valid_mask
 
 
 def window_attention(
@@ -106,22 +106,22 @@ def window_key_mask(
     """
     down, across = -(-height // window) * window, -(-width // window) * window
     if sizes is None:
-        borders = key_borders(height, width, window, padding)
+        borders = key_limits(height, width, window, padding)
         if borders == (down, across):
             return None
         limits = torch.tensor([borders], device=device)
     else:
-        limits = key_limits(sizes, window, padding)
-    allowed = inside(limits, down, across)[..., None]  # (B, H, W, 1)
+        limits = image_key_limits(sizes, window, padding)
+    allowed = valid_mask(limits, down, across)[..., None]  # (B, H, W, 1)
     (windows,) = split_window_heads(allowed, window, 1, 1)  # (B * G, 1, S, 1)
     return windows.flatten(1)
 
 
 def _mask_of(mask: Tensor, x: Tensor, window: int, images: slice, rows: slice) -> Tensor:
     """Return the rows of a mask `(B * G or G, S)` for the windows of a chunk of `x` `(B, H, W, C)`."""
-    if images == rows == WHOLE:
+    if images == rows == ALL:
         return mask
     down, across = -(-x.shape[1] // window), -(-x.shape[2] // window)
     grid = mask.view(-1, down, across, mask.shape[1])
-    some = WHOLE if rows == WHOLE else slice(rows.start // window, -(-rows.stop // window))
-    return grid[images if grid.shape[0] > 1 else WHOLE, some].flatten(0, 2)
+    some = ALL if rows == ALL else slice(rows.start // window, -(-rows.stop // window))
+    return grid[images if grid.shape[0] > 1 else ALL, some].flatten(0, 2)

@@ -47,7 +47,9 @@ def test_maps_are_equal_up_to_rounding(name, padding, size, with_sizes):
 
 @pytest.mark.parametrize("name", NANOS)
 def test_maps_taken_in_chunks_are_equal(name, monkeypatch):
-    monkeypatch.setattr("twins.ops.chunks.MAP", 50_000)  # some images at once in late stages, some rows in early ones
+    monkeypatch.setattr(
+        "twins.ops.chunks.MAP_BYTES", 50_000
+    )  # some images at once in late stages, some rows in early ones
     for padding in ("exact", "reference", "unmasked"):
         network = backbone(name, padding=padding)
         images = torch.randn(3, 3, 200, 230, dtype=torch.float64)

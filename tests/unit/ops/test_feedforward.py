@@ -27,7 +27,7 @@ def plain(x, w1, b1, w2, b2):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Seven rows at a time, and a shorter chunk at the end."""
-    monkeypatch.setattr(chunks, "HIDDEN_TRAINING", 7 * 11 * 8)
+    monkeypatch.setattr(chunks, "HIDDEN_BYTES_TRAINING", 7 * 11 * 8)
 
 
 @pytest.mark.parametrize("keep", KEEPS)

@@ -71,8 +71,8 @@ def test_a_feed_forward_part_taken_in_chunks_is_the_same(monkeypatch):
     x = torch.randn(2, 9, 11, 32, dtype=torch.float64)
     with torch.no_grad():
         whole = block(x.clone())
-        monkeypatch.setattr(chunks, "HIDDEN", 7 * 128 * 8)  # seven tokens of 128 hidden channels
-        assert len(chunks.chunks(2 * 9 * 11, 128 * 8, chunks.HIDDEN)) == 29
+        monkeypatch.setattr(chunks, "HIDDEN_BYTES", 7 * 128 * 8)  # seven tokens of 128 hidden channels
+        assert len(chunks.chunk_slices(2 * 9 * 11, 128 * 8, chunks.HIDDEN_BYTES)) == 29
         torch.testing.assert_close(block(x.clone()), whole, atol=1e-12, rtol=0)
     torch.testing.assert_close(block(x.clone()), whole, atol=1e-12, rtol=0)  # with a gradient, in one call
 

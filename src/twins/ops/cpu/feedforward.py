@@ -59,7 +59,7 @@ class ChunkedFeedForward(torch.autograd.Function):
 
 
 def _parts(rows: Tensor, w1: Tensor) -> list[slice]:
-    return chunks.chunks(len(rows), len(w1) * rows.element_size(), chunks.HIDDEN_TRAINING)
+    return chunks.chunk_slices(len(rows), len(w1) * rows.element_size(), chunks.HIDDEN_BYTES_TRAINING)
 
 
 def _longest(parts: list[slice]) -> int:

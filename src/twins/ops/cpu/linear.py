@@ -47,11 +47,11 @@ def feed_forward_add(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, 
     """Return `twins.ops.feedforward.feed_forward_add` of the same tensors, a large hidden map in chunks."""
     rows = x.reshape(-1, x.shape[-1])
     size = len(w1) * x.element_size()
-    if len(rows) * size <= chunks.HIDDEN_WHOLE:
+    if len(rows) * size <= chunks.HIDDEN_BYTES_COMPILED:
         return linear_add(linear_gelu(x, w1, b1), w2, b2, residual)
     y = torch.empty_like(residual, memory_format=torch.contiguous_format)
     rest, out = (tensor.reshape(-1, tensor.shape[-1]) for tensor in (residual, y))
-    for part in chunks.chunks(len(rows), size, chunks.HIDDEN):
+    for part in chunks.chunk_slices(len(rows), size, chunks.HIDDEN_BYTES):
         out[part] = linear_add(linear_gelu(rows[part], w1, b1), w2, b2, rest[part])
     return y
 

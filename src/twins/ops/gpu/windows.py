@@ -17,7 +17,7 @@ from torch.library import triton_op
 
 from twins.ops.gpu.launch import on_device, tile, wrap_triton
 from twins.ops.gpu.tiles import attention_gradients, place_tokens, read_tokens, softmax, write_tokens
-from twins.ops.padding import Padding, key_borders, key_limits
+from twins.ops.padding import Padding, image_key_limits, key_limits
 
 _GROUP, _STAGES, _WARPS = 4, 3, 4
 """Heads that a program takes one after the other, how many of them are loaded at a time, and its warps.
@@ -138,10 +138,10 @@ def attend_in_place(
 ) -> Tensor:
     """Return `twins.ops.windows.window_attention` of the same arguments; a padded token is the fill value projected."""
     _, height, width, channels = x.shape
-    rows, columns = key_borders(height, width, window, padding)
+    rows, columns = key_limits(height, width, window, padding)
     padded = padding != "exact" and (height % window or width % window)
     pads = project(x.new_zeros(channels) if fill is None else fill) if padded else None
-    limits = None if sizes is None else key_limits(sizes, window, padding)
+    limits = None if sizes is None else image_key_limits(sizes, window, padding)
     projected = project(x)
     factor = (projected.shape[-1] // (3 * heads)) ** -0.5 if scale is None else scale
     return window_attention(projected, pads, limits, rows, columns, window, heads, factor)

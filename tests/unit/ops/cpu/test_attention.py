@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from twins.ops.attention import attend, split_heads
-from twins.ops.chunks import WHOLE
+from twins.ops.chunks import ALL
 from twins.ops.cpu.attention import attend_folded, fold_heads
 from twins.ops.dispatch import should_fold_heads
 
@@ -21,7 +21,7 @@ def test_folded_attention_is_attention(heads):
     (queries,) = split_heads(q(x.flatten(1, 2)), 1, heads)
     expected = residual + proj(attend(queries, k, v, scale=0.3).transpose(1, 2).reshape(x.shape))
     folded = fold_heads(k, v, q.weight, q.bias, proj.weight, proj.bias, scale=0.3)
-    torch.testing.assert_close(attend_folded(x, residual, folded, WHOLE, WHOLE), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(attend_folded(x, residual, folded, ALL, ALL), expected, rtol=0, atol=1e-12)
     part = attend_folded(x, residual, folded, slice(1, 2), slice(2, 4))
     torch.testing.assert_close(part, expected[1:2, 2:4], rtol=0, atol=1e-12)
 

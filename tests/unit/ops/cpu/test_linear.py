@@ -101,8 +101,8 @@ def test_a_large_feed_forward_part_is_taken_in_chunks(rows, monkeypatch):
     taken = []
     with torch.no_grad():
         whole = torch.ops.twins.packed_feed_forward_add(*arguments)
-        monkeypatch.setattr(chunks, "HIDDEN_WHOLE", 24 * 4 * 3)
-        monkeypatch.setattr(chunks, "HIDDEN", 24 * 4 * 4)
+        monkeypatch.setattr(chunks, "HIDDEN_BYTES_COMPILED", 24 * 4 * 3)
+        monkeypatch.setattr(chunks, "HIDDEN_BYTES", 24 * 4 * 4)
         once = onednn.linear_add
         monkeypatch.setattr(onednn, "linear_add", lambda x, *rest: taken.append(len(x)) or once(x, *rest))
         parts = torch.ops.twins.packed_feed_forward_add(*arguments)

@@ -103,7 +103,7 @@ FORMS: dict[str, tuple[str, list[Form]]] = {
 """By function: its standard form, and faster ones in the order in which they are tried."""
 
 
-def serving() -> list[Row]:
+def chosen_forms() -> list[Row]:
     """Return a row for each function and situation."""
     return [row for situation in SITUATIONS for row in _rows(situation)]
 

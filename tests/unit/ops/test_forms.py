@@ -10,13 +10,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from twins.cli.doctor import examine
 from twins.ops import dispatch
+from twins.ops.forms import FORMS, SITUATIONS, chosen_forms
 from twins.ops.linear import linear
-from twins.ops.serving import FORMS, SITUATIONS, serving
 from twins.ops.windows import window_attention
 
 
 def form(function: str, situation: str) -> str:
-    return next(row.form for row in serving() if (row.function, row.situation) == (function, situation))
+    return next(row.form for row in chosen_forms() if (row.function, row.situation) == (function, situation))
 
 
 def test_every_predicate_of_dispatch_is_asked():
@@ -25,7 +25,7 @@ def test_every_predicate_of_dispatch_is_asked():
 
 
 def test_every_function_has_a_row_in_every_situation_with_one_sentence():
-    rows = serving()
+    rows = chosen_forms()
     assert [(row.function, row.situation) for row in rows] == [(f, s) for s in SITUATIONS for f in FORMS]
     assert all(row.form and row.reason and "\n" not in row.reason for row in rows)
 
