@@ -41,8 +41,8 @@ def _served(monkeypatch):
     for name, config in VARIANTS.items():
         if name.endswith("_nano"):  # a block before and one behind a positional convolution, each kind of attention
             monkeypatch.setitem(VARIANTS, name, replace(config, depths=(2, 1, 1, 2)))
-    monkeypatch.setattr(convolutions, "_SHARE", 64)  # the interpreter is slow; several shares all the same
-    monkeypatch.setattr(keys, "_SHARE", 128)
+    monkeypatch.setattr(convolutions, "_SPLIT", 64)  # the interpreter is slow; several shares all the same
+    monkeypatch.setattr(keys, "_SPLIT", 128)
     serve(monkeypatch, lambda x: x.dtype != torch.float64)
 
 

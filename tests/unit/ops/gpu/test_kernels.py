@@ -90,7 +90,7 @@ for module, name, kind, constants in kernels:
 """
 MAPS = ["qkv", "pads", "out", "dy", "dqkv", "x", "weight", "bias", "q", "kv", "dq", "fill", "attended"]
 MAPS += ["w0", "b0", "w1", "b1", "w2", "b2", "branch", "total", "normed", "dtotal", "dnormed", "dx"]
-TYPES = {"limits": "*i64", "mask": "*i1", "dpads": "*fp32", "shares": "*fp32"}
+TYPES = {"limits": "*i64", "mask": "*i1", "dpads": "*fp32", "partials": "*fp32"}
 
 
 def launched(dtype: torch.dtype = torch.bfloat16, width: int = 32) -> list[tuple[str, str, str, dict[str, Any]]]:
@@ -101,26 +101,26 @@ def launched(dtype: torch.dtype = torch.bfloat16, width: int = 32) -> list[tuple
     window = windows._constants(torch.zeros(1, 7, 7, 192, dtype=dtype), 7, heads) | {"SCALE": 0.2}
     few = attention._constants(torch.zeros(1, 49, 64, dtype=dtype), torch.zeros(1, 49, 128, dtype=dtype), heads)
     few |= {"SCALE": 0.2}
-    tiles, rows = {"CHANNELS": 64, "TOKENS": convolutions._TOKENS, "LANES": 64}, norms._constants(64) | {"EPS": 1e-6}
-    block = {"HEADS": heads, "WIDTH": width, "HEAD": width, "LANES": 64, "WINDOW": 7, "TOKENS": 64, "EPS": 1e-6}
+    tiles, rows = {"CHANNELS": 64, "TOKENS": convolutions._TOKENS, "BLOCK_C": 64}, norms._constants(64) | {"EPS": 1e-6}
+    block = {"HEADS": heads, "WIDTH": width, "BLOCK_D": width, "BLOCK_C": 64, "WINDOW": 7, "TOKENS": 64, "EPS": 1e-6}
     found = [
         ("windows", "_forward", window),
         ("windows", "_backward", window),
         ("attention", "_forward", few),
-        ("attention", "_backward", {**few, "SHARE": attention._SHARE}),
-        ("blocks", "_within_windows", {**block, **blocks._ATTENTION}),
+        ("attention", "_backward", {**few, "SPLIT": attention._SPLIT}),
+        ("blocks", "_window_attention", {**block, **blocks._ATTENTION}),
         *(
-            ("blocks", "_tail", {"CHANNELS": lanes, "HIDDEN": 512, "LANES": lanes, "EPS": 1e-6, **settings})
-            for lanes, settings in blocks._TAIL.items()
+            ("blocks", "_tail", {"CHANNELS": size, "HIDDEN": 512, "BLOCK_C": size, "EPS": 1e-6, **settings})
+            for size, settings in blocks._TAIL.items()
         ),
         ("convolutions", "_forward", {**tiles, "RESIDUAL": True}),
         (
             "convolutions",
             "_weight_gradient",
-            {**tiles, "TOKENS": convolutions._TOKENS // 2, "SHARE": convolutions._SHARE},
+            {**tiles, "TOKENS": convolutions._TOKENS // 2, "SPLIT": convolutions._SPLIT},
         ),
         ("norms", "_forward", rows),
-        ("norms", "_backward", {**rows, "SHARE": norms._SHARE}),
+        ("norms", "_backward", {**rows, "SPLIT": norms._SPLIT}),
     ]
     return [(module, name, kind, constants) for module, name, constants in found]
 
