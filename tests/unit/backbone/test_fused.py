@@ -112,7 +112,7 @@ def test_the_network_keeps_its_checkpoint_and_the_form_has_none(tmp_path):
     with pytest.raises(ConfigError, match="already"):
         fused.fuse()
     with pytest.raises(ConfigError, match="export the one that it was made of"):
-        lay_out(fused, 224, 224, attention="products", rows=False)
+        lay_out(fused, 224, 224, attention="products", flatten_batch=False)
 
 
 def test_compiles_without_a_graph_break():

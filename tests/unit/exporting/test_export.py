@@ -52,11 +52,11 @@ def near(found, expected, *, by=1e-4):
     return float(np.abs(found - expected).max()) < by * float(np.abs(expected).max())
 
 
-@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize("flatten_batch", [True, False])
 @pytest.mark.parametrize("size", [*SIZES, (224, 448)])
-def test_what_is_laid_out_is_the_network_and_leaves_it_alone(network, size, rows):
+def test_what_is_laid_out_is_the_network_and_leaves_it_alone(network, size, flatten_batch):
     kept = {key: value.clone() for key, value in network.state_dict().items()}
-    ready = lay_out(network, *size, attention="operator" if rows else "products", rows=rows)
+    ready = lay_out(network, *size, attention="operator" if flatten_batch else "products", flatten_batch=flatten_batch)
     x = images(2, size)
     assert near(logits(ready, x), logits(network, x), by=1e-5)
     assert all(torch.equal(value, kept[key]) for key, value in network.state_dict().items())
@@ -65,7 +65,7 @@ def test_what_is_laid_out_is_the_network_and_leaves_it_alone(network, size, rows
 def test_stages_are_laid_out_where_windows_and_cells_divide_their_maps(svt):
     laid = []
     for size in ((224, 224), (224, 200)):
-        ready = lay_out(svt, *size, attention="products", rows=False)
+        ready = lay_out(svt, *size, attention="products", flatten_batch=False)
         laid.append([isinstance(stage, FlatStage) for stage in ready.backbone.stages])
     assert laid == [[True] * 4, [False] * 3 + [True]]
 
