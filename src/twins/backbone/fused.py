@@ -2,11 +2,11 @@
 
 - The affine (scale and shift) of a norm is folded into the linear layer that reads it.
 - The scale of attention is folded into the query projection.
-- The residual add of the PEG is folded into the centre tap of its kernel.
+- The residual add of the PEG is folded into the centre of its 3x3 weights.
 - Weights are packed once for the kernel that reads them.
 
-A padded token is zero after a norm. Once the affine is folded, that zero stands before it as `-shift / scale`: the
-attribute `fill` of an attention.
+A padded token must be zero after the affine of a norm. Where the affine is folded into the next layer, the token holds
+`-shift / scale` instead, which the affine maps to zero: the attribute `fill` of an attention.
 
 On a GPU, in half precision and for few channels, a block with local attention is two kernels; with global attention one
 kernel computes the part after attention.

@@ -62,9 +62,9 @@ class Block(nn.Module):
         return rows.view(x.shape)
 
     def _forward_standard(self, x: Tensor, sizes: Tensor | None) -> Tensor:
-        """Return the result by the modules' own `forward`; the backward pass recomputes what `keep` does not name.
+        """Return the result of `forward` by calling each part as a module, for training and for hooks.
 
-        Unless `keep` is `all`, it recomputes the norms too.
+        Unless `keep` is `all`, the backward pass recomputes the norms, and in the feed-forward part what `keep` omits.
         """
         x, normed = self.norm2.add_norm(x, self.drop_path(self._attend(x, sizes)))
         return x + self.drop_path(self._feed(x, normed))

@@ -31,7 +31,7 @@ AttentionForm = Literal["operator", "products"]
 def lay_out(network: nn.Module, height: int, width: int, *, attention: AttentionForm, flatten_batch: bool) -> nn.Module:
     """Return a copy of a network in eval mode, its stages laid out for images of one size.
 
-    A stage whose map is not divided by its windows or cells keeps its form, because its borders are padded and masked.
+    Where windows or cells do not divide the map of a stage, the stage keeps its form, which pads and masks borders.
 
     Args:
         network: a task's network, or a backbone alone; it is not changed.

@@ -60,7 +60,7 @@ IN_HARDWARE = {
     dtype: not private_torch.has_onednn() or private_torch.has_arithmetic(dtype)
     for dtype in (torch.bfloat16, torch.float16)
 }
-"""Whether this processor has instructions for the type; assumed where PyTorch has no oneDNN to ask."""
+"""Whether this processor has instructions for the type; true where PyTorch has no oneDNN to answer this."""
 AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 TILE = 64

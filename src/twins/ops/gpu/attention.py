@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.library import triton_op
 
 from twins.ops.gpu.launch import on_device, tile, wrap_triton
-from twins.ops.gpu.tiles import attention_gradients, read_tokens, softmax, write_tokens
+from twins.ops.gpu.tiles import attention_gradients, attention_weights, read_tokens, write_tokens
 
 _WARPS, _TOKENS = 4, 64
 """Warps of a program in half precision, and tokens of its tile."""
@@ -57,7 +57,7 @@ def _forward(
     C: tl.constexpr = HEADS * WIDTH
     token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
     index, inside = image * tokens + token, token < tokens
-    weights = softmax(read_tokens(q, head * WIDTH, index, inside, C, WIDTH, BLOCK_D), k, valid, SCALE)
+    weights = attention_weights(read_tokens(q, head * WIDTH, index, inside, C, WIDTH, BLOCK_D), k, valid, SCALE)
     y = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
     write_tokens(out, y, head * WIDTH, index, inside, C, WIDTH, BLOCK_D)
 
@@ -89,7 +89,7 @@ def _backward(
         index, inside = image * tokens + token, token < tokens
         x = read_tokens(q, head * WIDTH, index, inside, C, WIDTH, BLOCK_D)
         g = read_tokens(dy, head * WIDTH, index, inside, C, WIDTH, BLOCK_D)
-        dx, more_dk, more_dv = attention_gradients(x, k, v, softmax(x, k, valid, SCALE), g, SCALE)
+        dx, more_dk, more_dv = attention_gradients(x, k, v, attention_weights(x, k, valid, SCALE), g, SCALE)
         dk += more_dk
         dv += more_dv
         write_tokens(dq, dx, head * WIDTH, index, inside, C, WIDTH, BLOCK_D)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.library import triton_op
 
 from twins.ops.gpu.launch import on_device, tile, wrap_triton
-from twins.ops.gpu.tiles import locate_tokens, read_tokens, softmax, standardise, write_tokens
+from twins.ops.gpu.tiles import attention_weights, locate_tokens, read_tokens, standardise, write_tokens
 
 _ATTENTION = {"num_warps": 4, "num_stages": 2}
 """Launch options of the attention kernel. Triton 3.6 compiled it to wrong code for an H200 with one stage."""
@@ -71,7 +71,7 @@ def _window_attention(
         q = _project(y, weight, bias, start, channel, C, WIDTH, BLOCK_D)
         k = _project(y, weight, bias, C + start, channel, C, WIDTH, BLOCK_D)
         v = _project(y, weight, bias, 2 * C + start, channel, C, WIDTH, BLOCK_D)
-        attended = tl.dot(softmax(q, k, is_key, 1.0).to(v.dtype), v, input_precision="ieee")
+        attended = tl.dot(attention_weights(q, k, is_key, 1.0).to(v.dtype), v, input_precision="ieee")
         write_tokens(out, attended, start, index, inside, C, WIDTH, BLOCK_D)
 
 

@@ -34,7 +34,7 @@ def locate_tokens(
 
 
 @triton.jit
-def softmax(q, k, is_key, SCALE: tl.constexpr):
+def attention_weights(q, k, is_key, SCALE: tl.constexpr):
     """Return the attention weights `(TOKENS, KEYS)` of queries `(TOKENS, BLOCK)` and keys `(KEYS, BLOCK)`, in float32.
 
     All are zeros where no key is valid.

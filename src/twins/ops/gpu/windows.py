@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.library import triton_op
 
 from twins.ops.gpu.launch import on_device, tile, wrap_triton
-from twins.ops.gpu.tiles import attention_gradients, locate_tokens, read_tokens, softmax, write_tokens
+from twins.ops.gpu.tiles import attention_gradients, attention_weights, locate_tokens, read_tokens, write_tokens
 from twins.ops.padding import Padding, image_key_limits, key_limits
 
 _GROUP, _STAGES, _WARPS = 4, 3, 4
@@ -55,7 +55,7 @@ def _head_attention(
     q = _read_projection(qkv, pads, start, index, inside, is_key, 3 * C, WIDTH, BLOCK_D)
     k = _read_projection(qkv, pads, C + start, index, inside, is_key, 3 * C, WIDTH, BLOCK_D)
     v = _read_projection(qkv, pads, 2 * C + start, index, inside, is_key, 3 * C, WIDTH, BLOCK_D)
-    return q, k, v, softmax(q, k, is_key, SCALE)
+    return q, k, v, attention_weights(q, k, is_key, SCALE)
 
 
 @triton.jit
