@@ -1,4 +1,4 @@
-"""Projections folded into keys and values give what attention between them gives, where it is less work."""
+"""Folded attention gives the result of attention between both projections, and is chosen where it is less work."""
 
 from __future__ import annotations
 
@@ -32,4 +32,4 @@ def test_folding_pays_for_many_tokens_and_few_keys():
         assert should_fold_heads(early, torch.zeros(1, 2, 49, 32))
         assert not should_fold_heads(early, torch.zeros(1, 2, 1024, 32))
         assert not should_fold_heads(late, torch.zeros(1, 16, 49, 32))
-    assert not should_fold_heads(early, torch.zeros(1, 2, 49, 32))  # a gradient is wanted
+    assert not should_fold_heads(early, torch.zeros(1, 2, 49, 32))  # with a gradient
