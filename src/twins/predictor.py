@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from twins.backbone.network import can_fuse, is_fused
+from twins.backbone.network import is_fused, is_fusible
 from twins.data.base import list_images
 from twins.data.images import open_image
 from twins.data.loading.batch import fill_batch
@@ -117,10 +117,10 @@ class Predictor:
 def inference_form(network: TaskNetwork, *, compile: bool = False) -> TaskNetwork:
     """Return a copy for inference: the same function by exact algebra, compiled where that is asked for.
 
-    A network that cannot be fused, see `can_fuse`, comes back as it is. Each size of the images is
+    A network that cannot be fused, see `is_fusible`, comes back as it is. Each size of the images is
     compiled by itself; after eight the rest runs without.
     """
-    if is_fused(network) or not can_fuse(network):
+    if is_fused(network) or not is_fusible(network):
         form = deepcopy(network) if compile else network
     else:
         form = network.fuse()

@@ -270,7 +270,7 @@ _FUSIBLE = {nn.ModuleList, nn.Conv2d, nn.Dropout, nn.Identity, nn.LayerNorm, Lay
 _FUSIBLE |= {PatchEmbed, PEG, FeedForward, DropPath, LocalAttention, GlobalAttention, Block, Stage}
 
 
-def can_fuse(network: nn.Module) -> bool:
+def is_fusible(network: nn.Module) -> bool:
     """Whether the inference form computes all that a network computes: its stages hold our own modules and no hooks.
 
     False with adapters around a layer, subclasses, replaced `forward` methods, parametrisations or hooks.

@@ -25,7 +25,7 @@ def onednn_is_enabled() -> bool:
 
 
 def has_arithmetic(dtype: torch.dtype) -> bool:
-    """Whether oneDNN finds instructions for `bfloat16` or `float16` in this processor."""
+    """Whether oneDNN finds arithmetic for `bfloat16` or `float16` in this processor."""
     if dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.ops.mkldnn._is_mkldnn_fp16_supported()
@@ -42,12 +42,12 @@ def onednn_linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, residual: 
 
 
 def onednn_pack(weight: Tensor, rows: int) -> Tensor:
-    """Return a weight `(C_out, C_in)` packed for oneDNN, in the layout that is fastest for about `rows` rows."""
+    """Return a weight `(C_out, C_in)` packed as oneDNN reads it fastest for about so many rows."""
     return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
 
 def version_of(x: Tensor) -> int:
-    """Return a number that grows at each change of a tensor in place; always 0 for tensors of inference mode."""
+    """Return a number that grows whenever a tensor is changed in place; 0 for tensors of inference mode."""
     return 0 if x.is_inference() else x._version
 
 
@@ -58,7 +58,7 @@ def is_exporting() -> bool:
 
 @contextlib.contextmanager
 def as_if_compiled(*, exporting: bool = False) -> Iterator[None]:
-    """Make `torch.compiler.is_compiling` true in this block, and `is_exporting` on request, as a compiler does."""
+    """Let `torch.compiler.is_compiling`, and `is_exporting` on request, be true in this block, as a compiler does."""
     before = torch.compiler._is_compiling_flag, torch.compiler._is_exporting_flag
     torch.compiler._is_compiling_flag, torch.compiler._is_exporting_flag = True, exporting
     try:
@@ -68,12 +68,12 @@ def as_if_compiled(*, exporting: bool = False) -> Iterator[None]:
 
 
 def is_traced() -> bool:
-    """Whether `torch.jit.trace` records the call, or a transform of `torch.func` is active."""
+    """Whether `torch.jit.trace` records the call, or a transform of `torch.func` is at work."""
     return torch._C._is_tracing() or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def is_watched() -> bool:
-    """Whether a dispatch mode counts or records operators; it must see the standard ones."""
+    """Whether a dispatch mode counts or records operators, which is to see the standard ones."""
     return torch._C._len_torch_dispatch_stack() > 0
 
 
@@ -88,12 +88,12 @@ def saved_tensors_hooks_work() -> bool:
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether a module has forward hooks, which see its inputs or outputs."""
+    """Whether somebody watches what a module takes or gives."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def inductor_cache() -> str:
-    """Return the default cache folder of `torch.compile`."""
+    """Return the default folder of what `torch.compile` has compiled."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     return default_cache_dir()
