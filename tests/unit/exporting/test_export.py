@@ -71,6 +71,7 @@ def test_stages_are_laid_out_where_windows_and_cells_divide_their_maps(svt):
     assert flags == [[True] * 4, [False] * 3 + [True]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_an_export_gives_the_networks_logits_in_its_runtime(svt, runtime, size):
@@ -79,6 +80,7 @@ def test_an_export_gives_the_networks_logits_in_its_runtime(svt, runtime, size):
     assert outputs_differ(step, lambda: logits(svt, x)) < 1e-4
 
 
+@pytest.mark.slow
 def test_pcpvt_is_exported_too(tmp_path):
     torch.manual_seed(0)
     info = twins.create_model("twins_pcpvt_nano", num_classes=10).info
@@ -90,6 +92,7 @@ def test_pcpvt_is_exported_too(tmp_path):
         assert is_near(actual, logits(network, x))
 
 
+@pytest.mark.slow
 def test_a_dynamic_batch_takes_any_number_of_images(svt, tmp_path):
     path, size = tmp_path / "net.onnx", (64, 80)
     export_onnx(svt, path, size=size, batch=None)
@@ -100,6 +103,7 @@ def test_a_dynamic_batch_takes_any_number_of_images(svt, tmp_path):
             assert is_near(actual, logits(svt, x))
 
 
+@pytest.mark.slow
 def test_an_older_opset_exports_the_maps_of_a_backbone_and_too_old_a_one_is_refused(svt, tmp_path):
     import onnx
 
@@ -114,6 +118,7 @@ def test_an_older_opset_exports_the_maps_of_a_backbone_and_too_old_a_one_is_refu
         export_onnx(svt, path, opset=17)
 
 
+@pytest.mark.slow
 def test_int8_logits_correlate_with_float32_and_the_float32_model_is_unchanged(svt):
     x, model = images(4), convert_openvino(svt, batch=4)
     quantised = quantize(model, [x])

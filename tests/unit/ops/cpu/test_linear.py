@@ -56,6 +56,7 @@ def compile_and_record(network: torch.nn.Module, images: torch.Tensor) -> tuple[
     return torch.compile(network, backend=record, fullgraph=True)(images), operators
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["twins_pcpvt_nano", "twins_svt_nano"])
 def test_compiled_blocks_compute_all_products_by_the_operators(name):
     torch.manual_seed(0)
@@ -69,6 +70,7 @@ def test_compiled_blocks_compute_all_products_by_the_operators(name):
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_inductor_compiles_the_operators():
     torch.manual_seed(0)
     block = twins.create_model("twins_svt_nano").eval().fuse().backbone.stages[3].blocks[1]
@@ -77,6 +79,7 @@ def test_inductor_compiles_the_operators():
         torch.testing.assert_close(torch.compile(block)(tokens.clone()), block(tokens), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("situation", ["gradient", "autocast", "float64"])
 def test_with_a_gradient_autocast_or_float64_the_standard_operators_stay(situation):
     network = twins.create_model("twins_svt_nano", num_classes=3).eval().fuse()
@@ -88,6 +91,7 @@ def test_with_a_gradient_autocast_or_float64_the_standard_operators_stay(situati
     assert not OPERATORS & operators
 
 
+@pytest.mark.slow
 def test_an_exported_program_holds_no_packed_operator():
     network = twins.create_model("twins_svt_nano", num_classes=3).eval().fuse()
     with torch.no_grad():
@@ -124,6 +128,7 @@ def test_the_operators_pass_pytorchs_own_checks():
         )
 
 
+@pytest.mark.slow
 def test_packed_weights_are_freed_with_their_weight():
     gc.collect()
     before = len(onednn._packed)
@@ -162,6 +167,7 @@ def test_compiled_code_keeps_forward_derivatives():
         torch.testing.assert_close(product(x, x)[1], x @ w1.T)
 
 
+@pytest.mark.slow
 def test_without_onednn_the_inference_form_still_computes():
     code = """
 import torch

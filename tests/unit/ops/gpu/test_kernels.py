@@ -22,6 +22,7 @@ def run(script: str) -> str:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_every_kernel_gives_the_result_of_its_standard_form():
     pytest.importorskip("triton", reason="Triton is not installed here")
     command = [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", str(HERE / "interpreted_kernels.py")]
@@ -39,12 +40,14 @@ print({after})
 """
 
 
+@pytest.mark.slow
 def test_on_a_cpu_neither_triton_nor_kernels_are_loaded():
     loaded = run(FORWARD.format(before="", after="*sys.modules")).split()
     assert "twins.ops.dispatch" in loaded
     assert not [name for name in loaded if name.partition(".")[0] == "triton" or name.startswith("twins.ops.gpu")]
 
 
+@pytest.mark.slow
 def test_without_triton_the_standard_forms_compute():
     printed = run(FORWARD.format(before="sys.modules['triton'] = None", after="twins.ops.dispatch.HAS_TRITON"))
     assert printed.split() == ["False"]
@@ -150,11 +153,13 @@ def compiled(kernels: list[Any], architecture: int, cache: Path) -> list[int]:
     return [shared for _, shared in built]
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_a_hopper_gpu_where_there_is_none(tmp_path):
     pytest.importorskip("triton", reason="Triton is not installed here")
     assert max(compiled(launched(), 90, tmp_path)) <= 227 << 10  # shared memory of a block
 
 
+@pytest.mark.slow
 def test_the_largest_kernels_fit_a_consumers_gpu(tmp_path):
     pytest.importorskip("triton", reason="Triton is not installed here")
     largest = [launched(torch.float32)[1], launched(torch.float32, width=64)[3]]
