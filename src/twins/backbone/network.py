@@ -119,7 +119,7 @@ class Twins(nn.Module):
         config: shape of the network, such as an entry of `twins.backbone.config.VARIANTS`.
         in_chans: channels of the images.
         padding: policy at borders that windows and cells do not divide: `exact` (padding is never a key), `reference`
-            or `unmasked` (as published networks compute them, to the digit).
+            or `unmasked` (as published networks compute them).
         stage_norms: whether each stage ends with a layer norm; the next stage reads the normed map.
         out_indices: stages whose maps are returned, ascending; later stages are not built.
         drop_path_rate: drop rate of stochastic depth in the last block; rates grow linearly from 0 in the first.

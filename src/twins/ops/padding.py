@@ -1,7 +1,7 @@
 """Padding of maps: to a multiple, outside the true size of each image in a batch, and which padded tokens are keys.
 
 Maps are channels-last, `(B, H, W, C)`. `sizes` is an int tensor `(B, 2)`: each image's true height and width in tokens
-of the map at hand, or `None` when every image fills its map; then no mask is built. `fill` `(C,)` is the fill value for
+of that map, or `None` when every image fills its map; then no mask is built. `fill` `(C,)` is the fill value for
 padding; `None` is zeros. It differs from zero where the affine of a norm is folded into the layer that reads the map,
 see `twins.backbone.fused`.
 """
