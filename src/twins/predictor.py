@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from twins.backbone.network import is_fused, is_plain
+from twins.backbone.network import is_fused, is_fusible
 from twins.data.base import list_images
 from twins.data.images import open_image
 from twins.data.loading.batch import stack_images
@@ -117,10 +117,10 @@ class Predictor:
 def inference_form(network: TaskNetwork, *, compile: bool = False) -> TaskNetwork:
     """Return a copy for inference with the same function, by `fuse()`, and optionally compiled.
 
-    A network with modules of other classes than ours, see `is_plain`, is not fused. Each image size is compiled
+    A network with modules of other classes than ours, see `is_fusible`, is not fused. Each image size is compiled
     separately; after eight sizes, others run without compilation.
     """
-    if is_fused(network) or not is_plain(network):
+    if is_fused(network) or not is_fusible(network):
         inference_network = deepcopy(network) if compile else network
     else:
         inference_network = network.fuse()

@@ -1,4 +1,4 @@
-"""Detectors on a GPU find what they find on the CPU, alone and in a batch; skipped where there is none."""
+"""Detectors on a GPU give the detections of the CPU, alone and in a batch; skipped without a GPU."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ def detector(task: str, head: str) -> torch.nn.Module:
     model = twins.create_model("twins_svt_nano", task=task, head=head, num_classes=5)
     for name, parameter in model.named_parameters():
         if not name.startswith("backbone."):
-            spread = 1.4 / parameter[0].numel() ** 0.5 if parameter.ndim > 1 else 0.1
-            torch.nn.init.normal_(parameter, std=spread * (0.3 if "_reg." in name and "conv" not in name else 1))
+            std = 1.4 / parameter[0].numel() ** 0.5 if parameter.ndim > 1 else 0.1
+            torch.nn.init.normal_(parameter, std=std * (0.3 if "_reg." in name and "conv" not in name else 1))
     return model.eval()
 
 
 @pytest.mark.parametrize(("task", "head"), DETECTORS)
-def test_double_precision_finds_what_the_cpu_finds(task, head):
+def test_in_float64_detections_are_those_of_the_cpu(task, head):
     model = detector(task, head).double()
     images = torch.randn(2, 3, 96, 70, dtype=torch.float64)
     originals = [(96, 64), (47, 70)]
     with torch.inference_mode():
         expected = model.decode(model(images, SIZES), SIZES, originals)
         model.cuda()
-        found = model.decode(model(images.cuda(), SIZES.cuda()), SIZES, originals)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert len(theirs.boxes) > 20
-        assert ours.labels.tolist() == theirs.labels.tolist()
-        assert abs(ours.boxes - theirs.boxes).max() < 1e-3
-        assert abs(ours.scores - theirs.scores).max() < 1e-5
+        actual = model.decode(model(images.cuda(), SIZES.cuda()), SIZES, originals)
+    for prediction, reference in zip(actual, expected, strict=True):
+        assert len(reference.boxes) > 20
+        assert prediction.labels.tolist() == reference.labels.tolist()
+        assert abs(prediction.boxes - reference.boxes).max() < 1e-3
+        assert abs(prediction.scores - reference.scores).max() < 1e-5
 
 
 @pytest.mark.parametrize(("task", "head"), DETECTORS)
-def test_a_step_has_finite_losses_and_gradients_in_bfloat16_too(task, head):
+def test_losses_and_gradients_are_finite_in_float32_and_under_bfloat16_autocast(task, head):
     model = twins.create_model("twins_svt_nano", task=task, head=head, num_classes=5).cuda().train()
     images = torch.randn(2, 3, 96, 70, device="cuda")
     target = {

@@ -1,4 +1,4 @@
-"""The networks on a GPU are those on the CPU; skipped where there is none."""
+"""Networks on a GPU give the results of the CPU; skipped without a GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 NANOS = ["twins_pcpvt_nano", "twins_svt_nano"]
 
 
-def both(name: str) -> tuple[torch.nn.Module, torch.nn.Module]:
+def on_cpu_and_gpu(name: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     torch.manual_seed(0)
     on_cpu = twins.create_model(name, num_classes=10).eval()
     on_gpu = twins.create_model(name, num_classes=10).eval()
@@ -22,27 +22,27 @@ def both(name: str) -> tuple[torch.nn.Module, torch.nn.Module]:
 @pytest.mark.parametrize("name", NANOS)
 @pytest.mark.parametrize("size", [(224, 224), (70, 101)])
 def test_double_precision_agrees_with_the_cpu(name, size):
-    on_cpu, on_gpu = both(name)
+    on_cpu, on_gpu = on_cpu_and_gpu(name)
     images, sizes = torch.randn(2, 3, *size, dtype=torch.float64), torch.tensor([list(size), [40, 50]])
     with torch.inference_mode():
         for arguments in ((images,), (images, sizes)):
-            found = on_gpu.double()(*(argument.cuda() for argument in arguments)).cpu()
-            torch.testing.assert_close(found, on_cpu.double()(*arguments), rtol=0, atol=1e-9)
+            actual = on_gpu.double()(*(argument.cuda() for argument in arguments)).cpu()
+            torch.testing.assert_close(actual, on_cpu.double()(*arguments), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", NANOS)
 def test_bfloat16_stays_near_float32(name):
-    on_cpu, on_gpu = both(name)
+    on_cpu, on_gpu = on_cpu_and_gpu(name)
     images = torch.randn(4, 3, 224, 224)
     with torch.inference_mode():
         expected = on_cpu(images)
-        found = on_gpu.bfloat16()(images.cuda().bfloat16()).float().cpu()
-    assert float((found - expected).std()) < 0.05 * float(expected.std())
+        actual = on_gpu.bfloat16()(images.cuda().bfloat16()).float().cpu()
+    assert float((actual - expected).std()) < 0.05 * float(expected.std())
 
 
 @pytest.mark.parametrize("name", NANOS)
-def test_a_compiled_network_gives_the_same(name):
-    _, on_gpu = both(name)
+def test_a_compiled_network_gives_the_same_logits(name):
+    _, on_gpu = on_cpu_and_gpu(name)
     images = torch.randn(2, 3, 224, 224, device="cuda")
     with torch.inference_mode():
         compiled = torch.compile(on_gpu, fullgraph=True)(images)
@@ -63,7 +63,7 @@ def test_checkpointing_lowers_peak_memory():
 
 @pytest.mark.parametrize("size", [(224, 224), (200, 230)])
 @pytest.mark.parametrize("padding", ["exact", "reference", "unmasked"])
-def test_the_inference_form_gives_the_same(padding, size):
+def test_the_inference_form_gives_the_same_logits(padding, size):
     torch.manual_seed(0)
     network = twins.create_model("twins_svt_nano", num_classes=10, padding=padding).eval().cuda()
     images, sizes = torch.randn(2, 3, *size, device="cuda"), torch.tensor([list(size), [100, 131]], device="cuda")

@@ -1,4 +1,4 @@
-"""Ours are the published networks: numbers of independent implementations, reached through the real converter."""
+"""Networks reproduce the golden numbers of independent implementations, with weights through the real converter."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_features_are_those_of_the_reference(name, golden, save_formula, formula
     twins.load_weights(backbone, save_formula(f"keys_reference_segmentation_backbone_{variant}"))
     with torch.inference_mode():
         maps = backbone.eval()(formula_input(*expected["input"][2:]))
-    worst = max(deviation(found, summary) for found, summary in zip(maps, expected["features"], strict=True))
+    worst = max(deviation(actual, summary) for actual, summary in zip(maps, expected["features"], strict=True))
     assert worst < 1e-8
 
 

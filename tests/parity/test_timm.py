@@ -1,4 +1,4 @@
-"""timm's networks, reached through the real converter, at 224 and, unmasked, at other sizes."""
+"""Networks give timm's results with weights through the real converter, at 224 and at other sizes, unmasked."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_logits_and_maps_are_timms(pair, size):
     ours, theirs = pair
     images = torch.randn(2, 3, *size, dtype=torch.float64)
     with torch.inference_mode():
-        expected, found = theirs(images), ours(images)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 * float(expected.std()))
+        expected, actual = theirs(images), ours(images)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-9 * float(expected.std()))
 
 
 def test_gradients_are_timms(pair):
@@ -38,9 +38,9 @@ def test_gradients_are_timms(pair):
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     ours(images).square().sum().backward()
     theirs(images).square().sum().backward()
-    for found, expected in [
+    for actual, expected in [
         (ours.head.weight.grad, theirs.head.weight.grad),
         (ours.backbone.stages[0].patch_embed.proj.weight.grad, theirs.patch_embeds[0].proj.weight.grad),
         (ours.backbone.stages[1].blocks[1].attn.sr.weight.grad, theirs.blocks[1][1].attn.sr.weight.grad),
     ]:
-        torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9 * float(expected.std()))
+        torch.testing.assert_close(actual, expected, rtol=1e-7, atol=1e-9 * float(expected.std()))

@@ -1,4 +1,4 @@
-"""The two attentions of Twins: within local windows (LSA), and from every token to sub-sampled keys (GSA)."""
+"""The two attentions of Twins: within local windows (LSA), and from all tokens to sub-sampled keys (GSA)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from twins.ops import dispatch
 from twins.ops.attention import attend_to_keys, attention_weights, split_heads
 from twins.ops.chunks import in_chunks
 from twins.ops.cpu.attention import attend_folded, fold_heads
-from twins.ops.padding import Padding, fit_cells, inside, pad_to_multiple, reduce_sizes
+from twins.ops.padding import Padding, fit_cells, pad_to_multiple, reduce_sizes, valid_mask
 from twins.ops.windows import split_window_heads, window_attention, window_key_mask
 
 
 class LocalAttention(nn.Module):
-    """Locally-grouped self-attention, LSA (paper, section 3.3): tokens see the tokens of their own window.
+    """Locally-grouped self-attention, LSA (paper, section 3.3): a token attends to the tokens of its own window.
 
     Attributes:
         scale: factor of the scores.
-        fill: value of positions outside an image, `(C,)`; `None` is zeros. See `twins.backbone.fused`.
+        fill: fill value for padding, `(C,)`; `None` is zeros. See `twins.backbone.fused`.
     """
 
     def __init__(
@@ -41,24 +41,24 @@ class LocalAttention(nn.Module):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Attend within the windows of a map `(B, H, W, C)` that is filled outside `sizes`."""
+        """Return window attention over a normed map `(B, H, W, C)`, which holds the fill value outside `sizes`."""
         return self.proj_drop(self.proj(self.attend(x, sizes)))
 
     def forward_add(self, x: Tensor, residual: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return `residual + self(x, sizes)` for inference."""
+        """Return `residual + self(x, sizes)`, for inference."""
         return self.proj.forward_add(self.attend(x, sizes), residual)
 
     def weights(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return the attention weights `(B, G, h, S, S)` of a normed map `(B, H, W, C)`; windows row by row."""
+        """Return the attention weights `(B, G, h, S, S)` for a normed map `(B, H, W, C)`, windows row by row."""
         _, height, width, _ = x.shape
         projected = self.qkv(pad_to_multiple(x, self.window, self.fill))  # (B, H, W, 3 * C)
-        q, k, _ = split_window_heads(projected, self.window, 3, self.num_heads)
+        q, k, _ = split_window_heads(projected, self.window, 3, self.num_heads)  # (B * G, h, S, d)
         mask = window_key_mask(height, width, self.window, padding=self.padding, sizes=sizes, device=x.device)
         weights = attention_weights(q, k, mask, scale=self.scale)  # (B * G, h, S, S)
         return weights.view(x.shape[0], -1, *weights.shape[1:])
 
     def attend(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return attention's output before its projection; tensors as in `forward`."""
+        """Return the attention output before projection, `(B, H, W, C)`; arguments as in `forward`."""
         return window_attention(
             x,
             self.qkv,
@@ -73,11 +73,11 @@ class LocalAttention(nn.Module):
 
 
 class GlobalAttention(nn.Module):
-    """Global sub-sampled attention, GSA (paper, section 3.3): every token sees one key per cell of the map.
+    """Global sub-sampled attention, GSA (paper, section 3.3): all tokens attend to one key per cell of the map.
 
     Attributes:
         scale: factor of the scores.
-        fill: value of positions outside an image, `(C,)`; `None` is zeros. See `twins.backbone.fused`.
+        fill: fill value for padding, `(C,)`; `None` is zeros. See `twins.backbone.fused`.
     """
 
     def __init__(
@@ -104,18 +104,19 @@ class GlobalAttention(nn.Module):
             self.norm = nn.LayerNorm(channels, eps=PATCH_NORM_EPS)
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Attend from every token of a map `(B, H, W, C)`, filled outside `sizes`, to its sub-sampled keys."""
+        """Return global attention over a normed map `(B, H, W, C)`, which holds the fill value outside `sizes`."""
         return self.proj_drop(self.proj(self.attend(x, sizes)))
 
     def attend(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return attention's output before its projection; tensors as in `forward`."""
+        """Return the attention output before projection, `(B, H, W, C)`; arguments as in `forward`."""
         kv, mask = self._keys_and_values(x, sizes)
         dropout = self.attn_drop if self.training else 0.0
-        y = attend_to_keys(self.q(x.flatten(1, 2)), kv, self.num_heads, mask, dropout=dropout, scale=self.scale)
+        q = self.q(x.flatten(1, 2))  # (B, N, C)
+        y = attend_to_keys(q, kv, self.num_heads, mask, dropout=dropout, scale=self.scale)
         return y.view(x.shape)
 
     def forward_add(self, x: Tensor, residual: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return `residual + self(x, sizes)` for inference, in chunks of the map on a CPU."""
+        """Return `residual + self(x, sizes)`, for inference; on a CPU in chunks of the map."""
         kv, mask = self._keys_and_values(x, sizes)
         k, v = split_heads(kv, 2, self.num_heads)
         if mask is None and dispatch.should_fold_heads(x, k):
@@ -123,40 +124,38 @@ class GlobalAttention(nn.Module):
             return in_chunks(lambda images, rows: attend_folded(x, residual, folded, images, rows), x)
 
         def chunk(images: slice, rows: slice) -> Tensor:
-            """Return those rows of those images of the result, all columns."""
-            some = None if mask is None else mask[images]
-            q = self.q(x[images, rows].flatten(1, 2))
-            y = attend_to_keys(q, kv[images], self.num_heads, some, scale=self.scale)
-            rest = residual[images, rows]
-            return self.proj.forward_add(y.view(rest.shape), rest)
+            part, key_mask = residual[images, rows], None if mask is None else mask[images]
+            q = self.q(x[images, rows].flatten(1, 2))  # (B, N, C)
+            y = attend_to_keys(q, kv[images], self.num_heads, key_mask, scale=self.scale)
+            return self.proj.forward_add(y.view(part.shape), part)
 
         return in_chunks(chunk, x)
 
     def weights(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return the attention weights `(B, h, H * W, K)` of a normed map; the `K` cells are listed row by row."""
+        """Return the attention weights `(B, h, H * W, M)` for a normed map; cells row by row."""
         kv, mask = self._keys_and_values(x, sizes)
-        k, _ = split_heads(kv, 2, self.num_heads)
-        (q,) = split_heads(self.q(x.flatten(1, 2)), 1, self.num_heads)
+        k, _ = split_heads(kv, 2, self.num_heads)  # (B, h, M, d)
+        (q,) = split_heads(self.q(x.flatten(1, 2)), 1, self.num_heads)  # (B, h, N, d)
         return attention_weights(q, k, mask, scale=self.scale)
 
     def key_grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return how many rows and columns of cells a map of `height` x `width` tokens has."""
+        """Return the rows and columns of cells of a map of `height` x `width` tokens."""
         if self.padding == "exact":
             return -(-height // self.cell), -(-width // self.cell)
         return height // self.cell, width // self.cell
 
     def _keys_and_values(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return the keys and values of a normed map, `(B, K, 2 * C)`, and which lie in an image, `(B, K)`."""
+        """Return the keys and values of a normed map, `(B, M, 2 * C)`, and their key mask `(B, M)` or `None`."""
         cells, mask = self._subsample(x, sizes)
         return self.kv(cells.flatten(1, 2)), mask
 
     def _subsample(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return one token per cell `(B, H', W', C)`, and which of them lie in an image, `(B, H' * W')`."""
+        """Return one token per cell, `(B, H', W', C)`, and their key mask `(B, H' * W')` or `None`."""
         if self.cell > 1:
             x = fit_cells(x, self.cell, self.padding, self.fill)
             x = self.norm(self.sr(x))
             sizes = reduce_sizes(sizes, self.cell, self.padding)
-        mask = None if sizes is None else inside(sizes, x.shape[1], x.shape[2]).flatten(1)
+        mask = None if sizes is None else valid_mask(sizes, x.shape[1], x.shape[2]).flatten(1)
         return x, mask
 
 

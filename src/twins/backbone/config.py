@@ -1,4 +1,4 @@
-"""The published Twins variants as data. Nothing here imports torch."""
+"""The Twins variants as data: their shapes, names and published results. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TwinsConfig:
     """The shape of a Twins network (paper, section 3 and tables 9 and 10); every tuple has one entry per stage."""
 
     family: Literal["pcpvt", "svt"]
-    """`pcpvt`: every block attends globally; `svt`: blocks alternate local windows and global attention."""
+    """`pcpvt`: global attention in every block; `svt`: window attention and global attention in turns."""
     embed_dims: Quad
     """Channels of each stage's map."""
     depths: Quad
@@ -26,9 +26,9 @@ class TwinsConfig:
     mlp_ratios: Quad
     """Hidden width of the feed-forward part, in multiples of the channels."""
     sr_ratios: Quad = (8, 4, 2, 1)
-    """Side of the cells, in tokens, that global attention reduces to one key; 1 keeps every token."""
+    """Side in tokens of the cells that global attention sub-samples to one key each; 1 keeps every token."""
     window_size: int | None = None
-    """Side of the local windows in tokens; `None` for PCPVT, which has none."""
+    """Side of the windows in tokens; `None` for PCPVT, which has no window attention."""
 
     def __post_init__(self) -> None:
         for dim, heads in zip(self.embed_dims, self.num_heads, strict=True):
@@ -42,22 +42,22 @@ class TwinsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What the authors report for a variant, and where its weights are."""
+    """The published result of a variant, its training and the place of its weights."""
 
     top1: float
     """ImageNet-1k validation top-1, per cent, at 224."""
     source: str
     """Where `top1` is reported."""
     hub: str
-    """Repository of the published weights on the hub, with the tag of its training."""
+    """Repository of the published weights on the hub, with the tag of their training."""
     drop_path: float
-    """Stochastic depth of the published training."""
+    """Drop rate of stochastic depth in the published training."""
 
 
 STRIDES: Quad = (4, 8, 16, 32)
 PATCH_SIZES: Quad = (4, 2, 2, 2)
 MIN_SIDE = 32
-"""Smallest height and width of an input in pixels: one token in the last stage."""
+"""Smallest height and width of an image in pixels: one token in the last stage."""
 
 
 def _pcpvt(depths: Quad) -> TwinsConfig:
@@ -106,7 +106,7 @@ PUBLISHED: dict[str, Published] = {
 }
 
 _FAMILY_NAMES = {"pcpvt": "pcpvt", "svt": "alt_gvt"}
-"""The names that the reference's code gives the two families."""
+"""Names of the two families in the reference code."""
 
 
 def list_models() -> list[str]:
@@ -115,7 +115,7 @@ def list_models() -> list[str]:
 
 
 def aliases(name: str) -> tuple[str, ...]:
-    """Return the other names of a canonical model name: the paper's, the reference's code's, and the hub's."""
+    """Return the other names of a model: of the paper, the reference code and the hub."""
     if name not in PUBLISHED:
         return ()
     _, family, size = name.split("_")
@@ -126,14 +126,14 @@ def aliases(name: str) -> tuple[str, ...]:
 
 
 def resolve_name(name: str) -> str:
-    """Return the canonical name of a model given by any of its names; case, `-` and `_` are alike.
+    """Return the canonical name for any name of a model; case, `-` and `_` do not matter.
 
     Raises:
-        NotFoundError: no model is called so; the message offers the nearest names.
+        NotFoundError: no model has this name; the message offers the nearest ones.
     """
-    table = {_plain(alias): canonical for canonical in VARIANTS for alias in (canonical, *_spellings(canonical))}
-    if (found := table.get(_plain(name))) is not None:
-        return found
+    table = {_normalised(alias): variant for variant in VARIANTS for alias in (variant, *_spellings(variant))}
+    if (canonical := table.get(_normalised(name))) is not None:
+        return canonical
     hint = nearest(name, list_models()) or f"; the models are {', '.join(list_models())}"
     raise NotFoundError(f"no model is called {name!r}{hint}")
 
@@ -144,5 +144,5 @@ def _spellings(name: str) -> tuple[str, ...]:
     return (*aliases(name), short, *hub)
 
 
-def _plain(name: str) -> str:
+def _normalised(name: str) -> str:
     return re.sub(r"[-_ ]", "", name.lower())

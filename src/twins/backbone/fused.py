@@ -1,10 +1,15 @@
 """The inference form of a backbone: the same function by exact algebra, with fewer passes over its maps.
 
-A norm's scale and shift go into the linear layer that reads it, attention's scale into the query, the positional
-convolution's identity into its centre tap, and weights are packed once for the kernel that reads them. Where a
-padded token counts as zero after the norm, its value before the folded affine is `-shift / scale`: the `fill` of an
-attention. On a GPU, in half precision, a local block of few channels then is two kernels, and of a global one all that
-follows attention is one.
+- The affine (scale and shift) of a norm is folded into the linear layer that reads it.
+- The scale of attention is folded into the query projection.
+- The residual add of the PEG is folded into the centre of its 3x3 weights.
+- Weights are packed once for the kernel that reads them.
+
+A padded token must be zero after the affine of a norm. Where the affine is folded into the next layer, the token holds
+`-shift / scale` instead, which the affine maps to zero: the attribute `fill` of an attention.
+
+On a GPU, in half precision and for few channels, a block with local attention is two kernels; with global attention one
+kernel computes the part after attention.
 """
 
 from __future__ import annotations
@@ -18,15 +23,15 @@ from twins.backbone.attention import LocalAttention
 from twins.ops import dispatch
 from twins.ops.convolutions import depthwise_convolution, to_cells
 from twins.ops.linear import linear, linear_add, linear_gelu
-from twins.ops.padding import key_borders, zero_outside
+from twins.ops.padding import key_limits, zero_outside
 from twins.ops.private_torch import is_hooked
 
-_FAR = 1e4
-"""Largest fill value; float16 ends at 65,504."""
+_MAX_FILL = 1e4
+"""Largest fill value; the largest number of float16 is 65,504."""
 
 
 class FusedLinear(nn.Module):
-    """`twins.backbone.layers.Linear` with packed weights, which lie in memory twice where a kernel wants them so."""
+    """`twins.backbone.layers.Linear` with packed weights, a second copy in memory where a kernel needs them."""
 
     packed = True
 
@@ -55,7 +60,7 @@ class FusedLinear(nn.Module):
         return linear_add(x, self.weight, self.bias, residual, packed=True)
 
 
-class FusedCells(nn.Module):
+class FusedCellConvolution(nn.Module):
     """`twins.backbone.layers.CellConvolution` with packed weights `(C, s * s * C_in)`."""
 
     def __init__(self, cell: int, weight: Tensor, bias: Tensor) -> None:
@@ -64,12 +69,12 @@ class FusedCells(nn.Module):
         self.linear = FusedLinear(weight, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(B, H, W, C_in)`, whose height and width the cell divides, to `(B, H / s, W / s, C)`."""
+        """Return the map `(B, H / s, W / s, C)` for a map `(B, H, W, C_in)`; `s` divides its height and width."""
         return self.linear(to_cells(x, self.cell))
 
 
-class FusedPositions(nn.Module):
-    """`twins.backbone.layers.Positions` with the identity inside its kernels `(C, 1, 3, 3)`."""
+class FusedPEG(nn.Module):
+    """`twins.backbone.layers.PEG` with the residual add folded into its weight `(C, 1, 3, 3)`."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -84,7 +89,7 @@ class FusedPositions(nn.Module):
 
 
 class FusedBlock(nn.Module):
-    """A block whose parts are in their inference form, `twins.backbone.network.Block`."""
+    """A `twins.backbone.network.Block` whose parts are in their inference form."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -93,51 +98,52 @@ class FusedBlock(nn.Module):
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
         attn, mlp = self.block.attn, self.block.mlp
-        served = not self.training and dispatch.should_use_block_kernels(x, mlp.fc1.weight)
-        if not served or any(is_hooked(part) for part in self.block.modules()):
+        use_kernels = not self.training and dispatch.should_use_block_kernels(x, mlp.fc1.weight)
+        if not use_kernels or any(is_hooked(part) for part in self.block.modules()):
             return self.block(x, sizes)
         from twins.ops.gpu.blocks import block_tail, normed_window_attention
 
         _, height, width, channels = x.shape
         local = isinstance(attn, LocalAttention) and sizes is None and attn.fill is not None
         if local and dispatch.can_hold_in_tile(attn.window**2, channels, attn.num_heads):
-            rows, columns = key_borders(height, width, attn.window, attn.padding)
+            rows, columns = key_limits(height, width, attn.window, attn.padding)
             fill = attn.fill if (rows, columns) != (height, width) else None
-            weights, numbers = (attn.qkv.weight, attn.qkv.bias), (rows, columns, attn.window, attn.num_heads)
-            attended = normed_window_attention(x, *weights, fill, *numbers, self.block.norm1.eps)
+            parameters, shape = (attn.qkv.weight, attn.qkv.bias), (rows, columns, attn.window, attn.num_heads)
+            attended = normed_window_attention(x, *parameters, fill, *shape, self.block.norm1.eps)
         else:
-            attended = attn.attend(self.block.normed(x, sizes), sizes).to(x.dtype)  # autocast may have changed it
+            attended = attn.attend(self.block.attention_input(x, sizes), sizes)
+            attended = attended.to(x.dtype)  # autocast may have changed it
         layers = [value for layer in (attn.proj, mlp.fc1, mlp.fc2) for value in (layer.weight, layer.bias)]
         return block_tail(x, attended, *layers, self.block.norm2.eps)
 
 
 def fuse_stage(stage: nn.Module) -> None:
-    """Put the inference form of its parts into a stage, whose own weights are not kept."""
+    """Replace the parts of a stage by their inference form, in place; the plain weights are not kept."""
     parts: Any = stage
     proj = parts.patch_embed.proj
-    parts.patch_embed.proj = FusedCells(parts.patch_embed.patch, *_plain(_as_rows(proj.weight), proj.bias))
+    parts.patch_embed.proj = FusedCellConvolution(parts.patch_embed.patch, *_detached(_as_rows(proj.weight), proj.bias))
     for block in parts.blocks:
         _fuse_block(block)
     parts.blocks = nn.ModuleList(FusedBlock(block) for block in parts.blocks).eval()
     weight = parts.position.conv.weight.detach().clone()
-    weight[:, 0, 1, 1] += 1
-    parts.position = FusedPositions(weight, parts.position.conv.bias.detach())
+    weight[:, 0, 1, 1] += 1  # the residual add
+    parts.position = FusedPEG(weight, parts.position.conv.bias.detach())
 
 
 def _fuse_block(block: Any) -> None:
     norm, attn = block.norm1, block.attn
     scale, shift, fill = norm.weight, norm.bias, _fill(norm)
-    if fill is None:  # nothing before the norm's affine stands for a zero behind it, so the norm stays
+    if fill is None:  # no fill value becomes zero after the affine of this norm, so the affine stays in it
         scale, shift = torch.ones_like(scale), torch.zeros_like(shift)
     else:
         block.norm1, attn.fill = _without_affine(norm), fill
     fuse = _fuse_local if isinstance(attn, LocalAttention) else _fuse_global
     fuse(attn, scale, shift)
     attn.scale = 1.0
-    attn.proj = FusedLinear(*_plain(attn.proj.weight, attn.proj.bias))
+    attn.proj = FusedLinear(*_detached(attn.proj.weight, attn.proj.bias))
     fc1, fc2 = block.mlp.fc1, block.mlp.fc2
-    block.mlp.fc1 = FusedLinear(*_folded(fc1.weight, fc1.bias, block.norm2.weight, block.norm2.bias))
-    block.mlp.fc2 = FusedLinear(*_plain(fc2.weight, fc2.bias))
+    block.mlp.fc1 = FusedLinear(*_fold_affine(fc1.weight, fc1.bias, block.norm2.weight, block.norm2.bias))
+    block.mlp.fc2 = FusedLinear(*_detached(fc2.weight, fc2.bias))
     block.norm2 = _without_affine(block.norm2)
 
 
@@ -146,41 +152,47 @@ def _fuse_local(attn: Any, scale: Tensor, shift: Tensor) -> None:
     channels = weight.shape[1]
     weight[:channels] *= attn.scale
     bias[:channels] *= attn.scale
-    attn.qkv = FusedLinear(*_folded(weight, bias, scale, shift))
+    attn.qkv = FusedLinear(*_fold_affine(weight, bias, scale, shift))
 
 
 def _fuse_global(attn: Any, scale: Tensor, shift: Tensor) -> None:
-    attn.q = FusedLinear(*_folded(attn.q.weight * attn.scale, attn.q.bias * attn.scale, scale, shift))
+    attn.q = FusedLinear(*_fold_affine(attn.q.weight * attn.scale, attn.q.bias * attn.scale, scale, shift))
     if attn.cell > 1:
         taps = attn.cell**2
         weight = _as_rows(attn.sr.weight)
-        attn.sr = FusedCells(attn.cell, *_folded(weight, attn.sr.bias, scale.repeat(taps), shift.repeat(taps)))
+        attn.sr = FusedCellConvolution(
+            attn.cell, *_fold_affine(weight, attn.sr.bias, scale.repeat(taps), shift.repeat(taps))
+        )
         scale, shift = attn.norm.weight, attn.norm.bias
         attn.norm = _without_affine(attn.norm)
-    attn.kv = FusedLinear(*_folded(attn.kv.weight, attn.kv.bias, scale, shift))
+    attn.kv = FusedLinear(*_fold_affine(attn.kv.weight, attn.kv.bias, scale, shift))
 
 
-def _folded(weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weight and bias that give for `x` what these give for `x * scale + shift`; rounded once."""
-    wide, scale, shift = (x.detach().cpu().double() for x in (weight, scale, shift))  # not every device has float64
-    return (wide * scale).to(weight), (bias.detach().cpu() + wide @ shift).to(bias)
+def _fold_affine(weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Fold an affine of the input into a linear layer; computed in float64 and rounded once.
+
+    The returned weight and bias give for `x` what `weight` and `bias` give for `x * scale + shift`.
+    """
+    exact, scale, shift = (x.detach().cpu().double() for x in (weight, scale, shift))  # not all devices have float64
+    return (exact * scale).to(weight), (bias.detach().cpu() + exact @ shift).to(bias)
 
 
-def _plain(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def _detached(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return weight.detach(), bias.detach()
 
 
 def _as_rows(weight: Tensor) -> Tensor:
-    """Lay a convolution's weight `(C, C_in, s, s)` out as `(C, s * s * C_in)`, as cells lie."""
+    """Return a convolution's weight `(C, C_in, s, s)` as `(C, s * s * C_in)`, in the order of `to_cells`."""
     return weight.permute(0, 2, 3, 1).flatten(1)
 
 
 def _fill(norm: nn.LayerNorm) -> Tensor | None:
-    """Return what a norm's affine maps to zero, `(C,)`; `None` where a scale is zero, or so small that half precision
-    does not reach there.
+    """Return the vector `(C,)` that the affine of a norm maps to zero; `None` if half precision cannot hold it.
+
+    A scale of zero has no such vector, and a small one a large vector.
     """
     fill = -norm.bias.detach() / norm.weight.detach()
-    return fill if bool((fill.abs() < _FAR).all()) else None
+    return fill if bool((fill.abs() < _MAX_FILL).all()) else None
 
 
 def _without_affine(norm: nn.LayerNorm) -> nn.LayerNorm:

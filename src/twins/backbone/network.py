@@ -1,4 +1,4 @@
-"""The Twins backbone: four stages of blocks that turn images into four maps, high to low resolution."""
+"""The Twins backbone: four stages of blocks, from images to four maps, high to low resolution."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch.utils.checkpoint import checkpoint
 
 from twins.backbone.attention import Attention, GlobalAttention, LocalAttention
 from twins.backbone.config import MIN_SIDE, PATCH_SIZES, STRIDES, TwinsConfig
-from twins.backbone.fused import FusedPositions, fuse_stage
+from twins.backbone.fused import FusedPEG, fuse_stage
 from twins.backbone.layers import (
     NORM_EPS,
+    PEG,
     CellConvolution,
     DropPath,
     FeedForward,
+    LayerNorm,
     Linear,
-    Norm,
     PatchEmbed,
-    Positions,
 )
 from twins.errors import ConfigError, InputError
 from twins.ops import chunks, dispatch
@@ -36,13 +36,13 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block around either attention, with stochastic depth on both branches."""
+    """A pre-norm transformer block with either attention, and with stochastic depth on both branches."""
 
     def __init__(self, channels: int, attn: Attention, hidden: int, *, drop: float, drop_path: float) -> None:
         super().__init__()
-        self.norm1 = Norm(channels, eps=NORM_EPS)
+        self.norm1 = LayerNorm(channels, eps=NORM_EPS)
         self.attn = attn
-        self.norm2 = Norm(channels, eps=NORM_EPS)
+        self.norm2 = LayerNorm(channels, eps=NORM_EPS)
         self.mlp = FeedForward(channels, hidden, drop=drop)
         self.drop_path = DropPath(drop_path)
         self.keep: Keep = "hidden"
@@ -50,31 +50,34 @@ class Block(nn.Module):
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
         if not dispatch.can_overwrite() or self.training or is_hooked(self.attn) or is_hooked(self.mlp):
-            return self._learn(x, sizes)  # a hook of a part sees all that the part returns, and that alone
-        x = self.attn.forward_add(self.normed(x, sizes), x, sizes)
-        rows = x.flatten(0, 2)  # (B * H * W, C), this block's own
+            return self._forward_standard(x, sizes)  # hooks must see what a part returns, without the residual add
+        x = self.attn.forward_add(self.attention_input(x, sizes), x, sizes)
+        rows = x.flatten(0, 2)  # (B * H * W, C), a view of this block's own map, overwritten below
         size = self.mlp.fc1.out_features * x.element_size()
-        parts = chunks.chunks(len(rows), size, chunks.HIDDEN) if dispatch.should_chunk(x) else []
+        parts = chunks.chunk_slices(len(rows), size, chunks.HIDDEN_BYTES) if dispatch.should_chunk(x) else []
         if len(parts) < 2:
             return self.mlp.forward_add(self.norm2(x), x)
         for part in parts:
             rows[part] = self.mlp.forward_add(self.norm2(rows[part]), rows[part])
         return rows.view(x.shape)
 
-    def _learn(self, x: Tensor, sizes: Tensor | None) -> Tensor:
-        """Do the same for a backward pass, which recomputes what `keep` leaves out; norms unless it keeps all."""
-        x, normed = self.norm2.of_sum(x, self.drop_path(self._attend(x, sizes)))
+    def _forward_standard(self, x: Tensor, sizes: Tensor | None) -> Tensor:
+        """Return the result of `forward` by calling each part as a module, for training and for hooks.
+
+        Unless `keep` is `all`, the backward pass recomputes the norms, and in the feed-forward part what `keep` omits.
+        """
+        x, normed = self.norm2.add_norm(x, self.drop_path(self._attend(x, sizes)))
         return x + self.drop_path(self._feed(x, normed))
 
     def _attend(self, x: Tensor, sizes: Tensor | None) -> Tensor:
-        normed = self.normed(x, sizes)
+        normed = self.attention_input(x, sizes)
         if self.keep == "all":
             return self.attn(normed, sizes)
-        with recomputed(normed, lambda: self.normed(x, sizes)):
+        with recomputed(normed, lambda: self.attention_input(x, sizes)):
             return self.attn(normed, sizes)
 
-    def normed(self, x: Tensor, sizes: Tensor | None) -> Tensor:
-        """Return the input of attention for a map `(B, H, W, C)`."""
+    def attention_input(self, x: Tensor, sizes: Tensor | None) -> Tensor:
+        """Return the normed map `(B, H, W, C)` that attention reads, with the fill value outside `sizes`."""
         return zero_outside(self.norm1(x), sizes, self.attn.fill)
 
     def _feed(self, x: Tensor, normed: Tensor) -> Tensor:
@@ -85,18 +88,18 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Patch embedding, then blocks, with positions (PEG) after the first one, and a norm where there is one."""
+    """A patch embedding, blocks with the PEG after the first one, and, if `norm`, a final layer norm."""
 
     def __init__(self, patch_embed: PatchEmbed, blocks: Sequence[Block], channels: int, *, norm: bool) -> None:
         super().__init__()
         self.patch_embed = patch_embed
         self.blocks = nn.ModuleList(blocks)
-        self.position = Positions(channels)
+        self.position = PEG(channels)
         self.norm = nn.LayerNorm(channels, eps=NORM_EPS) if norm else nn.Identity()
         self.grad_checkpointing = False
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Map `(B, H, W, C_in)` to `(B, H / p, W / p, C)`; the sizes come back in the units of the new map."""
+        """Return the map `(B, H / p, W / p, C)` for a map `(B, H, W, C_in)`, and `sizes` on the new map."""
         x = self.patch_embed(x, sizes)
         sizes = reduce_sizes(sizes, self.patch_embed.patch, self.patch_embed.padding)
         for index, block in enumerate(self.blocks):
@@ -113,26 +116,26 @@ class Twins(nn.Module):
     """A Twins backbone (arXiv 2104.13840): normalised images `(B, C, H, W)` to maps at strides 4, 8, 16, 32.
 
     Args:
-        config: the variant.
+        config: shape of the network, such as an entry of `twins.backbone.config.VARIANTS`.
         in_chans: channels of the images.
-        padding: what local attention does at borders that windows do not divide: `exact` (never sees padding),
-            `reference` or `unmasked` (reproduce published networks to the digit).
-        stage_norms: whether each stage ends in its own norm, which the next stage reads too.
-        out_indices: the stages whose maps come back, ascending; later stages are not built.
-        drop_path_rate: stochastic depth of the last block; it grows linearly from 0 at the first.
-        proj_drop_rate: dropout after projections and in the feed-forward part.
+        padding: policy at borders that windows and cells do not divide: `exact` (padding is never a key), `reference`
+            or `unmasked` (as published networks compute them).
+        stage_norms: whether each stage ends with a layer norm; the next stage reads the normed map.
+        out_indices: stages whose maps are returned, ascending; later stages are not built.
+        drop_path_rate: drop rate of stochastic depth in the last block; rates grow linearly from 0 in the first.
+        proj_drop_rate: dropout after projections and in feed-forward parts.
         attn_drop_rate: dropout of attention weights.
 
     Attributes:
-        channels: channels of each map that comes back.
-        strides: pixels per token of each map that comes back.
-        load_report: what loading its weights did, a `twins.LoadReport`; `None` where none were loaded.
+        channels: channels of each returned map.
+        strides: pixels per token of each returned map.
+        load_report: the `twins.LoadReport` of its weights; `None` if none were loaded.
 
     Raises:
-        ConfigError: a setting that no Twins network has.
+        ConfigError: a setting is out of its range.
     """
 
-    load_report: Any = None  # its class lies above the backbone
+    load_report: Any = None  # no module below `weights/` may import its class
 
     def __init__(
         self,
@@ -175,10 +178,10 @@ class Twins(nn.Module):
         Args:
             images: normalised float `(B, C, H, W)`, `H, W >= 32`.
             sizes: true height and width in pixels of each image inside the batch, int `(B, 2)`; `None` when every
-                image fills it. Maps are zero outside, and no result depends on what lies there.
+                image fills it. Maps are zero outside, and pixels outside have no effect, NaN included.
 
         Raises:
-            InputError: a wrong rank, number of channels or size.
+            InputError: wrong number of dimensions or channels, wrong size or type.
         """
         sizes = check_input(images, sizes, self.in_chans)
         x = images.permute(0, 2, 3, 1)  # (B, H, W, C)
@@ -190,63 +193,63 @@ class Twins(nn.Module):
         return tuple(maps)
 
     def forward_features(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return the last map alone, `(B, C, H, W)`."""
+        """Return the last map, `(B, C, H, W)`."""
         return self(images, sizes)[-1]
 
     def set_grad_checkpointing(self, enable: bool = True, *, selective: bool = False) -> None:
-        """Recompute in the backward pass what is then not kept; results are the same.
+        """Recompute activations in the backward pass instead of keeping them; results are the same to the bit.
 
         Args:
-            enable: whether anything but norms and GELU, which always are.
-            selective: only the hidden maps of feed-forward parts, which are the largest; else each block as a whole.
+            enable: whether to recompute more than norms and GELU, which are always recomputed.
+            selective: recompute only the hidden maps of feed-forward parts, the largest maps, instead of whole blocks.
         """
         for stage in self.stages:
             assert isinstance(stage, Stage)
             stage.grad_checkpointing = enable and not selective
-            # a block that is recomputed as a whole keeps nothing anyway
+            # a block recomputed as a whole keeps nothing until its backward pass
             keep: Keep = "hidden" if not enable else "input" if selective else "all"
             for module in stage.modules():
                 if isinstance(module, Block):
                     module.keep = keep
 
     def fuse(self) -> Self:
-        """Return a copy for inference: the same function by exact algebra, with fewer passes; see `fused`."""
-        return fused(self)
+        """Return the inference form, a faster copy that computes the same function; see `fuse_network`."""
+        return fuse_network(self)
 
     def no_weight_decay(self) -> set[str]:
-        """Return the parameters that the reference trains without weight decay besides norms and biases: the PEG."""
+        """Return the parameters that, besides norms and biases, the reference trains without weight decay: the PEG."""
         return {name for name, _ in self.named_parameters() if ".position." in name}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        """Return timm's description of layers for layer decay: by stage when `coarse`, else by block."""
+        """Return timm's description of layers for layer-wise decay: by stage if `coarse`, else by block."""
         return layer_groups("", coarse)
 
     def map_sizes(self, sizes: Tensor) -> tuple[Tensor, ...]:
-        """Return each image's true size `(B, 2)` on each map that comes back, from those in pixels."""
-        found = []
+        """Return each image's true size on each returned map, `(B, 2)` each, from its size in pixels."""
+        map_sizes = []
         for index, patch in enumerate(PATCH_SIZES):
             reduced = reduce_sizes(sizes, patch, self.padding)
             assert reduced is not None
             sizes = reduced
             if index in self.out_indices:
-                found.append(sizes)
-        return tuple(found)
+                map_sizes.append(sizes)
+        return tuple(map_sizes)
 
     def last_sizes(self, sizes: Tensor | None) -> Tensor | None:
-        """Return the true sizes `(B, 2)` of the last map, in its tokens, from those of the images in pixels."""
+        """Return each image's true size on the last map, `(B, 2)` in tokens, from its size in pixels."""
         for patch in PATCH_SIZES[: len(self.stages)]:
             sizes = reduce_sizes(sizes, patch, self.padding)
         return sizes
 
 
-def fused(network: Network) -> Network:
-    """Return a copy of a network for inference, whose backbone does the same by exact algebra with fewer passes.
+def fuse_network(network: Network) -> Network:
+    """Return the inference form of a network: a copy whose backbone computes the same function in fewer passes.
 
-    Outputs are equal up to rounding, at any size and in any padding. The copy is in eval mode, learns nothing and has
-    no checkpoint: what it was made of keeps that. See `twins.backbone.fused`.
+    Outputs are equal up to rounding, at any size and with any padding. The copy is in eval mode and cannot be trained,
+    saved or loaded; do these with the original. See `twins.backbone.fused`.
 
     Raises:
-        ConfigError: it is such a copy already.
+        ConfigError: the network is in its inference form already.
     """
     if is_fused(network):
         raise ConfigError("this network is in its inference form already; fuse the one that it was made of")
@@ -259,21 +262,21 @@ def fused(network: Network) -> Network:
 
 
 def is_fused(network: nn.Module) -> bool:
-    """Whether a network is in its inference form, as `fused` returns it."""
-    return any(isinstance(module, FusedPositions) for module in network.modules())
+    """Whether a network is in its inference form, made by `fuse_network`."""
+    return any(isinstance(module, FusedPEG) for module in network.modules())
 
 
-_PLAIN = {nn.ModuleList, nn.Conv2d, nn.Dropout, nn.Identity, nn.LayerNorm, Norm, Linear, CellConvolution, PatchEmbed}
-_PLAIN |= {Positions, FeedForward, DropPath, LocalAttention, GlobalAttention, Block, Stage}
+_FUSIBLE = {nn.ModuleList, nn.Conv2d, nn.Dropout, nn.Identity, nn.LayerNorm, LayerNorm, Linear, CellConvolution}
+_FUSIBLE |= {PatchEmbed, PEG, FeedForward, DropPath, LocalAttention, GlobalAttention, Block, Stage}
 
 
-def is_plain(network: nn.Module) -> bool:
-    """Whether stages are built of our own parts alone and nobody watches any part, so that `fused` misses nothing.
+def is_fusible(network: nn.Module) -> bool:
+    """Whether the inference form computes all that a network computes: its stages hold our own modules and no hooks.
 
-    Adapters put around a layer, subclasses, replaced `forward`s, parametrisations and hooks make a network not plain.
+    False with adapters around a layer, subclasses, replaced `forward` methods, parametrisations or hooks.
     """
     parts = [part for stage in network.modules() if isinstance(stage, Stage) for part in stage.modules()]
-    ours = all(type(part) in _PLAIN and "forward" not in vars(part) for part in parts)
+    ours = all(type(part) in _FUSIBLE and "forward" not in vars(part) for part in parts)
     return ours and not any(map(is_hooked, network.modules()))
 
 
@@ -282,10 +285,10 @@ def _refuse_state(*_: object) -> None:
 
 
 def layer_groups(prefix: str, coarse: bool) -> dict[str, object]:
-    """Return timm's description of a backbone's layers for layer decay, under a prefix of parameter names.
+    """Return timm's description of a backbone's layers for layer-wise decay, as regular expressions.
 
     Args:
-        prefix: what stands before the backbone's names, such as `backbone.`.
+        prefix: prefix of the backbone's parameter names, such as `backbone.`.
         coarse: group by stage; else by block.
     """
     root = "^" + re.escape(prefix) + r"stages\."
@@ -305,7 +308,7 @@ def layer_groups(prefix: str, coarse: bool) -> dict[str, object]:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initialise as the reference: truncated normal 0.02 for linear layers, fan-out normal for convolutions."""
+    """Initialise as the reference: linear layers truncated normal, std 0.02; convolutions normal, scaled by fan-out."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
     elif isinstance(module, nn.Conv2d):
@@ -316,10 +319,10 @@ def init_weights(module: nn.Module) -> None:
 
 
 def check_input(images: Tensor, sizes: Tensor | None, in_chans: int) -> Tensor | None:
-    """Return `sizes` on the images' device.
+    """Check the arguments of a network and return `sizes` on the images' device.
 
     Raises:
-        InputError: a wrong rank, number of channels or size; says what was found.
+        InputError: wrong number of dimensions or channels, wrong size or type.
     """
     if images.ndim != 4 or images.shape[1] != in_chans:
         raise InputError(f"images must be (B, {in_chans}, H, W), found a tensor of shape {tuple(images.shape)}")
@@ -359,7 +362,7 @@ def _check_settings(in_chans: int, out_indices: Sequence[int], *rates: float) ->
 
 
 def _stage_rates(depths: Sequence[int], last: float) -> list[list[float]]:
-    """Spread stochastic depth linearly from 0 at the first block to `last` at the last, grouped by stage."""
+    """Return drop rates that grow linearly from 0 in the first block to `last` in the last, by stage."""
     total = sum(depths)
     rates = iter(last * block / max(total - 1, 1) for block in range(total))
     return [[next(rates) for _ in range(depth)] for depth in depths]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from twins.bench.subjects import Step, distance
 from twins.exporting.extra import require
 from twins.exporting.int8 import quantize
-from twins.exporting.onnx import INPUT, export_onnx
+from twins.exporting.onnx import INPUT_NAME, export_onnx
 from twins.exporting.openvino import compile_openvino, convert_openvino
 from twins.tasks.network import TaskNetwork
 
@@ -74,7 +74,7 @@ def onnxruntime_step(model: bytes, images: Array) -> Step:
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
-    binding.bind_cpu_input(INPUT, images)
+    binding.bind_cpu_input(INPUT_NAME, images)
     binding.bind_output(session.get_outputs()[0].name)
 
     def step() -> Any:
@@ -129,7 +129,7 @@ def export_timm(network: nn.Module, path: Path, images: Tensor) -> None:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            network, (images,), dynamo=True, opset_version=20, input_names=[INPUT], verbose=False
+            network, (images,), dynamo=True, opset_version=20, input_names=[INPUT_NAME], verbose=False
         )
     assert program is not None
     program.save(path)

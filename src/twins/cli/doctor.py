@@ -41,8 +41,8 @@ def examine() -> dict[str, Any]:
     import torch
 
     from twins.ops.dispatch import objection_to_kernels
+    from twins.ops.forms import chosen_forms
     from twins.ops.private_torch import has_onednn, inductor_cache, onednn_is_enabled
-    from twins.ops.serving import serving
 
     return {
         "format": 1,
@@ -56,7 +56,7 @@ def examine() -> dict[str, Any]:
             "inductor": os.environ.get("TORCHINDUCTOR_CACHE_DIR") or inductor_cache(),
             "triton": os.environ.get("TRITON_CACHE_DIR") or os.path.expanduser("~/.triton/cache"),
         },
-        "serving": [row._asdict() for row in serving()],
+        "serving": [row._asdict() for row in chosen_forms()],
     }
 
 

@@ -1,4 +1,4 @@
-"""The optional packages that exports need."""
+"""Import of the optional packages for exports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from twins.errors import MissingExtraError
 
 
 def require(name: str) -> ModuleType:
-    """Return an optional package of the extra `export`, such as `openvino`.
+    """Import a package of the extra `export`, such as `openvino`, and return it.
 
     Raises:
         MissingExtraError: it is not installed.

@@ -21,13 +21,15 @@ def quantize(
     preset: Literal["mixed", "performance"] = "performance",
     keep: Sequence[str] = (),
 ) -> openvino.Model:
-    """Return a model whose products and convolutions compute in int8, with scales read off calibration images.
+    """Return a model with matrix products and convolutions in int8, their ranges measured on calibration images.
 
     Args:
-        model: of `convert_openvino`, in float32; it is not changed.
-        images: batches `(B, C, H, W)` as the model takes them, like those it will see; some hundred images are enough.
-        preset: `performance` has ranges symmetric about 0 everywhere, `mixed` lets those of activations lie askew.
-        keep: regular expressions of the names of operations that stay in float32.
+        model: a float32 model of `convert_openvino`; it is not changed.
+        images: calibration batches `(B, C, H, W)`, normalised, similar to those of later use; some hundred images are
+            enough.
+        preset: `performance` quantises everything in ranges symmetric about 0; `mixed` allows asymmetric ranges for
+            activations.
+        keep: regular expressions for the names of operations that stay in float32.
 
     Raises:
         ConfigError: no images.

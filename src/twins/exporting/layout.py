@@ -1,13 +1,13 @@
-"""A network laid out for a runtime: the same numbers with fewer copies, for images of one size.
+"""A network laid out for a runtime: the same results with fewer copies, for images of one size.
 
-Tokens are `(B, N, C)`. In a stage with local attention they lie window by window: norms, products, residuals and the
-queries of global attention do not ask for an order, so windows are never cut out or put back but around the
-positional convolution and at the stage's end. Cells of sub-sampling are gathered. Queries, keys and values are
-projected apart, so that nothing has to split them.
+Tokens are `(B, N, C)`. In a stage with local attention they are ordered window by window. Norms, linear layers,
+residual adds and the queries of global attention do not depend on the order, so the order changes only around the PEG
+and at the end of the stage. The cells of sub-sampling are gathered by index. Queries, keys and values have their own
+projections, so that no result has to be split.
 
-What runtimes like differs. ONNX Runtime adds a bias within a product of two-dimensional tensors alone, so tokens are
-rows `(B * N, C)` there, and its attention operator reads heads where they lie. OpenVINO makes one kernel of two
-products and a softmax, and of norms and quantisation where tokens keep three dimensions.
+Runtimes differ in what they fuse. ONNX Runtime adds the bias inside a matrix product only for two-dimensional tensors,
+so tokens are `(B * N, C)` there; its attention operator reads heads side by side. OpenVINO fuses two products with the
+softmax between them into one kernel, and norms with quantisation if tokens have three dimensions.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from twins.errors import ConfigError
 from twins.ops.padding import fit_cells
 
 AttentionForm = Literal["operator", "products"]
-"""How attention is written: as ONNX's operator, which takes heads side by side, or as two products and a softmax."""
+"""Form of attention: the ONNX operator, which reads heads side by side, or two matrix products and a softmax."""
 
 
-def lay_out(network: nn.Module, height: int, width: int, *, attention: AttentionForm, rows: bool) -> nn.Module:
-    """Return a copy of a network in evaluation mode whose stages are laid out for images of one size.
+def lay_out(network: nn.Module, height: int, width: int, *, attention: AttentionForm, flatten_batch: bool) -> nn.Module:
+    """Return a copy of a network in eval mode, its stages laid out for images of one size.
 
-    A stage whose windows or cells do not divide its map stays as it is: there borders are padded and masked.
+    Where windows or cells do not divide the map of a stage, the stage keeps its form, which pads and masks borders.
 
     Args:
         network: a task's network, or a backbone alone; it is not changed.
-        height: rows of the images in pixels.
-        width: columns of the images in pixels.
-        attention: how attention is written.
-        rows: lay tokens out as `(B * N, C)` instead of `(B, N, C)`.
+        height: height of the images in pixels.
+        width: width of the images in pixels.
+        attention: form of attention.
+        flatten_batch: lay tokens out as `(B * N, C)` instead of `(B, N, C)`.
 
     Raises:
-        ConfigError: the network is in its inference form, which is PyTorch's own.
+        ConfigError: the network is in its inference form, which only PyTorch can run.
     """
     if is_fused(network):
         raise ConfigError("a network in its inference form cannot be exported; export the one that it was made of")
@@ -50,42 +50,52 @@ def lay_out(network: nn.Module, height: int, width: int, *, attention: Attention
     assert isinstance(backbone, Twins)
     for index, stage in enumerate(backbone.stages):
         assert isinstance(stage, Stage)
-        height, width = (_cells(side, stage.patch_embed.patch, backbone.padding == "exact") for side in (height, width))
+        patch, padded = stage.patch_embed.patch, backbone.padding == "exact"
+        height, width = (_cell_count(side, patch, padded) for side in (height, width))
         if _divides(stage, height, width):
-            backbone.stages[index] = FlatStage(stage, height, width, attention, rows=rows, images=index == 0)
+            backbone.stages[index] = FlatStage(
+                stage, height, width, attention, flatten_batch=flatten_batch, reads_images=index == 0
+            )
     return network
 
 
 class FlatStage(nn.Module):
-    """A stage on tokens `(B, N, C)`.
+    """A stage whose blocks compute on tokens `(B, N, C)`, ordered window by window.
 
     Args:
-        stage: whose parameters are taken over.
-        height: rows of its map in tokens.
-        width: columns of its map in tokens.
-        attention: how attention is written.
-        rows: lay tokens out as `(B * N, C)` instead of `(B, N, C)`.
-        images: whether it reads images, whose channels lie apart, so that a convolution embeds without a copy.
+        stage: the stage; its parameters are shared.
+        height: height of its map in tokens.
+        width: width of its map in tokens.
+        attention: form of attention.
+        flatten_batch: lay tokens out as `(B * N, C)` instead of `(B, N, C)`.
+        reads_images: whether its input is images; these are planar, so a convolution embeds them without a copy.
     """
 
     def __init__(
-        self, stage: Stage, height: int, width: int, attention: AttentionForm, *, rows: bool, images: bool
+        self,
+        stage: Stage,
+        height: int,
+        width: int,
+        attention: AttentionForm,
+        *,
+        flatten_batch: bool,
+        reads_images: bool,
     ) -> None:
         super().__init__()
-        self.height, self.width, self.rows, self.images = height, width, rows, images
+        self.height, self.width, self.flatten_batch, self.reads_images = height, width, flatten_batch, reads_images
         self.embed, self.norm = stage.patch_embed, stage.norm
         order = _cell_order(height, width, _window(stage))
-        self.moved = not torch.equal(order, torch.arange(len(order)))
+        self.reordered = not torch.equal(order, torch.arange(len(order)))
         self.register_buffer("order", order)
         self.register_buffer("back", order.argsort())
         self.blocks = nn.ModuleList(_flat_block(block, order, height, width, attention) for block in stage.blocks)
         self.position = _with_identity(stage.position.conv)
 
     def forward(self, x: Tensor, sizes: None = None) -> tuple[Tensor, None]:
-        """Map `(B, H, W, C_in)` to `(B, H / p, W / p, C)`; every image fills its batch."""
+        """Return the map `(B, H / p, W / p, C)` for a map `(B, H, W, C_in)`; `sizes` is always `None`."""
         assert sizes is None, "a network laid out for one size takes images that fill their batch"
         first, *others = self.blocks
-        x = self._positions(first(self._tokens(self._embed(x))))
+        x = self._apply_peg(first(self._tokens(self._embed(x))))
         if others:
             tokens = self._tokens(x.flatten(1, 2))
             for block in others:
@@ -94,46 +104,47 @@ class FlatStage(nn.Module):
         return self.norm(x), None
 
     def _embed(self, x: Tensor) -> Tensor:
-        """Return the patches as tokens `(B, N, C)`, row by row."""
-        if not self.images:
+        """Return the embedded patches as tokens `(B, N, C)`, row by row."""
+        if not self.reads_images:
             return self.embed(x).flatten(1, 2)
-        x = fit_cells(x, self.embed.patch, self.embed.padding).permute(0, 3, 1, 2)
+        x = fit_cells(x, self.embed.patch, self.embed.padding).permute(0, 3, 1, 2)  # (B, C, H, W)
         x = F.conv2d(x, self.embed.proj.weight, self.embed.proj.bias, stride=self.embed.patch)
         return self.embed.norm(x.permute(0, 2, 3, 1).flatten(1, 2))
 
-    def _positions(self, tokens: Tensor) -> Tensor:
-        """Return the map `(B, H, W, C)` of tokens with its positions added."""
+    def _apply_peg(self, tokens: Tensor) -> Tensor:
+        """Apply the PEG to tokens; return the map `(B, H, W, C)`."""
         return self.position(self._map(tokens).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
     def _tokens(self, x: Tensor) -> Tensor:
-        """Bring tokens `(B, N, C)` from the order of a map into that of the stage."""
-        x = self._move(x, "order")
-        return x.flatten(0, 1) if self.rows else x
+        """Bring tokens `(B, N, C)`, row by row, into the order and layout of the blocks."""
+        x = self._reorder(x, "order")
+        return x.flatten(0, 1) if self.flatten_batch else x
 
     def _map(self, tokens: Tensor) -> Tensor:
+        """Inverse of `_tokens`: return the map `(B, H, W, C)`."""
         x = tokens.view(-1, self.height * self.width, tokens.shape[-1])
-        return self._move(x, "back").view(-1, self.height, self.width, tokens.shape[-1])
+        return self._reorder(x, "back").view(-1, self.height, self.width, tokens.shape[-1])
 
-    def _move(self, tokens: Tensor, where: Literal["order", "back"]) -> Tensor:
-        return tokens.index_select(1, self.get_buffer(where)) if self.moved else tokens
+    def _reorder(self, tokens: Tensor, where: Literal["order", "back"]) -> Tensor:
+        return tokens.index_select(1, self.get_buffer(where)) if self.reordered else tokens
 
 
 class FlatBlock(nn.Module):
-    """A block on tokens `(B, N, C)` or `(B * N, C)`, attending within groups of tokens that lie together.
+    """A block on tokens `(B, N, C)` or `(B * N, C)`; attention is within groups of `S` consecutive tokens.
 
     Args:
-        block: whose parameters are taken over.
-        group: tokens of a group, `S`: a window, or a whole map.
-        cells: where each token of each cell lies among an image's tokens, cell by cell, `(N,)`; `None` where tokens
-            are their own keys.
-        attention: how attention is written.
+        block: the block; its parameters are shared.
+        group: tokens in a group, `S`: those of a window, or of the whole map.
+        cells: index of each token among the tokens of an image, listed cell by cell, `(N,)`; `None` without
+            sub-sampling.
+        attention: form of attention.
     """
 
     def __init__(self, block: Block, group: int, cells: Tensor | None, attention: AttentionForm) -> None:
         super().__init__()
         self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, block.mlp
         self.group, self.heads, self.attention = group, block.attn.num_heads, attention
-        self.q, self.k, self.v = _projections(block.attn, scaled=attention == "products")
+        self.q, self.k, self.v = _projections(block.attn, scale_queries=attention == "products")
         self.proj = block.attn.proj
         self.cells: Tensor | None
         self.register_buffer("cells", cells)
@@ -142,15 +153,15 @@ class FlatBlock(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return tokens of the same shape."""
-        tokens = tokens + self.proj(self._attend(self.norm1(tokens)))
+        tokens = tokens + self.proj(self._attention_output(self.norm1(tokens)))
         return tokens + self.mlp.fc2(F.gelu(self.mlp.fc1(self.norm2(tokens))))
 
-    def _attend(self, tokens: Tensor) -> Tensor:
-        seen, keys = tokens, self.group
+    def _attention_output(self, tokens: Tensor) -> Tensor:
+        source, keys = tokens, self.group
         if self.cells is not None:
-            seen, keys = self._subsample(tokens, self.cells), self.group * tokens.shape[-1] // self.sr.in_features
+            source, keys = self._subsample(tokens, self.cells), self.group * tokens.shape[-1] // self.sr.in_features
         q = self.q(tokens).view(-1, self.group, tokens.shape[-1])  # (B * G, S, C)
-        k, v = (part(seen).view(-1, keys, tokens.shape[-1]) for part in (self.k, self.v))
+        k, v = (part(source).view(-1, keys, tokens.shape[-1]) for part in (self.k, self.v))
         return _attend(q, k, v, self.heads, self.attention).view(-1, *tokens.shape[1:])
 
     def _subsample(self, tokens: Tensor, cells: Tensor) -> Tensor:
@@ -161,7 +172,7 @@ class FlatBlock(nn.Module):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, form: AttentionForm) -> Tensor:
-    """Attend from queries `(B, N, C)` to keys and values `(B, M, C)`, heads side by side in the channels."""
+    """Return attention from queries `(B, N, C)` to keys and values `(B, M, C)`, heads side by side in the channels."""
     if form == "operator":
         return torch.onnx.ops.attention(q, k, v, q_num_heads=heads, kv_num_heads=heads)[0]
     q, k, v = (x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2) for x in (q, k, v))  # (B, h, N or M, d)
@@ -178,19 +189,19 @@ def _flat_block(block: nn.Module, order: Tensor, height: int, width: int, attent
     return FlatBlock(block, height * width, cells, attention)
 
 
-def _projections(attn: Attention, *, scaled: bool) -> list[nn.Linear]:
-    """Return the projections to queries, keys and values, the queries' scaled for attention where asked for."""
+def _projections(attn: Attention, *, scale_queries: bool) -> list[nn.Linear]:
+    """Return the projections to queries, keys and values; the scale of attention is folded into the first if asked."""
     joint: list[nn.Linear] = [attn.qkv] if isinstance(attn, LocalAttention) else [attn.q, attn.kv]
     channels = attn.proj.in_features
     weights = torch.cat([layer.weight for layer in joint]).chunk(3)
     biases = torch.cat([layer.bias for layer in joint]).chunk(3)
-    scale = (channels // attn.num_heads) ** -0.5 if scaled else 1.0
+    scale = (channels // attn.num_heads) ** -0.5 if scale_queries else 1.0
     factors = (scale, 1.0, 1.0)
     return [_linear(w * factor, b * factor) for w, b, factor in zip(weights, biases, factors, strict=True)]
 
 
 def _as_linear(convolution: nn.Conv2d) -> nn.Linear:
-    """Return a convolution over cells as a linear layer on their tokens side by side, `(s * s * C_in)`."""
+    """Return a convolution over cells as a linear layer of a cell's tokens side by side, `s * s * C_in` channels."""
     return _linear(convolution.weight.permute(0, 2, 3, 1).flatten(1), convolution.bias)
 
 
@@ -203,13 +214,13 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def _with_identity(convolution: nn.Conv2d) -> nn.Conv2d:
-    """Return a depth-wise 3x3 convolution that adds its input: one more at the middle of each kernel."""
+    """Fold the residual add of the PEG into its convolution, in place: add 1 to the centre tap of each kernel."""
     convolution.weight[:, :, 1, 1] += 1.0
     return convolution
 
 
 def _window(stage: Stage) -> int:
-    """Return the side of a stage's windows, 1 where it has none."""
+    """Return the side of a stage's windows, or 1 without window attention."""
     return max(attn.window if isinstance(attn, LocalAttention) else 1 for attn in _attentions(stage))
 
 
@@ -218,16 +229,16 @@ def _attentions(stage: Stage) -> list[Attention]:
 
 
 def _cell_order(height: int, width: int, cell: int) -> Tensor:
-    """Return the places in a map, row by row, of its tokens listed cell by cell, `(H * W,)`."""
-    places = torch.arange(height * width).view(height // cell, cell, width // cell, cell)
-    return places.transpose(1, 2).flatten()
+    """Return the row-major index of each token of a map, listed cell by cell, `(H * W,)`."""
+    indices = torch.arange(height * width).view(height // cell, cell, width // cell, cell)
+    return indices.transpose(1, 2).flatten()
 
 
 def _divides(stage: Stage, height: int, width: int) -> bool:
-    """Whether every window and cell of a stage divides its map."""
+    """Whether the windows and cells of a stage divide its map."""
     sides = [attn.window if isinstance(attn, LocalAttention) else attn.cell for attn in _attentions(stage)]
     return not any(height % side or width % side for side in sides)
 
 
-def _cells(side: int, cell: int, padded: bool) -> int:
+def _cell_count(side: int, cell: int, padded: bool) -> int:
     return -(-side // cell) if padded else side // cell

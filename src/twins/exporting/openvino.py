@@ -1,4 +1,4 @@
-"""A network in OpenVINO: the model, and its compilation for a processor."""
+"""A network as an OpenVINO model, and the compilation of the model for a processor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from twins.exporting.extra import require
 from twins.exporting.layout import lay_out
-from twins.exporting.onnx import INPUT, example, open_batch, output_names
+from twins.exporting.onnx import INPUT_NAME, dynamic_batch, example_images, output_names
 
 if TYPE_CHECKING:
     import openvino
@@ -20,25 +20,26 @@ Hint = Literal["latency", "throughput"]
 def convert_openvino(
     network: nn.Module, *, size: tuple[int, int] = (224, 224), batch: int | None = 1
 ) -> openvino.Model:
-    """Return a network's forward pass as an OpenVINO model, in float32.
+    """Return the forward pass of a network as an OpenVINO model in float32.
 
-    Its input is `images`, normalised float32 `(B, C, H, W)`; the outputs have the names that `output_names` gives.
+    The input is `images`, normalised float32 `(B, C, H, W)`; the outputs are named by `output_names`.
 
     Args:
         network: a task's network or a backbone, in float32 on the CPU; it is not changed.
         size: height and width of the images in pixels.
-        batch: images in a batch; `None` leaves it open.
+        batch: images per batch; `None` makes it dynamic.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
     """
     ov = require("openvino")
-    ready, images = lay_out(network, *size, attention="products", rows=False), example(network, size, batch)
+    laid_out = lay_out(network, *size, attention="products", flatten_batch=False)
+    images = example_images(network, size, batch)
     with torch.no_grad():
-        program = torch.export.export(ready, (images,), dynamic_shapes=open_batch(batch))
+        program = torch.export.export(laid_out, (images,), dynamic_shapes=dynamic_batch(batch))
     model = ov.convert_model(program)
-    model.inputs[0].get_tensor().set_names({INPUT})
-    for output, name in zip(model.outputs, output_names(ready, images), strict=True):
+    model.inputs[0].get_tensor().set_names({INPUT_NAME})
+    for output, name in zip(model.outputs, output_names(laid_out, images), strict=True):
         output.get_tensor().set_names({name})
     return model
 
@@ -53,10 +54,11 @@ def compile_openvino(
     """Compile a model for this processor.
 
     Args:
-        model: of `convert_openvino` or `quantize`.
-        hint: `latency` runs one request on all threads; `throughput` several side by side.
-        threads: CPU threads; unset is OpenVINO's choice.
-        precision: what is not int8 computes in; OpenVINO alone would take bfloat16 wherever the processor has it.
+        model: a model of `convert_openvino` or `quantize`.
+        hint: `latency` runs one request on all threads; `throughput` runs several at the same time.
+        threads: number of CPU threads; `None` lets OpenVINO choose.
+        precision: type of all operations that are not int8. OpenVINO's own default is bfloat16 where the processor has
+            instructions for it.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from twins.heads.layers import full_precision
-from twins.ops.padding import inside
+from twins.ops.padding import valid_mask
 
 RATIOS = (0.5, 1.0, 2.0)
 """Height divided by width of the anchors at each location."""
@@ -48,4 +48,4 @@ def anchors_inside(x: Tensor, sizes: Tensor, per_location: int) -> Tensor:
         sizes: true sizes of the images in units of the map, `(B, 2)`.
         per_location: anchors at each location.
     """
-    return inside(sizes.to(x.device), *x.shape[2:]).flatten(1).repeat_interleave(per_location, dim=1)
+    return valid_mask(sizes.to(x.device), *x.shape[2:]).flatten(1).repeat_interleave(per_location, dim=1)

@@ -1,4 +1,4 @@
-"""Maps in chunks that a CPU takes one after the other, so that what it makes of each stays in the cache."""
+"""Maps computed in chunks on a CPU, so that intermediate results stay in the cache, and the byte limits of chunks."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from torch import Tensor
 
 from twins.ops import dispatch
 
-MAP = 1 << 20
-"""Bytes of the part of a map that attention takes at a time; it makes some six times as much of it."""
-HIDDEN = 4 << 20
-"""Bytes of a hidden map for inference: it stays in the cache, and in memory that the allocator does not give back."""
-HIDDEN_TRAINING = 16 << 20
-"""Bytes of a hidden map in a training step: larger ones cost fresh pages, products over fewer rows are slower."""
-HIDDEN_WHOLE = 32 << 20
-"""Bytes of a hidden map that compiled code still makes whole: an allocator gives larger ones fresh pages every time."""
-WHOLE = slice(None)
+MAP_BYTES = 1 << 20
+"""Size of a chunk of a map in attention; the intermediate results are some six times as large."""
+HIDDEN_BYTES = 4 << 20
+"""Size of a chunk of a hidden map in inference: it fits in the cache, and the allocator reuses its memory."""
+HIDDEN_BYTES_TRAINING = 16 << 20
+"""Size of a chunk of a hidden map in training: larger ones need fresh pages, smaller ones make slower products."""
+HIDDEN_BYTES_COMPILED = 32 << 20
+"""Largest hidden map that compiled code computes in one call: the allocator gives larger ones fresh pages each time."""
+ALL = slice(None)
 """All images, or all rows."""
 
 
-def chunks(length: int, size: int, limit: int, multiple: int = 1) -> list[slice]:
-    """Cut `length` items of `size` bytes into chunks of at most `limit` bytes, each a multiple of `multiple` items."""
+def chunk_slices(length: int, size: int, limit: int, multiple: int = 1) -> list[slice]:
+    """Cut `length` items of `size` bytes each into slices of at most `limit` bytes.
+
+    Slices start at multiples of `multiple` items, and hold at least that many where the limit is smaller.
+    """
     count = max(1, limit // (size * multiple)) * multiple
     return [slice(first, min(first + count, length)) for first in range(0, length, count)]
 
@@ -30,13 +33,14 @@ def in_chunks(compute: Callable[[slice, slice], Tensor], x: Tensor, multiple: in
     """Compute a map in chunks on a CPU without gradients, otherwise in one call.
 
     Args:
-        compute: returns some images and rows of the result, all columns; or the `WHOLE`.
-        x: map `(B, H, W, C)`; the result has its height and width.
-        multiple: chunks end at a multiple of so many rows, or at the last one.
+        compute: function of two slices, the images and the rows, either of which may be `ALL`; returns this part of
+            the result with all columns.
+        x: input map `(B, H, W, C)`; the result has its batch, height and width.
+        multiple: chunks of rows start at multiples of this, such as the side of a window.
     """
-    parts = _parts(x, multiple) if x.numel() and dispatch.should_chunk(x) else []
+    parts = _map_chunks(x, multiple) if x.numel() and dispatch.should_chunk(x) else []
     if len(parts) < 2:
-        return compute(WHOLE, WHOLE)
+        return compute(ALL, ALL)
     first = compute(*parts[0])
     y = first.new_empty(*x.shape[:3], first.shape[3])
     y[parts[0]] = first
@@ -45,10 +49,11 @@ def in_chunks(compute: Callable[[slice, slice], Tensor], x: Tensor, multiple: in
     return y
 
 
-def _parts(x: Tensor, multiple: int) -> list[tuple[slice, slice]]:
-    """Return images and rows of `MAP` bytes: some images, or some rows of one."""
+def _map_chunks(x: Tensor, multiple: int) -> list[tuple[slice, slice]]:
+    """Return images and rows of chunks of at most `MAP_BYTES`: whole images, or some rows of one image."""
     batch, height = x.shape[:2]
-    row = x[0, 0].numel() * x.element_size()
-    if height * row <= MAP:
-        return [(images, WHOLE) for images in chunks(batch, height * row, MAP)]
-    return [(slice(at, at + 1), rows) for at in range(batch) for rows in chunks(height, row, MAP, multiple)]
+    row_bytes = x[0, 0].numel() * x.element_size()
+    if height * row_bytes <= MAP_BYTES:
+        return [(images, ALL) for images in chunk_slices(batch, height * row_bytes, MAP_BYTES)]
+    rows = chunk_slices(height, row_bytes, MAP_BYTES, multiple)
+    return [(slice(image, image + 1), part) for image in range(batch) for part in rows]

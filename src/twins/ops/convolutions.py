@@ -1,4 +1,4 @@
-"""Twins' two kinds of convolution on channels-last maps: non-overlapping cells, and the positional 3x3."""
+"""The two kinds of convolution in Twins, on channels-last maps: over non-overlapping cells, and depth-wise 3x3."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from twins.ops.linear import linear
 
 
 def cell_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolve non-overlapping cells, kernel equal to stride, as one reshape and one matrix product.
+    """Convolution whose stride equals its kernel, as one reshape and one matrix product.
 
-    Used by the patch embeddings and by global attention's sub-sampling (paper, section 3.3).
+    Patch embedding and the sub-sampling of global attention (paper, section 3.3) are such convolutions.
 
     Args:
-        x: map `(B, H, W, C)`; the cell divides `H` and `W`.
-        weight: convolution weight `(C_out, C, s, s)`; channels-last in memory it is not copied.
+        x: map `(B, H, W, C)`; `s` divides `H` and `W`.
+        weight: convolution weight `(C_out, C, s, s)`; read without a copy if it is channels-last in memory.
         bias: `(C_out,)` or `None`.
 
     Returns:
@@ -26,16 +26,16 @@ def cell_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def to_cells(x: Tensor, cell: int) -> Tensor:
-    """Lay the tokens of each cell of a map side by side: `(B, H, W, C)` to `(B, H / s, W / s, s * s * C)`."""
+    """Space to depth: `(B, H, W, C)` to `(B, H / s, W / s, s * s * C)`, each cell's tokens side by side, row by row."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // cell, cell, width // cell, cell, channels)
-    return x.transpose(2, 3).flatten(3)
+    return x.transpose(2, 3).flatten(3)  # of (B, H / s, W / s, s, s, C)
 
 
 def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Conditional positions (PEG): a depth-wise 3x3 convolution with zero padding, added to its input.
+    """Conditional positional encoding (PEG): a depth-wise 3x3 convolution with zero padding, and a residual add.
 
-    CPVT, arXiv 2102.10882, section 4; the convolution runs in the channels-last layout of its input.
+    Source: CPVT, arXiv 2102.10882, section 4. The convolution runs in the channels-last layout of its input.
 
     Args:
         x: map `(B, H, W, C)`.
@@ -47,14 +47,14 @@ def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
 
         return kernel(x, weight, bias, residual=True)
     if dispatch.should_compute_in_float32(x):
-        wide = positional_convolution(x.float(), weight.float(), None if bias is None else bias.float())
-        return wide.to(x.dtype)
+        y = positional_convolution(x.float(), weight.float(), None if bias is None else bias.float())
+        return y.to(x.dtype)
     y = depthwise_convolution(x, weight, bias)
     return y.add_(x) if dispatch.can_overwrite() else x + y
 
 
 def depthwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolve each channel of a map `(B, H, W, C)` by its own 3x3 kernel of `(C, 1, 3, 3)`, with zero padding."""
+    """Depth-wise 3x3 convolution of a map `(B, H, W, C)` with zero padding; weight `(C, 1, 3, 3)`, bias `(C,)`."""
     if dispatch.can_use_convolution_kernel(x, weight):
         from twins.ops.gpu.convolutions import depthwise_convolution as kernel
 

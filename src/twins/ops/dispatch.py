@@ -1,10 +1,10 @@
-"""Every choice between the forms of an operator.
+"""Every choice between the forms of an operator: which implementation computes a call.
 
 The modules of `ops/` define each function by PyTorch's standard operators; `ops/cpu/` and `ops/gpu/` hold faster forms.
-A predicate is called `can_...` where it says that a form gives the right result for a call, and `should_...` where it
-also says that the form is the faster one there. `predicate.objection(...)` is the sentence that speaks against the
-form, empty where none does, and the first line of its docstring says why it then serves: `twins doctor` prints both for
-the machine it runs on (`twins.ops.serving`). "-" is the standard form.
+A predicate `can_...` is true where a form gives the right result for a call; `should_...` where it is also the faster
+one. `predicate.objection(...)` is the reason against the form, empty if there is none; the first line of the
+predicate's docstring is the reason for it. `twins doctor` prints both for its machine (`twins.ops.forms`). In the table
+"-" is the standard form.
 
 function                  eager, no gradient     eager, gradient    compiled            exported   CUDA
 linear, _add, _gelu       oneDNN with AVX-512    -                  -                   -          -
@@ -33,11 +33,12 @@ norm, GELU                -                      recomputed         -           
 (5) where the processor only emulates them, except under autocast
 (6) with a gradient
 (7) in chunks of the map inside a block
-(8) with packed weights in chunks, where the hidden map is larger than `chunks.HIDDEN_WHOLE`
+(8) with packed weights in chunks, where the hidden map is larger than `chunks.HIDDEN_BYTES_COMPILED`
 
-CUDA means an Ampere GPU or a newer one for which Triton can build, and `portable()` turns it off. Float64, exported,
-traced, counted and `torch.func` calls, attention with dropout, and windows or heads above 64 stay with the standard
-forms. What user code asks for (checkpointing, `keep`) is no such choice and stands where it is asked.
+CUDA means an Ampere GPU or newer for which Triton builds kernels; `portable()` turns kernels off. The standard forms
+compute float64, calls that are exported, traced, counted or transformed by `torch.func`, attention with dropout, and
+windows of more than 64 tokens or heads of more than 64 channels. Settings of the caller (checkpointing, `keep`) are not
+choices of this kind and are read where they are used.
 """
 
 from __future__ import annotations
@@ -59,29 +60,31 @@ IN_HARDWARE = {
     dtype: not private_torch.has_onednn() or private_torch.has_arithmetic(dtype)
     for dtype in (torch.bfloat16, torch.float16)
 }
-"""Whether this processor has arithmetic for them; where PyTorch lacks oneDNN nothing is known to be slow."""
+"""Whether this processor has instructions for the type; true where PyTorch has no oneDNN to answer this."""
 AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 TILE = 64
-"""Keys, and channels of a head, that a program of the attention kernels holds."""
-BLOCK_CHANNELS, BLOCK_STEP = 128, 64
-"""Most channels of a map whose blocks gain by kernels that keep them together, and what divides the hidden ones."""
+"""Most keys, and most channels of a head, that one program of an attention kernel holds."""
+BLOCK_CHANNELS = 128
+"""Most channels of a map for which the kernels of a whole block are faster."""
+BLOCK_STEP = 64
+"""Hidden channels that the kernel of a whole block takes at a time; divides the hidden width."""
 _enabled = True
 
 
 class Predicate(Protocol[P]):
-    """Whether a form serves a call: true where its `objection` is empty."""
+    """Whether a form can or should compute a call: true if `objection` returns an empty text."""
 
     objection: Callable[P, str]
     __name__: str
     __doc__: str | None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Return whether nothing speaks against the form."""
+        """Return whether there is no objection to the form."""
 
 
 def predicate(objection: Callable[P, str]) -> Predicate[P]:
-    """Make a predicate of a function that returns what speaks against a form, or an empty text."""
+    """Make a predicate of a function that returns the reason against a form, or an empty text."""
 
     @functools.wraps(objection)
     def holds(*args: P.args, **kwargs: P.kwargs) -> bool:
@@ -93,7 +96,7 @@ def predicate(objection: Callable[P, str]) -> Predicate[P]:
 
 @contextlib.contextmanager
 def portable() -> Iterator[None]:
-    """Turn the kernels for GPUs off in this block, so that both forms can be compared."""
+    """Turn the GPU kernels off in this block, to compare them with the standard forms."""
     global _enabled
     before, _enabled = _enabled, False
     try:
@@ -130,45 +133,45 @@ def _no_autocast() -> str:
     return "autocast chooses the precision" if torch.is_autocast_enabled("cpu") else ""
 
 
-def _not(watched: bool) -> str:
-    return "somebody counts, traces or transforms the operators, who is to see the standard ones" if watched else ""
+def _unwatched(watched: bool) -> str:
+    return "operators are counted, traced or transformed, which needs the standard ones" if watched else ""
 
 
 def _one_type(*tensors: Tensor) -> str:
-    same = all(other.dtype == tensors[0].dtype for other in tensors[1:])
-    return "" if same else "the tensors have several types"
+    one_type = all(other.dtype == tensors[0].dtype for other in tensors[1:])
+    return "" if one_type else "the tensors have several types"
 
 
-def _plain(first: Tensor, *others: Tensor) -> str:
-    """Say why operators that know neither autocast nor derivatives cannot compute on these tensors on a CPU."""
+def _plain_tensors(first: Tensor, *others: Tensor) -> str:
+    """Return the reason against CPU operators that support neither autocast nor derivatives nor tensor subclasses."""
     if type(first) is not Tensor or not all(type(other) in (Tensor, torch.nn.Parameter) for other in others):
-        return "the tensors are not plain ones"  # but quantised or sharded
+        return "the tensors are of a subclass"  # such as quantised or sharded ones
     watched = private_torch.is_traced() or private_torch.is_differentiated_forward()
-    return _on_cpu(first) or _one_type(first, *others) or _no_autocast() or _not(watched)
+    return _on_cpu(first) or _one_type(first, *others) or _no_autocast() or _unwatched(watched)
 
 
 def _onednn_type(x: Tensor) -> str:
-    fits = x.dtype in (torch.float32, torch.bfloat16) and not should_compute_in_float32(x)
-    return "" if fits else "oneDNN computes float32, and bfloat16 where the processor has arithmetic for it"
+    supported = x.dtype in (torch.float32, torch.bfloat16) and not should_compute_in_float32(x)
+    return "" if supported else "oneDNN computes float32, and bfloat16 where the processor has instructions for it"
 
 
 def _fast_onednn() -> str:
     if not private_torch.has_onednn():
         return "this PyTorch has no oneDNN"
-    return "" if AVX512 else "without AVX-512, MKL's products are faster than oneDNN's"
+    return "" if AVX512 else "without AVX-512, MKL's matrix products are faster than oneDNN's"
 
 
 @predicate
 def can_overwrite() -> str:
-    """Without a gradient nobody reads what a result is written over."""
+    """Without a gradient, no backward pass needs the values that a result overwrites."""
     return _no_gradient()
 
 
 @predicate
 def can_recompute(y: Tensor) -> str:
     """With a gradient, norms and GELU are recomputed in the backward pass; compiled code chooses by itself."""
-    needed = "" if y.requires_grad else "no gradient is recorded"
-    return _eager() or needed or _not(not private_torch.saved_tensors_hooks_work())
+    no_gradient = "" if y.requires_grad else "no gradient is recorded"
+    return _eager() or no_gradient or _unwatched(not private_torch.saved_tensors_hooks_work())
 
 
 @predicate
@@ -179,37 +182,37 @@ def should_chunk(x: Tensor) -> str:
 
 @predicate
 def should_be_planar(x: Tensor) -> str:
-    """A training step on a CPU convolves the dense networks' maps faster channel by channel."""
+    """In a training step on a CPU, convolutions of the dense networks are faster on planar maps (channels first)."""
     return _on_cpu(x) or _gradient()
 
 
 @predicate
 def should_compute_in_float32(x: Tensor) -> str:
-    """The processor only emulates the type: float32 is ten times as fast, and nearer to the truth."""
-    arithmetic = "this processor has arithmetic for the type" if IN_HARDWARE.get(x.dtype, True) else ""
-    return _on_cpu(x) or arithmetic or _no_autocast() or _not_exported()  # autocast would undo it
+    """The processor only emulates the type: float32 is ten times as fast and more exact."""
+    in_hardware = "this processor has instructions for the type" if IN_HARDWARE.get(x.dtype, True) else ""
+    return _on_cpu(x) or in_hardware or _no_autocast() or _not_exported()  # autocast would cast back
 
 
 @predicate
 def should_use_onednn(x: Tensor, weight: Tensor) -> str:
-    """With AVX-512 and without a gradient, oneDNN's products are faster than MKL's.
+    """With AVX-512 and without a gradient, oneDNN's matrix products are faster than MKL's.
 
-    In float32 with AVX-512 it does these shapes at 1.1 to 1.8 times the speed of MKL, which `F.linear` calls; with
-    AVX2 at 0.6 to 1.1 times. It knows neither autocast nor tracing.
+    On the shapes of Twins in float32 it reaches 1.1 to 1.8 times the speed of MKL, which `F.linear` calls; with AVX2
+    alone 0.6 to 1.1 times. It supports neither autocast nor tracing.
     """
-    # first what a compiler looks into
+    # a compiler traces these first conditions, and cannot trace the others
     if objection := _eager() or _fast_onednn() or _no_gradient() or _onednn_type(x):
         return objection
-    enabled = "" if private_torch.onednn_is_enabled() else "oneDNN is turned off"
-    return enabled or _not(private_torch.is_watched()) or _plain(x, weight)
+    disabled = "" if private_torch.onednn_is_enabled() else "oneDNN is turned off"
+    return disabled or _unwatched(private_torch.is_watched()) or _plain_tensors(x, weight)
 
 
 @predicate
 def should_use_packed_operators(x: Tensor, weight: Tensor) -> str:
-    """Code compiled for a CPU with AVX-512 leaves products with packed weights to oneDNN, by operators of ours."""
+    """Compiled for a CPU with AVX-512, products with packed weights are operators of ours that call oneDNN."""
     if objection := _compiled() or _not_exported() or _on_cpu(x) or _one_type(x, weight) or _onednn_type(x):
         return objection
-    return _fast_onednn() or _no_gradient() or _not(private_torch.is_differentiated_forward()) or _no_autocast()
+    return _fast_onednn() or _no_gradient() or _unwatched(private_torch.is_differentiated_forward()) or _no_autocast()
 
 
 @predicate
@@ -221,18 +224,18 @@ def should_use_polynomial_gelu(x: Tensor) -> str:
 
 @predicate
 def should_chunk_feed_forward(x: Tensor, *weights: Tensor) -> str:
-    """A training step on a CPU takes a feed-forward part in chunks, with a backward pass of its own."""
+    """A training step on a CPU takes a feed-forward part in chunks, with its own backward pass."""
     wide = x.dtype in (torch.float32, torch.float64)
-    exact = "" if wide else "sums over chunks would lose digits in half precision"
-    return _eager() or _gradient() or exact or _plain(x, *weights)
+    inexact = "" if wide else "sums over chunks would lose digits in half precision"
+    return _eager() or _gradient() or inexact or _plain_tensors(x, *weights)
 
 
 @predicate
 def should_attend_by_products(q: Tensor, k: Tensor) -> str:
-    """Over the 49 keys of Twins two batched products are faster than the fused CPU kernel, made for long rows.
+    """For the 49 keys of Twins, two batched products are faster than the fused CPU kernel, which suits long rows.
 
-    Against it they take a half of the time in bfloat16 (a seventh with the backward pass), and nine tenths in float32
-    until the scores outgrow the cache.
+    They take half of its time in bfloat16 (a seventh with the backward pass), and nine tenths in float32 as long as the
+    scores fit in the cache.
     """
     if k.shape[-2] > TILE:
         return "the fused kernel is faster for more than 64 keys"
@@ -243,21 +246,21 @@ def should_attend_by_products(q: Tensor, k: Tensor) -> str:
 
 @predicate
 def should_fold_heads(x: Tensor, k: Tensor) -> str:
-    """With many tokens and few keys, projections folded into the keys and values are less work.
+    """With many tokens and few keys, folding the projections into the keys and values is less work.
 
     Args:
         x: map `(B, H, W, C)`.
         k: keys `(B, h, M, d)`.
     """
-    if objection := _eager() or _no_gradient() or _plain(x, k) or _not(private_torch.is_watched()):
+    if objection := _eager() or _no_gradient() or _plain_tensors(x, k) or _unwatched(private_torch.is_watched()):
         return objection
     if should_compute_in_float32(x):
         return "the processor only emulates the type"
     tokens, channels = x.shape[1] * x.shape[2], x.shape[3]
     heads, keys = k.shape[1], k.shape[2]
-    plain = tokens * 2 * channels * (channels + keys)
+    unfolded = tokens * 2 * channels * (channels + keys)  # multiplications: both projections and both products
     folded = 2 * heads * keys * channels * (tokens + channels // heads)
-    return "" if folded < plain else "with so few tokens or so many keys folding is more work"
+    return "" if folded < unfolded else "with so few tokens or so many keys, folding is more work"
 
 
 @predicate
@@ -269,11 +272,11 @@ def can_use_triton(x: Tensor) -> str:
         return "portable() turns kernels off" if HAS_TRITON else "Triton is not installed"
     if x.dtype not in (torch.float32, torch.bfloat16, torch.float16) or not x.numel():
         return "kernels take no float64 and no empty tensors"
-    if torch.compiler.is_compiling():  # first: a compiler cannot look into the rest, and needs Triton itself
+    if torch.compiler.is_compiling():  # a compiler cannot trace the conditions below, and needs Triton itself
         return _objection_to_gpu(x.device) or _not_exported()
     if type(x) not in (Tensor, torch.nn.Parameter):
-        return "the tensor is not a plain one"  # but a sharded or a recorded one
-    return _not(private_torch.is_traced() or private_torch.is_watched()) or objection_to_building(x.device.index)
+        return "the tensor is of a subclass"  # such as a sharded or a fake one
+    return _unwatched(private_torch.is_traced() or private_torch.is_watched()) or objection_to_building(x.device.index)
 
 
 def _objection_to_gpu(device: torch.device | int) -> str:
@@ -282,7 +285,7 @@ def _objection_to_gpu(device: torch.device | int) -> str:
 
 
 def objection_to_kernels() -> str:
-    """Say why no kernel for GPUs serves on this machine, or return an empty text."""
+    """Return the reason why GPU kernels do not run on this machine, or an empty text."""
     if not torch.cuda.is_available():
         return "PyTorch sees no GPU here"
     return can_use_triton.objection(torch.zeros(1, device="cuda"))
@@ -290,7 +293,10 @@ def objection_to_kernels() -> str:
 
 @functools.cache
 def objection_to_building(index: int) -> str:
-    """Say why this machine builds no kernel for a GPU: Triton needs a C compiler and headers."""
+    """Return the reason why this machine cannot build kernels for a GPU, or an empty text.
+
+    Triton needs a C compiler and Python's headers. One kernel is built to find out; a failure is warned of once.
+    """
     if objection := _objection_to_gpu(index):
         return objection
     try:
@@ -298,7 +304,7 @@ def objection_to_building(index: int) -> str:
 
         x = torch.zeros(1, 1, 1, 16, device=f"cuda:{index}")
         depthwise_convolution(x, x.new_zeros(16, 1, 3, 3), None, residual=True)
-    except Exception as error:  # whatever a driver, a compiler or a half-installed package raises
+    except Exception as error:  # drivers, compilers and half-installed packages raise all kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         warnings.warn(f"Triton cannot build kernels here, so PyTorch's own operators are used: {reason}", stacklevel=2)
         return f"Triton cannot build kernels here: {reason}"
@@ -307,47 +313,47 @@ def objection_to_building(index: int) -> str:
 
 @predicate
 def can_hold_in_tile(keys: int, channels: int, heads: int) -> str:
-    """A program of attention's kernels holds 64 keys and 64 channels of a head."""
-    return "" if keys <= TILE and channels <= TILE * heads else "a program holds 64 keys and 64 channels of a head"
+    """The keys and channels of a head fit in one tile of the attention kernels, 64 x 64."""
+    return "" if keys <= TILE and channels <= TILE * heads else "a tile holds 64 keys and 64 channels of a head"
 
 
 @predicate
 def can_use_window_kernel(x: Tensor, window: int, heads: int, dropout: float) -> str:
-    """A kernel attends within windows of the map `(B, H, W, C)` in its original layout, without copies."""
+    """A kernel computes window attention on the map `(B, H, W, C)` in its original layout, without copies."""
     objection = can_use_triton.objection(x) or can_hold_in_tile.objection(window * window, x.shape[3], heads)
     return objection or ("attention has dropout" if dropout else "")
 
 
 @predicate
 def can_use_keys_kernel(q: Tensor, kv: Tensor, heads: int, dropout: float) -> str:
-    """A kernel attends from queries `(B, N, C)` to few keys and values `(B, M, 2 * C)` without copies of heads."""
+    """A kernel attends from queries `(B, N, C)` to few keys and values `(B, M, 2 * C)`, without copies by head."""
     objection = can_use_triton.objection(q) or can_hold_in_tile.objection(kv.shape[1], q.shape[2], heads)
     return objection or ("attention has dropout" if dropout else _one_type(q, kv))
 
 
 @predicate
 def can_use_convolution_kernel(x: Tensor, weight: Tensor) -> str:
-    """A kernel has the bias and the residual add of the convolution in it."""
+    """A kernel includes the bias and the residual add of the convolution."""
     return can_use_triton.objection(x) or _one_type(x, weight)
 
 
 @predicate
 def should_use_norm_kernel(x: Tensor) -> str:
-    """A kernel norms in one pass with the residual add; a compiler fuses norms by itself."""
+    """A kernel computes the residual add and the norm in one pass; compiled code leaves this fusion to the compiler."""
     return _eager() or can_use_triton.objection(x)
 
 
 @predicate
 def should_use_block_kernels(x: Tensor, weight: Tensor) -> str:
-    """Two kernels keep a block of few channels together, in half precision.
+    """Two kernels compute a whole block of few channels in half precision.
 
     Args:
         x: the block's input, `(B, H, W, C)`.
-        weight: of the first layer of the feed-forward part, `(C_hidden, C)`.
+        weight: weight of the feed-forward part's first layer, `(C_hidden, C)`.
     """
     if objection := can_use_triton.objection(x) or _no_gradient() or _one_type(x, weight):
         return objection
     if x.dtype == torch.float32:
         return "the map is not in half precision"
     fits = weight.shape[1] <= BLOCK_CHANNELS and weight.shape[0] % BLOCK_STEP == 0
-    return "" if fits else "kernels of a whole block gain up to 128 channels, with hidden ones in multiples of 64"
+    return "" if fits else "the kernels of a whole block take at most 128 channels, and hidden widths divisible by 64"

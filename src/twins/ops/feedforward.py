@@ -1,4 +1,4 @@
-"""Two linear layers with a GELU between them, and how little of them is kept for the backward pass."""
+"""The feed-forward part of a block, with a choice of what is kept for the backward pass and what is recomputed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from twins.ops.linear import linear, linear_add, linear_gelu
 from twins.ops.recompute import recomputed
 
 Keep = Literal["all", "hidden", "input"]
-"""What is kept for the backward pass: everything, all but the GELU's result, or the input alone."""
+"""Tensors kept for the backward pass: `all`; `hidden`, all except the result of the GELU; `input`, the input alone."""
 
 
 def feed_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *, keep: Keep = "all") -> Tensor:
     """Return `linear(gelu(linear(x, w1, b1)), w2, b2)`.
 
-    On a CPU, with a gradient, forward and backward pass take the rows in chunks, and no more than the hidden map
-    before the GELU is ever kept. Every choice of `keep` gives the same gradients to the bit.
+    Gradients are the same to the bit for every `keep`. On a CPU with a gradient, both passes take the rows in chunks,
+    and `all` keeps no more than `hidden`.
 
     Args:
         x: `(..., C_in)`.
@@ -30,7 +30,7 @@ def feed_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *, k
         b1: `(C_hidden,)`.
         w2: `(C_out, C_hidden)`.
         b2: `(C_out,)`.
-        keep: what is kept for the backward pass; the rest is recomputed there.
+        keep: tensors kept for the backward pass; the others are recomputed there.
 
     Returns:
         `(..., C_out)`.
@@ -38,9 +38,9 @@ def feed_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *, k
     if dispatch.should_chunk_feed_forward(x, w1, b1, w2, b2):
         return ChunkedFeedForward.apply(x, w1, b1, w2, b2, keep != "input")
     if keep == "all" or not torch.is_grad_enabled():
-        return _plain(x, w1, b1, w2, b2)
+        return _two_linear_layers(x, w1, b1, w2, b2)
     if keep == "input":
-        return checkpoint(_plain, x, w1, b1, w2, b2, use_reentrant=False)
+        return checkpoint(_two_linear_layers, x, w1, b1, w2, b2, use_reentrant=False)
     hidden = linear(x, w1, b1)
     active = F.gelu(hidden)
     with recomputed(active, lambda: F.gelu(hidden)):
@@ -50,11 +50,11 @@ def feed_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *, k
 def feed_forward_add(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, residual: Tensor, *, packed: bool = False
 ) -> Tensor:
-    """Return `feed_forward(x, w1, b1, w2, b2) + residual` for inference; `packed` as in `linear`."""
+    """Return `feed_forward(x, w1, b1, w2, b2) + residual`, for inference; `packed` as in `linear`."""
     if packed and dispatch.should_use_packed_operators(x, w1):
         return torch.ops.twins.packed_feed_forward_add(x, w1, b1, w2, b2, residual)
     return linear_add(linear_gelu(x, w1, b1, packed=packed), w2, b2, residual, packed=packed)
 
 
-def _plain(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+def _two_linear_layers(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
     return linear(linear_gelu(x, w1, b1), w2, b2)

@@ -1,6 +1,7 @@
-"""Linear layers: a product and its bias, alone, with a residual add, or with a GELU.
+"""Linear layers: alone, with a residual add, or with a GELU.
 
-`packed` says that a weight does not change, as in the inference form of a network: fast forms then keep it packed.
+`packed=True` says that the weight does not change, as in the inference form of a network. A fast form may then keep
+packed weights: a copy in the layout that its kernel reads fastest.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, packed: bool = Fal
     Args:
         x: `(..., C_in)`.
         weight: `(C_out, C_in)`.
-        bias: `(C_out,)` or `None`; there is one where `packed`.
-        packed: whether the weight may be kept packed.
+        bias: `(C_out,)` or `None`; required with `packed`.
+        packed: whether packed weights may be kept for the next call.
 
     Returns:
         `(..., C_out)`.
@@ -35,7 +36,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, packed: bool = Fal
 
 
 def linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor, *, packed: bool = False) -> Tensor:
-    """Return `linear(x, weight, bias) + residual`, the residual `(..., C_out)`."""
+    """Return `linear(x, weight, bias) + residual`; the residual is `(..., C_out)`."""
     if packed and dispatch.should_use_packed_operators(x, weight):
         return torch.ops.twins.packed_linear_add(x, weight, bias, residual)
     if dispatch.should_use_onednn(x, weight):
@@ -45,7 +46,7 @@ def linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor,
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, *, packed: bool = False) -> Tensor:
-    """Return the exact GELU of `linear`; without a gradient no second tensor of the result's size is made."""
+    """Return the exact GELU of `linear(x, weight, bias)`, computed in place where no gradient is recorded."""
     if dispatch.should_use_onednn(x, weight):
         return onednn.linear_gelu(x, weight, bias, packed=packed)
     y = linear(x, weight, bias)

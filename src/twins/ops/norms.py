@@ -1,4 +1,4 @@
-"""Layer norms over the channels, alone and after a residual add."""
+"""Layer norm over the channels, alone and after a residual add."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from twins.ops import dispatch
 
 
 def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Return the layer norm of `x` `(..., C)` over its channels, for a product to read.
+    """Return the layer norm of `x` over its channels, the input of a matrix product.
 
-    Under autocast a kernel rounds it as that product would; PyTorch's operator gives float32, which the product
-    rounds.
+    Under autocast PyTorch's operator returns float32, which the product then rounds; a kernel returns it rounded.
 
     Args:
         x: `(..., C)`.
         weight: `(C,)`.
         bias: `(C,)`.
         eps: added to the variance.
+
+    Returns:
+        `(..., C)`.
     """
     if dispatch.should_use_norm_kernel(x):
         from twins.ops.gpu.norms import norm as kernel
@@ -29,7 +31,7 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 def add_norm(x: Tensor, branch: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Return `x + branch` and the `norm` of that, both `(..., C)`; arguments as there."""
+    """Return `x + branch` and the `norm` of that sum, both `(..., C)`; other arguments as in `norm`."""
     if dispatch.should_use_norm_kernel(x):
         from twins.ops.gpu.norms import add_norm as kernel
 
@@ -39,5 +41,6 @@ def add_norm(x: Tensor, branch: Tensor, weight: Tensor, bias: Tensor, eps: float
 
 
 def _dtype_of_products(x: Tensor) -> torch.dtype:
+    """Return the type in which a matrix product reads `x`: that of autocast where it is on."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

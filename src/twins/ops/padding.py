@@ -1,9 +1,9 @@
-"""What happens at the border of a map: padding to a multiple, true sizes inside a batch, and who may be a key.
+"""Padding of maps: to a multiple, outside the true size of each image in a batch, and which padded tokens are keys.
 
-Maps are channels-last, `(B, H, W, C)`. `sizes` is an int tensor `(B, 2)` of each image's true height and width in
-the units of the map at hand, or `None` when every image fills its map: then no mask is built. `fill` `(C,)` is the
-value of positions outside an image, `None` is zeros: where a norm's shift has been folded into the product that reads
-the map, zero is another vector.
+Maps are channels-last, `(B, H, W, C)`. `sizes` is an int tensor `(B, 2)`: each image's true height and width in tokens
+of that map, or `None` when every image fills its map; then no mask is built. `fill` `(C,)` is the fill value for
+padding; `None` is zeros. It differs from zero where the affine of a norm is folded into the layer that reads the map,
+see `twins.backbone.fused`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from torch import Tensor
 from twins.errors import ConfigError
 
 Padding = Literal["exact", "reference", "unmasked"]
+"""Policy for borders that windows or cells do not divide; see `fit_cells` and `twins.ops.windows.window_key_mask`."""
 
 
 def check_padding(padding: str) -> Padding:
-    """Return `padding` when it names a policy.
+    """Return `padding`, checked to be the name of a policy.
 
     Raises:
-        ConfigError: it names none.
+        ConfigError: it is not.
     """
     if padding not in get_args(Padding):
         raise ConfigError(f"`padding` must be one of {', '.join(get_args(Padding))}, found {padding!r}")
@@ -31,7 +32,7 @@ def check_padding(padding: str) -> Padding:
 
 
 def pad_to_multiple(x: Tensor, multiple: int, fill: Tensor | None = None) -> Tensor:
-    """Pad a map `(B, H, W, C)` at the bottom right until `multiple` divides height and width."""
+    """Pad a map `(B, H, W, C)` at the bottom and right, so that `multiple` divides its height and width."""
     batch, height, width, _ = x.shape
     bottom, right = -height % multiple, -width % multiple
     if not bottom and not right:
@@ -44,7 +45,7 @@ def pad_to_multiple(x: Tensor, multiple: int, fill: Tensor | None = None) -> Ten
 
 
 def fit_cells(x: Tensor, cell: int, padding: Padding, fill: Tensor | None = None) -> Tensor:
-    """Make `cell` divide a map `(B, H, W, C)`: `exact` pads it, the others crop as their sources do."""
+    """Make `cell` divide the height and width of a map `(B, H, W, C)`: `exact` pads it, the other policies crop it."""
     if padding == "exact":
         return pad_to_multiple(x, cell, fill)
     height, width = x.shape[1] // cell * cell, x.shape[2] // cell * cell
@@ -52,46 +53,46 @@ def fit_cells(x: Tensor, cell: int, padding: Padding, fill: Tensor | None = None
 
 
 def reduce_sizes(sizes: Tensor | None, stride: int, padding: Padding) -> Tensor | None:
-    """Return the true sizes `(B, 2)` after a step of `stride`: a partly filled cell counts only where `exact`."""
+    """Return the true sizes `(B, 2)` on a map smaller by `stride`: rounded up if `exact`, otherwise down."""
     if sizes is None:
         return None
     return (sizes + stride - 1) // stride if padding == "exact" else sizes // stride
 
 
 def true_sizes(images: Tensor, sizes: Tensor | None) -> Tensor:
-    """Return `sizes`, or where every image fills its batch `(B, C, H, W)` the batch's own for each, int `(B, 2)`."""
+    """Return `sizes`, or for `None` the height and width of `images` `(B, C, H, W)` for each image, int `(B, 2)`."""
     return torch.tensor([images.shape[2:]] * len(images), device=images.device) if sizes is None else sizes
 
 
-def inside(sizes: Tensor, height: int, width: int) -> Tensor:
-    """Return a bool map `(B, height, width)`: true at the positions that belong to each image."""
+def valid_mask(sizes: Tensor, height: int, width: int) -> Tensor:
+    """Return a bool mask `(B, height, width)`, true inside the true size of each image."""
     rows = torch.arange(height, device=sizes.device) < sizes[:, :1]  # (B, H)
     columns = torch.arange(width, device=sizes.device) < sizes[:, 1:]  # (B, W)
     return rows[:, :, None] & columns[:, None, :]
 
 
 def zero_outside(x: Tensor, sizes: Tensor | None, fill: Tensor | None = None) -> Tensor:
-    """Put the fill value, whatever stood there, at the positions of `(B, H, W, C)` that belong to no image."""
+    """Overwrite a map `(B, H, W, C)` outside the true size of each image by the fill value; NaN does not survive."""
     if sizes is None:
         return x
-    zero = x.new_zeros(()) if fill is None else fill
-    return torch.where(inside(sizes, x.shape[1], x.shape[2])[..., None], x, zero)
+    value = x.new_zeros(()) if fill is None else fill
+    return torch.where(valid_mask(sizes, x.shape[1], x.shape[2])[..., None], x, value)
 
 
-def key_borders(height: int, width: int, window: int, padding: Padding) -> tuple[int, int]:
-    """Return the rows and columns that may be keys where every image fills its map."""
+def key_limits(height: int, width: int, window: int, padding: Padding) -> tuple[int, int]:
+    """Return how many rows and columns may be keys, from the top left, where every image fills its map."""
     padded = (height % window > 0, width % window > 0)
     if padding == "exact" or (padding == "reference" and all(padded)):
         return height, width
     return -(-height // window) * window, -(-width // window) * window
 
 
-def key_limits(sizes: Tensor, window: int, padding: Padding) -> Tensor:
-    """Return the rows and columns `(B, 2)` of each image's map that may be keys."""
+def image_key_limits(sizes: Tensor, window: int, padding: Padding) -> Tensor:
+    """Return how many rows and columns of each image's map may be keys, `(B, 2)`."""
     if padding == "exact":
         return sizes
-    filled = (sizes + window - 1) // window * window
+    padded = (sizes + window - 1) // window * window
     if padding == "unmasked":
-        return filled
-    both = (filled != sizes).all(dim=1, keepdim=True)
-    return torch.where(both, sizes, filled)
+        return padded
+    both = (padded != sizes).all(dim=1, keepdim=True)
+    return torch.where(both, sizes, padded)

@@ -1,4 +1,4 @@
-"""Less to keep for the backward pass: what is cheap to recompute there is not kept."""
+"""Activations that are recomputed in the backward pass instead of being kept for it."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from torch import Tensor
 from twins.ops import dispatch
 
 
-def recomputed(y: Tensor, again: Callable[[], Tensor]) -> contextlib.AbstractContextManager[Any]:
-    """Let operators in this block not keep `y` for their backward pass, but recompute it by `again`.
+def recomputed(y: Tensor, recompute: Callable[[], Tensor]) -> contextlib.AbstractContextManager[Any]:
+    """Recompute `y` in the backward pass of the operators in this block, which then do not keep it.
 
-    The gradients are the same to the bit. Compiled code, which chooses for itself what to keep, is left alone. Hooks
-    that a caller has set on saved tensors do not see what this block saves, since PyTorch asks the innermost alone.
+    Gradients are the same to the bit. In compiled code this does nothing: a compiler chooses what to keep. A caller's
+    own hooks on saved tensors are not called in this block, because PyTorch calls the innermost hooks only.
 
     Args:
-        y: a tensor that operators in the block read.
-        again: returns its values, from tensors that are kept anyway.
+        y: an input of operators in the block.
+        recompute: returns the values of `y`, computed from tensors that are kept anyway.
     """
     if not dispatch.can_recompute(y):
         return contextlib.nullcontext()
-    place, shape, kind = y.data_ptr(), y.shape, y.dtype
+    address, shape, dtype = y.data_ptr(), y.shape, y.dtype
 
-    def pack(kept: Tensor) -> Tensor | torch.Size:
-        """Keep the shape alone of what is `y`, or a view of all of it."""
-        same = kept.data_ptr() == place and kept.numel() == shape.numel() and kept.dtype == kind
-        return kept.shape if same and kept.is_contiguous() else kept
+    def pack(saved: Tensor) -> Tensor | torch.Size:
+        """Return the shape alone if `saved` is `y` or a view of all its elements, otherwise the tensor."""
+        is_y = saved.data_ptr() == address and saved.numel() == shape.numel() and saved.dtype == dtype
+        return saved.shape if is_y and saved.is_contiguous() else saved
 
-    def unpack(kept: Tensor | torch.Size) -> Tensor:
-        if isinstance(kept, Tensor):
-            return kept
+    def unpack(packed: Tensor | torch.Size) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
         with torch.no_grad():
-            return again().to(kind).view(kept)
+            return recompute().to(dtype).view(packed)
 
     return torch.autograd.graph.saved_tensors_hooks(pack, unpack)

@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 
 from torch import Tensor, nn
 
-from twins.backbone.network import fused, layer_groups
+from twins.backbone.network import fuse_network, layer_groups
 from twins.predictions import Prediction
 from twins.tasks.inference import SelectionConfig
 from twins.weights.info import ModelInfo
@@ -76,8 +76,8 @@ class TaskNetwork(nn.Module):
         raise NotImplementedError
 
     def fuse(self) -> Self:
-        """Return a copy for inference with an algebraically equal, faster backbone; see `fused`."""
-        return fused(self)
+        """Return a copy for inference with an algebraically equal, faster backbone; see `fuse_network`."""
+        return fuse_network(self)
 
     def set_grad_checkpointing(self, enable: bool = True, *, selective: bool = False) -> None:
         """Recompute blocks in the backward pass, or only hidden maps if `selective`; results do not change."""

@@ -1,4 +1,4 @@
-"""The two attentions against a plain form written token by token, and what their weights say."""
+"""The two attentions against the paper's definition written out, and their attention weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_local_attention_equals_attention_inside_each_window_alone():
     y = attn(x)
     for top in range(0, 7, 3):
         for left in range(0, 5, 3):
-            window = x[:, top : top + 3, left : left + 3]  # cut at the border: padding is no key
+            window = x[:, top : top + 3, left : left + 3]  # smaller at the border: padding is not a key
             q, k, v = attn.qkv(window.flatten(1, 2)).view(2, -1, 3, 2, 4).permute(2, 0, 3, 1, 4)
             expected = ((q @ k.transpose(2, 3)) / 2).softmax(3) @ v
             expected = attn.proj(expected.transpose(1, 2).flatten(2)).view(window.shape)
@@ -41,7 +41,7 @@ def test_global_attention_equals_attention_to_a_strided_convolution():
 
 
 @pytest.mark.parametrize("sizes", [None, torch.tensor([[7, 5], [4, 5]])])
-def test_attention_weights_are_probabilities_over_what_may_be_seen(sizes):
+def test_attention_weights_are_probabilities_over_valid_keys(sizes):
     x = torch.randn(2, 7, 5, 8)
     local = LocalAttention(8, 2, 3, padding="exact").weights(x, sizes)
     assert local.shape == (2, 6, 2, 9, 9)

@@ -1,4 +1,4 @@
-"""Names of models: canonical, the paper's, the reference's."""
+"""Names of models: canonical, of the paper, of the reference code and of the hub."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_models_are_listed_sorted():
         ("svt_nano", "twins_svt_nano"),
     ],
 )
-def test_every_name_of_a_model_leads_to_it(alias, name):
+def test_every_name_of_a_model_resolves_to_it(alias, name):
     assert resolve_name(alias) == name
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
-def test_listed_aliases_resolve(name):
+def test_listed_aliases_resolve_to_their_model(name):
     assert {resolve_name(alias) for alias in aliases(name)} == {name}
 
 

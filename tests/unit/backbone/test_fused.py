@@ -1,4 +1,4 @@
-"""The inference form gives what the network gives, wherever a padded position could tell the difference."""
+"""The inference form gives the maps of the network, above all where padding could make a difference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NANOS = ["twins_pcpvt_nano", "twins_svt_nano"]
 
 
 def backbone(name: str, **settings) -> nn.Module:
-    """Return a backbone in float64 whose norms shift and scale much, so that a wrong fold is seen."""
+    """Return a backbone in float64 whose norms shift and scale so much that a wrong fold shows."""
     torch.manual_seed(0)
     network = twins.create_backbone(name, **settings).double().eval()
     for parameter in network.parameters():
@@ -28,8 +28,8 @@ def backbone(name: str, **settings) -> nn.Module:
     return network
 
 
-def assert_same(found, expected, tolerance=1e-10):
-    for one, other in zip(found, expected, strict=True):
+def assert_close_maps(actual, expected, tolerance=1e-10):
+    for one, other in zip(actual, expected, strict=True):
         assert float((one - other).abs().max() / other.std(dim=(2, 3)).mean()) < tolerance
 
 
@@ -43,31 +43,33 @@ def test_maps_are_equal_up_to_rounding(name, padding, size, with_sizes):
     images = torch.randn(2, 3, *size, dtype=torch.float64)
     sizes = torch.tensor([list(size), [100, 131]]) if with_sizes else None
     with torch.inference_mode():
-        assert_same(network.fuse()(images, sizes), network(images, sizes))
+        assert_close_maps(network.fuse()(images, sizes), network(images, sizes))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NANOS)
-def test_maps_taken_in_chunks_are_equal(name, monkeypatch):
-    monkeypatch.setattr("twins.ops.chunks.MAP", 50_000)  # some images at once in late stages, some rows in early ones
+def test_maps_computed_in_chunks_are_equal(name, monkeypatch):
+    monkeypatch.setattr(
+        "twins.ops.chunks.MAP_BYTES", 50_000
+    )  # some images at once in late stages, some rows in early ones
     for padding in ("exact", "reference", "unmasked"):
         network = backbone(name, padding=padding)
         images = torch.randn(3, 3, 200, 230, dtype=torch.float64)
         for sizes in (None, torch.tensor([[200, 230], [100, 131], [33, 230]])):
-            expected = [y.detach() for y in network(images, sizes)]  # with gradients, at once
+            expected = [y.detach() for y in network(images, sizes)]  # with gradients, in one call
             with torch.inference_mode():
-                assert_same(network(images, sizes), expected)
-                assert_same(network.fuse()(images, sizes), expected)
+                assert_close_maps(network(images, sizes), expected)
+                assert_close_maps(network.fuse()(images, sizes), expected)
 
 
-def test_a_norm_with_a_scale_of_zero_is_kept():
+def test_a_norm_with_a_scale_of_zero_is_not_folded():
     network = backbone("twins_svt_nano")
     for module in network.modules():
         if isinstance(module, nn.LayerNorm):
             module.weight.data[3] = 0
     images = torch.randn(1, 3, 200, 230, dtype=torch.float64)
     with torch.inference_mode():
-        assert_same(network.fuse()(images), network(images))
+        assert_close_maps(network.fuse()(images), network(images))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -79,12 +81,12 @@ def test_a_copy_a_pickle_and_another_type_compute_the_same(dtype):
         expected = fused(images)
         for other in (copy.deepcopy(fused), pickle.loads(pickle.dumps(fused))):
             assert all(torch.equal(one, two) for one, two in zip(other(images), expected, strict=True))
-        lower = copy.deepcopy(fused).to(dtype)(images.to(dtype))
-        assert_same(lower, expected, 1e-9 if dtype == torch.float32 else 0.3)
+        converted = copy.deepcopy(fused).to(dtype)(images.to(dtype))
+        assert_close_maps(converted, expected, 1e-9 if dtype == torch.float32 else 0.3)
 
 
 @pytest.mark.parametrize("task", ["classification", "semantic", "detection", "instance"])
-def test_every_task_has_the_form(task):
+def test_every_task_has_an_inference_form(task):
     torch.manual_seed(0)
     network = twins.create_model("twins_svt_nano", task=task, num_classes=3).eval()
     fused = network.fuse()
@@ -93,11 +95,11 @@ def test_every_task_has_the_form(task):
     images = torch.randn(1, 3, 64, 96)
     with torch.inference_mode():
         one, other = network.backbone(images), fused.backbone(images)
-    assert_same(other, one, 1e-4)
+    assert_close_maps(other, one, 1e-4)
     fused(images)
 
 
-def test_the_network_keeps_its_checkpoint_and_the_form_has_none(tmp_path):
+def test_the_network_is_unchanged_and_its_inference_form_has_no_checkpoint(tmp_path):
     network = twins.create_model("twins_svt_nano", num_classes=3)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     fused = network.fuse()
@@ -112,14 +114,14 @@ def test_the_network_keeps_its_checkpoint_and_the_form_has_none(tmp_path):
     with pytest.raises(ConfigError, match="already"):
         fused.fuse()
     with pytest.raises(ConfigError, match="export the one that it was made of"):
-        lay_out(fused, 224, 224, attention="products", rows=False)
+        lay_out(fused, 224, 224, attention="products", flatten_batch=False)
 
 
 @pytest.mark.slow
 def test_compiles_without_a_graph_break():
-    torch.compiler.reset()  # else a second size asks for a graph of any size
+    torch.compiler.reset()  # otherwise a second size compiles for dynamic shapes
     fused = backbone("twins_svt_nano").float().fuse()
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         expected = fused(images)
-        assert_same(torch.compile(fused, backend="aot_eager", fullgraph=True)(images), expected, 1e-4)
+        assert_close_maps(torch.compile(fused, backend="aot_eager", fullgraph=True)(images), expected, 1e-4)

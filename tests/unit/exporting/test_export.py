@@ -1,4 +1,4 @@
-"""What is exported computes what the network does, in each runtime, at any size."""
+"""Exported networks give the results of the network, in each runtime, at any size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def network(request):
 
 @pytest.fixture(scope="module")
 def svt():
-    """A nano network of five blocks with both attentions: exporting takes its time block by block."""
+    """Return a nano network of five blocks with both attentions; the time to export grows with the blocks."""
     torch.manual_seed(0)
     info = twins.create_model("twins_svt_nano", num_classes=10).info
     backbone = Twins(replace(VARIANTS["twins_svt_nano"], depths=(2, 1, 1, 1)))
@@ -48,26 +48,27 @@ def logits(network, x):
         return network(x).numpy()
 
 
-def near(found, expected, *, by=1e-4):
-    return float(np.abs(found - expected).max()) < by * float(np.abs(expected).max())
+def is_near(actual, expected, *, by=1e-4):
+    return float(np.abs(actual - expected).max()) < by * float(np.abs(expected).max())
 
 
-@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize("flatten_batch", [True, False])
 @pytest.mark.parametrize("size", [*SIZES, (224, 448)])
-def test_what_is_laid_out_is_the_network_and_leaves_it_alone(network, size, rows):
-    kept = {key: value.clone() for key, value in network.state_dict().items()}
-    ready = lay_out(network, *size, attention="operator" if rows else "products", rows=rows)
+def test_a_network_laid_out_gives_the_same_logits_and_the_original_is_unchanged(network, size, flatten_batch):
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    attention = "operator" if flatten_batch else "products"
+    laid_out = lay_out(network, *size, attention=attention, flatten_batch=flatten_batch)
     x = images(2, size)
-    assert near(logits(ready, x), logits(network, x), by=1e-5)
-    assert all(torch.equal(value, kept[key]) for key, value in network.state_dict().items())
+    assert is_near(logits(laid_out, x), logits(network, x), by=1e-5)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
 def test_stages_are_laid_out_where_windows_and_cells_divide_their_maps(svt):
-    laid = []
+    flags = []
     for size in ((224, 224), (224, 200)):
-        ready = lay_out(svt, *size, attention="products", rows=False)
-        laid.append([isinstance(stage, FlatStage) for stage in ready.backbone.stages])
-    assert laid == [[True] * 4, [False] * 3 + [True]]
+        laid_out = lay_out(svt, *size, attention="products", flatten_batch=False)
+        flags.append([isinstance(stage, FlatStage) for stage in laid_out.backbone.stages])
+    assert flags == [[True] * 4, [False] * 3 + [True]]
 
 
 @pytest.mark.slow
@@ -87,23 +88,23 @@ def test_pcpvt_is_exported_too(tmp_path):
     x, path = images(1), tmp_path / "net.onnx"
     export_onnx(network, path)
     compiled = compile_openvino(convert_openvino(network), threads=1)
-    for found in (onnxruntime_step(path.read_bytes(), x.numpy())(), compiled(x.numpy())["logits"]):
-        assert near(found, logits(network, x))
+    for actual in (onnxruntime_step(path.read_bytes(), x.numpy())(), compiled(x.numpy())["logits"]):
+        assert is_near(actual, logits(network, x))
 
 
 @pytest.mark.slow
-def test_an_open_batch_takes_any_number_of_images(svt, tmp_path):
+def test_a_dynamic_batch_takes_any_number_of_images(svt, tmp_path):
     path, size = tmp_path / "net.onnx", (64, 80)
     export_onnx(svt, path, size=size, batch=None)
     compiled = compile_openvino(convert_openvino(svt, size=size, batch=None), threads=1)
     for batch in (1, 3):
         x = images(batch, size)
-        for found in (onnxruntime_step(path.read_bytes(), x.numpy())(), compiled(x.numpy())["logits"]):
-            assert near(found, logits(svt, x))
+        for actual in (onnxruntime_step(path.read_bytes(), x.numpy())(), compiled(x.numpy())["logits"]):
+            assert is_near(actual, logits(svt, x))
 
 
 @pytest.mark.slow
-def test_older_operators_and_a_backbones_maps(svt, tmp_path):
+def test_an_older_opset_exports_the_maps_of_a_backbone_and_too_old_a_one_is_refused(svt, tmp_path):
     import onnx
 
     path = tmp_path / "maps.onnx"
@@ -112,37 +113,37 @@ def test_older_operators_and_a_backbones_maps(svt, tmp_path):
     assert "Attention" not in {node.op_type for node in model.graph.node}
     assert [output.name for output in model.graph.output] == ["map0", "map1", "map2", "map3"]
     x = images(1)
-    assert near(onnxruntime_step(path.read_bytes(), x.numpy())(), svt.backbone(x)[0].detach().numpy())
+    assert is_near(onnxruntime_step(path.read_bytes(), x.numpy())(), svt.backbone(x)[0].detach().numpy())
     with pytest.raises(ConfigError, match="`opset` must be at least 20, found 17"):
         export_onnx(svt, path, opset=17)
 
 
 @pytest.mark.slow
-def test_int8_stays_near_and_float32_is_left_as_it_was(svt):
+def test_int8_logits_correlate_with_float32_and_the_float32_model_is_unchanged(svt):
     x, model = images(4), convert_openvino(svt, batch=4)
-    small = quantize(model, [x])
-    kinds = {node.get_type_name() for node in small.get_ops()}
-    assert "FakeQuantize" in kinds
+    quantised = quantize(model, [x])
+    operation_types = {node.get_type_name() for node in quantised.get_ops()}
+    assert "FakeQuantize" in operation_types
     assert "FakeQuantize" not in {node.get_type_name() for node in model.get_ops()}
-    found, expected = compile_openvino(small, threads=1)(x.numpy())["logits"], logits(svt, x)
-    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.9
+    actual, expected = compile_openvino(quantised, threads=1)(x.numpy())["logits"], logits(svt, x)
+    assert np.corrcoef(actual.ravel(), expected.ravel())[0, 1] > 0.9
     with pytest.raises(ConfigError, match="int8 needs calibration images, found none"):
         quantize(model, [])
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxscript", "openvino", "nncf"])
-def test_without_a_package_the_command_that_installs_it_is_said(svt, tmp_path, monkeypatch, name):
+def test_a_missing_package_is_answered_with_the_pip_command(svt, tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    act = {
+    action = {
         "openvino": lambda: convert_openvino(svt),
         "nncf": lambda: quantize(None, [images(1)]),
     }.get(name, lambda: export_onnx(svt, tmp_path / "net.onnx"))
     with pytest.raises(MissingExtraError, match=rf"exports need {name}; pip install 'twins-vision\[export\]'"):
-        act()
+        action()
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"precision": ("int8",)}, "`precision` of torch must be fp32 or bf16, found int8"),
         ({"runtime": "onnxruntime", "precision": ("int8",)}, "of onnxruntime must be fp32, found int8"),
@@ -150,6 +151,6 @@ def test_without_a_package_the_command_that_installs_it_is_said(svt, tmp_path, m
         ({"runtime": "openvino", "modes": ("inference",), "task": "semantic"}, "measures classifiers"),
     ],
 )
-def test_a_benchmark_says_what_a_runtime_does_not_do(settings, said):
-    with pytest.raises(ConfigError, match=said):
+def test_a_benchmark_refuses_what_a_runtime_does_not_support(settings, message):
+    with pytest.raises(ConfigError, match=message):
         BenchConfig(**settings)

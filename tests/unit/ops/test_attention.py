@@ -1,4 +1,4 @@
-"""Attention: both forms agree, in values and gradients, with and without masked keys."""
+"""Attention: both forms agree in values and gradients, with and without a key mask."""
 
 import pytest
 import torch
@@ -9,21 +9,21 @@ from twins.ops.attention import attend, attention_weights
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("form", [True, False], ids=["products", "fused"])
-def test_both_forms_agree_with_the_definition(form, masked, monkeypatch):
-    monkeypatch.setattr(dispatch, "should_attend_by_products", lambda q, k: form)
+@pytest.mark.parametrize("by_products", [True, False], ids=["products", "fused"])
+def test_both_forms_agree_with_the_definition(by_products, masked, monkeypatch):
+    monkeypatch.setattr(dispatch, "should_attend_by_products", lambda q, k: by_products)
     q, k, v = (torch.randn(3, 2, 9, 4, dtype=torch.float64).requires_grad_() for _ in range(3))
-    keys = torch.rand(3, 9) > 0.4 if masked else None
-    if keys is not None:
-        keys[1] = False  # a row without a key
-    y = attend(q, k, v, keys)
-    expected = attention_weights(q, k, keys) @ v
+    key_mask = torch.rand(3, 9) > 0.4 if masked else None
+    if key_mask is not None:
+        key_mask[1] = False  # a row without a valid key
+    y = attend(q, k, v, key_mask)
+    expected = attention_weights(q, k, key_mask) @ v
     torch.testing.assert_close(y, expected, atol=1e-12, rtol=0)
-    got = torch.autograd.grad(y.square().sum(), (q, k, v))
-    if keys is None:  # with a row without keys the definition's own gradient is not a number
-        for one, other in zip(got, torch.autograd.grad(expected.square().sum(), (q, k, v)), strict=True):
+    gradients = torch.autograd.grad(y.square().sum(), (q, k, v))
+    if key_mask is None:  # in a row without a valid key the definition has a gradient of NaN
+        for one, other in zip(gradients, torch.autograd.grad(expected.square().sum(), (q, k, v)), strict=True):
             torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
-    assert all(g.isfinite().all() for g in got)
+    assert all(g.isfinite().all() for g in gradients)
 
 
 def test_the_form_follows_the_number_of_keys():

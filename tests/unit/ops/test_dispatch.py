@@ -1,4 +1,4 @@
-"""On a processor without bfloat16, operators compute in float32: nearer to the truth, same type, gradients flow."""
+"""On a processor without bfloat16, operators compute in float32 and round once; types and gradients stay."""
 
 import subprocess
 import sys
@@ -15,27 +15,27 @@ from twins.ops.linear import linear, linear_gelu
 
 
 @pytest.fixture(autouse=True)
-def _no_bfloat16(monkeypatch):
+def _without_bfloat16(monkeypatch):
     monkeypatch.setitem(dispatch.IN_HARDWARE, torch.bfloat16, False)
 
 
-def near(found: torch.Tensor, expected: torch.Tensor) -> None:
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=2**-8)  # one rounding to 8 bits
+def assert_rounded_once(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    assert actual.dtype == torch.bfloat16
+    torch.testing.assert_close(actual.double(), expected, atol=1e-6, rtol=2**-8)  # one rounding to 8 bits
 
 
 def test_every_operator_rounds_once():
     torch.manual_seed(0)
     x, weight, bias = torch.randn(5, 64).bfloat16(), torch.randn(32, 64).bfloat16(), torch.randn(32).bfloat16()
     expected = F.linear(x.double(), weight.double(), bias.double())
-    near(linear(x, weight, bias), expected)
-    near(linear(x, weight, None), F.linear(x.double(), weight.double()))
+    assert_rounded_once(linear(x, weight, bias), expected)
+    assert_rounded_once(linear(x, weight, None), F.linear(x.double(), weight.double()))
     torch.testing.assert_close(linear_gelu(x, weight, bias).double(), F.gelu(expected), atol=1e-2, rtol=2**-7)
     q, k, v = (torch.randn(2, 2, 9, 16).bfloat16() for _ in range(3))
-    near(attend(q, k, v), F.scaled_dot_product_attention(q.double(), k.double(), v.double()))
+    assert_rounded_once(attend(q, k, v), F.scaled_dot_product_attention(q.double(), k.double(), v.double()))
     image, kernel = torch.randn(1, 6, 7, 8).bfloat16(), torch.randn(8, 1, 3, 3).bfloat16()
     with torch.no_grad():
-        near(
+        assert_rounded_once(
             positional_convolution(image, kernel, None),
             positional_convolution(image.double(), kernel.double(), None),
         )
@@ -50,7 +50,7 @@ def test_a_network_learns_in_bfloat16():
     assert all(p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_autocast_which_would_undo_it_keeps_the_standard_operators():
+def test_under_autocast_the_standard_operators_stay():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not dispatch.should_compute_in_float32(torch.zeros(1, dtype=torch.bfloat16))
     assert dispatch.should_compute_in_float32(torch.zeros(1, dtype=torch.bfloat16))
@@ -63,7 +63,7 @@ def test_a_pytorch_without_onednn_imports_and_keeps_the_standard_operators():
     assert done.stdout.count("True") == 2
 
 
-def test_other_types_and_hardware_that_has_it_are_left_alone(monkeypatch):
+def test_other_types_and_processors_with_bfloat16_compute_in_their_own_type(monkeypatch):
     assert dispatch.should_compute_in_float32(torch.zeros(1, dtype=torch.bfloat16))
     assert not dispatch.should_compute_in_float32(torch.zeros(1))
     assert not dispatch.should_compute_in_float32(torch.zeros(1, dtype=torch.float64))

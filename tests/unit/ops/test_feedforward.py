@@ -1,4 +1,4 @@
-"""A feed-forward part: whatever is kept and however it is taken apart, results and gradients are the plain form's."""
+"""Feed-forward part: for every `keep` and size of chunks, results and gradients are those of the standard form."""
 
 from __future__ import annotations
 
@@ -20,26 +20,24 @@ def make(dtype: torch.dtype = torch.float64, tokens: int = 23) -> list[torch.Ten
     return [torch.randn(shape, generator=random, dtype=dtype).requires_grad_() for shape in shapes]
 
 
-def plain(x, w1, b1, w2, b2):
+def standard(x, w1, b1, w2, b2):
     return F.linear(F.gelu(F.linear(x, w1, b1)), w2, b2)
 
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    """Seven rows at a time, and a shorter chunk at the end."""
-    monkeypatch.setattr(chunks, "HIDDEN_TRAINING", 7 * 11 * 8)
+    """Use chunks of seven rows and a shorter last one."""
+    monkeypatch.setattr(chunks, "HIDDEN_BYTES_TRAINING", 7 * 11 * 8)
 
 
 @pytest.mark.parametrize("keep", KEEPS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
-def test_results_and_gradients_are_the_plain_forms(small_chunks, keep, dtype, tolerance):
-    inputs, dy = make(dtype), torch.randn(6, 23, 2, dtype=dtype).transpose(0, 2)  # a slope that lies otherwise
-    y, expected = feed_forward(*inputs, keep=keep), plain(*inputs)
+def test_results_and_gradients_are_those_of_the_standard_form(small_chunks, keep, dtype, tolerance):
+    inputs, dy = make(dtype), torch.randn(6, 23, 2, dtype=dtype).transpose(0, 2)  # in another layout than the result
+    y, expected = feed_forward(*inputs, keep=keep), standard(*inputs)
     torch.testing.assert_close(y, expected, atol=tolerance, rtol=0)
-    for found, wanted in zip(
-        torch.autograd.grad(y, inputs, dy), torch.autograd.grad(expected, inputs, dy), strict=True
-    ):
-        torch.testing.assert_close(found, wanted, atol=tolerance, rtol=0)
+    gradients, expected_gradients = (torch.autograd.grad(result, inputs, dy) for result in (y, expected))
+    torch.testing.assert_close(gradients, expected_gradients, atol=tolerance, rtol=0)
 
 
 @pytest.mark.slow
@@ -50,16 +48,16 @@ def test_first_and_second_gradients_agree_with_differences(small_chunks, keep):
     assert torch.autograd.gradgradcheck(lambda *each: feed_forward(*each, keep=keep), inputs)
 
 
-def test_frozen_weights_get_no_gradient_and_the_input_gets_its_own(small_chunks):
+def test_frozen_weights_get_no_gradient_and_the_input_does(small_chunks):
     x, *weights = make()
     frozen = [weight.detach() for weight in weights]
     feed_forward(x, *frozen).sum().backward()
-    (expected,) = torch.autograd.grad(plain(x, *weights).sum(), x)
+    (expected,) = torch.autograd.grad(standard(x, *weights).sum(), x)
     torch.testing.assert_close(x.grad, expected)
     assert all(weight.grad is None for weight in frozen)
 
 
-def test_no_image_gives_no_rows_and_gradients_of_zero():
+def test_an_empty_batch_gives_an_empty_result_and_zero_gradients():
     inputs = make(tokens=0)
     y = feed_forward(*inputs)
     y.sum().backward()
@@ -76,7 +74,7 @@ def test_the_hidden_map_is_kept_once_or_not_at_all(keep, maps):
     assert live.bytes() - y.nbytes - sum(value.nbytes for value in inputs) <= maps * hidden
 
 
-def test_who_counts_operations_counts_these():
+def test_a_counter_of_operations_counts_all_products():
     inputs = make()
     with FlopCounterMode(display=False) as counter:
         feed_forward(*inputs).sum().backward()
@@ -90,12 +88,12 @@ def test_autocast_decides_the_precision():
     y.sum().backward()
 
 
-def test_functions_of_gradients_work():
+def test_transforms_of_torch_func_and_forward_derivatives_work():
     x, *weights = (value.detach() for value in make())
-    slope = torch.func.grad(lambda x: feed_forward(x, *weights).sum())
-    expected = torch.func.grad(lambda x: plain(x, *weights).sum())(x)
-    torch.testing.assert_close(slope(x), expected)
-    each = torch.func.vmap(slope)(x)
+    gradient = torch.func.grad(lambda x: feed_forward(x, *weights).sum())
+    expected = torch.func.grad(lambda x: standard(x, *weights).sum())(x)
+    torch.testing.assert_close(gradient(x), expected)
+    each = torch.func.vmap(gradient)(x)
     torch.testing.assert_close(each, expected)
     _, forwards = torch.func.jvp(lambda x: feed_forward(x, *weights), (x,), (torch.ones_like(x),))
     torch.testing.assert_close(forwards.sum(), expected.sum())
@@ -106,9 +104,9 @@ def test_functions_of_gradients_work():
 
 
 @pytest.mark.parametrize("keep", KEEPS)
-def test_a_compiler_finds_one_graph(keep):
+def test_compiles_to_one_graph(keep):
     inputs = make()
     compiled = torch.compile(lambda *each: feed_forward(*each, keep=keep), fullgraph=True, backend="aot_eager")
     compiled(*inputs).sum().backward()
-    for value, wanted in zip(inputs, torch.autograd.grad(plain(*inputs).sum(), inputs), strict=True):
-        torch.testing.assert_close(value.grad, wanted)
+    expected = torch.autograd.grad(standard(*inputs).sum(), inputs)
+    torch.testing.assert_close(tuple(value.grad for value in inputs), expected)

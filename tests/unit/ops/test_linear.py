@@ -1,4 +1,4 @@
-"""Linear layers: whichever kernel takes a call, the result is the same, and who watches sees the standard operator."""
+"""Linear layers: every kernel gives the same result, and tools that watch operators see the standard one."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_without_a_gradient_the_result_is_that_of_float64(dtype, tolerance):
         torch.testing.assert_close(linear(x, weight, None).double(), expected - bias.double(), atol=tolerance, rtol=0)
 
 
-def test_gradients_flow_where_they_are_recorded():
+def test_weights_get_a_gradient():
     x, weight, bias = make(torch.float32)
     weight.requires_grad_()
     linear_gelu(x, weight, bias).sum().backward()
@@ -44,7 +44,7 @@ def test_autocast_decides_the_precision():
         assert linear(x, weight, bias).dtype == torch.bfloat16
 
 
-def test_who_counts_operations_counts_these():
+def test_a_counter_of_operations_counts_the_product():
     x, weight, bias = make(torch.float32)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         linear(x, weight, bias)
@@ -52,33 +52,31 @@ def test_who_counts_operations_counts_these():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_both_kernels_take_what_the_processor_is_said_to_like(dtype, monkeypatch):
+def test_the_result_is_the_same_with_and_without_avx512(dtype, monkeypatch):
     x, weight, bias = make(dtype)
     expected = F.linear(x.double(), weight.double(), bias.double())
     tolerance = 1e-5 if dtype == torch.float32 else 0.05
-    for wide in (True, False):
-        monkeypatch.setattr(dispatch, "AVX512", wide)
+    for avx512 in (True, False):
+        monkeypatch.setattr(dispatch, "AVX512", avx512)
         with torch.no_grad():
-            for found, wanted in (
-                (linear(x, weight, bias), expected),
-                (linear_gelu(x, weight, bias), F.gelu(expected)),
-            ):
-                torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=0)
+            y, active = linear(x, weight, bias).double(), linear_gelu(x, weight, bias).double()
+        torch.testing.assert_close(y, expected, atol=tolerance, rtol=0)
+        torch.testing.assert_close(active, F.gelu(expected), atol=tolerance, rtol=0)
 
 
 def test_a_feed_forward_part_taken_in_chunks_is_the_same(monkeypatch):
     block = twins.create_backbone("twins_svt_nano").stages[0].blocks[0].eval().double()
     x = torch.randn(2, 9, 11, 32, dtype=torch.float64)
     with torch.no_grad():
-        whole = block(x.clone())
-        monkeypatch.setattr(chunks, "HIDDEN", 7 * 128 * 8)  # seven tokens of 128 hidden channels
-        assert len(chunks.chunks(2 * 9 * 11, 128 * 8, chunks.HIDDEN)) == 29
-        torch.testing.assert_close(block(x.clone()), whole, atol=1e-12, rtol=0)
-    torch.testing.assert_close(block(x.clone()), whole, atol=1e-12, rtol=0)  # with a gradient, in one call
+        in_one_call = block(x.clone())
+        monkeypatch.setattr(chunks, "HIDDEN_BYTES", 7 * 128 * 8)  # seven tokens of 128 hidden channels
+        assert len(chunks.chunk_slices(2 * 9 * 11, 128 * 8, chunks.HIDDEN_BYTES)) == 29
+        torch.testing.assert_close(block(x.clone()), in_one_call, atol=1e-12, rtol=0)
+    torch.testing.assert_close(block(x.clone()), in_one_call, atol=1e-12, rtol=0)  # with a gradient, in one call
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_the_gelu_of_compiled_half_precision_is_exact_up_to_rounding(dtype):
+def test_the_polynomial_gelu_of_half_precision_is_exact_up_to_rounding(dtype):
     x = torch.linspace(-20, 20, 20001).to(dtype)
     expected = F.gelu(x.double())
     error = (gelu(x).double() - expected).abs()

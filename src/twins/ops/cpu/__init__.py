@@ -1,1 +1,1 @@
-"""Forms of the operators that are faster on a CPU."""
+"""Forms of the operators that are faster on a CPU; `twins.ops.dispatch` chooses them."""

@@ -1,8 +1,8 @@
-"""Attention to a few keys by batched products, and with its projections folded into the keys and values.
+"""Attention to few keys: as batched matrix products, and with both projections folded into the keys and values.
 
-A query is a linear function of its token, and the output one of the attended values. Where an image has many tokens
-and few keys, it is less work to bring both functions to the keys, once an image, than to every token:
-`(x Wq) K^T = x (Wq K^T)` and `(P V) Wo = P (V Wo)`. Heads then lie side by side and no layout changes.
+Queries are a linear layer of the tokens, and the output is a linear layer of the attended values. Where an image has
+many tokens and few keys, it is less work to apply both layers to the keys and values, once per image, than to every
+token: `(x Wq) K^T = x (Wq K^T)` and `(P V) Wo = P (V Wo)`. No layout changes for the heads: they stay side by side.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def attend_by_products(
 ) -> Tensor:
     """Return `F.scaled_dot_product_attention` of the same arguments, as two products and a softmax."""
     batch, heads, tokens, width = q.shape
-    q, k, v = (x.reshape(batch * heads, -1, width) for x in (q, k, v))
+    q, k, v = (x.reshape(batch * heads, -1, width) for x in (q, k, v))  # (B * h, N or M, d)
     factor = width**-0.5 if scale is None else scale
-    scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=factor)
+    scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=factor)  # (B * h, N, M)
     if mask is not None:
         scores = scores.view(batch, heads, tokens, -1).masked_fill_(~mask, -torch.inf).flatten(0, 1)
     weights = F.dropout(scores.softmax(dim=-1), dropout)
@@ -29,14 +29,14 @@ def attend_by_products(
 
 
 class FoldedHeads(NamedTuple):
-    """What every token of an image needs to attend, `h` heads of `M` keys side by side."""
+    """Keys and values with the query and output projections folded in; `h` heads of `M` keys side by side."""
 
     keys: Tensor
-    """`(B, C, h * M)`, the scale included."""
+    """`(B, C, h * M)`, times the scale."""
     offsets: Tensor
-    """What the queries' bias adds to the scores, `(B, 1, h * M)`."""
+    """Constant part of the scores, from the bias of the query projection, `(B, 1, h * M)`."""
     values: Tensor
-    """`(B, h * M, C)`, a share of the output's bias included: the weights of each head sum to 1."""
+    """`(B, h * M, C)`; includes the bias of the output projection, divided by `h` as each head's weights sum to 1."""
     heads: int
     """`h`."""
 
@@ -51,7 +51,7 @@ def fold_heads(
     *,
     scale: float,
 ) -> FoldedHeads:
-    """Fold the query's and the output's projection, weights `(C, C)`, into keys and values `(B, h, M, d)`."""
+    """Fold the query and output projections, weights `(C, C)`, into keys and values `(B, h, M, d)`."""
     batch, heads, keys, width = k.shape
     k = k * scale
     queries = query_weight.view(heads, width, -1)  # (h, d, C)
@@ -67,16 +67,17 @@ def fold_heads(
 
 
 def attend_folded(x: Tensor, residual: Tensor, folded: FoldedHeads, images: slice, rows: slice) -> Tensor:
-    """Return attention with both projections, added to the residual, for a chunk of a map.
+    """Return the residual plus attention with both projections, for a chunk of a map.
 
     Args:
         x: normed map `(B, H, W, C)`.
         residual: map of the same shape.
-        folded: keys and values of its images.
-        images: the chunk's images.
-        rows: the chunk's rows.
+        folded: keys and values of all images of the map.
+        images: images of the chunk.
+        rows: rows of the chunk.
     """
-    rest = residual[images, rows]
-    scores = torch.baddbmm(folded.offsets[images], x[images, rows].flatten(1, 2), folded.keys[images])
+    residual = residual[images, rows]
+    tokens = x[images, rows].flatten(1, 2)  # (B, N, C)
+    scores = torch.baddbmm(folded.offsets[images], tokens, folded.keys[images])  # (B, N, h * M)
     weights = scores.view(*scores.shape[:2], folded.heads, -1).softmax(dim=-1).flatten(2)  # (B, N, h * M)
-    return torch.baddbmm(rest.flatten(1, 2), weights, folded.values[images]).view(rest.shape)
+    return torch.baddbmm(residual.flatten(1, 2), weights, folded.values[images]).view(residual.shape)

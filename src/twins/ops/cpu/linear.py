@@ -1,8 +1,8 @@
-"""Linear layers by oneDNN, which computes a GELU or a residual add inside the product, with weights packed once.
+"""Linear layers by oneDNN, with the GELU or the residual add inside the matrix product, and with packed weights.
 
-In compiled code PyTorch would give float32 products to MKL, with a copy of the bias before each and a pass for the GELU
-after it. The operators `twins::packed_*` stand for oneDNN's there; they take the plain weight, so that neither a graph
-nor a compiler's cache holds a packed one.
+In compiled code PyTorch calls MKL for float32 products: it copies the bias before each, and computes the GELU in a
+second pass. The operators `twins::packed_*` call oneDNN there. They take the plain weight, so that neither the graph
+nor the compiler's cache holds a packed one.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from twins.ops import chunks
 from twins.ops.private_torch import onednn_linear, onednn_linear_add, onednn_pack, version_of
 
 _packed = WeakTensorKeyDictionary()
-"""By weight, for as long as it lives: its state when it was packed, and the packed weight."""
+"""Packed weights by plain weight, for the lifetime of the latter, each with the plain weight's state when packed."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, packed: bool = True) -> Tensor:
-    """Return `twins.ops.linear.linear` of the same tensors; `packed` keeps the packed weight for the next call."""
+    """Return `twins.ops.linear.linear` of the same tensors; `packed` keeps packed weights for the next call."""
     return onednn_linear(x, pack(weight, x) if packed else weight, bias, "none")
 
 
@@ -34,25 +34,28 @@ def linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor,
 
 
 def pack(weight: Tensor, x: Tensor) -> Tensor:
-    """Return a weight `(C_out, C_in)` as oneDNN reads it fastest for maps of about as many rows as the first `x`."""
+    """Return a weight `(C_out, C_in)` packed for oneDNN, in the layout that is fastest for the rows of the first `x`.
+
+    A weight is packed at its first call, and again after a change in place.
+    """
     state = (version_of(weight), weight.data_ptr())
-    before, found = _packed.get(weight, (None, None))
-    if before != state:
-        found = onednn_pack(weight.detach(), x.numel() // x.shape[-1])
-        _packed[weight] = (state, found)
-    return found
+    packed_state, packed = _packed.get(weight, (None, None))
+    if packed_state != state:
+        packed = onednn_pack(weight.detach(), x.numel() // x.shape[-1])
+        _packed[weight] = (state, packed)
+    return packed
 
 
 def feed_forward_add(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, residual: Tensor) -> Tensor:
-    """Return `twins.ops.feedforward.feed_forward_add` of the same tensors, a large hidden map in chunks."""
+    """Return `twins.ops.feedforward.feed_forward_add` of the same tensors; a large hidden map is taken in chunks."""
     rows = x.reshape(-1, x.shape[-1])
     size = len(w1) * x.element_size()
-    if len(rows) * size <= chunks.HIDDEN_WHOLE:
+    if len(rows) * size <= chunks.HIDDEN_BYTES_COMPILED:
         return linear_add(linear_gelu(x, w1, b1), w2, b2, residual)
     y = torch.empty_like(residual, memory_format=torch.contiguous_format)
-    rest, out = (tensor.reshape(-1, tensor.shape[-1]) for tensor in (residual, y))
-    for part in chunks.chunks(len(rows), size, chunks.HIDDEN):
-        out[part] = linear_add(linear_gelu(rows[part], w1, b1), w2, b2, rest[part])
+    residual_rows, y_rows = (tensor.reshape(-1, tensor.shape[-1]) for tensor in (residual, y))
+    for part in chunks.chunk_slices(len(rows), size, chunks.HIDDEN_BYTES):
+        y_rows[part] = linear_add(linear_gelu(rows[part], w1, b1), w2, b2, residual_rows[part])
     return y
 
 

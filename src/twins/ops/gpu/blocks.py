@@ -1,11 +1,11 @@
-"""A block of the inference form in two passes over its map, in half precision: local attention, and all that follows.
+"""A block of the inference form as two kernels in half precision: normed window attention, and the rest of the block.
 
-A program of the first norms the tokens of a window, projects them and lets them attend, one head after the other;
-only attention's output is written. A program of the second projects that, adds the residual, norms the sum and feeds
-it forward, some hidden channels at a time; only the block's output is written.
+A program of the first kernel norms the tokens of a window, projects them and computes attention, one head after the
+other; it writes the attention output before projection. A program of the second projects that output, adds the
+residual, norms the sum and computes the feed-forward part, some hidden channels at a time; it writes the output of the
+block.
 
-The affine of both norms and the scale of attention lie in the weights that read them, as `twins.backbone.fused` puts
-them there.
+The affine of both norms and the scale of attention are folded into weights, see `twins.backbone.fused`.
 """
 
 from __future__ import annotations
@@ -17,30 +17,29 @@ from torch import Tensor
 from torch.library import triton_op
 
 from twins.ops.gpu.launch import on_device, tile, wrap_triton
-from twins.ops.gpu.tiles import place_tokens, read_tokens, softmax, standardise, write_tokens
+from twins.ops.gpu.tiles import attention_weights, locate_tokens, read_tokens, standardise, write_tokens
 
 _ATTENTION = {"num_warps": 4, "num_stages": 2}
-"""How attention's kernel runs. With one stage, which loads nothing ahead, what Triton 3.6 made of it was wrong on an
-H200."""
+"""Launch options of the attention kernel. Triton 3.6 compiled it to wrong code for an H200 with one stage."""
 _TAIL = {
     64: {"TOKENS": 64, "STEP": 64, "num_warps": 4, "num_stages": 2},
     128: {"TOKENS": 64, "STEP": 64, "num_warps": 4, "num_stages": 3},
 }
-"""Tokens and hidden channels that a program takes at a time, and how it runs, by the lanes of a map."""
+"""Tokens and hidden channels that a program takes at a time, and its launch options, by `BLOCK_C`."""
 
 
 @triton.jit
-def _project(y, weight, bias, start, lane, CHANNELS: tl.constexpr, WIDTH: tl.constexpr, HEAD: tl.constexpr):
-    """Return `WIDTH` outputs of a linear layer from `start` on, `(TOKENS, HEAD)`."""
-    output = tl.arange(0, HEAD)
-    mask = (lane < CHANNELS)[:, None] & (output < WIDTH)[None, :]
-    w = tl.load(weight + (start + output)[None, :] * CHANNELS + lane[:, None], mask=mask, other=0.0)
+def _project(y, weight, bias, start, channel, CHANNELS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Return the outputs `start` to `start + WIDTH` of a linear layer, `(TOKENS, BLOCK_D)`."""
+    output = tl.arange(0, BLOCK_D)
+    mask = (channel < CHANNELS)[:, None] & (output < WIDTH)[None, :]
+    w = tl.load(weight + (start + output)[None, :] * CHANNELS + channel[:, None], mask=mask, other=0.0)
     b = tl.load(bias + start + output, mask=output < WIDTH, other=0.0).to(tl.float32)
     return (tl.dot(y, w, input_precision="ieee") + b[None, :]).to(y.dtype)
 
 
 @triton.jit
-def _within_windows(
+def _window_attention(
     x,
     weight,
     bias,
@@ -53,45 +52,45 @@ def _within_windows(
     EPS: tl.constexpr,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
-    HEAD: tl.constexpr,
-    LANES: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
     WINDOW: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
     C: tl.constexpr = HEADS * WIDTH
-    lane = tl.arange(0, LANES)
-    _, _, place, inside, keys = place_tokens(None, height, width, rows, columns, 1, WINDOW, TOKENS)
-    y = read_tokens(x, 0, place, inside, C, C, LANES).to(tl.float32)
-    y, _ = standardise(y, (lane < C)[None, :], EPS, C)
+    channel = tl.arange(0, BLOCK_C)
+    _, _, index, inside, is_key = locate_tokens(None, height, width, rows, columns, 1, WINDOW, TOKENS)
+    y = read_tokens(x, 0, index, inside, C, C, BLOCK_C).to(tl.float32)
+    y, _ = standardise(y, (channel < C)[None, :], EPS, C)
     if fill is not None:
-        beyond = tl.load(fill + lane, mask=lane < C, other=0.0).to(tl.float32)
-        y = tl.where(inside[:, None], y, beyond[None, :])
+        padding = tl.load(fill + channel, mask=channel < C, other=0.0).to(tl.float32)
+        y = tl.where(inside[:, None], y, padding[None, :])
     y = y.to(x.dtype.element_ty)
     for head in range(HEADS):
         start = head * WIDTH
-        q = _project(y, weight, bias, start, lane, C, WIDTH, HEAD)
-        k = _project(y, weight, bias, C + start, lane, C, WIDTH, HEAD)
-        v = _project(y, weight, bias, 2 * C + start, lane, C, WIDTH, HEAD)
-        attended = tl.dot(softmax(q, k, keys, 1.0).to(v.dtype), v, input_precision="ieee")
-        write_tokens(out, attended, start, place, inside, C, WIDTH, HEAD)
+        q = _project(y, weight, bias, start, channel, C, WIDTH, BLOCK_D)
+        k = _project(y, weight, bias, C + start, channel, C, WIDTH, BLOCK_D)
+        v = _project(y, weight, bias, 2 * C + start, channel, C, WIDTH, BLOCK_D)
+        attended = tl.dot(attention_weights(q, k, is_key, 1.0).to(v.dtype), v, input_precision="ieee")
+        write_tokens(out, attended, start, index, inside, C, WIDTH, BLOCK_D)
 
 
 @triton.jit
 def _gelu(x):
-    """Return the exact GELU to 1e-6: `max(x, 0) - |x| erfc(|x| / sqrt(2)) / 2`.
+    """Return the GELU, exact to 1e-6: `max(x, 0) - |x| erfc(|x| / sqrt(2)) / 2`.
 
     The complementary error function is Abramowitz and Stegun's 7.1.28, as in `twins.ops.gpu.gelu`.
     """
-    size = tl.minimum(tl.abs(x), 16.0)  # from there on nothing is left of it
+    size = tl.minimum(tl.abs(x), 16.0)  # beyond, erfc is 0 in float32
     p = 5.38297490493278e-06 * size + 4.889063711743802e-05
     p = p * size + 3.8003574445610866e-05
     p = p * size + 0.0032776263542473316
     p = p * size + 0.02114100567996502
     p = p * size + 0.04986734688282013
-    rest = tl.rsqrt(p * size + 1.0)
+    erfc = tl.rsqrt(p * size + 1.0)
     for _ in tl.static_range(5):
-        rest *= rest
-    return tl.maximum(x, 0.0) - 0.5 * size * rest
+        erfc *= erfc
+    return tl.maximum(x, 0.0) - 0.5 * size * erfc
 
 
 @triton.jit
@@ -109,32 +108,32 @@ def _tail(
     EPS: tl.constexpr,
     CHANNELS: tl.constexpr,
     HIDDEN: tl.constexpr,
-    LANES: tl.constexpr,
+    BLOCK_C: tl.constexpr,
     TOKENS: tl.constexpr,
     STEP: tl.constexpr,
 ):
-    place = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
-    lane, step = tl.arange(0, LANES), tl.arange(0, STEP)
-    used, inside = lane < CHANNELS, place < rows
-    y = read_tokens(x, 0, place, inside, CHANNELS, CHANNELS, LANES).to(tl.float32)
-    y += tl.load(b0 + lane, mask=used, other=0.0).to(tl.float32)[None, :]
+    index = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
+    channel, step = tl.arange(0, BLOCK_C), tl.arange(0, STEP)
+    valid_channel, inside = channel < CHANNELS, index < rows
+    y = read_tokens(x, 0, index, inside, CHANNELS, CHANNELS, BLOCK_C).to(tl.float32)
+    y += tl.load(b0 + channel, mask=valid_channel, other=0.0).to(tl.float32)[None, :]
     for first in range(0, CHANNELS, STEP):
-        some = first + step
-        mask = inside[:, None] & (some < CHANNELS)[None, :]
-        part = tl.load(attended + place[:, None] * CHANNELS + some[None, :], mask=mask, other=0.0)
-        mask = (some < CHANNELS)[:, None] & used[None, :]
-        w = tl.load(w0 + lane[None, :] * CHANNELS + some[:, None], mask=mask, other=0.0)
+        inner = first + step
+        mask = inside[:, None] & (inner < CHANNELS)[None, :]
+        part = tl.load(attended + index[:, None] * CHANNELS + inner[None, :], mask=mask, other=0.0)
+        mask = (inner < CHANNELS)[:, None] & valid_channel[None, :]
+        w = tl.load(w0 + channel[None, :] * CHANNELS + inner[:, None], mask=mask, other=0.0)
         y = tl.dot(part, w, y, input_precision="ieee")
-    normed, _ = standardise(y, used[None, :], EPS, CHANNELS)
+    normed, _ = standardise(y, valid_channel[None, :], EPS, CHANNELS)
     normed = normed.to(x.dtype.element_ty)
-    y += tl.load(b2 + lane, mask=used, other=0.0).to(tl.float32)[None, :]
+    y += tl.load(b2 + channel, mask=valid_channel, other=0.0).to(tl.float32)[None, :]
     for first in range(0, HIDDEN, STEP):
-        some = first + step
-        w = tl.load(w1 + some[None, :] * CHANNELS + lane[:, None], mask=used[:, None], other=0.0)
-        hidden = tl.dot(normed, w, input_precision="ieee") + tl.load(b1 + some).to(tl.float32)[None, :]
-        w = tl.load(w2 + lane[None, :] * HIDDEN + some[:, None], mask=used[None, :], other=0.0)
+        inner = first + step
+        w = tl.load(w1 + inner[None, :] * CHANNELS + channel[:, None], mask=valid_channel[:, None], other=0.0)
+        hidden = tl.dot(normed, w, input_precision="ieee") + tl.load(b1 + inner).to(tl.float32)[None, :]
+        w = tl.load(w2 + channel[None, :] * HIDDEN + inner[:, None], mask=valid_channel[None, :], other=0.0)
         y = tl.dot(_gelu(hidden).to(x.dtype.element_ty), w, y, input_precision="ieee")
-    write_tokens(out, y, 0, place, inside, CHANNELS, CHANNELS, LANES)
+    write_tokens(out, y, 0, index, inside, CHANNELS, CHANNELS, BLOCK_C)
 
 
 @triton_op("twins::normed_window_attention", mutates_args=())
@@ -149,34 +148,34 @@ def normed_window_attention(
     heads: int,
     eps: float,
 ) -> Tensor:
-    """Norm the tokens of a map `(B, H, W, C)` without an affine, project them, and let them attend within windows.
+    """Layer norm without affine, projection to queries, keys and values, and window attention.
 
     Args:
         x: map `(B, H, W, C)`.
-        weight: of queries, scaled, keys and values, `(3 * C, C)`.
-        bias: `(3 * C,)`.
-        fill: a normed token beyond the map, `(C,)`; `None` where none is ever a key.
-        rows: rows that may be keys.
-        columns: columns that may be keys.
-        window: side of a window in tokens, 8 at most.
-        heads: heads of attention, of 64 channels at most.
-        eps: what the norm adds to the variance.
+        weight: weight of queries (times the scale), keys and values, `(3 * C, C)`.
+        bias: their bias, `(3 * C,)`.
+        fill: fill value for padding after the norm, `(C,)`; `None` if no padded token is a key.
+        rows: number of rows that may be keys.
+        columns: number of columns that may be keys.
+        window: side of a window in tokens, at most 8.
+        heads: heads, each of at most 64 channels.
+        eps: added to the variance.
 
     Returns:
-        attention's output before its projection, `(B, H, W, C)`.
+        attention output before projection, `(B, H, W, C)`.
     """
     batch, height, width, channels = x.shape
     x = x.contiguous()
     out = torch.empty_like(x)
     arguments = (x, weight, bias, fill, out, height, width, rows, columns)
     with on_device(x):
-        wrap_triton(_within_windows)[(batch * -(-height // window) * -(-width // window),)](
+        wrap_triton(_window_attention)[(batch * -(-height // window) * -(-width // window),)](
             *arguments,
             EPS=eps,
             HEADS=heads,
             WIDTH=channels // heads,
-            HEAD=tile(channels // heads),
-            LANES=tile(channels),
+            BLOCK_D=tile(channels // heads),
+            BLOCK_C=tile(channels),
             WINDOW=window,
             TOKENS=tile(window * window),
             **_ATTENTION,
@@ -188,28 +187,28 @@ def normed_window_attention(
 def block_tail(
     x: Tensor, attended: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, eps: float
 ) -> Tensor:
-    """Return a block's output from its input and the output of its attention, all maps `(B, H, W, C)`.
+    """Return the output of a block from its input and its attention output before projection, maps `(B, H, W, C)`.
 
     Args:
-        x: the block's input.
-        attended: attention's output before its projection.
-        w0: attention's projection, `(C, C)`.
-        b0: `(C,)`.
-        w1: the first layer of the feed-forward part, `(C_hidden, C)`; 64 divides `C_hidden`.
-        b1: `(C_hidden,)`.
-        w2: the second one, `(C, C_hidden)`.
-        b2: `(C,)`.
-        eps: what the norm before the feed-forward part adds to the variance.
+        x: input of the block.
+        attended: attention output before projection.
+        w0: weight of attention's projection, `(C, C)`.
+        b0: its bias, `(C,)`.
+        w1: weight of the feed-forward part's first layer, `(C_hidden, C)`; 64 divides `C_hidden`.
+        b1: its bias, `(C_hidden,)`.
+        w2: weight of the second layer, `(C, C_hidden)`.
+        b2: its bias, `(C,)`.
+        eps: added to the variance by the norm before the feed-forward part.
     """
     x, attended = x.contiguous(), attended.contiguous()
     out = torch.empty_like(x)
     channels = x.shape[-1]
     rows = x.numel() // channels
-    lanes = max(64, tile(channels))
-    constants = _TAIL[lanes]
+    block = max(64, tile(channels))
+    constants = _TAIL[block]
     arguments = (x, attended, w0, b0, w1, b1, w2, b2, out, rows)
     with on_device(x):
         wrap_triton(_tail)[(triton.cdiv(rows, constants["TOKENS"]),)](
-            *arguments, EPS=eps, CHANNELS=channels, HIDDEN=w1.shape[0], LANES=lanes, **constants
+            *arguments, EPS=eps, CHANNELS=channels, HIDDEN=w1.shape[0], BLOCK_C=block, **constants
         )
     return out

@@ -1,4 +1,4 @@
-"""What launching any kernel takes: a form that is traced, its device, and tiles that a tensor core accepts."""
+"""Helpers to launch a kernel: a wrapper that compilers trace, the device, and tile sizes that tensor cores accept."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from triton.runtime.jit import JITFunction
 
 
 def wrap_triton(kernel: Any) -> Any:
-    """Return PyTorch's wrapper, by which a compiler sees the kernel; under the interpreter the kernel as it is.
+    """Return the kernel in PyTorch's wrapper, which compilers trace; under Triton's interpreter the kernel itself.
 
-    PyTorch reads operators' sources for this name, so that what it has compiled is forgotten when a kernel changes.
-    Kernels take no number with a fraction but as a constant: compiled code passes it in float64, and Triton would then
-    compute in that.
+    The name of this function is fixed: PyTorch looks for it in the source of an operator to find its kernels, and
+    compiles again when one changes. Floats must be constants of a kernel: compiled code passes float arguments in
+    float64, and Triton would then compute in float64.
     """
     return torch.library.wrap_triton(kernel) if isinstance(kernel, JITFunction) else kernel
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Make the GPU of `x` current, since Triton launches on the current one."""
+    """Make the GPU of `x` the current one in this block, because Triton launches there."""
     return torch.cuda.device_of(x) if x.is_cuda else contextlib.nullcontext()
 
 
 def tile(length: int) -> int:
-    """Return the side of a tile that holds `length`: a power of two, 16 at least."""
+    """Return the smallest side of a tile that holds `length`: a power of two, at least 16."""
     return max(16, 1 << (length - 1).bit_length())

@@ -1,4 +1,4 @@
-"""What several kernels do with a tile of tokens: find, load and store it, norm it, let it attend, and the way back."""
+"""Device functions on a tile of tokens that several kernels share: locate, load, store, softmax, norm, gradients."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def place_tokens(
+def locate_tokens(
     limits, height, width, rows, columns, GROUPS: tl.constexpr, WINDOW: tl.constexpr, TOKENS: tl.constexpr
 ):
-    """Return this program's window and group, its tokens' places in the batch, and which lie in the map or are keys."""
+    """Locate the window of this program.
+
+    Returns the window in the batch, the group of heads, and of each token its index, whether it is inside the map and
+    whether it is a key. Keys end at `rows` and `columns`, or at the image's own `limits`.
+    """
     window, group = tl.program_id(0) // GROUPS, tl.program_id(0) % GROUPS
     down, across = tl.cdiv(height, WINDOW), tl.cdiv(width, WINDOW)
     image, inner = window // (down * across), window % (down * across)
@@ -22,21 +26,21 @@ def place_tokens(
     if limits is not None:
         rows = tl.load(limits + 2 * image)
         columns = tl.load(limits + 2 * image + 1)
-    real = token < WINDOW * WINDOW
-    inside = real & (row < height) & (column < width)
-    keys = real & (row < rows) & (column < columns)
-    place = (image.to(tl.int64) * height + row) * width + column
-    return window, group, place, inside, keys
+    in_window = token < WINDOW * WINDOW
+    inside = in_window & (row < height) & (column < width)
+    is_key = in_window & (row < rows) & (column < columns)
+    index = (image.to(tl.int64) * height + row) * width + column
+    return window, group, index, inside, is_key
 
 
 @triton.jit
-def softmax(q, k, keys, SCALE: tl.constexpr):
-    """Return the weights of queries `(TOKENS, LANES)` on keys `(KEYS, LANES)`, `(TOKENS, KEYS)` in float32.
+def attention_weights(q, k, is_key, SCALE: tl.constexpr):
+    """Return the attention weights `(TOKENS, KEYS)` of queries `(TOKENS, BLOCK)` and keys `(KEYS, BLOCK)`, in float32.
 
-    They are zeros where there is no key.
+    All are zeros where no key is valid.
     """
     scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (SCALE * _LOG2_E)
-    scores = tl.where(keys[None, :], scores, -float("inf"))
+    scores = tl.where(is_key[None, :], scores, -float("inf"))
     top = tl.max(scores, 1)
     top = tl.where(top == -float("inf"), 0.0, top)
     weights = tl.exp2(scores - top[:, None])
@@ -46,7 +50,7 @@ def softmax(q, k, keys, SCALE: tl.constexpr):
 
 @triton.jit
 def attention_gradients(q, k, v, weights, dy, SCALE: tl.constexpr):
-    """Return the gradients of queries, keys and values in float32, from the weights and that of the result."""
+    """Return the gradients of queries, keys and values in float32, from the attention weights and `dy`."""
     dv = tl.dot(tl.trans(weights.to(dy.dtype)), dy, input_precision="ieee")
     dweights = tl.dot(dy, tl.trans(v), input_precision="ieee")
     dscores = weights * (dweights - tl.sum(weights * dweights, 1)[:, None])
@@ -58,23 +62,23 @@ def attention_gradients(q, k, v, weights, dy, SCALE: tl.constexpr):
 
 @triton.jit
 def standardise(x, mask, EPS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Return rows `(ROWS, LANES)` with mean 0 and variance 1, and the factor `(ROWS, 1)` that made it 1."""
+    """Return rows `(ROWS, BLOCK)` with mean 0 and variance 1, and the inverse standard deviations `(ROWS, 1)`."""
     centred = tl.where(mask, x - (tl.sum(x, 1) / CHANNELS)[:, None], 0.0)
     scale = tl.rsqrt(tl.sum(centred * centred, 1) / CHANNELS + EPS)[:, None]
     return centred * scale, scale
 
 
 @triton.jit
-def read_tokens(x, start, place, inside, row_width, WIDTH: tl.constexpr, LANES: tl.constexpr):
-    """Load `WIDTH` channels of tokens from one on, `(TOKENS, LANES)`; zeros beyond them."""
-    lane = tl.arange(0, LANES)
-    mask = inside[:, None] & (lane < WIDTH)[None, :]
-    return tl.load(x + place[:, None] * row_width + start + lane[None, :], mask=mask, other=0.0)
+def read_tokens(x, start, index, inside, row_width, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """Load the channels `start` to `start + WIDTH` of tokens, `(TOKENS, BLOCK)`; zeros elsewhere."""
+    channel = tl.arange(0, BLOCK)
+    mask = inside[:, None] & (channel < WIDTH)[None, :]
+    return tl.load(x + index[:, None] * row_width + start + channel[None, :], mask=mask, other=0.0)
 
 
 @triton.jit
-def write_tokens(x, y, start, place, inside, row_width, WIDTH: tl.constexpr, LANES: tl.constexpr):
-    """Store `WIDTH` channels of tokens, of `(TOKENS, LANES)`, from one on."""
-    lane = tl.arange(0, LANES)
-    mask = inside[:, None] & (lane < WIDTH)[None, :]
-    tl.store(x + place[:, None] * row_width + start + lane[None, :], y.to(x.dtype.element_ty), mask=mask)
+def write_tokens(x, y, start, index, inside, row_width, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """Store a tile `(TOKENS, BLOCK)` to the channels `start` to `start + WIDTH` of tokens."""
+    channel = tl.arange(0, BLOCK)
+    mask = inside[:, None] & (channel < WIDTH)[None, :]
+    tl.store(x + index[:, None] * row_width + start + channel[None, :], y.to(x.dtype.element_ty), mask=mask)

@@ -1,7 +1,7 @@
-"""Window attention on the map of projections in its own layout: no copy into windows, no padding, no copy back.
+"""Window attention that reads and writes maps in their original layout: no partition, no padding, no copy back.
 
-A program takes some heads of one window, one after the other. Its 49 tokens fill one tile, so the softmax needs no
-second pass, and the backward pass recomputes it from the projections, which are all that is kept.
+A program computes some heads of one window, one after the other. The 49 tokens of a window fit in one tile, so the
+softmax needs one pass. Only the projections are kept; attention weights are recomputed in the backward pass.
 """
 
 from __future__ import annotations
@@ -16,46 +16,46 @@ from torch import Tensor
 from torch.library import triton_op
 
 from twins.ops.gpu.launch import on_device, tile, wrap_triton
-from twins.ops.gpu.tiles import attention_gradients, place_tokens, read_tokens, softmax, write_tokens
-from twins.ops.padding import Padding, key_borders, key_limits
+from twins.ops.gpu.tiles import attention_gradients, attention_weights, locate_tokens, read_tokens, write_tokens
+from twins.ops.padding import Padding, image_key_limits, key_limits
 
 _GROUP, _STAGES, _WARPS = 4, 3, 4
-"""Heads that a program takes one after the other, how many of them are loaded at a time, and its warps.
+"""Heads per program, stages of its loop over heads (loads ahead), and warps.
 
-In float32, which tensor cores do not compute exactly, it is one head, so that the tiles fit what a consumer's GPU has,
-and twice as many warps, which halve the code that each runs and the time it takes to build.
+In float32, which tensor cores do not compute exactly, a program takes one head, so that its tiles fit in the shared
+memory of a consumer's GPU, and twice the warps, which halves the code of each and the time to build it.
 """
 
 
 @triton.jit
-def _read(x, pads, start, place, inside, keys, row_width, WIDTH: tl.constexpr, LANES: tl.constexpr):
-    """Load one projection of the tokens, `(TOKENS, LANES)`; a key beyond the map is what the projection makes of 0."""
-    y = read_tokens(x, start, place, inside, row_width, WIDTH, LANES)
+def _read_projection(x, pads, start, index, inside, is_key, row_width, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Load one projection of the tokens, `(TOKENS, BLOCK_D)`; keys that are padding get the values of `pads`."""
+    y = read_tokens(x, start, index, inside, row_width, WIDTH, BLOCK_D)
     if pads is not None:
-        lane = tl.arange(0, LANES)
-        pad = tl.load(pads + start + lane, mask=lane < WIDTH, other=0.0)
-        y = tl.where((keys & ~inside)[:, None], pad[None, :].to(y.dtype), y)
+        channel = tl.arange(0, BLOCK_D)
+        pad = tl.load(pads + start + channel, mask=channel < WIDTH, other=0.0)
+        y = tl.where((is_key & ~inside)[:, None], pad[None, :].to(y.dtype), y)
     return y
 
 
 @triton.jit
-def _attend(
+def _head_attention(
     qkv,
     pads,
     start,
-    place,
+    index,
     inside,
-    keys,
+    is_key,
     SCALE: tl.constexpr,
     C: tl.constexpr,
     WIDTH: tl.constexpr,
-    LANES: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
-    """Return queries, keys and values of a head of a window, `(TOKENS, LANES)`, and the weights between its tokens."""
-    q = _read(qkv, pads, start, place, inside, keys, 3 * C, WIDTH, LANES)
-    k = _read(qkv, pads, C + start, place, inside, keys, 3 * C, WIDTH, LANES)
-    v = _read(qkv, pads, 2 * C + start, place, inside, keys, 3 * C, WIDTH, LANES)
-    return q, k, v, softmax(q, k, keys, SCALE)
+    """Return queries, keys and values of one head `(TOKENS, BLOCK_D)` and its attention weights `(TOKENS, TOKENS)`."""
+    q = _read_projection(qkv, pads, start, index, inside, is_key, 3 * C, WIDTH, BLOCK_D)
+    k = _read_projection(qkv, pads, C + start, index, inside, is_key, 3 * C, WIDTH, BLOCK_D)
+    v = _read_projection(qkv, pads, 2 * C + start, index, inside, is_key, 3 * C, WIDTH, BLOCK_D)
+    return q, k, v, attention_weights(q, k, is_key, SCALE)
 
 
 @triton.jit
@@ -71,18 +71,20 @@ def _forward(
     SCALE: tl.constexpr,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
-    LANES: tl.constexpr,
+    BLOCK_D: tl.constexpr,
     WINDOW: tl.constexpr,
     TOKENS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
     C: tl.constexpr = HEADS * WIDTH
-    _, group, place, inside, keys = place_tokens(limits, height, width, rows, columns, HEADS // GROUP, WINDOW, TOKENS)
+    _, group, index, inside, is_key = locate_tokens(
+        limits, height, width, rows, columns, HEADS // GROUP, WINDOW, TOKENS
+    )
     for head in range(GROUP):
         start = (group * GROUP + head) * WIDTH
-        _q, _k, v, weights = _attend(qkv, pads, start, place, inside, keys, SCALE, C, WIDTH, LANES)
+        _q, _k, v, weights = _head_attention(qkv, pads, start, index, inside, is_key, SCALE, C, WIDTH, BLOCK_D)
         y = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
-        write_tokens(out, y, start, place, inside, C, WIDTH, LANES)
+        write_tokens(out, y, start, index, inside, C, WIDTH, BLOCK_D)
 
 
 @triton.jit
@@ -100,32 +102,32 @@ def _backward(
     SCALE: tl.constexpr,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
-    LANES: tl.constexpr,
+    BLOCK_D: tl.constexpr,
     WINDOW: tl.constexpr,
     TOKENS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
     C: tl.constexpr = HEADS * WIDTH
-    window, group, place, inside, keys = place_tokens(
+    window, group, index, inside, is_key = locate_tokens(
         limits, height, width, rows, columns, HEADS // GROUP, WINDOW, TOKENS
     )
     for head in range(GROUP):
         start = (group * GROUP + head) * WIDTH
-        q, k, v, weights = _attend(qkv, pads, start, place, inside, keys, SCALE, C, WIDTH, LANES)
-        g = read_tokens(dy, start, place, inside, C, WIDTH, LANES)  # zero for queries that nobody reads
+        q, k, v, weights = _head_attention(qkv, pads, start, index, inside, is_key, SCALE, C, WIDTH, BLOCK_D)
+        g = read_tokens(dy, start, index, inside, C, WIDTH, BLOCK_D)  # zero outside the map
         dq, dk, dv = attention_gradients(q, k, v, weights, g, SCALE)
-        write_tokens(dqkv, dq, start, place, inside, 3 * C, WIDTH, LANES)
-        write_tokens(dqkv, dk, C + start, place, inside, 3 * C, WIDTH, LANES)
-        write_tokens(dqkv, dv, 2 * C + start, place, inside, 3 * C, WIDTH, LANES)
+        write_tokens(dqkv, dq, start, index, inside, 3 * C, WIDTH, BLOCK_D)
+        write_tokens(dqkv, dk, C + start, index, inside, 3 * C, WIDTH, BLOCK_D)
+        write_tokens(dqkv, dv, 2 * C + start, index, inside, 3 * C, WIDTH, BLOCK_D)
         if dpads is not None:
-            lane = tl.arange(0, LANES)
-            beyond = (keys & ~inside)[:, None]
-            row = dpads + window.to(tl.int64) * (2 * C) + start + lane
-            tl.store(row, tl.sum(tl.where(beyond, dk, 0.0), 0), mask=lane < WIDTH)
-            tl.store(row + C, tl.sum(tl.where(beyond, dv, 0.0), 0), mask=lane < WIDTH)
+            channel = tl.arange(0, BLOCK_D)
+            padding_keys = (is_key & ~inside)[:, None]
+            row = dpads + window.to(tl.int64) * (2 * C) + start + channel
+            tl.store(row, tl.sum(tl.where(padding_keys, dk, 0.0), 0), mask=channel < WIDTH)
+            tl.store(row + C, tl.sum(tl.where(padding_keys, dv, 0.0), 0), mask=channel < WIDTH)
 
 
-def attend_in_place(
+def project_and_attend(
     x: Tensor,
     project: Callable[[Tensor], Tensor],
     window: int,
@@ -136,12 +138,12 @@ def attend_in_place(
     scale: float | None,
     fill: Tensor | None,
 ) -> Tensor:
-    """Return `twins.ops.windows.window_attention` of the same arguments; a padded token is the fill value projected."""
+    """Return `twins.ops.windows.window_attention` of the same arguments; padding is projected once, for all windows."""
     _, height, width, channels = x.shape
-    rows, columns = key_borders(height, width, window, padding)
+    rows, columns = key_limits(height, width, window, padding)
     padded = padding != "exact" and (height % window or width % window)
     pads = project(x.new_zeros(channels) if fill is None else fill) if padded else None
-    limits = None if sizes is None else key_limits(sizes, window, padding)
+    limits = None if sizes is None else image_key_limits(sizes, window, padding)
     projected = project(x)
     factor = (projected.shape[-1] // (3 * heads)) ** -0.5 if scale is None else scale
     return window_attention(projected, pads, limits, rows, columns, window, heads, factor)
@@ -158,14 +160,15 @@ def window_attention(
     heads: int,
     scale: float,
 ) -> Tensor:
-    """Attend within the windows of a map.
+    """Window attention on a map of projections.
 
     Args:
-        qkv: projections `(B, H, W, 3 * h * d)`: queries, keys, values.
-        pads: the projections `(3 * h * d,)` of a token beyond the map; `None` where none is ever a key.
-        limits: rows and columns `(B, 2)` of each image that may be keys; `None` when all have `rows` and `columns`.
-        rows: rows that may be keys where there are no `limits`.
-        columns: columns, likewise.
+        qkv: queries, keys and values side by side, `(B, H, W, 3 * h * d)`.
+        pads: projections of a padded token, `(3 * h * d,)`; `None` if no padded token is a key.
+        limits: numbers of rows and columns of each image that may be keys, `(B, 2)`; `None` when `rows` and `columns`
+            hold for all.
+        rows: number of rows that may be keys, without `limits`.
+        columns: number of columns that may be keys, without `limits`.
         window: side of a window in tokens.
         heads: `h`.
         scale: factor of the scores.
@@ -194,18 +197,18 @@ def window_attention_backward(
     heads: int,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of `qkv` and of `pads`; without `pads` the second one is empty."""
+    """Return the gradients of `qkv` and of `pads`; the second is empty without `pads`."""
     batch, height, width, channels = qkv.shape
     qkv, dy = qkv.contiguous(), dy.contiguous()
     dqkv = torch.empty_like(qkv)
     windows = batch * -(-height // window) * -(-width // window)
-    shares = None if pads is None else qkv.new_empty((windows, 2 * channels // 3), dtype=torch.float32)
-    arguments = (qkv, _contiguous(pads), _contiguous(limits), dy, dqkv, shares, height, width, rows, columns)
+    partials = None if pads is None else qkv.new_empty((windows, 2 * channels // 3), dtype=torch.float32)
+    arguments = (qkv, _contiguous(pads), _contiguous(limits), dy, dqkv, partials, height, width, rows, columns)
     with on_device(qkv):
         wrap_triton(_backward)[_grid(qkv, window, heads)](*arguments, SCALE=scale, **_constants(qkv, window, heads))
-    if pads is None or shares is None:
+    if pads is None or partials is None:
         return dqkv, qkv.new_empty(0)
-    return dqkv, torch.cat([shares.new_zeros(channels // 3), shares.sum(0)]).to(pads.dtype)
+    return dqkv, torch.cat([partials.new_zeros(channels // 3), partials.sum(0)]).to(pads.dtype)
 
 
 def _contiguous(x: Tensor | None) -> Tensor | None:
@@ -226,7 +229,7 @@ def _constants(qkv: Tensor, window: int, heads: int) -> dict[str, int | float]:
     return {
         "HEADS": heads,
         "WIDTH": width,
-        "LANES": tile(width),
+        "BLOCK_D": tile(width),
         "WINDOW": window,
         "TOKENS": tile(window * window),
         "GROUP": _group(qkv, heads),
@@ -235,15 +238,15 @@ def _constants(qkv: Tensor, window: int, heads: int) -> dict[str, int | float]:
     }
 
 
-def _keep(ctx, inputs, output) -> None:
+def _save_for_backward(ctx, inputs, output) -> None:
     qkv, pads, limits, *ctx.rest = inputs
     ctx.save_for_backward(qkv, pads, limits)
 
 
-def _differentiate(ctx, dy):
+def _autograd_backward(ctx, dy):
     qkv, pads, limits = ctx.saved_tensors
     dqkv, dpads = window_attention_backward(dy, qkv, pads, limits, *ctx.rest)
     return dqkv, None if pads is None else dpads, None, None, None, None, None, None
 
 
-window_attention.register_autograd(_differentiate, setup_context=_keep)
+window_attention.register_autograd(_autograd_backward, setup_context=_save_for_backward)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from twins.backbone.layers import NORM_EPS
 from twins.backbone.network import Twins, init_weights
 from twins.errors import ConfigError, InputError
-from twins.ops.padding import inside, zero_outside
+from twins.ops.padding import valid_mask, zero_outside
 from twins.predictions import Prediction
 from twins.tasks.network import TaskNetwork
 from twins.weights.info import ModelInfo
@@ -119,7 +119,7 @@ def _mean(x: Tensor, sizes: Tensor | None) -> Tensor:
     if sizes is None:
         return x.mean(dim=(2, 3))
     sizes = sizes.to(x.device)
-    tokens = torch.where(inside(sizes, x.shape[2], x.shape[3])[:, None], x, x.new_zeros(())).sum(dim=(2, 3))
+    tokens = torch.where(valid_mask(sizes, x.shape[2], x.shape[3])[:, None], x, x.new_zeros(())).sum(dim=(2, 3))
     return tokens / sizes.prod(dim=1, keepdim=True).to(x)
 
 

@@ -1,4 +1,4 @@
-"""Products with packed weights: the same numbers by every road, and only a compiler for a CPU sees their operators."""
+"""Packed weights: eager and compiled code give the same results, and only code compiled for a CPU holds operators."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ OPERATORS = {f"twins.packed_{name}" for name in ("linear", "linear_add", "feed_f
 
 
 @pytest.fixture(autouse=True)
-def on_a_wide_processor(monkeypatch):
-    """Take the road of processors with AVX-512 on every processor."""
+def with_avx512(monkeypatch):
+    """Compute on every processor as on one with AVX-512, with few blocks of each kind."""
     monkeypatch.setattr("twins.ops.dispatch.AVX512", True)
-    for name in ("twins_pcpvt_nano", "twins_svt_nano"):  # blocks of each kind, fewest: each is traced by itself
+    for name in ("twins_pcpvt_nano", "twins_svt_nano"):  # each block is traced
         monkeypatch.setitem(VARIANTS, name, replace(VARIANTS[name], depths=(2, 1, 1, 2)))
     torch.compiler.reset()
 
@@ -40,38 +40,38 @@ def make(rows: int = 15) -> tuple[torch.Tensor, ...]:
 
 
 def feed_forward(x, w1, b1, w2, b2, residual):
-    """Return what `feed_forward_add` is to give, in float64."""
+    """Return the expected result of `feed_forward_add`, in float64."""
     x, w1, b1, w2, b2, residual = (tensor.double() for tensor in (x, w1, b1, w2, b2, residual))
     return residual + F.linear(F.gelu(F.linear(x, w1, b1)), w2, b2)
 
 
 def compile_and_record(network: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, set[str]]:
-    """Return what a compiled network gives, and the operators of its graph."""
-    found: set[str] = set()
+    """Return the result of a compiled network and the operators of its graph."""
+    operators: set[str] = set()
 
     def record(graph, _):
-        found.update(str(node.target) for node in graph.graph.nodes)
+        operators.update(str(node.target) for node in graph.graph.nodes)
         return graph
 
-    return torch.compile(network, backend=record, fullgraph=True)(images), found
+    return torch.compile(network, backend=record, fullgraph=True)(images), operators
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["twins_pcpvt_nano", "twins_svt_nano"])
-def test_compiled_code_gives_all_products_of_blocks_to_the_operators(name):
+def test_compiled_blocks_compute_all_products_by_the_operators(name):
     torch.manual_seed(0)
     network = twins.create_model(name, num_classes=3).eval().fuse()
     images = torch.randn(2, 3, 72, 96)
     with torch.inference_mode():
         expected = network(images)
-        y, found = compile_and_record(network, images)
-    assert found >= OPERATORS
-    assert not any("gelu" in operator for operator in found)
+        y, operators = compile_and_record(network, images)
+    assert operators >= OPERATORS
+    assert not any("gelu" in operator for operator in operators)
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow
-def test_inductor_compiles_them():
+def test_inductor_compiles_the_operators():
     torch.manual_seed(0)
     block = twins.create_model("twins_svt_nano").eval().fuse().backbone.stages[3].blocks[1]
     tokens = torch.randn(2, 5, 7, 256)
@@ -80,19 +80,19 @@ def test_inductor_compiles_them():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("watched", ["gradient", "autocast", "float64"])
-def test_other_code_keeps_the_standard_operators(watched):
+@pytest.mark.parametrize("situation", ["gradient", "autocast", "float64"])
+def test_with_a_gradient_autocast_or_float64_the_standard_operators_stay(situation):
     network = twins.create_model("twins_svt_nano", num_classes=3).eval().fuse()
     images = torch.randn(1, 3, 64, 64)
-    if watched == "float64":
+    if situation == "float64":
         network, images = network.double(), images.double()
-    with torch.set_grad_enabled(watched == "gradient"), torch.autocast("cpu", enabled=watched == "autocast"):
-        _, found = compile_and_record(network, images)
-    assert not OPERATORS & found
+    with torch.set_grad_enabled(situation == "gradient"), torch.autocast("cpu", enabled=situation == "autocast"):
+        _, operators = compile_and_record(network, images)
+    assert not OPERATORS & operators
 
 
 @pytest.mark.slow
-def test_an_exported_program_holds_none():
+def test_an_exported_program_holds_no_packed_operator():
     network = twins.create_model("twins_svt_nano", num_classes=3).eval().fuse()
     with torch.no_grad():
         program = torch.export.export(network, (torch.randn(1, 3, 64, 64),))
@@ -102,20 +102,20 @@ def test_an_exported_program_holds_none():
 @pytest.mark.parametrize("rows", [1, 15, 16])
 def test_a_large_feed_forward_part_is_taken_in_chunks(rows, monkeypatch):
     arguments = make(rows)
-    taken = []
+    chunk_sizes = []
     with torch.no_grad():
-        whole = torch.ops.twins.packed_feed_forward_add(*arguments)
-        monkeypatch.setattr(chunks, "HIDDEN_WHOLE", 24 * 4 * 3)
-        monkeypatch.setattr(chunks, "HIDDEN", 24 * 4 * 4)
-        once = onednn.linear_add
-        monkeypatch.setattr(onednn, "linear_add", lambda x, *rest: taken.append(len(x)) or once(x, *rest))
+        in_one_call = torch.ops.twins.packed_feed_forward_add(*arguments)
+        monkeypatch.setattr(chunks, "HIDDEN_BYTES_COMPILED", 24 * 4 * 3)
+        monkeypatch.setattr(chunks, "HIDDEN_BYTES", 24 * 4 * 4)
+        linear_add = onednn.linear_add
+        monkeypatch.setattr(onednn, "linear_add", lambda x, *rest: chunk_sizes.append(len(x)) or linear_add(x, *rest))
         parts = torch.ops.twins.packed_feed_forward_add(*arguments)
-    assert taken == {1: [1], 15: [4, 4, 4, 3], 16: [4, 4, 4, 4]}[rows]
-    for y in (whole, parts):
+    assert chunk_sizes == {1: [1], 15: [4, 4, 4, 3], 16: [4, 4, 4, 4]}[rows]
+    for y in (in_one_call, parts):
         torch.testing.assert_close(y.double(), feed_forward(*arguments), atol=1e-5, rtol=0)
 
 
-def test_the_operators_are_what_pytorch_expects_of_operators():
+def test_the_operators_pass_pytorchs_own_checks():
     x, w1, b1, w2, b2, residual = make()
     checks = ("test_schema", "test_faketensor")
     with torch.no_grad():
@@ -129,31 +129,31 @@ def test_the_operators_are_what_pytorch_expects_of_operators():
 
 
 @pytest.mark.slow
-def test_what_was_packed_goes_with_its_weight():
+def test_packed_weights_are_freed_with_their_weight():
     gc.collect()
     before = len(onednn._packed)
     network = twins.create_model("twins_svt_nano", num_classes=3).eval().fuse()
     with torch.no_grad():
         network(torch.randn(1, 3, 64, 64))
-        twin = copy.deepcopy(network)
-        laid = len(onednn._packed) - before
-        assert laid > 0
-        twin(torch.randn(1, 3, 64, 64))
-        assert len(onednn._packed) - before == 2 * laid
-    del network, twin
+        duplicate = copy.deepcopy(network)
+        packed_count = len(onednn._packed) - before
+        assert packed_count > 0
+        duplicate(torch.randn(1, 3, 64, 64))
+        assert len(onednn._packed) - before == 2 * packed_count
+    del network, duplicate
     gc.collect()
     assert len(onednn._packed) == before
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_weight_that_was_changed_in_place_is_packed_again(compiled):
+def test_a_weight_that_changes_in_place_is_packed_again(compiled):
     x, w1, b1, w2, b2, residual = make()
     part = functools.partial(feed_forward_add, packed=True)
     part = torch.compile(part, backend="aot_eager", fullgraph=True) if compiled else part
     with torch.no_grad():
         for _ in range(2):
-            found = part(x, w1, b1, w2, b2, residual)
-            torch.testing.assert_close(found.double(), feed_forward(x, w1, b1, w2, b2, residual), atol=1e-5, rtol=1e-5)
+            y = part(x, w1, b1, w2, b2, residual)
+            torch.testing.assert_close(y.double(), feed_forward(x, w1, b1, w2, b2, residual), atol=1e-5, rtol=1e-5)
             w1.mul_(1.3)
             w2.mul_(1.3)
 
@@ -168,14 +168,14 @@ def test_compiled_code_keeps_forward_derivatives():
 
 
 @pytest.mark.slow
-def test_a_pytorch_without_onednn_imports_it():
+def test_without_onednn_the_inference_form_still_computes():
     code = """
 import torch
-class Nothing:
+class Empty:
     def __getattr__(self, name):
         raise AttributeError(name)
 torch._C._has_mkldnn = False
-torch.ops.mkldnn = Nothing()
+torch.ops.mkldnn = Empty()
 import twins
 with torch.no_grad():
     twins.create_model("twins_svt_nano", num_classes=3).eval().fuse()(torch.randn(1, 3, 64, 64))

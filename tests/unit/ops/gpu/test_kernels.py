@@ -1,4 +1,4 @@
-"""Kernels: the same numbers as the portable forms, code that a GPU takes, and a way back where Triton is missing."""
+"""Kernels give the results of the standard forms and compile for GPUs; without Triton the standard forms compute."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def run(script: str) -> str:
 
 
 @pytest.mark.slow
-def test_every_kernel_computes_what_its_portable_form_does():
+def test_every_kernel_gives_the_result_of_its_standard_form():
     pytest.importorskip("triton", reason="Triton is not installed here")
     command = [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", str(HERE / "interpreted_kernels.py")]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"})
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    process = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"})
+    assert process.returncode == 0, process.stdout[-8000:] + process.stderr[-2000:]
 
 
 FORWARD = """
@@ -41,38 +41,38 @@ print({after})
 
 
 @pytest.mark.slow
-def test_a_processor_loads_neither_triton_nor_kernels():
+def test_on_a_cpu_neither_triton_nor_kernels_are_loaded():
     loaded = run(FORWARD.format(before="", after="*sys.modules")).split()
     assert "twins.ops.dispatch" in loaded
     assert not [name for name in loaded if name.partition(".")[0] == "triton" or name.startswith("twins.ops.gpu")]
 
 
 @pytest.mark.slow
-def test_without_triton_the_portable_forms_serve():
-    done = run(FORWARD.format(before="sys.modules['triton'] = None", after="twins.ops.dispatch.HAS_TRITON"))
-    assert done.split() == ["False"]
+def test_without_triton_the_standard_forms_compute():
+    printed = run(FORWARD.format(before="sys.modules['triton'] = None", after="twins.ops.dispatch.HAS_TRITON"))
+    assert printed.split() == ["False"]
 
 
-def test_where_kernels_cannot_be_built_one_warning_says_why(monkeypatch):
+def test_where_kernels_cannot_be_built_one_warning_gives_the_reason(monkeypatch):
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
     monkeypatch.setitem(sys.modules, "twins.ops.gpu.convolutions", None)
     dispatch.objection_to_building.cache_clear()
     with pytest.warns(UserWarning, match="Triton cannot build kernels here, so PyTorch's own operators are used: "):
         assert dispatch.objection_to_building(0)
-    assert dispatch.objection_to_building(0)  # remembered, without a second warning
+    assert dispatch.objection_to_building(0)  # cached, without a second warning
     dispatch.objection_to_building.cache_clear()
 
 
 @pytest.mark.skipif(not dispatch.HAS_TRITON, reason="Triton is not installed here")
-def test_only_tensors_on_a_gpu_in_a_type_of_its_are_served(monkeypatch):
+def test_kernels_take_only_plain_tensors_on_a_gpu(monkeypatch):
     from torch._subclasses import FakeTensorMode
 
     monkeypatch.setattr(dispatch, "objection_to_building", lambda index: "")
     assert not dispatch.can_use_triton(torch.zeros(1))
     with FakeTensorMode():
         fake = torch.zeros(1, device="cuda")
-    assert not dispatch.can_use_triton(fake)  # watched: not a plain tensor
+    assert not dispatch.can_use_triton(fake)  # a subclass
 
 
 COMPILE = """
@@ -93,60 +93,61 @@ for module, name, kind, constants in kernels:
 """
 MAPS = ["qkv", "pads", "out", "dy", "dqkv", "x", "weight", "bias", "q", "kv", "dq", "fill", "attended"]
 MAPS += ["w0", "b0", "w1", "b1", "w2", "b2", "branch", "total", "normed", "dtotal", "dnormed", "dx"]
-TYPES = {"limits": "*i64", "mask": "*i1", "dpads": "*fp32", "shares": "*fp32"}
+TYPES = {"limits": "*i64", "mask": "*i1", "dpads": "*fp32", "partials": "*fp32"}
 
 
 def launched(dtype: torch.dtype = torch.bfloat16, width: int = 32) -> list[tuple[str, str, str, dict[str, Any]]]:
-    """Return module, name, type and constants of every kernel as it is launched for maps of 64 channels."""
+    """Return module, name, type and constants of every kernel, as launched for maps of 64 channels."""
     from twins.ops.gpu import attention, blocks, convolutions, norms, windows
 
     heads, kind = 64 // width, "*bf16" if dtype == torch.bfloat16 else "*fp32"
     window = windows._constants(torch.zeros(1, 7, 7, 192, dtype=dtype), 7, heads) | {"SCALE": 0.2}
     few = attention._constants(torch.zeros(1, 49, 64, dtype=dtype), torch.zeros(1, 49, 128, dtype=dtype), heads)
     few |= {"SCALE": 0.2}
-    tiles, rows = {"CHANNELS": 64, "TOKENS": convolutions._TOKENS, "LANES": 64}, norms._constants(64) | {"EPS": 1e-6}
-    block = {"HEADS": heads, "WIDTH": width, "HEAD": width, "LANES": 64, "WINDOW": 7, "TOKENS": 64, "EPS": 1e-6}
-    found = [
+    tiles = {"CHANNELS": 64, "TOKENS": convolutions._TOKENS, "BLOCK_C": 64}
+    norm_rows = norms._constants(64) | {"EPS": 1e-6}
+    block = {"HEADS": heads, "WIDTH": width, "BLOCK_D": width, "BLOCK_C": 64, "WINDOW": 7, "TOKENS": 64, "EPS": 1e-6}
+    kernels = [
         ("windows", "_forward", window),
         ("windows", "_backward", window),
         ("attention", "_forward", few),
-        ("attention", "_backward", {**few, "SHARE": attention._SHARE}),
-        ("blocks", "_within_windows", {**block, **blocks._ATTENTION}),
+        ("attention", "_backward", {**few, "SPLIT": attention._SPLIT}),
+        ("blocks", "_window_attention", {**block, **blocks._ATTENTION}),
         *(
-            ("blocks", "_tail", {"CHANNELS": lanes, "HIDDEN": 512, "LANES": lanes, "EPS": 1e-6, **settings})
-            for lanes, settings in blocks._TAIL.items()
+            ("blocks", "_tail", {"CHANNELS": size, "HIDDEN": 512, "BLOCK_C": size, "EPS": 1e-6, **settings})
+            for size, settings in blocks._TAIL.items()
         ),
         ("convolutions", "_forward", {**tiles, "RESIDUAL": True}),
         (
             "convolutions",
             "_weight_gradient",
-            {**tiles, "TOKENS": convolutions._TOKENS // 2, "SHARE": convolutions._SHARE},
+            {**tiles, "TOKENS": convolutions._TOKENS // 2, "SPLIT": convolutions._SPLIT},
         ),
-        ("norms", "_forward", rows),
-        ("norms", "_backward", {**rows, "SHARE": norms._SHARE}),
+        ("norms", "_forward", norm_rows),
+        ("norms", "_backward", {**norm_rows, "SPLIT": norms._SPLIT}),
     ]
-    return [(module, name, kind, constants) for module, name, constants in found]
+    return [(module, name, kind, constants) for module, name, constants in kernels]
 
 
-def test_compiled_code_gives_kernels_no_number_in_float64():
-    """What is neither a tensor nor an integer is a constant."""
+def test_kernels_take_no_float_arguments_which_compiled_code_would_pass_in_float64():
+    """Every argument that is neither a tensor nor an integer is a constant."""
     pytest.importorskip("triton", reason="Triton is not installed here")
     integers = ("rows", "columns", "height", "width", "tokens", "keys")
     for module, name, _, constants in launched():
         kernel = getattr(importlib.import_module(f"twins.ops.gpu.{module}"), name)
-        fixed = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
-        assert fixed == set(constants) - {"num_warps", "num_stages"}
-        assert set(kernel.arg_names) - fixed <= {*MAPS, *TYPES, *integers}
+        constant_names = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
+        assert constant_names == set(constants) - {"num_warps", "num_stages"}
+        assert set(kernel.arg_names) - constant_names <= {*MAPS, *TYPES, *integers}
 
 
 def compiled(kernels: list[Any], architecture: int, cache: Path) -> list[int]:
-    """Return the bytes of shared memory that each kernel takes on a GPU of this architecture."""
+    """Compile kernels for a GPU architecture; return the bytes of shared memory of each."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(cache)
-    given = json.dumps([dict.fromkeys(MAPS, "map") | TYPES, kernels, architecture])
-    done = subprocess.run([sys.executable, "-c", COMPILE, given], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
-    built = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    argument = json.dumps([dict.fromkeys(MAPS, "map") | TYPES, kernels, architecture])
+    process = subprocess.run([sys.executable, "-c", COMPILE, argument], capture_output=True, text=True, env=environment)
+    assert process.returncode == 0, process.stdout + process.stderr[-4000:]
+    built = [tuple(map(int, line.split())) for line in process.stdout.splitlines()]
     assert len(built) == len(kernels)
     assert all(code > 1000 for code, _ in built)
     return [shared for _, shared in built]
@@ -155,7 +156,7 @@ def compiled(kernels: list[Any], architecture: int, cache: Path) -> list[int]:
 @pytest.mark.slow
 def test_kernels_compile_for_a_hopper_gpu_where_there_is_none(tmp_path):
     pytest.importorskip("triton", reason="Triton is not installed here")
-    assert max(compiled(launched(), 90, tmp_path)) <= 227 << 10  # what a block may have
+    assert max(compiled(launched(), 90, tmp_path)) <= 227 << 10  # shared memory of a block
 
 
 @pytest.mark.slow
