@@ -25,4 +25,4 @@ def test_what_of_the_truth_is_kept_is_counted_in_whole_words(capsys):
     _show({}, "detection", {"per_class": rows, "truth": {"crowd": 1, "without_area": 1}})
     said = capsys.readouterr().out
     assert "class cat: AP 50.0 %, 1 object\n" in said
-    assert "in the truth, which counts as it is: 1 crowd region and 1 box without area\n" in said
+    assert "the truth also holds 1 crowd region and 1 box without area, and is scored with them\n" in said
