@@ -1,7 +1,7 @@
-"""Memory and time of a training step of twins_svt_small: of timm's, and of ours by what it computes again.
+"""Memory and time of a training step of twins_svt_small with activation checkpointing, beside timm's.
 
 Command: python benchmarks/checkpointing.py
-Each case runs in a process of its own; memory is the process's peak resident size less what it was before the step.
+Each case runs in a process of its own. Memory is the growth of the process's peak resident size during the step.
 """
 
 from __future__ import annotations
@@ -11,25 +11,27 @@ import sys
 import time
 
 CASES = ((224, 8), (1024, 1))
-LEVELS: dict[str, dict[str, bool] | None] = {
+SETTINGS: dict[str, dict[str, bool] | None] = {
     "timm": None,
     "off": {"enable": False},
     "selective": {"selective": True},
     "on": {"enable": True},
 }
+"""Arguments of `set_grad_checkpointing` by the name in the table; `None` is timm's network."""
 
 
-def measure(size: int, batch: int, level: str) -> None:
+def measure(size: int, batch: int, name: str) -> None:
+    """Print a case's kept activations and peak memory in MiB, and its seconds; runs in a process of its own."""
     import torch
     import torch.nn.functional as F
 
     import twins
     from twins.bench.memory import LiveTensors, resident, start_peak
-    from twins.bench.subjects import timm_network
+    from twins.bench.networks import timm_network
 
     torch.manual_seed(0)
     network = twins.create_model("twins_svt_small").train()
-    settings = LEVELS[level]
+    settings = SETTINGS[name]
     network = timm_network(network, "twins_svt_small").train() if settings is None else network
     if settings is not None:
         network.set_grad_checkpointing(**settings)
@@ -38,21 +40,21 @@ def measure(size: int, batch: int, level: str) -> None:
     start = time.perf_counter()
     with LiveTensors() as live:
         loss = F.cross_entropy(network(images), targets)
-    kept_mib = live.bytes() / 2**20
+    activations_mib = live.bytes() / 2**20
     loss.backward()
     seconds = time.perf_counter() - start
-    print(f"{kept_mib:.0f} {(resident('VmHWM') - before) / 2**20:.0f} {seconds:.2f}")
+    print(f"{activations_mib:.0f} {(resident('VmHWM') - before) / 2**20:.0f} {seconds:.2f}")
 
 
 def main() -> None:
     print("| size | batch | checkpointing | activations kept, MiB | peak memory beyond the weights, MiB | seconds |")
     print("| --- " * 6 + "|")
     for size, batch in CASES:
-        for level in LEVELS:
-            command = [sys.executable, __file__, str(size), str(batch), level]
+        for name in SETTINGS:
+            command = [sys.executable, __file__, str(size), str(batch), name]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            kept, peak, seconds = done.stdout.split()[-3:]
-            print(f"| {size} | {batch} | {level} | {kept} | {peak} | {seconds} |", flush=True)
+            activations, peak, seconds = done.stdout.split()[-3:]
+            print(f"| {size} | {batch} | {name} | {activations} | {peak} | {seconds} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Detection and instance segmentation learned from nothing on a CPU: twins_svt_nano against torchvision's detectors.
+"""Detection and instance segmentation trained from scratch on a CPU: twins_svt_nano beside torchvision's detectors.
 
 Commands: python benchmarks/detectors.py --data bccd --minutes 20
           python benchmarks/detectors.py --data dsb2018 --minutes 5
-Blood cells (BCCD: 205 images to learn from, 87 held out, boxes) and nuclei (the Data Science Bowl's: 35 and 11, masks).
-Both detectors have the same wall-clock, images, views, batch, rate, schedule and optimiser. The last weights are
-measured, by COCO's protocol: none are chosen by the held-out images.
+The data are blood cells with boxes (BCCD: 205 training and 87 held-out images) and nuclei with masks (Data Science
+Bowl: 35 and 11). Both detectors have the same wall-clock time, images, augmentation, batch size, learning rate,
+schedule and optimiser. The last weights are measured by COCO's protocol, so held-out images choose no weights.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from twins.tasks.table import facts_of
 SOURCES = {"bccd": "detection/bccd", "dsb2018": "instance/dsb2018"}
 TASKS = {"bccd": "detection", "dsb2018": "instance"}
 SAMPLES = 128
-"""Regions of an image that a second stage learns from, on both sides; of the published 512 a step takes far longer."""
-DRAWN = 0.4
-"""Score from which on objects are drawn."""
+"""Proposals per image that train both detectors' second stages; a step with the published 512 takes far longer."""
+MIN_SCORE = 0.4
+"""Score that drawn objects must exceed."""
 
 
 def our_config(data: str, source: Path, minutes: float, seed: int) -> TrainConfig:
-    """Return our settings: cells are large, nuclei small, and either may lie any way up."""
+    """Return the settings of our run: cells are large, nuclei are small, and both can be flipped vertically."""
     sides = {"bccd": (256, 288, 320), "dsb2018": (256, 320, 384)}[data]
     return TrainConfig(
         task=TASKS[data],
@@ -65,8 +65,8 @@ def our_config(data: str, source: Path, minutes: float, seed: int) -> TrainConfi
         batch_size=4,
         workers=1,
         drop_path=0.0,
-        epochs=100,  # only says what share of the minutes the warm-up is
-        eval_every=1e6,  # once, at the end
+        epochs=100,  # only sets the warm-up's share of the minutes
+        eval_every=1e6,  # only at the end
         optimizer=OptimizerConfig(lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98), layer_decay=None, clip_grad=5.0),
         schedule=ScheduleConfig(kind="poly", power=0.9, warmup_epochs=5, min_lr=0.0),
         detection=DetectionConfig(
@@ -80,6 +80,7 @@ def our_config(data: str, source: Path, minutes: float, seed: int) -> TrainConfi
 
 
 def train_ours(config: TrainConfig) -> Trained:
+    """Train our detector with `twins.train`."""
     start = time.perf_counter()
     run = twins.train(config)
     minutes = (time.perf_counter() - start) / 60
@@ -95,7 +96,7 @@ def train_ours(config: TrainConfig) -> Trained:
 
 
 def build_peer(config: TrainConfig, classes: int) -> tuple[str, nn.Module]:
-    """Return torchvision's detector with MobileNetV3-Large and a pyramid, all from random weights."""
+    """Return the name and the network of torchvision's MobileNetV3-Large detector with an FPN and random weights."""
     settings: dict[str, Any] = {"_skip_resize": True, "num_classes": classes + 1}
     settings["box_batch_size_per_image"] = SAMPLES
     if config.task == "detection":
@@ -111,7 +112,7 @@ def build_peer(config: TrainConfig, classes: int) -> tuple[str, nn.Module]:
 
 
 def train_peer(config: TrainConfig) -> Trained:
-    """Train torchvision's detector by the plainest loop, with our views, schedule and optimiser."""
+    """Train torchvision's detector in a simple loop, with our augmentation, schedule and optimiser."""
     assert config.minutes
     start = time.perf_counter()
     torch.manual_seed(config.seed)
@@ -153,17 +154,17 @@ def train_peer(config: TrainConfig) -> Trained:
 
 
 def _theirs(images: Tensor, sizes: Tensor | None, targets: Sequence[dict[str, Tensor]]) -> tuple[list[Tensor], Any]:
-    """Return a batch as torchvision takes it: a list of images, and background as class 0."""
+    """Return a batch in torchvision's form: a list of unpadded images, and targets with background as class 0."""
     shapes = [tuple(images.shape[2:])] * len(images) if sizes is None else [tuple(size) for size in sizes.tolist()]
-    cut = [image[:, :height, :width] for image, (height, width) in zip(images, shapes, strict=True)]
-    wanted = [
+    unpadded = [image[:, :height, :width] for image, (height, width) in zip(images, shapes, strict=True)]
+    converted = [
         {name: value for name, value in target.items() if name != "crowd"} | {"labels": target["labels"] + 1}
         for target in targets
     ]
-    for target in wanted:
+    for target in converted:
         if "masks" in target:
             target["masks"] = target["masks"].to(torch.uint8)
-    return cut, wanted
+    return unpadded, converted
 
 
 @torch.inference_mode()
@@ -171,25 +172,25 @@ def _predict(
     network: nn.Module, preprocess: Preprocess, image: Image.Image, task: str, names: tuple[str, ...]
 ) -> Prediction:
     tensor = preprocess(image)
-    (found,) = network([tensor])
+    (outputs,) = network([tensor])
     scale = np.array([image.width / tensor.shape[2], image.height / tensor.shape[1]] * 2, dtype=np.float32)
     masks = None
-    if "masks" in found:  # pasted at the size that the network saw
-        large = nn.functional.interpolate(found["masks"], size=(image.height, image.width), mode="bilinear")
-        masks = (large[:, 0] >= 0.5).numpy()
+    if "masks" in outputs:  # of the network's input size
+        resized = nn.functional.interpolate(outputs["masks"], size=(image.height, image.width), mode="bilinear")
+        masks = (resized[:, 0] >= 0.5).numpy()
     return Prediction(
         task=task,
         size=(image.height, image.width),
         names=names,
-        boxes=found["boxes"].numpy() * scale,
-        scores=found["scores"].numpy(),
-        labels=found["labels"].numpy() - 1,
+        boxes=outputs["boxes"].numpy() * scale,
+        scores=outputs["scores"].numpy(),
+        labels=outputs["labels"].numpy() - 1,
         masks=masks,
     )
 
 
 def score(predict: Predict, images: AnnotatedImages, *, masks: bool) -> DetectionMetric:
-    """Return the metric of the held-out images."""
+    """Return the metric, updated with a detector's predictions of the held-out images."""
     metric = DetectionMetric(images.names, masks=masks)
     for index in range(len(images)):
         metric.update([predict(images.load(index))], [images.target(index)])
@@ -203,35 +204,37 @@ def table(trained: list[Trained], images: AnnotatedImages, *, masks: bool) -> st
     head += [f"{kind} {name}" for kind in kinds for name in ("AP50", "AP")]
     head += [f"AP50 {name}" for name in images.names] + ["minutes"]
     rows: list[list[Any]] = [head, ["---"] * len(head)]
-    for one in trained:
-        metric = score(one.predict, images, masks=masks)
+    for detector in trained:
+        metric = score(detector.predict, images, masks=masks)
         numbers = metric.compute()
-        shares = [numbers.get(f"{kind}_{name}", 0.0) for kind in kinds for name in ("ap50", "ap")]
-        shares += [row["mask_ap50" if masks else "ap50"] for row in metric.details()["per_class"]]
-        rows.append([one.name, *one.counts, *(f"{share:.3f}" for share in shares), f"{one.minutes:.1f}"])
+        scores = [numbers.get(f"{kind}_{name}", 0.0) for kind in kinds for name in ("ap50", "ap")]
+        scores += [row["mask_ap50" if masks else "ap50"] for row in metric.details()["per_class"]]
+        cells = [f"{value:.3f}" for value in scores]
+        rows.append([detector.name, *detector.counts, *cells, f"{detector.minutes:.1f}"])
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
-def draw(trained: list[Trained], images: AnnotatedImages, count: int) -> Image.Image:
-    """Return some images, each with its truth and what every detector finds beside it."""
+def comparison_picture(trained: list[Trained], images: AnnotatedImages, count: int) -> Image.Image:
+    """Return a grid of some images, each with the truth and every detector's predictions."""
     pictures, captions = [], []
     for index in range(0, len(images), max(1, len(images) // count))[:count]:
         image = images.load(index)
-        found = [one.predict(image) for one in trained]
-        shown = [_sure(one) for one in found]
-        pictures += [_true(images, index).draw(image), *(one.draw(image) for one in shown)]
-        captions += ["truth", *(one.name for one in trained)]
+        predictions = [_high_scoring(detector.predict(image)) for detector in trained]
+        pictures += [prediction.draw(image) for prediction in (_truth(images, index), *predictions)]
+        captions += ["truth", *(detector.name for detector in trained)]
     return grid(pictures, captions, columns=1 + len(trained), side=360)
 
 
-def _sure(prediction: Prediction) -> Prediction:
+def _high_scoring(prediction: Prediction) -> Prediction:
+    """Return a prediction with only the objects that score above `MIN_SCORE`."""
     assert prediction.scores is not None
-    kept = prediction.scores > DRAWN
-    parts = {name: getattr(prediction, name) for name in ("boxes", "scores", "labels", "masks")}
-    return replace(prediction, **{name: None if part is None else part[kept] for name, part in parts.items()})
+    selected = prediction.scores > MIN_SCORE
+    fields = {name: getattr(prediction, name) for name in ("boxes", "scores", "labels", "masks")}
+    return replace(prediction, **{name: None if value is None else value[selected] for name, value in fields.items()})
 
 
-def _true(images: AnnotatedImages, index: int) -> Prediction:
+def _truth(images: AnnotatedImages, index: int) -> Prediction:
+    """Return an image's true objects as a prediction with scores of 1."""
     from twins.data.objects import decode_masks
 
     objects = images.target(index)
@@ -249,26 +252,26 @@ def _true(images: AnnotatedImages, index: int) -> Prediction:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=SOURCES, default="bccd")
-    parser.add_argument("--root", type=Path, default=Path("../shared/data"), help="folder that holds the data sets")
-    parser.add_argument("--minutes", type=float, default=30.0, help="wall-clock of each training")
+    parser.add_argument("--root", type=Path, default=Path("../shared/data"), help="folder of the data sets")
+    parser.add_argument("--minutes", type=float, default=30.0, help="wall-clock time of each training")
     parser.add_argument("--lr", type=float, help="our learning rate")
     parser.add_argument("--peer-lr", type=float, default=1e-3, help="the peer's learning rate")
-    parser.add_argument("--only", choices=("ours", "peer"), help="train one of the two")
+    parser.add_argument("--only", choices=("ours", "peer"), help="train one detector alone")
     parser.add_argument("--out", type=Path, help="new folder for our run and the picture")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    out = given.out or Path(tempfile.mkdtemp(prefix="detectors-"))
-    config = our_config(given.data, given.root / SOURCES[given.data], given.minutes, given.seed)
-    theirs = replace(config, optimizer=replace(config.optimizer, lr=given.peer_lr, betas=(0.9, 0.999)))
-    if given.lr:
-        config = replace(config, optimizer=replace(config.optimizer, lr=given.lr))
-    trained = [train_ours(replace(config, out=str(out / "run")))] if given.only != "peer" else []
-    trained += [train_peer(theirs)] if given.only != "ours" else []
+    args = parser.parse_args()
+    out = args.out or Path(tempfile.mkdtemp(prefix="detectors-"))
+    config = our_config(args.data, args.root / SOURCES[args.data], args.minutes, args.seed)
+    peer_config = replace(config, optimizer=replace(config.optimizer, lr=args.peer_lr, betas=(0.9, 0.999)))
+    if args.lr:
+        config = replace(config, optimizer=replace(config.optimizer, lr=args.lr))
+    trained = [train_ours(replace(config, out=str(out / "run")))] if args.only != "peer" else []
+    trained += [train_peer(peer_config)] if args.only != "ours" else []
     masks = config.task == "instance"
     held_out = spec_of(config.task).open(config.source).val
     out.mkdir(parents=True, exist_ok=True)
-    draw(trained, held_out, 4).save(out / f"{given.data}.png")
-    print(f"\n{table(trained, held_out, masks=masks)}\n\n{machine()}; seed {given.seed}; pictures in {out}")
+    comparison_picture(trained, held_out, 4).save(out / f"{args.data}.png")
+    print(f"\n{table(trained, held_out, masks=masks)}\n\n{machine()}; seed {args.seed}; picture in {out}")
 
 
 if __name__ == "__main__":

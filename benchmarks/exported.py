@@ -1,10 +1,10 @@
-"""Our exports against timm's in the same runtime, and int8 against both.
+"""Speed of our exports beside timm's in the same runtime, in float32 and int8.
 
 Command: python benchmarks/exported.py [--models NAME...] [--batch N...] [--runtimes onnxruntime openvino] [--int8]
-Both sides hold the same weights and run in turns on the same threads, with their inputs bound; outputs are compared
-first. timm's is exported by torch.onnx with attention written out (as timm's own script does) for ONNX Runtime, and
-converted from PyTorch by OpenVINO. int8 is NNCF's with the same settings on both sides; what its weights, random here,
-lose is measured by benchmarks/int8.py.
+Both networks have the same weights and run in turns on the same threads, with their inputs bound in advance. Their
+outputs are compared first. timm's network is exported to ONNX by torch.onnx with unfused attention, as in timm's own
+script, and converted from PyTorch by OpenVINO. int8 is NNCF's, with the same settings for both. Weights are random
+here; benchmarks/int8.py measures the accuracy of int8.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from statistics import median
 import torch
 
 from twins.bench.compare import processor
-from twins.bench.runtimes import exported_steps, outputs_differ
-from twins.bench.subjects import Case, Step, images_for, networks
+from twins.bench.networks import Case, Step, build_networks, images_for
+from twins.bench.runtimes import exported_steps, output_difference
 from twins.bench.timing import interleaved, ratio
 
 CPU = torch.device("cpu")
@@ -54,40 +54,41 @@ def parse() -> argparse.Namespace:
 
 
 def rows(case: Case, args: argparse.Namespace) -> list[str]:
-    """Measure one model at one batch, every side in the same rounds; return lines of the table."""
-    images, subjects = images_for(case, CPU), networks(case, ("timm",), CPU)
+    """Measure all exports of one model at one batch size in the same rounds; return lines of the table."""
+    images, networks = images_for(case, CPU), build_networks(case, ("timm",), CPU)
     steps: dict[str, Step] = {}
     for runtime in args.runtimes:
-        found = exported_steps(subjects, images, runtime, "fp32")
-        steps |= {f"{label} {runtime} fp32": step for label, step in found.items()}
+        exports = exported_steps(networks, images, runtime, "fp32")
+        steps |= {f"{label} {runtime} fp32": step for label, step in exports.items()}
     if args.int8:
-        found = exported_steps(subjects, images, "openvino", "int8")
-        steps |= {f"{label} openvino int8": step for label, step in found.items()}
-    differences = {pair: outputs_differ(*(steps[label] for label in pair)) for pair in pairs(steps)}
+        exports = exported_steps(networks, images, "openvino", "int8")
+        steps |= {f"{label} openvino int8": step for label, step in exports.items()}
+    differences = {pair: output_difference(*(steps[label] for label in pair)) for pair in pairs(steps)}
     times = interleaved(steps, args.rounds, 3, CPU)
     peers = [f"timm {runtime} fp32" for runtime in args.runtimes]
     fastest = min(peers, key=lambda label: median(times[label]))
     lines = [line(case, times, *pair, differences[pair]) for pair in pairs(steps)]
     if args.int8:
         ours = "twins openvino int8"
-        lines.append(line(case, times, ours, fastest, outputs_differ(steps[ours], steps[fastest])))
+        lines.append(line(case, times, ours, fastest, output_difference(steps[ours], steps[fastest])))
     return lines
 
 
 def pairs(steps: dict[str, Step]) -> list[tuple[str, str]]:
-    """Return ours and timm's of each runtime and number format."""
+    """Return the labels of our and of timm's step for each runtime and number format."""
     return [(label, label.replace("twins", "timm")) for label in steps if label.startswith("twins")]
 
 
 def line(case: Case, times: dict[str, list[float]], ours: str, theirs: str, difference: float) -> str:
-    found, noise = (ratio(times[theirs], times[other]) for other in (ours, theirs.replace("timm", "timm again")))
+    """Return a line of the table: our and their time, their ratio, the noise, and the difference of outputs."""
+    speedup, noise = (ratio(times[theirs], times[other]) for other in (ours, theirs.replace("timm", "timm again")))
     cells = [
         case.model,
         str(case.batch),
         ours.removeprefix("twins "),
         theirs,
         *(f"{1e3 * median(times[label]):.1f}" for label in (ours, theirs)),
-        *(f"{x['median']:.2f} ({x['low']:.2f}-{x['high']:.2f})" for x in (found, noise)),
+        *(f"{x['median']:.2f} ({x['low']:.2f}-{x['high']:.2f})" for x in (speedup, noise)),
         f"{difference:.1e}",
     ]
     return "| " + " | ".join(cells) + " |"

@@ -1,9 +1,9 @@
-"""How far a detector's result for an image depends on what it was batched with: ours, and torchvision's.
+"""Whether a detector's result for an image depends on the other images of its batch: ours and torchvision's.
 
 Command: python benchmarks/invariance.py
-Three images of different shapes, each alone and in one padded batch. Heads have random weights that find dozens of
-objects everywhere, so that borders are tried too. An object of the batch is found again where one of its class lies
-within 0.05 pixels and has a score within 1e-3 of its own.
+Three images of different shapes are predicted alone and in one padded batch. Heads have random weights that detect
+dozens of objects everywhere, also at the borders. An object is found again in the batch if an object of the same class
+has a box within 0.05 pixels and a score within 1e-3.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ SIZES = ((160, 224), (200, 131), (97, 150))
 CLASSES = 5
 OURS = {"retinanet": "detection", "faster_rcnn": "detection", "mask_rcnn": "instance"}
 THEIRS = ("retinanet_resnet50_fpn", "fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
-Found = dict[str, NDArray[Any]]
-Finder = Callable[[list[Tensor]], list[Found]]
+Objects = dict[str, NDArray[Any]]
+"""`boxes`, `scores` and `labels` of an image."""
+Detect = Callable[[list[Tensor]], list[Objects]]
 
 
-def stir(network: nn.Module, backbone: str) -> nn.Module:
-    """Give a detector's heads random weights that find something everywhere."""
+def randomise_heads(network: nn.Module, backbone: str) -> nn.Module:
+    """Give a detector's heads random weights that detect objects everywhere."""
     for name, parameter in network.named_parameters():
         if name.startswith(backbone):
             continue
@@ -38,61 +39,73 @@ def stir(network: nn.Module, backbone: str) -> nn.Module:
     return network.eval()
 
 
-def ours(head: str, dtype: torch.dtype) -> Finder:
+def ours(head: str, dtype: torch.dtype) -> Detect:
+    """Return a function that runs our detector with a head."""
     torch.manual_seed(0)
     network: Any = twins.create_model("twins_svt_small", task=OURS[head], head=head, num_classes=CLASSES)
-    stir(network, "backbone.").to(dtype)
+    randomise_heads(network, "backbone.").to(dtype)
 
-    def find(images: list[Tensor]) -> list[Found]:
+    def detect(images: list[Tensor]) -> list[Objects]:
         shapes = [tuple(image.shape[1:]) for image in images]
         batch = torch.zeros(len(images), 3, *(max(sides) for sides in zip(*shapes, strict=True)), dtype=dtype)
-        for place, image in zip(batch, images, strict=True):
-            place[:, : image.shape[1], : image.shape[2]] = image
+        for padded, image in zip(batch, images, strict=True):
+            padded[:, : image.shape[1], : image.shape[2]] = image
         outputs = network(batch, torch.tensor(shapes) if len(images) > 1 else None)
         if head == "mask_rcnn":
             parts = outputs["boxes"], outputs["scores"], outputs["labels"]
         else:
             parts = network.detections(outputs)
-        found = []
+        result = []
         for boxes, scores, labels in zip(*parts, strict=True):
-            kept = scores > 0
-            found.append({"boxes": boxes[kept].numpy(), "scores": scores[kept].numpy(), "labels": labels[kept].numpy()})
-        return found
+            real = scores > 0  # padding has a score of 0
+            objects = {"boxes": boxes[real], "scores": scores[real], "labels": labels[real]}
+            result.append({name: values.numpy() for name, values in objects.items()})
+        return result
 
-    return find
+    return detect
 
 
-def theirs(name: str, dtype: torch.dtype) -> Finder:
+def theirs(name: str, dtype: torch.dtype) -> Detect:
+    """Return a function that runs torchvision's detector."""
     torch.manual_seed(0)
     network = getattr(detection, name)(
         weights=None, weights_backbone=None, num_classes=CLASSES + 1, _skip_resize=True, detections_per_img=100
     )
-    stir(network, "backbone.").to(dtype)
+    randomise_heads(network, "backbone.").to(dtype)
 
-    def find(images: list[Tensor]) -> list[Found]:
-        return [{key: value.numpy() for key, value in found.items() if key != "masks"} for found in network(images)]
+    def detect(images: list[Tensor]) -> list[Objects]:
+        return [{key: value.numpy() for key, value in each.items() if key != "masks"} for each in network(images)]
 
-    return find
+    return detect
 
 
-def compare(find: Finder, dtype: torch.dtype) -> tuple[int, int, float, float]:
-    """Return objects found, how many of them are found again in the batch, and the largest differences of those."""
+def compare(detect: Detect, dtype: torch.dtype) -> tuple[int, int, float, float]:
+    """Compare the objects of images alone and in a batch.
+
+    Returns:
+        the number of objects, the number found again in the batch, and the largest differences of boxes in pixels and
+        of scores between an object and its match.
+    """
     generator = torch.Generator().manual_seed(1)
     images = [torch.randn(3, *size, generator=generator, dtype=torch.float64).to(dtype) for size in SIZES]
     with torch.inference_mode():
-        together, alone = find(images), [find([image])[0] for image in images]
-    count, again, box, score = 0, 0, 0.0, 0.0
-    for one, other in zip(alone, together, strict=True):
-        far = np.abs(one["boxes"][:, None] - other["boxes"]).max(axis=2)
-        less = np.abs(one["scores"][:, None] - other["scores"])
-        same = (far <= 0.05) & (less <= 1e-3) & (one["labels"][:, None] == other["labels"])
+        batched, alone = detect(images), [detect([image])[0] for image in images]
+    count, matched, box_difference, score_difference = 0, 0, 0.0, 0.0
+    for one, other in zip(alone, batched, strict=True):
+        boxes = np.abs(one["boxes"][:, None] - other["boxes"]).max(axis=2)
+        scores = np.abs(one["scores"][:, None] - other["scores"])
+        matches = (boxes <= 0.05) & (scores <= 1e-3) & (one["labels"][:, None] == other["labels"])
         count += len(one["boxes"])
-        again += int(same.any(axis=1).sum())
-        nearest = np.where(same, far, np.inf).min(axis=1, initial=np.inf)
-        box = max(box, float(nearest[np.isfinite(nearest)].max(initial=0)))
-        closest = np.where(same, less, np.inf).min(axis=1, initial=np.inf)
-        score = max(score, float(closest[np.isfinite(closest)].max(initial=0)))
-    return count, again, box, score
+        matched += int(matches.any(axis=1).sum())
+        box_difference = max(box_difference, _largest_of_nearest(boxes, matches))
+        score_difference = max(score_difference, _largest_of_nearest(scores, matches))
+    return count, matched, box_difference, score_difference
+
+
+def _largest_of_nearest(differences: NDArray[Any], matches: NDArray[Any]) -> float:
+    """Return each row's smallest difference among its matches, and of these the largest."""
+    nearest = np.where(matches, differences, np.inf).min(axis=1, initial=np.inf)
+    return float(nearest[np.isfinite(nearest)].max(initial=0))
 
 
 def main() -> None:
@@ -101,9 +114,9 @@ def main() -> None:
     cases = [(f"twins_svt_small, {head}", ours, head) for head in OURS] + [(name, theirs, name) for name in THEIRS]
     for title, build, name in cases:
         for dtype in (torch.float64, torch.float32):
-            count, again, box, score = compare(build(name, dtype), dtype)
+            count, matched, box, score = compare(build(name, dtype), dtype)
             precision = str(dtype).removeprefix("torch.")
-            share = again / max(1, count)
+            share = matched / max(1, count)
             print(f"| {title} | {precision} | {count} | {share:.1%} | {box:.1e} | {score:.1e} |", flush=True)
 
 

@@ -1,19 +1,21 @@
-"""Images/s of one core from JPEG files to batches: our loader beside timm's and torchvision's, the same transforms.
+"""Images per second from JPEG files to batches on one core: our loader beside timm's and torchvision's.
 
 Command: python benchmarks/loading.py --rounds 7
          python benchmarks/loading.py --images FOLDER --workers 4
 
-Training is the reference's recipe: a random part of the image at 224 x 224 (bicubic), a flip, RandAugment
-(rand-m9-mstd0.5-inc1), normalisation, erasing. Evaluation is a resize to 256, the centre 224 x 224, normalisation.
-Batches are normalised floats on the processor on every side, so ours counts what a GPU would do; `uint8` rows are
-batches that a GPU still has to normalise and to erase, as timm's loader for GPUs makes them too. A round is one pass
-over the images on each side in turn; medians of rounds are reported, and of the rounds' ratios with their middle half.
-In one process what counts is the processor's time, so that other programs change little; with --workers it is the
-clock's.
+All loaders apply the same transforms. Training is the reference's recipe: a random crop resized to 224 x 224 (bicubic),
+a flip, RandAugment (rand-m9-mstd0.5-inc1), normalisation, erasing. Evaluation is a resize to 256, a centre crop of
+224 x 224, normalisation. All batches are normalised floats on the CPU, so our times include work that a GPU does in
+training. The `uint8` rows are batches that a GPU still has to normalise and to erase, as in timm's loader for GPUs.
 
-torchvision has no RandAugment with timm's operations: its row draws them as timm does and computes each by
-`torchvision.transforms.v2`. On tensors it turns and shears bilinearly, for want of a bicubic. Without --images,
-pictures of 500 x 375 (JPEG, quality 90), near ImageNet's average, are cut out of scikit-learn's two photographs.
+A round is one pass over the images with each loader in turn. Medians over rounds are reported, and of the ratios also
+the middle half. In one process the processor's time is measured, so that other programs have little influence; with
+--workers it is wall-clock time.
+
+torchvision has no RandAugment with timm's operations. Its rows draw the operations like timm and compute each with
+`torchvision.transforms.v2`; on tensors it rotates and shears bilinearly, because it has no bicubic there. Without
+--images, pictures of 500 x 375 (JPEG, quality 90), near ImageNet's average size, are cropped from scikit-learn's two
+photographs.
 """
 
 from __future__ import annotations
@@ -52,11 +54,11 @@ PREPROCESS, AUGMENT = Preprocess(), AugmentConfig()
 FILL = [round(255 * value) for value in PREPROCESS.mean]
 CPU = torch.device("cpu")
 Pass = Callable[[], Iterable[Any]]
-"""Gives the batches of one pass over the images."""
+"""Returns the batches of one pass over the images."""
 
 
 def make_images(folder: Path, count: int) -> None:
-    """Write pictures of 500 x 375, a quarter of them upright, in two class folders."""
+    """Write pictures of 500 x 375 pixels into two class folders; a quarter of them is rotated to 375 x 500."""
     from sklearn.datasets import load_sample_images
 
     random = np.random.default_rng(0)
@@ -73,35 +75,37 @@ def make_images(folder: Path, count: int) -> None:
         picture.save(folder / str(index % 2) / f"{index}.jpg", quality=90)
 
 
-def ours(folder: Path, training: bool, batch: int, workers: int, levels: bool) -> Pass:
+def ours(folder: Path, training: bool, batch: int, workers: int, uint8: bool) -> Pass:
+    """Return passes of our loader."""
     classes = class_folders(folder)
     files = [(path, label) for label, name in enumerate(classes) for path in list_images(name)]
     images = LabelledFiles([path for path, _ in files], [label for _, label in files], [name.name for name in classes])
-    learn = TrainSamples(images, ImageAlone(train_transform(AUGMENT, PREPROCESS)), seed=0)
+    train_samples = TrainSamples(images, ImageAlone(train_transform(AUGMENT, PREPROCESS)), seed=0)
     order = TrainBatches(len(images), batch, seed=0)
-    look = EvalSamples(images, ImageAlone(PREPROCESS.pixels))
-    passes = iter(range(10**9))
+    eval_samples = EvalSamples(images, ImageAlone(PREPROCESS.pixels))
+    epochs = iter(range(10**9))
 
-    def given() -> Iterable[Any]:
+    def one_pass() -> Iterable[Any]:
         if training:
-            step = order.steps * next(passes)
-            stream = train_loader(learn, order, step=step, workers=workers, pin=False)
+            step = order.steps * next(epochs)
+            stream = train_loader(train_samples, order, step=step, workers=workers, pin=False)
             batches: Iterable[Any] = (next(stream) for _ in range(order.steps))
         else:
-            batches = eval_loader(look, batch=batch, workers=workers)
-        return (found.images if levels else normalised(found, PREPROCESS, CPU).images for found in batches)
+            batches = eval_loader(eval_samples, batch=batch, workers=workers)
+        return (loaded.images if uint8 else normalised(loaded, PREPROCESS, CPU).images for loaded in batches)
 
-    return given
+    return one_pass
 
 
-def timms(folder: Path, training: bool, batch: int, workers: int, levels: bool) -> Pass:
+def timms(folder: Path, training: bool, batch: int, workers: int, uint8: bool) -> Pass:
+    """Return passes of timm's loader."""
     dataset = create_dataset("", root=str(folder))
     loader = create_loader(
         dataset,
         (3, 224, 224),
         batch,
         is_training=training,
-        use_prefetcher=levels,
+        use_prefetcher=uint8,
         re_prob=AUGMENT.erasing,
         re_mode="pixel",
         scale=AUGMENT.scale,
@@ -119,20 +123,22 @@ def timms(folder: Path, training: bool, batch: int, workers: int, levels: bool) 
     )
     for step in dataset.transform.transforms if training else ():
         for operation in getattr(step, "ops", ()):
-            if operation.name.startswith("Posterize"):  # 0 bits, which newer Pillow refuses, are drawn now and then
+            if operation.name.startswith("Posterize"):  # timm sometimes draws 0 bits, which newer Pillow refuses
                 operation.aug_fn = lambda image, bits, **_: F.posterize(image, max(1, bits))
-    inner = loader.loader if levels else loader  # what the prefetcher reads: uint8
+    inner = loader.loader if uint8 else loader  # the input of the prefetcher is uint8
     return lambda: (images for images, _ in inner)
 
 
 def torchvisions(folder: Path, training: bool, batch: int, workers: int, *, tensors: bool) -> Pass:
-    turn = InterpolationMode.BILINEAR if tensors else InterpolationMode.BICUBIC
+    """Return passes of torchvision's loader, with transforms of Pillow images or of tensors."""
+    rotation = InterpolationMode.BILINEAR if tensors else InterpolationMode.BICUBIC
     begin = [v2.PILToTensor()] if tensors else []
-    size = {"interpolation": InterpolationMode.BICUBIC, "antialias": True}
+    resize = {"interpolation": InterpolationMode.BICUBIC, "antialias": True}
+    crop = v2.RandomResizedCrop(224, AUGMENT.scale, AUGMENT.ratio, **resize)
     middle = (
-        [v2.RandomResizedCrop(224, AUGMENT.scale, AUGMENT.ratio, **size), v2.RandomHorizontalFlip(), RandAugment(turn)]
+        [crop, v2.RandomHorizontalFlip(), RandAugment(rotation)]
         if training
-        else [v2.Resize(256, **size), v2.CenterCrop(224)]
+        else [v2.Resize(256, **resize), v2.CenterCrop(224)]
     )
     end = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(PREPROCESS.mean, PREPROCESS.std), v2.ToPureTensor()]
     if not tensors:
@@ -145,99 +151,105 @@ def torchvisions(folder: Path, training: bool, batch: int, workers: int, *, tens
 
 
 class RandAugment:
-    """timm's `rand-m9-mstd0.5-inc1`, each operation by torchvision."""
+    """timm's `rand-m9-mstd0.5-inc1`, with torchvision's operations."""
 
     def __init__(self, interpolation: InterpolationMode) -> None:
-        self.moved = {"interpolation": interpolation, "fill": FILL}
+        self.resampling = {"interpolation": interpolation, "fill": FILL}
         self.operations: list[Callable[[Any, float], Any]] = [
             lambda image, _: F.autocontrast(image),
             lambda image, _: F.equalize(image),
             lambda image, _: F.invert(image),
-            lambda image, level: F.rotate(image, _either(30 * level), **self.moved),
-            lambda image, level: F.posterize(image, max(1, 4 - int(level * 4))),
-            lambda image, level: F.solarize(image, max(0, 256 - int(level * 256))),
-            lambda image, level: _solarize_add(image, min(128, int(level * 110))),
-            lambda image, level: F.adjust_saturation(image, 1 + _either(0.9 * level)),
-            lambda image, level: F.adjust_contrast(image, 1 + _either(0.9 * level)),
-            lambda image, level: F.adjust_brightness(image, 1 + _either(0.9 * level)),
-            lambda image, level: F.adjust_sharpness(image, 1 + _either(0.9 * level)),
-            lambda image, level: self._move(image, shear=[math.degrees(math.atan(_either(0.3 * level))), 0.0]),
-            lambda image, level: self._move(image, shear=[0.0, math.degrees(math.atan(_either(0.3 * level)))]),
-            lambda image, level: self._move(image, translate=[int(_either(0.45 * level) * 224), 0]),
-            lambda image, level: self._move(image, translate=[0, int(_either(0.45 * level) * 224)]),
+            lambda image, magnitude: F.rotate(image, _random_sign(30 * magnitude), **self.resampling),
+            lambda image, magnitude: F.posterize(image, max(1, 4 - int(magnitude * 4))),
+            lambda image, magnitude: F.solarize(image, max(0, 256 - int(magnitude * 256))),
+            lambda image, magnitude: _solarize_add(image, min(128, int(magnitude * 110))),
+            lambda image, magnitude: F.adjust_saturation(image, 1 + _random_sign(0.9 * magnitude)),
+            lambda image, magnitude: F.adjust_contrast(image, 1 + _random_sign(0.9 * magnitude)),
+            lambda image, magnitude: F.adjust_brightness(image, 1 + _random_sign(0.9 * magnitude)),
+            lambda image, magnitude: F.adjust_sharpness(image, 1 + _random_sign(0.9 * magnitude)),
+            lambda image, magnitude: self._affine(image, shear=[_random_shear(magnitude), 0.0]),
+            lambda image, magnitude: self._affine(image, shear=[0.0, _random_shear(magnitude)]),
+            lambda image, magnitude: self._affine(image, translate=[int(_random_sign(0.45 * magnitude) * 224), 0]),
+            lambda image, magnitude: self._affine(image, translate=[0, int(_random_sign(0.45 * magnitude) * 224)]),
         ]
 
     def __call__(self, image: Any) -> Any:
-        """Change an image, Pillow's or a tensor, by up to two operations."""
+        """Apply up to two operations to an image, Pillow's or a tensor."""
         for index in np.random.choice(len(self.operations), 2):
             if random.random() <= 0.5:
                 image = self.operations[index](image, min(max(random.gauss(9, 0.5), 0.0), 10.0) / 10.0)
         return image
 
-    def _move(self, image: Any, **given: Any) -> Any:
-        plain = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0], "center": [0, 0]}
-        return F.affine(image, **plain | given | self.moved)
+    def _affine(self, image: Any, **settings: Any) -> Any:
+        identity = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0], "center": [0, 0]}
+        return F.affine(image, **identity | settings | self.resampling)
 
 
-def _either(value: float) -> float:
+def _random_sign(value: float) -> float:
     return -value if random.random() > 0.5 else value
+
+
+def _random_shear(magnitude: float) -> float:
+    """Return an angle in degrees whose tangent is up to 0.3."""
+    return math.degrees(math.atan(_random_sign(0.3 * magnitude)))
 
 
 def _solarize_add(image: Any, add: int) -> Any:
     if isinstance(image, Tensor):
         return torch.where(image < 128, image + add, image)  # at most 255
-    return image.point([level + add if level < 128 else level for level in range(256)] * 3)
+    return image.point([value + add if value < 128 else value for value in range(256)] * 3)
 
 
-def measure(sides: dict[str, Pass], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
-    """Return images/s of each side in each round, after one that counts for nothing."""
-    speeds: dict[str, list[float]] = {name: [] for name in sides}
+def measure(loaders: dict[str, Pass], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    """Return each loader's images per second in each round, after a round for warm-up."""
+    speeds: dict[str, list[float]] = {name: [] for name in loaders}
     for number in range(rounds + 1):
-        for name, batches in sides.items():
-            began = clock()
-            seen = sum(len(images) for images in batches())
+        for name, batches in loaders.items():
+            start = clock()
+            count = sum(len(images) for images in batches())
             if number:
-                speeds[name].append(seen / (clock() - began))
+                speeds[name].append(count / (clock() - start))
     return speeds
 
 
-def rows(kind: str, speeds: dict[str, list[float]], leading: str) -> list[str]:
+def rows(kind: str, speeds: dict[str, list[float]], ours: str) -> list[str]:
+    """Return lines of the table, with the ratio of our speed to each other loader's."""
     lines = []
-    for name, found in speeds.items():
-        ratios = sorted(mine / other for mine, other in zip(speeds[leading], found, strict=True))
+    for name, loader_speeds in speeds.items():
+        ratios = sorted(our_speed / speed for our_speed, speed in zip(speeds[ours], loader_speeds, strict=True))
         low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else (ratios * 3)
-        ratio = "" if name == leading else f"{median(ratios):.2f} ({low:.2f}-{high:.2f})"
-        lines.append(f"| {kind} | {name} | {median(found):.0f} | {ratio} |")
+        ratio = "" if name == ours else f"{median(ratios):.2f} ({low:.2f}-{high:.2f})"
+        lines.append(f"| {kind} | {name} | {median(loader_speeds):.0f} | {ratio} |")
     return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="a folder of class folders")
-    parser.add_argument("--count", type=int, default=96, help="pictures that are made where none are given")
+    parser.add_argument("--images", type=Path, help="folder with one folder per class")
+    parser.add_argument("--count", type=int, default=96, help="number of pictures to make without --images")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--workers", type=int, default=0, help="loading processes; 0 is one core, ours")
+    parser.add_argument("--workers", type=int, default=0, help="loading processes; 0 loads in this process")
     parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    clock = time.perf_counter if arguments.workers else time.process_time
-    with tempfile.TemporaryDirectory() as made:
-        folder = arguments.images or Path(made)
-        if arguments.images is None:
-            make_images(folder, arguments.count)
-        print(f"{machine()}, Pillow {Image.__version__}, {arguments.workers} workers, batch {arguments.batch}\n")
+    clock = time.perf_counter if args.workers else time.process_time
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.images or Path(temporary)
+        if args.images is None:
+            make_images(folder, args.count)
+        print(f"{machine()}, Pillow {Image.__version__}, {args.workers} workers, batch {args.batch}\n")
         print("| transforms | loader | images/s | ours against it (middle half) |\n| --- | --- | --- | --- |")
         for training, kind in ((True, "training"), (False, "evaluation")):
-            share = folder, training, arguments.batch, arguments.workers
+            settings = folder, training, args.batch, args.workers
             floats = {
-                "twins": ours(*share, False),
-                "timm": timms(*share, False),
-                "torchvision, Pillow": torchvisions(*share, tensors=False),
-                "torchvision, tensors": torchvisions(*share, tensors=True),
+                "twins": ours(*settings, False),
+                "timm": timms(*settings, False),
+                "torchvision, Pillow": torchvisions(*settings, tensors=False),
+                "torchvision, tensors": torchvisions(*settings, tensors=True),
             }
-            print("\n".join(rows(kind, measure(floats, arguments.rounds, clock), "twins")), flush=True)
-            levels = {"twins, uint8": ours(*share, True), "timm, uint8": timms(*share, True)}
-            print("\n".join(rows(kind, measure(levels, arguments.rounds, clock), "twins, uint8")), flush=True)
+            print("\n".join(rows(kind, measure(floats, args.rounds, clock), "twins")), flush=True)
+            uint8 = {"twins, uint8": ours(*settings, True), "timm, uint8": timms(*settings, True)}
+            print("\n".join(rows(kind, measure(uint8, args.rounds, clock), "twins, uint8")), flush=True)
 
 
 if __name__ == "__main__":

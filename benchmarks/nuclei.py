@@ -1,9 +1,10 @@
-"""Semantic segmentation learned from nothing on a CPU: twins_svt_nano against torchvision's small networks.
+"""Semantic segmentation trained from scratch on a CPU: twins_svt_nano beside torchvision's small networks.
 
 Command: python benchmarks/nuclei.py --minutes 12
-Background, nucleus and border (pixels within two, Chebyshev, of two different nuclei) on the Data Science Bowl's
-nuclei: 35 images to learn from, 11 held out. Both networks have the same minutes, images, crops and class weights; each
-has the rate and the batch that suit it. The last weights are measured: none are chosen by the held-out images.
+The data are the Data Science Bowl's nuclei, 35 training and 11 held-out images. The classes are background, nucleus and
+border; a border pixel is within two pixels (Chebyshev distance) of two different nuclei. All networks have the same
+minutes, images, crops and class weights; each has the learning rate and the batch size that suit it. The last weights
+are measured, so held-out images choose no weights.
 """
 
 from __future__ import annotations
@@ -45,12 +46,13 @@ from twins.tasks.semantic.network import resized_argmax
 from twins.tasks.semantic.spec import SPEC, balanced_pixel_weights
 
 NAMES = ("background", "nucleus", "border")
-REACH = 2
-"""How near two nuclei are to a pixel of a border, in pixels."""
+BORDER_DISTANCE = 2
+"""Largest distance of a border pixel from two nuclei, in pixels."""
 PEERS = {"lraspp": "lraspp_mobilenet_v3_large", "deeplab": "deeplabv3_mobilenet_v3_large"}
 
 
 def our_config(data: Path, minutes: float, seed: int) -> TrainConfig:
+    """Return the settings of our run."""
     return TrainConfig(
         task="semantic",
         data=str(data),
@@ -64,8 +66,8 @@ def our_config(data: Path, minutes: float, seed: int) -> TrainConfig:
         drop_rate=0.0,
         drop_path=0.0,
         class_weights="none",
-        epochs=100,  # only says what share of the minutes the warm-up is
-        eval_every=1e6,  # once, at the end
+        epochs=100,  # only sets the warm-up's share of the minutes
+        eval_every=1e6,  # only at the end
         optimizer=OptimizerConfig(lr=2e-3, weight_decay=0.05, betas=(0.9, 0.98), layer_decay=None, clip_grad=5.0),
         schedule=ScheduleConfig(kind="poly", warmup_epochs=10, min_lr=0.0),
         semantic=SemanticConfig(crop=192, ratio=(0.75, 1.5), max_share=1.0, vflip=0.5, photometric=False),
@@ -73,16 +75,17 @@ def our_config(data: Path, minutes: float, seed: int) -> TrainConfig:
 
 
 def peer_config(config: TrainConfig) -> TrainConfig:
+    """Return our settings with the peers' batch size and optimiser settings."""
     return replace(config, batch_size=8, optimizer=replace(config.optimizer, lr=2e-3, betas=(0.9, 0.999)))
 
 
 def prepare(source: Path, target: Path) -> None:
-    """Write the data set as folders of images and masks, split as its own files split it."""
+    """Write the data set as folders of images and masks, with its own split."""
     for part in ("train", "val"):
-        listed = json.loads((source / f"instances_{part}.json").read_text())["images"]
+        entries = json.loads((source / f"instances_{part}.json").read_text())["images"]
         for kind in ("images", "masks"):
             (target / kind / part).mkdir(parents=True)
-        for name in (image["file_name"] for image in listed):
+        for name in (entry["file_name"] for entry in entries):
             Image.open(source / "images" / name).convert("RGB").save(target / "images" / part / name)
             nuclei = np.asarray(Image.open(source / "instance_ids" / name)).astype(np.int32)
             Image.fromarray(classes_of(nuclei)).save(target / "masks" / part / name)
@@ -90,14 +93,15 @@ def prepare(source: Path, target: Path) -> None:
 
 
 def classes_of(nuclei: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Return class ids `(H, W)` of a map of nuclei, 0 where there is none."""
-    side = 2 * REACH + 1
+    """Return class ids `(H, W)` for a map of nucleus ids, in which 0 is background."""
+    side = 2 * BORDER_DISTANCE + 1
     highest = maximum_filter(nuclei, side)
     lowest = minimum_filter(np.where(nuclei == 0, np.iinfo(np.int32).max, nuclei), side)
     return np.where((highest > 0) & (lowest != highest), 2, nuclei > 0).astype(np.uint8)
 
 
 def train_ours(config: TrainConfig) -> Trained:
+    """Train our network with `twins.train`."""
     start = time.perf_counter()
     run = twins.train(config)
     minutes = (time.perf_counter() - start) / 60
@@ -113,7 +117,7 @@ def train_ours(config: TrainConfig) -> Trained:
 
 
 def train_peer(name: str, config: TrainConfig) -> Trained:
-    """Train a network of torchvision's by the plainest loop, with our crops, schedule and loss."""
+    """Train one of torchvision's networks in a simple loop, with our crops, schedule and loss."""
     assert config.minutes
     start = time.perf_counter()
     torch.manual_seed(config.seed)
@@ -128,7 +132,7 @@ def train_peer(name: str, config: TrainConfig) -> Trained:
     order = TrainBatches(len(images), config.batch_size, seed=config.seed)
     batches = train_loader(samples, order, step=0, workers=config.workers, pin=False)
     optimizer = build_optimizer(network, config.optimizer)
-    network.train().to(memory_format=torch.channels_last)  # a tenth to a quarter less time a step
+    network.train().to(memory_format=torch.channels_last)  # saves 10 to 25 % of a step's time
     steps = 0
     while (done := (time.perf_counter() - start) / 60 / config.minutes) < 1:
         batch = normalised(next(batches), preprocess, torch.device("cpu"))
@@ -161,12 +165,12 @@ def _loss(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
 @torch.inference_mode()
 def _predict(network: nn.Module, preprocess: Preprocess, image: Image.Image) -> Prediction:
     size = (image.height, image.width)
-    found = resized_argmax(network(preprocess(image)[None])["out"], [size])
-    return Prediction(task="semantic", size=size, names=NAMES, label_map=found.numpy())
+    label_map = resized_argmax(network(preprocess(image)[None])["out"], [size])
+    return Prediction(task="semantic", size=size, names=NAMES, label_map=label_map.numpy())
 
 
 def score(predict: Predict, images: MappedImages) -> tuple[dict[str, float], list[float]]:
-    """Return the metric's numbers and each class's intersection over union, at the images' own size."""
+    """Return the metrics and each class's intersection over union, at the images' own size."""
     metric = SemanticMetric(images.names, boundary=True)
     for index in range(len(images)):
         metric.update([predict(images.load(index))], [images.target(index)])
@@ -178,40 +182,40 @@ def table(trained: list[Trained], images: MappedImages) -> str:
     head = ["network", "parameters", "batch", "steps", "images seen", "mIoU"]
     head += [f"IoU {name}" for name in images.names] + ["pixel accuracy", "boundary F1", "minutes"]
     rows: list[list[Any]] = [head, ["---"] * len(head)]
-    for one in trained:
-        numbers, ious = score(one.predict, images)
-        shares = [numbers["miou"], *ious, numbers["pixel_accuracy"], numbers["boundary_f1"]]
-        rows.append([one.name, *one.counts, *(f"{share:.3f}" for share in shares), f"{one.minutes:.1f}"])
+    for network in trained:
+        metrics, ious = score(network.predict, images)
+        scores = [metrics["miou"], *ious, metrics["pixel_accuracy"], metrics["boundary_f1"]]
+        rows.append([network.name, *network.counts, *(f"{value:.3f}" for value in scores), f"{network.minutes:.1f}"])
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
-def draw(trained: list[Trained], images: MappedImages, count: int) -> Image.Image:
-    """Return some images, each with its truth and every network's map beside it."""
+def comparison_picture(trained: list[Trained], images: MappedImages, count: int) -> Image.Image:
+    """Return a grid of some images, each with the truth and every network's map."""
     pictures, captions = [], []
     for index in range(0, len(images), max(1, len(images) // count))[:count]:
-        image = images.load(index)
-        maps = [images.target(index), *(one.predict(image).label_map for one in trained)]
-        pictures += [image, *(overlay(image, found, images.classes.colours) for found in maps if found is not None)]
-        captions += ["image", "truth", *(one.name for one in trained)]
+        image, colours = images.load(index), images.classes.colours
+        maps = [images.target(index), *(network.predict(image).label_map for network in trained)]
+        pictures += [image, *(overlay(image, label_map, colours) for label_map in maps if label_map is not None)]
+        captions += ["image", "truth", *(network.name for network in trained)]
     return grid(pictures, captions, columns=2 + len(trained), side=256)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=12.0, help="wall-clock of each training")
+    parser.add_argument("--minutes", type=float, default=12.0, help="wall-clock time of each training")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/instance/dsb2018"))
     parser.add_argument("--out", type=Path, help="new folder for the data, our run and the picture")
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=["lraspp"])
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    out = given.out or Path(tempfile.mkdtemp(prefix="nuclei-"))
-    prepare(given.data, out / "data")
-    config = our_config(out / "data", given.minutes, given.seed)
+    args = parser.parse_args()
+    out = args.out or Path(tempfile.mkdtemp(prefix="nuclei-"))
+    prepare(args.data, out / "data")
+    config = our_config(out / "data", args.minutes, args.seed)
     trained = [train_ours(replace(config, out=str(out / "run")))]
-    trained += [train_peer(PEERS[peer], peer_config(config)) for peer in given.peer]
+    trained += [train_peer(PEERS[peer], peer_config(config)) for peer in args.peer]
     held_out = open_label_maps(config.source).val
-    draw(trained, held_out, 4).save(out / "nuclei.png")
-    print(f"\n{table(trained, held_out)}\n\n{machine()}; seed {given.seed}; pictures: {out / 'nuclei.png'}")
+    comparison_picture(trained, held_out, 4).save(out / "nuclei.png")
+    print(f"\n{table(trained, held_out)}\n\n{machine()}; seed {args.seed}; picture: {out / 'nuclei.png'}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Semantic inference by tiles: memory for large images, and how far tiles change what is said.
+"""Semantic inference by tiles: memory for large images, and the change of labels at the tiles' seams.
 
 Command: python benchmarks/tiles.py [--model RUN]
-Memory: an image file (scikit-learn's photographs, mirrored on) goes through `predict` with `--tile`, each case in a
-process of its own, on the CPU; peaks are what is resident beyond the process before, which has looked at a small image.
-The image and its map of classes take four bytes a pixel, Pillow pads its RGB with a fourth, the rest is the tile's.
-Weights are random, which needs no less. Seams: a trained network looks at held-out images of its own data, mirrored on
-to 1024 x 768, whole and by tiles; without --model it first learns scenes.
+
+Memory: an image file (scikit-learn's photographs, extended by mirroring) is predicted by tiles on the CPU, each case in
+a process of its own. The peak is the growth of the process's resident size since it predicted a small image. The image
+and its label map take four bytes per pixel, Pillow pads RGB with a fourth byte, and the tile takes the rest. Weights
+are random, which does not change the memory.
+
+Seams: a trained network predicts held-out images of its own data, extended to 1024 x 768 by mirroring, both whole and
+by tiles. Without --model, a network is trained on `scenes` first.
 """
 
 from __future__ import annotations
@@ -27,17 +30,18 @@ from PIL import Image
 
 MIB = 2**20
 CLASSES = (3, 150)
-"""Of the networks whose memory is measured: a user's own, and ADE20K's."""
+"""Numbers of classes for which memory is measured: a small data set's and ADE20K's."""
 WIDTH, HEIGHT, OFFSET = 1024, 768, 50
-"""Images whose seams are looked at, and where their originals begin in them: at no tile's edge."""
+"""Size of the images for the seams, and the offset of the original image in them, so that no tile starts there."""
 IMAGES = 4
 TILES = ((128, 0), (128, 32), (256, 0), (256, 64), (384, 0), (384, 96), (512, 0), (512, 128))
-"""Sides of tiles and what neighbours share: nothing, or a quarter as by default."""
+"""Side and overlap of tiles: no overlap, and a quarter of the side, which is the default."""
 BAND = 16
-"""How near to a seam a pixel counts as beside it, in pixels."""
+"""Distance from a seam within which a pixel counts as beside it, in pixels."""
 
 
 def write_photograph(path: Path, height: int, width: int) -> None:
+    """Write scikit-learn's photographs, extended to a size by mirroring."""
     from sklearn.datasets import load_sample_images
 
     both = np.concatenate(load_sample_images().images)
@@ -45,18 +49,20 @@ def write_photograph(path: Path, height: int, width: int) -> None:
 
 
 def measure(case: dict[str, Any]) -> None:
-    """Print a case's peak memory in bytes, and its seconds; in a process of its own."""
+    """Print a case's peak memory in bytes and its seconds; runs in a process of its own."""
     from twins.bench.memory import resident, start_peak
 
-    act = _prediction(**case) if case["model"] else _decoding(case["file"])
+    run = _prediction(**case) if case["model"] else _decoding(case["file"])
     before = start_peak()
     start = time.perf_counter()
-    act()
+    run()
     seconds = time.perf_counter() - start
     print(resident("VmHWM") - before, f"{seconds:.1f}")
 
 
 def _decoding(file: str) -> Any:
+    """Return a function that decodes an image file."""
+
     def decode() -> None:
         with Image.open(file) as image:
             image.load()
@@ -65,17 +71,18 @@ def _decoding(file: str) -> Any:
 
 
 def _prediction(file: str, model: str, classes: int, tile: int) -> Any:
+    """Return a function that predicts an image file by tiles."""
     import twins
     from twins.tasks.inference import InferenceConfig
 
     network = twins.create_model(model, task="semantic", num_classes=classes)
     predictor = twins.Predictor(network, device="cpu", inference=InferenceConfig(tile=tile))
-    predictor.predict(np.zeros((32, 32, 3), dtype=np.uint8))  # libraries are loaded when they are first used
+    predictor.predict(np.zeros((32, 32, 3), dtype=np.uint8))  # loads the libraries that are imported on first use
     return lambda: predictor.predict(file)
 
 
 def _run(**case: Any) -> tuple[float, str]:
-    """Return a case's peak in MiB, and its seconds."""
+    """Measure a case in a new process; return its peak in MiB and its seconds."""
     done = subprocess.run(
         [sys.executable, __file__, "--case", json.dumps(case)], capture_output=True, text=True, check=True
     )
@@ -84,6 +91,7 @@ def _run(**case: Any) -> tuple[float, str]:
 
 
 def print_memory(sizes: list[str], models: list[str], tile: int, folder: Path) -> None:
+    """Print the table of peak memory by image size, network and number of classes."""
     print("MiB beyond the process before:\n")
     print("| image, H x W | network | classes | tile | decoding alone | peak | image + map | fourth byte | rest | s |")
     print("| --- " * 10 + "|")
@@ -102,6 +110,7 @@ def print_memory(sizes: list[str], models: list[str], tile: int, folder: Path) -
 
 
 def train_on_scenes(minutes: float, folder: Path) -> Path:
+    """Train a semantic network on `scenes` and return its run folder."""
     import twins
     from twins.tasks.semantic.recipes import scenes
 
@@ -109,14 +118,14 @@ def train_on_scenes(minutes: float, folder: Path) -> Path:
 
 
 def mirrored(pixels: NDArray[np.uint8], height: int, width: int, start: int = 0) -> NDArray[np.uint8]:
-    """Return an image or map mirrored on to a size, with `start` pixels of it before its first row and column."""
+    """Extend an image or a map to a size by mirroring, with `start` pixels before its first row and column."""
     lengths = zip((height, width), pixels.shape[:2], strict=True)
-    lacking = [(start, max(0, wanted - length - start)) for wanted, length in lengths]
-    return np.pad(pixels, lacking + [(0, 0)] * (pixels.ndim - 2), mode="symmetric")[:height, :width]
+    padding = [(start, max(0, target - length - start)) for target, length in lengths]
+    return np.pad(pixels, padding + [(0, 0)] * (pixels.ndim - 2), mode="symmetric")[:height, :width]
 
 
 def held_out(run: Path, preprocess: Any) -> tuple[list[Image.Image], NDArray[np.uint8]]:
-    """Return some held-out images of a run, at the size that its network wants and mirrored on, and class ids."""
+    """Return some held-out images of a run and their class ids, resized for its network and extended by mirroring."""
     from twins.data.formats.open import open_label_maps
     from twins.engine.config import read_config
     from twins.run_folder import CONFIG
@@ -133,59 +142,69 @@ def held_out(run: Path, preprocess: Any) -> tuple[list[Image.Image], NDArray[np.
 
 
 def beside_seams(shape: tuple[int, int], tile: int, overlap: int) -> NDArray[np.bool_]:
-    """Return which pixels `(H, W)` are near to where one tile's word ends and the next one's begins."""
+    """Return the mask `(H, W)` of pixels within `BAND` of a seam, where the labels of two tiles meet."""
     from twins.tasks.semantic.inference import _spans
 
     near = []
     for length in shape:
         seams = [first for _, _, first, _ in _spans(length, tile, overlap)][1:]
-        places = np.arange(length) + 0.5
-        near.append((np.abs(places[:, None] - np.array(seams)[None]) < BAND).any(axis=1))
+        centres = np.arange(length) + 0.5
+        near.append((np.abs(centres[:, None] - np.array(seams)[None]) < BAND).any(axis=1))
     return near[0][:, None] | near[1][None, :]
 
 
 def print_seams(run: Path) -> None:
+    """Print the share of pixels with the same label as without tiles, beside the seams and elsewhere."""
     import twins
     from twins.metrics.semantic import SemanticMetric
     from twins.tasks.inference import InferenceConfig
 
     network = twins.load(run, device="cpu").model
     images, truth = held_out(run, network.info.preprocess)
-    network.info = replace(network.info, preprocess=replace(network.info.preprocess, size=HEIGHT))  # as they are
+    no_resize = replace(network.info.preprocess, size=HEIGHT)  # the images have this height already
+    network.info = replace(network.info, preprocess=no_resize)
 
-    def look(inference: InferenceConfig | None) -> tuple[NDArray[Any], float]:
+    def predict(inference: InferenceConfig | None) -> tuple[NDArray[Any], float]:
         predictions = twins.Predictor(network, device="cpu", inference=inference).predict(images, batch_size=1)
         metric = SemanticMetric(network.info.names)
         metric.update(predictions, list(truth))
-        return np.stack([one.label_map for one in predictions if one.label_map is not None]), metric.compute()["miou"]
+        return np.stack([each.label_map for each in predictions if each.label_map is not None]), metric.compute()[
+            "miou"
+        ]
 
-    whole, score = look(None)
-    if len(np.unique(whole)) == 1:
-        raise SystemExit(f"{run} says {network.info.names[whole.flat[0]]} everywhere, without seams; train it longer")
-    print(f"\n{network.info.model} of {run}, {len(images)} images; whole: mIoU {score:.3f}\n")
+    untiled, miou = predict(None)
+    if len(np.unique(untiled)) == 1:
+        name = network.info.names[untiled.flat[0]]
+        raise SystemExit(f"{run} predicts {name} for every pixel, so there are no seams; train it longer")
+    print(f"\n{network.info.model} of {run}, {len(images)} images; whole: mIoU {miou:.3f}\n")
     print(f"| tile | overlap | equal labels | within {BAND} pixels of a seam | elsewhere | mIoU |\n{'| --- ' * 6}|")
     for tile, overlap in TILES:
-        found, score = look(InferenceConfig(tile=tile, overlap=overlap))
-        same, near = found == whole, beside_seams((HEIGHT, WIDTH), tile, overlap)
-        shares = f"{same.mean():.2%} | {same[:, near].mean():.2%} | {same[:, ~near].mean():.2%}"
-        print(f"| {tile} | {overlap} | {shares} | {score:.3f} |", flush=True)
+        tiled, miou = predict(InferenceConfig(tile=tile, overlap=overlap))
+        equal, near = tiled == untiled, beside_seams((HEIGHT, WIDTH), tile, overlap)
+        shares = f"{equal.mean():.2%} | {equal[:, near].mean():.2%} | {equal[:, ~near].mean():.2%}"
+        print(f"| {tile} | {overlap} | {shares} | {miou:.3f} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="run folder of a trained semantic network, for the seams")
-    parser.add_argument("--minutes", type=float, default=3.0, help="length of the training where there is no --model")
-    parser.add_argument("--sizes", nargs="*", default=["8000x10000", "4000x5000"], help="height x width; or nothing")
-    parser.add_argument("--networks", nargs="+", default=["twins_svt_nano"], help="whose memory is measured")
-    parser.add_argument("--tile", type=int, default=512, help="side of the tiles where memory is measured")
+    parser.add_argument("--minutes", type=float, default=3.0, help="length of the training without --model")
+    parser.add_argument(
+        "--sizes",
+        nargs="*",
+        default=["8000x10000", "4000x5000"],
+        help="height x width of the images for memory; none skips memory",
+    )
+    parser.add_argument("--networks", nargs="+", default=["twins_svt_nano"], help="networks for memory")
+    parser.add_argument("--tile", type=int, default=512, help="side of the tiles for memory, in pixels")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.case:
-        return measure(given.case)
+    args = parser.parse_args()
+    if args.case:
+        return measure(args.case)
     with tempfile.TemporaryDirectory() as folder:
-        if given.sizes:
-            print_memory(given.sizes, given.networks, given.tile, Path(folder))
-        print_seams(given.model or train_on_scenes(given.minutes, Path(folder)))
+        if args.sizes:
+            print_memory(args.sizes, args.networks, args.tile, Path(folder))
+        print_seams(args.model or train_on_scenes(args.minutes, Path(folder)))
 
 
 if __name__ == "__main__":

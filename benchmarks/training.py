@@ -1,4 +1,4 @@
-"""What benchmarks of training share: a trained network with what that took, and the plainest optimiser and facts."""
+"""Parts that benchmarks of training share: results of a training, a simple optimiser, and the machine's facts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Predict = Callable[[Image.Image], Prediction]
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A network that was trained, and what that took."""
+    """A trained network and the size of its training."""
 
     name: str
     predict: Predict
@@ -32,27 +32,29 @@ class Trained:
     @property
     def counts(self) -> list[str]:
         """Cells of a table: parameters, batch, steps, images seen."""
-        seen = self.steps * self.batch
-        return [f"{self.parameters / 1e6:.2f} M", str(self.batch), f"{self.steps:,}", f"{seen:,}"]
+        images = self.steps * self.batch
+        return [f"{self.parameters / 1e6:.2f} M", str(self.batch), f"{self.steps:,}", f"{images:,}"]
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Return AdamW as the engine makes it: no decay on norms and biases."""
+    """Return AdamW without weight decay of norms and biases, as in the engine."""
     decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    plain = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    not_decayed = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": not_decayed, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
 def parameters(network: nn.Module) -> int:
+    """Return the number of parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def steps_of(run: Path) -> int:
-    """Return the optimiser steps of a run of ours."""
+    """Return the number of optimiser steps of one of our runs."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return max(row["step"] for row in rows if "step" in row)
 
 
 def machine() -> str:
+    """Return the processor, the number of threads and torch's version, for the line below a table."""
     return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -1,11 +1,11 @@
-"""Two versions of the package beside each other: `twins bench` in processes that take turns, and the ratio of each row.
+"""Speed and memory of two versions of the package: runs `twins bench` with each in turns and prints their ratios.
 
     git worktree add /path/to/old v0.1.0
     python benchmarks/versions.py --turns 5 /path/to/old/src src -- --modes end-to-end --batch 1 8
 
-Every turn runs `twins bench` once with each version, on this machine and with the same arguments. A row's ratio is the
-old version's median time over the new one's, for each turn by itself; the table shows the median of the turns and their
-span. Above 1 the new version is faster. Peak memory is each version's median.
+Every turn runs `twins bench` once with each version, on this machine and with the same arguments. A row's ratio in a
+turn is the old version's median time over the new one's; the table shows the median and the span of the turns. Above 1
+the new version is faster. Peak memory is each version's median over the turns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 
 def measure(source: str, arguments: list[str]) -> dict[str, Row]:
-    """Return what `twins bench` says of our network, by model, mode, batch and size."""
+    """Run `twins bench` and return our network's numbers by task, model, mode, batch and size."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
         command = [sys.executable, "-m", "twins", "bench", *arguments, "--json", str(file)]
@@ -42,22 +42,22 @@ def main() -> None:
     parser.add_argument("old", help="folder with the old version's package")
     parser.add_argument("new", help="folder with the new version's package")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of twins bench, after --")
-    given = parser.parse_args()
-    arguments = [word for word in given.arguments if word != "--"]
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of twins bench, after --")
+    args = parser.parse_args()
+    arguments = [word for word in args.arguments if word != "--"]
     ratios, times, memory = defaultdict(list), defaultdict(list), defaultdict(list)
-    for _ in range(given.turns):
-        old, new = (measure(str(Path(side).resolve()), arguments) for side in (given.old, given.new))
+    for _ in range(args.turns):
+        old, new = (measure(str(Path(source).resolve()), arguments) for source in (args.old, args.new))
         for name in old.keys() & new.keys():
             ratios[name].append(old[name]["p50_ms"] / new[name]["p50_ms"])
             times[name].append((old[name]["p50_ms"], new[name]["p50_ms"]))
             memory[name].append((old[name].get("peak_mib"), new[name].get("peak_mib")))
-    print(f"{machine()}; {given.turns} turns\n")
+    print(f"{machine()}; {args.turns} turns\n")
     print("| row | old, ms | new, ms | old / new | span | old, MiB | new, MiB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in sorted(ratios):
-        old_ms, new_ms = (median(side) for side in zip(*times[name], strict=True))
-        peaks = ["-" if None in side else f"{median(side):.0f}" for side in zip(*memory[name], strict=True)]
+        old_ms, new_ms = (median(values) for values in zip(*times[name], strict=True))
+        peaks = ["-" if None in values else f"{median(values):.0f}" for values in zip(*memory[name], strict=True)]
         span = f"{min(ratios[name]):.2f} to {max(ratios[name]):.2f}"
         print(f"| {name} | {old_ms:.1f} | {new_ms:.1f} | {median(ratios[name]):.2f} | {span} | {' | '.join(peaks)} |")
 

@@ -1,4 +1,4 @@
-"""Drawing predictions on images, and pictures in a grid."""
+"""Draws predictions on images, and arranges pictures in a grid."""
 
 from __future__ import annotations
 
@@ -22,77 +22,89 @@ Colour = tuple[int, int, int]
 Palette = Sequence[Colour]
 """RGB of each class, by class id."""
 INK, PAPER, BAR, GOOD, BAD = "#1b1f24", "#ffffff", "#9ec5f8", "#2f9e44", "#d9480f"
+"""Colours of text, background, probability bars, right captions and wrong captions."""
 MIN_SIDE = 448
-"""Pixels of the longer side that an image has at least when objects are marked on it."""
-CROWDED, NAMED = 25, 60
-"""Objects above which labels are smaller and give way, and above which they are counted by class below instead."""
-LISTED = 5
-"""Classes of a classifier that are listed below an image."""
-TINT = 110
-"""How opaque masks are, of 255."""
+"""Minimum of an image's longer side in pixels when objects are marked on it; smaller images are enlarged."""
+CROWDED = 25
+"""Number of objects above which a label that finds no room is left out."""
+MAX_LABELLED = 60
+"""Number of objects above which none is labelled; a legend counts them by class instead."""
+LISTED_CLASSES = 5
+"""Number of a classifier's classes that are listed below an image."""
+MASK_ALPHA = 110
+"""Opacity of masks, from 0 to 255."""
 Line = Literal["solid", "dashed", "double"]
-"""How a box is drawn."""
-Place = tuple[int, int, int, int]
-"""Pixels of a rectangle, xyxy, the last included."""
+"""Line style of a box."""
+Rectangle = tuple[int, int, int, int]
+"""xyxy in pixels; the last row and column are included."""
 
 
 def draw_prediction(prediction: Prediction, image: Image.Image, *, steady: bool = False) -> Image.Image:
-    """Return a copy of an RGB image with its prediction: classes below it as bars, a map over it, objects marked.
+    """Return a copy of an RGB image with its prediction: class bars below it, a coloured map, or marked objects.
 
     Args:
-        prediction: of the image; of a classifier's classes the `LISTED` most probable are shown.
+        prediction: the image's prediction; a classifier's `LISTED_CLASSES` most probable classes are shown.
         image: any size; a classifier's is shown at least 320 pixels wide, a detector's with a longer side of at least
             `MIN_SIDE` pixels.
-        steady: whether the picture's size follows from the image's alone, as the frames of a video need it.
+        steady: make the picture's size depend on the image's size alone, as the frames of a video need it.
 
     Raises:
-        InputError: a prediction that holds nothing to draw, or of an image of another size.
+        InputError: the prediction holds nothing to draw, or is for an image of another size.
     """
     if prediction.label_map is not None:
         return _with_shares(prediction, overlay(image, prediction.label_map, palette(prediction)), steady)
     if prediction.labels is None or prediction.scores is None:
         raise InputError(f"drawing needs classes or a map of them, found a prediction of {prediction.task} without")
     if prediction.boxes is not None:
-        return _objects(prediction, image, steady)
-    return _bars(prediction, image)
+        return _with_objects(prediction, image, steady)
+    return _with_bars(prediction, image)
 
 
 def palette(prediction: Prediction) -> Palette:
-    """Return the colours of a prediction's classes, chosen where it has none."""
-    said = prediction.labels if prediction.label_map is None else prediction.label_map
-    needed = max(len(prediction.names), int(said.max(initial=0)) + 1 if said is not None else 0)
-    if len(prediction.colours) >= needed:
+    """Return the colours of a prediction's classes: its own, or distinct ones if it lacks some."""
+    labels = prediction.labels if prediction.label_map is None else prediction.label_map
+    count = max(len(prediction.names), int(labels.max(initial=0)) + 1 if labels is not None else 0)
+    if len(prediction.colours) >= count:
         return prediction.colours
-    return distinct_colours(needed) if prediction.boxes is None else distinct_colours(needed + 1)[1:]
+    return distinct_colours(count) if prediction.boxes is None else distinct_colours(count + 1)[1:]
 
 
 def overlay(
     image: Image.Image, label_map: NDArray[np.integer[Any]], colours: Palette, *, strength: float = 0.55
 ) -> Image.Image:
-    """Lay a map of class ids `(H, W)` over its image as colours, with dark lines where classes meet.
+    """Blend a map of class ids `(H, W)` as colours over its image, with dark lines between classes.
 
-    What counts for nothing (255 and whatever has no colour) is left as it is.
+    Ignored pixels (255) and classes without a colour keep the image's colours.
+
+    Args:
+        image: RGB.
+        label_map: class ids `(H, W)`.
+        colours: RGB of each class.
+        strength: opacity of the colours, from 0 to 1.
 
     Raises:
-        InputError: a map of another size.
+        InputError: the map has another size than the image.
     """
     if label_map.shape != (image.height, image.width):
         raise InputError(f"the image has {image.width} x {image.height} pixels, its map {label_map.shape[::-1]}")
-    known = label_map < len(colours)
-    tints = np.array([*colours, (0, 0, 0)], dtype=np.float32)[np.where(known, label_map, len(colours))]
+    coloured = label_map < len(colours)
+    tints = np.array([*colours, (0, 0, 0)], dtype=np.float32)[np.where(coloured, label_map, len(colours))]
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
-    mixed = np.where(known[..., None], pixels + strength * (tints - pixels), pixels)
-    mixed[_edges(label_map) & known] *= 0.35
-    return Image.fromarray(mixed.round().astype(np.uint8))
+    blended = np.where(coloured[..., None], pixels + strength * (tints - pixels), pixels)
+    blended[_edges(label_map) & coloured] *= 0.35
+    return Image.fromarray(blended.round().astype(np.uint8))
 
 
 def index_image(label_map: NDArray[np.integer[Any]], colours: Palette) -> Image.Image:
-    """Return a map as a PNG-ready palette image: pixels hold class ids, shown in the classes' colours."""
+    """Return a map of class ids as an image to be saved as PNG.
+
+    Its pixels are the class ids and its palette the classes' colours; ids above 255 need 16 bits and have no palette.
+    """
     if int(label_map.max(initial=0)) > 255:
         return Image.fromarray(label_map.astype(np.uint16))
     picture = Image.fromarray(label_map.astype(np.uint8)).convert("P")
-    levels = [level for colour in colours[:256] for level in colour]
-    picture.putpalette(levels + [0] * (768 - len(levels)))  # PNG drops the bits that a shorter palette does not need
+    values = [value for colour in colours[:256] for value in colour]
+    picture.putpalette(values + [0] * (768 - len(values)))  # with a shorter palette, PNG would store fewer bits a pixel
     return picture
 
 
@@ -104,12 +116,13 @@ def _edges(label_map: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
 
 
 def _with_shares(prediction: Prediction, picture: Image.Image, steady: bool) -> Image.Image:
-    """Put the classes of a semantic map below its picture, the largest first, with their share of it."""
+    """Add a legend with the twelve largest classes of a semantic map and their shares of it, largest first."""
     assert prediction.label_map is not None
     colours = palette(prediction)
     labels, pixels = np.unique(prediction.label_map, return_counts=True)
-    parts = sorted(zip(pixels.tolist(), labels.tolist(), strict=True), reverse=True)[:12]
-    entries = [(colours[label], f"{prediction.name(label)} {n / prediction.label_map.size:.1%}") for n, label in parts]
+    largest = sorted(zip(pixels.tolist(), labels.tolist(), strict=True), reverse=True)[:12]
+    total = prediction.label_map.size
+    entries = [(colours[label], f"{prediction.name(label)} {count / total:.1%}") for count, label in largest]
     longest = sorted((f"{name} 100.0%" for name in prediction.names), key=len)[-12:] if steady else []
     return _with_legend(picture, entries, room_for=longest)
 
@@ -117,19 +130,19 @@ def _with_shares(prediction: Prediction, picture: Image.Image, steady: bool) -> 
 def _with_legend(
     picture: Image.Image, entries: Sequence[tuple[Colour, str]], *, room_for: Sequence[str] = ()
 ) -> Image.Image:
-    """Put colours and what they mean below a picture; there is room for other texts too where they are given."""
+    """Add a legend of colours and texts below a picture; if `room_for` is given, its height is that of those texts."""
     line = min(32, max(14, picture.width // 24))
     letters = font(round(line * 0.68))
 
     def arrange(texts: Sequence[str]) -> list[tuple[int, int]]:
         return _flow([line + 6 + round(letters.getlength(text)) + line for text in texts], picture.width)
 
-    places = arrange([text for _, text in entries])
-    rows = arrange(room_for)[-1][1] if room_for else places[-1][1]
+    positions = arrange([text for _, text in entries])
+    rows = arrange(room_for)[-1][1] if room_for else positions[-1][1]
     canvas = Image.new("RGB", (picture.width, picture.height + (rows + 1) * line + line // 2), PAPER)
     canvas.paste(picture)
     pen = ImageDraw.Draw(canvas)
-    for (colour, text), (x, row) in zip(entries, places, strict=True):
+    for (colour, text), (x, row) in zip(entries, positions, strict=True):
         y = picture.height + line // 4 + row * line
         pen.rectangle((x + 3, y + 2, x + line - 3, y + line - 4), fill=colour)
         pen.text((x + line + 2, y + line * 0.08), text, fill=INK, font=letters)
@@ -137,22 +150,24 @@ def _with_legend(
 
 
 def _flow(widths: Sequence[int], width: int) -> list[tuple[int, int]]:
-    """Return where boxes of some widths go, left to right, line by line: x and line."""
-    places, x, row = [], 0, 0
-    for box in widths:
-        if x and x + box > width:
+    """Arrange entries of some widths from left to right in rows of a total width; return the x and row of each."""
+    positions, x, row = [], 0, 0
+    for entry in widths:
+        if x and x + entry > width:
             x, row = 0, row + 1
-        places.append((x, row))
-        x += box
-    return places
+        positions.append((x, row))
+        x += entry
+    return positions
 
 
-def _bars(prediction: Prediction, image: Image.Image) -> Image.Image:
+def _with_bars(prediction: Prediction, image: Image.Image) -> Image.Image:
+    """Add the most probable classes below an image, with their probabilities as bars."""
     assert prediction.labels is not None
     assert prediction.scores is not None
     scale = max(1, round(320 / image.width))
     picture = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-    rows = list(zip(prediction.labels[:LISTED].tolist(), prediction.scores[:LISTED].tolist(), strict=True))
+    labels, scores = (values[:LISTED_CLASSES].tolist() for values in (prediction.labels, prediction.scores))
+    rows = list(zip(labels, scores, strict=True))
     line = max(18, picture.width // 18)
     canvas = Image.new("RGB", (picture.width, picture.height + line * len(rows) + line // 2), PAPER)
     canvas.paste(picture)
@@ -166,65 +181,68 @@ def _bars(prediction: Prediction, image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """An object to be marked on an image."""
+    """A box, label and mask to draw for one object."""
 
     box: Sequence[float]
     """xyxy in pixels of the image."""
     colour: Colour
-    """Of its box, its label and its mask."""
+    """Colour of the box, the label and the mask."""
     text: str = ""
-    """What its label says; empty has none."""
+    """Text of the label; empty for no label."""
     mask: NDArray[np.bool_] | None = None
-    """Its pixels, `(H, W)` of the image."""
+    """Mask `(H, W)` of the image's size."""
     line: Line = "solid"
-    """How its box is drawn."""
+    """Line style of the box."""
 
 
 def mark(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
-    """Return a copy of an RGB image with objects marked on it, the first of them on top.
+    """Return a copy of an RGB image with objects marked on it, the first one on top.
 
-    An image whose longer side is below `MIN_SIDE` is enlarged by a whole number. Labels stay inside the picture and lie
-    where they hide the least; where there are many they are smaller, and those that find no room are left out.
+    An image whose longer side is below `MIN_SIDE` is enlarged by an integer factor. Labels stay inside the picture, at
+    positions where they hide the least. With many objects, labels are smaller, and those without room are left out.
 
     Raises:
-        InputError: a mask of another size than the image.
+        InputError: a mask has another size than the image.
     """
     scale = max(1, -(-MIN_SIDE // max(image.size)))
     size = (image.width * scale, image.height * scale)
     picture = image.convert("RGB").resize(size, Image.Resampling.NEAREST)
-    width = max(2, round(min(picture.size) / 240)) - (len(marks) > NAMED)
+    width = max(2, round(min(picture.size) / 240)) - (len(marks) > MAX_LABELLED)
     for item in reversed(marks):
         if item.mask is not None:
-            _paint(picture, item.mask, item.colour, scale, width)
+            _draw_mask(picture, item.mask, item.colour, scale, width)
     for item in reversed(marks):
         thickness = width if item.mask is None else max(1, width // 2)
-        _frame(picture, [scale * side for side in item.box], item.colour, thickness, item.line)
-    _write_labels(picture, marks, scale)
+        _draw_box(picture, [scale * side for side in item.box], item.colour, thickness, item.line)
+    _draw_labels(picture, marks, scale)
     return picture
 
 
-def _objects(prediction: Prediction, image: Image.Image, steady: bool) -> Image.Image:
-    """Mark what a detector found, the surest on top."""
+def _with_objects(prediction: Prediction, image: Image.Image, steady: bool) -> Image.Image:
+    """Mark the objects of a detector, the highest-scoring one on top."""
     assert prediction.boxes is not None
     assert prediction.labels is not None
     assert prediction.scores is not None
-    colours, named = palette(prediction), len(prediction.boxes) <= NAMED
+    colours, labelled = palette(prediction), len(prediction.boxes) <= MAX_LABELLED
     labels = prediction.labels.tolist()
+    texts = [
+        f"{prediction.name(label)} {score:.0%}" if labelled else ""
+        for label, score in zip(labels, prediction.scores.tolist(), strict=True)
+    ]
     masks = [None] * len(labels) if prediction.masks is None else prediction.masks
-    found = zip(prediction.boxes.tolist(), labels, prediction.scores.tolist(), masks, strict=True)
     marks = [
-        Mark(box=box, colour=colours[label], text=f"{prediction.name(label)} {score:.0%}" if named else "", mask=mask)
-        for box, label, score, mask in found
+        Mark(box=box, colour=colours[label], text=text, mask=mask)
+        for box, label, text, mask in zip(prediction.boxes.tolist(), labels, texts, masks, strict=True)
     ]
     picture = mark(image, marks)
-    if named or steady:
+    if labelled or steady:
         return picture
     counts = Counter(labels).most_common(12)
     return _with_legend(picture, [(colours[label], f"{count} × {prediction.name(label)}") for label, count in counts])
 
 
-def _paint(picture: Image.Image, mask: NDArray[np.bool_], colour: Colour, scale: int, width: int) -> None:
-    """Tint a mask's pixels in place and draw its outline."""
+def _draw_mask(picture: Image.Image, mask: NDArray[np.bool_], colour: Colour, scale: int, width: int) -> None:
+    """Tint a mask's pixels and draw its outline, in place."""
     size = (picture.width // scale, picture.height // scale)
     if mask.shape[::-1] != size:
         raise InputError(f"the image has {size[0]} x {size[1]} pixels, its mask {mask.shape[::-1]}")
@@ -232,18 +250,18 @@ def _paint(picture: Image.Image, mask: NDArray[np.bool_], colour: Colour, scale:
     if not len(rows):
         return
     part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].repeat(scale, axis=0).repeat(scale, axis=1)
-    whole = Image.fromarray(np.pad(part, width).astype(np.uint8) * 255)
-    eroded = whole
-    for _ in range(width):  # as one filter of width 2 * width + 1 would, whose time grows with its square
+    padded = Image.fromarray(np.pad(part, width).astype(np.uint8) * 255)
+    eroded = padded
+    for _ in range(width):  # faster than one filter of size 2 * width + 1, whose time grows with the size's square
         eroded = eroded.filter(ImageFilter.MinFilter(3))
     inside = np.asarray(eroded)
-    strength = np.where(np.asarray(whole) > inside, 255, inside // 255 * TINT).astype(np.uint8)
-    layer = Image.fromarray(strength[width:-width, width:-width])
+    alpha = np.where(np.asarray(padded) > inside, 255, inside // 255 * MASK_ALPHA).astype(np.uint8)
+    layer = Image.fromarray(alpha[width:-width, width:-width])
     picture.paste(colour, (int(columns[0]) * scale, int(rows[0]) * scale), layer)
 
 
-def _frame(picture: Image.Image, box: Sequence[float], colour: Colour, width: int, line: Line) -> None:
-    """Draw a box in place, cut off at the picture's edge; a line that is not thin has one of contrast around it."""
+def _draw_box(picture: Image.Image, box: Sequence[float], colour: Colour, width: int, line: Line) -> None:
+    """Draw a box in place, clipped to the picture; lines wider than a pixel get a contrasting outline."""
     pen = ImageDraw.Draw(picture)
     left, top = min(max(0, round(box[0])), picture.width - 1), min(max(0, round(box[1])), picture.height - 1)
     right = min(max(left, round(box[2]) - 1), picture.width - 1)
@@ -261,82 +279,83 @@ def _frame(picture: Image.Image, box: Sequence[float], colour: Colour, width: in
         pen.rectangle((left + gap, top + gap, right - gap, bottom - gap), outline=colour, width=width)
 
 
-def _dashes(left: int, top: int, right: int, bottom: int, width: int) -> list[Place]:
+def _dashes(left: int, top: int, right: int, bottom: int, width: int) -> list[Rectangle]:
     """Return the dashes of a box's four sides as filled rectangles."""
-    step, long = 7 * width, 4 * width - 1
-    across = [(x, min(x + long, right)) for x in range(left, right + 1, step)]
-    down = [(y, min(y + long, bottom)) for y in range(top, bottom + 1, step)]
+    step, length = 7 * width, 4 * width - 1
+    horizontal = [(x, min(x + length, right)) for x in range(left, right + 1, step)]
+    vertical = [(y, min(y + length, bottom)) for y in range(top, bottom + 1, step)]
     thick = width - 1
-    return [(x, y, end, y + thick) for x, end in across for y in (top, max(top, bottom - thick))] + [
-        (x, y, x + thick, end) for y, end in down for x in (left, max(left, right - thick))
+    return [(x, y, end, y + thick) for x, end in horizontal for y in (top, max(top, bottom - thick))] + [
+        (x, y, x + thick, end) for y, end in vertical for x in (left, max(left, right - thick))
     ]
 
 
-def _write_labels(picture: Image.Image, marks: Sequence[Mark], scale: int) -> None:
-    """Write labels in place, each where it hides the least of objects and of the labels before it."""
+def _draw_labels(picture: Image.Image, marks: Sequence[Mark], scale: int) -> None:
+    """Draw labels in place, each where it hides the least of the objects and of the labels before it."""
     pen, letters = ImageDraw.Draw(picture), font(_text_size(picture, len(marks)))
     boxes = scale * np.array([item.box for item in marks], dtype=np.float64).reshape(-1, 4)
-    written = np.zeros((0, 4))
+    labels = np.zeros((0, 4))
     for item, box in zip(marks, boxes, strict=True):
         text = _shorten(item.text, letters, picture.width - 6)
         if not text:
             continue
         size = (round(letters.getlength(text)) + 6, sum(letters.getmetrics()))
-        place, cost = _label_place(box, size, picture.size, boxes, written)
+        label, cost = _place_label(box, size, picture.size, boxes, labels)
         if cost > 1.0 and len(marks) > CROWDED:
             continue
-        pen.rectangle(place, fill=item.colour)
-        pen.text((place[0] + 3, place[1]), text, fill=_contrast(item.colour), font=letters)
-        written = np.vstack([written, place])
+        pen.rectangle(label, fill=item.colour)
+        pen.text((label[0] + 3, label[1]), text, fill=_contrast(item.colour), font=letters)
+        labels = np.vstack([labels, label])
 
 
 def _text_size(picture: Image.Image, count: int) -> int:
-    """Return the size of labels in pixels: in proportion to the picture, smaller where there are many."""
-    fewer = min(1.0, max(0.6, (12 / max(1, count)) ** 0.5))
-    return round(min(40.0, max(10.0, fewer * min(picture.size) / 30)))
+    """Return the size of labels in pixels: in proportion to the picture, and smaller with many labels."""
+    shrink = min(1.0, max(0.6, (12 / max(1, count)) ** 0.5))
+    return round(min(40.0, max(10.0, shrink * min(picture.size) / 30)))
 
 
-def _label_place(
+def _place_label(
     box: NDArray[np.float64],
     size: tuple[int, int],
     limits: tuple[int, int],
     boxes: NDArray[np.float64],
-    written: NDArray[np.float64],
-) -> tuple[Place, float]:
-    """Return where a box's label goes inside the picture, and how much it hides there: 1 is a whole object.
+    labels: NDArray[np.float64],
+) -> tuple[Rectangle, float]:
+    """Return the best rectangle for a box's label inside the picture, with its cost.
 
-    It goes above the box where that hides nothing, else below, beside or inside it.
+    Positions are tried above, below, beside and inside the box, in this order. The cost is the amount hidden, where a
+    whole object costs 1, plus a little for later positions.
     """
     left, top, right, bottom = box
     width, height = size
     corners = [(left, top - height), (right - width, top - height), (left, bottom), (right - width, bottom)]
     corners += [(right, top), (left - width, top), (left, top), (right - width, bottom - height)]
-    tried: list[tuple[float, Place]] = []
+    candidates: list[tuple[float, Rectangle]] = []
     for order, corner in enumerate(corners):
-        x, y = (max(0, min(round(at), most - side)) for at, most, side in zip(corner, limits, size, strict=True))
-        place = (x, y, x + width - 1, y + height - 1)
-        tried.append((_hidden(place, boxes, written) + 0.02 * order, place))
-    cost, best = min(tried)
+        x, y = (max(0, min(round(at), limit - side)) for at, limit, side in zip(corner, limits, size, strict=True))
+        rectangle = (x, y, x + width - 1, y + height - 1)
+        candidates.append((_hiding_cost(rectangle, boxes, labels) + 0.02 * order, rectangle))
+    cost, best = min(candidates)
     return best, cost
 
 
-def _hidden(place: Place, boxes: NDArray[np.float64], written: NDArray[np.float64]) -> float:
-    """Return how much a label would hide: shares of objects, and more dearly of labels."""
-    objects = _shared(place, boxes)
-    shares = objects / (boxes[:, 2:] - boxes[:, :2]).clip(min=1).prod(axis=1)
-    area = (place[2] - place[0]) * (place[3] - place[1])
-    return float(shares.sum() + 0.3 * objects.sum() / area + 5 * _shared(place, written).sum() / area)
+def _hiding_cost(label: Rectangle, boxes: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    """Return the cost of what a label would hide: shares of objects, and with a larger weight other labels."""
+    hidden = _shared_pixels(label, boxes)
+    shares = hidden / (boxes[:, 2:] - boxes[:, :2]).clip(min=1).prod(axis=1)
+    area = (label[2] - label[0]) * (label[3] - label[1])
+    return float(shares.sum() + 0.3 * hidden.sum() / area + 5 * _shared_pixels(label, labels).sum() / area)
 
 
-def _shared(place: Place, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how many pixels a place shares with each of some boxes `(R, 4)`."""
-    sides = np.minimum(place[2:], boxes[:, 2:]) - np.maximum(place[:2], boxes[:, :2])
+def _shared_pixels(rectangle: Rectangle, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the number of pixels that a rectangle shares with each box of `(R, 4)`."""
+    sides = np.minimum(rectangle[2:], boxes[:, 2:]) - np.maximum(rectangle[:2], boxes[:, :2])
     return np.asarray(sides.clip(min=0).prod(axis=1))
 
 
 def _contrast(colour: Colour) -> Colour:
     """Return black or white, whichever is easier to read on a colour (WCAG 2.2, relative luminance)."""
-    red, green, blue = ((level / 255) ** 2.2 for level in colour)
+    red, green, blue = ((value / 255) ** 2.2 for value in colour)
     return (20, 22, 26) if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else (255, 255, 255)
 
 
@@ -348,14 +367,14 @@ def grid(
     side: int = 150,
     good: Sequence[bool] = (),
 ) -> Image.Image:
-    """Lay pictures out in rows, each in a square of `side` pixels with its caption below.
+    """Arrange pictures in rows of squares, each with its caption below.
 
     Args:
         pictures: any sizes.
-        captions: one each.
+        captions: one for each picture.
         columns: pictures in a row.
-        side: of each square, in pixels.
-        good: colours a caption green or red; empty leaves them black.
+        side: side of each square, in pixels.
+        good: for each caption whether it is green or red; if empty, all are black.
     """
     rows = -(-len(pictures) // columns)
     gap, text = side // 12, side // 6
@@ -371,14 +390,14 @@ def grid(
 
 
 def thumbnail(image: Image.Image, side: int = 160) -> Image.Image:
-    """Return an image with its longer side at `side` pixels; small ones are enlarged without smoothing."""
+    """Resize an image so that its longer side has `side` pixels; small images are enlarged without smoothing."""
     scale = side / max(image.size)
     smooth = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), smooth)
 
 
 def letterbox(picture: Image.Image, side: int) -> Image.Image:
-    """Return a picture resized into a square of `side` pixels, its aspect kept, on white."""
+    """Resize a picture into a white square of `side` pixels, with its aspect ratio kept."""
     small, canvas = thumbnail(picture.convert("RGB"), side), Image.new("RGB", (side, side), PAPER)
     canvas.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
     return canvas
@@ -386,13 +405,14 @@ def letterbox(picture: Image.Image, side: int) -> Image.Image:
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Return matplotlib's bundled DejaVu Sans, which has most scripts' letters."""
+    """Return matplotlib's bundled DejaVu Sans, which has the letters of most scripts."""
     import matplotlib
 
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
 def _shorten(text: str, letters: ImageFont.FreeTypeFont, width: int) -> str:
+    """Return the text, cut off with an ellipsis if it is wider than `width` pixels."""
     if letters.getlength(text) <= width:
         return text
     while text and letters.getlength(text + "…") > width:

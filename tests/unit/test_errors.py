@@ -23,6 +23,6 @@ def test_long_lists_are_shortened():
 def test_eval_counts_unusual_objects_of_the_ground_truth(capsys):
     rows = [{"name": "cat", "ap": 0.5, "objects": 1}]
     _show({}, "detection", {"per_class": rows, "truth": {"crowd": 1, "without_area": 1}})
-    output = capsys.readouterr().out
-    assert "class cat: AP 50.0 %, 1 object\n" in output
-    assert "in the truth, which counts as it is: 1 crowd region and 1 box without area\n" in output
+    said = capsys.readouterr().out
+    assert "class cat: AP 50.0 %, 1 object\n" in said
+    assert "the truth also holds 1 crowd region and 1 box without area, and is scored with them\n" in said

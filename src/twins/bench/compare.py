@@ -1,4 +1,4 @@
-"""A whole benchmark: every combination, machine facts, a table."""
+"""The benchmark: measures every combination of settings and prints a table."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ import torch
 from twins.bench.config import FEATURES, BenchConfig
 from twins.bench.files import LOADING, image_files
 from twins.bench.measure import measure
-from twins.bench.subjects import Case, check_peer
-from twins.bench.table import budget_line, head, line, roofline_line
+from twins.bench.networks import Case, check_peer
+from twins.bench.table import budget_line, roofline_line, table_head, table_row
 from twins.exporting.extra import require
 from twins.factory import check_head
 from twins.predictor import pick_device
 
 FORMAT = 2
-"""Version of the dictionary that `run_bench` returns; since 2 a row can say `failed` and hold no numbers."""
+"""Version of the dictionary that `run_bench` returns; since 2 a row can have `failed` and no numbers."""
 Result = dict[str, Any]
 
 
 def run_bench(
     config: BenchConfig,
     *,
-    tell: Callable[[str], None] = lambda _: None,
-    keep: Callable[[Result], None] = lambda _: None,
+    show: Callable[[str], None] = lambda _: None,
+    save: Callable[[Result], None] = lambda _: None,
 ) -> Result:
     """Measure every combination of models, modes, precisions, batches and sizes.
 
     Args:
-        config: what to measure.
-        tell: gets the head of a Markdown table, each row as soon as it is measured, and the conclusions.
-        keep: gets the result so far after each row.
+        config: the settings.
+        show: called with the head of a Markdown table, with each row as soon as it is measured, and at the end with
+            the roofline and budget lines.
+        save: called with the result so far after each row.
 
     Returns:
-        `machine` and `rows`, JSON-ready. A row for which memory was not enough says `failed`.
+        `format`, `machine` and `rows`, JSON-ready. A row that ran out of memory has `failed` instead of numbers.
 
     Raises:
-        NotFoundError: no model is called so, or there are no images in a folder.
-        ConfigError: a device that is not there, a head that the task does not have, or a peer that has no such model
-            or cannot do what is to be measured.
+        NotFoundError: an unknown model, or a folder without images.
+        ConfigError: an unavailable device, an unknown head, or a peer that lacks the model or the mode.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -54,33 +54,33 @@ def run_bench(
     for case, peer in product(cases, config.peers):
         if case.mode not in LOADING:
             check_peer(peer, case)
-    result: Result = {"format": FORMAT, "machine": machine(config), "rows": []}
+    result: Result = {"format": FORMAT, "machine": machine_facts(config), "rows": []}
     with ExitStack() as stack:
         from_files = any(case.mode in (*LOADING, "end-to-end") for case in cases)
         files = stack.enter_context(image_files(config.images)) if from_files else []
-        tell(head(result["machine"], config, config.task, task_head))
+        show(table_head(result["machine"], config, config.task, task_head))
         for case in cases:
             result["rows"].append(row := measure(case, config, files))
-            tell(line(row, config))
-            keep(result)
-    _conclude(result["rows"], config, tell)
+            show(table_row(row, config))
+            save(result)
+    _show_conclusions(result["rows"], config, show)
     return result
 
 
 def _cases(config: BenchConfig, task_head: str | None) -> Iterator[Case]:
-    """Yield the combinations; the data loader, which has no network, once for all models and precisions."""
+    """Yield the combinations; one of the data loader depends on no model or precision and is yielded once."""
     done = set()
     for model, mode, precision, batch, size in product(
         config.names, config.modes, config.precision, config.batch, config.sizes
     ):
-        for step in LOADING if mode == "loading" else (mode,):
-            alone = step in LOADING
+        for part in LOADING if mode == "loading" else (mode,):
+            without_network = part in LOADING
             case = Case(
                 task=config.task,
-                head=None if alone else task_head,
-                model="any" if alone else model,
-                mode=step,
-                precision="fp32" if alone else precision,
+                head=None if without_network else task_head,
+                model="any" if without_network else model,
+                mode=part,
+                precision="fp32" if without_network else precision,
                 batch=batch,
                 size=int(size) if size.isdecimal() else size,
                 runtime=config.runtime,
@@ -90,17 +90,17 @@ def _cases(config: BenchConfig, task_head: str | None) -> Iterator[Case]:
                 yield case
 
 
-def _conclude(rows: list[dict[str, Any]], config: BenchConfig, tell: Callable[[str], None]) -> None:
+def _show_conclusions(rows: list[dict[str, Any]], config: BenchConfig, show: Callable[[str], None]) -> None:
     counted = [row for row in rows if "roofline" in row]
     if counted:
-        tell("\n" + "\n".join(map(roofline_line, counted)))
+        show("\n" + "\n".join(map(roofline_line, counted)))
     if config.budget is not None:
-        tell("\n" + budget_line(rows, config.budget))
+        show("\n" + budget_line(rows, config.budget))
 
 
-def machine(config: BenchConfig) -> dict[str, Any]:
-    """Return the facts that speed depends on besides the code."""
-    device = pick_device(config.place)
+def machine_facts(config: BenchConfig) -> dict[str, Any]:
+    """Return the device, the versions and the settings that speed depends on."""
+    device = pick_device(config.device_name)
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
@@ -108,13 +108,13 @@ def machine(config: BenchConfig) -> dict[str, Any]:
         "timm": version("timm"),
         "python": platform.python_version(),
         "compiled": config.compile,
-        "runtime": runtime_of(config),
+        "runtime": runtime_name(config),
         "rounds": config.rounds,
     }
 
 
-def runtime_of(config: BenchConfig) -> str:
-    """Return the name of the runtime, with its version where it is not torch."""
+def runtime_name(config: BenchConfig) -> str:
+    """Return `eager` or `compiled` for torch, otherwise the runtime's name and version."""
     if config.runtime == "torch":
         return "compiled" if config.compile else "eager"
     require(config.runtime)

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds, counted on the network itself without computing anything."""
+"""Parameters and multiply-adds of a network, counted on the meta device without computing anything."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from twins.errors import InputError
 from twins.factory import create_model
 
-LARGEST = 65536
-"""Pixels of the largest side that is counted at."""
+MAX_SIZE = 65536
+"""Largest side of the input, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What a classifier of 1000 classes costs for one image."""
+    """Parameters and multiply-adds of a classifier of 1000 classes, for one image."""
 
     name: str
     """Canonical name."""
@@ -35,7 +35,7 @@ class Counts:
 
 
 class _AttentionMacs(TorchFunctionMode):
-    """Counts attention's two products where attention is called, and leaves them out of what runs below."""
+    """Counts attention's two products at the call of attention, and hides them from `FlopCounterMode`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,14 +50,18 @@ class _AttentionMacs(TorchFunctionMode):
 
 
 def model_counts(name: str, *, size: int = 224) -> Counts:
-    """Count a network's parameters and its multiply-adds for one image of `size` pixels a side, by torch's own counter.
+    """Count a network's parameters and its multiply-adds for one square image, with torch's own counter.
+
+    Args:
+        name: any name of the model.
+        size: side of the image in pixels.
 
     Raises:
-        NotFoundError: no model is called so.
-        InputError: a size below 32, or of more pixels than can be counted.
+        NotFoundError: an unknown model.
+        InputError: a size below 32 or above `MAX_SIZE`.
     """
-    if not 32 <= size <= LARGEST:
-        raise InputError(f"the size must be at least 32 and at most {LARGEST} pixels, found {size}")
+    if not 32 <= size <= MAX_SIZE:
+        raise InputError(f"the size must be at least 32 and at most {MAX_SIZE} pixels, found {size}")
     with torch.device("meta"):
         model = create_model(name).eval()
         images = torch.empty(1, 3, size, size)
@@ -75,5 +79,5 @@ def model_counts(name: str, *, size: int = 224) -> Counts:
 
 
 def _product(query: Tensor, key: Tensor) -> int:
-    """Multiply-adds of queries `(B, h, N, d)` times keys `(B, h, M, d)`."""
+    """Return the multiply-adds of queries `(B, h, N, d)` times keys `(B, h, M, d)`."""
     return query.numel() * key.shape[-2]

@@ -1,4 +1,4 @@
-"""Steps that begin at image files: end to end to predictions, and the data loader alone."""
+"""Steps that start from image files: end to end to predictions, and the data loader alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from twins.bench.config import shape_of
-from twins.bench.subjects import DTYPES, Case, Step
+from twins.bench.networks import DTYPES, Case, Step
 from twins.data.base import list_images
 from twins.data.formats.files import ImageFiles
 from twins.data.images import ORIENTATION
@@ -34,26 +34,26 @@ from twins.tasks.network import TaskNetwork
 from twins.tasks.table import facts_of
 
 LOADING = ("loading-train", "loading-eval")
-"""The two rows of the mode `loading`."""
+"""Modes of the two rows of `loading`."""
 
 
 @contextmanager
 def image_files(folder: str | None) -> Iterator[list[Path]]:
-    """Give the images of a folder, or two photographs as JPEG files that exist as long as this block.
+    """Yield the images of a folder, or of `None` two photographs as temporary JPEG files.
 
     Raises:
         NotFoundError: a folder without images.
     """
     if folder is not None:
-        found = [] if not folder or too_long(folder) else list_images(Path(folder))
-        if not found:
+        files = [] if not folder or too_long(folder) else list_images(Path(folder))
+        if not files:
             raise NotFoundError(f'`images="{folder}"` leads to no image; check the path')
-        yield found
+        yield files
         return
     from sklearn.datasets import load_sample_images
 
-    with TemporaryDirectory(prefix="twins-bench-") as place:
-        files = [Path(place) / f"{number}.jpg" for number in range(2)]
+    with TemporaryDirectory(prefix="twins-bench-") as temporary:
+        files = [Path(temporary) / f"{number}.jpg" for number in range(2)]
         for file, pixels in zip(files, load_sample_images().images, strict=True):
             Image.fromarray(pixels).save(file, quality=90)
         yield files
@@ -62,57 +62,61 @@ def image_files(folder: str | None) -> Iterator[list[Path]]:
 def end_to_end_step(
     network: nn.Module, case: Case, files: Sequence[Path], device: torch.device, *, compile: bool = False
 ) -> Step:
-    """Return a call that opens a batch of files, preprocesses them, and decodes the network's outputs.
+    """Return a function that opens a batch of files, preprocesses them, and decodes the network's outputs.
 
-    Ours goes through `Predictor`, a classifier of timm's through timm's own transform, softmax and five best classes.
+    Our network runs in `Predictor`. timm's classifier runs with timm's own transform, softmax and five best classes.
     """
-    turn = cycle(files)
+    next_files = cycle(files)
     if isinstance(network, TaskNetwork):
-        network.info = replace(network.info, preprocess=preparation(network.info.preprocess, case.size))
+        network.info = replace(network.info, preprocess=preprocess_at(network.info.preprocess, case.size))
         predictor = Predictor(network, device=device, compile=compile)
-        return lambda: predictor.predict(list(islice(turn, case.batch)), batch_size=case.batch)
+        return lambda: predictor.predict(list(islice(next_files, case.batch)), batch_size=case.batch)
     from timm.data import create_transform, resolve_model_data_config
 
     settings = resolve_model_data_config(network) | {"input_size": (3, *shape_of(case.size))}
-    prepare = create_transform(**settings, is_training=False)
+    transform = create_transform(**settings, is_training=False)
     if compile:
         network.compile()
     network.eval()
 
     def step() -> Any:
-        images = [prepare(Image.open(file).convert("RGB")) for file in islice(turn, case.batch)]
+        images = [transform(Image.open(file).convert("RGB")) for file in islice(next_files, case.batch)]
         with torch.inference_mode():
-            shares = network(torch.stack(images).to(device, DTYPES[case.precision])).float().softmax(-1).topk(5)
-        return [part.cpu().numpy() for part in shares]
+            top5 = network(torch.stack(images).to(device, DTYPES[case.precision])).float().softmax(-1).topk(5)
+        return [part.cpu().numpy() for part in top5]
 
     return step
 
 
-def preparation(known: Preprocess, size: int | str) -> Preprocess:
-    """Return the preprocessing at a size; where the aspect ratio is kept, its shorter and its longer side."""
+def preprocess_at(preprocess: Preprocess, size: int | str) -> Preprocess:
+    """Return the preprocessing for an input size.
+
+    If it keeps the aspect ratio, the size gives the shorter and the longer side; one number gives the shorter side.
+    """
     shorter, longer = sorted(shape_of(size))
-    if known.fit != "keep":
-        return replace(known, size=shorter)
-    return replace(known, size=shorter, longest=longer if "x" in str(size).lower() else max(known.longest, shorter))
+    if preprocess.fit != "keep":
+        return replace(preprocess, size=shorter)
+    longest = longer if "x" in str(size).lower() else max(preprocess.longest, shorter)
+    return replace(preprocess, size=shorter, longest=longest)
 
 
 def loading_step(case: Case, files: Sequence[Path]) -> Step:
-    """Return a call that loads the next batch in this process, as a run of training or its evaluation loads it."""
-    spec, known = spec_of(case.task), preparation(facts_of(case.task).preprocess, case.size)
-    whole = -(-len(files) // case.batch) * case.batch  # no batch is cut short
-    images: Any = _Files(spec, list(islice(cycle(files), whole)))
+    """Return a function that loads the next batch in this process, as in training or in evaluation."""
+    spec, preprocess = spec_of(case.task), preprocess_at(facts_of(case.task).preprocess, case.size)
+    count = -(-len(files) // case.batch) * case.batch  # so that all batches are full
+    images: Any = _Files(spec, list(islice(cycle(files), count)))
     if case.mode == "loading-eval":
-        looked = EvalSamples(images, spec.eval_transform(known))
-        return partial(_next, chain.from_iterable(repeat(eval_loader(looked, batch=case.batch))))
-    config = TrainConfig(task=case.task, size=known.size, semantic=SemanticConfig(crop=known.size))
-    transform = spec.train_transform(config, known)
+        eval_samples = EvalSamples(images, spec.eval_transform(preprocess))
+        return partial(_next, chain.from_iterable(repeat(eval_loader(eval_samples, batch=case.batch))))
+    config = TrainConfig(task=case.task, size=preprocess.size, semantic=SemanticConfig(crop=preprocess.size))
+    transform = spec.train_transform(config, preprocess)
     order = TrainBatches(len(images), case.batch, seed=0)
     samples = TrainSamples(images, transform, seed=0)
     return partial(_next, train_loader(samples, order, step=0, workers=0, pin=False))
 
 
 def _next(batches: Iterator[Batch]) -> Batch:
-    """Return the next batch; raises DataError where an image could not be read, so that none is counted as loaded."""
+    """Return the next batch; raises DataError if an image is unreadable, because it would be counted as loaded."""
     batch = next(batches)
     if batch.skipped:
         raise DataError(batch.skipped[0].reason)
@@ -120,15 +124,15 @@ def _next(batches: Iterator[Batch]) -> Batch:
 
 
 class _Files(ImageFiles):
-    """Image files with a made-up target of each."""
+    """Image files with made-up targets."""
 
     def __init__(self, spec: TaskSpec, files: Sequence[Path]) -> None:
         super().__init__(files)
         self.names, self.target_of = ("dark", "bright"), spec.synthetic_target
 
     def target(self, index: int) -> Any:
-        """Return a task's target for an image of this size; its pixels are not read for it."""
-        with Image.open(self.images[index]) as image:  # its head alone
+        """Return a made-up target for the image's size; the pixels are not decoded."""
+        with Image.open(self.images[index]) as image:  # reads the file's header alone
             turned = image.getexif().get(ORIENTATION, 1) >= 5
             height, width = (image.width, image.height) if turned else (image.height, image.width)
         return self.target_of(height, width)

@@ -1,8 +1,8 @@
-"""The roofline: what a step counts, what this machine can do on the spot, and the share of it that is reached.
+"""The roofline: operations and bytes of a step, this machine's measured peak rates, and the share of the peak reached.
 
-Operations are two for each multiply-add of matrix products, convolutions and attention. Bytes are what every operator
-reads and writes, as if nothing stayed in a cache between two of them: more than must move, and about what does where
-maps are larger than the caches.
+A multiply-add of a matrix product, a convolution or attention counts as two operations. Bytes are the reads and writes
+of every operator, as if nothing stayed in a cache between two operators. This is an upper bound, and close to the truth
+if the maps are larger than the caches.
 """
 
 from __future__ import annotations
@@ -20,51 +20,51 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from twins.bench.subjects import DTYPES, Step
-from twins.bench.timing import timed
+from twins.bench.networks import DTYPES, Step
+from twins.bench.timing import time_step
 from twins.ops.linear import linear
 
 PRODUCTS = ((1024, 1024, 1024), (2048, 1024, 1024), (3136, 256, 1024))
-"""Rows, channels in and channels out of the matrix products that are timed on a CPU."""
+"""Rows, input channels and output channels of the matrix products that are timed on a CPU."""
 LARGE_PRODUCTS = ((8192, 8192, 8192), (16384, 1024, 4096))
 """The same on a GPU."""
 BUFFER = 128 << 20
-"""Bytes of each of the three tensors that memory is timed with: more than a cache holds."""
+"""Bytes of each of the three tensors that measure memory bandwidth; larger than any cache."""
 SECONDS = 0.2
-"""How long each of these is repeated."""
+"""Seconds for which each of these operations is repeated."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one call of an operator takes."""
+    """Cost of one call of an operator."""
 
     name: str
     operations: int
-    moved: int
+    bytes_moved: int
     """Bytes read and written."""
 
 
 @dataclass(frozen=True)
-class Ceilings:
-    """What a machine can do at best."""
+class PeakRates:
+    """Measured peak rates of a machine."""
 
     operations_per_s: float
     bytes_per_s: float
 
-    def times(self, operations: int, moved: int) -> tuple[float, float]:
-        """Return the seconds that operations take, and that moving bytes takes, each by itself."""
-        return operations / self.operations_per_s, moved / self.bytes_per_s
+    def times(self, operations: int, bytes_moved: int) -> tuple[float, float]:
+        """Return the seconds for the operations alone and for the bytes alone."""
+        return operations / self.operations_per_s, bytes_moved / self.bytes_per_s
 
 
-class Operators(TorchDispatchMode):
-    """Notes the cost of every operator that runs inside this block; kernels are the standard ones."""
+class CostCounter(TorchDispatchMode):
+    """Records the cost of every operator that runs within this context, in its standard form."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.costs: list[Cost] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Note an operator, or what it is made of."""
+        """Run an operator and record its cost, or the costs of the operators that it consists of."""
         kwargs = kwargs or {}
         formula = _FORMULAS.get(func._overloadpacket)
         if formula is None and func is not torch.ops.prim.device.default:
@@ -74,42 +74,48 @@ class Operators(TorchDispatchMode):
                 return result
         result = func(*args, **kwargs)
         operations = formula(*args, **kwargs, out_val=result) if formula else 0
-        self.costs.append(Cost(func._overloadpacket.__name__, operations, _moved(func, args, kwargs, result)))
+        self.costs.append(Cost(func._overloadpacket.__name__, operations, _bytes_moved(func, args, kwargs, result)))
         return result
 
 
-def count(step: Step) -> list[Cost]:
-    """Return the cost of each operator of a step, which is run once."""
-    with Operators() as operators:
+def count_costs(step: Step) -> list[Cost]:
+    """Run a step once and return the cost of each operator."""
+    with CostCounter() as counter:
         step()
-    return operators.costs
+    return counter.costs
 
 
-def ceilings(device: torch.device, precision: str) -> Ceilings:
-    """Measure the fastest of some matrix products in a precision, and of a sum and a copy of large tensors."""
+def peak_rates(device: torch.device, precision: str) -> PeakRates:
+    """Measure the peak rates, of matrix products in a precision and of a sum and a copy of large tensors."""
     shapes = PRODUCTS if device.type == "cpu" else LARGE_PRODUCTS
     with torch.inference_mode():
         products = [_product_rate(*shape, device, DTYPES[precision]) for shape in shapes]
-        return Ceilings(max(products), _memory_rate(device))
+        return PeakRates(max(products), _memory_rate(device))
 
 
-def roofline(costs: Sequence[Cost], machine: Ceilings, seconds: float) -> dict[str, Any]:
-    """Return what a row says of its roofline, from what a step counts and the seconds that it took.
+def roofline(costs: Sequence[Cost], machine: PeakRates, seconds: float) -> dict[str, Any]:
+    """Return the roofline of a row from the costs of a step and its measured time.
+
+    Args:
+        costs: cost of each operator.
+        machine: the peak rates.
+        seconds: measured time of the step.
 
     Returns:
-        what is counted and the ceilings; `attainable_ms`, the longer of the times that the operations and the bytes
-        take, which is which (`bound`) and its `share` of the measured time; the same operator by operator, none of
-        which overlaps with another; and the operators that take most of that time, with their share of it.
+        the counts and the peak rates. `attainable_ms` is the longer of the times for all operations and for all bytes;
+        `bound` names the longer one, and `share` is `attainable_ms` over the measured time. `by_operator_ms` and
+        `by_operator_share` add up the longer time of each operator, without overlap between operators. `operators`
+        holds the five operators with the largest shares of `by_operator_ms`.
     """
-    operations, moved = sum(cost.operations for cost in costs), sum(cost.moved for cost in costs)
-    computing, moving = machine.times(operations, moved)
-    each = Counter[str]()
+    operations, bytes_moved = sum(cost.operations for cost in costs), sum(cost.bytes_moved for cost in costs)
+    computing, moving = machine.times(operations, bytes_moved)
+    by_operator = Counter[str]()
     for cost in costs:
-        each[cost.name] += max(machine.times(cost.operations, cost.moved))  # type: ignore[assignment]
-    attainable, apart = max(computing, moving), float(each.total())
+        by_operator[cost.name] += max(machine.times(cost.operations, cost.bytes_moved))  # type: ignore[assignment]
+    attainable, total = max(computing, moving), float(by_operator.total())
     return {
         "gflop": operations / 1e9,
-        "mib": moved / 2**20,
+        "mib": bytes_moved / 2**20,
         "peak_gflop_per_s": machine.operations_per_s / 1e9,
         "peak_gb_per_s": machine.bytes_per_s / 1e9,
         "operations_ms": 1e3 * computing,
@@ -117,32 +123,32 @@ def roofline(costs: Sequence[Cost], machine: Ceilings, seconds: float) -> dict[s
         "attainable_ms": 1e3 * attainable,
         "bound": "operations" if computing >= moving else "bytes",
         "share": attainable / seconds,
-        "by_operator_ms": 1e3 * apart,
-        "by_operator_share": apart / seconds,
-        "operators": {name: took / apart for name, took in each.most_common(5)},
+        "by_operator_ms": 1e3 * total,
+        "by_operator_share": total / seconds,
+        "operators": {name: operator_seconds / total for name, operator_seconds in by_operator.most_common(5)},
     }
 
 
-def _moved(func: Any, args: Any, kwargs: Any, result: Any) -> int:
-    """Return the bytes that an operator reads and writes: none of a view, or of memory that is only asked for."""
+def _bytes_moved(func: Any, args: Any, kwargs: Any, result: Any) -> int:
+    """Return the bytes that an operator reads and writes; views and allocations move none."""
     returns = func._schema.returns
     if any(x.alias_info is not None and not x.alias_info.is_write for x in returns) or func._overloadpacket in _FREE:
         return 0
-    written = result if returns else args  # lists that are changed in place are not returned
-    return sum(map(_bytes, (x for x in tree_leaves((args, kwargs, written)) if isinstance(x, Tensor))))
+    outputs = result if returns else args  # operators on lists change them in place and return nothing
+    return sum(map(_bytes, (x for x in tree_leaves((args, kwargs, outputs)) if isinstance(x, Tensor))))
 
 
 def _bytes(x: Tensor) -> int:
-    return min(x.numel() * x.element_size(), x.untyped_storage().nbytes())  # what is expanded is read once
+    return min(x.numel() * x.element_size(), x.untyped_storage().nbytes())  # an expanded tensor is read once
 
 
 def _attention(query: Any, key: Any, value: Any, *args: Any, out_val: Any = None, **kwargs: Any) -> int:
-    """Return the operations of attention's two products, of queries `(B, h, N, d)` and keys `(B, h, M, d)`."""
+    """Return the operations of attention's two products for queries `(B, h, N, d)` and keys `(B, h, M, d)`."""
     return 2 * query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 
 def _attention_backward(grad: Any, *inputs: Any, **kwargs: Any) -> int:
-    """Return the operations of the five products of attention's backward pass, the scores computed again."""
+    """Return the operations of the five products of attention's backward pass, which recomputes the scores."""
     return _attention(*inputs) * 5 // 2
 
 
@@ -156,24 +162,24 @@ _FREE = {
     aten._unsafe_view,
     aten._local_scalar_dense,
 }
-"""Operators that touch no values to speak of."""
+"""Operators that read and write no values, or only one."""
 _FORMULAS: dict[Any, Callable[..., int]] = {
     **flop_registry,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
-"""Operations of the operators that multiply; all others count none."""
+"""Operations of the operators that multiply; all others count zero."""
 
 
-def _product_rate(rows: int, inside: int, out: int, device: torch.device, dtype: torch.dtype) -> float:
-    """Return the operations a second of the faster of our linear layer and torch's."""
-    x, weight = (torch.randn(count, inside, device=device, dtype=dtype) for count in (rows, out))
+def _product_rate(rows: int, inputs: int, outputs: int, device: torch.device, dtype: torch.dtype) -> float:
+    """Return the operations per second of a matrix product, by our linear layer or torch's if that is faster."""
+    x, weight = (torch.randn(count, inputs, device=device, dtype=dtype) for count in (rows, outputs))
     best = min(_fastest(lambda call=call: call(x, weight, None), device) for call in (linear, F.linear))  # type: ignore[misc]
-    return 2.0 * rows * inside * out / best
+    return 2.0 * rows * inputs * outputs / best
 
 
 def _memory_rate(device: torch.device) -> float:
-    """Return the bytes a second of the faster of a sum and a copy; what is fetched to be overwritten is not counted."""
+    """Return the bytes per second of a sum or a copy, the faster one, without the cache's reads before a write."""
     a, b, c = (torch.ones(BUFFER // 4, device=device) for _ in range(3))
     return max(
         3 * BUFFER / _fastest(lambda: torch.add(a, b, out=c), device), 2 * BUFFER / _fastest(lambda: c.copy_(a), device)
@@ -181,9 +187,9 @@ def _memory_rate(device: torch.device) -> float:
 
 
 def _fastest(step: Step, device: torch.device) -> float:
-    """Return the seconds of the fastest of some calls, at least three."""
-    timed(step, device)
-    start, times = time.perf_counter(), [timed(step, device) for _ in range(3)]
+    """Repeat a step for `SECONDS`, at least three times, and return the shortest time in seconds."""
+    time_step(step, device)
+    start, times = time.perf_counter(), [time_step(step, device) for _ in range(3)]
     while time.perf_counter() - start < SECONDS:
-        times.append(timed(step, device))
+        times.append(time_step(step, device))
     return min(times)

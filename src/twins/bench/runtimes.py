@@ -1,4 +1,4 @@
-"""Exported networks as steps to call: ONNX Runtime and OpenVINO, ours and timm's by the same settings."""
+"""Exported networks as steps: ours and timm's in ONNX Runtime and OpenVINO, with the same settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from twins.bench.subjects import Step, distance
+from twins.bench.networks import Step, relative_difference
 from twins.exporting.extra import require
 from twins.exporting.int8 import quantize
 from twins.exporting.onnx import INPUT_NAME, export_onnx
@@ -25,33 +25,33 @@ if TYPE_CHECKING:
     import openvino
 
 CALIBRATION = 8
-"""Images whose ranges int8 is set by; with random weights speed alone is looked at."""
+"""Images that calibrate int8; few are enough, because weights are random and only speed is measured."""
 Array = NDArray[np.float32]
 
 
-def exported_steps(subjects: dict[str, nn.Module], images: Tensor, runtime: str, precision: str) -> dict[str, Step]:
-    """Return a step for each network's export; a second copy of timm's shares the first one's.
+def exported_steps(networks: dict[str, nn.Module], images: Tensor, runtime: str, precision: str) -> dict[str, Step]:
+    """Return a step for each exported network; `timm` and `timm again` share an export.
 
-    Each step returns logits `(B, K)`, has its input bound and computes on as many threads as PyTorch.
+    Each step returns logits `(B, K)`, has its input bound in advance, and uses as many threads as PyTorch.
 
     Args:
-        subjects: `twins`, and `timm` and `timm again` where they are compared.
+        networks: `twins`, and `timm` and `timm again` if they are compared.
         images: `(B, 3, H, W)` float32 on the CPU.
         runtime: `onnxruntime` or `openvino`.
-        precision: `fp32`, or of OpenVINO `bf16` or `int8`.
+        precision: `fp32`, and for OpenVINO also `bf16` or `int8`.
 
     Raises:
         MissingExtraError: the runtime is not installed.
     """
     require(runtime)
     export = _onnxruntime if runtime == "onnxruntime" else partial(_openvino, precision=precision)
-    exports = {label: export(subjects[label], images) for label in subjects if label != "timm again"}
-    return {label: exports[label.removesuffix(" again")]() for label in subjects}
+    exports = {label: export(networks[label], images) for label in networks if label != "timm again"}
+    return {label: exports[label.removesuffix(" again")]() for label in networks}
 
 
-def outputs_differ(ours: Step, theirs: Step) -> float:
+def output_difference(ours: Step, theirs: Step) -> float:
     """Return the largest difference of two steps' outputs, in units of the second's root mean square."""
-    return distance(*(torch.from_numpy(step()).double() for step in (ours, theirs)))
+    return relative_difference(*(torch.from_numpy(step()).double() for step in (ours, theirs)))
 
 
 def _onnxruntime(network: nn.Module, images: Tensor) -> Callable[[], Step]:
@@ -66,11 +66,11 @@ def _onnxruntime(network: nn.Module, images: Tensor) -> Callable[[], Step]:
 
 
 def onnxruntime_step(model: bytes, images: Array) -> Step:
-    """Return a call of an ONNX model in ONNX Runtime, whose first output it returns."""
+    """Return a step that runs an ONNX model in ONNX Runtime and returns its first output."""
     ort = require("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # else threads of a session that has just run would spin through the next one's turn
+    # otherwise threads of the previous session keep spinning while the next one is timed
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
@@ -92,16 +92,16 @@ def _openvino(network: nn.Module, images: Tensor, precision: str) -> Callable[[]
 
 
 def openvino_model(network: nn.Module, images: Tensor) -> openvino.Model:
-    """Return our network by our export, or timm's as OpenVINO converts it, for batches of this shape."""
+    """Convert a network for batches of this shape: ours with our export, timm's with OpenVINO's own converter."""
     if isinstance(network, TaskNetwork):
         return convert_openvino(network, size=(images.shape[2], images.shape[3]), batch=len(images))
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of Python's own arithmetic on shapes, which is meant
+        warnings.simplefilter("ignore")  # tracing warns about arithmetic on shapes, which is fixed on purpose
         return require("openvino").convert_model(network.eval(), example_input=images, input=[tuple(images.shape)])
 
 
 def openvino_step(model: openvino.Model, images: Array, precision: str) -> Step:
-    """Return a call of an OpenVINO model for low latency, whose first output it returns."""
+    """Return a step that runs an OpenVINO model, compiled for low latency, and returns its first output."""
     compiled = compile_openvino(
         model, threads=torch.get_num_threads(), precision="bf16" if precision == "bf16" else "fp32"
     )
@@ -116,13 +116,13 @@ def openvino_step(model: openvino.Model, images: Array, precision: str) -> Step:
 
 
 def calibration(images: Tensor) -> list[Tensor]:
-    """Return random batches of the images' shape, the same each time, at least eight images in all."""
+    """Return random batches of the images' shape, the same each time, with at least `CALIBRATION` images in all."""
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(images.shape, generator=generator) for _ in range(-(-CALIBRATION // len(images)))]
 
 
 def export_timm(network: nn.Module, path: Path, images: Tensor) -> None:
-    """Write timm's network as an ONNX file as timm does, with attention written out, for batches of this shape."""
+    """Export timm's network to ONNX for batches of this shape, with unfused attention as in timm's own script."""
     for module in network.eval().modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False  # type: ignore[assignment]

@@ -15,27 +15,27 @@ ARGS = BenchConfig
 
 
 def run(arguments: list[str]) -> int:
-    """Measure, print the table row by row; write JSON and a plot where asked, after each row."""
-    config = parse(BenchConfig, "bench", names_first(arguments))
-    from twins.bench.chart import write_plot
+    """Measure and print the table row by row; after each row, write the JSON file and the plot if asked for."""
+    config = parse(BenchConfig, "bench", networks_first(arguments))
     from twins.bench.compare import run_bench
+    from twins.bench.plot import write_plot
 
     check_outputs({"json": config.json})
     _check_plot(config.plot)
 
-    def keep(result: dict[str, Any]) -> None:
-        """Write what is measured so far: what an interruption leaves is whole."""
+    def save(result: dict[str, Any]) -> None:
+        """Write the rows measured so far, so that an interruption leaves complete files."""
         if config.json:
             write_json(Path(config.json), result)
         if config.plot:
             write_plot(result, Path(config.plot), budget=config.budget)
 
-    run_bench(config, tell=lambda text: print(text, flush=True), keep=keep)
+    run_bench(config, show=lambda text: print(text, flush=True), save=save)
     return 0
 
 
 def _check_plot(plot: str | None) -> None:
-    """Raise ConfigError for a plot that cannot be made; one of an earlier run is drawn anew."""
+    """Raise ConfigError for a plot path that cannot be written; an existing plot is overwritten."""
     if plot is None:
         return
     if too_long(plot) or not Path(plot).parent.is_dir():
@@ -44,21 +44,21 @@ def _check_plot(plot: str | None) -> None:
         raise ConfigError(f"--plot {plot} is a folder; name a file in it")
 
 
-def names_first(arguments: list[str]) -> list[str]:
-    """Return a command line with networks moved to its front from among the values of flags that take several.
+def networks_first(arguments: list[str]) -> list[str]:
+    """Move networks to the front of a command line when they follow a flag that takes several values.
 
-    `--size 224 twins_svt_small` reads the network as a size otherwise.
+    Otherwise `--size 224 twins_svt_small` would read the network as a size.
     """
-    several = {"--against", "--batch", "--modes", "--precision", "--size"}
+    list_flags = {"--against", "--batch", "--modes", "--precision", "--size"}
     flag = ""
-    front: list[str] = []
+    networks: list[str] = []
     rest: list[str] = []
     for argument in arguments:
         if argument.startswith("-"):
             flag = argument
-        moved = flag in several and _is_network(argument)
-        (front if moved else rest).append(argument)
-    return front + rest
+        moved = flag in list_flags and _is_network(argument)
+        (networks if moved else rest).append(argument)
+    return networks + rest
 
 
 def _is_network(word: str) -> bool:

@@ -1,4 +1,4 @@
-"""`twins check`: a data set before training."""
+"""`twins check`: report the problems of a data set before training."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckArgs:
-    """Read a whole data set and report what is in it and what would spoil a run; exit code 1 on problems."""
+    """Read a whole data set and report its contents and its problems.
+
+    The exit code is 0 without problems and 1 with some.
+    """
 
     data: Annotated[str, Positional, arg(metavar="DATA")]
-    """Folder with one folder per class, with images and masks, or with images and boxes; or an embedded set."""
+    """Data set: a folder with one folder per class, with images and masks, or with images and boxes.
+    Or an embedded set: `digits` or `scenes`."""
     task: str = "classification"
-    """What is to be learned: `classification`, `semantic`, `detection` or `instance`."""
+    """Task to check the data for: `classification`, `semantic`, `detection` or `instance`."""
     json: bool = False
     """Print JSON instead of text."""
     seed: int = 0
-    """As a run would split data without a validation part."""
+    """Seed of the split of data without a validation part."""
     val_share: float = 0.2
-    """Share that a run would hold out of data without a validation part."""
+    """Share held out of data without a validation part."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How masks are read."""
 
@@ -37,7 +41,7 @@ ARGS = CheckArgs
 
 
 def run(arguments: list[str]) -> int:
-    """Print the report; 0 when nothing is wrong, 1 otherwise."""
+    """Print the report; return 0 without problems, otherwise 1."""
     args = parse(CheckArgs, "check", arguments)
     from twins.tasks.contract import spec_of
 
@@ -51,18 +55,19 @@ def run(arguments: list[str]) -> int:
 
 
 def _in_flags(report: CheckReport) -> CheckReport:
-    """Return a report whose sentences name flags: those of `twins train`, of which `twins check` has some."""
+    """Spell the settings in a report's sentences as flags of `twins train`, since most are not flags of `check`."""
     from twins.engine.config import TrainConfig
 
-    problems, notes = ([in_flags(each, TrainConfig) for each in told] for told in (report.problems, report.notes))
+    problems = [in_flags(sentence, TrainConfig) for sentence in report.problems]
+    notes = [in_flags(sentence, TrainConfig) for sentence in report.notes]
     return replace(report, problems=problems, notes=notes)
 
 
 def _show(report: CheckReport) -> None:
-    learn, held_out = report.images["train"], report.images["val"]
-    print(f"{report.data}: {len(report.names)} classes, {learn} images to train on, {held_out} held out")
-    for axis, (low, middle, high) in report.sizes.items():
-        print(f"{axis}: {low} to {high} pixels, median {middle}")
+    train, held_out = report.images["train"], report.images["val"]
+    print(f"{report.data}: {len(report.names)} classes, {train} images to train on, {held_out} held out")
+    for axis, (smallest, median, largest) in report.sizes.items():
+        print(f"{axis}: {smallest} to {largest} pixels, median {median}")
     width = max(map(len, report.names))
     for name in report.names:
         parts = [f"{split} {counts[name]:>6}" for split, counts in report.counts.items()]

@@ -1,4 +1,4 @@
-"""`twins convert`: a weight file in another layout."""
+"""`twins convert`: write a weight file in another layout."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from twins.cli.parse import parse
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertArgs:
-    """Write a weight file of any known layout in another; every value is kept to the bit."""
+    """Write a weight file in another layout. All values stay bit-identical."""
 
     source: Annotated[str, Positional, arg(metavar="IN")]
-    """File to read: .safetensors, .pth, .pt or .bin."""
+    """File to read: .safetensors, .pth, .pt or .bin. Its layout is detected."""
     target: Annotated[str, Positional, arg(metavar="OUT")]
-    """File to write; its ending chooses the format."""
+    """File to write: .safetensors, .pth, .pt or .bin."""
     to: Literal["twins", "timm", "reference"]
-    """Layout to write."""
+    """Layout of the file to write."""
 
 
 ARGS = ConvertArgs
 
 
 def run(arguments: list[str]) -> int:
-    """Convert, and say what was found."""
+    """Convert the file and print the layouts of both."""
     args = parse(ConvertArgs, "convert", arguments)
     from twins.weights.convert import convert
 
-    found = convert(args.source, args.target, to=args.to)
-    print(f"{args.source} ({found} layout) written as {args.target} ({args.to} layout)")
+    source_layout = convert(args.source, args.target, to=args.to)
+    print(f"{args.source} ({source_layout} layout) written as {args.target} ({args.to} layout)")
     return 0

@@ -1,4 +1,4 @@
-"""`twins demo`: a whole run on embedded data, with its result shown."""
+"""`twins demo`: train on embedded data and show the result."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from twins.tasks.table import TASKS, facts_of, part_of
 class DemoArgs:
     """Train twins_svt_nano on embedded real images, evaluate it, and draw its predictions.
 
-    Classification learns scikit-learn's handwritten digits. The other tasks find such digits on photographs; detection
+    Classification learns scikit-learn's handwritten digits. The other tasks find such digits on photographs. Detection
     and instance segmentation start from a backbone trained on the digits.
     """
 
     task: str = "classification"
     """Task to train: `classification`, `semantic`, `detection` or `instance`."""
     out: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
-    """Run folder; unset is `runs/<model>-<data>-<number>`. The classifier that a detector starts from is kept in
-    `<out>-digits`."""
+    """Run folder; unset is `runs/<model>-<data>-<number>`.
+    The classifier that a detector starts from is saved in `RUN-digits`."""
     device: str = "auto"
     """Device to compute on: auto, cpu, cuda or mps."""
 
@@ -37,7 +37,7 @@ ARGS = DemoArgs
 
 
 def run(arguments: list[str]) -> int:
-    """Train, evaluate, predict, and say where the report is."""
+    """Train, evaluate, predict, and print the paths of the drawing and the report."""
     args = parse(DemoArgs, "demo", arguments)
     facts = facts_of(args.task)
     if facts.demo is None:
@@ -50,18 +50,18 @@ def run(arguments: list[str]) -> int:
 
     if facts.demo.starts_from is not None and (first := facts_of(facts.demo.starts_from).demo) is not None:
         print(first.intro)
-        before = starting_point(data=first.data, task=facts.demo.starts_from)
-        read = train(replace(before, out=args.out and f"{args.out}-{first.data}", device=config.device))
-        if read.interrupted:
+        pretraining = starting_point(data=first.data, task=facts.demo.starts_from)
+        pretrained = train(replace(pretraining, out=args.out and f"{args.out}-{first.data}", device=config.device))
+        if pretrained.interrupted:
             return 130
-        config = replace(config, weights=str(read.path / BEST))
+        config = replace(config, weights=str(pretrained.path / BEST))
     print(facts.demo.intro)
     result = train(config)
     if result.interrupted:
         return 130
     picture = result.path / "predictions.png"
-    shown = SelectionConfig(score=0.5, agnostic=True) if facts.selection else None
-    predictor = load(result.path, device=args.device, selection=shown)
+    selection = SelectionConfig(score=0.5, agnostic=True) if facts.selection else None
+    predictor = load(result.path, device=args.device, selection=selection)
     part_of(args.task, "report").demo_picture(predictor.predict).save(picture)
     metric = facts.demo.metric
     print(f"held-out {facts.metrics[metric]}: {100 * result.metrics[metric]:.2f} %")

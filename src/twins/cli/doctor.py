@@ -1,4 +1,4 @@
-"""`twins doctor`: versions, devices, and which form of each operator serves on this machine."""
+"""`twins doctor`: versions, devices, and which form of each operator runs on this machine."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ PACKAGES = ("twins-vision", "torch", "torchvision", "timm", "triton", "numpy", "
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorArgs:
-    """Print versions, devices and which form of each operator serves here, with the reason."""
+    """Print versions, devices, and which form of each operator runs on this machine and why."""
 
     json: bool = False
-    """Print JSON, to be pasted into a bug report."""
+    """Print JSON, which you can paste into a bug report."""
 
 
 ARGS = DoctorArgs
 
 
 def run(arguments: list[str]) -> int:
-    """Print what was found."""
+    """Print the facts about this machine, as text or JSON."""
     args = parse(DoctorArgs, "doctor", arguments)
-    found = examine()
+    facts = examine()
     if args.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(facts, indent=1))
     else:
-        _show(found)
+        _show(facts)
     return 0
 
 
 def examine() -> dict[str, Any]:
-    """Return what a bug report needs to say of a machine."""
+    """Return the facts about this machine that a bug report needs."""
     import torch
 
     from twins.ops.dispatch import objection_to_kernels
@@ -61,14 +61,14 @@ def examine() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str | None]:
-    """Return the versions of packages; `None` for one that is not installed."""
-    found: dict[str, str | None] = {}
+    """Return the packages' versions; `None` for a package that is not installed."""
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
 def _cpu() -> dict[str, Any]:
@@ -99,22 +99,22 @@ def _gpu(index: int) -> dict[str, Any]:
     return {"name": device.name, "memory_mib": device.total_memory >> 20, "compute_capability": capability}
 
 
-def _show(found: dict[str, Any]) -> None:
-    for name, version in found["versions"].items():
+def _show(facts: dict[str, Any]) -> None:
+    for name, version in facts["versions"].items():
         print(f"{name:<14} {version or 'not installed'}")
-    cpu = dict(found["cpu"])
-    print(f"{'cpu':<14} {cpu.pop('name')}: {', '.join(f'{key} {_said(value)}' for key, value in cpu.items())}")
-    for gpu in found["gpus"]:
+    cpu = dict(facts["cpu"])
+    print(f"{'cpu':<14} {cpu.pop('name')}: {', '.join(f'{key} {_text(value)}' for key, value in cpu.items())}")
+    for gpu in facts["gpus"]:
         print(f"{'gpu':<14} {gpu['name']}, {gpu['memory_mib']} MiB, compute capability {gpu['compute_capability']}")
-    if not found["gpus"]:
+    if not facts["gpus"]:
         print(f"{'gpu':<14} none")
     for name in ("triton", "onednn", "mkl"):
-        print(f"{name + ' kernels' if name == 'triton' else name:<14} {_said(found[name])}")
-    for name, folder in found["caches"].items():
+        print(f"{name + ' kernels' if name == 'triton' else name:<14} {_text(facts[name])}")
+    for name, folder in facts["caches"].items():
         print(f"{name + ' cache':<14} {folder}")
     situation = None
-    for row in found["serving"]:
-        if row["situation"].startswith("CUDA") and not found["gpus"]:
+    for row in facts["serving"]:
+        if row["situation"].startswith("CUDA") and not facts["gpus"]:
             continue
         if row["situation"] != situation:
             situation = row["situation"]
@@ -122,5 +122,6 @@ def _show(found: dict[str, Any]) -> None:
         print(f"  {row['function']:<25} {row['form']:<31} {row['reason']}")
 
 
-def _said(value: object) -> str:
-    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+def _text(value: object) -> str:
+    """Return a value as text, a bool as `yes` or `no`."""
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)

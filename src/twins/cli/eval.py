@@ -1,4 +1,4 @@
-"""`twins eval`: a trained network on a data set."""
+"""`twins eval`: measure a trained network on a data set, or score a COCO results file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from twins.tasks.table import facts_of, tasks_with
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArgs:
-    """Evaluate a network on the held-out images of a data set; the protocol is printed and saved with the numbers."""
+    """Evaluate a network on the held-out images of a data set.
+
+    Prints the metrics and the protocol, which is all that the metrics depend on; `--out` saves both.
+    """
 
     model: Annotated[str, Positional, tyro.conf.arg(metavar="MODEL")]
     """Run folder, checkpoint or published name; or a COCO results file to score."""
     data: Annotated[str, tyro.conf.arg(metavar="DATA")]
-    """Data set of the network's task: a folder, `digits` or `scenes`; for a results file the COCO file of the truth."""
+    """Data set of the network's task: a folder, `digits` or `scenes`. For a results file: the COCO annotation file."""
     task: str | None = None
     """Task of a COCO results file: `detection` scores its boxes, `instance` its masks. A model knows its own task."""
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
@@ -33,7 +36,7 @@ ARGS = EvalArgs
 
 
 def run(arguments: list[str]) -> int:
-    """Print the numbers, the protocol and the classes with the lowest scores."""
+    """Print the protocol, the metrics and the classes with the lowest scores."""
     args = parse(EvalArgs, "eval", arguments)
     if args.model.endswith(".json"):
         return _score(args)
@@ -51,12 +54,12 @@ def run(arguments: list[str]) -> int:
 
 def _score(args: EvalArgs) -> int:
     """Score a COCO results file."""
-    scored = tasks_with("prediction_fields", "boxes")
-    if args.task not in scored:
-        raise ConfigError(f"{args.model} is a results file; say --task {' or --task '.join(scored)}")
+    box_tasks = tasks_with("prediction_fields", "boxes")
+    if args.task not in box_tasks:
+        raise ConfigError(f"{args.model} is a results file; say --task {' or --task '.join(box_tasks)}")
     default, masks = EvalConfig(out=args.config.out), "masks" in facts_of(args.task).prediction_fields
-    if other := [name for name, value in vars(args.config).items() if value != getattr(default, name)]:
-        raise ConfigError(f"a results file is scored as it is; leave out `{other[0]}`")
+    if changed := [name for name, value in vars(args.config).items() if value != getattr(default, name)]:
+        raise ConfigError(f"a results file is scored as it is; leave out `{changed[0]}`")
     from twins.evaluation import versions
     from twins.files import check_outputs, sha256, write_json
     from twins.metrics.coco_results import score_results
@@ -82,29 +85,30 @@ def _show(metrics: dict[str, float], task: str, details: dict[str, Any]) -> None
         print(f"  {name:<20} {100 * value:6.2f} %")
     for line in spec_of(task).worst_classes(details["per_class"]):
         print(f"  {line}")
-    kept = details.get("truth", {})
-    if kept.get("crowd") or kept.get("without_area"):
-        crowds, flat = number_of(kept["crowd"], "crowd region"), number_of(kept["without_area"], "box", "boxes")
-        print(f"  in the truth, which counts as it is: {crowds} and {flat} without area")
+    truth = details.get("truth", {})
+    if truth.get("crowd") or truth.get("without_area"):
+        crowds, flat = number_of(truth["crowd"], "crowd region"), number_of(truth["without_area"], "box", "boxes")
+        print(f"  the truth also holds {crowds} and {flat} without area, and is scored with them")
 
 
-def _protocol(said: dict[str, Any]) -> str:
-    """Return what the numbers depend on, in one line."""
-    how = [f"size {said['size']}", said["interpolation"], f"padding {said['padding']}"]
-    if said["fit"] == "keep":
-        how.insert(1, f"longest {said['longest']}")
-    if said["fit"] == "crop":
-        how.insert(1, f"crop {said['crop']:g}")
-    how += [f"masks.{key} {value}" for key, value in said.get("masks", {}).items() if value not in ("auto", (), None)]
-    how += [f"{key} {value}" for key, value in said.get("inference", {}).items() if value not in (None, False, (1.0,))]
-    how += [
+def _protocol(protocol: dict[str, Any]) -> str:
+    """Return the protocol, on which the metrics depend, in one line."""
+    parts = [f"size {protocol['size']}", protocol["interpolation"], f"padding {protocol['padding']}"]
+    if protocol["fit"] == "keep":
+        parts.insert(1, f"longest {protocol['longest']}")
+    if protocol["fit"] == "crop":
+        parts.insert(1, f"crop {protocol['crop']:g}")
+    masks, inference = protocol.get("masks", {}), protocol.get("inference", {})
+    parts += [f"masks.{key} {value}" for key, value in masks.items() if value not in ("auto", (), None)]
+    parts += [f"{key} {value}" for key, value in inference.items() if value not in (None, False, (1.0,))]
+    parts += [
         key if value is True else f"{key} {value:g}"
-        for key, value in said.get("selection", {}).items()
+        for key, value in protocol.get("selection", {}).items()
         if value is not False
     ]
-    if "absent_classes" in said:
-        how.append(f"absent classes {said['absent_classes'].replace('_', ' ')}")
+    if "absent_classes" in protocol:
+        parts.append(f"absent classes {protocol['absent_classes'].replace('_', ' ')}")
     return (
-        f"{said['model']} on {number_of(said['images'], 'image')} of {said['data']} ({said['split']}): "
-        f"{', '.join(how)}, {said['precision']} on {said['device']}"
+        f"{protocol['model']} on {number_of(protocol['images'], 'image')} of {protocol['data']} ({protocol['split']}): "
+        f"{', '.join(parts)}, {protocol['precision']} on {protocol['device']}"
     )

@@ -1,4 +1,4 @@
-"""The `twins` command: finds the verb, runs it, and answers a user's mistake in one sentence."""
+"""The `twins` command: runs the verb and answers a user's mistake in one sentence."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from twins.errors import TwinsError, nearest
 VERBS = {
     "models": "list the networks: parameters, multiply-adds, published accuracy",
     "recipes": "list the training recipes",
-    "doctor": "print versions, devices and which kernels serve here, for a bug report too",
-    "demo": "train on embedded images for a few minutes at most and show the result",
-    "check": "read a data set before training and report its problems",
+    "doctor": "print versions, devices and the kernels in use, for example for a bug report",
+    "demo": "train on embedded images for at most five minutes and show the result",
+    "check": "report the problems of a data set before training",
     "train": "train a network on a folder of images, or resume a run",
     "eval": "evaluate a trained network on a data set, or score a COCO results file",
     "predict": "run a trained network on images or videos",
     "convert": "write a weight file in another layout",
-    "bench": "measure speed and memory on this machine, also against timm",
+    "bench": "measure speed and memory on this machine, alone or against timm",
 }
-"""Each verb is a module of its name here: `run` takes its arguments, and `ARGS` is the dataclass they fill."""
+"""Help of each verb. Its module, `twins.cli.<verb>`, has `run(arguments)` and `ARGS`, the dataclass they fill."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 well, 1 problems found, 2 a mistake, 130 interrupted."""
+    """Run the command line and return its exit code.
+
+    0 is success, 1 problems found, 2 a user's mistake, 130 an interruption.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
@@ -54,15 +57,15 @@ def _run(run: Callable[[list[str]], int], arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has gone: not our mistake
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as `head`, closed the pipe
         return 0
     except SystemExit as stop:  # --help of a verb
         return int(stop.code or 0)
 
 
 def _help() -> str:
-    lines = ["usage: twins VERB ...", "", "The Twins vision transformers, from a folder of images to a result.", ""]
-    lines += [f"  {verb:<9} {what}" for verb, what in VERBS.items()]
+    lines = ["usage: twins VERB ...", "", "Train and use the Twins vision transformers.", ""]
+    lines += [f"  {verb:<9} {summary}" for verb, summary in VERBS.items()]
     lines += ["", "  -h, --help     print this, or after a verb its options", "  -V, --version  print the version"]
     return "\n".join([*lines, "", "start with: twins demo"])
 

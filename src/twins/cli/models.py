@@ -1,4 +1,4 @@
-"""`twins models`: the table of networks, computed."""
+"""`twins models`: tables of the networks with their parameters, multiply-adds and published accuracy."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 DENSE_SOURCE = "arXiv 2104.13840, tables 2, 3, 4 and 8"
-"""Where the published parameters of dense networks are reported, what nothing reads of the backbone among them."""
+"""Source of the dense networks' published parameters, which include the backbone's unused norm and classifier."""
 COUNTED_AT = 224
-"""Side of the input that the facts' multiply-adds are of."""
+"""Side of the input, in pixels, at which the facts' multiply-adds are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsArgs:
-    """List the networks: parameters, multiply-adds, and the published accuracy with its source."""
+    """List the networks with their parameters, multiply-adds, and published accuracy with its source."""
 
     json: bool = False
-    """Print JSON instead of a table."""
+    """Print JSON instead of tables."""
     size: int = 224
-    """Side of the input for counting multiply-adds, in pixels."""
+    """Side of the input at which multiply-adds are counted, in pixels."""
 
 
 ARGS = ModelsArgs
@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _row(name: str, size: int) -> dict[str, Any]:
-    """Return what is known of a model; multiply-adds at another size than the facts' are counted."""
+    """Return a model's row; multiply-adds at another size than `COUNTED_AT` are counted now."""
     (head,) = facts_of(_classifiers_task()).heads.values()
     macs, published = head.gmacs[name], PUBLISHED.get(name)
     if size != COUNTED_AT:
@@ -67,17 +67,17 @@ def _row(name: str, size: int) -> dict[str, Any]:
 
 
 def _classifiers_task() -> str:
-    """Return the task whose networks the first table lists."""
+    """Return the task of the first table's networks."""
     return next(task for task in TASKS if facts_of(task).in_timm)
 
 
 def _dense_tasks() -> list[str]:
-    """Return the tasks whose heads have tables of their own."""
+    """Return the other tasks, which have a table each."""
     return [task for task in TASKS if task != _classifiers_task()]
 
 
 def _counted(name: str, task: str, head: str | None) -> int:
-    """Count the parameters of a network that the facts do not list."""
+    """Count the parameters of a network that is missing in the facts."""
     import torch
 
     from twins.factory import create_model
@@ -87,14 +87,14 @@ def _counted(name: str, task: str, head: str | None) -> int:
 
 
 def _dense(name: str, task: str) -> dict[str, dict[str, Any]]:
-    """Return parameters and published millions of them, by head."""
+    """Return the parameters and the published millions of parameters by head."""
     return {
         str(head): {
-            "params": known.params.get(name) or _counted(name, task, head),
-            "published_millions": (millions := known.published_millions.get(name)),
+            "params": head_facts.params.get(name) or _counted(name, task, head),
+            "published_millions": (millions := head_facts.published_millions.get(name)),
             "source": DENSE_SOURCE if millions else None,
         }
-        for head, known in facts_of(task).heads.items()
+        for head, head_facts in facts_of(task).heads.items()
     }
 
 
@@ -103,15 +103,15 @@ def _show(rows: list[dict[str, Any]], size: int) -> None:
 
     console = Console()
     console.print(_classifiers(rows, size))
-    console.print("GMACs: multiply-adds by torch's counter, with / without attention's products")
-    console.print(f"top-1 as reported: {next(iter(PUBLISHED.values())).source}, ImageNet-1k validation, 224\n")
+    console.print("GMACs: billions of multiply-adds by torch's counter, with / without attention's products")
+    console.print(f"top-1 as reported: {next(iter(PUBLISHED.values())).source}, ImageNet-1k validation, 224 x 224\n")
     for task in _dense_tasks():
         facts = facts_of(task)
         console.print(
             f"{facts.title}, {number_of(facts.num_classes, 'class', 'classes')}, millions of parameters", style="italic"
         )
         console.print(_dense_networks(rows, task), "")
-    console.print(f"published: {DENSE_SOURCE}; it counts the backbone's unused norm and classifier too")
+    console.print(f"published: {DENSE_SOURCE}; these numbers include the backbone's unused norm and classifier")
 
 
 def _classifiers(rows: list[dict[str, Any]], size: int) -> Table:

@@ -1,4 +1,4 @@
-"""Command lines from dataclasses, through tyro; a mistake ends in one sentence."""
+"""Command lines from dataclasses, through tyro; a mistake is answered in one sentence."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from twins.errors import ConfigError, nearest
 
 T = TypeVar("T")
 FILE = tyro.conf.arg(metavar="FILE")
-"""Names the value of an option that takes a file."""
-_HELP = ConstructorRegistry()
-"""Names the values of other options in `--help`."""
+"""Makes `--help` show FILE as the value of an option."""
+_PLACEHOLDERS = ConstructorRegistry()
+"""The values that `--help` shows for other options."""
 
 
-@_HELP.primitive_rule
+@_PLACEHOLDERS.primitive_rule
 def _placeholder(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Call a whole number N, another number X and a text NAME."""
+    """Show an integer as N, a float as X and a string as NAME."""
     kind: Any = info.type
     names = {int: "N", float: "X", str: "NAME"}
     if kind not in names:
@@ -47,29 +47,29 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
 
     Args:
         kind: the dataclass; its fields are the flags, its docstrings their help.
-        verb: what stands before the arguments.
-        arguments: as the shell split them.
-        default: where the flags start from; `None` is the dataclass's own defaults.
+        verb: the verb, for the usage line and error messages.
+        arguments: the words of the command line after the verb.
+        default: the settings that flags override; `None` takes the dataclass's own defaults.
 
     Raises:
-        ConfigError: a flag that does not exist, or a value that does not fit it.
+        ConfigError: an unknown flag, a missing value, or a value of the wrong type.
     """
     complaint = io.StringIO()
     start: dict[str, Any] = {} if default is None else {"default": default}
-    asked = any(argument in ("-h", "--help") for argument in arguments)
+    wants_help = any(argument in ("-h", "--help") for argument in arguments)
     try:
-        with contextlib.nullcontext() if asked else contextlib.redirect_stderr(complaint):
+        with contextlib.nullcontext() if wants_help else contextlib.redirect_stderr(complaint):
             values, unknown = tyro.cli(
                 kind,
                 prog=f"twins {verb}",
                 args=arguments,
                 return_unknown_args=True,
                 config=(tyro.conf.AvoidSubcommands,),
-                registry=_HELP,
+                registry=_PLACEHOLDERS,
                 **start,
             )
     except SystemExit as stop:
-        if asked or not stop.code:
+        if wants_help or not stop.code:
             raise
         raise ConfigError(
             f"{_sentence(complaint.getvalue(), kind, verb, arguments)}; see twins {verb} --help"
@@ -77,8 +77,8 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
     if unknown:
         flags = [flag for flag in dict.fromkeys(spellings(kind).values()) if re.fullmatch(r"--[\w.\-]+", flag)]
         if not unknown[0].startswith("-"):
-            known = "; the data set is given with --data" if "--data" in flags else ""
-            raise ConfigError(f"twins {verb} has no place for {unknown[0]!r}{known}; see twins {verb} --help")
+            hint = "; the data set is given with --data" if "--data" in flags else ""
+            raise ConfigError(f"twins {verb} has no place for {unknown[0]!r}{hint}; see twins {verb} --help")
         raise ConfigError(
             f"twins {verb} has no {unknown[0]}{nearest(unknown[0].partition('=')[0], flags)}; see twins {verb} --help"
         )
@@ -86,11 +86,12 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
 
 
 def spellings(kind: type[Any]) -> dict[str, str]:
-    """Return how a command line spells the settings of a verb's dataclass.
+    """Return the command-line spelling of each setting of a verb's dataclass.
 
-    `batch_size` is `--batch-size`, `optimizer.lr` is `--optimizer.lr`, a positional `model` is `MODEL`, a group
-    `masks` is `--masks.*`. A group without a name of its own is all its flags, and has its settings under both names:
-    `inference.scales` and `scales` are `--scales`. A switch has its values too: `compile=False` is `--no-compile`.
+    `batch_size` becomes `--batch-size`, `optimizer.lr` becomes `--optimizer.lr`, a positional `model` becomes `MODEL`,
+    a group `masks` becomes `--masks.*`. A group without a prefix becomes the list of its flags, and its settings are
+    found with and without the group's name: `inference.scales` and `scales` become `--scales`. The values of a switch
+    are found too: `compile=False` becomes `--no-compile`.
     """
     return dict(_spelled(kind, "", "--"))
 
@@ -101,10 +102,10 @@ def _spelled(kind: Any, path: str, prefix: str) -> Iterator[tuple[str, str]]:
         bare, *marks = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (hints[name],)
         setting, flag = path + name, prefix + name.replace("_", "-")
         if is_dataclass(bare) and any(getattr(mark, "name", None) == "" for mark in marks):
-            own = dict(_spelled(bare, path, prefix))
-            yield setting, ", ".join(flag for name, flag in own.items() if "=" not in name)
+            members = dict(_spelled(bare, path, prefix))
+            yield setting, ", ".join(flag for name, flag in members.items() if "=" not in name)
             yield from _spelled(bare, f"{setting}.", prefix)
-            yield from own.items()
+            yield from members.items()
         elif is_dataclass(bare):
             yield setting, f"{flag}.*"
             yield from _spelled(bare, f"{setting}.", f"{flag}.")
@@ -117,41 +118,43 @@ def _spelled(kind: Any, path: str, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def in_flags(sentence: str, kind: type[Any]) -> str:
-    """Return a sentence of the library with settings spelled as the flags of a verb, whose dataclass `kind` is.
+    """Spell the settings in a sentence of the library as flags of the verb with the dataclass `kind`.
 
-    Below the command line a setting stands in backticks under its Python name, alone or with a value: `batch_size`,
-    `optimizer.lr`, `task="semantic"`. Of these, a verb's own become `--batch-size`, `--optimizer.lr`,
-    `--task semantic`; others lose their backticks.
+    The library names settings in Python, in backticks, alone or with a value: `batch_size`, `optimizer.lr`,
+    `task="semantic"`. They become `--batch-size`, `--optimizer.lr`, `--task semantic` if the verb has such flags;
+    otherwise they only lose their backticks.
     """
-    known = spellings(kind)
+    flags = spellings(kind)
 
-    def spell(found: re.Match[str]) -> str:
-        text, name, value = found[0].strip("`"), found["name"], found["value"]
-        if text in known or name not in known:
-            return known.get(text, text)
-        words = [] if known[name][0] != "-" else [known[name]]
+    def spell(match: re.Match[str]) -> str:
+        text, name, value = match[0].strip("`"), match["name"], match["value"]
+        if text in flags or name not in flags:
+            return flags.get(text, text)
+        words = [] if flags[name][0] != "-" else [flags[name]]
         return " ".join([*words, *_words(value)])
 
     return re.sub(r"`(?P<name>[a-z][a-z0-9_.]*)(?:=(?P<value>[^`]+))?`", spell, sentence)
 
 
 def _words(value: str) -> list[str]:
-    """Return a value as Python writes it, such as `"semantic"` or `(0.5, 1.0)`, as a shell takes it."""
+    """Turn a Python literal, such as `"semantic"` or `(0.5, 1.0)`, into quoted words for a shell."""
     try:
-        found = ast.literal_eval(value)
+        literal = ast.literal_eval(value)
     except (ValueError, SyntaxError):  # a placeholder such as PATH, or a path with a quote in it
-        found = value.strip("\"'")
-    return [shlex.quote(str(word)) for word in (found if isinstance(found, tuple | list) else [found])]
+        literal = value.strip("\"'")
+    return [shlex.quote(str(word)) for word in (literal if isinstance(literal, tuple | list) else [literal])]
 
 
 @contextlib.contextmanager
 def stderr_in_flags(kind: type[Any]) -> Iterator[None]:
-    """Let sentences of the library on stderr, such as errors and the notes of a run, name the flags of a verb."""
+    """Within this context, spell settings as a verb's flags in all text on stderr, such as errors and notes."""
     with contextlib.redirect_stderr(cast(TextIO, _InFlags(sys.stderr, kind))):
         yield
 
 
 class _InFlags:
+    """A text stream that passes everything on through `in_flags`."""
+
     def __init__(self, stream: TextIO, kind: type[Any]) -> None:
         self._stream, self._kind = stream, kind
 
@@ -163,7 +166,7 @@ class _InFlags:
 
 
 def value_of(flag: str, arguments: list[str]) -> str | None:
-    """Return what a flag is given, as `--flag value` or `--flag=value`, before the whole line is parsed."""
+    """Return the value of `--flag value` or `--flag=value`, without parsing the rest of the line."""
     for position, argument in enumerate(arguments):
         if argument.startswith(f"{flag}="):
             return argument.partition("=")[2]
@@ -172,33 +175,33 @@ def value_of(flag: str, arguments: list[str]) -> str | None:
     return None
 
 
-_CLEARER = (
+_REWRITES = (
     (
         r".*invalid choice ('.*') for argument '(\S+)'\. Expected one of \(([^)]*)\).*",
         r"\2 must be one of \3, found \1",
     ),
     (r".*Missing value for argument '(\S+)'\. Expected (\d+) values?.*", r"\1 lacks a value; it takes \2"),
 )
-"""What tyro says, as a sentence of ours."""
+"""Patterns of tyro's messages, each with the sentence to print instead."""
 
 
 def _sentence(text: str, kind: type[Any], verb: str, arguments: list[str]) -> str:
-    """Return tyro's framed complaint as one line."""
+    """Return tyro's framed error message as one sentence."""
     plain = re.sub(r"[╭╮╰╯│─]|-{9,}", " ", re.sub(r"\x1b\[[0-9;]*m", "", text))
-    named = re.findall(r"^ {6}(\S+)", plain.partition("Missing from")[2], flags=re.MULTILINE)
-    needed = [spelled for spelled in spellings(kind).values() if spelled in {name.strip("[.]") for name in named}]
-    if needed:
-        return f"twins {verb} needs {' and '.join(dict.fromkeys(needed))}"
+    listed = re.findall(r"^ {6}(\S+)", plain.partition("Missing from")[2], flags=re.MULTILINE)
+    missing = [spelled for spelled in spellings(kind).values() if spelled in {name.strip("[.]") for name in listed}]
+    if missing:
+        return f"twins {verb} needs {' and '.join(dict.fromkeys(missing))}"
     if usage := re.search(r"Argument helptext:\s+((--\S+).*)", plain):
-        return f"twins {verb} takes {usage[1].strip()}, found {' '.join(_given(usage[2], arguments))}"
-    words = " ".join(plain.partition("For full helptext")[0].split()).rstrip(".")
-    for pattern, clearer in _CLEARER:
-        words = re.sub(pattern, clearer, words)
-    return words or "the command line could not be read"
+        return f"twins {verb} takes {usage[1].strip()}, found {' '.join(_flag_and_values(usage[2], arguments))}"
+    sentence = " ".join(plain.partition("For full helptext")[0].split()).rstrip(".")
+    for pattern, replacement in _REWRITES:
+        sentence = re.sub(pattern, replacement, sentence)
+    return sentence or "the command line could not be read"
 
 
-def _given(flag: str, arguments: list[str]) -> list[str]:
-    """Return the words of a command line from a flag to the next."""
+def _flag_and_values(flag: str, arguments: list[str]) -> list[str]:
+    """Return the last occurrence of a flag in a command line with the values after it."""
     start = max((n for n, word in enumerate(arguments) if word.partition("=")[0] == flag), default=len(arguments))
     values = takewhile(lambda word: not word.startswith("--"), arguments[start + 1 :])
     return [*arguments[start : start + 1], *values]

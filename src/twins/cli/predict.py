@@ -1,4 +1,4 @@
-"""`twins predict`: a trained network on images and videos."""
+"""`twins predict`: run a trained network on images and videos."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twins.tasks.inference import SHOWN, InferenceConfig, SelectionConfig
 from twins.tasks.table import facts_of, tasks_with
 
 if TYPE_CHECKING:
-    from twins.cli.predicted import Add, Seen
+    from twins.cli.predict_outputs import Source, Writer
     from twins.predictions import Prediction
     from twins.predictor import Predictor
 
@@ -30,18 +30,19 @@ class PredictArgs:
     model: Annotated[str, Positional, tyro.conf.arg(metavar="MODEL")]
     """Run folder, checkpoint or published name."""
     images: Annotated[tuple[str, ...], Positional, tyro.conf.arg(metavar="IMAGE...")]
-    """Files, folders or globs of images, and videos such as `clip.mp4`. A folder stands for the images in it."""
+    """Files, folders or globs of images, and video files such as `clip.mp4`. Videos in a folder are ignored."""
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder for drawings: each image with its prediction, each video as an MP4 of such frames. A semantic network also
-    writes `NAME-classes.png` of each image, whose pixels are class ids."""
+    """Folder for drawings: images with their predictions as PNG, videos as MP4.
+    A semantic network also writes `NAME-classes.png` for each image, whose pixels are class ids."""
     json: Annotated[str | None, FILE] = None
-    """File to write all predictions to, as JSON: every object of a detector, the pixels of each class of a semantic
-    network, each frame of a video."""
+    """File to write all predictions to, as JSON, for each image and each frame of a video.
+    It holds all objects of a detector, or the number of pixels of each class of a semantic network."""
     csv: Annotated[str | None, FILE] = None
     """File to write all predictions to, as CSV: a line for each listed class, or for every object of a detector."""
     coco: Annotated[str | None, FILE] = None
-    """File to write a detector's objects to, as COCO results. `image_id` is the number that files are named by, else
-    the image's position, from 0; `category_id` is COCO's for a network with COCO's 80 names, else the class id."""
+    """File to write a detector's objects to, as COCO results.
+    `image_id` is the number in the file's name if all names are different numbers, otherwise the position, from 0.
+    `category_id` is COCO's own if the network has COCO's 80 class names, otherwise the class id."""
     top: int = 5
     """Classes or objects to list for each image, highest score first."""
     every: int = 1
@@ -51,7 +52,7 @@ class PredictArgs:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device to compute on."""
     compile: bool = False
-    """Compile the network with torch.compile: worth its time where many images have one size."""
+    """Compile the network with torch.compile. This saves time when many images have the same size."""
     inference: Annotated[InferenceConfig, tyro.conf.arg(name="")] = field(default_factory=InferenceConfig)
     """Inference settings of a semantic network."""
     selection: Annotated[SelectionConfig, tyro.conf.arg(name="")] = SHOWN
@@ -62,14 +63,14 @@ ARGS = PredictArgs
 
 
 def run(arguments: list[str]) -> int:
-    """Print a table; write what was asked for. 1 when images could not be read."""
+    """Print a table and write the requested files; return 1 if images could not be read, otherwise 0."""
     args = parse(PredictArgs, "predict", arguments)
     if not args.images:
         raise ConfigError("no image is named; give files, folders or globs after the model")
     for flag, value in (("--top", args.top), ("--batch-size", args.batch_size), ("--every", args.every)):
         if value < 1:
             raise ConfigError(f"{flag} must be at least 1, found {value}")
-    from twins.cli.predicted import Listing
+    from twins.cli.predict_outputs import Listing
     from twins.data.loading.video import is_video_file, require_av
     from twins.files import check_outputs
     from twins.predictor import expand, load
@@ -82,17 +83,18 @@ def run(arguments: list[str]) -> int:
     paths: list[Path] = expand(args.images)
     if any(map(is_video_file, paths)):
         require_av()
-    inputs = [*parts_of(args.model), *(("an image that is looked at", path) for path in paths)]
+    inputs = [*parts_of(args.model), *(("one of the images to predict", path) for path in paths)]
     if args.out is not None:
         inputs.append(("the folder that --out names", args.out))
     check_outputs({"json": args.json, "csv": args.csv, "coco": args.coco}, inputs)
     listing, failures = Listing(predictor.model.task, args.top), list[str]()
     try:
         with ExitStack() as stack:
-            outputs = [listing.add, *_outputs(stack, predictor, paths, args)]
-            for seen, prediction in _predicted(predictor, _opened(paths, args.every, failures), args.batch_size):
-                for add in outputs:
-                    add(seen, prediction)
+            writers = [listing.add, *_open_outputs(stack, predictor, paths, args)]
+            sources = _open_sources(paths, args.every, failures)
+            for source, prediction in _predict(predictor, sources, args.batch_size):
+                for write in writers:
+                    write(source, prediction)
     except _NetworkError as error:
         raise error.cause from None
     listing.show()
@@ -101,47 +103,47 @@ def run(arguments: list[str]) -> int:
     return 1 if failures else 0
 
 
-def _opened(paths: list[Path], every: int, failures: list[str]) -> Iterator[Seen]:
-    """Yield images and the frames of videos; a file that cannot be read is named and the others go on."""
-    from twins.cli.predicted import Seen
+def _open_sources(paths: list[Path], every: int, failures: list[str]) -> Iterator[Source]:
+    """Yield the images and the frames of videos; skip files that cannot be read and add the errors to `failures`."""
+    from twins.cli.predict_outputs import Source
     from twins.data.images import open_image
     from twins.data.loading.video import is_video_file, read_frames
 
-    places = count()
+    positions = count()
     for path in paths:
         try:
             if not is_video_file(path):
-                yield Seen(path, next(places), open_image(path))
+                yield Source(path, next(positions), open_image(path))
                 continue
             for frame in read_frames(path, every=every):
-                yield Seen(path, next(places), frame.image, frame.number, frame.seconds)
+                yield Source(path, next(positions), frame.image, frame.number, frame.seconds)
         except (DataError, NotFoundError) as error:
             failures.append(str(error))
 
 
 class _NetworkError(Exception):
-    """Takes a network's error past the files that are open, which would take it for their own."""
+    """Carries a network's error past the open output files, which would report it as an error of their own."""
 
     def __init__(self, cause: Exception) -> None:
         self.cause = cause
 
 
-def _predicted(predictor: Predictor, sources: Iterator[Seen], batch: int) -> Iterator[tuple[Seen, Prediction]]:
+def _predict(predictor: Predictor, sources: Iterator[Source], batch_size: int) -> Iterator[tuple[Source, Prediction]]:
     from twins.engine.memory import is_out_of_memory
 
-    while chunk := list(islice(sources, batch)):
+    while batch := list(islice(sources, batch_size)):
         try:
-            found = predictor.predict([seen.image for seen in chunk], batch_size=batch)
+            predictions = predictor.predict([source.image for source in batch], batch_size=batch_size)
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
-                raise ConfigError(f"memory ran out with {len(chunk)} images in a pass; lower --batch-size") from error
+                raise ConfigError(f"memory ran out with {len(batch)} images in a pass; lower --batch-size") from error
             raise _NetworkError(error) from error
-        yield from zip(chunk, found, strict=True)
+        yield from zip(batch, predictions, strict=True)
 
 
-def _outputs(stack: ExitStack, predictor: Predictor, paths: list[Path], args: PredictArgs) -> Iterator[Add]:
-    """Open what was asked for, before anything is computed; the stack closes it."""
-    from twins.cli import predicted
+def _open_outputs(stack: ExitStack, predictor: Predictor, paths: list[Path], args: PredictArgs) -> Iterator[Writer]:
+    """Open the requested files before anything is computed, and yield their writers; the stack closes them."""
+    from twins.cli import predict_outputs
     from twins.data.loading.video import is_video_file
 
     task = predictor.model.task
@@ -150,11 +152,11 @@ def _outputs(stack: ExitStack, predictor: Predictor, paths: list[Path], args: Pr
             f"--coco is for {' and '.join(tasks_with('prediction_fields', 'boxes'))}, found a network for {task}"
         )
     if args.json:
-        yield stack.enter_context(predicted.json_file(Path(args.json), task, args.top))
+        yield stack.enter_context(predict_outputs.json_file(Path(args.json), task, args.top))
     if args.csv:
         video = any(map(is_video_file, paths))
-        yield stack.enter_context(predicted.csv_file(Path(args.csv), task, args.top, video=video))
+        yield stack.enter_context(predict_outputs.csv_file(Path(args.csv), task, args.top, video=video))
     if args.coco:
-        yield stack.enter_context(predicted.coco_file(Path(args.coco), predictor.model.info, paths))
+        yield stack.enter_context(predict_outputs.coco_file(Path(args.coco), predictor.model.info, paths))
     if args.out:
-        yield stack.enter_context(predicted.drawings(Path(args.out)))
+        yield stack.enter_context(predict_outputs.drawings(Path(args.out)))

@@ -1,4 +1,4 @@
-"""`twins recipes`: what can be trained, and how."""
+"""`twins recipes`: list the training recipes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twins.tasks.recipes import all_recipes
 
 @dataclass(frozen=True, kw_only=True)
 class RecipesArgs:
-    """List the training recipes: what each is for, its command, hardware, expected score and source."""
+    """List the training recipes: purpose, command, hardware, and expected score with its source."""
 
 
 ARGS = RecipesArgs

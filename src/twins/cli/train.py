@@ -1,4 +1,4 @@
-"""`twins train`: from a data set to a run folder with its report."""
+"""`twins train`: train a network, or resume a run; writes a run folder with a report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ARGS = TrainConfig
 
 
 def run(arguments: list[str]) -> int:
-    """Take the recipe's settings, put the flags over them, train."""
+    """Train with the recipe's settings, which flags override."""
     if value_of("--resume", arguments):
         start = TrainConfig()
     else:

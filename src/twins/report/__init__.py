@@ -1,0 +1,1 @@
+"""The HTML report of a run. Start with `page.write_report`."""

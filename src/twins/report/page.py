@@ -1,4 +1,4 @@
-"""A run's report: one self-contained page, readable on a phone, in light and in dark."""
+"""A run's report: one self-contained HTML page for small and large screens, in a light and a dark theme."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def write_report(run: str | Path, *, device: str | torch.device = "auto") -> Pat
 
     Args:
         run: a run folder with `config.yaml`, `metrics.jsonl`, `eval.json` and `best.safetensors`.
-        device: what predicts: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
+        device: device for predictions: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
 
     Returns:
-        the page's path.
+        the path of the page.
 
     Raises:
-        NotFoundError: the folder lacks one of these.
-        DataError: a file of it is damaged, or the data cannot be used.
+        NotFoundError: the folder lacks one of these files.
+        DataError: one of these files is damaged, or the data cannot be used.
     """
     run = Path(run)
-    config = read_config(_part(run, CONFIG))
+    config = read_config(_existing_file(run, CONFIG))
     rows = _read(run, METRICS, lambda text: list(map(json.loads, text.splitlines())), "remove its damaged lines")
     result = _read(run, RESULT, json.loads, f"write it again with twins eval --out {run / RESULT}")
     facts, spec = facts_of(config.task), spec_of(config.task)
@@ -68,7 +68,7 @@ def write_report(run: str | Path, *, device: str | torch.device = "auto") -> Pat
 
 
 class _Examples:
-    """See `twins.tasks.contract.Examples`; of held-out images with the network's class ids."""
+    """Examples of the held-out images, with the network's class ids; see `twins.tasks.contract.Examples`."""
 
     def __init__(self, predictor: Predictor, images: ImageSet, spec: TaskSpec) -> None:
         self.predictor, self.images, self.spec = predictor, images, spec
@@ -79,18 +79,18 @@ class _Examples:
         return len(self.indices)
 
     def __iter__(self) -> Iterator[Example]:
-        opened = self._opened()
-        while chunk := list(islice(opened, self.batch)):
-            found = self.predictor.predict([image for image, *_ in chunk], batch_size=self.batch)
-            for (image, target, path), prediction in zip(chunk, found, strict=True):
+        samples = self._samples()
+        while chunk := list(islice(samples, self.batch)):
+            predictions = self.predictor.predict([image for image, *_ in chunk], batch_size=self.batch)
+            for (image, target, path), prediction in zip(chunk, predictions, strict=True):
                 yield Example(image, target, prediction, path)
 
-    def _opened(self) -> Iterator[tuple[Image, Any, str]]:
+    def _samples(self) -> Iterator[tuple[Image, Any, str]]:
         for index in self.indices:
             try:
                 image, target = self.images.load(index), self.images.target(index)
                 self.spec.check_pair(image, target)
-            except (DataError, NotFoundError):  # evaluation has left it out too
+            except (DataError, NotFoundError):  # the evaluation has skipped it too
                 continue
             yield image, target, self.images.path(index)
 
@@ -107,7 +107,7 @@ def _head(config: TrainConfig, facts: TaskFacts, result: dict[str, Any]) -> str:
     if protocol["fit"] == "crop":
         size += f", crop {protocol['crop']:g}"
     elif protocol["fit"] == "keep":
-        size = f"their own size, seen with a shorter side of {size}"
+        size = f"their own size (network input: shorter side {size})"
     return (
         f"<h1>{escape(config.model)}{head} <small>on {escape(Path(config.data).name)}</small></h1>"
         f"<div class=tiles>{tiles}</div>"
@@ -126,37 +126,39 @@ def _curves(rows: list[dict[str, Any]], facts: TaskFacts) -> str:
         line_chart("learning rate", [(r["step"], r["lr"]) for r in train], logarithmic=True),
         line_chart("images per second", [(r["step"], r["images_per_s"]) for r in train]),
     ]
-    drawn = "".join(charts) or "<p>Too few steps were recorded to draw curves.</p>"
-    return f"<h2>Training</h2><div class=charts>{drawn}</div>"
+    content = "".join(charts) or "<p>Too few steps were logged to draw curves.</p>"
+    return f"<h2>Training</h2><div class=charts>{content}</div>"
 
 
 def _details(config: TrainConfig, predictor: Predictor, result: dict[str, Any]) -> str:
     parameters = sum(p.numel() for p in predictor.model.parameters())
     model = [("network", config.model), ("parameters", f"{parameters:,}"), ("classes", len(predictor.names))]
-    used = [(k, _plain(v)) for k, v in result["protocol"].items()] + [("weights SHA-256", result["hashes"]["weights"])]
+    protocol = [(key, _one_line(value)) for key, value in result["protocol"].items()]
+    protocol.append(("weights SHA-256", result["hashes"]["weights"]))
     command = f"twins train --resume {config.out}" if config.out else ""
     settings = escape(config.to_yaml())
     return (
-        f"<h2>Facts</h2>{fact_table([*model, *used, *result['versions'].items(), ('go on with', command)])}"
+        f"<h2>Facts</h2>{fact_table([*model, *protocol, *result['versions'].items(), ('resume with', command)])}"
         f"<details><summary>All settings of the run</summary><pre>{settings}</pre></details>"
     )
 
 
-def _plain(value: object) -> object:
-    """Return a group of settings as one line, anything else as it is."""
+def _one_line(value: object) -> object:
+    """Return a group of settings as one line; other values are returned unchanged."""
     if not isinstance(value, dict):
         return value
-    return ", ".join(f"{key} {'on' if one is True else 'off' if one is False else one}" for key, one in value.items())
+    switches = {True: "on", False: "off"}
+    return ", ".join(f"{key} {switches[x] if isinstance(x, bool) else x}" for key, x in value.items())
 
 
-def _part(run: Path, name: str) -> Path:
+def _existing_file(run: Path, name: str) -> Path:
     if not (run / name).is_file():
         raise NotFoundError(f"{run} has no {name}; a report needs the folder of a finished run")
     return run / name
 
 
-def _read(run: Path, name: str, parse: Callable[[str], Any], cure: str) -> Any:
+def _read(run: Path, name: str, parse: Callable[[str], Any], advice: str) -> Any:
     try:
-        return parse(_part(run, name).read_text())
+        return parse(_existing_file(run, name).read_text())
     except ValueError as error:
-        raise DataError(f"{run / name} is damaged ({error}); {cure}") from error
+        raise DataError(f"{run / name} is damaged ({error}); {advice}") from error

@@ -1,24 +1,24 @@
-"""`twins bench`: where networks may stand in its command line, and what is checked before it measures."""
+"""`twins bench`: networks anywhere in the command line, and checks before anything is measured."""
 
 from __future__ import annotations
 
-from twins.cli.bench import names_first
+from twins.cli.bench import networks_first
 from twins.cli.main import main
 
 
-def test_networks_may_stand_behind_flags_that_take_several_values():
+def test_networks_may_follow_flags_that_take_several_values():
     line = "--size 224 800x1333 twins_svt_small --batch 1 Twins-SVT-B --json all --against timm all --device cpu"
-    moved = " ".join(names_first(line.split(" ")))
+    moved = " ".join(networks_first(line.split(" ")))
     assert moved.startswith("twins_svt_small Twins-SVT-B all --size 224 800x1333 --batch 1 --json all")
     assert moved.endswith("--against timm --device cpu")
 
 
-def test_a_plot_without_a_folder_is_said_before_anything_is_measured(capsys):
+def test_a_plot_in_a_missing_folder_is_refused_before_anything_is_measured(capsys):
     assert main(["bench", "--plot", "nowhere/plot.png"]) == 2
     assert "--plot nowhere/plot.png: there is no folder nowhere" in capsys.readouterr().err
 
 
-def test_settings_of_a_benchmark_are_named_as_flags(capsys):
+def test_error_messages_spell_the_settings_as_flags(capsys):
     assert main(["bench", "--runtime", "openvino", "--modes", "training", "--device", "cpu"]) == 2
     assert (
         "--runtime openvino measures classifiers that were exported; say --modes inference, without --task, --compile "

@@ -1,4 +1,4 @@
-"""Sentences of the library name settings in Python's way; a verb prints them with its own flags."""
+"""Command lines are parsed into dataclasses, and the library's sentences are spelled with a verb's flags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twins.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """A group with a name before its flags."""
+    """A group whose flags have its name as a prefix."""
 
     lr: float = 0.1
     """A rate."""
@@ -25,7 +25,7 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """A group without one."""
+    """A group without a prefix."""
 
     scales: tuple[float, ...] = (1.0,)
     """Several numbers."""
@@ -35,7 +35,7 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """What a verb takes."""
+    """Arguments of a verb."""
 
     model: Annotated[str, Positional, arg(metavar="MODEL")]
     """A file."""
@@ -52,9 +52,9 @@ class Args:
     reduce: bool | None = None
     """Yes, no or unset."""
     optimizer: Optimizer = field(default_factory=Optimizer)
-    """Settings with a name before."""
+    """Settings with a prefix."""
     look: Annotated[Look, arg(name="")] = field(default_factory=Look)
-    """Settings without one."""
+    """Settings without a prefix."""
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ class Args:
         ('`model="runs/x"` is no network', "runs/x is no network"),
     ],
 )
-def test_settings_of_a_verb_become_its_flags(sentence, spelled):
+def test_settings_of_the_verb_become_its_flags(sentence, spelled):
     assert in_flags(sentence, Args) == spelled
 
 
@@ -96,11 +96,11 @@ def test_settings_of_a_verb_become_its_flags(sentence, spelled):
         ("see twins check DATA", "see twins check DATA"),
     ],
 )
-def test_names_that_are_no_settings_of_the_verb_only_lose_their_backticks(sentence, spelled):
+def test_other_names_only_lose_their_backticks(sentence, spelled):
     assert in_flags(sentence, Args) == spelled
 
 
-def test_what_the_library_says_on_stderr_meanwhile_names_flags(capsys):
+def test_text_on_stderr_within_the_context_names_flags(capsys):
     with stderr_in_flags(Args):
         print("note: consider `batch_size=4`", file=sys.stderr, flush=True)
         assert not sys.stderr.isatty()
@@ -108,7 +108,7 @@ def test_what_the_library_says_on_stderr_meanwhile_names_flags(capsys):
     assert capsys.readouterr().err == "note: consider --batch-size 4\n`batch_size`\n"
 
 
-def test_a_runs_notes_name_flags(capsys, tmp_path):
+def test_notes_of_a_run_name_flags(capsys, tmp_path):
     from twins.engine.log import Log
 
     with stderr_in_flags(Args):
@@ -117,7 +117,7 @@ def test_a_runs_notes_name_flags(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("", "twins run needs MODEL; see twins run --help"),
         ("a --optimizer.lr high", "twins run takes --optimizer.lr X, found --optimizer.lr high; see twins run --help"),
@@ -129,7 +129,7 @@ def test_a_runs_notes_name_flags(capsys, tmp_path):
         ("a --no-compil", "twins run has no --no-compil; did you mean --no-compile"),
     ],
 )
-def test_a_line_that_cannot_be_parsed_is_answered_with_what_the_verb_takes(line, said):
+def test_an_invalid_command_line_is_answered_with_the_expected_usage(line, message):
     with pytest.raises(ConfigError) as caught:
         parse(Args, "run", line.split())
-    assert said in str(caught.value)
+    assert message in str(caught.value)

@@ -13,7 +13,7 @@ import twins
 from twins.backbone.config import VARIANTS
 from twins.backbone.network import Twins
 from twins.bench.config import BenchConfig
-from twins.bench.runtimes import exported_steps, onnxruntime_step, outputs_differ
+from twins.bench.runtimes import exported_steps, onnxruntime_step, output_difference
 from twins.errors import ConfigError, MissingExtraError
 from twins.exporting.int8 import quantize
 from twins.exporting.layout import FlatStage, lay_out
@@ -77,7 +77,7 @@ def test_stages_are_laid_out_where_windows_and_cells_divide_their_maps(svt):
 def test_an_export_gives_the_networks_logits_in_its_runtime(svt, runtime, size):
     x = images(1, size)
     (step,) = exported_steps({"twins": svt}, x, runtime, "fp32").values()
-    assert outputs_differ(step, lambda: logits(svt, x)) < 1e-4
+    assert output_difference(step, lambda: logits(svt, x)) < 1e-4
 
 
 @pytest.mark.slow

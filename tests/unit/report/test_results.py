@@ -1,4 +1,4 @@
-"""From weights to predictions, numbers and a page: the parts a user of a trained network touches."""
+"""Predictions, metrics and the report of a run folder, through the functions that a user calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def network(names=DIGITS, **settings):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run folder around an untrained network: enough to be read, measured and reported."""
+    """A run folder with an untrained network, complete enough for evaluation and report."""
     folder = tmp_path_factory.mktemp("run")
     twins.save_weights(network(), folder / "best.safetensors")
     (folder / "config.yaml").write_text(TrainConfig(data="digits", model="twins_svt_nano", weights="none").to_yaml())
@@ -42,21 +42,21 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_saved_network_predicts_as_before_whatever_the_form_and_batch_of_its_images(run, tmp_path):
+def test_a_saved_network_predicts_the_same_from_any_form_and_batch_of_images(run, tmp_path):
     image = Digits(train=False).load(0)
     image.save(tmp_path / "digit.png")
     predictor = load(run, device="cpu")
     assert predictor.names == DIGITS
-    forms = [tmp_path / "digit.png", image, np.asarray(image), torch.from_numpy(np.array(image)).permute(2, 0, 1)]
-    scores = [p.scores for p in predictor.predict(forms, batch_size=3)]
+    images = [tmp_path / "digit.png", image, np.asarray(image), torch.from_numpy(np.array(image)).permute(2, 0, 1)]
+    predictions = predictor.predict(images, batch_size=3)
     with torch.inference_mode():
         logits = network().eval()(Preprocess(size=32, crop=1.0)(image)[None])
     expected = logits.softmax(1).sort(descending=True).values[0].numpy()
-    for found in scores:
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+    for prediction in predictions:
+        np.testing.assert_allclose(prediction.scores, expected, atol=1e-6)
 
 
-def test_what_leads_to_no_image_or_device_is_named(run, tmp_path):
+def test_missing_images_weights_and_devices_are_refused(run, tmp_path):
     predictor = load(run, device="cpu")
     (tmp_path / "bare").mkdir()
     for missing in (tmp_path / "gone.png", tmp_path / "bare", str(tmp_path / "*.png")):
@@ -68,7 +68,7 @@ def test_what_leads_to_no_image_or_device_is_named(run, tmp_path):
         Predictor(network(), device="abacus")
 
 
-def test_the_result_says_everything_that_its_numbers_depend_on(run):
+def test_the_result_has_the_protocol_versions_and_hashes(run):
     result = json.loads((run / "eval.json").read_text())
     assert result["protocol"] | {"images": 359, "size": 32, "crop": 1.0, "padding": "exact"} == result["protocol"]
     assert len(result["hashes"]["weights"]) == 64
@@ -77,19 +77,19 @@ def test_the_result_says_everything_that_its_numbers_depend_on(run):
     assert "torch" in result["versions"]
 
 
-def test_classes_are_matched_by_name_not_by_number(run):
-    whole = json.loads((run / "eval.json").read_text())
-    turned = network(names=tuple(reversed(DIGITS))).eval()
+def test_classes_are_matched_by_name_not_by_id(run):
+    expected = json.loads((run / "eval.json").read_text())
+    reordered = network(names=tuple(reversed(DIGITS))).eval()
     with torch.no_grad():
-        turned.head.weight.copy_(turned.head.weight.flip(0))
-        turned.head.bias.copy_(turned.head.bias.flip(0))
-    found = evaluate(turned, "digits", EvalConfig(device="cpu"))
-    assert found.metrics["top1"] == pytest.approx(whole["metrics"]["top1"])
+        reordered.head.weight.copy_(reordered.head.weight.flip(0))
+        reordered.head.bias.copy_(reordered.head.bias.flip(0))
+    result = evaluate(reordered, "digits", EvalConfig(device="cpu"))
+    assert result.metrics["top1"] == pytest.approx(expected["metrics"]["top1"])
     with pytest.raises(DataError, match="does not know the data's classes"):
         evaluate(network(names=tuple("abcdefghij")), "digits", EvalConfig(device="cpu"))
 
 
-def test_the_page_needs_nothing_but_itself(run):
+def test_the_report_has_all_sections_and_is_self_contained(run):
     page = write_report(run).read_text()
     for part in (
         "Training",
@@ -105,12 +105,12 @@ def test_the_page_needs_nothing_but_itself(run):
     assert page.count("data:image/") > 10
 
 
-def test_a_folder_that_is_no_finished_run_is_refused(run, tmp_path):
+def test_the_report_of_an_unfinished_run_is_refused(run, tmp_path):
     with pytest.raises(NotFoundError, match=r"config\.yaml"):
         write_report(tmp_path)
 
 
-def test_attention_maps_have_the_shape_of_what_they_show():
+def test_attention_maps_have_the_shape_of_keys_and_tokens_and_are_normalised():
     backbone = network().backbone.eval()
     image = torch.randn(3, 70, 90)
     keys = global_map(backbone, image, 0)
@@ -119,10 +119,10 @@ def test_attention_maps_have_the_shape_of_what_they_show():
     windows = local_map(backbone, image, 0)
     assert windows.shape == (18, 23)
     assert float(windows[:7, :7].mean()) == pytest.approx(1.0, abs=1e-5)
-    assert float(windows[14:, 21:].mean()) == pytest.approx(1.0, abs=1e-5)  # a partly filled window too
+    assert float(windows[14:, 21:].mean()) == pytest.approx(1.0, abs=1e-5)  # a partly filled window
 
 
-def test_a_drawing_holds_the_image_and_its_classes():
+def test_a_drawing_shows_the_image_and_its_classes():
     (prediction,) = Predictor(network(), device="cpu").predict(Image.new("RGB", (64, 48), "red"))
     drawn = prediction.draw(Image.new("RGB", (64, 48), "red"))
     assert drawn.width == 320
@@ -134,7 +134,7 @@ def test_a_drawing_holds_the_image_and_its_classes():
         replace(prediction, task="semantic", labels=None).draw(Image.new("RGB", (8, 8)))
 
 
-def test_predict_writes_what_was_asked_and_names_what_it_could_not_read(run, tmp_path, capsys):
+def test_predict_writes_the_requested_files_and_names_unreadable_images(run, tmp_path, capsys):
     Digits(train=False).load(3).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")
     out, table, rows = tmp_path / "drawn", tmp_path / "all.csv", tmp_path / "all.json"

@@ -1,4 +1,4 @@
-"""What is measured: our network and its peers with the same weights, as plain steps to call."""
+"""The networks that are measured, ours and its peers with the same weights, and the steps that are timed."""
 
 from __future__ import annotations
 
@@ -28,73 +28,74 @@ Ours = TaskNetwork | Twins
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One combination to measure."""
+    """One combination of settings to measure."""
 
     task: str
     head: str | None
-    """Which of the task's heads; `None` where the task has one."""
+    """Head of the task; `None` if the task has only one."""
     model: str
     mode: str
     precision: str
     batch: int
     size: int | str
-    """The input's side in pixels, or its height and width as in `800x1333`."""
+    """Side of the input in pixels, or height and width as in `800x1333`."""
     runtime: str = "torch"
-    """What runs the networks: `torch`, or `onnxruntime` and `openvino` what is exported of them."""
+    """Runtime of the networks: `torch`, or `onnxruntime` or `openvino` for exported ones."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """The networks' number format: runtimes turn float32 into their own."""
+        """Number format of the PyTorch networks; other runtimes convert float32 to their own."""
         return DTYPES[self.precision] if self.runtime == "torch" else torch.float32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """Something to compare our network with."""
+    """A network to compare ours with."""
 
     build: Callable[[Ours, str], nn.Module]
-    """Returns a network with copies of our weights, which takes images `(B, 3, H, W)`, of ours and a model's name."""
+    """Function of our network and a model's name; returns a network with copies of our weights."""
     compiled: bool = False
     """Whether it runs under torch.compile."""
     ours: bool = False
-    """Whether it is a form of our network; beside timm's, ours has to compute what that computes."""
+    """Whether it is a form of our network, not timm's."""
     modes: tuple[str, ...] = ("inference", "training", "end-to-end")
-    """What it can do."""
+    """Modes that it supports."""
 
 
-def networks(case: Case, against: Sequence[str], device: torch.device) -> dict[str, nn.Module]:
-    """Return `twins` and its peers by label, with equal weights, and `timm again` or its like: a peer's own spread.
+def build_networks(case: Case, against: Sequence[str], device: torch.device) -> dict[str, nn.Module]:
+    """Return `twins` and its peers by label, with equal weights but no shared parameters.
 
-    No two share a parameter. Beside timm ours is what timm computes: without masks at the borders of windows, and,
-    of dense networks, without norms at the ends of stages.
+    The first peer that is not ours is built twice: `timm again`, for example, shows the noise. With such a peer, our
+    network computes the same as timm's: without masks at the borders of windows and, in dense networks, without norms
+    at the ends of stages.
 
     Raises:
-        ConfigError: a peer has no network of this name, or cannot do what is to be measured.
+        ConfigError: a peer has no network of this name, or does not support the mode.
     """
     torch.manual_seed(0)
     peers = {name: check_peer(name, case) for name in against}
-    beside_timm = any(not peer.ours for peer in peers.values())
-    ours = _ours(case, beside_timm=beside_timm)
-    found: dict[str, nn.Module] = {"twins": ours}
+    like_timm = any(not peer.ours for peer in peers.values())
+    ours = _our_network(case, like_timm=like_timm)
+    networks: dict[str, nn.Module] = {"twins": ours}
     for name, peer in peers.items():
-        found[label_of(name)] = peer.build(ours, case.model)
-    if (twice := repeated_peer(against)) is not None:
-        found[f"{label_of(twice)} again"] = peers[twice].build(ours, case.model)
-    return {label: network.to(device, case.dtype) for label, network in found.items()}
+        networks[label_of(name)] = peer.build(ours, case.model)
+    if (repeated := repeated_peer(against)) is not None:
+        networks[f"{label_of(repeated)} again"] = peers[repeated].build(ours, case.model)
+    return {label: network.to(device, case.dtype) for label, network in networks.items()}
 
 
-def _ours(case: Case, *, beside_timm: bool) -> Ours:
-    alike: dict[str, Any] = {"padding": "unmasked", "stage_norms": False} if beside_timm else {}
+def _our_network(case: Case, *, like_timm: bool) -> Ours:
+    settings: dict[str, Any] = {"padding": "unmasked", "stage_norms": False} if like_timm else {}
     if case.task == FEATURES:
-        return create_backbone(case.model, **alike)
-    ours = create_model(case.model, task=case.task, head=case.head, padding="unmasked" if beside_timm else "exact")
-    if beside_timm and facts_of(case.task).stage_norms:
-        ours.backbone = create_backbone(case.model, **alike)
-    return ours
+        return create_backbone(case.model, **settings)
+    network = create_model(case.model, task=case.task, head=case.head, padding="unmasked" if like_timm else "exact")
+    if like_timm and facts_of(case.task).stage_norms:
+        network.backbone = create_backbone(case.model, **settings)
+    return network
 
 
 def check_peer(name: str, case: Case) -> Peer:
-    """Return a peer; raises ConfigError where it cannot do what is to be measured."""
+    """Return a peer; raises ConfigError if it does not support the case."""
     peer = PEERS[name]
     in_timm = case.task != FEATURES and facts_of(case.task).in_timm
     if case.mode not in peer.modes or (case.mode == "end-to-end" and not peer.ours and not in_timm):
@@ -103,28 +104,28 @@ def check_peer(name: str, case: Case) -> Peer:
 
 
 def label_of(peer: str) -> str:
-    """Return what a peer is called in results."""
+    """Return a peer's label in results, such as `timm compiled`."""
     return peer.replace("-", " ")
 
 
 def repeated_peer(against: Sequence[str]) -> str | None:
-    """Return the peer that is measured against itself, to show the noise: the first that is not ours."""
+    """Return the peer that is measured twice to show the noise: the first that is not ours."""
     return next((name for name in against if not PEERS[name].ours), None)
 
 
-def compiled(label: str, against: Sequence[str], ours: bool) -> bool:
-    """Whether a subject of `networks` is to be compiled.
+def is_compiled(label: str, against: Sequence[str], compile: bool) -> bool:
+    """Whether the network with this label is compiled.
 
-    `ours`, the setting `compile`, is for ours, and for timm where `timm-compiled` is not there as well.
+    `compile` is the setting. It compiles our network, and timm's too unless `timm-compiled` is among the peers.
     """
     peer = {label_of(name): PEERS[name] for name in against}.get(label.removesuffix(" again"))
     if peer is None:
-        return ours
-    return peer.compiled or (ours and label.startswith("timm") and "timm-compiled" not in against)
+        return compile
+    return peer.compiled or (compile and label.startswith("timm") and "timm-compiled" not in against)
 
 
 def timm_network(ours: Ours, name: str) -> nn.Module:
-    """Return timm's network with copies of our weights: its classifier, or its backbone, below a copy of our heads.
+    """Return timm's network with copies of our weights: its classifier, or its backbone with a copy of our heads.
 
     Raises:
         ConfigError: timm has no network of this name.
@@ -145,7 +146,7 @@ def timm_network(ours: Ours, name: str) -> nn.Module:
 
 
 class TimmBackbone(nn.Module):
-    """timm's backbone with copies of the weights of ours, which has no stage norms; called as ours is."""
+    """timm's backbone with copies of our backbone's weights, called like ours. Neither has stage norms."""
 
     def __init__(self, name: str, ours: Twins) -> None:
         super().__init__()
@@ -157,12 +158,12 @@ class TimmBackbone(nn.Module):
         self.features.model.load_state_dict(from_twins(state, "timm"))
 
     def forward(self, images: Tensor, sizes: None = None) -> tuple[Tensor, ...]:
-        """Return the maps `(B, C, H / stride, W / stride)` at strides 4, 8, 16, 32; every image fills its batch."""
+        """Return the maps `(B, C, H / stride, W / stride)` at strides 4, 8, 16, 32; `sizes` must be `None`."""
         return tuple(self.features(images))
 
 
 def inference_step(network: nn.Module, images: Tensor) -> Step:
-    """Return a call of the forward pass alone."""
+    """Return a function that runs the forward pass alone."""
     network.eval()
 
     def step() -> Tensor | dict[str, Tensor]:
@@ -173,13 +174,13 @@ def inference_step(network: nn.Module, images: Tensor) -> Step:
 
 
 def training_step(network: nn.Module, images: Tensor) -> Step:
-    """Return a call of forward, the task's loss, backward and an AdamW step; it returns the loss."""
+    """Return a function that runs forward, the task's loss, backward and an AdamW step, and returns the loss."""
     network.train()
     loss_of = _loss_of(network, images)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
 
     def step() -> Tensor:
-        """Learn from the batch once; return the loss."""
+        """Train on the batch once and return the loss."""
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -190,7 +191,7 @@ def training_step(network: nn.Module, images: Tensor) -> Step:
 
 
 def _loss_of(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:
-    """Return a call of the forward pass and the loss: the task's own, of timm's classifier cross-entropy."""
+    """Return a function that computes the loss: the task's own, or cross-entropy for timm's classifier."""
     if isinstance(network, TaskNetwork):
         targets = spec_of(network.task).synthetic_targets(images, network.num_classes)
         return lambda: torch.stack(list(network.losses(images, targets).values())).sum()
@@ -207,17 +208,17 @@ PEERS: dict[str, Peer] = {
         build=lambda ours, _: ours.fuse(), compiled=True, ours=True, modes=("inference", "end-to-end")
     ),
 }
-"""What `against` can name, by the names in `twins.bench.config.PEERS`."""
+"""Every peer by its name in `twins.bench.config.PEERS`, which `against` can list."""
 STEPS: dict[str, Callable[[nn.Module, Tensor], Step]] = {"inference": inference_step, "training": training_step}
 
 
-def distance(ours: Tensor, theirs: Tensor) -> float:
+def relative_difference(ours: Tensor, theirs: Tensor) -> float:
     """Return the largest difference of two outputs, in units of the second's root mean square."""
     return float((ours - theirs).abs().max() / theirs.square().mean().sqrt())
 
 
 def images_for(case: Case, device: torch.device) -> Tensor:
-    """Return a normalised-looking batch `(B, 3, H, W)`, the same each time."""
+    """Return a batch `(B, 3, H, W)` of standard normal noise, the same each time."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(case.batch, 3, *shape_of(case.size), generator=generator)
     return images.to(device, case.dtype)

@@ -1,4 +1,4 @@
-"""What is measured is the same network on all sides, and each side keeps its own weights."""
+"""Our network and its peers compute the same with the same weights, and share no parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twins.backbone.config import VARIANTS
 from twins.bench.compare import run_bench
 from twins.bench.config import FEATURES, BenchConfig, shape_of
 from twins.bench.measure import _difference
-from twins.bench.subjects import Case, images_for, networks, training_step
+from twins.bench.networks import Case, build_networks, images_for, training_step
 from twins.errors import ConfigError
 from twins.tasks.table import TASKS, facts_of
 
@@ -27,9 +27,9 @@ def case(task: str, head: str | None, *, model: str = "twins_svt_nano", batch: i
 
 @pytest.fixture
 def timms_nano(monkeypatch):
-    """Let timm have a network of the nano's shape."""
-    shape, create = VARIANTS["twins_svt_nano"], timm.create_model
-    settings = {"embed_dims": shape.embed_dims, "depths": shape.depths, "num_heads": shape.num_heads}
+    """Make timm build a network of the nano's shape."""
+    variant, create = VARIANTS["twins_svt_nano"], timm.create_model
+    settings = {"embed_dims": variant.embed_dims, "depths": variant.depths, "num_heads": variant.num_heads}
     monkeypatch.setattr(timm, "is_model", "twins_svt_nano".__eq__)
     monkeypatch.setattr(timm, "create_model", lambda _, **more: create("twins_svt_small", **settings, **more))
 
@@ -37,22 +37,22 @@ def timms_nano(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("timms_nano")
 @pytest.mark.parametrize(("task", "head"), COMBINATIONS, ids=[head or task for task, head in COMBINATIONS])
-def test_outputs_and_losses_are_timms_and_a_step_of_one_side_leaves_the_others_as_they_were(task, head):
+def test_outputs_and_losses_equal_timms_and_a_training_step_changes_one_network_alone(task, head):
     chosen = case(task, head)
-    subjects, images = networks(chosen, ("timm",), CPU), images_for(chosen, CPU)
-    for one, other in combinations(subjects.values(), 2):
+    networks, images = build_networks(chosen, ("timm",), CPU), images_for(chosen, CPU)
+    for one, other in combinations(networks.values(), 2):
         assert not {p.data_ptr() for p in one.parameters()} & {p.data_ptr() for p in other.parameters()}
-    assert _difference(subjects, images) < 1e-4
+    assert _difference(networks, images) < 1e-4
     losses = []
-    for label, network in subjects.items():
-        kept = {name: [x.clone() for x in other.state_dict().values()] for name, other in subjects.items()}
+    for label, network in networks.items():
+        before = {name: [x.clone() for x in other.state_dict().values()] for name, other in networks.items()}
         step = training_step(network, images)
-        torch.manual_seed(0)  # dropout
+        torch.manual_seed(0)  # the same dropout
         losses.append(float(step()))
         changed = {
             name
-            for name, other in subjects.items()
-            if not all(map(torch.equal, other.state_dict().values(), kept[name]))
+            for name, other in networks.items()
+            if not all(map(torch.equal, other.state_dict().values(), before[name]))
         }
         assert changed == {label}
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
@@ -60,29 +60,29 @@ def test_outputs_and_losses_are_timms_and_a_step_of_one_side_leaves_the_others_a
 
 @pytest.fixture(scope="module")
 def published():
-    return networks(case("semantic", "semantic_fpn", model="twins_svt_small"), ("timm",), CPU)
+    return build_networks(case("semantic", "semantic_fpn", model="twins_svt_small"), ("timm",), CPU)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["96", "130", "66x141"])
-def test_borders_that_windows_and_patches_do_not_divide_are_the_same_too(published, size):
+def test_outputs_equal_timms_at_sizes_that_windows_and_patches_do_not_divide(published, size):
     assert _difference(published, images_for(case("semantic", "semantic_fpn", batch=1, size=size), CPU)) < 1e-4
 
 
 @pytest.mark.usefixtures("timms_nano")
-def test_dense_sides_have_as_many_parameters_and_alone_ours_is_as_published():
+def test_dense_networks_have_as_many_parameters_as_timms_and_without_peers_ours_is_the_published_one():
     chosen = case("semantic", "upernet")
-    ours, theirs, _ = networks(chosen, ("timm",), CPU).values()
+    ours, theirs, _ = build_networks(chosen, ("timm",), CPU).values()
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
     with torch.device("meta"):
         published = twins.create_model("twins_svt_nano", task="semantic", head="upernet")
-    alone = networks(chosen, (), CPU)["twins"]
+    alone = build_networks(chosen, (), CPU)["twins"]
     assert alone.state_dict().keys() == published.state_dict().keys()
     assert alone.info == published.info
 
 
 @pytest.mark.slow
-def test_rows_say_task_and_head_and_compare_both_sides():
+def test_rows_have_task_and_head_and_compare_with_timm():
     config = BenchConfig(
         models=("twins_pcpvt_small",),
         task="semantic",
@@ -94,19 +94,19 @@ def test_rows_say_task_and_head_and_compare_both_sides():
         warmup=1,
         memory=False,
     )
-    told: list[str] = []
-    (row,) = run_bench(config, tell=told.append)["rows"]
+    lines: list[str] = []
+    (row,) = run_bench(config, show=lines.append)["rows"]
     assert (row["task"], row["head"], row["mode"], row["size"]) == ("semantic", "semantic_fpn", "training", 64)
     assert row["difference"] < 1e-4
     assert all(row[label]["images_per_s"] > 0 for label in ("twins", "timm", "timm again"))
     assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
-    table = "\n".join(told)
+    table = "\n".join(lines)
     assert table.startswith("semantic with semantic_fpn: ")
     assert "| twins_pcpvt_small | training | fp32 | 1 | 64 |" in table
 
 
 @pytest.mark.slow
-def test_memory_of_a_dense_training_step_holds_gradients_and_adamws_two_moments():
+def test_memory_of_a_dense_training_step_includes_gradients_and_adamws_two_moments():
     config = BenchConfig(
         models=("twins_svt_nano",), task="semantic", modes=("training",), batch=(2,), size=("64",), rounds=3, warmup=1
     )
@@ -116,7 +116,7 @@ def test_memory_of_a_dense_training_step_holds_gradients_and_adamws_two_moments(
     assert row["twins"]["peak_mib"] > 3 * 4 * params / 2**20
 
 
-def test_sizes_are_the_tasks_own_where_none_are_given():
+def test_sizes_default_to_the_tasks_own():
     sizes = {task: BenchConfig(task=task, modes=("inference",)).sizes for task in (*TASKS, FEATURES)}
     assert sizes == {
         "classification": ("224",),
@@ -130,7 +130,7 @@ def test_sizes_are_the_tasks_own_where_none_are_given():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"task": "detecting"}, "`task` of a benchmark must be classification or semantic or .* found 'detecting'"),
         ({"size": ("16",)}, "`size` must be a side of at least 32, or two as in 800x1333, found '16'"),
@@ -143,6 +143,6 @@ def test_sizes_are_the_tasks_own_where_none_are_given():
         ({"task": "semantic", "models": ("twins_svt_nano",), "against": ("timm",)}, "timm has no twins_svt_nano"),
     ],
 )
-def test_a_mistake_is_said_before_anything_is_measured(settings, said):
-    with pytest.raises(ConfigError, match=said):
+def test_a_mistake_is_reported_before_anything_is_measured(settings, message):
+    with pytest.raises(ConfigError, match=message):
         run_bench(BenchConfig(**settings))

@@ -1,4 +1,4 @@
-"""A result as a figure: accuracy against latency, and speed by size and by batch."""
+"""Plots of a result: accuracy over latency, throughput over input size, and throughput over latency."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 from twins.backbone.config import PUBLISHED
 from twins.bench.config import shape_of
-from twins.bench.table import Row, answers
+from twins.bench.table import Row, at_reported_setting
 from twins.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, SOFT, LINE, BLUE, ORANGE = "#1b1f24", "#5b6570", "#d9dee4", "#1f6feb", "#d9480f"
-"""The report's colours; blue is SVT, orange PCPVT."""
+"""The report's colours; SVT is blue, PCPVT orange."""
 SHADES = {"nano": 0.4, "small": 0.55, "base": 0.75, "large": 1.0}
-"""Strength of a family's colour by size."""
+"""Strength of a family's colour by model size."""
 _LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
-"""Background of a label, which other points' bars may cross."""
+"""Background of a label, so that error bars of other points do not hide it."""
 MARKERS = {"nano": "v", "small": "o", "base": "s", "large": "D", "any": "x"}
 
 
 def write_plot(result: dict[str, Any], path: Path, *, budget: float | None = None) -> None:
-    """Write a figure of a result, in one atomic step.
+    """Plot a result and write the figure in one atomic step.
 
     Args:
-        result: as `run_bench` returns it, of any format; rows that failed are left out.
+        result: what `run_bench` returns; failed rows are left out.
         path: ends in `.png`, `.svg` or `.pdf`.
-        budget: milliseconds to mark.
+        budget: latency to mark, in milliseconds.
 
     Raises:
-        ConfigError: there is no such folder.
-        TrainingError: the disk is full or refuses.
+        ConfigError: the path's folder does not exist.
+        TrainingError: the disk is full or writing fails.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -58,12 +58,12 @@ def write_plot(result: dict[str, Any], path: Path, *, budget: float | None = Non
 
 
 def _panels(rows: list[Row], budget: float | None) -> list[Callable[[Axes], None]]:
-    """Return a function for each panel that the rows can fill."""
+    """Return a drawing function for each panel that has rows."""
     panels: list[Callable[[Axes], None]] = []
-    if known := [row for row in rows if answers(row) and row["model"] in PUBLISHED]:
-        panels.append(lambda axes: _accuracy(axes, known, budget))
-    first = next((row["mode"] for row in rows if row["model"] != "any"), None)
-    lines = [row for row in rows if row["mode"] == first]
+    if published := [row for row in rows if at_reported_setting(row) and row["model"] in PUBLISHED]:
+        panels.append(lambda axes: _accuracy(axes, published, budget))
+    first_mode = next((row["mode"] for row in rows if row["model"] != "any"), None)
+    lines = [row for row in rows if row["mode"] == first_mode]
     if len({row["size"] for row in lines}) > 1:
         panels.append(lambda axes: _sizes(axes, lines))
     if len({row["batch"] for row in lines}) > 1 or (rows and not panels):
@@ -72,21 +72,21 @@ def _panels(rows: list[Row], budget: float | None) -> list[Callable[[Axes], None
 
 
 def _accuracy(axes: Axes, rows: list[Row], budget: float | None) -> None:
-    """Show reported top-1 over the latency of one image, with the Pareto front as a line."""
+    """Plot reported top-1 over the latency of one image, with the Pareto front as a line."""
     points = sorted(
         ((row["twins"]["p50_ms"], PUBLISHED[row["model"]].top1, row) for row in rows), key=lambda point: point[:2]
     )
     several = len({row["precision"] for row in rows}) > 1
     best = 0.0
-    front = [(took, top1) for took, top1, _ in points if top1 > best and (best := top1)]
+    front = [(latency, top1) for latency, top1, _ in points if top1 > best and (best := top1)]
     axes.plot(*zip(*front, strict=True), color=LINE, linewidth=2, zorder=1, drawstyle="steps-post")
-    for took, top1, row in points:
-        late = row["twins"].get("p90_ms", took) - took
-        colour, mark = _colour(row["model"]), _marker(row["model"])
-        axes.errorbar(took, top1, xerr=[[0], [late]], color=colour, fmt=mark, elinewidth=1, zorder=2)
+    for latency, top1, row in points:
+        bar = row["twins"].get("p90_ms", latency) - latency
+        colour, marker = _colour(row["model"]), _marker(row["model"])
+        axes.errorbar(latency, top1, xerr=[[0], [bar]], color=colour, fmt=marker, elinewidth=1, zorder=2)
         name = f"{_short(row['model'])} {row['precision']}" if several else _short(row["model"])
-        place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "bbox": _LABEL, "zorder": 3}
-        axes.annotate(name, (took, top1), (0, 8), color=INK, fontsize=9, **place)
+        settings: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "bbox": _LABEL, "zorder": 3}
+        axes.annotate(name, (latency, top1), (0, 8), color=INK, fontsize=9, **settings)
     if budget is not None:
         axes.axvline(budget, color=INK, linestyle="--", linewidth=1)
         axes.annotate(f" {budget:g} ms", (budget, 0.02), xycoords=("data", "axes fraction"), color=INK)
@@ -97,7 +97,7 @@ def _accuracy(axes: Axes, rows: list[Row], budget: float | None) -> None:
 
 
 def _sizes(axes: Axes, rows: list[Row]) -> None:
-    """Show images a second over the side of the input, a line for each model, precision and batch."""
+    """Plot images per second over the input's side, with a line for each model, precision and batch."""
     styles = _styles(rows, "batch")
     for name, line in _grouped(rows, "batch"):
         points = sorted((_side(row["size"]), row["twins"]["images_per_s"]) for row in line)
@@ -111,7 +111,7 @@ def _sizes(axes: Axes, rows: list[Row]) -> None:
 
 
 def _batches(axes: Axes, rows: list[Row]) -> None:
-    """Show images a second over the latency of a batch, a line for each model, precision and size."""
+    """Plot images per second over the latency of a batch, with a line for each model, precision and size."""
     styles = _styles(rows, "size")
     for name, line in _grouped(rows, "size"):
         points = [(row["twins"]["p50_ms"], row["twins"]["images_per_s"]) for row in line]
@@ -124,25 +124,25 @@ def _batches(axes: Axes, rows: list[Row]) -> None:
 
 
 def _line(axes: Axes, points: list[tuple[float, float]], name: str, row: Row, style: str) -> None:
-    """Draw one line; other precisions than fp32 have hollow marks."""
+    """Draw one line; precisions other than fp32 have hollow markers."""
     colour = _colour(row["model"])
     inside = colour if row["precision"] == "fp32" else "white"
     axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=_marker(row["model"]), ls=style, mfc=inside)
 
 
 def _styles(rows: list[Row], key: str) -> dict[Any, str]:
-    """Return a kind of line for each value of a field."""
+    """Return a line style for each value of a field."""
     return dict(zip(dict.fromkeys(row[key] for row in rows), cycle(("-", "--", "-.", ":")), strict=False))
 
 
-def _grouped(rows: list[Row], besides: str) -> list[tuple[str, list[Row]]]:
+def _grouped(rows: list[Row], field: str) -> list[tuple[str, list[Row]]]:
     """Group rows by model, mode, precision and another field; a group's name lists the fields that differ."""
-    keys = ["model", *(key for key in ("mode", "precision", besides) if len({row[key] for row in rows}) > 1)]
-    found: dict[str, list[Row]] = {}
+    keys = ["model", *(key for key in ("mode", "precision", field) if len({row[key] for row in rows}) > 1)]
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        words = [_short(row["model"]), *(f"{key} {row[key]}" if key == besides else row[key] for key in keys[1:])]
-        found.setdefault(", ".join(map(str, words)), []).append(row)
-    return list(found.items())
+        words = [_short(row["model"]), *(f"{key} {row[key]}" if key == field else row[key] for key in keys[1:])]
+        groups.setdefault(", ".join(map(str, words)), []).append(row)
+    return list(groups.items())
 
 
 def _modes(rows: list[Row]) -> str:
@@ -150,7 +150,7 @@ def _modes(rows: list[Row]) -> str:
 
 
 def _style(axes: Axes) -> None:
-    """Give axes the report's look: two thin lines, a soft grid."""
+    """Style axes like the report: two thin spines and a pale grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LINE)
     axes.tick_params(colors=SOFT)
@@ -161,13 +161,13 @@ def _style(axes: Axes) -> None:
 
 
 def _side(size: int | str) -> float:
-    """Return the side of the square of as many pixels."""
+    """Return the side of the square with the same area, in pixels."""
     height, width = shape_of(size)
     return float((height * width) ** 0.5)
 
 
 def _short(model: str) -> str:
-    """Return a model's name as the paper has it, such as `SVT-S`."""
+    """Return a model's name in the paper, such as `SVT-S`."""
     parts = model.split("_")
     return f"{parts[1].upper()}-{parts[2][0].upper() if parts[2] != 'nano' else 'nano'}" if len(parts) == 3 else model
 

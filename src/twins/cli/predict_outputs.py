@@ -1,0 +1,233 @@
+"""The files and the table that `twins predict` writes; files are written while it runs, so memory does not grow."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL.Image import Image
+
+from twins.data.classes import built_in
+from twins.data.loading.video import VideoWriter, is_video_file
+from twins.drawing import index_image, palette
+from twins.errors import ConfigError
+from twins.files import atomic_file
+from twins.metrics.coco_results import coco_results
+from twins.predictions import FORMAT, Prediction
+from twins.tasks.contract import spec_of
+from twins.tasks.table import facts_of
+from twins.weights.info import ModelInfo
+
+_MAX_STEM_BYTES = 200
+"""Bytes of an image's name that are kept in a drawing's name, since file systems allow 255 for the whole name."""
+
+
+class Source(NamedTuple):
+    """An image or a video frame to predict."""
+
+    path: Path
+    """The image or video file."""
+    position: int
+    """Position among all images and frames, from 0; unreadable images count."""
+    image: Image
+    """RGB."""
+    frame: int | None = None
+    """Number of the frame in its video, from 0; `None` for an image."""
+    seconds: float | None = None
+    """Time of the frame in its video; `None` for an image."""
+
+    def origin(self) -> dict[str, Any]:
+        """Return the keys that say where the image comes from: `image`, and for a frame `frame` and `seconds`."""
+        moment = {} if self.seconds is None else {"frame": self.frame, "seconds": round(self.seconds, 3)}
+        return {"image": str(self.path)} | moment
+
+
+Writer = Callable[[Source, Prediction], None]
+"""Writes the prediction of the next image or frame."""
+
+
+@contextmanager
+def json_file(path: Path, task: str, top: int) -> Iterator[Writer]:
+    """Write a JSON file with `format` and `predictions`: the origin of each image with `Prediction.to_dict`.
+
+    A classifier's `top` classes are written for each image, and all objects of a detector.
+    """
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(f'{{"format": {FORMAT}, "predictions": [')
+        append, limit = _list_writer(file.write), None if facts_of(task).selection else top
+        yield lambda source, prediction: append(source.origin() | prediction.to_dict(top=limit))
+        file.write("\n]}\n")
+
+
+@contextmanager
+def coco_file(path: Path, info: ModelInfo, paths: Sequence[Path]) -> Iterator[Writer]:
+    """Write a detector's objects as COCO results, see `twins.metrics.coco_results`.
+
+    `image_id` is the number in the file's name, such as 397133 for COCO's `000000397133.jpg`, if all names are
+    different numbers. Otherwise, and with videos, it is the position among all images and frames, from 0.
+    `category_id` is COCO's own if the network has COCO's 80 class names, otherwise the class id, from 0.
+    """
+    table = built_in("coco")
+    values = dict(zip(table.names, table.values, strict=True))
+    has_coco_names = set(info.names) == set(values)
+    categories = [values[name] for name in info.names] if has_coco_names else list(range(info.num_classes))
+    numbers = _numbers(paths)
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write("[")
+        append = _list_writer(file.write)
+
+        def write(source: Source, prediction: Prediction) -> None:
+            number = source.position if numbers is None else numbers[source.path]
+            for entry in coco_results(prediction, image_id=number, category_ids=categories):
+                append(entry)
+
+        yield write
+        file.write("\n]\n")
+
+
+@contextmanager
+def csv_file(path: Path, task: str, top: int, *, video: bool) -> Iterator[Writer]:
+    """Write a line for each object, each class of a semantic map, or each of a classifier's `top` classes."""
+    spec = spec_of(task)
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["image", *(("frame", "seconds") if video else ()), *spec.csv_columns])
+
+        def write(source: Source, prediction: Prediction) -> None:
+            origin = [source.path, *((source.frame, source.origin().get("seconds")) if video else ())]
+            lines.writerows([*origin, *row] for row in spec.csv_rows(prediction, top))
+
+        yield write
+
+
+@contextmanager
+def drawings(folder: Path) -> Iterator[Writer]:
+    """Draw each image to a PNG and each video to an MP4, without overwriting existing files.
+
+    Raises:
+        ConfigError: `folder` is a file, or cannot be created or written to.
+    """
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise ConfigError(f"--out {folder} is a file; name a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # raises where the folder cannot be written to
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"--out {folder} cannot be made or written to ({error.strerror}); choose another folder"
+        ) from error
+    with ExitStack() as stack:
+        yield _Drawings(folder, stack).add
+
+
+class _Drawings:
+    """Draws into a folder; the stack holds the video that is being written."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder, self._stack = folder, stack
+        self._video: VideoWriter | None = None
+
+    def add(self, source: Source, prediction: Prediction) -> None:
+        """Draw an image or a frame; for an image of a semantic network also write the map of class ids.
+
+        Raises:
+            TrainingError: the disk is full or writing fails.
+        """
+        if source.frame == 0 or source.frame is None:
+            self._stack.close()  # the video before, if there was one
+        if source.seconds is not None:
+            self._add_frame(source, prediction)
+            return
+        endings = (".png",) if prediction.label_map is None else (".png", "-classes.png")
+        path = self._unused_path(source.path.stem, *endings)
+        _save(prediction.draw(source.image), path)
+        if prediction.label_map is not None:
+            classes = index_image(prediction.label_map, palette(prediction))
+            _save(classes, path.with_name(f"{path.stem}-classes.png"))
+
+    def _add_frame(self, source: Source, prediction: Prediction) -> None:
+        assert source.seconds is not None
+        if source.frame == 0:
+            temporary = self._stack.enter_context(atomic_file(self._unused_path(source.path.stem, ".mp4")))
+            self._video = self._stack.enter_context(VideoWriter(temporary))
+        assert self._video is not None
+        self._video.add(prediction.draw(source.image, steady=True), source.seconds)
+
+    def _unused_path(self, stem: str, *endings: str) -> Path:
+        """Return a path with the first ending, numbered if a file with any of the endings exists."""
+        raw = os.fsencode(stem)
+        stem = stem if len(raw) <= _MAX_STEM_BYTES else raw[:_MAX_STEM_BYTES].decode(errors="ignore")
+        name, number = stem, 1
+        while any(os.path.exists(self._folder / f"{name}{ending}") for ending in endings):
+            number += 1
+            name = f"{stem}-{number}"
+        return self._folder / f"{name}{endings[0]}"
+
+
+def _save(image: Image, path: Path) -> None:
+    """Write a complete PNG or none."""
+    with atomic_file(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+class Listing:
+    """The table on the screen: a row for each image with its `top` classes or objects, and a row for each video."""
+
+    def __init__(self, task: str, top: int) -> None:
+        self.spec, self.top = spec_of(task), top
+        self.rows: list[tuple[str, str]] = []
+        self._frames, self._counts = 0, Counter[str]()  # of the current video
+
+    def add(self, source: Source, prediction: Prediction) -> None:
+        """Add an image as a row, or a frame to the row of its video."""
+        if source.frame is None:
+            self.rows.append((str(source.path), self.spec.summary(prediction, self.top)))
+            return
+        if source.frame == 0:
+            self._frames, self._counts = 0, Counter()
+        else:
+            self.rows.pop()
+        self._frames += 1
+        self._counts.update(self.spec.counts(prediction))
+        self.rows.append((str(source.path), f"{self._frames} frames; {self.spec.counts_summary(self._counts)}"))
+
+    def show(self) -> None:
+        """Print the table."""
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        table.add_column("image", overflow="fold")
+        table.add_column(self.spec.summary_title, overflow="fold")
+        for name, text in self.rows:
+            table.add_row(escape(name), escape(text))
+        Console().print(table)
+
+
+def _list_writer(write: Callable[[str], object]) -> Callable[[Any], None]:
+    """Return a function that appends a value to a JSON list, on a line of its own."""
+    separator = "\n"
+
+    def append(value: Any) -> None:
+        nonlocal separator
+        write(separator + json.dumps(value, ensure_ascii=False))
+        separator = ",\n"
+
+    return append
+
+
+def _numbers(paths: Sequence[Path]) -> dict[Path, int] | None:
+    """Return the number in each file's name; `None` if a name is not a number, or two numbers are equal."""
+    if any(is_video_file(path) or not (path.stem.isascii() and path.stem.isdigit()) for path in paths):
+        return None
+    numbers = {path: int(path.stem) for path in paths}
+    return numbers if len(set(numbers.values())) == len(paths) else None
