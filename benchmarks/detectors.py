@@ -28,7 +28,7 @@ from training import Predict, Trained, build_optimizer, machine, parameters, ste
 
 import twins
 from twins.data.base import AnnotatedImages
-from twins.data.loading.batch import normalised
+from twins.data.loading.batch import normalise_batch
 from twins.data.loading.loader import TrainSamples, train_loader
 from twins.data.loading.sampler import TrainBatches
 from twins.data.transforms.config import DetectionConfig
@@ -129,7 +129,7 @@ def train_peer(config: TrainConfig) -> Trained:
     network.train()
     steps = 0
     while (done := (time.perf_counter() - start) / 60 / config.minutes) < 1:
-        batch = normalised(next(batches), preprocess, torch.device("cpu"))
+        batch = normalise_batch(next(batches), preprocess, torch.device("cpu"))
         for group in optimizer.param_groups:
             group["lr"] = scheduled_rate(config, done)
         loss = sum(network(*_theirs(batch.images, batch.sizes, batch.targets)).values())

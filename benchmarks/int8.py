@@ -22,7 +22,7 @@ from twins.bench.runtimes import openvino_step
 from twins.bench.timing import interleaved
 from twins.data.base import LabelledImages
 from twins.data.config import DataConfig
-from twins.data.loading.batch import normalised
+from twins.data.loading.batch import normalise_batch
 from twins.data.loading.loader import EvalSamples, eval_loader
 from twins.exporting.int8 import quantize
 from twins.exporting.openvino import compile_openvino, convert_openvino
@@ -75,7 +75,7 @@ def main() -> None:
 def batches(network: Classification, images: LabelledImages) -> Batches:
     """Return normalised images with their labels, loaded as in evaluation."""
     samples = EvalSamples(images, SPEC.eval_transform(network.info.preprocess))
-    loaded = (normalised(batch, network.info.preprocess, CPU) for batch in eval_loader(samples, batch=BATCH))
+    loaded = (normalise_batch(batch, network.info.preprocess, CPU) for batch in eval_loader(samples, batch=BATCH))
     return [(batch.images, torch.as_tensor(batch.targets)) for batch in loaded]
 
 

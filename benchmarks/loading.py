@@ -43,7 +43,7 @@ from training import machine
 
 from twins.data.base import list_images
 from twins.data.formats.class_folders import LabelledFiles, class_folders
-from twins.data.loading.batch import normalised
+from twins.data.loading.batch import normalise_batch
 from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
 from twins.data.loading.sampler import TrainBatches
 from twins.data.transforms.classification import ImageAlone, train_transform
@@ -92,7 +92,7 @@ def ours(folder: Path, training: bool, batch: int, workers: int, uint8: bool) ->
             batches: Iterable[Any] = (next(stream) for _ in range(order.steps))
         else:
             batches = eval_loader(eval_samples, batch=batch, workers=workers)
-        return (loaded.images if uint8 else normalised(loaded, PREPROCESS, CPU).images for loaded in batches)
+        return (loaded.images if uint8 else normalise_batch(loaded, PREPROCESS, CPU).images for loaded in batches)
 
     return one_pass
 

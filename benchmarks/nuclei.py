@@ -28,10 +28,10 @@ from torchvision.models import segmentation
 from training import Predict, Trained, build_optimizer, machine, parameters, steps_of
 
 import twins
-from twins.data.base import MappedImages
+from twins.data.base import LabelMapImages
 from twins.data.formats.masks import IGNORE
 from twins.data.formats.open import open_label_maps
-from twins.data.loading.batch import normalised
+from twins.data.loading.batch import normalise_batch
 from twins.data.loading.loader import TrainSamples, train_loader
 from twins.data.loading.sampler import TrainBatches
 from twins.data.transforms.config import SemanticConfig
@@ -135,7 +135,7 @@ def train_peer(name: str, config: TrainConfig) -> Trained:
     network.train().to(memory_format=torch.channels_last)  # saves 10 to 25 % of a step's time
     steps = 0
     while (done := (time.perf_counter() - start) / 60 / config.minutes) < 1:
-        batch = normalised(next(batches), preprocess, torch.device("cpu"))
+        batch = normalise_batch(next(batches), preprocess, torch.device("cpu"))
         for group in optimizer.param_groups:
             group["lr"] = scheduled_rate(config, done)
         loss = _loss(network(batch.images.to(memory_format=torch.channels_last))["out"], batch.targets, weights)
@@ -169,7 +169,7 @@ def _predict(network: nn.Module, preprocess: Preprocess, image: Image.Image) -> 
     return Prediction(task="semantic", size=size, names=NAMES, label_map=label_map.numpy())
 
 
-def score(predict: Predict, images: MappedImages) -> tuple[dict[str, float], list[float]]:
+def score(predict: Predict, images: LabelMapImages) -> tuple[dict[str, float], list[float]]:
     """Return the metrics and each class's intersection over union, at the images' own size."""
     metric = SemanticMetric(images.names, boundary=True)
     for index in range(len(images)):
@@ -177,7 +177,7 @@ def score(predict: Predict, images: MappedImages) -> tuple[dict[str, float], lis
     return metric.compute(), [row["iou"] for row in metric.details()["per_class"]]
 
 
-def table(trained: list[Trained], images: MappedImages) -> str:
+def table(trained: list[Trained], images: LabelMapImages) -> str:
     """Return the results as a Markdown table."""
     head = ["network", "parameters", "batch", "steps", "images seen", "mIoU"]
     head += [f"IoU {name}" for name in images.names] + ["pixel accuracy", "boundary F1", "minutes"]
@@ -189,7 +189,7 @@ def table(trained: list[Trained], images: MappedImages) -> str:
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
-def comparison_picture(trained: list[Trained], images: MappedImages, count: int) -> Image.Image:
+def comparison_picture(trained: list[Trained], images: LabelMapImages, count: int) -> Image.Image:
     """Return a grid of some images, each with the truth and every network's map."""
     pictures, captions = [], []
     for index in range(0, len(images), max(1, len(images) // count))[:count]:

@@ -55,9 +55,9 @@ def nearest(name: str, choices: Iterable[str], *, count: int = 3) -> str:
     return f"; did you mean {', '.join(close)}?" if close else ""
 
 
-def few(items: Sequence[Any], *, most: int = 5) -> str:
-    """Return the first items as a list for a message, with `, ...` if there are more."""
-    return ", ".join(map(str, items[:most])) + (", ..." if len(items) > most else "")
+def few(items: Sequence[Any], *, limit: int = 5) -> str:
+    """Return the first `limit` items as a list for a message, with `, ...` if there are more."""
+    return ", ".join(map(str, items[:limit])) + (", ..." if len(items) > limit else "")
 
 
 def number_of(count: int, one: str, many: str | None = None) -> str:

@@ -13,7 +13,7 @@ from twins.backbone.config import PUBLISHED, VARIANTS, resolve_name
 from twins.backbone.network import Twins
 from twins.data.classes import imagenet_names
 from twins.errors import ConfigError, NotFoundError, WeightsError, nearest
-from twins.files import too_long
+from twins.files import is_invalid_path
 from twins.preprocess import Preprocess
 from twins.tasks.facts import TaskFacts
 from twins.tasks.network import TaskNetwork
@@ -287,7 +287,7 @@ def _default_preprocess(facts: TaskFacts, weights_info: ModelInfo | None, task_i
 
 def _read_weights(name: str, weights: str | Path) -> Checkpoint:
     """Read weights by name or path; `published` stands for the published weights of the model."""
-    if too_long(weights):
+    if is_invalid_path(weights):
         raise NotFoundError(f"there is no weight file {weights}; check the path")
     return read_tensors(resolve(name if weights == "published" else weights))
 

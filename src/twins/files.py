@@ -96,12 +96,12 @@ def path_of(path: str | Path, description: str) -> Path:
     """Return a text as a path; raise NotFoundError, with `description` in its message, if it is empty or not valid."""
     if path == "":
         raise NotFoundError(f"the path of the {description} is empty; give one, or . for the current folder")
-    if too_long(path):
+    if is_invalid_path(path):
         raise NotFoundError(f"there is no {description} {path}; check the path")
     return Path(path)
 
 
-def too_long(path: str | Path) -> bool:
+def is_invalid_path(path: str | Path) -> bool:
     """Return whether a path is not valid: too long for the file system, or with a null character."""
     try:
         os.stat(path)

@@ -14,7 +14,7 @@ from torch import Tensor
 from twins.backbone.config import PUBLISHED, resolve_name
 from twins.data.base import ImageSet, Splits
 from twins.data.config import EMBEDDED
-from twins.data.loading.batch import Batch, normalised
+from twins.data.loading.batch import Batch, normalise_batch
 from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
 from twins.data.loading.sampler import TrainBatches
 from twins.engine.config import EvalConfig, TrainConfig, merge_resumed, read_config
@@ -24,7 +24,7 @@ from twins.engine.processes import build_accelerator, run_on_main
 from twins.engine.randomness import reseed
 from twins.errors import ConfigError, NotFoundError, WeightsError
 from twins.factory import create_model, model_from_info
-from twins.files import atomic_file, too_long
+from twins.files import atomic_file, is_invalid_path
 from twins.preprocess import Preprocess
 from twins.run_folder import CONFIG, LAST, LAST_WEIGHTS, RESULT, STATES
 from twins.tasks.contract import TaskSpec, spec_of
@@ -133,7 +133,7 @@ class TaskSource:
 
     def prepare(self, batch: Batch, epoch: int) -> tuple[Tensor, Any]:
         """Return images, normalised on the device, and targets for the losses."""
-        ready = normalised(batch, self.preprocess, self.device)
+        ready = normalise_batch(batch, self.preprocess, self.device)
         return self.spec.prepare_batch(self.config, ready, epoch, len(self.splits.train.names))
 
     def path(self, index: int) -> str:
@@ -194,7 +194,7 @@ def _first_change(value: Any, default: Any, name: str) -> str | None:
 
 def _absolute_path(path_or_name: str) -> str:
     """Return an existing path as an absolute one, and anything else, such as a name, unchanged."""
-    if too_long(path_or_name):
+    if is_invalid_path(path_or_name):
         raise NotFoundError(f"{path_or_name} does not exist; check the path")
     return str(Path(path_or_name).resolve()) if Path(path_or_name).exists() else path_or_name
 

@@ -14,7 +14,7 @@ from twins.ops import dispatch
 from twins.ops.attention import attend, attend_to_keys
 from twins.ops.convolutions import positional_convolution
 from twins.ops.norms import add_norm, norm
-from twins.ops.padding import zero_outside
+from twins.ops.padding import fill_outside
 from twins.ops.windows import window_attention
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
@@ -33,7 +33,7 @@ def _with_kernels():
 def attend_within_windows(padding, sizes, x, weight, bias):
     """Return window attention over a map `(B, H, W, 64)`, with zeros as fill value."""
     project = functools.partial(F.linear, weight=weight, bias=bias)
-    x = x if sizes is None else zero_outside(x, sizes)
+    x = x if sizes is None else fill_outside(x, sizes)
     return window_attention(x, project, 7, 2, padding=padding, sizes=sizes)
 
 

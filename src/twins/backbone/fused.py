@@ -23,7 +23,7 @@ from twins.backbone.attention import LocalAttention
 from twins.ops import dispatch
 from twins.ops.convolutions import depthwise_convolution, to_cells
 from twins.ops.linear import linear, linear_add, linear_gelu
-from twins.ops.padding import key_limits, zero_outside
+from twins.ops.padding import fill_outside, key_limits
 from twins.ops.private_torch import is_hooked
 
 _MAX_FILL = 1e4
@@ -85,7 +85,7 @@ class FusedPEG(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`."""
-        return depthwise_convolution(zero_outside(x, sizes), self.weight, self.bias)
+        return depthwise_convolution(fill_outside(x, sizes), self.weight, self.bias)
 
 
 class FusedBlock(nn.Module):

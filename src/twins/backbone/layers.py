@@ -9,7 +9,7 @@ from twins.ops.convolutions import cell_convolution, positional_convolution
 from twins.ops.feedforward import Keep, feed_forward, feed_forward_add
 from twins.ops.linear import linear, linear_add, linear_gelu
 from twins.ops.norms import add_norm, norm
-from twins.ops.padding import Padding, fit_cells, zero_outside
+from twins.ops.padding import Padding, fill_outside, fit_cells
 
 PATCH_NORM_EPS = 1e-5
 """Epsilon of the layer norms after patch embedding and sub-sampling, as in the reference."""
@@ -75,7 +75,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the embedded map; `sizes` `(B, 2)` are true sizes on the input map."""
-        x = fit_cells(zero_outside(x, sizes), self.patch, self.padding)
+        x = fit_cells(fill_outside(x, sizes), self.patch, self.padding)
         return self.norm(self.proj(x))
 
 
@@ -88,7 +88,7 @@ class PEG(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`."""
-        return positional_convolution(zero_outside(x, sizes), self.conv.weight, self.conv.bias)
+        return positional_convolution(fill_outside(x, sizes), self.conv.weight, self.conv.bias)
 
 
 class FeedForward(nn.Module):

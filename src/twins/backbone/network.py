@@ -28,7 +28,7 @@ from twins.backbone.layers import (
 from twins.errors import ConfigError, InputError
 from twins.ops import chunks, dispatch
 from twins.ops.feedforward import Keep
-from twins.ops.padding import Padding, check_padding, reduce_sizes, zero_outside
+from twins.ops.padding import Padding, check_padding, fill_outside, reduce_sizes
 from twins.ops.private_torch import is_hooked
 from twins.ops.recompute import recomputed
 
@@ -78,7 +78,7 @@ class Block(nn.Module):
 
     def attention_input(self, x: Tensor, sizes: Tensor | None) -> Tensor:
         """Return the normed map `(B, H, W, C)` that attention reads, with the fill value outside `sizes`."""
-        return zero_outside(self.norm1(x), sizes, self.attn.fill)
+        return fill_outside(self.norm1(x), sizes, self.attn.fill)
 
     def _feed(self, x: Tensor, normed: Tensor) -> Tensor:
         if self.keep == "all":
@@ -189,7 +189,7 @@ class Twins(nn.Module):
         for index, stage in enumerate(self.stages):
             x, sizes = stage(x, sizes)
             if index in self.out_indices:
-                maps.append(zero_outside(x, sizes).permute(0, 3, 1, 2))  # NCHW, channels-last in memory
+                maps.append(fill_outside(x, sizes).permute(0, 3, 1, 2))  # NCHW, channels-last in memory
         return tuple(maps)
 
     def forward_features(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:

@@ -26,7 +26,7 @@ from twins.data.loading.sampler import TrainBatches
 from twins.data.transforms.config import SemanticConfig
 from twins.engine.config import TrainConfig
 from twins.errors import DataError, NotFoundError
-from twins.files import too_long
+from twins.files import is_invalid_path
 from twins.predictor import Predictor
 from twins.preprocess import Preprocess
 from twins.tasks.contract import TaskSpec, spec_of
@@ -45,7 +45,7 @@ def image_files(folder: str | None) -> Iterator[list[Path]]:
         NotFoundError: a folder without images.
     """
     if folder is not None:
-        files = [] if not folder or too_long(folder) else list_images(Path(folder))
+        files = [] if not folder or is_invalid_path(folder) else list_images(Path(folder))
         if not files:
             raise NotFoundError(f'`images="{folder}"` leads to no image; check the path')
         yield files

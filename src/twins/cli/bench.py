@@ -9,7 +9,7 @@ from twins.backbone.config import resolve_name
 from twins.bench.config import BenchConfig
 from twins.cli.parse import parse
 from twins.errors import ConfigError, NotFoundError
-from twins.files import check_outputs, too_long, write_json
+from twins.files import check_outputs, is_invalid_path, write_json
 
 ARGS = BenchConfig
 
@@ -38,7 +38,7 @@ def _check_plot(plot: str | None) -> None:
     """Raise ConfigError for a plot path that cannot be written; an existing plot is overwritten."""
     if plot is None:
         return
-    if too_long(plot) or not Path(plot).parent.is_dir():
+    if is_invalid_path(plot) or not Path(plot).parent.is_dir():
         raise ConfigError(f"--plot {plot}: there is no folder {Path(plot).parent} for a file of this name")
     if Path(plot).is_dir():
         raise ConfigError(f"--plot {plot} is a folder; name a file in it")

@@ -50,7 +50,7 @@ class LabelledImages(ImageSet, Protocol):
     """Class id of each image."""
 
 
-class MappedImages(ImageSet, Protocol):
+class LabelMapImages(ImageSet, Protocol):
     """A set of images whose targets are maps of class ids."""
 
     classes: ClassTable
@@ -79,7 +79,7 @@ class NamedObjects(AnnotatedImages, Protocol):
     def describe_object(self, index: int, position: int) -> str:
         """Return the name of an object of an image: its file, and its id or line in it."""
 
-    def without_area(self, index: int) -> Sequence[str]:
+    def names_without_area(self, index: int) -> Sequence[str]:
         """Return the names of objects that, by the annotations alone, have no area inside their image."""
 
 
@@ -127,9 +127,9 @@ class Derived:
         """Return the name of an object of an annotated image."""
         return str(self.images.describe_object(self.indices[index], position))
 
-    def without_area(self, index: int) -> Sequence[str]:
+    def names_without_area(self, index: int) -> Sequence[str]:
         """Return the names of an annotated image's objects that have no area inside it."""
-        names: Sequence[str] = self.images.without_area(self.indices[index])
+        names: Sequence[str] = self.images.names_without_area(self.indices[index])
         return names
 
 
@@ -226,7 +226,7 @@ def list_images(folder: Path) -> list[Path]:
     )
 
 
-def subfolder(root: Path, names: Sequence[str]) -> Path | None:
+def find_subfolder(root: Path, names: Sequence[str]) -> Path | None:
     """Return the folder in `root` with the first of some lower-case names that exists, ignoring case, or `None`."""
     entries = {entry.name.lower(): entry for entry in root.iterdir() if entry.is_dir()}
     return next((entries[name] for name in names if name in entries), None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from twins.errors import ConfigError, DataError
-from twins.files import too_long
+from twins.files import is_invalid_path
 
 EMBEDDED = ("digits", "scenes")
 """Data sets that come with the package; write `./digits` for a folder of that name."""
@@ -33,7 +33,7 @@ class MaskConfig:
             raise ConfigError(f"`masks.values` must be one of auto, index, binary, colour, found {self.values!r}")
         if any(not 0 <= value <= 65535 for value in self.ignored_values):
             raise ConfigError(f"`masks.ignore` must list values between 0 and 65535, or names, found {self.ignore}")
-        if too_long(self.classes):
+        if is_invalid_path(self.classes):
             raise ConfigError(f'`masks.classes="{self.classes}"` does not exist; give the name of a set, or a file')
 
     @property
@@ -63,7 +63,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.data:
             raise ConfigError("the path of the data is empty; give a folder, or the name of an embedded set")
-        if too_long(self.data):
+        if is_invalid_path(self.data):
             raise DataError(f"the data folder {self.data} does not exist; check the path")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"`seed` must be at least 0 and below 2^32, found {self.seed}")

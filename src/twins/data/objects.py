@@ -161,7 +161,7 @@ def decode_masks(masks: Sequence[Rle], size: tuple[int, int]) -> NDArray[np.bool
     return np.ascontiguousarray(decoded.transpose(2, 0, 1)).astype(bool)
 
 
-def usable(objects: Objects, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+def trainable(objects: Objects, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
     """Return which objects can be trained on, `(R,)`: those whose box has area inside the image.
 
     Args:
@@ -176,7 +176,7 @@ def usable(objects: Objects, size: tuple[int, int] | None = None) -> NDArray[np.
 def has_area(box: Sequence[float], size: tuple[int, int] | None) -> bool:
     """Return whether a box, xyxy, has area inside an image of a height and width; `None` means of any size.
 
-    The test of `usable`, for one box.
+    The test of `trainable`, for one box.
     """
     height, width = size or (math.inf, math.inf)
     return min(box[2], width) > max(box[0], 0) and min(box[3], height) > max(box[1], 0)

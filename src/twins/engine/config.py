@@ -13,7 +13,7 @@ from tyro.conf import arg
 from twins.data.config import DataConfig, MaskConfig
 from twins.data.transforms.config import AugmentConfig, DetectionConfig, SemanticConfig
 from twins.errors import ConfigError, NotFoundError, nearest
-from twins.files import too_long
+from twins.files import is_invalid_path
 from twins.tasks.inference import InferenceConfig, SelectionConfig
 
 FORMAT = 2
@@ -198,7 +198,7 @@ class TrainConfig:
         for name in ("minutes", "steps", "max_steps", "save_every", "patience"):
             value = getattr(self, name)
             _check(name, value, value is None or value > 0, "above 0")
-        _check("out", self.out, self.out is None or not too_long(self.out), "a path that a folder can have")
+        _check("out", self.out, self.out is None or not is_invalid_path(self.out), "a path that a folder can have")
         _check("workers", self.workers, self.workers >= 0, "at least 0")
         _check("seed", self.seed, 0 <= self.seed < 2**32, "at least 0 and below 2^32")
         _check("size", self.size, self.size >= 32, "at least 32")

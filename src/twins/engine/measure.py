@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from twins.data.loading.batch import Batch, Skipped, normalise
+from twins.data.loading.batch import Batch, Skipped, normalise_images
 from twins.engine.contracts import Metric
 from twins.engine.loading import load_batches
 from twins.engine.processes import gather
@@ -102,7 +102,7 @@ def predict_batch(
     """
     reference = next(iter(network.parameters()))
     sizes = None if sizes is None else sizes.to(reference.device)
-    images = normalise(images, sizes, network.info.preprocess, reference.device)
+    images = normalise_images(images, sizes, network.info.preprocess, reference.device)
     outputs = network(images.to(reference.dtype), sizes)
     return network.decode(outputs, true_sizes(images, sizes), originals)
 

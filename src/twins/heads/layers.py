@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from twins.errors import ConfigError
 from twins.ops import dispatch
-from twins.ops.padding import zero_outside
+from twins.ops.padding import fill_outside
 
 NormKind = Literal["batch", "group"]
 """Normalisation of a head's convolutions; `batch` is the published one."""
@@ -86,7 +86,7 @@ def init_normal(layer: nn.Module, std: float) -> None:
 
 def zero_outside_map(x: Tensor, sizes: Tensor | None) -> Tensor:
     """Zero a map `(B, C, H, W)` outside its images; `sizes` are their true sizes `(B, 2)` in units of the map."""
-    return zero_outside(x.permute(0, 2, 3, 1), sizes).permute(0, 3, 1, 2)
+    return fill_outside(x.permute(0, 2, 3, 1), sizes).permute(0, 3, 1, 2)
 
 
 def full_precision(x: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ def valid_mask(sizes: Tensor, height: int, width: int) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def zero_outside(x: Tensor, sizes: Tensor | None, fill: Tensor | None = None) -> Tensor:
+def fill_outside(x: Tensor, sizes: Tensor | None, fill: Tensor | None = None) -> Tensor:
     """Overwrite a map `(B, H, W, C)` outside the true size of each image by the fill value; NaN does not survive."""
     if sizes is None:
         return x

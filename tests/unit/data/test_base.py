@@ -32,7 +32,7 @@ def test_a_derived_set_of_objects_names_them_and_can_be_pickled_for_workers():
     derived = pickle.loads(pickle.dumps(Derived(scenes, [4])))
     assert derived.classes == scenes.classes
     assert (derived.target(0).boxes == scenes.target(4).boxes).all()
-    assert (derived.shape(0), derived.describe_object(0, 1), derived.without_area(0)) == (
+    assert (derived.shape(0), derived.describe_object(0, 1), derived.names_without_area(0)) == (
         (112, 112),
         "object 2 of scenes/val/4",
         (),

@@ -168,7 +168,7 @@ def _absent(counts: dict[str, dict[str, int]]) -> list[str]:
     unseen = [name for name in train if not train[name] and not val[name]]
     unmeasured = [name for name in train if train[name] and not val[name]]
     return [
-        f"{number_of(len(names), 'class', 'classes')} without objects{effect}: {few(names, most=10)}"
+        f"{number_of(len(names), 'class', 'classes')} without objects{effect}: {few(names, limit=10)}"
         for names, effect in ((unseen, ", not to be learned"), (unmeasured, " to evaluate on, so without an AP"))
         if names
     ]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from twins.data.base import MappedImages
+from twins.data.base import LabelMapImages
 from twins.data.checks.scan import CheckReport, Scan, extremes, missing_from_training, summaries_of
 from twins.data.formats.masks import IGNORE
 from twins.data.transforms.semantic import check_mask_size
@@ -22,7 +22,7 @@ Pixels = NDArray[np.int64]
 class LabelMapCheck:
     """A `TaskCheck` (see `twins.data.checks.scan`); the summary of a target is its `Pixels`."""
 
-    def inspect(self, images: MappedImages, index: int, image: Image | None) -> tuple[Pixels | None, list[str]]:
+    def inspect(self, images: LabelMapImages, index: int, image: Image | None) -> tuple[Pixels | None, list[str]]:
         """Return the pixels of each class in an image's mask, and the mask's problems."""
         if image is None:
             return None, []
@@ -87,7 +87,7 @@ def _unseen(counts: dict[str, dict[str, int]]) -> list[str]:
     unseen = [name for name, train in counts["train"].items() if not train and not counts["val"][name]]
     if not unseen:
         return []
-    shown = few(unseen, most=10)
+    shown = few(unseen, limit=10)
     return [f"{len(unseen)} of the {len(counts['train'])} classes are in no image and cannot be learned: {shown}"]
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from twins.data.base import TRAIN_NAMES, VAL_NAMES, LabelledImages, Splits, hold_out_per_class, list_images, subfolder
+from twins.data.base import (
+    TRAIN_NAMES,
+    VAL_NAMES,
+    LabelledImages,
+    Splits,
+    find_subfolder,
+    hold_out_per_class,
+    list_images,
+)
 from twins.data.config import DataConfig
 from twins.data.formats.files import ImageFiles
 from twins.errors import DataError
@@ -32,7 +40,7 @@ def open_class_folders(root: Path, config: DataConfig) -> Splits[LabelledImages]
     Raises:
         DataError: there are no classes or no images, or the validation part has a class that training lacks.
     """
-    train, val = subfolder(root, TRAIN_NAMES), subfolder(root, VAL_NAMES)
+    train, val = find_subfolder(root, TRAIN_NAMES), find_subfolder(root, VAL_NAMES)
     if train is None or val is None:
         return _split_folder(train or root, root, config)
     names = _class_names(train)

@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, subfolder
+from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, find_subfolder
 from twins.data.classes import ClassTable
 from twins.data.formats.coco import (
     CocoFile,
@@ -104,7 +104,7 @@ class CocoObjects(CocoImages):
     def _annotations(self, index: int) -> Sequence[Record]:
         return self.file.annotations.get(self.records[index]["id"], ())
 
-    def without_area(self, index: int) -> list[str]:
+    def names_without_area(self, index: int) -> list[str]:
         """Describe the objects of an image whose boxes have no area inside it."""
         size = self.shape(index)
         return [
@@ -194,7 +194,7 @@ def _area(annotation: Record, box: Sequence[float], mask: Rle | None) -> float:
 
 def _find_part_files(root: Path) -> list[Path]:
     """Return the files that lie with the images of each part, or of the unsplit set."""
-    train, val = (_part_file(subfolder(root, names)) for names in (TRAIN_NAMES, VAL_NAMES))
+    train, val = (_part_file(find_subfolder(root, names)) for names in (TRAIN_NAMES, VAL_NAMES))
     return list_parts(train, val) or list_parts(_part_file(root), None)
 
 

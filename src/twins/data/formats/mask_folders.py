@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, hold_out, list_images, subfolder
+from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, find_subfolder, hold_out, list_images
 from twins.data.classes import ClassTable, built_in, find_table, read_table
 from twins.data.config import DataConfig
 from twins.data.formats.files import ImageFiles
@@ -97,7 +97,7 @@ def _folders(root: Path) -> tuple[Path, Path] | None:
 
 def _parts_above(root: Path) -> Iterator[tuple[Path, Path]]:
     """Yield the image and mask folders of `train/images` and `train/masks`, then those of the validation part."""
-    train, val = subfolder(root, TRAIN_NAMES), subfolder(root, VAL_NAMES)
+    train, val = find_subfolder(root, TRAIN_NAMES), find_subfolder(root, VAL_NAMES)
     if train is None or (folders := _folders(train)) is None:
         return
     yield folders
@@ -109,12 +109,12 @@ def _parts_above(root: Path) -> Iterator[tuple[Path, Path]]:
 
 def _parts_below(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
     """Yield the image and mask folders of each part below `images` and `masks`, or these two if they are unsplit."""
-    if subfolder(images, TRAIN_NAMES) is None:
+    if find_subfolder(images, TRAIN_NAMES) is None:
         yield images, masks
         return
     for names in (TRAIN_NAMES, VAL_NAMES):
-        if (part := subfolder(images, names)) is not None:
-            mask_part = masks / part.name if (masks / part.name).is_dir() else subfolder(masks, names)
+        if (part := find_subfolder(images, names)) is not None:
+            mask_part = masks / part.name if (masks / part.name).is_dir() else find_subfolder(masks, names)
             if mask_part is None:
                 raise DataError(f"{masks} has no folder {part.name} for the images in {part}; add it")
             yield part, mask_part

@@ -17,7 +17,7 @@ from typing import Any
 from twins.data.base import (
     AnnotatedImages,
     LabelledImages,
-    MappedImages,
+    LabelMapImages,
     NamedObjects,
     Opened,
     Splits,
@@ -49,7 +49,7 @@ def open_class_ids(config: DataConfig) -> Splits[LabelledImages]:
     return open_class_folders(root, config)
 
 
-def open_label_maps(config: DataConfig) -> Splits[MappedImages]:
+def open_label_maps(config: DataConfig) -> Splits[LabelMapImages]:
     """Open a data set with a label map per image.
 
     Raises:
@@ -129,7 +129,7 @@ def _fault_notes(faults: Sequence[str]) -> list[str]:
 
 
 def _area_notes(train: NamedObjects) -> list[str]:
-    boxes = [box for index in range(len(train)) for box in train.without_area(index)]
+    boxes = [box for index in range(len(train)) for box in train.names_without_area(index)]
     if len(boxes) < 2:
         return [f"one training box has no area inside its image and is not learned from: {box}" for box in boxes]
     return [

@@ -131,7 +131,7 @@ class SceneObjects(Scenes):
         """Return an object's description for messages."""
         return f"object {position + 1} of {self.path(index)}"
 
-    def without_area(self, index: int) -> tuple[str, ...]:
+    def names_without_area(self, index: int) -> tuple[str, ...]:
         """Return nothing: every object has area."""
         return ()
 

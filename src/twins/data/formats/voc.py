@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, list_images, subfolder
+from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, find_subfolder, list_images
 from twins.data.classes import ClassTable, bright_table, build_table, built_in
 from twins.data.formats.files import ImageFiles
 from twins.data.images import image_size
@@ -138,7 +138,7 @@ class VocObjects(ImageFiles):
                 faults.append(f"object {number} of {path} is of the class {name!r}, which is not listed{hint}")
         return VocFile(file.size, tuple(item for item in file.objects if item.name in self.class_id_of))
 
-    def without_area(self, index: int) -> list[str]:
+    def names_without_area(self, index: int) -> list[str]:
         """Describe the objects of an image whose boxes have no area inside it."""
         file = self.files[index]
         if isinstance(file, DataError):
@@ -176,7 +176,7 @@ def _find_parts(root: Path) -> list[_Part] | None:
         if not lists[0].is_file():
             return [_Part(*folders)]
         return [_Part(*folders, lists[0]), *(_Part(*folders, path) for path in lists[1:] if path.is_file())][:2]
-    parts = [subfolder(root, names) for names in (TRAIN_NAMES, VAL_NAMES)]
+    parts = [find_subfolder(root, names) for names in (TRAIN_NAMES, VAL_NAMES)]
     pairs = [_Part(*folders) for part in parts if part is not None and (folders := _folders(part) or _beside(part))]
     return pairs if pairs and parts[0] is not None else None
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, list_images, subfolder
+from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, find_subfolder, list_images
 from twins.data.classes import ClassTable, bright_table, read_table, with_bright_colours
 from twins.data.formats.files import ImageFiles
 from twins.data.images import image_size, is_image_file
@@ -140,7 +140,7 @@ class YoloObjects(ImageFiles):
         """Return an object's description for messages."""
         return _describe(self._lines(index)[position].number, self.labels[index])
 
-    def without_area(self, index: int) -> Sequence[str]:
+    def names_without_area(self, index: int) -> Sequence[str]:
         """Describe the objects of an image whose boxes have no area inside it."""
         return self._without_area.get(index, ())
 
@@ -271,8 +271,8 @@ def _find_parts(root: Path, settings: Mapping[str, Any]) -> list[list[Path]]:
 def _part_folder(root: Path, names: Sequence[str]) -> Path | None:
     """Return the image folder of a part, such as `images/train`, `train/images` or `train`."""
     images = root / "images"
-    inside = subfolder(images, names) if images.is_dir() else None
-    part = inside or subfolder(root, names)
+    inside = find_subfolder(images, names) if images.is_dir() else None
+    part = inside or find_subfolder(root, names)
     return part / "images" if part is not None and (part / "images").is_dir() else part
 
 

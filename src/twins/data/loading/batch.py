@@ -45,7 +45,7 @@ class Batch:
     """Images of one step; an evaluation batch is empty if none of its images can be read."""
 
     images: Tensor
-    """`(B, 3, H, W)`: uint8, see `normalised`, or normalised float32. Images of different shapes are padded with zeros
+    """`(B, 3, H, W)`: uint8, or float32 after `normalise_batch`. Images of different shapes are padded with zeros
     at the bottom and right."""
     targets: Any
     """Depending on the task: class ids int64 `(B,)`, stacked maps, or a list."""
@@ -84,9 +84,9 @@ def collate(samples: Sequence[Sample | Skipped]) -> Batch:
     )
 
 
-def normalised(batch: Batch, preprocess: Preprocess, device: torch.device) -> Batch:
+def normalise_batch(batch: Batch, preprocess: Preprocess, device: torch.device) -> Batch:
     """Return a batch with its images on a device, normalised, and with their deferred fills applied."""
-    images = normalise(batch.images, batch.sizes, preprocess, device)
+    images = normalise_images(batch.images, batch.sizes, preprocess, device)
     if not any(batch.fills):
         return replace(batch, images=images)
     if images is batch.images:
@@ -94,7 +94,7 @@ def normalised(batch: Batch, preprocess: Preprocess, device: torch.device) -> Ba
     return replace(batch, images=apply_fills(images, batch.fills), fills=[() for _ in batch.indices])
 
 
-def normalise(images: Tensor, sizes: Tensor | None, preprocess: Preprocess, device: torch.device) -> Tensor:
+def normalise_images(images: Tensor, sizes: Tensor | None, preprocess: Preprocess, device: torch.device) -> Tensor:
     """Move images to a device and normalise them if they are uint8; training and everything else use this function."""
     return preprocess.normalise(images.to(device, non_blocking=True), sizes)
 

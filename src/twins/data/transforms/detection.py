@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from twins.data.objects import Objects, decode_masks, usable
+from twins.data.objects import Objects, decode_masks, trainable
 from twins.data.transforms.config import DetectionConfig
 from twins.data.transforms.semantic import distort
 from twins.errors import DataError
@@ -160,7 +160,7 @@ def training_target(objects: Objects, view: View, size: tuple[int, int]) -> dict
         size: width and height of the image in pixels.
     """
     boxes = view.transform_boxes(np.nan_to_num(objects.boxes))
-    visible = usable(objects, (size[1], size[0])) & (boxes[:, 2:] - boxes[:, :2] >= MIN_BOX_SIDE).all(axis=1)
+    visible = trainable(objects, (size[1], size[0])) & (boxes[:, 2:] - boxes[:, :2] >= MIN_BOX_SIDE).all(axis=1)
     kept = visible & ~objects.crowd
     target = {"crowd": torch.from_numpy(boxes[visible & objects.crowd]).float()}
     if objects.masks is not None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from twins.backbone.layers import NORM_EPS
 from twins.backbone.network import Twins, init_weights
 from twins.errors import ConfigError, InputError
-from twins.ops.padding import valid_mask, zero_outside
+from twins.ops.padding import fill_outside, valid_mask
 from twins.predictions import Prediction
 from twins.tasks.network import TaskNetwork
 from twins.weights.info import ModelInfo
@@ -56,7 +56,7 @@ class Classification(TaskNetwork):
     def forward_features(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the last map after the final norm, `(B, C, H / 32, W / 32)`."""
         x = self.norm(self.backbone.forward_features(images, sizes).permute(0, 2, 3, 1))
-        return zero_outside(x, self.backbone.last_sizes(sizes)).permute(0, 3, 1, 2)
+        return fill_outside(x, self.backbone.last_sizes(sizes)).permute(0, 3, 1, 2)
 
     def forward_head(self, x: Tensor, sizes: Tensor | None = None, *, pre_logits: bool = False) -> Tensor:
         """Pool the last normed map `(B, C, H, W)` over each image's positions, and classify it.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
-from twins.data.base import Derived, ImageSet, MappedImages, Splits
+from twins.data.base import Derived, ImageSet, LabelMapImages, Splits
 from twins.data.checks.scan import CheckReport, check
 from twins.data.checks.semantic import LabelMapCheck
 from twins.data.config import DataConfig
@@ -42,13 +42,13 @@ class SemanticSpec:
     csv_columns = ("name", "pixels")
     summary_title = "classes"
 
-    def open(self, config: DataConfig) -> Splits[MappedImages]:
+    def open(self, config: DataConfig) -> Splits[LabelMapImages]:
         return open_label_maps(config)
 
     def check(self, config: DataConfig) -> CheckReport:
         return check(open_label_maps(config), LabelMapCheck())
 
-    def warnings(self, splits: Splits[MappedImages]) -> list[str]:
+    def warnings(self, splits: Splits[LabelMapImages]) -> list[str]:
         """Return nothing: only `twins check` reads all masks."""
         return []
 
@@ -70,7 +70,7 @@ class SemanticSpec:
     def prepare_batch(self, config: TrainConfig, batch: Batch, epoch: int, num_classes: int) -> tuple[Tensor, Any]:
         return batch.images, batch.targets
 
-    def configure(self, network: TaskNetwork, config: TrainConfig, images: MappedImages) -> None:
+    def configure(self, network: TaskNetwork, config: TrainConfig, images: LabelMapImages) -> None:
         """Set the colours and the weights of the classes."""
         assert isinstance(network, SemanticSegmentation)
         network.info = replace(network.info, colours=images.classes.colours)
@@ -81,7 +81,7 @@ class SemanticSpec:
         """Return IoU and accuracy; `full` adds boundary F1."""
         return SemanticMetric(names, absent=absent, boundary=full)
 
-    def relabel(self, images: MappedImages, class_ids: Sequence[int]) -> ImageSet:
+    def relabel(self, images: LabelMapImages, class_ids: Sequence[int]) -> ImageSet:
         lookup = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
         lookup[: len(class_ids)] = class_ids
         return Derived(images, change=lookup.__getitem__)
@@ -139,7 +139,7 @@ class SemanticSpec:
 SPEC = SemanticSpec()
 
 
-def balanced_pixel_weights(images: MappedImages) -> Tensor:
+def balanced_pixel_weights(images: LabelMapImages) -> Tensor:
     """Return class weights `(K,)` by median frequency balancing (Eigen and Fergus, arXiv 1411.4734, section 6.3).
 
     The frequency of a class is its share of the pixels in the maps that contain it; its weight is the median frequency

@@ -13,7 +13,7 @@ from twins.data.config import DataConfig, MaskConfig
 from twins.data.formats.open import open_objects_for_run
 from twins.data.formats.scenes import draw_scene
 from twins.data.images import image_size
-from twins.data.objects import build_objects, decode_masks, has_area, usable
+from twins.data.objects import build_objects, decode_masks, has_area, trainable
 
 SQUARE = np.zeros((6, 8), dtype=np.uint8)
 SQUARE[1:4, 2:6] = 1
@@ -257,7 +257,7 @@ def test_has_area_agrees_with_usable():
     sides = np.arange(-3, 12, 1.5)
     boxes = np.array([(left, 1, right, 2) for left in sides for right in sides])
     for all_boxes in (boxes, boxes[:, [1, 0, 3, 2]]):
-        expected = usable(build_objects(all_boxes.tolist(), [0] * len(boxes), size=(6, 8), image_id=0))
+        expected = trainable(build_objects(all_boxes.tolist(), [0] * len(boxes), size=(6, 8), image_id=0))
         assert [has_area(box, (6, 8)) for box in all_boxes.tolist()] == expected.tolist()
 
 

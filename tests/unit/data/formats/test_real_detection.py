@@ -12,7 +12,7 @@ from PIL import Image
 from twins.data.classes import built_in
 from twins.data.config import DataConfig
 from twins.data.formats.open import open_objects_for_run
-from twins.data.objects import decode_masks, usable
+from twins.data.objects import decode_masks, trainable
 from twins.tasks.detection.spec import DetectionSpec
 
 
@@ -56,7 +56,7 @@ def test_bccd_is_read_with_its_lists_and_one_box_without_area_in_each_part(sampl
     first = root / "Annotations" / "BloodImage_00343.xml"
     message = "one training box has no area inside its image and is not learned from: object 4 of "
     assert splits.notes == (f"{message}{first}",)
-    unusable = {stem(images, i) for images, i in every(splits) if not usable(images.target(i)).all()}
+    unusable = {stem(images, i) for images, i in every(splits) if not trainable(images.target(i)).all()}
     assert unusable == {"BloodImage_00343", "BloodImage_00338"}
     counts = [len(images.target(i)) for images, i in every(splits)]
     assert (min(counts), max(counts)) == (1, 30)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from twins.data.formats.class_folders import LabelledFiles
 from twins.data.formats.digits import Digits
-from twins.data.loading.batch import collate, normalised
+from twins.data.loading.batch import collate, normalise_batch
 from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
 from twins.data.loading.sampler import TrainBatches
 from twins.data.transforms.classification import ImageAlone, train_transform
@@ -36,7 +36,7 @@ def test_the_padding_of_a_small_image_in_a_crop_is_0_after_normalisation():
     )
     stream = train_loader(samples, TrainBatches(2, 2, seed=0), step=0, workers=0, pin=False)
     batch = next(stream)
-    normal = normalised(batch, Preprocess(size=48, fit="keep"), CPU)
+    normal = normalise_batch(batch, Preprocess(size=48, fit="keep"), CPU)
     assert (batch.images.dtype, normal.images.dtype) == (torch.uint8, torch.float32)
     assert not normal.images[:, :, 48:].any()
     assert not normal.images[:, :, :, 64:].any()
@@ -78,10 +78,10 @@ def test_normalising_does_not_change_its_batch():
         Digits(train=True), ImageAlone(train_transform(AugmentConfig(erasing=1.0), PREPROCESS)), seed=0
     )
     batch = next(train_loader(samples, TrainBatches(8, 8, seed=0), step=0, workers=0, pin=False))
-    first, second = (normalised(batch, PREPROCESS, CPU) for _ in range(2))
+    first, second = (normalise_batch(batch, PREPROCESS, CPU) for _ in range(2))
     assert batch.images.dtype == torch.uint8
     assert torch.equal(first.images, second.images)
-    assert torch.equal(normalised(first, PREPROCESS, CPU).images, first.images)
+    assert torch.equal(normalise_batch(first, PREPROCESS, CPU).images, first.images)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -91,7 +91,7 @@ def test_augmentation_is_the_same_with_any_number_of_workers(workers):
     def collect(worker_count):
         samples = TrainSamples(Digits(train=True), transform, seed=3)
         stream = train_loader(samples, TrainBatches(30, 5, seed=0), step=4, workers=worker_count, pin=False)
-        return [normalised(next(stream), PREPROCESS, CPU).images for _ in range(5)]
+        return [normalise_batch(next(stream), PREPROCESS, CPU).images for _ in range(5)]
 
     for expected, images in zip(collect(0), collect(workers), strict=True):
         assert torch.equal(images, expected)

@@ -21,7 +21,7 @@ from twins.ops.convolutions import positional_convolution
 from twins.ops.gpu import attention as few_keys
 from twins.ops.gpu import blocks, convolutions, norms, windows
 from twins.ops.norms import add_norm, norm
-from twins.ops.padding import zero_outside
+from twins.ops.padding import fill_outside
 from twins.ops.windows import window_attention
 
 PADDINGS = ["exact", "reference", "unmasked"]
@@ -83,7 +83,7 @@ def test_window_attention_at_every_kind_of_border(size, padding):
 def test_window_attention_with_several_true_sizes(padding):
     sizes = torch.tensor([[10, 16], [7, 3], [2, 10]])  # the second and the third leave windows without a key
     x, weight, bias = inputs(10, 16, 32, batch=3)
-    assert_agrees_with_float64(attention(padding, sizes, 2), [zero_outside(x, sizes), weight, bias])
+    assert_agrees_with_float64(attention(padding, sizes, 2), [fill_outside(x, sizes), weight, bias])
 
 
 @pytest.mark.parametrize(("channels", "heads"), [(16, 1), (24, 3), (48, 2), (64, 1), (96, 3)])
