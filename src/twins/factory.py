@@ -108,7 +108,7 @@ def create_model(
         proj_drop_rate: dropout after projections and in the feed-forward part.
         attn_drop_rate: dropout of attention weights.
         names: class names by class id.
-        preprocess: how images are prepared; `None`: as saved with the weights, else the reference's.
+        preprocess: preprocessing of the images; `None`: as saved with the weights, else the reference's.
         norm: norm of a semantic head, `batch` or `group`; `None`: that of the weights, else `batch`, as published.
         anchor_scale: side of a detector's smallest square anchors in multiples of the level's stride; `None`: that of
             the weights, else as published, 4 for RetinaNet and 8 for the others. Half of it suits small objects.

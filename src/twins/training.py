@@ -91,7 +91,7 @@ class TaskSource:
     Args:
         spec: the task spec.
         splits: training and validation images.
-        preprocess: how images are prepared.
+        preprocess: preprocessing of the images.
         config: batch size, augmentation, workers.
         accelerator: processes and device.
 

@@ -57,7 +57,7 @@ class PeakRates:
 
 
 class CostCounter(TorchDispatchMode):
-    """Records the cost of every operator that runs within this context, in its standard form."""
+    """Counts the cost of every operator that runs within this context, in its standard form."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -16,7 +16,7 @@ ECHO_SECONDS = 0.3
 
 
 class Stop:
-    """Records whether this process received a stop signal."""
+    """Whether this process received a stop signal."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -68,7 +68,7 @@ def as_if_compiled(*, exporting: bool = False) -> Iterator[None]:
 
 
 def is_traced() -> bool:
-    """Whether `torch.jit.trace` records the call, or a transform of `torch.func` is active."""
+    """Whether `torch.jit.trace` traces the call, or a transform of `torch.func` is active."""
     return torch._C._is_tracing() or torch._C._functorch.peek_interpreter_stack() is not None
 
 

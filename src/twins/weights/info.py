@@ -34,7 +34,7 @@ class ModelInfo:
     stage_norms: bool = False
     """Whether each stage of the backbone ends in a norm."""
     preprocess: Preprocess = field(default_factory=Preprocess)
-    """How images are prepared."""
+    """Preprocessing of its images."""
     norm: str = "batch"
     """Norm of a semantic head: `batch` or `group`."""
     width: int | None = None

@@ -44,7 +44,7 @@ class MaskReader:
         if self.values == "binary" and len(self.classes) != 2:
             raise DataError(f"binary masks have two classes, found {len(self.classes)} names; list two")
         if self.values == "colour" and len(set(self.classes.colours)) < len(self.classes):
-            raise DataError("two classes have the same colour, so colours do not tell them apart; use index masks")
+            raise DataError("two classes have the same colour, so a colour does not name one class; use index masks")
 
     def __call__(self, path: Path) -> NDArray[np.uint8]:
         """Return the label map `(H, W)` of a mask file.
