@@ -43,6 +43,7 @@ def network(padding: str = "exact", preprocess: Preprocess = KEEPING):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", ["exact", "reference", "unmasked"])
 @pytest.mark.parametrize("batch_size", [2, 7])
 def test_images_of_different_sizes_get_in_a_batch_what_they_get_alone(padding, batch_size):

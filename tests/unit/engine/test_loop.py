@@ -35,6 +35,7 @@ def test_a_run_learns_and_leaves_its_log(toy: Any, tmp_path: Path) -> None:
     assert train[-1]["loss"] < train[0]["loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{}, {"ema_decay": 0.9}, {"accumulate": 1, "batch_size": 4}, {"save_every": 2}, {"precision": "bf16-true"}],

@@ -52,6 +52,7 @@ def near(found, expected, *, by=1e-4):
     return float(np.abs(found - expected).max()) < by * float(np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [True, False])
 @pytest.mark.parametrize("size", [*SIZES, (224, 448)])
 def test_what_is_laid_out_is_the_network_and_leaves_it_alone(network, size, rows):

@@ -46,6 +46,9 @@ for line in sys.stdin:
 """Starts a process of its own for each question: the hub's client is imported there, with the question's settings."""
 
 
+pytestmark = pytest.mark.slow  # each question starts a process
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("published") / "model.safetensors"

@@ -123,6 +123,7 @@ def test_a_window_that_holds_the_image_changes_nothing(network):
     assert (seen(network, image, scales=(0.75, 1.0), window=40) != whole).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [20, 32, 48, None])
 def test_windows_average_their_logits_and_end_with_the_image(network, stride):
     image = picture(107, 64)
@@ -180,6 +181,7 @@ def test_images_too_small_for_the_network_are_filled_up_and_cut_back(size):
     assert seen(network, image, window=32, scales=(0.1, 1.0)).max() < CLASSES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 400), (900, 2), (600, 33)])
 @pytest.mark.parametrize("settings", [{}, {"flip": True, "scales": (0.5, 2.0)}, {"window": 64}, {"tile": 64}])
 def test_strips_come_back_at_their_own_size(network, size, settings):
