@@ -31,9 +31,9 @@ HUB_REPO = "timm/twins_svt_small.in1k"
 HUB_COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Take one process more than there are cores: some tests wait for processes that they have started."""
-    return (os.cpu_count() or 1) + 1
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Take a process per core, and one more where slow tests run: some of them wait for processes that they start."""
+    return (os.cpu_count() or 1) + (config.option.markexpr != "not slow")
 
 
 @pytest.fixture(scope="session")

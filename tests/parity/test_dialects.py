@@ -35,6 +35,7 @@ def test_every_golden_key_list_is_covered():
     assert set(LAYOUTS) == {path.stem for path in (Path(__file__).parents[1] / "golden").glob("keys_*.json")}
 
 
+@pytest.mark.slow
 def test_the_layout_is_told_by_its_keys(case):
     name, state = case
     assert detect(state) == LAYOUTS[name]

@@ -26,7 +26,7 @@ LOW = ["--score", "0.001", "--most", "12", "--device", "cpu"]
 SELECTION = SelectionConfig(score=0.001, most=12)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,6 @@ def test_a_video_is_drawn_with_one_record_per_frame(run_cli, detector, video, im
     assert [line["frame"] for line in lines[::12]] == ["0", "1", "2", "3", "4", "5", ""]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "semantic", "instance"])
 def test_every_task_draws_video_frames_of_equal_size(run_cli, save, video, tmp_path, task):
     settings = {} if task == "classification" else {"preprocess": small()}

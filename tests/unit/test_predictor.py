@@ -43,6 +43,7 @@ def network(padding: str = "exact", preprocess: Preprocess = KEEP_ASPECT):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", ["exact", "reference", "unmasked"])
 @pytest.mark.parametrize("batch_size", [2, 7])
 def test_predictions_do_not_depend_on_the_other_images_of_a_batch(padding, batch_size):

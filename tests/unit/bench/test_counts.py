@@ -33,6 +33,7 @@ def dense_counts(name, task):
     return {head: sum(parameter.numel() for parameter in network.parameters()) for head, network in networks.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_counts_equal_the_published_numbers(name):
     counts, (params, with_attention, without) = model_counts(name), EXPECTED[name]

@@ -37,6 +37,7 @@ def test_a_run_learns_and_writes_its_log(toy: Any, tmp_path: Path) -> None:
     assert train[-1]["loss"] < train[0]["loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{}, {"ema_decay": 0.9}, {"accumulate": 1, "batch_size": 4}, {"save_every": 2}, {"precision": "bf16-true"}],

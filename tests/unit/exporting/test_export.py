@@ -52,6 +52,7 @@ def is_near(actual, expected, *, by=1e-4):
     return float(np.abs(actual - expected).max()) < by * float(np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flatten_batch", [True, False])
 @pytest.mark.parametrize("size", [*SIZES, (224, 448)])
 def test_a_network_laid_out_gives_the_same_logits_and_the_original_is_unchanged(network, size, flatten_batch):

@@ -46,6 +46,9 @@ for line in sys.stdin:
 """Forks a process for each request, which imports the hub's client with the environment of the request."""
 
 
+pytestmark = pytest.mark.slow  # each question starts a process
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("published") / "model.safetensors"

@@ -29,6 +29,7 @@ def objects(count: int, side: int = 64) -> dict[str, torch.Tensor]:
     return {"boxes": boxes, "labels": torch.randint(0, 5, (count,))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("padding", ["exact", "reference"])
 def test_an_image_alone_equals_the_image_in_a_batch(detector, padded, head, padding):

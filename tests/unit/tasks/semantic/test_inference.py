@@ -123,6 +123,7 @@ def test_a_window_larger_than_the_image_changes_nothing(network):
     assert (label_map_of(network, image, scales=(0.75, 1.0), window=40) != expected).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [20, 32, 48, None])
 def test_logits_of_windows_are_averaged_and_the_last_window_ends_with_the_image(network, stride):
     image = picture(107, 64)
@@ -180,6 +181,7 @@ def test_images_too_small_for_the_network_are_padded_and_cropped(size):
     assert label_map_of(network, image, window=32, scales=(0.1, 1.0)).max() < CLASSES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 400), (900, 2), (600, 33)])
 @pytest.mark.parametrize("settings", [{}, {"flip": True, "scales": (0.5, 2.0)}, {"window": 64}, {"tile": 64}])
 def test_label_maps_of_narrow_images_have_their_size(network, size, settings):
