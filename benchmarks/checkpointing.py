@@ -6,6 +6,7 @@ Each case runs in a process of its own. Memory is the growth of the process's pe
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import time
@@ -61,4 +62,5 @@ if __name__ == "__main__":
     if len(sys.argv) == 4:
         measure(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
     else:
+        argparse.ArgumentParser(description=__doc__).parse_args()
         main()

@@ -7,6 +7,7 @@ rounds. Times of kernels are the GPU's own; times of networks are measured with 
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import statistics
 import time
@@ -328,4 +329,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

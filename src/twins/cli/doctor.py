@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+import twins
 from twins.cli.parse import parse
 
-PACKAGES = ("twins-vision", "torch", "torchvision", "timm", "triton", "numpy", "pillow")
+PACKAGES = ("torch", "torchvision", "timm", "triton", "numpy", "pillow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ def examine() -> dict[str, Any]:
 
 def _versions() -> dict[str, str | None]:
     """Return the packages' versions; `None` for a package that is not installed."""
-    versions: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {"twins-vision": twins.__version__}
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)
