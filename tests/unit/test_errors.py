@@ -17,7 +17,7 @@ def test_counts_use_singular_and_plural():
 
 
 def test_long_lists_are_shortened():
-    assert (few(["a", "b"], most=2), few([1, 2, 3], most=2), few([])) == ("a, b", "1, 2, ...", "")
+    assert (few(["a", "b"], limit=2), few([1, 2, 3], limit=2), few([])) == ("a, b", "1, 2, ...", "")
 
 
 def test_eval_counts_unusual_objects_of_the_ground_truth(capsys):
