@@ -27,8 +27,8 @@ def _recipe(monkeypatch):
 
 @pytest.mark.usefixtures("_recipe")
 def test_its_recipe_is_listed_and_is_a_starting_point():
-    about = all_recipes()["small_images"].description
-    assert about.startswith("Adapt published weights to images of some 100 pixels.\n\nCommand: ")
+    description = all_recipes()["small_images"].description
+    assert description.startswith("Adapt published weights to images of some 100 pixels.\n\nCommand: ")
     config = starting_point("small_images", data="digits")
     assert (config.recipe, config.data, config.size, config.epochs) == ("small_images", "digits", 96, 30)
 
