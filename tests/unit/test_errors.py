@@ -17,7 +17,7 @@ def test_counts_use_singular_and_plural():
 
 
 def test_long_lists_are_shortened():
-    assert (few(["a", "b"], most=2), few([1, 2, 3], most=2), few([])) == ("a, b", "1, 2, ...", "")
+    assert (few(["a", "b"], limit=2), few([1, 2, 3], limit=2), few([])) == ("a, b", "1, 2, ...", "")
 
 
 def test_eval_counts_unusual_objects_of_the_ground_truth(capsys):
@@ -25,4 +25,4 @@ def test_eval_counts_unusual_objects_of_the_ground_truth(capsys):
     _show({}, "detection", {"per_class": rows, "truth": {"crowd": 1, "without_area": 1}})
     said = capsys.readouterr().out
     assert "class cat: AP 50.0 %, 1 object\n" in said
-    assert "the truth also holds 1 crowd region and 1 box without area, and is scored with them\n" in said
+    assert "the ground truth also has 1 crowd region and 1 box without area, and is scored with them\n" in said

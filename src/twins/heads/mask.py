@@ -79,10 +79,10 @@ def crop_masks(masks: Tensor, indices: Tensor, boxes: Tensor) -> Tensor:
     result = [boxes.new_zeros(0, MASK_SIDE, MASK_SIDE)]
     for first in range(0, len(boxes), step):
         part = boxes[first : first + step]
-        chosen = masks[indices[first : first + step].to(masks.device)].to(part)[:, None]
+        object_masks = masks[indices[first : first + step].to(masks.device)].to(part)[:, None]
         rows = torch.arange(len(part), device=part.device)[:, None]
         regions = torch.cat([rows.to(part), part], dim=1)
-        cropped = roi_align(chosen, regions, (MASK_SIDE, MASK_SIDE), 1.0, 0, aligned=True)
+        cropped = roi_align(object_masks, regions, (MASK_SIDE, MASK_SIDE), 1.0, 0, aligned=True)
         result.append((cropped[:, 0] >= 0.5).to(boxes))
     return torch.cat(result)
 

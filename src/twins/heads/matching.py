@@ -1,4 +1,4 @@
-"""Matching of anchors and regions to objects, and random sampling of those that a step learns from."""
+"""Matching of anchors and regions to objects, and random sampling of those in the loss."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def assign(
     Args:
         anchors: `(N, 4)`.
         target: the image's objects; background anchors mostly inside a `crowd` box are ignored.
-        positive_iou: intersection over union from which an anchor gets the object that it overlaps most.
-        negative_iou: intersection over union with every object below which it is background.
+        positive_iou: minimum intersection over union with which an anchor is matched to the object it overlaps most.
+        negative_iou: an anchor whose intersection over union with every object is below it is background.
         min_positive_iou: see `match`.
         eligible: bool `(N,)`; the other anchors are ignored. `None` allows all.
     """
@@ -101,9 +101,9 @@ def _random_subset(items: Tensor, size: int) -> Tensor:
 
 def _inside_crowd(anchors: Tensor, crowd: Tensor) -> Tensor:
     """Return which anchors are mostly inside one crowd box, bool `(N,)`."""
-    covered = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
+    inside = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
     area = (anchors[:, 2:] - anchors[:, :2]).prod(dim=1)
     for box in crowd:
         shared = torch.minimum(anchors[:, 2:], box[2:]) - torch.maximum(anchors[:, :2], box[:2])
-        covered |= shared.clamp(min=0).prod(dim=1) > CROWD_SHARE * area
-    return covered
+        inside |= shared.clamp(min=0).prod(dim=1) > CROWD_SHARE * area
+    return inside

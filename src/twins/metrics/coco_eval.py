@@ -17,7 +17,7 @@ from twins.errors import DataError
 from twins.predictions import Prediction
 
 IouType = Literal["box", "mask"]
-"""What the IoU is computed of."""
+"""Whether the IoU is that of boxes or of masks."""
 Floats = NDArray[np.float64]
 MAX_DETECTIONS = (1, 10, 100)
 """Highest-scoring detections of a class in an image that count: AR is measured with each limit, AP with the last."""
@@ -130,7 +130,7 @@ def _check_masks(prediction: Prediction, objects: Objects) -> None:
             height, width = prediction.size
             raise DataError(
                 f"the masks of image {objects.image_id} are for {mask_size} pixels, the image has {width} x {height}; "
-                "mend the size in its annotations"
+                "fix the size in its annotations"
             )
 
 
