@@ -16,7 +16,7 @@ from twins.heads.targets import Target
 MASK_SIDE = 28
 """Height and width of a mask before it is pasted."""
 CHUNK_PIXELS = 1 << 26
-"""Pixels of the targets' masks that are converted to floats at a time."""
+"""Maximum number of pixels of target masks that are converted to floats at once."""
 
 
 class MaskHead(nn.Module):
@@ -50,7 +50,7 @@ class MaskHead(nn.Module):
 def mask_loss(
     logits: Tensor, boxes: Tensor, image_indices: Tensor, matches: Tensor, targets: Sequence[Target]
 ) -> Tensor:
-    """Return the mean binary cross-entropy of masks against their objects' masks, cropped to the boxes; 0 for none.
+    """Return the mean binary cross-entropy of masks against their objects' masks, cropped to the boxes; 0 if none.
 
     Args:
         logits: `(R, 28, 28)`.

@@ -42,11 +42,11 @@ class HeadParts(NamedTuple):
     """The modules of a network after its backbone."""
 
     decode_head: nn.Module
-    """From maps to logits `(B, K, h, w)` of any resolution; the network resizes them to the first map's."""
+    """Computes logits `(B, K, h, w)` of any resolution from maps; the network resizes them to the first map's."""
     neck: nn.Module | None = None
     """Turns the backbone's maps into the inputs of `decode_head`; `None` if these are the backbone's maps."""
     auxiliary_head: nn.Module | None = None
-    """From the third map to logits for an additional loss."""
+    """Computes logits for an additional loss from the third map."""
 
 
 def _semantic_fpn(backbone: Features, settings: HeadSettings) -> HeadParts:
