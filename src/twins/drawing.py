@@ -46,7 +46,7 @@ def draw_prediction(prediction: Prediction, image: Image.Image, *, steady: bool 
         prediction: the image's prediction; a classifier's `LISTED_CLASSES` most probable classes are shown.
         image: any size; a classifier's is shown at least 320 pixels wide, a detector's with a longer side of at least
             `MIN_SIDE` pixels.
-        steady: make the picture's size depend on the image's size alone, as the frames of a video need it.
+        steady: make the picture's size depend only on the image's size, which the frames of a video need.
 
     Raises:
         InputError: the prediction holds nothing to draw, or is for an image of another size.
@@ -323,8 +323,8 @@ def _place_label(
 ) -> tuple[Rectangle, float]:
     """Return the best rectangle for a box's label inside the picture, with its cost.
 
-    Positions are tried above, below, beside and inside the box, in this order. The cost is the amount hidden, where a
-    whole object costs 1, plus a little for later positions.
+    Positions are tried above, below, beside and inside the box, in this order. The cost counts hidden objects, a
+    whole one as 1, and a little more for later positions.
     """
     left, top, right, bottom = box
     width, height = size
@@ -340,7 +340,7 @@ def _place_label(
 
 
 def _hiding_cost(label: Rectangle, boxes: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
-    """Return the cost of what a label would hide: shares of objects, and with a larger weight other labels."""
+    """Return the cost of a label: the shares of objects and, with a larger weight, of other labels that it hides."""
     hidden = _shared_pixels(label, boxes)
     shares = hidden / (boxes[:, 2:] - boxes[:, :2]).clip(min=1).prod(axis=1)
     area = (label[2] - label[0]) * (label[3] - label[1])

@@ -7,7 +7,7 @@ TwinsError
 ├── WeightsError         a weight file, or a network that it does not fit
 ├── NotFoundError        a model, recipe, file or published weights that do not exist
 ├── MissingExtraError    a feature whose optional dependency is not installed
-└── TrainingError        a run that cannot go on: loss, memory, disk
+└── TrainingError        a run that cannot continue: loss, memory, disk
 """
 
 from __future__ import annotations

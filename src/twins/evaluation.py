@@ -280,5 +280,5 @@ def _check_skipped(skipped: Sequence[Skipped], count: int, max_share: float) -> 
         path, reason = skipped[0].path, skipped[0].reason
         raise DataError(
             f"{len(skipped)} of {count} images cannot be read, more than the share of {max_share:g} that leaves the "
-            f"numbers honest; mend or remove them, first: {reason if path in reason else f'{path}: {reason}'}"
+            f"numbers honest; repair or remove them, first: {reason if path in reason else f'{path}: {reason}'}"
         )

@@ -286,7 +286,7 @@ def _default_preprocess(facts: TaskFacts, weights_info: ModelInfo | None, task_i
 
 
 def _read_weights(name: str, weights: str | Path) -> Checkpoint:
-    """Read weights by name or path; `published` stands for the published weights of the model."""
+    """Read weights by name or path; `published` means the published weights of the model."""
     if is_invalid_path(weights):
         raise NotFoundError(f"there is no weight file {weights}; check the path")
     return read_tensors(resolve(name if weights == "published" else weights))

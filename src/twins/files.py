@@ -39,7 +39,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except (OSError, RuntimeError) as error:
         raise TrainingError(
             f"{path} could not be written ({first_line(error)}); free space or choose another folder, "
-            "what stood there before is untouched"
+            "the previous content is unchanged"
         ) from error
     finally:
         if temporary is not None:

@@ -169,7 +169,7 @@ def _resolve_config(config: TrainConfig) -> TrainConfig:
         weights = _absolute_path(weights)
     if config.out and Path(config.out).is_dir() and any(Path(config.out).iterdir()):
         raise ConfigError(
-            f'`out="{config.out}"` is not empty; choose another folder, or go on with it by `resume="{config.out}"`'
+            f'`out="{config.out}"` is not empty; choose another folder, or continue it with `resume="{config.out}"`'
         )
     masks = replace(config.masks, classes=_absolute_path(config.masks.classes))
     data = config.data if config.data in EMBEDDED else _absolute_path(config.data)

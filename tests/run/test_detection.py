@@ -309,7 +309,7 @@ def test_a_detector_starts_from_the_backbone_of_a_classifier(data, train, tmp_pa
         (["--head", "mask_rcnn"], "the heads of detection are retinanet, faster_rcnn"),
         (FEWER, "--detection.samples is for a second stage; retinanet has none"),
         (["--detection.longest", 60], "--size is the shorter side and cannot exceed --detection.longest"),
-        (["--schedule.kind", "step", "--schedule.drop-epochs", 90], "must lie within --epochs 60, found 90"),
+        (["--schedule.kind", "step", "--schedule.drop-epochs", 90], "must be within --epochs 60, found 90"),
     ],
 )
 def test_settings_of_other_tasks_are_refused(arguments, expected, expect_error, data, tmp_path):
@@ -332,7 +332,7 @@ def test_eval_refuses_options_data_and_files_that_do_not_fit(expect_error, data,
     assert "--score, --nms, --agnostic and --most are for detection and instance" in expect_error(
         "eval", file, "--data", data, "--score", 0.5
     )
-    assert "is a results file; say --task detection" in expect_error("eval", tmp_path / "x.json", "--data", data)
+    assert "is a results file; give --task detection" in expect_error("eval", tmp_path / "x.json", "--data", data)
     results = ["eval", tmp_path / "x.json", "--data", data, "--task", "detection"]
     assert "scored as it is; leave out --score, --nms, --agnostic, --most" in expect_error(*results, "--score", 0.5)
     assert "scored as it is; leave out --batch-size" in expect_error(*results, "--batch-size", 2)

@@ -25,4 +25,4 @@ def test_eval_counts_unusual_objects_of_the_ground_truth(capsys):
     _show({}, "detection", {"per_class": rows, "truth": {"crowd": 1, "without_area": 1}})
     said = capsys.readouterr().out
     assert "class cat: AP 50.0 %, 1 object\n" in said
-    assert "the truth also holds 1 crowd region and 1 box without area, and is scored with them\n" in said
+    assert "the ground truth also has 1 crowd region and 1 box without area, and is scored with them\n" in said

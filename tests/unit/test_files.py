@@ -40,7 +40,7 @@ def test_the_file_is_replaced_at_the_end_of_the_block(existing):
 @pytest.mark.parametrize(
     ("raised", "error", "expected"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), TrainingError, r"No space left on device.*untouched"),
+        (OSError(errno.ENOSPC, "No space left on device"), TrainingError, r"No space left on device.*unchanged"),
         (RuntimeError("write failed\nat line 3"), TrainingError, r"\(write failed\); free space"),
         (KeyboardInterrupt(), KeyboardInterrupt, None),
         (ValueError("a mistake of ours"), ValueError, "a mistake of ours"),
@@ -62,7 +62,7 @@ def test_a_failed_replace_keeps_the_old_file(existing, monkeypatch):
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(TrainingError, match=r"report\.json could not be written \(.*Input/output error.*untouched"):
+    with pytest.raises(TrainingError, match=r"report\.json could not be written \(.*Input/output error.*unchanged"):
         write_json(existing, {"format": 1})
     assert _is_unchanged(existing)
 

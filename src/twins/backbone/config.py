@@ -16,7 +16,7 @@ class TwinsConfig:
     """The shape of a Twins network (paper, section 3 and tables 9 and 10); every tuple has one entry per stage."""
 
     family: Literal["pcpvt", "svt"]
-    """`pcpvt`: global attention in every block; `svt`: window attention and global attention in turns."""
+    """`pcpvt`: global attention in every block; `svt`: window attention and global attention alternately."""
     embed_dims: Quad
     """Channels of each stage's map."""
     depths: Quad
@@ -35,9 +35,7 @@ class TwinsConfig:
             if dim % heads:
                 raise ConfigError(f"`num_heads` must divide `embed_dims`, found {heads} heads for {dim} channels")
         if (self.family == "svt") != (self.window_size is not None):
-            raise ConfigError(
-                f"`window_size` belongs to the svt family alone, found {self.window_size} for {self.family}"
-            )
+            raise ConfigError(f"`window_size` is for the svt family only, found {self.window_size} for {self.family}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,15 @@
-"""The inference form of a backbone: the same function by exact algebra, with fewer passes over its maps.
+"""The inference form of a backbone: the same function with fewer passes over its maps, by exact algebra.
 
 - The affine (scale and shift) of a norm is folded into the linear layer that reads it.
 - The scale of attention is folded into the query projection.
 - The residual add of the PEG is folded into the centre of its 3x3 weights.
 - Weights are packed once for the kernel that reads them.
 
-A padded token must be zero after the affine of a norm. Where the affine is folded into the next layer, the token holds
-`-shift / scale` instead, which the affine maps to zero: the attribute `fill` of an attention.
+A padded token must be zero after the affine of a norm. If the affine is folded into the next layer, the token gets the
+fill value `-shift / scale` instead, which the affine maps to zero. It is the attribute `fill` of an attention.
 
-On a GPU, in half precision and for few channels, a block with local attention is two kernels; with global attention one
-kernel computes the part after attention.
+On a GPU, in half precision and with few channels, two kernels compute a block with local attention. In a block with
+global attention one kernel computes everything after attention.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAX_FILL = 1e4
 
 
 class FusedLinear(nn.Module):
-    """`twins.backbone.layers.Linear` with packed weights, a second copy in memory where a kernel needs them."""
+    """`twins.backbone.layers.Linear` with packed weights, which are a second copy in memory if a kernel needs them."""
 
     packed = True
 
@@ -107,7 +107,7 @@ class FusedBlock(nn.Module):
         local = isinstance(attn, LocalAttention) and sizes is None and attn.fill is not None
         if local and dispatch.can_hold_in_tile(attn.window**2, channels, attn.num_heads):
             rows, columns = key_limits(height, width, attn.window, attn.padding)
-            fill = attn.fill if (rows, columns) != (height, width) else None
+            fill = attn.fill if (rows, columns) != (height, width) else None  # beyond the map, keys are padded tokens
             parameters, shape = (attn.qkv.weight, attn.qkv.bias), (rows, columns, attn.window, attn.num_heads)
             attended = normed_window_attention(x, *parameters, fill, *shape, self.block.norm1.eps)
         else:
@@ -132,7 +132,7 @@ def fuse_stage(stage: nn.Module) -> None:
 
 def _fuse_block(block: Any) -> None:
     norm, attn = block.norm1, block.attn
-    scale, shift, fill = norm.weight, norm.bias, _fill(norm)
+    scale, shift, fill = norm.weight, norm.bias, _fill_value(norm)
     if fill is None:  # no fill value becomes zero after the affine of this norm, so the affine stays in it
         scale, shift = torch.ones_like(scale), torch.zeros_like(shift)
     else:
@@ -169,9 +169,10 @@ def _fuse_global(attn: Any, scale: Tensor, shift: Tensor) -> None:
 
 
 def _fold_affine(weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Fold an affine of the input into a linear layer; computed in float64 and rounded once.
+    """Fold the affine of a norm into the linear layer after it; computed in float64 and rounded once.
 
-    The returned weight and bias give for `x` what `weight` and `bias` give for `x * scale + shift`.
+    Returns:
+        a weight and a bias, so that `x @ new_weight.T + new_bias` is `(x * scale + shift) @ weight.T + bias`.
     """
     exact, scale, shift = (x.detach().cpu().double() for x in (weight, scale, shift))  # not all devices have float64
     return (exact * scale).to(weight), (bias.detach().cpu() + exact @ shift).to(bias)
@@ -186,10 +187,10 @@ def _as_rows(weight: Tensor) -> Tensor:
     return weight.permute(0, 2, 3, 1).flatten(1)
 
 
-def _fill(norm: nn.LayerNorm) -> Tensor | None:
-    """Return the vector `(C,)` that the affine of a norm maps to zero; `None` if half precision cannot hold it.
+def _fill_value(norm: nn.LayerNorm) -> Tensor | None:
+    """Return the vector `(C,)` that the affine of a norm maps to zero, `-shift / scale`.
 
-    A scale of zero has no such vector, and a small one a large vector.
+    `None` if a scale is zero, or so small that the vector is too large for half precision.
     """
     fill = -norm.bias.detach() / norm.weight.detach()
     return fill if bool((fill.abs() < _MAX_FILL).all()) else None

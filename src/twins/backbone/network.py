@@ -50,7 +50,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return a map of the same shape, `(B, H, W, C)`; `sizes` in tokens."""
         if not dispatch.can_overwrite() or self.training or is_hooked(self.attn) or is_hooked(self.mlp):
-            return self._forward_standard(x, sizes)  # hooks must see what a part returns, without the residual add
+            return self._forward_standard(x, sizes)  # a hook must get a part's output without the residual add
         x = self.attn.forward_add(self.attention_input(x, sizes), x, sizes)
         rows = x.flatten(0, 2)  # (B * H * W, C), a view of this block's own map, overwritten below
         size = self.mlp.fc1.out_features * x.element_size()
@@ -64,7 +64,8 @@ class Block(nn.Module):
     def _forward_standard(self, x: Tensor, sizes: Tensor | None) -> Tensor:
         """Return the result of `forward` by calling each part as a module, for training and for hooks.
 
-        Unless `keep` is `all`, the backward pass recomputes the norms, and in the feed-forward part what `keep` omits.
+        Unless `keep` is `all`, the backward pass recomputes the norms, and tensors of the feed-forward part that `keep`
+        leaves out.
         """
         x, normed = self.norm2.add_norm(x, self.drop_path(self._attend(x, sizes)))
         return x + self.drop_path(self._feed(x, normed))
@@ -206,7 +207,7 @@ class Twins(nn.Module):
         for stage in self.stages:
             assert isinstance(stage, Stage)
             stage.grad_checkpointing = enable and not selective
-            # a block recomputed as a whole keeps nothing until its backward pass
+            # if whole blocks are recomputed, recomputing parts of them too would save no memory
             keep: Keep = "hidden" if not enable else "input" if selective else "all"
             for module in stage.modules():
                 if isinstance(module, Block):
@@ -271,7 +272,7 @@ _FUSIBLE |= {PatchEmbed, PEG, FeedForward, DropPath, LocalAttention, GlobalAtten
 
 
 def is_fusible(network: nn.Module) -> bool:
-    """Whether the inference form computes all that a network computes: its stages hold our own modules and no hooks.
+    """Whether the inference form computes the same as a network: its stages consist of our own modules, without hooks.
 
     False with adapters around a layer, subclasses, replaced `forward` methods, parametrisations or hooks.
     """
@@ -308,7 +309,7 @@ def layer_groups(prefix: str, coarse: bool) -> dict[str, object]:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initialise as the reference: linear layers truncated normal, std 0.02; convolutions normal, scaled by fan-out."""
+    """Initialise as in the reference: linear weights truncated normal, std 0.02; convolutions normal by fan-out."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
     elif isinstance(module, nn.Conv2d):
@@ -346,7 +347,7 @@ def _check_sizes(sizes: Tensor, images: Tensor) -> Tensor:
         limits = sizes.new_tensor([height, width])
         if bool(((sizes < MIN_SIDE) | (sizes > limits)).any()):
             raise InputError(
-                f"sizes must lie between {MIN_SIDE} and the batch's {height} x {width}, found {sizes.tolist()}"
+                f"sizes must be between {MIN_SIDE} and the batch's {height} x {width}, found {sizes.tolist()}"
             )
     return sizes.to(images.device)
 

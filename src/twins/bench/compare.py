@@ -68,8 +68,8 @@ def run_bench(
 
 
 def _cases(config: BenchConfig, task_head: str | None) -> Iterator[Case]:
-    """Yield the combinations; one of the data loader depends on no model or precision and is yielded once."""
-    done = set()
+    """Yield the combinations; those of the data loader do not depend on model and precision and are yielded once."""
+    yielded = set()
     for model, mode, precision, batch, size in product(
         config.names, config.modes, config.precision, config.batch, config.sizes
     ):
@@ -85,15 +85,15 @@ def _cases(config: BenchConfig, task_head: str | None) -> Iterator[Case]:
                 size=int(size) if size.isdecimal() else size,
                 runtime=config.runtime,
             )
-            if case not in done:
-                done.add(case)
+            if case not in yielded:
+                yielded.add(case)
                 yield case
 
 
 def _show_conclusions(rows: list[dict[str, Any]], config: BenchConfig, show: Callable[[str], None]) -> None:
-    counted = [row for row in rows if "roofline" in row]
-    if counted:
-        show("\n" + "\n".join(map(roofline_line, counted)))
+    roofline_rows = [row for row in rows if "roofline" in row]
+    if roofline_rows:
+        show("\n" + "\n".join(map(roofline_line, roofline_rows)))
     if config.budget is not None:
         show("\n" + budget_line(rows, config.budget))
 

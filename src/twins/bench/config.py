@@ -49,7 +49,7 @@ def shape_of(size: int | str) -> tuple[int, int]:
 class BenchConfig:
     """Measure speed and memory on this machine, and compare with peers such as timm.
 
-    Peers have the same weights as our network and run in turns with it.
+    Peers have the same weights as our network and run alternately with it.
     """
 
     models: Annotated[tuple[str, ...], Positional, arg(metavar="[MODEL...]")] = ()
@@ -157,14 +157,14 @@ class BenchConfig:
         exportable = self.facts is not None and self.facts.exportable
         if not exportable or self.modes != ("inference",) or self.compile or self.roofline:
             raise ConfigError(
-                f'`runtime="{self.runtime}"` measures classifiers that were exported; say `modes=("inference",)`, '
+                f'`runtime="{self.runtime}"` measures classifiers that were exported; set `modes=("inference",)`, '
                 "without `task`, `compile` or `roofline`"
             )
         if self.device not in ("auto", "cpu"):
             raise ConfigError(f'`runtime="{self.runtime}"` runs on CPUs, found `device="{self.device}"`; leave it out')
         if set(self.peers) - {"timm"}:
             peers = " ".join(self.peers)
-            raise ConfigError(f'`runtime="{self.runtime}"` compares with `against=("timm",)` alone, found {peers}')
+            raise ConfigError(f'`runtime="{self.runtime}"` compares only with `against=("timm",)`, found {peers}')
 
     def _check_shapes(self) -> None:
         """Raise ConfigError for sizes, batches or tasks that a mode does not support."""

@@ -68,12 +68,12 @@ def model_counts(name: str, *, size: int = 224) -> Counts:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter, _AttentionMacs() as attention:
         model(images)
-    rest = counter.get_total_flops() // 2
+    other_macs = counter.get_total_flops() // 2
     return Counts(
         name=model.info.model,
         params=sum(parameter.numel() for parameter in model.parameters()),
-        gmacs_with_attention=(rest + attention.macs) / 1e9,
-        gmacs_without_attention=rest / 1e9,
+        gmacs_with_attention=(other_macs + attention.macs) / 1e9,
+        gmacs_without_attention=other_macs / 1e9,
         size=size,
     )
 

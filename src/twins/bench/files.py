@@ -132,7 +132,7 @@ class _Files(ImageFiles):
 
     def target(self, index: int) -> Any:
         """Return a made-up target for the image's size; the pixels are not decoded."""
-        with Image.open(self.images[index]) as image:  # reads the file's header alone
+        with Image.open(self.images[index]) as image:  # reads only the file's header
             turned = image.getexif().get(ORIENTATION, 1) >= 5
             height, width = (image.width, image.height) if turned else (image.height, image.width)
         return self.target_of(height, width)

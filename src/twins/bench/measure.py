@@ -59,14 +59,14 @@ def _measure_networks(case: Case, config: BenchConfig, files: Sequence[Path], de
         difference = output_difference(steps["twins"], steps["timm"]) if "timm" in steps else None
         return _row(case, config, steps, device, peers=config.peers, difference=difference)
     difference = _difference(networks, images)
-    counted = config.roofline and case.mode in STEPS
-    costs = count_costs(STEPS[case.mode](networks["twins"], images)) if counted else []
+    with_roofline = config.roofline and case.mode in STEPS
+    costs = count_costs(STEPS[case.mode](networks["twins"], images)) if with_roofline else []
     steps = {
         label: _step(network, case, images, files, compile=is_compiled(label, config.peers, config.compile))
         for label, network in networks.items()
     }
     row = _row(case, config, steps, device, peers=config.peers, difference=difference)
-    if counted:
+    if with_roofline:
         row["roofline"] = roofline(costs, peak_rates(device, case.precision), row["twins"]["p50_ms"] / 1e3)
     if config.memory:
         labels = [label for label in steps if not label.endswith(" again")]
@@ -114,14 +114,14 @@ def peak_memory(case: Case, config: BenchConfig, label: str, files: Sequence[Pat
     request = json.dumps(
         [vars(case), config.peers, config.device_name, config.threads, compile, label, paths, TASKS.get(case.task)]
     )
-    done = subprocess.run(
+    child = subprocess.run(
         [sys.executable, "-m", "twins.bench.measure", request], capture_output=True, text=True, check=False
     )
-    if done.returncode == -9 or (done.returncode and is_out_of_memory_message(done.stderr)):  # -9: killed by the system
+    if child.returncode == -9 or (child.returncode and is_out_of_memory_message(child.stderr)):  # -9: killed by Linux
         return None
-    if done.returncode:
-        raise TrainingError(f"memory of {label} could not be measured: {done.stderr.strip().splitlines()[-1:]}")
-    return float(done.stdout.strip().splitlines()[-1])
+    if child.returncode:
+        raise TrainingError(f"memory of {label} could not be measured: {child.stderr.strip().splitlines()[-1:]}")
+    return float(child.stdout.strip().splitlines()[-1])
 
 
 def _measure_peak(request: str) -> float:

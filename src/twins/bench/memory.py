@@ -85,7 +85,7 @@ def peak_of(step: Callable[[], Any], device: torch.device) -> float:
 
 
 def _free_memory() -> int | None:
-    """Return 95 % of the free bytes, to leave some to other processes; `None` if the system does not tell."""
+    """Return 95 % of the free bytes, to leave some to other processes; `None` if it is unknown."""
     info, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
     if not info.exists():
         return None

@@ -1,7 +1,7 @@
 """The roofline: operations and bytes of a step, this machine's measured peak rates, and the share of the peak reached.
 
 A multiply-add of a matrix product, a convolution or attention counts as two operations. Bytes are the reads and writes
-of every operator, as if nothing stayed in a cache between two operators. This is an upper bound, and close to the truth
+of every operator, as if nothing stayed in a cache between two operators: an upper bound, close to the true number
 if the maps are larger than the caches.
 """
 
@@ -27,11 +27,11 @@ from twins.ops.linear import linear
 PRODUCTS = ((1024, 1024, 1024), (2048, 1024, 1024), (3136, 256, 1024))
 """Rows, input channels and output channels of the matrix products that are timed on a CPU."""
 LARGE_PRODUCTS = ((8192, 8192, 8192), (16384, 1024, 4096))
-"""The same on a GPU."""
+"""Rows, input channels and output channels of the matrix products that are timed on a GPU."""
 BUFFER = 128 << 20
 """Bytes of each of the three tensors that measure memory bandwidth; larger than any cache."""
 SECONDS = 0.2
-"""Seconds for which each of these operations is repeated."""
+"""Seconds for which each timed operation is repeated."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PeakRates:
     bytes_per_s: float
 
     def times(self, operations: int, bytes_moved: int) -> tuple[float, float]:
-        """Return the seconds for the operations alone and for the bytes alone."""
+        """Return the seconds that the operations take and the seconds that the bytes take, at these rates."""
         return operations / self.operations_per_s, bytes_moved / self.bytes_per_s
 
 
@@ -86,7 +86,7 @@ def count_costs(step: Step) -> list[Cost]:
 
 
 def peak_rates(device: torch.device, precision: str) -> PeakRates:
-    """Measure the peak rates, of matrix products in a precision and of a sum and a copy of large tensors."""
+    """Measure the peak rates: by matrix products in this precision, and by a sum and a copy of large tensors."""
     shapes = PRODUCTS if device.type == "cpu" else LARGE_PRODUCTS
     with torch.inference_mode():
         products = [_product_rate(*shape, device, DTYPES[precision]) for shape in shapes]
@@ -94,7 +94,7 @@ def peak_rates(device: torch.device, precision: str) -> PeakRates:
 
 
 def roofline(costs: Sequence[Cost], machine: PeakRates, seconds: float) -> dict[str, Any]:
-    """Return the roofline of a row from the costs of a step and its measured time.
+    """Return the roofline of a step, for its row of the table, from its costs and its measured time.
 
     Args:
         costs: cost of each operator.
@@ -102,10 +102,11 @@ def roofline(costs: Sequence[Cost], machine: PeakRates, seconds: float) -> dict[
         seconds: measured time of the step.
 
     Returns:
-        the counts and the peak rates. `attainable_ms` is the longer of the times for all operations and for all bytes;
-        `bound` names the longer one, and `share` is `attainable_ms` over the measured time. `by_operator_ms` and
-        `by_operator_share` add up the longer time of each operator, without overlap between operators. `operators`
-        holds the five operators with the largest shares of `by_operator_ms`.
+        the counts and the peak rates. `operations_ms` and `bytes_ms` are the times of all operations and of all bytes
+        at these rates; `attainable_ms` is the longer one, `bound` its name, and `share` is `attainable_ms` over the
+        measured time. `by_operator_ms` is the sum of the longer time of each operator, as if operators did not overlap,
+        and `by_operator_share` is this sum over the measured time. `operators` has the five operators with the largest
+        shares of `by_operator_ms`.
     """
     operations, bytes_moved = sum(cost.operations for cost in costs), sum(cost.bytes_moved for cost in costs)
     computing, moving = machine.times(operations, bytes_moved)
@@ -162,24 +163,24 @@ _FREE = {
     aten._unsafe_view,
     aten._local_scalar_dense,
 }
-"""Operators that read and write no values, or only one."""
+"""Operators that read and write at most one value."""
 _FORMULAS: dict[Any, Callable[..., int]] = {
     **flop_registry,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
-"""Operations of the operators that multiply; all others count zero."""
+"""Functions that count the operations of an operator; operators without one have zero."""
 
 
 def _product_rate(rows: int, inputs: int, outputs: int, device: torch.device, dtype: torch.dtype) -> float:
-    """Return the operations per second of a matrix product, by our linear layer or torch's if that is faster."""
+    """Return the operations per second of a matrix product, by our linear layer or torch's, the faster one."""
     x, weight = (torch.randn(count, inputs, device=device, dtype=dtype) for count in (rows, outputs))
     best = min(_fastest(lambda call=call: call(x, weight, None), device) for call in (linear, F.linear))  # type: ignore[misc]
     return 2.0 * rows * inputs * outputs / best
 
 
 def _memory_rate(device: torch.device) -> float:
-    """Return the bytes per second of a sum or a copy, the faster one, without the cache's reads before a write."""
+    """Return the bytes per second of a sum or a copy, the faster one; cache reads before a write do not count."""
     a, b, c = (torch.ones(BUFFER // 4, device=device) for _ in range(3))
     return max(
         3 * BUFFER / _fastest(lambda: torch.add(a, b, out=c), device), 2 * BUFFER / _fastest(lambda: c.copy_(a), device)

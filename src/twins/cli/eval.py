@@ -56,7 +56,7 @@ def _score(args: EvalArgs) -> int:
     """Score a COCO results file."""
     box_tasks = tasks_with("prediction_fields", "boxes")
     if args.task not in box_tasks:
-        raise ConfigError(f"{args.model} is a results file; say --task {' or --task '.join(box_tasks)}")
+        raise ConfigError(f"{args.model} is a results file; give --task {' or --task '.join(box_tasks)}")
     default, masks = EvalConfig(out=args.config.out), "masks" in facts_of(args.task).prediction_fields
     if changed := [name for name, value in vars(args.config).items() if value != getattr(default, name)]:
         raise ConfigError(f"a results file is scored as it is; leave out `{changed[0]}`")
@@ -88,7 +88,7 @@ def _show(metrics: dict[str, float], task: str, details: dict[str, Any]) -> None
     truth = details.get("truth", {})
     if truth.get("crowd") or truth.get("without_area"):
         crowds, flat = number_of(truth["crowd"], "crowd region"), number_of(truth["without_area"], "box", "boxes")
-        print(f"  the truth also holds {crowds} and {flat} without area, and is scored with them")
+        print(f"  the ground truth also has {crowds} and {flat} without area, and is scored with them")
 
 
 def _protocol(protocol: dict[str, Any]) -> str:

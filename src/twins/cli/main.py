@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"twins {__version__}")
         return 0
-    verb, rest = arguments[0], arguments[1:]
+    verb, verb_arguments = arguments[0], arguments[1:]
     if verb not in VERBS:
         hint = nearest(verb, VERBS) or f"; the verbs are {', '.join(VERBS)}"
         return _mistake(f"there is no verb {verb!r}{hint}")
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     from twins.cli.parse import stderr_in_flags
 
     with stderr_in_flags(module.ARGS):
-        return _run(module.run, rest)
+        return _run(module.run, verb_arguments)
 
 
 def _run(run: Callable[[list[str]], int], arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Command lines from dataclasses, through tyro; a mistake is answered in one sentence."""
+"""Parses command lines into dataclasses by tyro, and makes one sentence of each of its errors."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from twins.errors import ConfigError, nearest
 
 T = TypeVar("T")
 FILE = tyro.conf.arg(metavar="FILE")
-"""Makes `--help` show FILE as the value of an option."""
+"""Annotation of an option whose value `--help` shows as FILE."""
 _PLACEHOLDERS = ConstructorRegistry()
-"""The values that `--help` shows for other options."""
+"""Rule for the value that `--help` shows for other options."""
 
 
 @_PLACEHOLDERS.primitive_rule
@@ -49,16 +49,16 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
         kind: the dataclass; its fields are the flags, its docstrings their help.
         verb: the verb, for the usage line and error messages.
         arguments: the words of the command line after the verb.
-        default: the settings that flags override; `None` takes the dataclass's own defaults.
+        default: the settings if a flag is not given; `None` uses the dataclass's own defaults.
 
     Raises:
         ConfigError: an unknown flag, a missing value, or a value of the wrong type.
     """
-    complaint = io.StringIO()
-    start: dict[str, Any] = {} if default is None else {"default": default}
+    error_output = io.StringIO()
+    default_argument: dict[str, Any] = {} if default is None else {"default": default}
     wants_help = any(argument in ("-h", "--help") for argument in arguments)
     try:
-        with contextlib.nullcontext() if wants_help else contextlib.redirect_stderr(complaint):
+        with contextlib.nullcontext() if wants_help else contextlib.redirect_stderr(error_output):
             values, unknown = tyro.cli(
                 kind,
                 prog=f"twins {verb}",
@@ -66,13 +66,13 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
                 return_unknown_args=True,
                 config=(tyro.conf.AvoidSubcommands,),
                 registry=_PLACEHOLDERS,
-                **start,
+                **default_argument,
             )
     except SystemExit as stop:
         if wants_help or not stop.code:
             raise
         raise ConfigError(
-            f"{_sentence(complaint.getvalue(), kind, verb, arguments)}; see twins {verb} --help"
+            f"{_sentence(error_output.getvalue(), kind, verb, arguments)}; see twins {verb} --help"
         ) from None
     if unknown:
         flags = [flag for flag in dict.fromkeys(spellings(kind).values()) if re.fullmatch(r"--[\w.\-]+", flag)]
@@ -86,12 +86,14 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
 
 
 def spellings(kind: type[Any]) -> dict[str, str]:
-    """Return the command-line spelling of each setting of a verb's dataclass.
+    """Return the spelling on the command line of each setting of a verb's dataclass.
 
-    `batch_size` becomes `--batch-size`, `optimizer.lr` becomes `--optimizer.lr`, a positional `model` becomes `MODEL`,
-    a group `masks` becomes `--masks.*`. A group without a prefix becomes the list of its flags, and its settings are
-    found with and without the group's name: `inference.scales` and `scales` become `--scales`. The values of a switch
-    are found too: `compile=False` becomes `--no-compile`.
+    - `batch_size` becomes `--batch-size`, `optimizer.lr` becomes `--optimizer.lr`.
+    - A positional `model` becomes `MODEL`.
+    - A group `masks` becomes `--masks.*`.
+    - A group without a prefix becomes the list of its flags. Each of its settings has two entries, with and without the
+      group's name: `inference.scales` and `scales` become `--scales`.
+    - A switch also has an entry for each value: `compile=False` becomes `--no-compile`.
     """
     return dict(_spelled(kind, "", "--"))
 
@@ -99,30 +101,30 @@ def spellings(kind: type[Any]) -> dict[str, str]:
 def _spelled(kind: Any, path: str, prefix: str) -> Iterator[tuple[str, str]]:
     hints = get_type_hints(kind, include_extras=True)
     for name in (field.name for field in fields(kind)):
-        bare, *marks = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (hints[name],)
+        field_type, *extras = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (hints[name],)
         setting, flag = path + name, prefix + name.replace("_", "-")
-        if is_dataclass(bare) and any(getattr(mark, "name", None) == "" for mark in marks):
-            members = dict(_spelled(bare, path, prefix))
+        if is_dataclass(field_type) and any(getattr(extra, "name", None) == "" for extra in extras):
+            members = dict(_spelled(field_type, path, prefix))
             yield setting, ", ".join(flag for name, flag in members.items() if "=" not in name)
-            yield from _spelled(bare, f"{setting}.", prefix)
+            yield from _spelled(field_type, f"{setting}.", prefix)
             yield from members.items()
-        elif is_dataclass(bare):
+        elif is_dataclass(field_type):
             yield setting, f"{flag}.*"
-            yield from _spelled(bare, f"{setting}.", f"{flag}.")
-        elif Positional in marks:
-            yield setting, next(mark.metavar for mark in marks if getattr(mark, "metavar", None)).strip("[.]")
+            yield from _spelled(field_type, f"{setting}.", f"{flag}.")
+        elif Positional in extras:
+            yield setting, next(extra.metavar for extra in extras if getattr(extra, "metavar", None)).strip("[.]")
         else:
             yield setting, flag
-        if bare is bool:
+        if field_type is bool:
             yield from ((f"{setting}=True", flag), (f"{setting}=False", f"{prefix}no-{name.replace('_', '-')}"))
 
 
 def in_flags(sentence: str, kind: type[Any]) -> str:
     """Spell the settings in a sentence of the library as flags of the verb with the dataclass `kind`.
 
-    The library names settings in Python, in backticks, alone or with a value: `batch_size`, `optimizer.lr`,
+    The library writes settings as in Python, in backticks, with or without a value: `batch_size`, `optimizer.lr`,
     `task="semantic"`. They become `--batch-size`, `--optimizer.lr`, `--task semantic` if the verb has such flags;
-    otherwise they only lose their backticks.
+    otherwise only the backticks are removed.
     """
     flags = spellings(kind)
 
@@ -137,7 +139,7 @@ def in_flags(sentence: str, kind: type[Any]) -> str:
 
 
 def _words(value: str) -> list[str]:
-    """Turn a Python literal, such as `"semantic"` or `(0.5, 1.0)`, into quoted words for a shell."""
+    """Return the words of a Python literal, such as `"semantic"` or `(0.5, 1.0)`, quoted for a shell."""
     try:
         literal = ast.literal_eval(value)
     except (ValueError, SyntaxError):  # a placeholder such as PATH, or a path with a quote in it
@@ -153,7 +155,7 @@ def stderr_in_flags(kind: type[Any]) -> Iterator[None]:
 
 
 class _InFlags:
-    """A text stream that passes everything on through `in_flags`."""
+    """Wraps a text stream and writes each text as `in_flags` returns it."""
 
     def __init__(self, stream: TextIO, kind: type[Any]) -> None:
         self._stream, self._kind = stream, kind
@@ -182,26 +184,26 @@ _REWRITES = (
     ),
     (r".*Missing value for argument '(\S+)'\. Expected (\d+) values?.*", r"\1 lacks a value; it takes \2"),
 )
-"""Patterns of tyro's messages, each with the sentence to print instead."""
+"""Patterns of tyro's messages, each with its replacement."""
 
 
 def _sentence(text: str, kind: type[Any], verb: str, arguments: list[str]) -> str:
-    """Return tyro's framed error message as one sentence."""
-    plain = re.sub(r"[╭╮╰╯│─]|-{9,}", " ", re.sub(r"\x1b\[[0-9;]*m", "", text))
-    listed = re.findall(r"^ {6}(\S+)", plain.partition("Missing from")[2], flags=re.MULTILINE)
+    """Return tyro's error message, several lines in a box, as one sentence."""
+    unboxed = re.sub(r"[╭╮╰╯│─]|-{9,}", " ", re.sub(r"\x1b\[[0-9;]*m", "", text))
+    listed = re.findall(r"^ {6}(\S+)", unboxed.partition("Missing from")[2], flags=re.MULTILINE)
     missing = [spelled for spelled in spellings(kind).values() if spelled in {name.strip("[.]") for name in listed}]
     if missing:
         return f"twins {verb} needs {' and '.join(dict.fromkeys(missing))}"
-    if usage := re.search(r"Argument helptext:\s+((--\S+).*)", plain):
+    if usage := re.search(r"Argument helptext:\s+((--\S+).*)", unboxed):
         return f"twins {verb} takes {usage[1].strip()}, found {' '.join(_flag_and_values(usage[2], arguments))}"
-    sentence = " ".join(plain.partition("For full helptext")[0].split()).rstrip(".")
+    sentence = " ".join(unboxed.partition("For full helptext")[0].split()).rstrip(".")
     for pattern, replacement in _REWRITES:
         sentence = re.sub(pattern, replacement, sentence)
     return sentence or "the command line could not be read"
 
 
 def _flag_and_values(flag: str, arguments: list[str]) -> list[str]:
-    """Return the last occurrence of a flag in a command line with the values after it."""
+    """Return the last occurrence of a flag in a command line, and the values after it."""
     start = max((n for n, word in enumerate(arguments) if word.partition("=")[0] == flag), default=len(arguments))
     values = takewhile(lambda word: not word.startswith("--"), arguments[start + 1 :])
     return [*arguments[start : start + 1], *values]

@@ -44,7 +44,7 @@ class Source(NamedTuple):
     """Time of the frame in its video; `None` for an image."""
 
     def origin(self) -> dict[str, Any]:
-        """Return the keys that say where the image comes from: `image`, and for a frame `frame` and `seconds`."""
+        """Return the keys of the origin of an image: `image`, and for a frame `frame` and `seconds`."""
         moment = {} if self.seconds is None else {"frame": self.frame, "seconds": round(self.seconds, 3)}
         return {"image": str(self.path)} | moment
 

@@ -21,7 +21,7 @@ COCO's 80 things and its 133 panoptic categories (cocodataset/panopticapi), VOC'
 TABLE_FILES = ("classes.txt", "classes.csv", "classes.json", "classes.yaml", "classes.yml")
 """File names of a class table in a data folder, first match wins."""
 MAX_CLASSES = 255
-"""Most classes that a label map can hold: ids are one byte, and 255 marks ignored pixels."""
+"""Maximum number of classes in a label map: ids are one byte, and 255 marks ignored pixels."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ def read_table(path: Path) -> ClassTable:
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no list of classes ({type(error).__name__}: {error}); mend it") from error
+        raise DataError(f"{path} is no list of classes ({type(error).__name__}: {error}); fix it") from error
 
 
 def find_table(folder: Path) -> ClassTable | None:
-    """Return the class table that lies in a data folder, or `None` if there is none."""
+    """Return the class table in a data folder, or `None` if there is none."""
     path = next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None)
     return None if path is None else read_table(path)
 
@@ -216,6 +216,6 @@ def _from_csv(lines: Sequence[str]) -> ClassTable:
         except (ValueError, TypeError, DataError) as error:
             cells = ", ".join(str(row[column]) for column in columns)
             raise DataError(
-                f"line {reader.line_num} ({cells}) does not fit the columns {', '.join(columns)}; mend it"
+                f"line {reader.line_num} ({cells}) does not fit the columns {', '.join(columns)}; fix it"
             ) from error
     return build_table(names, values, colours if with_colours else None)

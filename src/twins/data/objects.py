@@ -81,7 +81,7 @@ def encode_mask(mask: NDArray[np.bool_]) -> Rle:
 
 
 def encode_lengths(lengths: Sequence[int], size: tuple[int, int]) -> Rle:
-    """Return the pixels outside and inside a mask in turn, first outside, as compressed run lengths."""
+    """Return run lengths of a mask, alternating pixels outside and inside, first outside, in compressed form."""
     from faster_coco_eval import mask as rle
 
     encoded: Rle = rle.frPyObjects({"size": list(size), "counts": list(lengths)}, *size)
@@ -89,7 +89,7 @@ def encode_lengths(lengths: Sequence[int], size: tuple[int, int]) -> Rle:
 
 
 def encode_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> Rle:
-    """Return the union of polygons, each a list of x and y in turn in pixels, as compressed run lengths.
+    """Return the union of polygons, each a list of alternating x and y in pixels, as compressed run lengths.
 
     Raises:
         ValueError: a polygon is not such a list; the message shows it.
@@ -113,7 +113,9 @@ def _points(polygon: Any) -> list[float]:
     # the library turns a huge coordinate into NaN
     if not well_formed or not (np.abs(points.astype(np.float64)) < MAX_COORDINATE).all():
         shown = reprlib.repr(polygon.tolist() if isinstance(polygon, np.ndarray) else polygon)
-        raise ValueError(f"the polygon {shown}, which must list x and y in turns, numbers below {MAX_COORDINATE:,.0f}")
+        raise ValueError(
+            f"the polygon {shown}, which must list x and y alternately, numbers below {MAX_COORDINATE:,.0f}"
+        )
     coordinates: list[float] = points.astype(np.float64).tolist()
     return coordinates
 

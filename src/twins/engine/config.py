@@ -218,7 +218,7 @@ class TrainConfig:
         late = [epoch for epoch in self.schedule.drop_epochs if epoch >= self.epochs]
         if self.schedule.kind == "step" and late:
             raise ConfigError(
-                f"`schedule.drop_epochs` must lie within `epochs={self.epochs:g}`, found {late[0]:g}; give others"
+                f"`schedule.drop_epochs` must be within `epochs={self.epochs:g}`, found {late[0]:g}; give others"
             )
         if self.batch_size % self.accumulate:
             raise ConfigError(
@@ -256,7 +256,7 @@ class TrainConfig:
         try:
             values = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ConfigError(f"the settings are no YAML ({str(error).splitlines()[0]}); mend the file") from error
+            raise ConfigError(f"the settings are no YAML ({str(error).splitlines()[0]}); fix the file") from error
         if not isinstance(values, dict):
             raise ConfigError(f"the settings must be names with values, found {type(values).__name__}")
         version = values.pop("format", 1)
@@ -352,7 +352,7 @@ def merge_resumed(requested: TrainConfig, saved: TrainConfig) -> TrainConfig:
             ", ".join(f"`{name}`" for name in names) for names in (forbidden, MACHINE_FIELDS)
         )
         raise ConfigError(
-            f"`resume` goes on with the run as it was and cannot change {forbidden_names}; leave it out, or start "
+            f"`resume` continues the run with its settings and cannot change {forbidden_names}; leave it out, or start "
             f"a new run (what can change: {allowed_names})"
         )
     return replace(saved, resume=requested.resume, **changes)

@@ -42,8 +42,8 @@ def load_batches(start: Callable[[], Iterable[Batch]]) -> Generator[Batch]:
                     raise
                 reason = str(error).partition("\n")[0].strip() or "its connection was lost"
                 failure = TrainingError(
-                    f"a loading process died ({reason}), most likely for want of memory; use "
-                    "fewer `workers`; a training run goes on with `resume`"
+                    f"a loading process died ({reason}), most likely because memory ran out; use "
+                    "fewer `workers`; continue a training run with `resume`"
                 )
             else:
                 yield batch

@@ -127,7 +127,7 @@ class Log:
                 file.write(line + "\n")
         except OSError as error:
             raise TrainingError(
-                f"{self.run / name} could not be written ({error.strerror or error}); free space and go on with "
+                f"{self.run / name} could not be written ({error.strerror or error}); free space and continue with "
                 f'`resume="{self.run}"`'
             ) from error
 

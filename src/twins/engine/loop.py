@@ -94,14 +94,14 @@ def training_loop(
         progress = checkpoints.resume() if config.resume else Progress()
         if config.resume:
             log.drop_rows_after(progress.step)
-            log.info(f"going on with {log.run} from step {progress.step}, epoch {plan.epoch(progress):.2f}")
+            log.info(f"continuing {log.run} from step {progress.step}, epoch {plan.epoch(progress):.2f}")
         run = _Run(step, checkpoints, plan, progress, log, metric, monitor, stop)
         with step.batches(progress.step) as batches:
             return _train(run, batches)
 
 
 def _train(run: _Run, batches: Iterator[Batch]) -> Outcome:
-    """Evaluate and save when due, and take optimiser steps, until the run is finished or a signal stops it."""
+    """Train step by step, evaluate and save when due, until the run is finished or a signal stops it."""
     progress, plan, step, config, accelerator = run.progress, run.plan, run.step, run.step.config, run.step.accelerator
     run.log.start(share_done=plan.share_done(progress))
     metrics: dict[str, float] = {}
@@ -144,7 +144,7 @@ def _end(run: _Run, metrics: dict[str, float], *, stopped: bool) -> Outcome:
     if stopped:
         run.log.info(
             f"stopped at step {progress.step}, epoch {plan.epoch(progress):.2f}; "
-            f"go on with: twins train --resume {run.log.run}"
+            f"continue with: twins train --resume {run.log.run}"
         )
         return Outcome(reason="stopped", progress=progress, metrics=metrics)
     if plan.share_done(progress) >= 1.0:
@@ -178,11 +178,11 @@ def _evaluate(run: _Run) -> dict[str, float] | None:
 
 
 def _sum_step(run: _Run, passes: Sequence[Batch], local_loss: Tensor) -> tuple[float, ...]:
-    """Sum the numbers of a step over the processes, after its gradients are computed.
+    """Sum the measurements of a step over the processes, after its gradients are computed.
 
     Returns:
-        the mean loss over processes, not finite if it is not finite on one of them; images of the step; images that
-        were newly found unreadable; the main process's clock in seconds; processes that received a stop signal.
+        the mean loss over processes, not finite if it is not finite on one of them; number of images; number of newly
+        found unreadable images; the main process's clock in seconds; number of processes with a stop signal.
     """
     accelerator, logged = run.step.accelerator, run.progress.skipped["train"]
     new_paths = {item.path for batch in passes for item in batch.skipped} - logged.keys()
@@ -209,12 +209,12 @@ def _log_skipped(run: _Run, skipped: Sequence[Skipped], split: Literal["train", 
     logged, max_share = run.progress.skipped[split], run.step.config.max_skipped
     images = run.step.source.train_count if split == "train" else run.step.source.val_count
     reasons = {item.path: item.reason for share in gather(run.step.accelerator, list(skipped)) for item in share}
-    new = {path: reason for path, reason in reasons.items() if path not in logged}
-    logged.update(new)
-    for path, reason in new.items():
+    new_reasons = {path: reason for path, reason in reasons.items() if path not in logged}
+    logged.update(new_reasons)
+    for path, reason in new_reasons.items():
         run.log.info(f"skipped: {reason if path in reason else f'{path}: {reason}'}")
-    if new and len(logged) > max_share * images:
+    if new_reasons and len(logged) > max_share * images:
         raise DataError(
             f"{len(logged)} of {images} images cannot be read, a larger share than `max_skipped={max_share:g}`; "
-            f"mend or remove them, {run.log.run / LOG} lists them"
+            f"repair or remove them, {run.log.run / LOG} lists them"
         )

@@ -68,14 +68,14 @@ def largest_batch(images: int, probe: Callable[[int], None]) -> int:
 
 
 def out_of_memory(config: TrainConfig, images: int, fitting: int, processes: int, state_message: str) -> TrainingError:
-    """Return the error with the advice which settings fit.
+    """Return the error, with advice on settings that fit.
 
     Args:
         config: settings of the run.
-        images: images of the pass that did not fit, on one process.
-        fitting: images that fit.
+        images: number of images in the pass that did not fit, on one process.
+        fitting: number of images that fit.
         processes: number of training processes.
-        state_message: names the newest saved state.
+        state_message: the part of the message on the newest saved state.
     """
     problem = f"memory ran out with {images} images of {config.size} pixels in a pass"
     if not fitting:

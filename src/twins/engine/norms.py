@@ -20,7 +20,7 @@ def synchronise_batch_norms(network: nn.Module, accelerator: Accelerator) -> str
         return None
     if accelerator.device.type != "cuda":
         return (
-            "batch norm sees each process's own images, because PyTorch synchronises it on GPUs alone; running "
+            "batch norm sees each process's own images, because PyTorch synchronises it only on GPUs; running "
             "statistics are averaged over the processes after each step"
         )
     nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]

@@ -66,7 +66,7 @@ def save_state(run: Path, state: State, info: Any) -> Path:
         advice = f"the state before it is kept in {run / LAST}" if (run / LAST).exists() else "no earlier state exists"
         raise TrainingError(
             f"the state of step {state.progress.step} could not be written ({reason}); free space, {advice}, "
-            f'and go on with `resume="{run}"`'
+            f'and continue with `resume="{run}"`'
         ) from error
     _remove_others(run / STATES, folder.name)
     return folder
@@ -81,13 +81,13 @@ def load_state(run: Path) -> State:
     """
     folder = run / LAST
     if not (folder / STATE).is_file():
-        raise NotFoundError(f"{run} holds no saved state to go on from; start the run again with another `out`")
+        raise NotFoundError(f"{run} holds no saved state to resume from; start the run again with another `out`")
     try:
         content = torch.load(folder / STATE, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises errors of many classes
         raise TrainingError(f"{folder / STATE} is damaged ({type(error).__name__}); start the run again") from error
     if content.pop("format", FORMAT + 1) > FORMAT:
-        raise TrainingError(f"{folder / STATE} is of a newer format than {FORMAT}; update twins to go on with it")
+        raise TrainingError(f"{folder / STATE} is of a newer format than {FORMAT}; update twins to resume from it")
     field_names = {f.name for f in fields(Progress)}
     progress = Progress(**{key: value for key, value in content.pop("progress").items() if key in field_names})
     return State(weights=read_tensors(folder / WEIGHTS).tensors, progress=progress, **content)

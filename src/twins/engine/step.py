@@ -1,4 +1,4 @@
-"""One optimiser step: gradients of its passes, then the update of the weights and of their EMA."""
+"""One optimiser step: the gradients of `accumulate` batches, then the update of the weights and of their EMA."""
 
 from __future__ import annotations
 
@@ -44,16 +44,19 @@ class Losses(nn.Module):
 
 
 class TrainStep:
-    """The network in training on one process, with its optimiser and, if the settings ask for them, EMA and bf16 copy.
-
-    `master` holds the fp32 weights that the optimiser updates. `network` computes forward and backward: `master` or its
-    bf16 copy. `eval_network` is evaluated and saved as best: `master` or its EMA.
+    """The network in training on one process, with its optimiser and, if configured, its EMA and its bf16 copy.
 
     Args:
         network: it is trained in place; parameters without `requires_grad` are frozen.
         source: this process's share of the data.
         config: settings of the run.
         accelerator: device, precision and processes.
+
+    Attributes:
+        master: the network with the weights that the optimiser updates, in fp32.
+        network: the network of the forward and backward passes: `master` or its bf16 copy.
+        eval_network: the network that is evaluated, and saved as the best: `master` or its EMA.
+        note: a sentence on batch norm in several processes, for the log, or `None`.
     """
 
     def __init__(self, network: TaskNetwork, source: Source, config: TrainConfig, accelerator: Accelerator) -> None:
@@ -77,7 +80,7 @@ class TrainStep:
 
     @contextmanager
     def batches(self, step: int) -> Iterator[Iterator[Batch]]:
-        """Yield batches without end, starting at optimiser step `step`; the loader processes end with the block."""
+        """Yield batches without end from optimiser step `step` on; the loader processes end when the block does."""
         with closing(load_batches(lambda: self.source.train(step))) as batches:
             if self.accelerator.num_processes == 1:
                 yield batches
@@ -91,16 +94,16 @@ class TrainStep:
             yield chain([first], batches)
 
     def compute_gradients(self, passes: Sequence[Batch], step: int) -> Tensor:
-        """Accumulate the gradients of one optimiser step over its passes; return their mean loss, on the device.
+        """Accumulate the gradients of one optimiser step; return the mean loss of its passes, on the device.
 
         Args:
-            passes: `accumulate` batches.
-            step: optimiser steps done before; seeds dropout.
+            passes: `accumulate` batches, for each of which there is one forward and backward pass.
+            step: number of optimiser steps before this one; seeds dropout.
 
         Raises:
-            OutOfMemory: a pass did not fit; holds the number of images that fits.
+            OutOfMemory: a batch did not fit in memory; with the number of images that fits.
         """
-        if not self.network.training:  # after an evaluation
+        if not self.network.training:  # an evaluation left it in eval mode
             train_mode(self.network)
         self._buffers_before = clone_buffers(self.buffers)
         losses: list[Tensor] = []
@@ -125,7 +128,7 @@ class TrainStep:
         return self.accelerator.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
 
     def update(self, step: int) -> None:
-        """Update the weights and the EMA; `step` is the number of steps including this one."""
+        """Update the weights and the EMA; `step` counts the optimiser steps, this one included."""
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.copy is not None:
@@ -161,9 +164,8 @@ class TrainStep:
             self.accelerator.scaler.load_state_dict(state.scaler)
 
     def _backward(self, batch: Batch, step: int, *, last: bool) -> Tensor:
-        with (
-            nullcontext() if last else self.accelerator.no_sync(self.losses)
-        ):  # processes exchange gradients once per step
+        # processes exchange gradients once per step, in its last pass
+        with nullcontext() if last else self.accelerator.no_sync(self.losses):
             loss = self._loss(batch, step)
             self.accelerator.backward(loss)
         return loss.detach()
@@ -175,7 +177,7 @@ class TrainStep:
         return torch.stack(list(self.losses(images, targets, sizes).values())).sum() / self.config.accumulate
 
     def _out_of_memory(self, batch: Batch) -> OutOfMemory:
-        """Return the error with the number of images of a batch that fits; clears the gradients."""
+        """Clear the gradients, find out how many images of a batch fit in memory, and return the error for it."""
         self._clear_gradients()
         free_memory()
         images, targets = self.source.prepare(batch, 0)
@@ -189,6 +191,7 @@ class TrainStep:
         return OutOfMemory(len(images), fitting)
 
     def _probe(self, images: Tensor, targets: Any, sizes: Tensor | None) -> None:
+        """Run a forward and a backward pass, to see whether these images fit in memory."""
         device = self.accelerator.device
         images = images.to(device) if self.copy is None else images.to(device, torch.bfloat16)
         with self.accelerator.autocast():

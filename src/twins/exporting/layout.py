@@ -190,7 +190,7 @@ def _flat_block(block: nn.Module, order: Tensor, height: int, width: int, attent
 
 
 def _projections(attn: Attention, *, scale_queries: bool) -> list[nn.Linear]:
-    """Return the projections to queries, keys and values; the scale of attention is folded into the first if asked."""
+    """Return the projections to queries, keys and values; `scale_queries` folds the scale into the first."""
     joint: list[nn.Linear] = [attn.qkv] if isinstance(attn, LocalAttention) else [attn.q, attn.kv]
     channels = attn.proj.in_features
     weights = torch.cat([layer.weight for layer in joint]).chunk(3)

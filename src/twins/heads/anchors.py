@@ -17,8 +17,8 @@ RATIOS = (0.5, 1.0, 2.0)
 def grid_anchors(x: Tensor, stride: int, scales: Sequence[float]) -> Tensor:
     """Return the anchors of a map `(B, C, H, W)`: xyxy in pixels, `(H * W * A, 4)`, row by row.
 
-    As in mmdetection the centre of an anchor is its location times the nominal stride, whatever the size of the map,
-    and its sides are not rounded. Torchvision divides the padded image by the map, and rounds. The `A` anchors of a
+    As in mmdetection the centre of an anchor is its location times the nominal stride for maps of every size, and
+    its sides are not rounded. Torchvision divides the padded image by the map, and rounds. The `A` anchors of a
     location are ordered by ratio, then by scale.
 
     Args:

@@ -62,9 +62,9 @@ def suppress(
     offset = torch.where(candidate[:, None], boxes, 0).max() + 1  # moves groups apart
     candidates = torch.where(candidate)[0]
     shifted = boxes[candidates] + (groups[candidates] * offset)[:, None]
-    kept = torch.zeros_like(candidate)
-    kept[candidates[nms(shifted, scores[candidates], iou_threshold)]] = True
-    best, indices = torch.where(kept, scores, -math.inf).topk(max_boxes)
+    selected = torch.zeros_like(candidate)
+    selected[candidates[nms(shifted, scores[candidates], iou_threshold)]] = True
+    best, indices = torch.where(selected, scores, -math.inf).topk(max_boxes)
     return indices, best > -math.inf
 
 

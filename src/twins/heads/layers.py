@@ -18,7 +18,7 @@ NormKind = Literal["batch", "group"]
 GROUPS = 32
 """Groups of group norm, as in its paper (arXiv 1803.08494); fewer if channels are few."""
 MIN_GROUP_CHANNELS = 4
-"""Fewest channels of a group: a single channel of a one-pixel map has no variance."""
+"""Minimum number of channels in a group: a single channel of a one-pixel map has no variance."""
 
 
 class ConvNormAct(nn.Module):

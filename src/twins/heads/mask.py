@@ -16,7 +16,7 @@ from twins.heads.targets import Target
 MASK_SIDE = 28
 """Height and width of a mask before it is pasted."""
 CHUNK_PIXELS = 1 << 26
-"""Pixels of the targets' masks that are converted to floats at a time."""
+"""Maximum number of pixels of target masks that are converted to floats at once."""
 
 
 class MaskHead(nn.Module):
@@ -50,7 +50,7 @@ class MaskHead(nn.Module):
 def mask_loss(
     logits: Tensor, boxes: Tensor, image_indices: Tensor, matches: Tensor, targets: Sequence[Target]
 ) -> Tensor:
-    """Return the mean binary cross-entropy of masks against their objects' masks, cropped to the boxes; 0 for none.
+    """Return the mean binary cross-entropy of masks against their objects' masks, cropped to the boxes; 0 if none.
 
     Args:
         logits: `(R, 28, 28)`.
@@ -79,10 +79,10 @@ def crop_masks(masks: Tensor, indices: Tensor, boxes: Tensor) -> Tensor:
     result = [boxes.new_zeros(0, MASK_SIDE, MASK_SIDE)]
     for first in range(0, len(boxes), step):
         part = boxes[first : first + step]
-        chosen = masks[indices[first : first + step].to(masks.device)].to(part)[:, None]
+        object_masks = masks[indices[first : first + step].to(masks.device)].to(part)[:, None]
         rows = torch.arange(len(part), device=part.device)[:, None]
         regions = torch.cat([rows.to(part), part], dim=1)
-        cropped = roi_align(chosen, regions, (MASK_SIDE, MASK_SIDE), 1.0, 0, aligned=True)
+        cropped = roi_align(object_masks, regions, (MASK_SIDE, MASK_SIDE), 1.0, 0, aligned=True)
         result.append((cropped[:, 0] >= 0.5).to(boxes))
     return torch.cat(result)
 

@@ -1,4 +1,4 @@
-"""Matching of anchors and regions to objects, and random sampling of those that a step learns from."""
+"""Matching of anchors and regions to objects, and random sampling of those in the loss."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from twins.heads.targets import Target
 BACKGROUND, IGNORED = -1, -2
 """Values of a match without an object: the target is background, or the anchor has no part in the loss."""
 CROWD_SHARE = 0.5
-"""An anchor whose area lies in a crowd box by more than this share is ignored instead of background."""
+"""A background anchor with more than this share of its area inside a crowd box is ignored."""
 CHUNK_PAIRS = 1 << 23
-"""Pairs of box and anchor whose overlaps are held at a time."""
+"""Maximum number of pairs of box and anchor that are compared at once."""
 
 
 def assign(
@@ -28,9 +28,9 @@ def assign(
 
     Args:
         anchors: `(N, 4)`.
-        target: the image's objects; background anchors that lie mostly in a `crowd` box are ignored.
-        positive_iou: intersection over union from which an anchor gets the object that it overlaps most.
-        negative_iou: intersection over union with every object below which it is background.
+        target: the image's objects; background anchors mostly inside a `crowd` box are ignored.
+        positive_iou: minimum intersection over union with which an anchor is matched to the object it overlaps most.
+        negative_iou: an anchor whose intersection over union with every object is below it is background.
         min_positive_iou: see `match`.
         eligible: bool `(N,)`; the other anchors are ignored. `None` allows all.
     """
@@ -61,16 +61,17 @@ def match(
 ) -> Tensor:
     """Match anchors `(N, 4)` to boxes `(R, 4)` by overlap, as mmdetection does: int64 `(N,)`, see `assign`.
 
-    With `min_positive_iou` each box also takes the anchors that overlap it most, if they overlap it at all and by at
-    least that much, even from another box. If several boxes want one anchor, the last gets it. Torchvision gives such
-    an anchor to the box that it overlaps most, and has no minimum. Boxes are compared in chunks.
+    With `min_positive_iou` the anchors with the highest IoU with a box are also matched to it, even if they have a
+    higher IoU with another box; this IoU must be positive and at least `min_positive_iou`. If an anchor is the best of
+    several boxes, the last box gets it. Torchvision gives such an anchor to the box with the highest IoU, and has no
+    minimum. Boxes are compared in chunks.
     """
     from torchvision.ops import box_iou
 
     count = len(anchors)
     best_iou = anchors.new_full((count,), -1.0)
     best_box = torch.zeros(count, dtype=torch.int64, device=anchors.device)
-    taken_by = torch.full_like(best_box, -1)
+    matched_by_min_iou = torch.full_like(best_box, -1)
     step = max(1, CHUNK_PAIRS // max(1, count))
     for first in range(0, len(boxes), step):
         overlaps = box_iou(boxes[first : first + step], anchors)  # (r, N)
@@ -82,14 +83,14 @@ def match(
         if min_positive_iou is not None:
             highest = overlaps.amax(dim=1, keepdim=True)
             rows, columns = torch.where((overlaps == highest) & (highest >= min_positive_iou) & (highest > 0))
-            taken_by = taken_by.scatter_reduce(0, columns, rows + first, "amax")
+            matched_by_min_iou = matched_by_min_iou.scatter_reduce(0, columns, rows + first, "amax")
     matches = torch.where(best_iou >= positive_iou, best_box, IGNORED)
     matches = torch.where(best_iou < negative_iou, BACKGROUND, matches)
-    return torch.where(taken_by >= 0, taken_by, matches)
+    return torch.where(matched_by_min_iou >= 0, matched_by_min_iou, matches)
 
 
 def sample(matches: Tensor, count: int, share: float) -> Tensor:
-    """Sample up to `count` anchors at random, up to a `share` of them with an object: their indices, those first."""
+    """Return the indices of up to `count` random anchors: first those with an object, at most a `share` of `count`."""
     positives = _random_subset(torch.where(matches >= 0)[0], int(count * share))
     return torch.cat([positives, _random_subset(torch.where(matches == BACKGROUND)[0], count - len(positives))])
 
@@ -99,10 +100,10 @@ def _random_subset(items: Tensor, size: int) -> Tensor:
 
 
 def _inside_crowd(anchors: Tensor, crowd: Tensor) -> Tensor:
-    """Return which anchors lie mostly in one crowd box, bool `(N,)`."""
-    covered = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
+    """Return which anchors are mostly inside one crowd box, bool `(N,)`."""
+    inside = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
     area = (anchors[:, 2:] - anchors[:, :2]).prod(dim=1)
     for box in crowd:
         shared = torch.minimum(anchors[:, 2:], box[2:]) - torch.maximum(anchors[:, :2], box[:2])
-        covered |= shared.clamp(min=0).prod(dim=1) > CROWD_SHARE * area
-    return covered
+        inside |= shared.clamp(min=0).prod(dim=1) > CROWD_SHARE * area
+    return inside

@@ -82,8 +82,8 @@ class RetinaNetHead(nn.Module):
 
         Args:
             levels: the pyramid.
-            targets: objects of each image. Anchors with an intersection over union of 0.5 with an object are positive,
-                as are the best anchors of each object; those below 0.4 with every object are background.
+            targets: objects of each image. Anchors with an intersection over union of at least 0.5 with an object are
+                positive, and the best anchors of each object; those below 0.4 with every object are background.
         """
         outputs = self(levels)
         logits, deltas = full_precision(outputs["logits"]), full_precision(outputs["deltas"])

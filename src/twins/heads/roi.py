@@ -1,4 +1,4 @@
-"""The second stage of Faster and Mask R-CNN (arXiv 1506.01497, 1703.06870), as in mmdetection."""
+"""The second stage of Faster and Mask R-CNN (arXiv 1506.01497, 1703.06870), which follows mmdetection."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from twins.heads.matching import assign, sample
 from twins.heads.targets import Target
 
 BOX_POOL_SIDE, MASK_POOL_SIDE = 7, 14
-"""Height and width of a pooled region: for its class and box, and for its mask."""
+"""Height and width of a pooled region, for the box head and for the mask head."""
 STDS = (0.1, 0.1, 0.2, 0.2)
-"""Standard deviations by which the deltas are divided."""
+"""Standard deviations by which the deltas are divided; see `encode_boxes`."""
 POOLED_LEVELS = 4
-"""Levels from which regions are pooled; those above only give proposals."""
+"""Number of levels, from the finest, from which regions are pooled; coarser levels only give proposals."""
 FINEST_SIDE = 56
-"""Regions whose side is less than twice this, in pixels, are pooled from the first level; each level doubles it."""
+"""Regions with `sqrt(area)` below twice this, in pixels, use the finest level; the limit doubles with each level."""
 
 
 class BoxHead(nn.Module):
-    """Two fully connected layers, class logits with background last, and deltas for each class.
+    """Two shared fully connected layers, then class logits with background last, and box deltas for each class.
 
-    Like torchvision's head, and unlike mmdetection's, it has deltas for background too, which are not used. The
-    parameter names are mmdetection's.
+    Like torchvision's head, and unlike mmdetection's, it also has deltas for background, which are not used. Parameters
+    have mmdetection's names.
 
     Args:
         in_channels: channels of the pyramid's levels.
@@ -62,7 +62,7 @@ class BoxHead(nn.Module):
 
 @dataclass(frozen=True)
 class SampledRegions:
-    """Regions of a batch that enter the loss; in each image those with an object come first."""
+    """The `R` regions of a batch that are in the loss, image by image, those with an object first."""
 
     boxes: Tensor
     """`(R, 4)`."""
@@ -71,16 +71,16 @@ class SampledRegions:
     labels: Tensor
     """The target class of each region, `(R,)`; `K` is background."""
     matches: Tensor
-    """The index of each region's object in its image, `(R,)`; meaningless for background."""
+    """The index of each region's object in its image, `(R,)`; negative for background."""
     target_boxes: Tensor
-    """The object's box, `(R, 4)`; the region's own for background."""
+    """The box of each region's object, `(R, 4)`; for background the region itself."""
 
 
 class RoIHead(nn.Module):
-    """Class, box and, with a mask head, mask of each proposed region, pooled from the pyramid.
+    """Predicts class, box and, with a mask head, mask of each proposed region from features pooled from the pyramid.
 
-    It follows mmdetection. Torchvision differs: here RoIAlign is aligned by half a pixel and samples large regions
-    more densely, background is the last class instead of the first, and the loss of the boxes is L1.
+    As in mmdetection, and unlike torchvision, RoIAlign is aligned by half a pixel and samples large regions more
+    densely, background is the last class instead of the first, and the loss of the boxes is L1.
 
     Args:
         bbox_head: classes and boxes.
@@ -110,8 +110,8 @@ class RoIHead(nn.Module):
             valid: which proposals are not padding, bool `(B, P)`.
 
         Returns:
-            `proposals` `(B, P, 4)`; `logits` `(B, P, K + 1)`, background last, which has probability 1 for padding;
-            `deltas` `(B, P, K, 4)`; `sizes`, the images' true sizes `(B, 2)`.
+            `proposals` `(B, P, 4)`; `logits` `(B, P, K + 1)`, background last; for padding its
+            probability is 1; `deltas` `(B, P, K, 4)`; `sizes`, the images' true sizes `(B, 2)`.
         """
         batch, count = valid.shape
         pooled = pool_regions(levels, proposals.flatten(0, 1), _image_indices(batch, count, valid), BOX_POOL_SIDE)
@@ -152,8 +152,8 @@ class RoIHead(nn.Module):
     def masks(self, levels: Levels, boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """Return the mask logits `(B, M, 28, 28)` of boxes `(B, M, 4)`, each for its class in `labels` `(B, M)`.
 
-        Boxes that are not `valid`, bool `(B, M)`, are padding: their masks are 0, and are computed only while a graph
-        is recorded, because its shapes are fixed.
+        Boxes that are not `valid`, bool `(B, M)`, are padding, and their masks are 0. Eager code skips them; compiled
+        and exported code computes them too, because its shapes are fixed.
         """
         assert self.mask_head is not None
         images = _image_indices(len(labels), labels.shape[1], labels)
@@ -167,14 +167,14 @@ class RoIHead(nn.Module):
         return logits.new_zeros(len(images), *logits.shape[1:]).index_copy(0, rows, logits).unflatten(0, labels.shape)
 
     def losses(self, levels: Levels, proposals: Tensor, valid: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Return the losses of sampled regions: cross-entropy of classes, L1 of boxes, binary cross-entropy of masks.
+        """Return the losses of sampled regions: cross-entropy of classes, L1 of deltas, binary cross-entropy of masks.
 
         Args:
             levels: the pyramid.
             proposals: boxes `(B, P, 4)` inside their images; the objects' own boxes are added to them.
             valid: which proposals are not padding, bool `(B, P)`.
-            targets: objects of each image. Regions with an intersection over union of 0.5 with an object are positive,
-                all others are background.
+            targets: objects of each image. Regions with an intersection over union of at least 0.5 with an object are
+                positive, all others are background.
         """
         sampled = self._sample(proposals, valid, targets)
         logits, deltas = self.bbox_head(pool_regions(levels, sampled.boxes, sampled.image_indices, BOX_POOL_SIDE))
@@ -212,9 +212,9 @@ class RoIHead(nn.Module):
 
 
 def pool_regions(levels: Levels, boxes: Tensor, image_indices: Tensor, side: int) -> Tensor:
-    """Pool regions by RoIAlign (arXiv 1703.06870), each from the pyramid level that suits its size.
+    """Pool regions by RoIAlign (arXiv 1703.06870), each from the pyramid level that matches its size.
 
-    With `sizes` each image's part of a level is pooled by itself, so that its border is the border of the image alone.
+    In a padded batch, each image's part of a level is pooled separately, so that no padding enters at its border.
 
     Args:
         levels: the pyramid.
@@ -228,25 +228,25 @@ def pool_regions(levels: Levels, boxes: Tensor, image_indices: Tensor, side: int
     from torchvision.ops import roi_align
 
     size = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
-    level = (size / FINEST_SIDE + 1e-6).log2().floor().clamp(0, POOLED_LEVELS - 1)
+    region_levels = (size / FINEST_SIDE + 1e-6).log2().floor().clamp(0, POOLED_LEVELS - 1)
     pooled, row_parts = [], []
-    for number in range(POOLED_LEVELS):
-        for x, image in _level_parts(levels, number):
-            chosen = level == number if image is None else (level == number) & (image_indices == image)
+    for level in range(POOLED_LEVELS):
+        for x, image in _level_parts(levels, level):
+            chosen = region_levels == level if image is None else (region_levels == level) & (image_indices == image)
             rows = torch.where(chosen)[0]
             batch_indices = image_indices[rows] if image is None else torch.zeros_like(rows)
             regions = torch.cat([batch_indices[:, None].to(boxes), boxes[rows]], dim=1)
             x = full_precision(x)
-            pooled.append(roi_align(x, regions.to(x), (side, side), 1 / levels.strides[number], 0, aligned=True))
+            pooled.append(roi_align(x, regions.to(x), (side, side), 1 / levels.strides[level], 0, aligned=True))
             row_parts.append(rows)
     rows = torch.cat(row_parts)
     inverse = torch.zeros_like(image_indices).scatter(0, rows, torch.arange(rows.shape[0], device=rows.device))  # (R,)
     return torch.cat(pooled).index_select(0, inverse).to(levels.maps[0])
 
 
-def _level_parts(levels: Levels, number: int) -> list[tuple[Tensor, int | None]]:
+def _level_parts(levels: Levels, level: int) -> list[tuple[Tensor, int | None]]:
     """Return a level for all images, or each image's part of it with the image's index."""
-    x, sizes = levels.maps[number], levels.sizes_at(number)
+    x, sizes = levels.maps[level], levels.sizes_at(level)
     if sizes is None:
         return [(x, None)]
     return [(x[i : i + 1, :, :height, :width], i) for i, (height, width) in enumerate(sizes.tolist())]

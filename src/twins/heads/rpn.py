@@ -81,7 +81,7 @@ class RPNHead(nn.Module):
         Args:
             outputs: result of `forward`.
             image_sizes: true sizes of the images in pixels, `(B, 2)`.
-            candidates: highest-scoring anchors of each level that enter suppression.
+            candidates: number of the highest-scoring anchors of each level that suppression gets.
             max_proposals: largest number of regions per image.
 
         Returns:
@@ -109,8 +109,8 @@ class RPNHead(nn.Module):
 
         Args:
             outputs: result of `forward`.
-            targets: objects of each image. Anchors with an intersection over union of 0.7 with an object are positive,
-                as are the best anchors of an object from 0.3 on; those below 0.3 with every object are background.
+            targets: objects of each image. Anchors with an intersection over union of at least 0.7 with an object are
+                positive, and the best anchors of an object from 0.3; those below 0.3 with every object are background.
         """
         scores, deltas = (full_precision(torch.cat(part, dim=1)) for part in (outputs.scores, outputs.deltas))
         anchors = torch.cat(outputs.anchors)

@@ -17,10 +17,10 @@ from twins.errors import DataError
 from twins.predictions import Prediction
 
 IouType = Literal["box", "mask"]
-"""What the IoU is computed of."""
+"""Whether the IoU is that of boxes or of masks."""
 Floats = NDArray[np.float64]
 MAX_DETECTIONS = (1, 10, 100)
-"""Highest-scoring detections of a class in an image that count: AR is measured with each limit, AP with the last."""
+"""Limits on the detections of a class in an image, highest scores first: AR has each limit, AP the last one."""
 AREA_RANGES = ("all", "small", "medium", "large")
 """COCO's ranges of object area: small is below 32 x 32 pixels, large above 96 x 96."""
 NUM_IOUS, NUM_RECALLS = 10, 101
@@ -130,7 +130,7 @@ def _check_masks(prediction: Prediction, objects: Objects) -> None:
             height, width = prediction.size
             raise DataError(
                 f"the masks of image {objects.image_id} are for {mask_size} pixels, the image has {width} x {height}; "
-                "mend the size in its annotations"
+                "fix the size in its annotations"
             )
 
 
@@ -209,8 +209,8 @@ def summarise(curves: PrecisionRecall, iou_type: IouType) -> dict[str, float]:
     """Return COCO's twelve metrics in 0..1 without undefined ones: `box_ap`, `box_ap50`, ..., `box_ar_large`.
 
     `ap` is the average precision over IoU thresholds of 0.5 to 0.95, `ap50` and `ap75` that at 0.5 and 0.75; `ar1`,
-    `ar10` and `ar100` are the average recall with as many detections of a class in an image; `_small`, `_medium` and
-    `_large` are restricted to objects in that area range.
+    `ar10` and `ar100` are the average recall with at most 1, 10 and 100 detections of a class in an image; `_small`,
+    `_medium` and `_large` are restricted to objects in that area range.
     """
     precision, recall = curves.precision, curves.recall
     values = {"ap": precision[..., 0], "ap50": precision[IOU_50, ..., 0], "ap75": precision[IOU_75, ..., 0]}

@@ -26,8 +26,9 @@ def coco_results(prediction: Prediction, *, image_id: int, category_ids: Sequenc
     """Return one image's prediction as entries of a COCO results file, JSON-ready.
 
     Each has `image_id`, `category_id`, `bbox` (left, top, width and height in pixels, four digits after the decimal
-    point), `score` and, in instance segmentation, `segmentation` (compressed run lengths). For entries with both,
-    pycocotools takes the box's area as the object's area; without `bbox` it takes the mask's, as `DetectionMetric`.
+    point), `score` and, in instance segmentation, `segmentation` (compressed run lengths). For
+    the area ranges, pycocotools uses the area of an object's box if entries have both, otherwise that of its mask, as
+    `DetectionMetric` does.
 
     Args:
         prediction: of a detector, in the image's pixels.
@@ -66,8 +67,8 @@ def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:
 
     Returns:
         `metrics`: see `DetectionMetric.compute`. `per_class`: see `DetectionMetric.details`, by category id. `notes`:
-        a sentence on annotations whose image or category the ground truth does not list, which do not count, and one if
-        few images have results.
+        a sentence if annotations do not count because the ground truth does not list their image or category, and one
+        if few images have results.
 
     Raises:
         DataError: a file that cannot be read, an entry that cannot be scored, or a ground truth without objects.
@@ -164,7 +165,7 @@ def _read_entries(path: Path, entries: list[Any], ground_truth: _GroundTruthFile
             box = _field(record, "bbox", is_box, "not left, top, width and height") if boxes else None
             mask = _mask(record, ground_truth.sizes[image]) if masks or not boxes else None
         except ValueError as error:
-            raise DataError(f"{path}: entry {number} of {len(entries)} has {error}; mend the file") from error
+            raise DataError(f"{path}: entry {number} of {len(entries)} has {error}; fix the file") from error
         yield _Entry(image, label, score, box, mask)
 
 

@@ -166,7 +166,7 @@ class DetectionMetric:
 def _check_same_objects(first: CocoImage, second: CocoImage) -> None:
     pairs = ((getattr(first.truth, name), getattr(second.truth, name)) for name in ("boxes", "labels"))
     if not all(np.array_equal(*pair) for pair in pairs):
-        raise DataError(f"two images with different objects have the id {first.image_id}; number the images apart")
+        raise DataError(f"two images with different objects have the id {first.image_id}; give each its own id")
 
 
 def _curves(curves: PrecisionRecall) -> dict[str, Any]:

@@ -5,9 +5,9 @@ types are those of its section 2.2, with its IoU thresholds 0.5 and 0.1. Differe
 
 - Detections are matched, and ignored in crowd regions, as in COCO's evaluator, so that AP50 is COCO's.
 - Up to 100 detections of each class in an image count, as in COCO's AP; TIDE limits all classes together to 100.
-- If fixing an error type would match several detections to one object, only the highest-scoring one is matched.
-- A class without objects, once the missed ones are removed, has an AP50 of 1 if it has no detection either, else 0.
-- Counts are of detections above the score with the best F1 over all classes; AP50 gains are over all scores.
+- If fixing an error type could match several detections to one object, only the highest-scoring one is matched.
+- If removing missed objects leaves a class without objects, its AP50 is 1 without detections, else 0.
+- The counts of errors use only detections from the score with the best F1 upwards; the AP50 gains use all detections.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from twins.metrics.coco_eval import (
 from twins.predictions import Prediction
 
 Outcome = Literal["true_positive", "class", "localisation", "both", "duplicate", "background", "ignored", "excluded"]
-"""What a detection is, by its IoU with the objects of the image.
+"""Outcome of a detection, by its IoU with the objects of the image.
 
 `true_positive`  matched to an object of its class, with an IoU of at least 0.5
 `class`          an IoU of at least 0.5 with an object of another class
@@ -45,12 +45,12 @@ Outcome = Literal["true_positive", "class", "localisation", "both", "duplicate",
 `excluded`       100 detections of its class in the image have higher scores
 """
 ErrorType = Literal["class", "localisation", "both", "duplicate", "background", "missed"]
-"""TIDE's error types. `missed` is an object without true positive, class error and localisation error."""
+"""TIDE's error types. An object is `missed` if it has no true positive, class error or localisation error."""
 ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
 FOREGROUND, BACKGROUND = 0.5, 0.1
-"""TIDE's IoU thresholds: least IoU of a match, most IoU with background."""
+"""TIDE's IoU thresholds: minimum IoU of a match, maximum IoU of a background detection."""
 NO_OBJECT = -1
-"""Index of a detection that belongs to no object."""
+"""Object index of a detection without an object."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ImageMatches:
     object_indices: tuple[int | None, ...]
     """Object of each true positive, duplicate, localisation or class error; `None` for other outcomes."""
     matched: tuple[bool, ...]
-    """Whether each object has a true positive; also true of crowd regions, which cannot be missed."""
+    """Whether each object has a true positive; true for crowd regions, which cannot be missed."""
 
 
 def match_image(prediction: Prediction, objects: Objects, *, masks: bool) -> ImageMatches:
@@ -87,7 +87,7 @@ def _match_image(image: CocoImage, iou_type: IouType) -> tuple[NDArray[np.str_],
     (best_class_iou, class_object), (best_other_iou, other_object) = _best(class_iou), _best(other_iou)
     within_limit = _ranks_in_class(detections) < MAX_DETECTIONS[-1]
     matches = _match(class_iou, detections.scores, within_limit)
-    rules: dict[Outcome, NDArray[np.bool_]] = {  # the first that applies, as in TIDE's code
+    rules: dict[Outcome, NDArray[np.bool_]] = {  # the first rule that applies counts, as in TIDE's code
         "excluded": ~within_limit,
         "true_positive": matches != NO_OBJECT,
         "ignored": (same_class & truth.crowd & (iou >= FOREGROUND)).any(axis=1),
@@ -107,7 +107,7 @@ def _match_image(image: CocoImage, iou_type: IouType) -> tuple[NDArray[np.str_],
 
 
 def _best(iou: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """Return each row's largest IoU and its column; 0 and `NO_OBJECT` without columns."""
+    """Return each detection's largest IoU and the object with it; 0 and `NO_OBJECT` if there are no objects."""
     if not iou.shape[1]:
         return np.zeros(len(iou)), np.full(len(iou), NO_OBJECT)
     return iou.max(axis=1), iou.argmax(axis=1)
@@ -123,22 +123,22 @@ def _ranks_in_class(detections: Detections) -> NDArray[np.int64]:
 
 
 def _match(class_iou: Floats, scores: Floats, within_limit: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Match greedily in descending order of score, each detection to the free object with the largest IoU."""
+    """Match greedily in descending order of score, each detection to the unmatched object with the largest IoU."""
     matches = np.full(len(class_iou), NO_OBJECT)
-    free = np.ones(class_iou.shape[1], dtype=bool)
+    unmatched = np.ones(class_iou.shape[1], dtype=bool)
     order = np.argsort(-scores, kind="stable")
     candidates = within_limit & (class_iou >= FOREGROUND).any(axis=1)
     for row in order[candidates[order]]:
-        free_iou = np.where(free, class_iou[row], 0.0)
-        best = len(free_iou) - 1 - free_iou[::-1].argmax()  # of equal ones the last, as in COCO's evaluator
+        free_iou = np.where(unmatched, class_iou[row], 0.0)
+        best = len(free_iou) - 1 - free_iou[::-1].argmax()  # the last of equal ones, as in COCO's evaluator
         if free_iou[best] >= FOREGROUND:
-            matches[row], free[best] = best, False
+            matches[row], unmatched[best] = best, False
     return matches
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Outcomes of all images' `P` detections, and all `Q` objects."""
+    """Outcomes of the `P` detections of all images, and the `Q` objects of all images."""
 
     labels: NDArray[np.int64]
     """Predicted class ids `(P,)`."""
@@ -147,7 +147,7 @@ class Matches:
     outcomes: NDArray[np.str_]
     """`Outcome` of each detection, `(P,)`."""
     object_indices: NDArray[np.int64]
-    """Index into the objects, or `NO_OBJECT`, `(P,)`."""
+    """Index of each detection's object in `object_labels`, or `NO_OBJECT`, `(P,)`."""
     object_labels: NDArray[np.int64]
     """Class ids of the objects, `(Q,)`."""
     crowd: NDArray[np.bool_]
@@ -163,7 +163,7 @@ class Matches:
 
 
 def match_images(images: Sequence[CocoImage], iou_type: IouType) -> Matches:
-    """Match the detections of all images, whatever their score."""
+    """Match the detections of all images to their objects, with all scores."""
     results = [_match_image(image, iou_type) for image in images]
     starts = np.cumsum([0, *(len(image.truth.labels) for image in images)])
     object_indices = [
@@ -192,7 +192,7 @@ class BestF1:
     precision: float
     recall: float
     score: float | None
-    """Least score of the detections that count for it; `None` if no detection is a true positive."""
+    """The threshold: detections with at least this score count; `None` if no detection is a true positive."""
 
 
 def best_f1(matches: Matches, label: int | None = None) -> BestF1 | None:
@@ -222,9 +222,10 @@ def analyse_errors(matches: Matches, num_classes: int) -> dict[str, Any]:
         num_classes: number of classes.
 
     Returns:
-        `score`: least score of the detections that are counted, that of the best F1; 0 without a true positive.
-        `objects`, `right`: number of objects without crowd regions, and of true positives. `ap50`, in 0..1. `types`: by
-        error type its `count`, and `ap50_gain`, by which AP50 would rise if only this type were fixed, over all scores.
+        `score`, the threshold with the best F1 (0 without a true positive): only detections with at least this score
+        are counted; `objects`, the number of objects without crowd regions; `right`, the number of true positives;
+        `ap50`, in 0..1; `types`, for each error type its `count`, and `ap50_gain`: how much AP50, which is over all
+        scores, rises if only this type is fixed.
     """
     best = best_f1(matches)
     score = best.score or 0.0 if best else 0.0
@@ -246,19 +247,21 @@ def analyse_errors(matches: Matches, num_classes: int) -> dict[str, Any]:
 
 
 def _missed(matches: Matches, counted: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which objects are missed by the counted detections, `(Q,)`."""
+    """Return which objects are missed if only the `counted` detections exist, `(Q,)`."""
     missed = ~matches.crowd
     missed[matches.object_indices[counted & matches.with_outcome("true_positive", "class", "localisation")]] = False
     return missed
 
 
 def _fix(matches: Matches, error: ErrorType) -> Matches:
-    """Return the matches with one error type fixed, as by TIDE's oracles.
+    """Return the matches with one error type fixed, like TIDE's oracles.
 
-    Missed objects are removed. Detections with class or localisation errors become true positives of objects without
-    one; the rest of the type is removed.
+    If objects are missed, they are removed. If an object without a true positive has detections with this class or
+    localisation error, the highest-scoring one becomes its true positive. All other detections with this error are
+    removed.
     """
     if error == "missed":
+        # crowd regions are not counted as objects
         return replace(matches, crowd=matches.crowd | _missed(matches, np.ones(len(matches.scores), dtype=bool)))
     wrong = matches.with_outcome(error)
     outcomes, labels = np.where(wrong, "excluded", matches.outcomes), matches.labels.copy()

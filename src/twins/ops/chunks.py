@@ -23,7 +23,7 @@ ALL = slice(None)
 def chunk_slices(length: int, size: int, limit: int, multiple: int = 1) -> list[slice]:
     """Cut `length` items of `size` bytes each into slices of at most `limit` bytes.
 
-    Slices start at multiples of `multiple` items, and hold at least that many where the limit is smaller.
+    Slices start at multiples of `multiple` items, and have at least that many even if the limit is smaller.
     """
     count = max(1, limit // (size * multiple)) * multiple
     return [slice(first, min(first + count, length)) for first in range(0, length, count)]
@@ -33,8 +33,8 @@ def in_chunks(compute: Callable[[slice, slice], Tensor], x: Tensor, multiple: in
     """Compute a map in chunks on a CPU without gradients, otherwise in one call.
 
     Args:
-        compute: function of two slices, the images and the rows, either of which may be `ALL`; returns this part of
-            the result with all columns.
+        compute: function of a slice of images and a slice of rows, each of which may be `ALL`; returns this part
+            of the result with all columns.
         x: input map `(B, H, W, C)`; the result has its batch, height and width.
         multiple: chunks of rows start at multiples of this, such as the side of a window.
     """

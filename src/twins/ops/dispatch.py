@@ -1,10 +1,10 @@
 """Every choice between the forms of an operator: which implementation computes a call.
 
 The modules of `ops/` define each function by PyTorch's standard operators; `ops/cpu/` and `ops/gpu/` hold faster forms.
-A predicate `can_...` is true where a form gives the right result for a call; `should_...` where it is also the faster
-one. `predicate.objection(...)` is the reason against the form, empty if there is none; the first line of the
-predicate's docstring is the reason for it. `twins doctor` prints both for its machine (`twins.ops.forms`). In the table
-"-" is the standard form.
+A predicate `can_...` is true if a form gives the right result for a call; `should_...` if it is also faster. For the
+same arguments `predicate.objection(...)` returns the reason against the form, or an empty text; the first line of the
+predicate's docstring is the reason for the form. `twins doctor` prints the form of each function on its machine with
+this reason (`twins.ops.forms`). In the table "-" is the standard form.
 
 function                  eager, no gradient     eager, gradient    compiled            exported   CUDA
 linear, _add, _gelu       oneDNN with AVX-512    -                  -                   -          -
@@ -33,12 +33,12 @@ norm, GELU                -                      recomputed         -           
 (5) where the processor only emulates them, except under autocast
 (6) with a gradient
 (7) in chunks of the map inside a block
-(8) with packed weights in chunks, where the hidden map is larger than `chunks.HIDDEN_BYTES_COMPILED`
+(8) with packed weights: in chunks if the hidden map is larger than `chunks.HIDDEN_BYTES_COMPILED`
 
-CUDA means an Ampere GPU or newer for which Triton builds kernels; `portable()` turns kernels off. The standard forms
-compute float64, calls that are exported, traced, counted or transformed by `torch.func`, attention with dropout, and
-windows of more than 64 tokens or heads of more than 64 channels. Settings of the caller (checkpointing, `keep`) are not
-choices of this kind and are read where they are used.
+CUDA means an Ampere GPU or newer for which Triton builds kernels; `portable()` turns kernels off. oneDNN and the
+kernels compute no float64 and no calls that are exported, traced, counted or transformed by `torch.func`; the attention
+kernels also compute no dropout, no windows of more than 64 tokens and no heads of more than 64 channels. Settings of
+the caller (checkpointing, `keep`) are not chosen here, but read by the functions that use them.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ IN_HARDWARE = {
 AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 TILE = 64
-"""Most keys, and most channels of a head, that one program of an attention kernel holds."""
+"""Maximum number of keys, and of channels of a head, in one program of an attention kernel."""
 BLOCK_CHANNELS = 128
-"""Most channels of a map for which the kernels of a whole block are faster."""
+"""Maximum number of channels for which the kernels of a whole block are faster."""
 BLOCK_STEP = 64
-"""Hidden channels that the kernel of a whole block takes at a time; divides the hidden width."""
+"""Hidden channels that the kernel of a whole block computes at a time; the hidden width is a multiple of it."""
 _enabled = True
 
 
@@ -87,11 +87,11 @@ def predicate(objection: Callable[P, str]) -> Predicate[P]:
     """Make a predicate of a function that returns the reason against a form, or an empty text."""
 
     @functools.wraps(objection)
-    def holds(*args: P.args, **kwargs: P.kwargs) -> bool:
+    def has_no_objection(*args: P.args, **kwargs: P.kwargs) -> bool:
         return not objection(*args, **kwargs)
 
-    holds.objection = objection  # type: ignore[attr-defined]
-    return cast(Predicate[P], holds)
+    has_no_objection.objection = objection  # type: ignore[attr-defined]
+    return cast(Predicate[P], has_no_objection)
 
 
 @contextlib.contextmanager
@@ -105,6 +105,8 @@ def portable() -> Iterator[None]:
         _enabled = before
 
 
+# Conditions of several predicates. Each returns an empty text if it is met, otherwise the objection, so that
+# `_on_cpu(x) or _eager()` is the first objection of the two.
 def _on_cpu(x: Tensor) -> str:
     return "" if x.device.type == "cpu" else "the tensor is not on a CPU"
 
@@ -143,7 +145,7 @@ def _one_type(*tensors: Tensor) -> str:
 
 
 def _plain_tensors(first: Tensor, *others: Tensor) -> str:
-    """Return the reason against CPU operators that support neither autocast nor derivatives nor tensor subclasses."""
+    """Return the objection to CPU operators without support for autocast, derivatives and tensor subclasses."""
     if type(first) is not Tensor or not all(type(other) in (Tensor, torch.nn.Parameter) for other in others):
         return "the tensors are of a subclass"  # such as quantised or sharded ones
     watched = private_torch.is_traced() or private_torch.is_differentiated_forward()
@@ -176,7 +178,7 @@ def can_recompute(y: Tensor) -> str:
 
 @predicate
 def should_chunk(x: Tensor) -> str:
-    """Without a gradient, a CPU takes maps in chunks that stay in its cache."""
+    """Without a gradient, a CPU computes maps in chunks that stay in its cache."""
     return _on_cpu(x) or _eager() or _no_gradient()
 
 
@@ -198,9 +200,9 @@ def should_use_onednn(x: Tensor, weight: Tensor) -> str:
     """With AVX-512 and without a gradient, oneDNN's matrix products are faster than MKL's.
 
     On the shapes of Twins in float32 it reaches 1.1 to 1.8 times the speed of MKL, which `F.linear` calls; with AVX2
-    alone 0.6 to 1.1 times. It supports neither autocast nor tracing.
+    only 0.6 to 1.1 times. It supports neither autocast nor tracing.
     """
-    # a compiler traces these first conditions, and cannot trace the others
+    # a compiler can trace these conditions, but not those below
     if objection := _eager() or _fast_onednn() or _no_gradient() or _onednn_type(x):
         return objection
     disabled = "" if private_torch.onednn_is_enabled() else "oneDNN is turned off"
@@ -209,7 +211,7 @@ def should_use_onednn(x: Tensor, weight: Tensor) -> str:
 
 @predicate
 def should_use_packed_operators(x: Tensor, weight: Tensor) -> str:
-    """Compiled for a CPU with AVX-512, products with packed weights are operators of ours that call oneDNN."""
+    """Compiled for a CPU with AVX-512, products with packed weights are our own operators, which call oneDNN."""
     if objection := _compiled() or _not_exported() or _on_cpu(x) or _one_type(x, weight) or _onednn_type(x):
         return objection
     return _fast_onednn() or _no_gradient() or _unwatched(private_torch.is_differentiated_forward()) or _no_autocast()
@@ -224,7 +226,7 @@ def should_use_polynomial_gelu(x: Tensor) -> str:
 
 @predicate
 def should_chunk_feed_forward(x: Tensor, *weights: Tensor) -> str:
-    """A training step on a CPU takes a feed-forward part in chunks, with its own backward pass."""
+    """A training step on a CPU computes a feed-forward part in chunks, with a backward pass of our own."""
     wide = x.dtype in (torch.float32, torch.float64)
     inexact = "" if wide else "sums over chunks would lose digits in half precision"
     return _eager() or _gradient() or inexact or _plain_tensors(x, *weights)
@@ -232,7 +234,7 @@ def should_chunk_feed_forward(x: Tensor, *weights: Tensor) -> str:
 
 @predicate
 def should_attend_by_products(q: Tensor, k: Tensor) -> str:
-    """For the 49 keys of Twins, two batched products are faster than the fused CPU kernel, which suits long rows.
+    """For the 49 keys of Twins, two batched products are faster than the fused CPU kernel, which is made for more.
 
     They take half of its time in bfloat16 (a seventh with the backward pass), and nine tenths in float32 as long as the
     scores fit in the cache.
@@ -260,7 +262,7 @@ def should_fold_heads(x: Tensor, k: Tensor) -> str:
     heads, keys = k.shape[1], k.shape[2]
     unfolded = tokens * 2 * channels * (channels + keys)  # multiplications: both projections and both products
     folded = 2 * heads * keys * channels * (tokens + channels // heads)
-    return "" if folded < unfolded else "with so few tokens or so many keys, folding is more work"
+    return "" if folded < unfolded else "with few tokens or many keys, folding is more work"
 
 
 @predicate
@@ -295,7 +297,7 @@ def objection_to_kernels() -> str:
 def objection_to_building(index: int) -> str:
     """Return the reason why this machine cannot build kernels for a GPU, or an empty text.
 
-    Triton needs a C compiler and Python's headers. One kernel is built to find out; a failure is warned of once.
+    Triton needs a C compiler and Python's headers. One kernel is built to find out; a failure gives one warning.
     """
     if objection := _objection_to_gpu(index):
         return objection
@@ -326,7 +328,7 @@ def can_use_window_kernel(x: Tensor, window: int, heads: int, dropout: float) ->
 
 @predicate
 def can_use_keys_kernel(q: Tensor, kv: Tensor, heads: int, dropout: float) -> str:
-    """A kernel attends from queries `(B, N, C)` to few keys and values `(B, M, 2 * C)`, without copies by head."""
+    """A kernel attends from queries `(B, N, C)` to few keys and values `(B, M, 2 * C)`, without copying each head."""
     objection = can_use_triton.objection(q) or can_hold_in_tile.objection(kv.shape[1], q.shape[2], heads)
     return objection or ("attention has dropout" if dropout else _one_type(q, kv))
 

@@ -1,4 +1,4 @@
-"""The feed-forward part of a block, with a choice of what is kept for the backward pass and what is recomputed."""
+"""The feed-forward part of a block, with a choice of tensors to keep for the backward pass; others are recomputed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from twins.ops.linear import linear, linear_add, linear_gelu
 from twins.ops.recompute import recomputed
 
 Keep = Literal["all", "hidden", "input"]
-"""Tensors kept for the backward pass: `all`; `hidden`, all except the result of the GELU; `input`, the input alone."""
+"""Tensors kept for the backward pass: `all`; `hidden`, all except the result of the GELU; `input`, only the input."""
 
 
 def feed_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *, keep: Keep = "all") -> Tensor:
     """Return `linear(gelu(linear(x, w1, b1)), w2, b2)`.
 
-    Gradients are the same to the bit for every `keep`. On a CPU with a gradient, both passes take the rows in chunks,
-    and `all` keeps no more than `hidden`.
+    Gradients are the same to the bit for every `keep`. On a CPU with a gradient, both passes compute the rows in
+    chunks, and `all` keeps no more than `hidden`.
 
     Args:
         x: `(..., C_in)`.

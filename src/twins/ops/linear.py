@@ -1,6 +1,6 @@
-"""Linear layers: alone, with a residual add, or with a GELU.
+"""Linear layers, also with a residual add or a GELU in the same call.
 
-`packed=True` says that the weight does not change, as in the inference form of a network. A fast form may then keep
+`packed=True` means that the weight does not change, as in the inference form of a network. A fast form may then keep
 packed weights: a copy in the layout that its kernel reads fastest.
 """
 

@@ -41,6 +41,6 @@ def add_norm(x: Tensor, branch: Tensor, weight: Tensor, bias: Tensor, eps: float
 
 
 def _dtype_of_products(x: Tensor) -> torch.dtype:
-    """Return the type in which a matrix product reads `x`: that of autocast where it is on."""
+    """Return the type in which a matrix product reads `x`: that of autocast if it is on."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

@@ -2,7 +2,7 @@
 
 Maps are channels-last, `(B, H, W, C)`. `sizes` is an int tensor `(B, 2)`: each image's true height and width in tokens
 of that map, or `None` when every image fills its map; then no mask is built. `fill` `(C,)` is the fill value for
-padding; `None` is zeros. It differs from zero where the affine of a norm is folded into the layer that reads the map,
+padding; `None` is zeros. It differs from zero if the affine of a norm is folded into the layer that reads the map,
 see `twins.backbone.fused`.
 """
 
@@ -72,7 +72,7 @@ def valid_mask(sizes: Tensor, height: int, width: int) -> Tensor:
 
 
 def fill_outside(x: Tensor, sizes: Tensor | None, fill: Tensor | None = None) -> Tensor:
-    """Overwrite a map `(B, H, W, C)` outside the true size of each image by the fill value; NaN does not survive."""
+    """Overwrite a map `(B, H, W, C)` outside the true size of each image by the fill value, NaN included."""
     if sizes is None:
         return x
     value = x.new_zeros(()) if fill is None else fill
@@ -80,7 +80,7 @@ def fill_outside(x: Tensor, sizes: Tensor | None, fill: Tensor | None = None) ->
 
 
 def key_limits(height: int, width: int, window: int, padding: Padding) -> tuple[int, int]:
-    """Return how many rows and columns may be keys, from the top left, where every image fills its map."""
+    """Return how many rows and columns may be keys, from the top left, if every image fills its map."""
     padded = (height % window > 0, width % window > 0)
     if padding == "exact" or (padding == "reference" and all(padded)):
         return height, width

@@ -27,7 +27,7 @@ def recomputed(y: Tensor, recompute: Callable[[], Tensor]) -> contextlib.Abstrac
     address, shape, dtype = y.data_ptr(), y.shape, y.dtype
 
     def pack(saved: Tensor) -> Tensor | torch.Size:
-        """Return the shape alone if `saved` is `y` or a view of all its elements, otherwise the tensor."""
+        """Return only the shape if `saved` is `y` or a view of all its elements, otherwise the tensor."""
         is_y = saved.data_ptr() == address and saved.numel() == shape.numel() and saved.dtype == dtype
         return saved.shape if is_y and saved.is_contiguous() else saved
 

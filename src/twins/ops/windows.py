@@ -99,9 +99,9 @@ def window_key_mask(
         height: rows of the map before padding, in tokens.
         width: columns of the map before padding, in tokens.
         window: side of a window in tokens.
-        padding: `exact`: no padded token is a key; `unmasked`: each padded token is a key in a window that holds
-            tokens of the image; `reference`, like the published segmentation code: as `exact` where both height and
-            width need padding, as `unmasked` where only one does.
+        padding: `exact`: no padded token is a key; `unmasked`: every padded token is a key, in windows with tokens of
+            the image; `reference`, like the published segmentation code: as `exact` if both sides need padding, as
+            `unmasked` if only one does.
         sizes: true sizes `(B, 2)` of the images inside the map, in tokens.
         device: device of the mask.
     """

@@ -43,7 +43,7 @@ class Example:
 
 
 class Examples(Protocol):
-    """Held-out images spread evenly over a data set; iteration predicts them one by one, so that memory stays small."""
+    """Held-out images spread evenly over a data set; iteration predicts one image at a time, to save memory."""
 
     def __len__(self) -> int:
         """Return the number of images, unreadable ones included; iteration leaves those out."""
@@ -56,10 +56,10 @@ Explain = Callable[[Sequence[tuple[Image, str]]], str]
 
 
 class TaskSpec(Protocol):
-    """A task's part of a run. `tasks/<task>/spec.py` holds an instance of it, `SPEC`."""
+    """A task's part of a run; `SPEC` in `tasks/<task>/spec.py` is the task's instance."""
 
     max_report_images: int
-    """Most held-out images that a report is made from."""
+    """Maximum number of held-out images from which a report is made."""
     csv_columns: tuple[str, ...]
     """Names of the values in each row of `csv_rows`."""
     summary_title: str
@@ -69,13 +69,13 @@ class TaskSpec(Protocol):
         """Open a data set; raises DataError if it cannot be used."""
 
     def check(self, config: DataConfig) -> CheckReport:
-        """Read a whole data set and report what would spoil a run, for `twins check`."""
+        """Read a whole data set and report its problems, for `twins check`."""
 
     def warnings(self, splits: Splits[Any]) -> list[str]:
-        """Return sentences on weaknesses of the data, which a run prints before it trains."""
+        """Return sentences on weaknesses of the data; a run prints them before it trains."""
 
     def preprocess(self, config: TrainConfig, initial: Preprocess) -> Preprocess:
-        """Return how a run prepares images for evaluation; `initial` belongs to the weights that it starts from."""
+        """Return the preprocessing of a run's evaluation; `initial` is that of the initial weights."""
 
     def train_transform(self, config: TrainConfig, preprocess: Preprocess) -> Transform:
         """Return the transform of training images and targets, with augmentation."""
@@ -93,14 +93,14 @@ class TaskSpec(Protocol):
         """Return a training batch's images and targets as `TaskNetwork.losses` takes them, mixed if configured."""
 
     def configure(self, network: TaskNetwork, config: TrainConfig, images: Any) -> None:
-        """Set what a network and its losses take from the settings and the training images, such as class weights."""
+        """Configure a network and its losses by the settings and the training images, such as class weights."""
 
     def metric(self, names: Sequence[str], *, full: bool = False, absent: Absent = "left_out") -> DetailedMetric:
         """Return an empty metric.
 
         Args:
             names: class names by class id.
-            full: also measure what is too slow for the evaluations during training.
+            full: also compute measures that are too slow for the evaluations during training.
             absent: how a mean over classes treats classes that neither ground truth nor predictions contain.
 
         Raises:

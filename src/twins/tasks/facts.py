@@ -33,8 +33,8 @@ class HeadFacts:
     title: str
     """Name in tables and reports, such as `Semantic FPN`."""
     classifier: str
-    """Key of the classification layer's weight. A state dict in our layout with it, and with
-    `marker`, has this head."""
+    """Key of the classification layer's weight. A state dict of our layout has this head if it has this key and a key
+    that begins with `marker`."""
     dims: int
     """Dimensions of that weight: 4 for a convolution, 2 for a linear layer."""
     marker: str = ""
@@ -44,12 +44,12 @@ class HeadFacts:
     background: int = 0
     """Background outputs of the classification layer, besides those of the classes."""
     width_key: str = ""
-    """Key of a weight with one output for each channel inside the head, from which a checkpoint without metadata tells
-    the width; empty if the width is fixed."""
+    """Key of a weight with one output for each channel inside the head; it gives the width of a checkpoint without
+    metadata. Empty if the width is fixed."""
     width: int = 256
     """Channels inside the published head."""
     pools: bool = False
-    """Whether the head pools a map to one position, where batch norm has no statistics if it sees one image alone."""
+    """Whether the head pools a map to one position, where batch norm has no statistics if it sees a single image."""
     params: Mapping[str, int] = field(default_factory=dict)
     """Parameters of the whole network by model, with the published number of classes; missing models are counted."""
     gmacs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class DemoFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFacts:
-    """All that is fixed for a task before a network is built or data is read."""
+    """The constants of a task, known before a network is built or data is read."""
 
     title: str
     """Name in tables and reports, such as `Object detection`."""

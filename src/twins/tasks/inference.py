@@ -60,7 +60,7 @@ class SelectionConfig:
     agnostic: bool = False
     """Class-agnostic NMS: apply it across classes, so that an object has one class."""
     most: int = 100
-    """Most objects per image, highest scores first."""
+    """Maximum number of objects per image; the highest scores are kept."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.score < 1:

@@ -1,4 +1,4 @@
-"""Strict loading of weights of any layout, with one report of all differences, and saving."""
+"""Loading weights of any layout, strictly and with one report of all differences, and saving them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from twins.weights.heads import all_heads, find_head
 from twins.weights.info import ModelInfo
 
 _CLASSIFIER_PREFIXES = ("norm.", "head.")
-"""Key prefixes of a classifier and its final norm, which a dense network does not need."""
+"""Key prefixes of a classifier and its final norm, which a network for a dense task does not need."""
 _HEAD_PREFIXES = ("norm.", "neck.", "auxiliary_head.", "rpn_head.")
-"""Key prefixes of head parts besides the classification layers, which a backbone does not need."""
+"""Key prefixes of parts of heads, without their classification layers; a backbone needs neither."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +70,8 @@ def load_weights(model: nn.Module, path: str | Path, *, resize_head: bool = Fals
     Args:
         model: a backbone or a task's network.
         path: a `.safetensors`, `.pth`, `.pt` or `.bin` file.
-        resize_head: if the file has no head, or one with another number of classes, keep the initial values of the
-            network's head instead of raising; ignore a head that the network does not have.
+        resize_head: do not raise if the file has no head, one with another number of classes, or one that the network
+            does not have; tensors of the network's head that do not fit keep their initial values.
 
     Returns:
         a report of the loaded, unused and initialised tensors.
@@ -105,10 +105,10 @@ def save_weights(model: nn.Module, path: str | Path, dialect: str = "twins") -> 
 
     Args:
         model: a backbone or a task's network.
-        path: file to write; its ending chooses the format: `.safetensors`, in the `twins` layout with the network's
-            `ModelInfo`, or a pickled flat dict.
-        dialect: layout: `twins`, `timm`, or `reference`, which has timm's names for a classifier and those of the
-            reference's segmentation code for a backbone.
+        path: file to write. Its ending chooses the format: `.safetensors`, which in the `twins` layout includes the
+            network's `ModelInfo`, or a pickled flat dict.
+        dialect: layout, `twins`, `timm` or `reference`. The reference has timm's names for a classifier, and those of
+            its segmentation code for a backbone.
 
     Raises:
         ConfigError: a layout that cannot be written, or a folder that does not exist.
@@ -126,7 +126,7 @@ def save_weights(model: nn.Module, path: str | Path, dialect: str = "twins") -> 
 
 
 def convert_state(state: State, dialect: str) -> State:
-    """Convert a state dict of our layout to a writable one; without a head, the prefix `backbone.` is removed."""
+    """Convert a state dict of our layout to a layout that can be written; a backbone loses the prefix `backbone.`."""
     if dialect == "twins":
         backbone_only = all(key.startswith("backbone.") for key in state)
         return {key.removeprefix("backbone."): value for key, value in state.items()} if backbone_only else state
@@ -134,10 +134,10 @@ def convert_state(state: State, dialect: str) -> State:
 
 
 def infer_info(checkpoint: Checkpoint) -> ModelInfo:
-    """Infer the `ModelInfo` of a file from names and shapes of its tensors, and from the hub's `config.json` beside it.
+    """Infer the `ModelInfo` of a file from the names and shapes of its tensors, and the hub's `config.json` beside it.
 
     Raises:
-        WeightsError: the tensors match no known variant, or there is no head.
+        WeightsError: the tensors match no known variant, or the file has no head.
     """
     state = checkpoint.state
     stem = state.get("backbone.stages.0.patch_embed.proj.weight")
@@ -175,16 +175,16 @@ def has_head(checkpoint: Checkpoint) -> bool:
 def infer_variant(state: State) -> str | None:
     """Return the variant with the widths, depths and family of a state dict of our layout, or `None`."""
     for name, config in VARIANTS.items():
-        last = f"backbone.stages.3.blocks.{config.depths[3] - 1}.mlp.fc1.weight"
-        deepest = f"backbone.stages.2.blocks.{config.depths[2] - 1}.norm1.weight"
-        deeper = [f"backbone.stages.{i}.blocks.{depth}.norm1.weight" for i, depth in enumerate(config.depths)]
+        last_block = f"backbone.stages.3.blocks.{config.depths[3] - 1}.mlp.fc1.weight"
+        last_of_third_stage = f"backbone.stages.2.blocks.{config.depths[2] - 1}.norm1.weight"
+        blocks_beyond = [f"backbone.stages.{i}.blocks.{depth}.norm1.weight" for i, depth in enumerate(config.depths)]
         local = "backbone.stages.0.blocks.0.attn.qkv.weight" in state
         if (
-            last in state
-            and deepest in state
-            and not any(key in state for key in deeper)
+            last_block in state
+            and last_of_third_stage in state
+            and not any(key in state for key in blocks_beyond)
             and local == (config.family == "svt")
-            and state[last].shape[1:] == (config.embed_dims[3],)
+            and state[last_block].shape[1:] == (config.embed_dims[3],)
         ):
             return name
     return None
@@ -193,7 +193,17 @@ def infer_variant(state: State) -> str | None:
 def _compare(
     model_state: State, state: State, checkpoint: Checkpoint, *, backbone_only: bool, resize_head: bool
 ) -> LoadReport:
-    """Assign every tensor of the network and of the file to a list of the report."""
+    """Assign every tensor of the network and of the file to a list of the report.
+
+    A tensor that only the file has is unused, not unexpected, if it belongs
+    - to a head, and the network is a backbone or `resize_head` is set;
+    - to a classifier, and the network is for a dense task;
+    - to a stage that the network, a backbone, does not have.
+
+    A tensor that only the network has is initialised, not missing, if it belongs
+    - to a head, and `resize_head` is set;
+    - to the stage norms of a backbone or of a network for a dense task.
+    """
     only_in_file, only_in_model = sorted(set(state) - set(model_state)), sorted(set(model_state) - set(state))
     shared = sorted(set(model_state) & set(state))
     mis_shaped = [key for key in shared if model_state[key].shape != state[key].shape]
@@ -201,8 +211,8 @@ def _compare(
     dense = any(not key.startswith(_CLASSIFIER_PREFIXES) for key in model_head_keys)
     head_prefixes = (*_HEAD_PREFIXES, *(f"{head.classifier.split('.')[0]}." for _, head in all_heads()))
     resizable = model_head_keys if dense else {key for key in model_head_keys if key.startswith("head.")}
-    fresh = {key for key in (*mis_shaped, *only_in_model) if resize_head and key in resizable}
-    if checkpoint.info is not None:  # a file of the twins layout: everything but the backbone belongs to a head
+    new_head = {key for key in (*mis_shaped, *only_in_model) if resize_head and key in resizable}
+    if checkpoint.info is not None:  # the twins layout: all except the backbone belongs to a head
         head_prefixes += tuple(key for key in only_in_file if not key.startswith(("backbone.", "stages.")))
     unused = [
         key
@@ -213,9 +223,9 @@ def _compare(
     ]
     stage_norm = r"(backbone\.)?stages\.\d\.norm\..*"
     initialised = [
-        key for key in only_in_model if key in fresh or ((backbone_only or dense) and re.fullmatch(stage_norm, key))
+        key for key in only_in_model if key in new_head or ((backbone_only or dense) and re.fullmatch(stage_norm, key))
     ]
-    resized = [key for key in mis_shaped if key in fresh]
+    resized = [key for key in mis_shaped if key in new_head]
     return LoadReport(
         path=checkpoint.path,
         dialect=checkpoint.dialect,

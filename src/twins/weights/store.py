@@ -24,7 +24,7 @@ def resolve(name_or_path: str | Path, *, offline: bool | None = None) -> Path:
     Args:
         name_or_path: path of a file, or any name of a published model such as `twins_svt_small` or
             `timm/twins_svt_small.in1k`.
-        offline: forbid downloads; `None`: as the environment variables say.
+        offline: forbid downloads; `None`: as the environment variables set it.
 
     Raises:
         NotFoundError: neither a file nor a published model.
@@ -74,7 +74,7 @@ def _explain(error: Exception, repo: str) -> str:
         status = ": ".join([f"HTTP {reason.response.status_code}", *details[:1]])
         return f"the hub does not give {repo} ({status}); try again later, or download the file and pass its path"
     if isinstance(reason, FileMetadataError):
-        return f"what answers for {repo} is no hub; check HF_ENDPOINT and the proxy, or pass a file's path"
+        return f"the server that answers for {repo} is no hub; check HF_ENDPOINT and the proxy, or pass a file's path"
     if local or isinstance(error, OfflineModeIsEnabled):
         switched_off = reason is error or isinstance(reason, OfflineModeIsEnabled)
         explanation = "downloads are switched off" if switched_off else "the hub cannot be reached"
@@ -83,9 +83,7 @@ def _explain(error: Exception, repo: str) -> str:
             "connect once, or download the file elsewhere and pass its path"
         )
     if isinstance(error, OSError) and error.strerror:
-        return (
-            f"the weights of {repo} cannot be stored in the hub's cache ({error.strerror}: {error.filename}); mend it"
-        )
+        return f"the weights of {repo} cannot be stored in the hub's cache ({error.strerror}: {error.filename}); fix it"
     return (
         f"the weights of {repo} did not arrive whole ({first_line(error)}); "
         "try again, or download the file and pass its path"

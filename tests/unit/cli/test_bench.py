@@ -21,7 +21,7 @@ def test_a_plot_in_a_missing_folder_is_refused_before_anything_is_measured(capsy
 def test_error_messages_spell_the_settings_as_flags(capsys):
     assert main(["bench", "--runtime", "openvino", "--modes", "training", "--device", "cpu"]) == 2
     assert (
-        "--runtime openvino measures classifiers that were exported; say --modes inference, without --task, --compile "
+        "--runtime openvino measures classifiers that were exported; set --modes inference, without --task, --compile "
         "or --roofline" in capsys.readouterr().err
     )
     assert main(["bench", "--budget", "50", "--size", "64", "--batch", "1"]) == 2

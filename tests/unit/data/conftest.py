@@ -40,7 +40,7 @@ def save_mask():
 
 @pytest.fixture(scope="session")
 def refused():
-    """Expect an error that a user can mend, whose one sentence matches a pattern."""
+    """Expect an error that a user can correct, whose one sentence matches a pattern."""
 
     @contextlib.contextmanager
     def expect(message):

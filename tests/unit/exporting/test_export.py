@@ -148,7 +148,7 @@ def test_a_missing_package_is_answered_with_the_pip_command(svt, tmp_path, monke
     [
         ({"precision": ("int8",)}, "`precision` of torch must be fp32 or bf16, found int8"),
         ({"runtime": "onnxruntime", "precision": ("int8",)}, "of onnxruntime must be fp32, found int8"),
-        ({"runtime": "openvino"}, "say `modes="),
+        ({"runtime": "openvino"}, "set `modes="),
         ({"runtime": "openvino", "modes": ("inference",), "task": "semantic"}, "measures classifiers"),
     ],
 )

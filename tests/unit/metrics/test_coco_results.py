@@ -175,7 +175,11 @@ def test_a_missing_area_is_that_of_the_box(score):
         ([7, 90], False, r"\[7, 90\] where image_id, category_id, score"),
         (without("segmentation"), True, "no segmentation"),
         (ENTRY | {"segmentation": []}, True, "no segmentation"),
-        (ENTRY | {"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, True, "the polygon .* must list x and y in turns"),
+        (
+            ENTRY | {"segmentation": [[1, 2, 3, 4, 5, float("nan")]]},
+            True,
+            "the polygon .* must list x and y alternately",
+        ),
         (ENTRY | {"segmentation": [[1, 2, 3, 4, 5, 1e300]]}, True, "numbers below 1,000,000"),
         (ENTRY | {"segmentation": "abc"}, True, "neither polygons nor run lengths"),
         (ENTRY | {"segmentation": {"counts": TEXT}}, True, "neither polygons nor run lengths"),
@@ -228,7 +232,7 @@ def test_a_file_without_a_list_of_results_is_an_error(score, content, message):
         (truth(bbox=[1, 2]), r"annotation 1 of .*truth.json has the bbox \[1, 2\]; give four finite numbers"),
         (truth(category_id=5), "has no object to find.*annotation 1 of .*truth.json has the category 5"),
         (truth(segmentation=[]), "annotation 1 of .*truth.json has no mask; add it or remove the annotation"),
-        (truth(segmentation=RLE | {"counts": [601, -1]}), "annotation 1 of .*whole numbers of at least 0; mend it"),
+        (truth(segmentation=RLE | {"counts": [601, -1]}), "annotation 1 of .*whole numbers of at least 0; fix it"),
         (
             truth() | {"images": [{"id": 7}]},
             "annotation 1 of .* has a segmentation in an image whose height and width are not",

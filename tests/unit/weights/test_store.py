@@ -188,7 +188,7 @@ def test_weights_without_a_config_are_refused(hub, ask):
 
 def test_a_server_that_is_no_hub_raises_one_sentence(hub, ask):
     hub.status = 204
-    assert f"what answers for {REPO} is no hub; check HF_ENDPOINT" in _error_message(ask(hub.url))
+    assert f"the server that answers for {REPO} is no hub; check HF_ENDPOINT" in _error_message(ask(hub.url))
 
 
 def test_a_host_that_cannot_be_reached_raises_one_sentence(ask):

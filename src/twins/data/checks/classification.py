@@ -59,5 +59,5 @@ def _notes(train: dict[str, int]) -> list[str]:
             'consider `class_weights="balanced"`'
         )
     if len(train) < 6:
-        notes.append("top-5 accuracy says nothing with fewer than six classes and is left out")
+        notes.append("top-5 accuracy has no meaning with fewer than six classes and is left out")
     return notes

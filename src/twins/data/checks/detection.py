@@ -63,25 +63,25 @@ def _wrong_size(objects: Objects, size: tuple[int, int] | None, path: str) -> li
     advice = (
         "height and width are swapped, or it is stored turned (EXIF) and must be annotated upright"
         if size == (height, width)
-        else "mend one of them"
+        else "fix one of them"
     )
     return [f"{path} has {size[0]} x {size[1]} pixels, its annotations say {width} x {height}; {advice}"]
 
 
 def _wrong_boxes(objects: Objects, size: tuple[int, int] | None, describe: Callable[[int], str]) -> Iterator[str]:
-    """Report boxes without area, and boxes that lie or reach outside their image."""
+    """Report boxes without area, and boxes that are outside their image or reach beyond it."""
     width, height = size or objects.size[::-1]
     beyond = np.maximum(-objects.boxes[:, :2], objects.boxes[:, 2:] - (width, height)).max(axis=1, initial=0)
     for i, (left, top, right, bottom) in enumerate(objects.boxes.tolist()):
         box = f"the box {left:g}, {top:g}, {right:g}, {bottom:g}"
         if right <= left or bottom <= top:
-            yield f"{describe(i)} has {box}, which has no area; mend it or remove it"
+            yield f"{describe(i)} has {box}, which has no area; fix it or remove it"
         elif left >= width or top >= height or right <= 0 or bottom <= 0:
-            yield f"{describe(i)} has {box}, which lies outside its image of {width} x {height} pixels; mend it"
+            yield f"{describe(i)} has {box}, which is outside its image of {width} x {height} pixels; fix it"
         elif beyond[i] > SLACK:
             yield (
                 f"{describe(i)} has {box}, which reaches {beyond[i]:.3g} pixels beyond its image of {width} x "
-                f"{height}; mend it"
+                f"{height}; fix it"
             )
 
 
@@ -110,7 +110,7 @@ def _wrong_masks(objects: Objects, describe: Callable[[int], str]) -> Iterator[s
             continue
         mask_box = ", ".join(f"{side:g}" for side in mask_xyxy[i])
         box = ", ".join(f"{side:g}" for side in objects.boxes[i])
-        yield f"{describe(i)} has the box {box}, and a mask that fills {mask_box}; mend one of them"
+        yield f"{describe(i)} has the box {box}, and a mask that fills {mask_box}; fix one of them"
 
 
 def _pairwise_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -63,7 +63,7 @@ def _two_values(maps: Sequence[Pixels]) -> list[str]:
     total = sum(maps, np.zeros_like(maps[0])) if maps else np.zeros(2)
     if not total[0] or total[1:-1].any() or sum(pixels[-1] > 0 for pixels in maps) < len(maps) / 2:
         return []
-    return ['masks hold only the first class and 255, which is ignored; if 255 is a class, say `masks.values="binary"`']
+    return ['masks hold only the first class and 255, which is ignored; if 255 is a class, set `masks.values="binary"`']
 
 
 def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:

@@ -34,7 +34,7 @@ class LabelledFiles(ImageFiles):
 def open_class_folders(root: Path, config: DataConfig) -> Splits[LabelledImages]:
     """Open class folders, either in `train` and `val` (or `valid`, `validation`, `test`) or unsplit.
 
-    Class ids follow the sorted names. Of an unsplit folder, a share of the images of each class is held out by the
+    Class ids follow the sorted names. In an unsplit folder, a share of the images of each class is held out by the
     seed; a class with one image keeps it for training.
 
     Raises:
@@ -76,11 +76,11 @@ def _class_names(folder: Path) -> list[str]:
         raise DataError(f"{folder} has no class folders; put the images of each class in a folder with its name")
     if {"Annotations", "JPEGImages"} <= set(names):
         raise DataError(
-            f'{folder} has Pascal VOC\'s folders instead of class folders; for its boxes say `task="detection"`'
+            f'{folder} has Pascal VOC\'s folders instead of class folders; for its boxes use `task="detection"`'
         )
     if len(names) == 1:
         lists = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() == ".json")
-        hint = f'; if {lists[0]} lists boxes, say `task="detection"` or `task="instance"`' if lists else ""
+        hint = f'; if {lists[0]} lists boxes, use `task="detection"` or `task="instance"`' if lists else ""
         raise DataError(f"{folder} has one class folder only, {names[0]}; at least two classes are needed{hint}")
     return names
 

@@ -44,10 +44,10 @@ class CocoFile:
 
 
 def find_coco(root: Path, kind: str) -> list[Path]:
-    """Find a folder's JSON files whose names begin with `kind`, such as `instances`: one per part, or none.
+    """Return the JSON files of a folder whose names begin with `kind`, such as `instances`: one per part, or none.
 
-    Files lie in the folder itself, in `annotations` or in `panoptic`, under names such as `instances_train2017.json`; a
-    single file, such as CVAT's `instances_default.json`, is an unsplit set.
+    The files are in the folder itself, in `annotations` or in `panoptic`, named like `instances_train2017.json`.
+    A single file, such as CVAT's `instances_default.json`, is an unsplit set.
     """
     part_files: dict[str, Path] = {}
     for folder in (root, root / "annotations", root / "panoptic"):
@@ -115,9 +115,9 @@ def record_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise DataError(f"{path} has a record without {error}; mend the file") from error
+        raise DataError(f"{path} has a record without {error}; fix the file") from error
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DataError(f"{path} has a record that is none of COCO's ({error}); mend the file") from error
+        raise DataError(f"{path} has a record that is none of COCO's ({error}); fix the file") from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -180,7 +180,7 @@ class CocoImages:
         if size := record_size(record):
             return size
         sides = record.get("height"), record.get("width")
-        raise DataError(f"{self.file.path} says {sides} for height and width of {self.path(index)}; mend it")
+        raise DataError(f"{self.file.path} gives {sides} as height and width of {self.path(index)}; fix it")
 
 
 class PanopticMaps(CocoImages):
@@ -205,9 +205,7 @@ class PanopticMaps(CocoImages):
         }
         ids, inverse = np.unique(segment_ids, return_inverse=True)
         if unknown := [int(i) for i in ids if int(i) not in label_of]:
-            raise DataError(
-                f"{path} holds segment {unknown[0]}, which {self.file.path} does not list; mend one of them"
-            )
+            raise DataError(f"{path} holds segment {unknown[0]}, which {self.file.path} does not list; fix one of them")
         return np.array([label_of[int(i)] for i in ids], dtype=np.uint8)[inverse].reshape(segment_ids.shape)
 
 
@@ -273,7 +271,7 @@ def read_mask(annotation: dict[str, Any], size: tuple[int, int], source: Path) -
     try:
         return parse_mask(segmentation, size)
     except ValueError as error:
-        raise DataError(f"{describe(annotation, source)} has {error}; mend it") from error
+        raise DataError(f"{describe(annotation, source)} has {error}; fix it") from error
 
 
 def parse_mask(segmentation: Any, size: tuple[int, int]) -> Rle:

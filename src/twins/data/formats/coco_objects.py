@@ -31,7 +31,7 @@ from twins.data.objects import Objects, Rle, build_objects, has_area, mask_areas
 from twins.errors import DataError
 
 _PART_FILES = ("_annotations.coco.json", "annotations.json", "annotation_coco.json", "instances.json")
-"""Names of a JSON file that lies with the images of one part, Roboflow's first."""
+"""Names of a JSON file in the same folder as the images of its part, Roboflow's first."""
 _LIMIT = 1e12
 """Limit of the numbers of boxes and areas."""
 Record = dict[str, Any]
@@ -193,7 +193,7 @@ def _area(annotation: Record, box: Sequence[float], mask: Rle | None) -> float:
 
 
 def _find_part_files(root: Path) -> list[Path]:
-    """Return the files that lie with the images of each part, or of the unsplit set."""
+    """Return the files in the same folder as the images of each part, or of the unsplit set."""
     train, val = (_part_file(find_subfolder(root, names)) for names in (TRAIN_NAMES, VAL_NAMES))
     return list_parts(train, val) or list_parts(_part_file(root), None)
 

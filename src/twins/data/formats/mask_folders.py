@@ -1,4 +1,4 @@
-"""Folders of images and of masks, in the common layouts."""
+"""Data sets of a folder of images and a folder of masks, in the common layouts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MASK_FOLDERS = ("masks", "mask", "annotations", "labels", "label", "gt", "gtFine
 _MASK_ENDINGS = ("_gtFine_labelIds", "_gtFine_labelTrainIds", "_mask", "-mask", "_label", "_labelIds", "_gt", "_seg")
 _IMAGE_ENDINGS = ("_leftImg8bit", "_image", "_img", "_rgb")
 _ALL_VALUES = {"ade20k": range(151), "cityscapes": range(34)}
-"""All mask values of a well-known data set; values that belong to no class are ignored."""
+"""The mask values that a built-in data set can have; those without a class are ignored."""
 
 Pairs = list[tuple[Path, Path]]
 """Images and their masks."""
@@ -44,8 +44,8 @@ def open_mask_folders(root: Path, config: DataConfig) -> Opened | None:
     """Open a folder of images and masks with the same names; `None` if it has no such layout.
 
     Layouts: `images/train` and `masks/train` (also ADE20K's `images/training` and `annotations/training`);
-    `train/images` and `train/masks`; `images` and `masks`, of which a share is held out by the seed; VOC's
-    (`JPEGImages`, `SegmentationClass`, `ImageSets/Segmentation`); and Cityscapes' (`leftImg8bit`, `gtFine`).
+    `train/images` and `train/masks`; `images` and `masks` without parts, with a share held out at random;
+    VOC's (`JPEGImages`, `SegmentationClass`, `ImageSets/Segmentation`); and Cityscapes' (`leftImg8bit`, `gtFine`).
 
     Raises:
         ConfigError: `masks.ignore` names a class that does not exist.
@@ -68,12 +68,12 @@ def open_mask_folders(root: Path, config: DataConfig) -> Opened | None:
 
 @dataclass
 class _Layout:
-    """Image and mask pairs by part."""
+    """A folder's pairs of image and mask, by part."""
 
     parts: list[Pairs]
     """Training and validation part, or the one part of an unsplit set."""
     built_in_classes: str | None
-    """The built-in class table of the layout, if it has one."""
+    """Name of the layout's built-in class table; `None` if it has none."""
     notes: list[str]
 
 
@@ -88,7 +88,7 @@ def _find_layout(root: Path) -> _Layout | None:
 
 
 def _folders(root: Path) -> tuple[Path, Path] | None:
-    """Return the folders of images and of masks."""
+    """Return the folder of images and the folder of masks in a folder; `None` if one is missing."""
     images, masks = (
         next((root / name for name in names if (root / name).is_dir()), None) for names in (IMAGE_FOLDERS, MASK_FOLDERS)
     )
@@ -121,7 +121,7 @@ def _parts_below(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _layout_classes(root: Path, images: Path, masks: Path) -> str | None:
-    """Return the built-in class table of a layout, if it has one."""
+    """Return the name of a layout's built-in class table, or `None`."""
     if any(root.glob("objectInfo150.*")) or root.name.startswith("ADEChallengeData2016"):
         return "ade20k"
     return "cityscapes" if (images.name, masks.name) == ("leftImg8bit", "gtFine") else None
@@ -129,7 +129,7 @@ def _layout_classes(root: Path, images: Path, masks: Path) -> str | None:
 
 def _voc(root: Path) -> _Layout:
     lists = root / "ImageSets" / "Segmentation"
-    pairs = _pair(root / "JPEGImages", root / "SegmentationClass", [])  # most of VOC's images have no mask
+    pairs = _pair(root / "JPEGImages", root / "SegmentationClass", [])  # no notes: most images of VOC have no mask
     if not (lists / "train.txt").is_file() or not (lists / "val.txt").is_file():
         return _Layout([pairs], "voc", [])
     by_name = {image.stem: (image, mask) for image, mask in pairs}
@@ -146,7 +146,11 @@ def _voc(root: Path) -> _Layout:
 
 
 def _pair(images: Path, masks: Path, notes: list[str]) -> Pairs:
-    """Match images and masks by subfolder and name, without endings such as `_mask`."""
+    """Match images and masks by subfolder and name; images and masks without partner are reported in `notes`.
+
+    The mask of an image has, in this order of preference, the image's exact name; its name if endings such as `_mask`
+    or `_rgb` are removed; or that name directly in the folder of masks, where the image is in a subfolder.
+    """
     by_name = _by_key(_list_masks(masks), masks, ())
     shortened = _by_key(list(by_name.values()), masks, _MASK_ENDINGS)
     pairs, unpaired = [], []
@@ -171,30 +175,34 @@ def _pair(images: Path, masks: Path, notes: list[str]) -> Pairs:
 
 
 def _list_masks(folder: Path) -> list[Path]:
-    """Return the mask files below a folder; of Cityscapes' kinds, label ids if there are any, else training ids."""
+    """Return the mask files below a folder; of Cityscapes' files only those with label ids, else with training ids."""
     files = list_images(folder)
     label_ids = [path for path in files if path.stem.endswith("_gtFine_labelIds")]
     return label_ids or [path for path in files if not path.stem.endswith(("_gtFine_color", "_gtFine_instanceIds"))]
 
 
 def _by_key(paths: Sequence[Path], folder: Path, endings: Sequence[str]) -> dict[str, Path]:
-    """Return files by the key that matches images and masks; raises DataError if two files have the same key."""
+    """Return files by their `_key`; raises DataError if two have the same."""
     by_key: dict[str, Path] = {}
     for path in paths:
-        other = by_key.setdefault(_key(path, folder, endings), path)
-        if other is not path:
-            raise DataError(f"{other} and {path} have the same name, so no pair is clear; keep one of them")
+        earlier = by_key.setdefault(_key(path, folder, endings), path)
+        if earlier is not path:
+            raise DataError(f"{earlier} and {path} have the same name, so they cannot be paired; keep one of them")
     return by_key
 
 
 def _key(path: Path, folder: Path, endings: Sequence[str]) -> str:
-    """Return the subfolder and name of a file below a folder, without the first of the endings that it has."""
+    """Return the key that an image shares with its mask: subfolder and name, without the first matching ending."""
     stem = next((path.stem.removesuffix(ending) for ending in endings if path.stem.endswith(ending)), path.stem)
     return "/".join((*path.relative_to(folder).parts[:-1], stem))
 
 
 def _classes(root: Path, layout: _Layout, config: DataConfig) -> tuple[ClassTable | None, tuple[int, ...]]:
-    """Return the classes of the settings, the folder or the layout, and the mask values that belong to no class."""
+    """Return the classes, and the mask values that are ignored because they have no class.
+
+    The classes are those of the settings, else of a class table in the folder, else of the layout; `None` if there are
+    none.
+    """
     name = config.masks.classes
     if name == "auto":
         if (folder_classes := find_table(root)) is not None:
@@ -206,5 +214,6 @@ def _classes(root: Path, layout: _Layout, config: DataConfig) -> tuple[ClassTabl
         return read_table(Path(name)), ()
     classes = built_in(name)
     if name == "cityscapes" and layout.parts[0][0][1].stem.endswith("labelTrainIds"):
+        # the values of these masks are class ids
         return ClassTable(classes.names, tuple(range(len(classes))), classes.colours), ()
     return classes, tuple(value for value in _ALL_VALUES.get(name, ()) if value not in classes.values)

@@ -63,7 +63,7 @@ class MaskReader:
         if pixels.ndim == 3:
             raise DataError(
                 f"{path} is a colour image where masks of class values are expected; if it holds colours, "
-                'say `masks.values="colour"`'
+                'set `masks.values="colour"`'
             )
         top = int(pixels.max(initial=0))
         lookup = np.full(max(top, 255, *self.classes.values, *self.ignore) + 1, _UNKNOWN, dtype=np.int16)
@@ -243,8 +243,6 @@ def _advice(values: list[Any], classes: ClassTable) -> str:
     if isinstance(values[0], tuple):
         return "give each class its colour in a file of classes, `masks.classes=FILE`"
     if values == [0] and 1 in classes.values:
-        return "if 0 is to be ignored, say `masks.reduce_zero_label=True`"
+        return "if 0 is to be ignored, set `masks.reduce_zero_label=True`"
     first, last = min(classes.values), max(classes.values)
-    return (
-        f"the {len(classes)} classes have the values {first} to {last}; mend it, or ignore values with `masks.ignore`"
-    )
+    return f"the {len(classes)} classes have the values {first} to {last}; fix it, or ignore values with `masks.ignore`"

@@ -1,4 +1,4 @@
-"""The openers: one per kind of target, with its embedded set and its folder formats in the order they are tried.
+"""Opens data sets: a function for each type of target, which tries the formats of folders in the order of this table.
 
 | target of an image | embedded | folders |
 | --- | --- | --- |
@@ -77,26 +77,26 @@ def open_objects_for_run(config: DataConfig, *, masks: bool) -> Splits[Annotated
     """Open a data set with objects, and add notes on the annotations that a run does not use. Opens no image.
 
     Args:
-        config: which data set; without a validation part, a share of the images is held out by the seed.
+        config: the data set; without a validation part, a share of its images is held out at random, by `seed`.
         masks: whether objects need masks.
 
     Returns:
-        the parts, with notes on annotations that contradict their file and on training boxes without area inside
+        both parts, with notes on annotations that contradict their file and on training boxes without area inside
         their image.
 
     Raises:
-        ConfigError: settings of semantic masks.
+        ConfigError: `config.masks`, which is for semantic masks, is set.
         DataError: the folder does not exist or has no known layout, a file is damaged, there are too few images, or
-            masks are needed of VOC's files, which have none.
+            the objects need masks and VOC's files have none.
     """
     splits: Splits[Any] = open_objects(config, masks=masks)
     return replace(splits, notes=(*splits.notes, *_fault_notes(splits.faults), *_area_notes(splits.train)))
 
 
 def open_objects(config: DataConfig, *, masks: bool) -> Splits[NamedObjects]:
-    """Open a data set with objects; see `open_objects_for_run`, whose notes are left out."""
+    """Open a data set with objects, as `open_objects_for_run` does but without its notes."""
     if config.masks != MaskConfig():
-        raise ConfigError("`masks` says how semantic masks are read; leave it out for detection and instance")
+        raise ConfigError("`masks` sets how semantic masks are read; leave it out for detection and instance")
     if config.data == "scenes":
         return Splits(SceneObjects(train=True, masks=masks), SceneObjects(train=False, masks=masks), "scenes")
     root = _folder(config, "a folder with images and annotations, or scenes")
@@ -129,9 +129,7 @@ def _fault_notes(faults: Sequence[str]) -> list[str]:
 
 
 def _area_notes(train: NamedObjects) -> list[str]:
-    boxes = [box for index in range(len(train)) for box in train.names_without_area(index)]
-    if len(boxes) < 2:
-        return [f"one training box has no area inside its image and is not learned from: {box}" for box in boxes]
-    return [
-        f"{len(boxes)} training boxes have no area inside their image and are not learned from, the first: {boxes[0]}"
-    ]
+    names = [name for index in range(len(train)) for name in train.names_without_area(index)]
+    if len(names) < 2:
+        return [f"one training box has no area inside its image and is left out: {name}" for name in names]
+    return [f"{len(names)} training boxes have no area inside their image and are left out, the first: {names[0]}"]

@@ -1,7 +1,7 @@
 """The embedded data set `scenes`: handwritten digits on crops of photographs, with boxes, masks and label maps.
 
 Digits and photographs are scikit-learn's. A scene depends only on its seed, part and number. Training and validation
-share no digit image and no region of a photograph: training crops lie in the left halves, validation crops in the
+share no digit image and no region of a photograph: training crops are in the left halves, validation crops in the
 right ones.
 """
 

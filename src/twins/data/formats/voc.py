@@ -44,8 +44,9 @@ def open_voc(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> O
     """Open a folder of images with VOC's XML files as sets with objects; `None` if it has no such layout.
 
     Layouts: `JPEGImages` and `Annotations` (also `images` and `annotations`), split by `ImageSets/Main/train.txt` and
-    `val.txt` (`train.txt` alone limits an unsplit set to its list); and `train` and `valid` with XML files beside the
-    images. Objects marked `difficult`, `truncated` or `occluded` are ordinary objects, as in COCO's evaluation.
+    `val.txt` (`train.txt` without `val.txt` limits an unsplit set to its list); and `train` and `valid` with the XML
+    files beside the images. Objects marked `difficult`, `truncated` or `occluded` are ordinary objects, as in COCO's
+    evaluation.
 
     Args:
         listed_classes: the classes of the folder's class table; objects of other names are left out and reported.
@@ -75,9 +76,9 @@ def open_voc(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> O
 def read_voc(path: Path) -> VocFile:
     """Read an XML file.
 
-    VOC's corners are pixels counted from 1 that both belong to the box, so in continuous coordinates left and top are
-    one less. A pair of coordinates that is equal or reversed stays as it is in the file: such a box is a slip of the
-    annotator, and subtracting 1 would give it area.
+    VOC counts pixels from 1, and both corner pixels are inside the box, so left and top are one less in continuous
+    coordinates. Equal or reversed coordinates are not changed: such a box is an annotator's mistake, and subtracting 1
+    would give it area.
 
     Raises:
         DataError: the file is missing or damaged, or an object lacks a name or a box of four finite numbers.

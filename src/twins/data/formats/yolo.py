@@ -34,7 +34,7 @@ class YoloObject:
     box: tuple[float, float, float, float]
     """xyxy in fractions of width and height; for a polygon, the smallest box around it."""
     points: tuple[float, ...] = ()
-    """Polygon around the object's parts, x and y in turn, in the same fractions; empty if the line is a box."""
+    """Polygon around the object's parts, alternating x and y in the same fractions; empty if the line is a box."""
 
 
 def open_yolo(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> Opened | None:
@@ -83,7 +83,7 @@ def read_yolo(path: Path) -> list[YoloObject]:
     """Read a label file; a missing one holds no objects.
 
     Lines are `class cx cy w h`, or `class x1 y1 x2 y2 ...` with three or more points. A polygon may have several
-    parts: a part ends where it returns to its first point, and the next point begins the next part. Coordinates are
+    parts: a part ends with its first point again, and the next point begins the next part. Coordinates are
     COCO's, where pixel `i` covers `i` to `i + 1`; polygons through pixel centres give masks that are half a pixel
     smaller.
 
@@ -211,12 +211,12 @@ def _read_line(line: str, number: int, path: Path) -> YoloObject:
     try:
         class_id, *coordinates = map(float, words)
     except ValueError as error:
-        raise DataError(f"{_describe(number, path)} holds {line.strip()[:40]!r}, not numbers alone; mend it") from error
+        raise DataError(f"{_describe(number, path)} holds {line.strip()[:40]!r}, not numbers only; fix it") from error
     if class_id < 0 or not class_id.is_integer():
         raise DataError(f"{_describe(number, path)} has the class {words[0]}; give a whole number of at least 0")
-    if wrong := [value for value in coordinates if not abs(value) <= _MAX_COORDINATE]:
+    if too_large := [value for value in coordinates if not abs(value) <= _MAX_COORDINATE]:
         raise DataError(
-            f"{_describe(number, path)} has the coordinate {wrong[0]:g}; give fractions of the image's width and "
+            f"{_describe(number, path)} has the coordinate {too_large[0]:g}; give fractions of the image's width and "
             "height, 0 to 1"
         )
     if len(coordinates) > 4:
@@ -247,7 +247,7 @@ def _settings(root: Path) -> tuple[dict[str, Any], Path | None]:
         try:
             content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise DataError(f"{path} is no YAML ({str(error).partition(chr(10))[0]}); mend it") from error
+            raise DataError(f"{path} is no YAML ({str(error).partition(chr(10))[0]}); fix it") from error
         if isinstance(content, dict) and "names" in content:
             return content, path
     return {}, None
@@ -261,7 +261,7 @@ def _find_parts(root: Path, settings: Mapping[str, Any]) -> list[list[Path]]:
         images = _listed_images(root, settings, entry) if entry else []
         parts.append(images or _images_in(_part_folder(root, keys)))
         if entry and parts[0] and not parts[-1]:
-            raise DataError(f"the data.yaml of {root} leads to {entry}, where no image is; mend that entry")
+            raise DataError(f"the data.yaml of {root} leads to {entry}, which has no images; fix that entry")
     if parts[0]:
         return [part for part in parts if part]
     images = _images_in(root / "images") or [path for path in sorted(root.iterdir()) if is_image_file(path)]

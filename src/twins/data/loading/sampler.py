@@ -85,11 +85,11 @@ class TrainBatches:
 def _group_by_ratio(
     order: NDArray[np.int64], ratios: NDArray[np.float64], batch: int, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Reorder images so that batches have similar aspect ratios; a rest that fills no batch stays at the end."""
-    full = len(order) - len(order) % batch
+    """Reorder images so that batches have similar aspect ratios; the images of an incomplete batch stay at the end."""
+    num_batched = len(order) - len(order) % batch
     batches: list[NDArray[np.int64]] = []
-    for first in range(0, full, _BATCHES_PER_SORT * batch):
-        part = order[first : min(full, first + _BATCHES_PER_SORT * batch)]
+    for first in range(0, num_batched, _BATCHES_PER_SORT * batch):
+        part = order[first : min(num_batched, first + _BATCHES_PER_SORT * batch)]
         batches += list(part[np.argsort(ratios[part], kind="stable")].reshape(-1, batch))
     shuffled = [batches[i] for i in random.permutation(len(batches))]
-    return np.concatenate([*shuffled, order[full:]])
+    return np.concatenate([*shuffled, order[num_batched:]])

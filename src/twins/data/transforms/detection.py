@@ -1,4 +1,4 @@
-"""Transforms of detection and instance segmentation: one resampling of an image, and its objects moved with it."""
+"""Transforms of detection and instance segmentation: one resampling of an image, and its objects in the new pixels."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 CROP_SHORTER, CROP_SIDES, CROP_LONGEST = (400, 500, 600), (384, 600), 1333
-"""Random crop of the published 3x schedule: shorter sides before it, range of its sides, maximum of the longer side."""
+"""Random crop of the published 3x schedule, in pixels: shorter sides of the image that is cropped, minimum and maximum
+side of the crop, maximum longer side of the image."""
 MIN_BOX_SIDE = 1.0
-"""Smallest width and height of a box in a target, in pixels of the network's input."""
+"""Minimum width and height of a box in a training target, in pixels of the network's input."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A part of an image, resized and perhaps flipped."""
+    """A part of an image, resized and optionally flipped."""
 
     source: tuple[float, float, float, float]
     """The part, xyxy in the image's pixels."""
     output_size: tuple[int, int]
     """Width and height after the resize, in pixels."""
     hflip: bool = False
-    """Whether left and right are swapped."""
+    """Whether the result is mirrored left to right."""
     vflip: bool = False
-    """Whether top and bottom are swapped."""
+    """Whether the result is mirrored top to bottom."""
 
     def transform_image(self, image: Picture) -> Picture:
         """Return the view of an image."""
@@ -52,12 +53,12 @@ class View:
         left, top, right, bottom = self.source
         width, height = self.output_size
         scale = np.array([width / (right - left), height / (bottom - top)] * 2)
-        moved = (boxes - (left, top, left, top)) * scale
+        result = (boxes - (left, top, left, top)) * scale
         if self.hflip:
-            moved = np.stack([width - moved[:, 2], moved[:, 1], width - moved[:, 0], moved[:, 3]], axis=1)
+            result = np.stack([width - result[:, 2], result[:, 1], width - result[:, 0], result[:, 3]], axis=1)
         if self.vflip:
-            moved = np.stack([moved[:, 0], height - moved[:, 3], moved[:, 2], height - moved[:, 1]], axis=1)
-        return np.asarray(moved.clip(0, (width, height, width, height)))
+            result = np.stack([result[:, 0], height - result[:, 3], result[:, 2], height - result[:, 1]], axis=1)
+        return np.asarray(result.clip(0, (width, height, width, height)))
 
     def transform_masks(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return the view of masks `(R, H, W)` by nearest neighbours: `(R, height, width)`."""
@@ -66,7 +67,7 @@ class View:
         return masks[:, rows[:, None], columns[None]]
 
     def _nearest(self, axis: int, count: int, *, flip: bool) -> NDArray[np.int64]:
-        """Return the nearest of `count` source pixels for each pixel along an axis of the view."""
+        """Return the nearest of `count` image pixels for each pixel of the view, along axis 0 (x) or 1 (y)."""
         low, high, side = self.source[axis], self.source[axis + 2], self.output_size[axis]
         indices = (low + (np.arange(side) + 0.5) * (high - low) / side).astype(np.int64).clip(0, count - 1)
         return indices[::-1] if flip else indices
@@ -87,8 +88,8 @@ class WholeView:
 class RandomView:
     """The transform of training: random resize, crop, flips and photometric distortion, as published for detectors.
 
-    Resize, crop and second resize are one resampling, so pixels outside the crop are never computed. Objects outside
-    the view, or narrower or lower than a pixel in it, are left out.
+    The resizes before and after the crop are one resampling, so pixels outside the crop are never computed. Objects
+    outside the view, or with a side of less than one pixel in it, are left out.
     """
 
     def __init__(self, config: DetectionConfig, preprocess: Preprocess) -> None:
@@ -127,11 +128,14 @@ class RandomView:
         return fit_within(width, height, factor * size, factor * longest)
 
     def _sample_jitter(self, image: Picture) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-        """Sample a part and its size: the image is resized by a random factor and cropped to the size of evaluation."""
+        """Sample a part of the image and its output size.
+
+        The image is resized by a random factor, then cropped to at most its size in evaluation.
+        """
         assert self.config.jitter is not None
-        full = self.preprocess.kept_size(image)
+        eval_size = self.preprocess.kept_size(image)
         resized = self.preprocess.kept_size(image, random.uniform(*self.config.jitter))
-        crop = (min(full[0], resized[0]), min(full[1], resized[1]))
+        crop = (min(eval_size[0], resized[0]), min(eval_size[1], resized[1]))
         x, y = (random.randint(0, side - cropped) for side, cropped in zip(resized, crop, strict=True))
         scale = image.width / resized[0], image.height / resized[1]
         source = (x * scale[0], y * scale[1], (x + crop[0]) * scale[0], (y + crop[1]) * scale[1])
@@ -147,40 +151,40 @@ def check_mask_sizes(image: Picture, objects: Objects) -> None:
     if objects.masks is not None and objects.size != (image.height, image.width):
         raise DataError(
             f"the annotations say {objects.size[1]} x {objects.size[0]} pixels, the image has {image.width} x "
-            f"{image.height}, so its masks do not fit; mend one of them"
+            f"{image.height}, so its masks do not fit; fix one of them"
         )
 
 
 def training_target(objects: Objects, view: View, size: tuple[int, int]) -> dict[str, Tensor]:
-    """Return the target of a view: its objects in its pixels; see `twins.heads.targets.Target`.
+    """Return the target of a view: the image's objects in the view's pixels; see `twins.heads.targets.Target`.
 
     Args:
         objects: as annotated; those without area inside the image are left out.
-        view: the network's input.
+        view: the part of the image that the network gets.
         size: width and height of the image in pixels.
     """
     boxes = view.transform_boxes(np.nan_to_num(objects.boxes))
     visible = trainable(objects, (size[1], size[0])) & (boxes[:, 2:] - boxes[:, :2] >= MIN_BOX_SIDE).all(axis=1)
-    kept = visible & ~objects.crowd
+    in_target = visible & ~objects.crowd
     target = {"crowd": torch.from_numpy(boxes[visible & objects.crowd]).float()}
     if objects.masks is not None:
-        indices = np.flatnonzero(kept)
+        indices = np.flatnonzero(in_target)
         masks = np.zeros((len(indices), *view.output_size[::-1]), dtype=bool)
-        for row, index in enumerate(indices.tolist()):  # one by one, because full masks can be far larger than the view
+        for row, index in enumerate(indices.tolist()):  # one by one: whole masks can be far larger than the view
             masks[row] = view.transform_masks(decode_masks([objects.masks[index]], objects.size))[0]
         nonempty = masks.any(axis=(1, 2))
-        kept[indices[~nonempty]] = False
+        in_target[indices[~nonempty]] = False
         target["masks"] = torch.from_numpy(np.ascontiguousarray(masks[nonempty]))
-    target["boxes"] = torch.from_numpy(boxes[kept]).float()
-    target["labels"] = torch.from_numpy(objects.labels[kept])
+    target["boxes"] = torch.from_numpy(boxes[in_target]).float()
+    target["labels"] = torch.from_numpy(objects.labels[in_target])
     return target
 
 
 def _sample_crop(size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Sample a crop of an image of a width and height, xyxy in its pixels (DETR's augmentation, arXiv 2005.12872).
+    """Sample DETR's crop (arXiv 2005.12872), xyxy in pixels of an image with this width and height.
 
-    The sides of the crop are 384 to 600 pixels, or the image's if smaller, after a resize of the shorter side to 400,
-    500 or 600 pixels, as in the published schedule of 36 epochs.
+    As in the published 3x schedule (36 epochs), the shorter side of the image is resized to 400, 500 or 600 pixels;
+    the sides of the crop are then 384 to 600 pixels, or those of the resized image if smaller.
     """
     resized = fit_within(*size, random.choice(CROP_SHORTER), CROP_LONGEST)
     width, height = (random.randint(min(side, CROP_SIDES[0]), min(side, CROP_SIDES[1])) for side in resized)

@@ -1,8 +1,8 @@
 """Attention to few keys: as batched matrix products, and with both projections folded into the keys and values.
 
-Queries are a linear layer of the tokens, and the output is a linear layer of the attended values. Where an image has
-many tokens and few keys, it is less work to apply both layers to the keys and values, once per image, than to every
-token: `(x Wq) K^T = x (Wq K^T)` and `(P V) Wo = P (V Wo)`. No layout changes for the heads: they stay side by side.
+Queries are a linear layer of the tokens, and the output is a linear layer of the attended values. If an image has
+many tokens and few keys, it is less work to apply both layers to the keys and values than to every token:
+`(x Wq) K^T = x (Wq K^T)` and `(P V) Wo = P (V Wo)`. No layout changes for the heads: they stay side by side.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A program of the first kernel norms the tokens of a window, projects them and computes attention, one head after the
 other; it writes the attention output before projection. A program of the second projects that output, adds the
-residual, norms the sum and computes the feed-forward part, some hidden channels at a time; it writes the output of the
-block.
+residual, norms the sum, computes the feed-forward part with some hidden channels at a time, and writes the output of
+the block.
 
 The affine of both norms and the scale of attention are folded into weights, see `twins.backbone.fused`.
 """
@@ -25,7 +25,7 @@ _TAIL = {
     64: {"TOKENS": 64, "STEP": 64, "num_warps": 4, "num_stages": 2},
     128: {"TOKENS": 64, "STEP": 64, "num_warps": 4, "num_stages": 3},
 }
-"""Tokens and hidden channels that a program takes at a time, and its launch options, by `BLOCK_C`."""
+"""Tokens of a program, hidden channels that it computes at a time, and its launch options, by `BLOCK_C`."""
 
 
 @triton.jit

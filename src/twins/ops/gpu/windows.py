@@ -1,7 +1,7 @@
 """Window attention that reads and writes maps in their original layout: no partition, no padding, no copy back.
 
 A program computes some heads of one window, one after the other. The 49 tokens of a window fit in one tile, so the
-softmax needs one pass. Only the projections are kept; attention weights are recomputed in the backward pass.
+softmax needs one pass. Only the projections are saved for the backward pass, which recomputes the attention weights.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from twins.ops.gpu.tiles import attention_gradients, attention_weights, locate_t
 from twins.ops.padding import Padding, image_key_limits, key_limits
 
 _GROUP, _STAGES, _WARPS = 4, 3, 4
-"""Heads per program, stages of its loop over heads (loads ahead), and warps.
+"""Heads per program, pipeline stages of its loop over heads, and warps.
 
-In float32, which tensor cores do not compute exactly, a program takes one head, so that its tiles fit in the shared
-memory of a consumer's GPU, and twice the warps, which halves the code of each and the time to build it.
+In float32, which tensor cores do not compute exactly, a program computes one head, so that its tiles fit in the shared
+memory of a consumer GPU. It has twice the warps, which halves the code of each warp and the time to build it.
 """
 
 
@@ -138,7 +138,7 @@ def project_and_attend(
     scale: float | None,
     fill: Tensor | None,
 ) -> Tensor:
-    """Return `twins.ops.windows.window_attention` of the same arguments; padding is projected once, for all windows."""
+    """Return `twins.ops.windows.window_attention` of the same arguments; one padded token is projected for all."""
     _, height, width, channels = x.shape
     rows, columns = key_limits(height, width, window, padding)
     padded = padding != "exact" and (height % window or width % window)
@@ -166,7 +166,7 @@ def window_attention(
         qkv: queries, keys and values side by side, `(B, H, W, 3 * h * d)`.
         pads: projections of a padded token, `(3 * h * d,)`; `None` if no padded token is a key.
         limits: numbers of rows and columns of each image that may be keys, `(B, 2)`; `None` when `rows` and `columns`
-            hold for all.
+            apply to all.
         rows: number of rows that may be keys, without `limits`.
         columns: number of columns that may be keys, without `limits`.
         window: side of a window in tokens.

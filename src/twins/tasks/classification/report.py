@@ -53,19 +53,19 @@ def sections(result: dict[str, Any], examples: Examples, explain: Explain) -> li
 
 
 def _mistakes(images: list[_LabelledImage]) -> str:
-    wrong = sorted((x for x in images if x.predicted != x.label), key=lambda x: -x.confidence)[:NUM_SHOWN]
-    if not wrong:
+    mistakes = sorted((x for x in images if x.predicted != x.label), key=lambda x: -x.confidence)[:NUM_SHOWN]
+    if not mistakes:
         return f"<h2>Mistakes</h2><p>None in {len(images)} held-out images.</p>"
     pictures = "".join(
-        picture(thumbnail(x.image), f"{x.summary}, is {x.prediction.name(x.label)}", kind="bad") for x in wrong
+        picture(thumbnail(x.image), f"{x.summary}, is {x.prediction.name(x.label)}", kind="bad") for x in mistakes
     )
     return f"<h2>Most confident mistakes</h2><div class=thumbs>{pictures}</div>"
 
 
 def _examples(images: list[_LabelledImage]) -> str:
-    shown = images[:: max(1, len(images) // NUM_SHOWN)][:NUM_SHOWN]
+    examples = images[:: max(1, len(images) // NUM_SHOWN)][:NUM_SHOWN]
     pictures = "".join(
-        picture(thumbnail(x.image), x.summary, kind="good" if x.predicted == x.label else "bad") for x in shown
+        picture(thumbnail(x.image), x.summary, kind="good" if x.predicted == x.label else "bad") for x in examples
     )
     return f"<h2>Predictions</h2><div class=thumbs>{pictures}</div>"
 

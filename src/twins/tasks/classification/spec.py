@@ -58,7 +58,7 @@ class ClassificationSpec:
                 )
             elif train[label] + val[label] == 1:
                 sentences.append(
-                    f"class {name} has one image, which is trained on, so nothing tells how well it is learned; "
+                    f"class {name} has one image, which is used for training, so its accuracy cannot be measured; "
                     "add images"
                 )
             elif train[label] == 1:
@@ -172,7 +172,7 @@ def _masks_as_classes(names: Sequence[str]) -> list[str]:
         return []
     return [
         f"the classes are called {' and '.join(names)}, as the folders of images and their masks are; "
-        'to learn the masks, say `task="semantic"`'
+        'to learn the masks, use `task="semantic"`'
     ]
 
 

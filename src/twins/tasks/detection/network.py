@@ -30,7 +30,7 @@ from twins.weights.info import ModelInfo
 CANDIDATES, TRAIN_CANDIDATES = 1000, 2000
 """Highest-scoring anchors of each level that proposals are selected from, in evaluation and in training."""
 PROPOSALS = 1000
-"""Most proposals per image of the first stage."""
+"""Maximum number of proposals per image of the first stage."""
 
 
 class Stages(NamedTuple):
@@ -156,14 +156,14 @@ class Detection(TaskNetwork):
         """Return boxes `(B, M, 4)` in pixels of the network's input, scores and labels `(B, M)`; score 0 is padding."""
         head = self.bbox_head or self.roi_head
         assert head is not None
-        chosen = self.selection
+        selection = self.selection
         outputs = {name: value.detach() for name, value in outputs.items()}
         return head.detections(
             outputs,
-            score_threshold=chosen.score,
-            iou_threshold=chosen.nms,
-            max_detections=chosen.most,
-            agnostic=chosen.agnostic,
+            score_threshold=selection.score,
+            iou_threshold=selection.nms,
+            max_detections=selection.most,
+            agnostic=selection.agnostic,
         )
 
 

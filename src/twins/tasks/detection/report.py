@@ -268,18 +268,18 @@ def _add_scores(selected: _Selected, prediction: Prediction, matches: ImageMatch
 def _above_threshold(prediction: Prediction, score: float) -> Prediction:
     """Return a prediction with only the objects of at least this score."""
     assert prediction.scores is not None
-    kept = prediction.scores.astype(np.float64) >= score
+    selected = prediction.scores.astype(np.float64) >= score
     names = ("boxes", "labels", "scores", "masks")
-    fields = {name: value[kept] for name in names if (value := getattr(prediction, name)) is not None}
+    fields = {name: value[selected] for name in names if (value := getattr(prediction, name)) is not None}
     return replace(prediction, **fields)
 
 
 def demo_picture(predict: Callable[[list[Image.Image]], list[Prediction]]) -> Image.Image:
     """Return the first held-out scenes, each beside a copy with the predicted objects."""
     images = [draw_scene(index, train=False).image for index in range(6)]
-    shown, captions = [], []
+    pictures, captions = [], []
     for image, prediction in zip(images, predict(images), strict=True):
         assert prediction.labels is not None
-        shown += [image, prediction.draw(image)]
+        pictures += [image, prediction.draw(image)]
         captions += ["", f"finds {' '.join(sorted(prediction.name(label) for label in prediction.labels.tolist()))}"]
-    return grid(shown, captions, columns=4, side=300)
+    return grid(pictures, captions, columns=4, side=300)

@@ -61,13 +61,13 @@ class InstanceSegmentation(TaskNetwork):
         """
         levels = pyramid(self.backbone, self.neck, images, sizes)
         outputs = self.roi_head(levels, *propose(self.rpn_head, levels))
-        chosen = self.selection
+        selection = self.selection
         boxes, scores, labels = self.roi_head.detections(
             outputs,
-            score_threshold=chosen.score,
-            iou_threshold=chosen.nms,
-            max_detections=chosen.most,
-            agnostic=chosen.agnostic,
+            score_threshold=selection.score,
+            iou_threshold=selection.nms,
+            max_detections=selection.most,
+            agnostic=selection.agnostic,
         )
         masks = self.roi_head.masks(levels, boxes, labels, scores > 0)
         return {"boxes": boxes, "scores": scores, "labels": labels, "masks": masks, "sizes": levels.image_sizes}

@@ -1,4 +1,4 @@
-"""Inference of semantic networks on one image: several scales, flip, sliding window, tiles."""
+"""Inference of semantic networks on one image: several scales, flip, sliding window or tiles."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 Span = tuple[int, int, int, int]
-"""Start and end of a tile along one axis, and of the part of it that the result is taken from."""
+"""Along one axis: start and end of a tile, then start and end of the pixels whose result comes from it."""
 
 
 @torch.inference_mode()
 def infer(network: SemanticSegmentation, image: Picture, config: InferenceConfig) -> Prediction:
     """Return the label map of an image, at the image's size.
 
-    Scales and the mirrored image are averaged as probabilities, windows as logits, both as in mmsegmentation. Tiles are
-    not averaged: each pixel's class comes from the tile whose border is furthest from it, so that only the image and
-    the label map are larger than a tile in memory.
+    As in mmsegmentation, probabilities are averaged over scales and mirror images, and logits over overlapping windows.
+    Tiles are not averaged: the class of each pixel comes from the tile whose border is furthest from it. So only the
+    image and the label map need more memory than a tile.
 
     Args:
         network: in evaluation mode.
@@ -55,7 +55,7 @@ def infer(network: SemanticSegmentation, image: Picture, config: InferenceConfig
 
 
 def _views(network: SemanticSegmentation, image: Picture, config: InferenceConfig) -> Iterator[tuple[Tensor, bool]]:
-    """Yield the normalised image at each scale, `(1, 3, h, w)`, and with `flip` mirrored, each with whether it is."""
+    """Yield views and whether each is mirrored: the image `(1, 3, h, w)` at each scale, with `flip` also mirrored."""
     preprocess = network.info.preprocess
     resampling = Image.Resampling[preprocess.interpolation.upper()]
     for scale in config.scales:
@@ -74,7 +74,7 @@ def _logits(network: SemanticSegmentation, view: Tensor) -> Tensor:
 
 
 def _logits_by_windows(network: SemanticSegmentation, view: Tensor, config: InferenceConfig) -> Tensor:
-    """Return the logits `(1, K, h, w)` of a sliding window, averaged where windows overlap."""
+    """Return the logits `(1, K, h, w)` of a view by a sliding window, averaged where windows overlap."""
     assert config.window
     side, step = config.window, config.stride or max(1, config.window * 2 // 3)
     height, width = view.shape[2:]
@@ -90,7 +90,7 @@ def _logits_by_windows(network: SemanticSegmentation, view: Tensor, config: Infe
 
 
 def _label_map_by_tiles(network: SemanticSegmentation, image: Picture, side: int, overlap: int) -> Tensor:
-    """Return class ids `(H, W)`: uint8, or int32 for more than 256 classes."""
+    """Return the class ids `(H, W)` of an image by tiles: uint8, or int32 for more than 256 classes."""
     dtype = torch.uint8 if network.num_classes <= 256 else torch.int32
     label_map = torch.empty(image.height, image.width, dtype=dtype)
     columns = list(_spans(image.width, side, overlap))
@@ -98,21 +98,21 @@ def _label_map_by_tiles(network: SemanticSegmentation, image: Picture, side: int
         for left, right, first_column, end_column in columns:
             tile = _pad_to_min_side(_tensor(network, image.crop((left, top, right, bottom))))
             logits = resize_map(_logits(network, tile), tile.shape[2:])
-            part = logits[0, :, first_row - top : end_row - top, first_column - left : end_column - left]
-            label_map[first_row:end_row, first_column:end_column] = part.argmax(dim=0).to(dtype)
+            logits_part = logits[0, :, first_row - top : end_row - top, first_column - left : end_column - left]
+            label_map[first_row:end_row, first_column:end_column] = logits_part.argmax(dim=0).to(dtype)
     return label_map
 
 
 def _starts(length: int, side: int, step: int) -> list[int]:
-    """Return the starts of windows that cover a length; the last window ends where the length does."""
+    """Return the starts of windows that cover a length; the last window ends at `length`."""
     last = max(0, length - side)
     return [*range(0, last, step), last]
 
 
 def _spans(length: int, side: int, overlap: int) -> Iterator[Span]:
-    """Yield tiles that cover a length, each with its part that is nearer to its centre than to those of other tiles."""
+    """Yield tiles that cover a length, each with the pixels that are nearer to its centre than to those of others."""
     starts = _starts(length, side, side - overlap)
-    borders = [(start + side + following) // 2 for start, following in pairwise(starts)]
+    borders = [(start + side + next_start) // 2 for start, next_start in pairwise(starts)]
     for start, first, end in zip(starts, [0, *borders], [*borders, length], strict=True):
         yield start, min(start + side, length), first, end
 

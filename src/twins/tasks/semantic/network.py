@@ -23,7 +23,7 @@ from twins.tasks.semantic.facts import FACTS
 from twins.weights.info import ModelInfo
 
 CHUNK = 1 << 26
-"""Most logits at an image's original size that decoding holds in memory."""
+"""Maximum number of logits, at an image's original size, that decoding has in memory at once."""
 AUXILIARY_WEIGHT = 0.4
 """Weight of the auxiliary head's loss, as in mmsegmentation's UPerNet."""
 
@@ -42,11 +42,11 @@ class HeadParts(NamedTuple):
     """The modules of a network after its backbone."""
 
     decode_head: nn.Module
-    """From maps to logits `(B, K, h, w)` of any resolution; the network resizes them to the first map's."""
+    """Computes logits `(B, K, h, w)` of any resolution from maps; the network resizes them to the first map's."""
     neck: nn.Module | None = None
-    """From the backbone's maps to those that `decode_head` takes; `None` if it takes the backbone's."""
+    """Turns the backbone's maps into the inputs of `decode_head`; `None` if these are the backbone's maps."""
     auxiliary_head: nn.Module | None = None
-    """From the third map to logits for an additional loss."""
+    """Computes logits for an additional loss from the third map."""
 
 
 def _semantic_fpn(backbone: Features, settings: HeadSettings) -> HeadParts:
@@ -206,17 +206,17 @@ def resized_argmax(logits: Tensor, steps: Sequence[Sequence[int]]) -> Tensor:
     Classes are resized in chunks, so that memory does not grow with their number.
     """
     chunk = max(1, CHUNK // (steps[-1][0] * steps[-1][1]))
-    best: Tensor | None = None
+    highest: Tensor | None = None
     for first in range(0, logits.shape[1], chunk):
         part = logits[:, first : first + chunk]
         for size in steps:
             part = resize_map(part, size)
         value, label = part[0].max(dim=0)
-        if best is None:
-            best, label_map = value, label
+        if highest is None:
+            highest, label_map = value, label
         else:
-            better = value > best
-            best, label_map = torch.where(better, value, best), torch.where(better, label + first, label_map)
+            better = value > highest
+            highest, label_map = torch.where(better, value, highest), torch.where(better, label + first, label_map)
     return label_map
 
 

@@ -32,7 +32,7 @@ from twins.tasks.semantic.inference import infer
 from twins.tasks.semantic.network import SemanticSegmentation
 
 _MAX_COUNTED_MAPS = 500
-"""Most label maps that class weights are computed from."""
+"""Maximum number of label maps from which class weights are computed."""
 
 
 class SemanticSpec:

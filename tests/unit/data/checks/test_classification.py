@@ -33,7 +33,7 @@ def data(tmp_path):
 def test_a_clean_set_has_no_problem_and_the_right_counts(data):
     report = check(data)
     assert report.problems == []
-    assert report.notes == ["top-5 accuracy says nothing with fewer than six classes and is left out"]
+    assert report.notes == ["top-5 accuracy has no meaning with fewer than six classes and is left out"]
     assert report.counts == {"train": {"a": 2, "b": 2}, "val": {"a": 2, "b": 2}}
     assert (report.images, report.shares) == ({"train": 4, "val": 4}, {})
     assert report.sizes == {"width": [40, 40, 40], "height": [40, 40, 40]}

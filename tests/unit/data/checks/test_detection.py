@@ -92,7 +92,7 @@ def test_scenes_are_clean(monkeypatch):
 def test_a_box_without_area_is_named(data):
     data.change(2, bbox=[5, 6, 0, 40])
     assert data.only_problem(masks=False) == (
-        f"annotation 2 of {data.path('train')} has the box 5, 6, 5, 46, which has no area; mend it or remove it"
+        f"annotation 2 of {data.path('train')} has the box 5, 6, 5, 46, which has no area; fix it or remove it"
     )
     data.change(2, bbox=[5, 6, -4, 40])
     assert "has the box 5, 6, 1, 46, which has no area" in data.only_problem(masks=False)
@@ -101,8 +101,8 @@ def test_a_box_without_area_is_named(data):
 def test_a_box_outside_its_image_is_named(data):
     data.change(3, part="val", bbox=[81, 6, 9, 9])
     assert data.only_problem(masks=False) == (
-        f"annotation 3 of {data.path('val')} has the box 81, 6, 90, 15, which lies outside its image of 81 x 60 "
-        "pixels; mend it"
+        f"annotation 3 of {data.path('val')} has the box 81, 6, 90, 15, which is outside its image of 81 x 60 "
+        "pixels; fix it"
     )
 
 
@@ -121,14 +121,14 @@ def test_a_box_that_reaches_more_than_a_pixel_beyond_its_image_is_named(data, bo
     if beyond is None:
         assert data.check(masks=False).problems == []
     else:
-        assert f"reaches {beyond} pixels beyond its image of 80 x 60; mend it" in data.only_problem(masks=False)
+        assert f"reaches {beyond} pixels beyond its image of 80 x 60; fix it" in data.only_problem(masks=False)
 
 
 def test_a_wrong_size_is_named_with_both_sizes(data):
     data.edit(lambda content: content["images"][1].update(width=90, height=70))
     path = data.root / "train" / "1.png"
     assert data.only_problem() == (
-        f"{path} has 81 x 60 pixels, its annotations say 90 x 70; mend one of them"
+        f"{path} has 81 x 60 pixels, its annotations say 90 x 70; fix one of them"
     )  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def test_a_mask_that_does_not_fit_its_box_is_named(data):
     data.change(2, segmentation=shape(50, 4, 80, 44))
     assert data.only_problem() == (
         f"annotation 2 of {data.path('train')} has the box 2, 4, 42, 44, and a mask that fills 50, 4, 80, 44; "
-        "mend one of them"
+        "fix one of them"
     )
     assert data.check(masks=False).problems == []
 
@@ -295,8 +295,8 @@ def test_files_of_other_formats_are_named_by_object_and_line(tmp_path, save_imag
     assert report.problems == [
         f"line 4 of {labels / 'train' / 'a.txt'} has the class 3, which is not listed; list it or remove the line",
         f"line 3 of {labels / 'train' / 'a.txt'} has the box 52, 15, 92, 45, which reaches 12 pixels beyond its image "
-        "of 80 x 60; mend it",
-        f"line 3 of {labels / 'val' / 'b.txt'} has the box 40, 15, 40, 45, which has no area; mend it or remove it",
+        "of 80 x 60; fix it",
+        f"line 3 of {labels / 'val' / 'b.txt'} has the box 40, 15, 40, 45, which has no area; fix it or remove it",
     ]
 
 

@@ -149,7 +149,7 @@ def test_panoptic_segments_are_identified_by_their_three_bytes(panoptic):
         (lambda c: c.update(images=[]), r"panoptic\.json lists no image"),
         (lambda c: c.update(annotations=[]), r"panoptic\.json lists no annotation"),
         (lambda c: c.update(annotations={"a": 1}), r"panoptic\.json has a record that is none of COCO's"),
-        (lambda c: c["annotations"][1].pop("segments_info"), r"has a record without 'segments_info'; mend the file"),
+        (lambda c: c["annotations"][1].pop("segments_info"), r"has a record without 'segments_info'; fix the file"),
         (lambda c: c["annotations"][0].pop("file_name"), r"without 'file_name'"),
         (lambda c: c["annotations"][0]["segments_info"][0].pop("id"), r"without 'id'"),
         (lambda c: c["images"][0].pop("file_name"), r"without 'file_name'"),
@@ -184,7 +184,7 @@ def test_a_damaged_panoptic_file_is_named(panoptic, refused, change, message):
         ([], r"has no mask"),
         (
             [[2, 1, 6, 1, 6]],
-            r"the polygon \[2, 1, 6, 1, 6\], which must list x and y in turns, numbers below 1,000,000; mend it",
+            r"the polygon \[2, 1, 6, 1, 6\], which must list x and y alternately, numbers below 1,000,000; fix it",
         ),
         ([2, 1, 6, 1, 6, 4], r"the polygon 2, which must list"),
         ([[2, 1, float("nan"), 1, 6, 4]], r"numbers below 1,000,000"),
@@ -192,9 +192,9 @@ def test_a_damaged_panoptic_file_is_named(panoptic, refused, change, message):
         ([[2, 1, -(2**63), 1, 6, 4]], r"numbers below 1,000,000"),
         ([[2, 1, 10**400, 1, 6, 4]], r"numbers below 1,000,000"),
         ([["a", "b", "c", "d", "e", "f"]], r"the polygon \['a', .*numbers"),
-        ({"size": [8, 6], "counts": RUNS}, r"mask of \[8, 6\] on an image of \[6, 8\] pixels; mend it"),
-        ({"counts": RUNS}, r"the segmentation \{.*\}, neither polygons nor run lengths; mend it"),
-        ({"size": [6, 8], "counts": [13, 3, 900]}, r"\[13, 3, 900\], which do not make 6 x 8 pixels; mend it"),
+        ({"size": [8, 6], "counts": RUNS}, r"mask of \[8, 6\] on an image of \[6, 8\] pixels; fix it"),
+        ({"counts": RUNS}, r"the segmentation \{.*\}, neither polygons nor run lengths; fix it"),
+        ({"size": [6, 8], "counts": [13, 3, 900]}, r"\[13, 3, 900\], which do not make 6 x 8 pixels; fix it"),
         ({"size": [6, 8], "counts": [13, 3]}, r"the run lengths \[13, 3\], which do not make"),
         (
             {"size": [6, 8], "counts": [13, -3, 38]},
@@ -237,7 +237,7 @@ def test_two_files_of_different_categories_are_refused(coco, refused):
 
 @pytest.mark.parametrize("height", [None, "6", -1, 0, 2**70])
 def test_sizes_that_no_image_has_are_named(coco, refused, height):
-    with refused(r"instances\.json says \(.*, 8\) for height and width of .*jpg; mend it"):
+    with refused(r"instances\.json gives \(.*, 8\) as height and width of .*jpg; fix it"):
         targets(opened(coco([annotation(POLYGON)], height=height)))
 
 

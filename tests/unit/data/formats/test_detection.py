@@ -249,7 +249,7 @@ def test_boxes_without_area_in_their_image_are_kept_and_reported(coco, box, expe
     root = coco([annotation(), annotation(8, bbox=box)], "instances_train.json")
     splits = opened(coco([annotation(bbox=box)], "instances_val.json"))
     assert splits.train.target(0).boxes.tolist() == [[2, 1, 6, 4], expected]
-    message = "one training box has no area inside its image and is not learned from: annotation 8 of "
+    message = "one training box has no area inside its image and is left out: annotation 8 of "
     assert splits.notes == (f"{message}{root / 'instances_train.json'}",)
 
 
@@ -264,23 +264,23 @@ def test_has_area_agrees_with_usable():
 def test_boxes_without_area_are_counted_only_in_the_training_part(coco):
     root = coco([annotation(i, 1 + i % 2, bbox=[2, 1, 0, 3]) for i in range(10)])
     (note,) = opened(root).notes
-    assert note.startswith("5 training boxes have no area inside their image and are not learned from, the first: ")
+    assert note.startswith("5 training boxes have no area inside their image and are left out, the first: ")
 
 
 @pytest.mark.parametrize("height", ["6", -6, 0, 2**70, None])
 def test_sizes_that_no_image_has_are_named(coco, refused, height):
-    with refused(r"instances\.json says \(.*, 8\) for height and width of .*[12]\.jpg; mend it"):
+    with refused(r"instances\.json gives \(.*, 8\) as height and width of .*[12]\.jpg; fix it"):
         target(coco([annotation()], height=height))
 
 
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ([[2, 1, 6, 1, 6]], "polygon .*must list x and y in turns, numbers below 1,000,000"),
+        ([[2, 1, 6, 1, 6]], "polygon .*must list x and y alternately, numbers below 1,000,000"),
         ([[2, 1, float("nan"), 1, 6, 4]], "numbers below 1,000,000"),
         ([["a", "b", "c", "d", "e", "f"]], "numbers below 1,000,000"),
-        ([[[2, 1], [6, 1], [6, 4]]], "must list x and y in turns"),
-        ({"size": [8, 6], "counts": RUNS}, r"mask of \[8, 6\] on an image of \[6, 8\] pixels; mend it"),
+        ([[[2, 1], [6, 1], [6, 4]]], "must list x and y alternately"),
+        ({"size": [8, 6], "counts": RUNS}, r"mask of \[8, 6\] on an image of \[6, 8\] pixels; fix it"),
         ({"size": [6, 8], "counts": [13, 3]}, "which do not make 6 x 8 pixels"),
         ({"size": [6, 8], "counts": PACKED["counts"].decode()[:4]}, "which do not make 6 x 8 pixels"),
     ],
@@ -303,7 +303,7 @@ def test_an_object_with_neither_box_nor_mask_is_named(coco, refused):
         (lambda c: c.pop("categories"), "has no categories, so it is no COCO file"),
         (lambda c: c.update(images=[]), "lists no image"),
         (lambda c: c.update(annotations=3), "has a record that is none of COCO's"),
-        (lambda c: c["images"][0].pop("file_name"), "has a record without 'file_name'; mend the file"),
+        (lambda c: c["images"][0].pop("file_name"), "has a record without 'file_name'; fix the file"),
         (lambda c: c["images"][0].update(id="a"), r"image 1\.jpg has the id 'a'; give it a whole number"),
         (lambda c: c["categories"][0].update(id=float("inf")), "has a record that is none of COCO's"),
         (lambda c: c["categories"].clear(), "there is no class; list at least one"),
@@ -363,7 +363,7 @@ def test_one_image_is_too_few(coco, refused):
 
 def test_settings_of_semantic_masks_are_refused(coco, refused):
     config = DataConfig(data=str(coco([annotation()])), masks=MaskConfig(ignore=(1,)))
-    with refused("`masks` says how semantic masks are read; leave it out"):
+    with refused("`masks` sets how semantic masks are read; leave it out"):
         open_objects_for_run(config, masks=False)
 
 

@@ -54,7 +54,7 @@ def test_bccd_is_read_with_its_lists_and_one_box_without_area_in_each_part(sampl
     splits = opened(root)
     assert (len(splits.train), len(splits.val), splits.train.names) == (205, 87, ("Platelets", "RBC", "WBC"))
     first = root / "Annotations" / "BloodImage_00343.xml"
-    message = "one training box has no area inside its image and is not learned from: object 4 of "
+    message = "one training box has no area inside its image and is left out: object 4 of "
     assert splits.notes == (f"{message}{first}",)
     unusable = {stem(images, i) for images, i in every(splits) if not trainable(images.target(i)).all()}
     assert unusable == {"BloodImage_00343", "BloodImage_00338"}
@@ -68,8 +68,8 @@ def test_checking_bccd_finds_its_two_boxes_without_area_and_nothing_else(sample_
     report = DetectionSpec(masks=False).check(DataConfig(data=str(root)))
     names = [f"{root}/Annotations/BloodImage_{number}.xml" for number in ("00343", "00338")]
     assert report.problems == [
-        f"object 4 of {names[0]} has the box 181, 329, 181, 329, which has no area; mend it or remove it",
-        f"object 13 of {names[1]} has the box 504, 337, 504, 337, which has no area; mend it or remove it",
+        f"object 4 of {names[0]} has the box 181, 329, 181, 329, which has no area; fix it or remove it",
+        f"object 13 of {names[1]} has the box 504, 337, 504, 337, which has no area; fix it or remove it",
     ]
     assert report.counts["train"] == {"Platelets": 209, "RBC": 2382, "WBC": 214}
 

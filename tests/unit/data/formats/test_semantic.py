@@ -216,7 +216,7 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path, save_image, save_mask
 def test_two_files_for_one_half_of_a_pair_are_refused(pairs, save_image, refused, extra):
     root = pairs("images", "masks")
     save_image(root / extra)
-    with refused("have the same name, so no pair is clear; keep one of them"):
+    with refused("have the same name, so they cannot be paired; keep one of them"):
         opened(root)
 
 

@@ -76,7 +76,7 @@ def test_corners_that_coincide_or_are_reversed_have_no_area_and_are_reported(voc
     splits = opened(root)
     assert splits.train.target(0).boxes.tolist() == [[0, 0, 8, 6], expected]
     assert splits.train.target(0).areas.tolist() == [48, 0]
-    message = "one training box has no area inside its image and is not learned from: object 2 of "
+    message = "one training box has no area inside its image and is left out: object 2 of "
     assert splits.notes == (f"{message}{root / 'Annotations' / 'a.xml'}",)
 
 

@@ -184,7 +184,7 @@ def test_a_class_beyond_the_names_is_left_out_and_reported(yolo, masks):
 def test_boxes_without_area_in_an_image_of_any_size_are_reported(yolo):
     splits = opened(yolo({"labels/train/a.txt": "0 .5 .5 0 1\n0 .5 .5 1 1\n1 1.5 .5 1 1", "labels/val/b.txt": ""}))
     assert len(splits.train.target(0)) == 3
-    message = "2 training boxes have no area inside their image and are not learned from, the first: line 1 of "
+    message = "2 training boxes have no area inside their image and are left out, the first: line 1 of "
     assert splits.notes == (f"{message}{splits.source}/labels/train/a.txt",)
 
 
@@ -194,8 +194,8 @@ def test_boxes_without_area_in_an_image_of_any_size_are_reported(yolo):
         ("0 0.5 0.5", r"line 2 of .*a\.txt has 3 numbers; give a class with a box \(5\), or with a polygon"),
         ("0 0.5 0.5 1 1 0.9", "has 6 numbers"),
         ("0 0.5 0.5 1 1 0.9 0.1 0.2", "has 8 numbers"),
-        ("dog 0.5 0.5 1 1", "holds 'dog 0.5 0.5 1 1', not numbers alone; mend it"),
-        ("0 0.5,0.5,1,1 0 0 0", "not numbers alone"),
+        ("dog 0.5 0.5 1 1", "holds 'dog 0.5 0.5 1 1', not numbers only; fix it"),
+        ("0 0.5,0.5,1,1 0 0 0", "not numbers only"),
         ("0.5 0.5 0.5 1 1", "has the class 0.5; give a whole number of at least 0"),
         ("-1 0.5 0.5 1 1", "has the class -1; give a whole number"),
         ("nan 0.5 0.5 1 1", "has the class nan; give a whole number"),
@@ -230,7 +230,7 @@ def test_a_box_is_named_if_masks_are_needed(yolo, refused):
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
-        ("names: [cat, dog", r"data\.yaml is no YAML \(.*\); mend it"),
+        ("names: [cat, dog", r"data\.yaml is no YAML \(.*\); fix it"),
         ("names: 3\n", r"data\.yaml: expected a list of names or a dictionary"),
         ("names: [cat, cat]\n", r"data\.yaml: two classes have the same name, 'cat'"),
         ("names: {a: cat}\n", r"data\.yaml is no list of classes"),
@@ -282,7 +282,7 @@ def test_a_missing_label_file_holds_no_objects(tmp_path):
 def test_an_entry_without_images_is_named_if_no_usual_folder_has_its_part(yolo):
     labels = {"labels/train/a.txt": "0 .5 .5 .5 .5", "labels/held/b.txt": "0 .5 .5 .5 .5"}
     root = yolo(labels, yaml="train: images/train\nval: images/heldout\nnames: [cat, dog]\n")
-    with pytest.raises(DataError, match="leads to images/heldout, where no image is; mend that entry"):
+    with pytest.raises(DataError, match="leads to images/heldout, which has no images; fix that entry"):
         opened(root)
     yolo({"labels/val/c.txt": "0 .5 .5 .5 .5"}, yaml="train: /content/train\nval: /content/val\nnames: [cat, dog]\n")
     assert (len(opened(root).train), len(opened(root).val)) == (1, 1)
