@@ -40,6 +40,7 @@ def shallow(monkeypatch):
     monkeypatch.setitem(network.HEADS, "shallow", scope["HEADS"]["shallow"])
 
 
+@pytest.mark.slow
 def test_the_documented_head_works_in_every_verb(shallow, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(COUNTS, True, 16)
     monkeypatch.setitem(COUNTS, False, 4)

@@ -41,6 +41,7 @@ def test_the_layout_is_told_by_its_keys(case):
     assert detect(state) == LAYOUTS[name]
 
 
+@pytest.mark.slow
 def test_renamed_keys_and_shapes_are_our_networks(case):
     name, state = case
     found = {key: value.shape for key, value in to_twins(state, LAYOUTS[name]).items()}

@@ -53,6 +53,7 @@ def test_logits_are_those_of_the_reference(variant, golden, save_formula, formul
     assert logits.argmax(dim=1).tolist() == expected["argmax"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_logits_are_those_of_mmpretrain(variant, golden, save_formula, formula_input, deviation):
     expected = golden(f"classification_mmpretrain_{variant}")
@@ -62,6 +63,7 @@ def test_logits_are_those_of_mmpretrain(variant, golden, save_formula, formula_i
         assert deviation(model(formula_input(224, 224)), expected["logits"]) < 1e-8
 
 
+@pytest.mark.slow
 def test_float32_agrees_to_its_own_precision(golden, save_formula, formula_input, deviation):
     expected = golden("features_exact_svt_small_200x230")
     backbone = twins.create_backbone("twins_svt_small").eval()

@@ -33,6 +33,7 @@ def test_logits_and_maps_are_timms(pair, size):
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-9 * float(expected.std()))
 
 
+@pytest.mark.slow
 def test_gradients_are_timms(pair):
     ours, theirs = pair
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)

@@ -286,6 +286,7 @@ def test_only_the_backbone_is_compiled(train, monkeypatch):
     assert compiled == ["Twins"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_a_detector_starts_from_the_backbone_of_a_classifier(data, train, tmp_path):
     file = tmp_path / "classifier.safetensors"

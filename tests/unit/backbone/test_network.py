@@ -38,6 +38,7 @@ def test_maps_have_the_size_given_by_the_strides(name, size):
         assert actual.shape == (1, channels, -(-size[0] // stride), -(-size[1] // stride))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NANOS)
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("stage_norms", [False, True])
