@@ -52,7 +52,8 @@ def train(config: TrainConfig) -> RunResult:
     Under `torchrun`, the same call trains on all processes.
 
     Args:
-        config: settings of the run; with `resume`, only settings of the machine may change, see `merge_resumed`.
+        config: settings of the run; with `resume`, only settings of the machine may change, and `data` if the data has
+            moved; see `merge_resumed`.
 
     Returns:
         the run folder and its metrics.
@@ -74,10 +75,13 @@ def train(config: TrainConfig) -> RunResult:
     log = _open_log(run, config, accelerator)
     for note in (*splits.notes, *spec.warnings(splits)):
         log.info(f"note: {note}")
-    metric, data_hash = spec.metric(splits.train.names), fingerprint(splits.train)
+    saved_data = read_config(run / CONFIG).data
+    metric, data_hash = spec.metric(splits.train.names), fingerprint(splits.train, Path(config.data), Path(saved_data))
     monitor = facts_of(config.task).monitor
     outcome = training_loop(network, source, metric, config, accelerator, log, monitor=monitor, fingerprint=data_hash)
     main = accelerator.is_main_process
+    if main and config.data != saved_data:
+        _write_config(run, replace(read_config(run / CONFIG), data=config.data))
     if config.trackers or accelerator.num_processes > 1:
         accelerator.end_training()
     if outcome.reason == "stopped" or not main:
@@ -141,11 +145,19 @@ class TaskSource:
         return self.splits.train.path(index)
 
 
-def fingerprint(images: ImageSet) -> str:
-    """Return a hash that changes if an image is added, removed, renamed or moved to another class's folder."""
+def fingerprint(images: ImageSet, root: Path, first_root: Path) -> str:
+    """Return a hash that changes if an image is added, removed, renamed or moved to another class's folder.
+
+    Args:
+        images: training images.
+        root: folder of the data set.
+        first_root: the folder when the run began; the hash of a moved data set is that of the first place.
+    """
     hasher = hashlib.blake2b("\0".join(images.names).encode(), digest_size=16)
     for index in range(len(images)):
-        hasher.update(f"{'/'.join(Path(images.path(index)).parts[-2:])}\n".encode())
+        path = Path(images.path(index))
+        folder = first_root if path.parent == root else path.parent
+        hasher.update(f"{folder.name}/{path.name}\n".encode())
     return hasher.hexdigest()
 
 
@@ -156,7 +168,11 @@ def _resolve_config(config: TrainConfig) -> TrainConfig:
         saved = read_config(run / CONFIG)
         if not (run / LAST).exists() and any((run / STATES).glob("[0-9]*")):
             raise NotFoundError(f"{run / LAST} leads to no state of {run / STATES}; copy the run again with its links")
-        return merge_resumed(config, saved)
+        data = _absolute_path(config.data) if config.data else saved.data
+        if data not in EMBEDDED and not Path(data).exists():
+            problem = f"the data folder {data} of {run} does not exist"
+            raise NotFoundError(f"{problem}; if it has moved, give its new folder as `data`")
+        return merge_resumed(replace(config, data=data), saved)
     if not config.data:
         raise ConfigError("`data` is missing; give a folder, or the name of an embedded set such as digits")
     check_task(config.task)
@@ -264,10 +280,13 @@ def _open_run(config: TrainConfig, network: TaskNetwork, device: str) -> Path:
         info = network.info
         resolved: dict[str, Any] = {"out": str(run), "padding": info.padding, "device": device, "head": info.head}
         resolved["detection"] = replace(config.detection, anchor_scale=info.anchor_scale)
-        config = replace(config, **resolved)
-        with atomic_file(run / CONFIG) as temporary:
-            temporary.write_text(config.to_yaml())
+        _write_config(run, replace(config, **resolved))
     return run
+
+
+def _write_config(run: Path, config: TrainConfig) -> None:
+    with atomic_file(run / CONFIG) as temporary:
+        temporary.write_text(config.to_yaml())
 
 
 def _new_folder(config: TrainConfig) -> Path:

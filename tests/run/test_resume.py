@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from twins.cli.main import main
+from twins.engine.config import read_config
 from twins.engine.log import read_rows
 
 STEPS = 16
@@ -55,3 +58,33 @@ def test_two_killed_processes_resume_exactly_and_evaluate_each_image_once(tmp_pa
     result = json.loads((uninterrupted / "eval.json").read_text())
     assert result["protocol"]["images"] == 359  # two processes cannot share these evenly
     assert held_out == pytest.approx(result["metrics"]["top1"], abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_report")
+def test_a_run_resumes_exactly_after_its_data_has_moved(tmp_path, start, assert_equal_weights, capsys):
+    data, moved = tmp_path / "data", tmp_path / "elsewhere" / "pictures"
+    random = np.random.default_rng(0)
+    for index in range(12):
+        (data / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(data / "ab"[index % 2] / f"{index}.png")
+    settings = ["--model", "twins_svt_nano", "--size", "32", "--batch-size", "2", "--steps", "40", "--device", "cpu"]
+    settings += ["--workers", "0", "--save-every", "2", "--log-every", "1", "--eval-every", "100", "--data", str(data)]
+    uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"
+    assert main(["train", *settings, "--out", str(uninterrupted)]) == 0
+    training = start(*settings, "--out", str(interrupted))
+    training.wait_for_step(interrupted, 4)
+    training.kill()
+    moved.parent.mkdir()
+    data.rename(moved)
+    capsys.readouterr()
+    assert main(["train", "--resume", str(interrupted)]) == 2
+    assert "if it has moved, give its new folder as --data" in capsys.readouterr().err
+    (moved / "a" / "0.png").rename(moved / "a" / "new.png")
+    assert main(["train", "--resume", str(interrupted), "--data", str(moved)]) == 2
+    assert "the training images have changed" in capsys.readouterr().err
+    (moved / "a" / "new.png").rename(moved / "a" / "0.png")
+    assert main(["train", "--resume", str(interrupted), "--data", str(moved)]) == 0
+    assert_equal_weights(uninterrupted, interrupted)
+    assert read_config(interrupted / "config.yaml").data == str(moved)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import twins.evaluation
@@ -9,7 +11,7 @@ import twins.report.page
 from twins.engine.config import TrainConfig
 from twins.errors import NotFoundError
 from twins.evaluation import EvalResult
-from twins.training import _measure_and_report, train
+from twins.training import _measure_and_report, fingerprint, train
 
 
 def test_the_final_evaluation_and_the_report_use_the_runs_device_and_workers(tmp_path, monkeypatch):
@@ -36,3 +38,21 @@ def test_a_run_whose_newest_state_is_missing_is_not_changed(tmp_path, broken):
     with pytest.raises(NotFoundError, match="copy the run again with its links"):
         train(TrainConfig(resume=str(tmp_path)))
     assert (tmp_path / "states" / "000000004").is_dir()
+
+
+def test_the_fingerprint_of_a_moved_data_set_is_that_of_its_first_folder():
+    class Images:
+        names = ("a", "b")
+
+        def __init__(self, root):
+            self.root = root
+
+        def __len__(self):
+            return 3
+
+        def path(self, index):
+            return str(self.root / ("0.png", "a/1.png", "b/1.png")[index])
+
+    first, moved = Path("/data"), Path("/elsewhere/pictures")
+    assert fingerprint(Images(moved), moved, first) == fingerprint(Images(first), first, first)
+    assert fingerprint(Images(moved), moved, moved) != fingerprint(Images(first), first, first)

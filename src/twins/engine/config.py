@@ -31,6 +31,8 @@ MACHINE_FIELDS = (
     "max_skipped",
 )
 """Settings that may change with `resume`: they change how a run is computed, not its result."""
+RESUME_FIELDS = ("data", *MACHINE_FIELDS)
+"""Settings that `resume` accepts: the data may have moved, and its fingerprint says whether it is the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,7 +339,7 @@ def merge_resumed(requested: TrainConfig, saved: TrainConfig) -> TrainConfig:
     """Return the saved settings of a run with the requested changes; settings at their default are not changes.
 
     Raises:
-        ConfigError: a change of a setting that is not in `MACHINE_FIELDS`.
+        ConfigError: a change of a setting that is not in `RESUME_FIELDS`.
     """
     default = TrainConfig()
     changes = {
@@ -347,9 +349,9 @@ def merge_resumed(requested: TrainConfig, saved: TrainConfig) -> TrainConfig:
     }
     changes.pop("resume", None)
     unchanged = {name for name, value in changes.items() if value == getattr(saved, name)}
-    if forbidden := sorted(set(changes) - set(MACHINE_FIELDS) - unchanged):
+    if forbidden := sorted(set(changes) - set(RESUME_FIELDS) - unchanged):
         forbidden_names, allowed_names = (
-            ", ".join(f"`{name}`" for name in names) for names in (forbidden, MACHINE_FIELDS)
+            ", ".join(f"`{name}`" for name in names) for names in (forbidden, RESUME_FIELDS)
         )
         raise ConfigError(
             f"`resume` continues the run with its settings and cannot change {forbidden_names}; leave it out, or start "

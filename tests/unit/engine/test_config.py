@@ -137,6 +137,7 @@ def test_resuming_accepts_machine_settings_and_refuses_others() -> None:
     with pytest.raises(ConfigError, match="`epochs`"):
         merge_resumed(TrainConfig(resume="runs/a", epochs=60), saved)
     assert merge_resumed(TrainConfig(resume="runs/a", epochs=50), saved).epochs == 50
+    assert merge_resumed(TrainConfig(resume="runs/a", data="moved"), saved).data == "moved"
 
 
 def test_the_error_of_a_folder_without_a_config_names_the_file(tmp_path: Path) -> None:
