@@ -105,6 +105,9 @@ _BACKBONE_MARKS = {
 }
 """Keys that identify a backbone without a head; the reference's backbones have timm's names."""
 
+FIRST_WEIGHTS = ("patch_embeds.0.proj.weight", "patch_embeds.0.projection.weight", "stages.0.patch_embed.proj.weight")
+"""Names that the first weight of a backbone has in the layouts."""
+
 WRITABLE = ("twins", "timm", "reference")
 """Layouts that can be written; `reference` is `timm` for classifiers, `reference_segmentation` for backbones."""
 

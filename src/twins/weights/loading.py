@@ -12,18 +12,26 @@ from torch import nn
 
 from twins.backbone.config import VARIANTS
 from twins.backbone.network import Twins
-from twins.errors import ConfigError, WeightsError
+from twins.errors import ConfigError, WeightsError, number_of
 from twins.preprocess import Preprocess
 from twins.tasks.table import facts_of
 from twins.weights.dialects import State, check_writable, from_twins
 from twins.weights.files import Checkpoint, read_tensors, write_tensors
 from twins.weights.heads import all_heads, find_head
 from twins.weights.info import ModelInfo
+from twins.weights.networks import parts_of
 
 _CLASSIFIER_PREFIXES = ("norm.", "head.")
 """Key prefixes of a classifier and its final norm, which a dense network does not need."""
 _HEAD_PREFIXES = ("norm.", "neck.", "auxiliary_head.", "rpn_head.")
 """Key prefixes of head parts besides the classification layers, which a backbone does not need."""
+
+_TITLES = {
+    "mis_shaped": "mis-shaped",
+    "left_out": "left out, beside the network",
+    "others": "other networks in the file",
+}
+"""Titles of a report's lists that are not their names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +45,14 @@ class LoadReport:
     """Path of the file."""
     dialect: str
     """Layout of the file, such as `twins`, `timm` or `mmseg`."""
+    key: str = ""
+    """Where the network stands in the file, such as `model_ema`; empty: the file is the network."""
+    others: tuple[str, ...] = ()
+    """Keys of the file's other networks; `weights_key` chooses one."""
+    left_out: tuple[str, ...] = ()
+    """Tensors beside the network, by the file's names: losses, metrics, counters."""
+    note: str = ""
+    """A sentence about the choice of the network and what was left out; empty if the file holds nothing else."""
     loaded: tuple[str, ...] = ()
     """Tensors of the network that were loaded from the file."""
     missing: tuple[str, ...] = ()
@@ -57,19 +73,24 @@ class LoadReport:
         return not (self.missing or self.unexpected or self.mis_shaped)
 
     def __str__(self) -> str:
-        lines = [f"{self.path} ({self.dialect} layout): {len(self.loaded)} tensors loaded"]
-        for title in ("missing", "unexpected", "mis_shaped", "unused", "initialised"):
+        source = f"{self.path}, {self.key}" if self.key else str(self.path)
+        lines = [f"{source} ({self.dialect} layout): {len(self.loaded)} tensors loaded"]
+        for title in ("missing", "unexpected", "mis_shaped", "unused", "initialised", "left_out", "others"):
             if keys := getattr(self, title):
-                lines.append(f"  {title.replace('_', '-')} ({len(keys)}): {_shorten(keys)}")
+                lines.append(f"  {_TITLES.get(title, title)} ({len(keys)}): {_shorten(keys)}")
         return "\n".join(lines)
 
 
-def load_weights(model: nn.Module, path: str | Path, *, resize_head: bool = False) -> LoadReport:
+def load_weights(
+    model: nn.Module, path: str | Path, *, weights_key: str | None = None, resize_head: bool = False
+) -> LoadReport:
     """Load a weight file of any known layout in place; the network keeps its dtype and device.
 
     Args:
         model: a backbone or a task's network.
         path: a `.safetensors`, `.pth`, `.pt` or `.bin` file.
+        weights_key: where the network stands in a file that holds several, such as `teacher`; `None`: the one that
+            evaluation should use, which is the average of the weights if there is one.
         resize_head: if the file has no head, or one with another number of classes, keep the initial values of the
             network's head instead of raising; ignore a head that the network does not have.
 
@@ -78,10 +99,10 @@ def load_weights(model: nn.Module, path: str | Path, *, resize_head: bool = Fals
 
     Raises:
         NotFoundError: there is no such file.
-        WeightsError: the file cannot be read or does not fit; the message lists all differences, and the network is
-            untouched.
+        WeightsError: the file cannot be read, has weights that are not finite, or does not fit; the message lists all
+            differences, and the network is untouched.
     """
-    return load_checkpoint(model, read_tensors(path), resize_head=resize_head)
+    return load_checkpoint(model, read_tensors(path, key=weights_key), resize_head=resize_head)
 
 
 def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, resize_head: bool = False) -> LoadReport:
@@ -92,12 +113,24 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, resize_head: bo
     model_state: State = model.state_dict(keep_vars=True)
     report = _compare(model_state, state, checkpoint, backbone_only=backbone_only, resize_head=resize_head)
     if not report.ok:
-        hint = _variant_hint(model, checkpoint)
+        hint = _variant_hint(model, checkpoint) + _beside_hint(checkpoint)
         raise WeightsError(f"the weights do not fit the network{hint}, and nothing was loaded:\n{report}")
+    check_finite({key: state[key] for key in report.loaded}, str(checkpoint.path))
     with torch.no_grad():
         for key in report.loaded:
             model_state[key].copy_(state[key])
     return report
+
+
+def check_finite(tensors: State, source: str) -> None:
+    """Raise WeightsError if a tensor holds a value that is not finite, with the first tensor's name and the source."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not (finite := torch.isfinite(value)).all():
+            share = f"{int((~finite).sum()):,} of {number_of(value.numel(), 'value')}"
+            raise WeightsError(
+                f"{source} holds weights that are not finite, first {name} ({share}); "
+                "the network's results would be wrong, so use an earlier checkpoint"
+            )
 
 
 def save_weights(model: nn.Module, path: str | Path, dialect: str = "twins") -> None:
@@ -195,7 +228,8 @@ def _compare(
 ) -> LoadReport:
     """Assign every tensor of the network and of the file to a list of the report."""
     only_in_file, only_in_model = sorted(set(state) - set(model_state)), sorted(set(model_state) - set(state))
-    shared = sorted(set(model_state) & set(state))
+    shared, network = sorted(set(model_state) & set(state)), checkpoint.network
+    beside = () if backbone_only or resize_head else network.beside
     mis_shaped = [key for key in shared if model_state[key].shape != state[key].shape]
     model_head_keys = {key for key in model_state if not backbone_only and not key.startswith("backbone.")}
     dense = any(not key.startswith(_CLASSIFIER_PREFIXES) for key in model_head_keys)
@@ -219,9 +253,13 @@ def _compare(
     return LoadReport(
         path=checkpoint.path,
         dialect=checkpoint.dialect,
+        key=network.key,
+        others=network.others,
+        left_out=tuple(sorted({*network.left_out, *network.beside} - set(beside))),
+        note=network.note(checkpoint.path),
         loaded=tuple(key for key in shared if key not in mis_shaped),
         missing=_without(only_in_model, initialised),
-        unexpected=_without(only_in_file, unused),
+        unexpected=(*_without(only_in_file, unused), *beside),
         mis_shaped=tuple(
             f"{key} {tuple(state[key].shape)} for {tuple(model_state[key].shape)}"
             for key in _without(mis_shaped, resized)
@@ -248,6 +286,14 @@ def _variant_hint(model: nn.Module, checkpoint: Checkpoint) -> str:
         return ""
     model_variant = next((name for name, config in VARIANTS.items() if config == backbone.config), "another")
     return f" (the file holds a {file_variant}, the network is a {model_variant})"
+
+
+def _beside_hint(checkpoint: Checkpoint) -> str:
+    beside = checkpoint.network.beside
+    if not beside:
+        return ""
+    key = checkpoint.network.key
+    return f' ({parts_of(beside)} beside {key} may be a part of it; `weights_key="{key}"` leaves them out)'
 
 
 def _hub_preprocess(path: Path) -> Preprocess:
