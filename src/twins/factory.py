@@ -180,6 +180,7 @@ def _default_info(
         norm=task_info.norm if task_info else "batch",
         width=task_info.width if task_info else None if name in PUBLISHED else facts.nano_width,
         anchor_scale=task_info.anchor_scale if task_info and task_info.head == head else None,
+        relu_before_p7=task_info is not None and task_info.head == head and task_info.relu_before_p7,
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twins.weights.dialects import check_writable
 from twins.weights.files import Checkpoint, read_tensors, write_tensors
-from twins.weights.loading import convert_state, has_head, infer_info, infer_variant
+from twins.weights.loading import check_described, convert_state, has_head, infer_info, infer_variant
 
 
 def convert(source: str | Path, target: str | Path, *, to: str, weights_key: str | None = None) -> Checkpoint:
@@ -33,7 +33,8 @@ def convert(source: str | Path, target: str | Path, *, to: str, weights_key: str
     to = check_writable(to)
     checkpoint = read_tensors(source, key=weights_key)
     state, info = checkpoint.state, checkpoint.info
-    if to == "twins" and info is None and has_head(checkpoint) and infer_variant(state) is not None:
+    if info is None and has_head(checkpoint) and infer_variant(state) is not None:
         info = infer_info(checkpoint)
+    check_described(target, to, info)
     write_tensors(target, convert_state(state, to), info if to == "twins" else None)
     return checkpoint

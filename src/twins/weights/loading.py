@@ -15,7 +15,7 @@ from twins.backbone.network import Twins
 from twins.errors import ConfigError, WeightsError, number_of
 from twins.preprocess import Preprocess
 from twins.tasks.table import facts_of
-from twins.weights.dialects import State, check_writable, from_twins
+from twins.weights.dialects import DIALECTS, State, check_writable, from_twins
 from twins.weights.files import Checkpoint, read_tensors, write_tensors
 from twins.weights.heads import all_heads, find_head
 from twins.weights.info import ModelInfo
@@ -110,6 +110,7 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, resize_head: bo
     state, backbone_only = checkpoint.state, isinstance(model, Twins)
     if backbone_only:
         state = {key.removeprefix("backbone."): value for key, value in state.items()}
+    _check_p7(model, checkpoint)
     model_state: State = model.state_dict(keep_vars=True)
     report = _compare(model_state, state, checkpoint, backbone_only=backbone_only, resize_head=resize_head)
     if not report.ok:
@@ -120,6 +121,27 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, resize_head: bo
         for key in report.loaded:
             model_state[key].copy_(state[key])
     return report
+
+
+def _check_p7(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Raise WeightsError if a detector computes P7 in another way than the one of the file."""
+    info, saved = getattr(model, "info", None), checkpoint.info
+    theirs = saved.relu_before_p7 if saved else DIALECTS[checkpoint.dialect].relu_before_p7
+    match = find_head(checkpoint.state)
+    if isinstance(info, ModelInfo) and match and match.head == info.head and theirs != info.relu_before_p7:
+        raise WeightsError(
+            f"{checkpoint.path} holds a RetinaNet with{'' if theirs else 'out'} a ReLU before P7, unlike the network; "
+            "build the network with `create_model(..., weights=...)`, which sees to it"
+        )
+
+
+def check_described(path: str | Path, dialect: str, info: ModelInfo | None) -> None:
+    """Raise ConfigError if a file that cannot describe its network would be read as another one."""
+    if info is not None and info.relu_before_p7 and (dialect != "twins" or Path(path).suffix != ".safetensors"):
+        raise ConfigError(
+            f"a RetinaNet of detectron2 is written in the layout twins as .safetensors, whose description says that it "
+            f"has a ReLU before P7; found {path} in the layout {dialect}"
+        )
 
 
 def check_finite(tensors: State, source: str) -> None:
@@ -151,6 +173,7 @@ def save_weights(model: nn.Module, path: str | Path, dialect: str = "twins") -> 
     dialect = check_writable(dialect)
     state: State = dict(model.state_dict())
     info = getattr(model, "info", None)
+    check_described(path, dialect, info if isinstance(info, ModelInfo) else None)
     if isinstance(model, Twins):
         state = {f"backbone.{key}": value for key, value in state.items()}
     write_tensors(
@@ -185,6 +208,8 @@ def infer_info(checkpoint: Checkpoint) -> ModelInfo:
             f"{checkpoint.path} holds the backbone of {model} without a classifier; load it with create_backbone"
         )
     facts = facts_of(head.task)
+    table = DIALECTS[checkpoint.dialect]
+    unmasked = table.relu_before_p7 and VARIANTS[model].family == "svt"  # pvt_detectron2 pads windows without a mask
     grouped = "norm" in facts.network_settings and not any(key.endswith("running_mean") for key in state)
     return ModelInfo(
         task=head.task,
@@ -197,6 +222,8 @@ def infer_info(checkpoint: Checkpoint) -> ModelInfo:
         preprocess=_hub_preprocess(checkpoint.path) if facts.in_timm else facts.preprocess,
         width=head.channels(state),
         norm="group" if grouped else "batch",
+        padding="unmasked" if unmasked else "exact",
+        relu_before_p7=table.relu_before_p7,
     )
 
 
