@@ -401,6 +401,20 @@ def test_weights_that_are_not_finite_are_refused(task, value, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("task", ["classification", "semantic", "detection"])
+def test_scores_that_overflow_are_refused(task, tmp_path, capsys):
+    model = twins.create_model(NAME, task=task, num_classes=3)
+    with torch.no_grad():
+        for value in model.parameters():
+            value.fill_(1e38)
+    twins.save_weights(model, tmp_path / "large.safetensors")
+    Image.new("RGB", (40, 40)).save(tmp_path / "x.png")
+    words = ["predict", str(tmp_path / "large.safetensors"), str(tmp_path / "x.png"), "--device", "cpu"]
+    assert main([*words, "--json", str(tmp_path / "x.json")]) == 2
+    assert capsys.readouterr().err.startswith("twins: the network's scores are not finite")
+    assert not (tmp_path / "x.json").exists()
+
+
 def test_verbs_refuse_weights_that_are_not_finite(tmp_path, capsys):
     model = twins.create_model(NAME, num_classes=10)
     with torch.no_grad():
