@@ -64,6 +64,8 @@ _STAND_INS = (
     *(f"pathlib.{local}{kind}" for local in ("", "_local.") for kind in ("PosixPath", "WindowsPath", "PurePosixPath")),
 )
 """Types whose objects checkpoints contain beside the weights; `_StandIn` is built in their place."""
+_KINDS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", "U1", "S1")
+"""NumPy's numbers and texts."""
 _ALLOWED_TYPES: list[Any] = [
     argparse.Namespace,  # the reference saves its arguments
     collections.defaultdict,
@@ -75,7 +77,7 @@ _ALLOWED_TYPES: list[Any] = [
     multiarray._reconstruct,
     (multiarray.scalar, "numpy.core.multiarray.scalar"),  # numpy before 2.0
     (multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")),
+    *(type(np.dtype(kind)) for kind in _KINDS),
     *((_StandIn, name) for name in _STAND_INS),
 ]
 """Harmless types that checkpoints contain besides tensors."""

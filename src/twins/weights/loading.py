@@ -19,7 +19,7 @@ from twins.weights.dialects import DIALECTS, State, check_writable, from_twins
 from twins.weights.files import Checkpoint, read_tensors, write_tensors
 from twins.weights.heads import all_heads, find_head
 from twins.weights.info import ModelInfo
-from twins.weights.networks import parts_of
+from twins.weights.networks import parts_of, shown
 
 _CLASSIFIER_PREFIXES = ("norm.", "head.")
 """Key prefixes of a classifier and its final norm, which a dense network does not need."""
@@ -77,7 +77,7 @@ class LoadReport:
         lines = [f"{source} ({self.dialect} layout): {len(self.loaded)} tensors loaded"]
         for title in ("missing", "unexpected", "mis_shaped", "unused", "initialised", "left_out", "others"):
             if keys := getattr(self, title):
-                lines.append(f"  {_TITLES.get(title, title)} ({len(keys)}): {_shorten(keys)}")
+                lines.append(f"  {_TITLES.get(title, title)} ({len(keys)}): {_shorten(tuple(map(shown, keys)))}")
         return "\n".join(lines)
 
 

@@ -58,10 +58,16 @@ class Network:
         if self.others:
             kind = ", the average," if self.average else ""
             count = number_of(1 + len(self.others), "network")
-            parts.append(f"holds {count}: {self.key}{kind} is used, not {few(self.others)}; `weights_key` chooses")
+            others = few([shown(key) for key in self.others])
+            parts.append(f"holds {count}: {shown(self.key)}{kind} is used, not {others}; `weights_key` chooses")
         if self.left_out:
             parts.append(f"{'' if parts else 'also '}holds {parts_of(self.left_out)}, which the network does not need")
         return f"{path} {', and '.join(parts)}" if parts else ""
+
+
+def shown(key: str) -> str:
+    """Return a key for a message; the network that has no prefix in its file has the empty key."""
+    return key or '""'
 
 
 def parts_of(names: Iterable[str]) -> str:
@@ -287,7 +293,7 @@ def _usual(networks: list[Network], path: Path) -> Network:
     if all(_are_one(network, chosen[0]) for network in chosen):
         chosen = chosen[:1]
     if len(chosen) > 1:
-        keys = ", ".join(network.key for network in networks)
+        keys = ", ".join(shown(network.key) for network in networks)
         raise WeightsError(
             f"{path} holds {number_of(len(networks), 'network')} under {keys}; choose one with `weights_key`"
         )

@@ -150,6 +150,39 @@ def test_a_dict_for_each_part_is_one_network(save):
     assert _is(read_tensors(save({**parts, "ema": {"rate": torch.ones(1)}})), model.state_dict())
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_any_nest_of_wrappings_is_opened(seed, flat, save):
+    random = np.random.default_rng(seed)
+    names = random.permutation([name for name in flat if name.startswith(("patch_embeds", "head"))])
+    state = content = {name: flat[name] for name in names}
+    for _ in range(random.integers(1, 4)):
+        content = _prefixed(
+            str(random.choice(["module.", "_orig_mod.", "model.", "net.", "x_y.", "encoder.body."])), content
+        )
+    beside = {
+        "val_loss.weight": torch.ones(2, 2),
+        "f1.tp": torch.ones(3),
+        "n_averaged": torch.tensor(1),
+        "w": torch.ones(2),
+    }
+    for name in random.permutation(list(beside))[: random.integers(5)]:
+        content = {name: beside[name], **content} if random.random() < 0.5 else {**content, name: beside[name]}
+    for _ in range(random.integers(4)):
+        content = {"epoch": 3, str(random.choice(["model", "state_dict", "ema", "weights", "best"])): content}
+    checkpoint = read_tensors(save(content))
+    left = set(checkpoint.tensors) - set(state)
+    assert left <= {"w"}  # beside a network without a prefix it may be a part of it
+    assert all(torch.equal(checkpoint.tensors[name], value) for name, value in state.items())
+
+
+def test_an_average_beside_a_network_without_a_prefix_is_taken(flat, average, save):
+    path = save({**flat, **_prefixed("ema.", average)})
+    checkpoint = read_tensors(path)
+    assert _is(checkpoint, average)
+    assert 'ema, the average, is used, not ""' in checkpoint.network.note(path)
+    assert _is(read_tensors(path, key=""), flat)
+
+
 def test_parts_of_compiled_and_checkpointed_modules_are_renamed(flat, save):
     names = {name: name.replace("blocks.0.0.", "blocks.0.0._checkpoint_wrapped_module.") for name in flat}
     names = {name: new.replace("patch_embeds.1.", "patch_embeds.1._orig_mod.") for name, new in names.items()}
