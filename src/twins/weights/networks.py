@@ -26,7 +26,7 @@ _AVERAGE = re.compile(r"^ema|ema$|_ema_|(^|_)(swa|avg|average|averaged|shadow|po
 _BESIDE = re.compile(
     r"(.*_)?(loss(es)?|criteri(on|ons|a)|metrics?|meters?|evaluator|acc(uracy|uracies)?|top_?\d|precision|recall|f1"
     r"|f1_?score|m?iou|jaccard|dice|auroc|auc|mean_ap|confmat|confusion(_matrix)?|kappa|mcc|ece|calibration"
-    r"|specificity|mae|mse)(_?(\d+|fn|func|function|train|val|valid|test))?"
+    r"|specificity|mae|mse)(_?(\d+|fn|func|function|train|val|valid|test))?|(train|val|valid|test)_.+"
 )
 """Names of losses and metrics, which training codes keep beside the network."""
 _FACTOR = re.compile("norm|bn|scale|gamma")
@@ -96,7 +96,9 @@ def choose_network(content: Any, path: Path, key: str | None = None) -> Network:
         return _other_tensors(contents, path, key)
     chosen = networks if key is None else [network for network in networks if _leads_to(key, network.key)]
     if not chosen:
-        raise WeightsError(_nothing_under(str(key), path, contents.keys()))
+        raise WeightsError(
+            _nothing_under(str(key), path, contents.keys(), alone=[network.key for network in networks] == [""])
+        )
     network = _usual(chosen, path)
     left_out, beside = network.left_out, network.beside
     left_out += tuple(
@@ -337,11 +339,11 @@ def _leads_to(key: str, network_key: str) -> bool:
     return key == network_key or wanted == parts[: len(wanted)] or wanted == [*parts, "backbone"]
 
 
-def _nothing_under(key: str, path: Path, keys: list[str]) -> str:
-    if not keys:
-        return f"{path} holds one network and no key {key!r}; leave `weights_key` out"
-    listed = f"the keys that hold tensors are {few(keys, limit=12)}{nearest(key, keys)}"
-    return f"{path} holds no network under the key {key!r}; {listed}"
+def _nothing_under(key: str, path: Path, keys: list[str], *, alone: bool = False) -> str:
+    """Return the answer to a wrong key; `alone` if the file is one network, which needs no key."""
+    hint = "; leave `weights_key` out, since the file is one network" if alone else nearest(key, keys)
+    listed = f"the keys that hold tensors are {few(keys, limit=12)}"
+    return f"{path} holds no network under the key {key!r}; {listed}{hint}"
 
 
 def _other_tensors(contents: _Contents, path: Path, key: str | None) -> Network:

@@ -103,6 +103,7 @@ WRAPPINGS = {
             "train_acc.tp": torch.zeros(3),
             "val_metrics.confusion.confmat": torch.zeros(3, 3),
             "auroc.thresholds": torch.linspace(0, 1, 5),
+            "val_map.table": torch.zeros(3, 3),
         }
     },
     "Lightning with class weights": lambda flat: {
@@ -291,7 +292,7 @@ def test_a_wrong_key_is_answered_with_the_keys_that_hold_tensors(key, flat, aver
 def test_a_key_for_a_file_of_ours_is_answered(tmp_path):
     twins.save_weights(twins.create_model(NAME, num_classes=2), tmp_path / "a.safetensors")
     message = _message(tmp_path / "a.safetensors", key="ema")
-    assert "the keys that hold tensors are backbone, head, norm" in message
+    assert "the keys that hold tensors are backbone, head, norm; leave `weights_key` out" in message
 
 
 def test_a_file_with_tensors_but_no_network_names_their_keys(save):
