@@ -151,7 +151,7 @@ def test_a_dict_for_each_part_is_one_network(save):
     assert _is(read_tensors(save({**parts, "ema": {"rate": torch.ones(1)}})), model.state_dict())
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(25))
 def test_any_nest_of_wrappings_is_opened(seed, flat, save):
     random = np.random.default_rng(seed)
     names = random.permutation([name for name in flat if name.startswith(("patch_embeds", "head"))])
@@ -418,8 +418,10 @@ def test_predict_eval_and_train_say_which_network_they_used(save, capsys, tmp_pa
 # Weights that are not finite
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("task", ["classification", "semantic", "detection"])
+@pytest.mark.parametrize(
+    ("task", "value"),
+    [("classification", -float("inf")), ("semantic", float("nan")), ("detection", float("inf"))],
+)
 def test_weights_that_are_not_finite_are_refused(task, value, tmp_path):
     model = twins.create_model(NAME, task=task, num_classes=3)
     name = list(model.state_dict())[-1]
