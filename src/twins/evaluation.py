@@ -32,6 +32,7 @@ from twins.tasks.contract import TaskSpec, spec_of
 from twins.tasks.inference import InferenceConfig, SelectionConfig
 from twins.tasks.network import TaskNetwork
 from twins.tasks.table import facts_of, tasks_with
+from twins.weights.loading import check_finite
 from twins.weights.store import resolve
 
 FORMAT = 1
@@ -58,6 +59,8 @@ class EvalResult:
     """Tables of the metric by name: `per_class` always; `confusion`, `curves`, `errors`, ... depending on the task."""
     skipped: tuple[Skipped, ...] = ()
     """Unreadable images, with the reason."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what was read, such as the choice among several networks of a file; not in `eval.json`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values; the tables of `details` are top-level keys."""
@@ -103,6 +106,7 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
         hashes={"weights": sha256(file) if file else None, "images": _hash_images(images)},
         details=metric.details(),
         skipped=tuple(skipped),
+        notes=(network.load_report.note,) if network.load_report and network.load_report.note else (),
     )
     check_measured(result.metrics, facts_of(network.task).monitor, len(images))
     writer.write()
@@ -122,7 +126,13 @@ def _weights_file(model: str | Path | TaskNetwork, data: str | Path, config: Eva
 
 def _eval_network(model: str | Path | TaskNetwork, file: Path | None, config: EvalConfig) -> TaskNetwork:
     """Return a copy of the network in eval mode, on its device, with the settings of the evaluation."""
-    network = model_from_checkpoint(str(file)) if isinstance(model, str | Path) else deepcopy(model)
+    if isinstance(model, str | Path):
+        network = model_from_checkpoint(str(file), weights_key=config.weights_key)
+    elif config.weights_key is not None:
+        raise ConfigError(f"`weights_key={config.weights_key}` chooses a network of a file; leave it out for a network")
+    else:
+        check_finite(model.state_dict(), "the network")
+        network = deepcopy(model)
     network = with_padding(network, config.padding).eval().to(pick_device(config.device))
     preprocess = _override_preprocess(network.info.preprocess, config.size, config.crop)
     network.info = replace(network.info, preprocess=preprocess)
@@ -254,9 +264,12 @@ def _override_preprocess(preprocess: Preprocess, size: int | None, crop: float |
 def _protocol(network: TaskNetwork, data: str, count: int, skipped: int) -> dict[str, Any]:
     parameter = next(network.parameters())
     head = {"head": network.info.head} if network.info.head else {}
+    report = network.load_report
+    key = {"weights_key": report.key} if report and report.others else {}
     return {
         "task": network.task,
         "model": network.info.model,
+        **key,
         **head,
         "padding": network.info.padding,
         **network.info.preprocess.to_dict(),

@@ -28,6 +28,7 @@ def create_backbone(
     name: str,
     *,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     padding: str = "exact",
     stage_norms: bool | None = None,
     out_indices: Sequence[int] = (0, 1, 2, 3),
@@ -41,6 +42,7 @@ def create_backbone(
     Args:
         name: any name of a model, such as `twins_svt_small` or `Twins-SVT-S`.
         weights: `None` initialises as the reference does; else `"published"`, a published name, or a path.
+        weights_key: where the network stands in a file that holds several, see `load_weights`.
         padding: `exact`, `reference` or `unmasked`; see `Twins`.
         stage_norms: whether each stage ends in a norm; `None`: as published, yes for SVT and no for PCPVT.
         out_indices: stages whose maps are returned.
@@ -55,6 +57,7 @@ def create_backbone(
         WeightsError: the file cannot be read or does not fit.
     """
     name = resolve_name(name)
+    _check_weights_key(weights, weights_key)
     backbone = Twins(
         VARIANTS[name],
         in_chans=in_chans,
@@ -66,7 +69,7 @@ def create_backbone(
         attn_drop_rate=attn_drop_rate,
     )
     if weights is not None:
-        backbone.load_report = load_checkpoint(backbone, _read_weights(name, weights))
+        backbone.load_report = load_checkpoint(backbone, _read_weights(name, weights, weights_key))
     return backbone
 
 
@@ -77,6 +80,7 @@ def create_model(
     head: str | None = None,
     num_classes: int | None = None,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     padding: str | None = None,
     in_chans: int = 3,
     drop_rate: float | None = None,
@@ -100,6 +104,7 @@ def create_model(
         num_classes: number of classes; background can be one only in semantic segmentation. `None`: that of `names` or
             the weights, else as published: 1000, 150, 80 and 80. A classifier with 0 classes returns features.
         weights: `None` initialises as the reference does; else `"published"`, a published name, or a path.
+        weights_key: where the network stands in a file that holds several, see `load_weights`.
         padding: `exact`, `reference` or `unmasked`; `None`: as the weights were trained, else `exact`.
         in_chans: channels of the images.
         drop_rate: dropout before the classification layer; `None`: as published, 0 for classification and 0.1 for
@@ -122,7 +127,8 @@ def create_model(
     name, facts = resolve_name(name), facts_of(task)
     _check_classes(num_classes, names)
     _check_settings(task, facts, drop_rate, norm, anchor_scale)
-    checkpoint = None if weights is None else _read_weights(name, weights)
+    _check_weights_key(weights, weights_key)
+    checkpoint = None if weights is None else _read_weights(name, weights, weights_key)
     weights_info = _weights_info_of(checkpoint, resize_head)
     task_info = weights_info if weights_info is not None and weights_info.task == task else None
     info = _default_info(
@@ -174,17 +180,22 @@ def _default_info(
         norm=task_info.norm if task_info else "batch",
         width=task_info.width if task_info else None if name in PUBLISHED else facts.nano_width,
         anchor_scale=task_info.anchor_scale if task_info and task_info.head == head else None,
+        relu_before_p7=task_info is not None and task_info.head == head and task_info.relu_before_p7,
     )
 
 
-def model_from_checkpoint(path_or_name: str | Path) -> TaskNetwork:
+def model_from_checkpoint(path_or_name: str | Path, *, weights_key: str | None = None) -> TaskNetwork:
     """Build the network of a checkpoint of any known layout, and load its weights.
+
+    Args:
+        path_or_name: a file or a published name.
+        weights_key: where the network stands in a file that holds several, see `load_weights`.
 
     Raises:
         NotFoundError: no file or published model has this name.
         WeightsError: the file cannot be read, or holds no known network.
     """
-    checkpoint = read_tensors(resolve(path_or_name))
+    checkpoint = read_tensors(resolve(path_or_name), key=weights_key)
     model = model_from_info(_info_of(checkpoint))
     model.load_report = load_checkpoint(model, checkpoint)
     return model
@@ -285,11 +296,17 @@ def _default_preprocess(facts: TaskFacts, weights_info: ModelInfo | None, task_i
     )
 
 
-def _read_weights(name: str, weights: str | Path) -> Checkpoint:
+def _check_weights_key(weights: str | Path | None, weights_key: str | None) -> None:
+    """Raise ConfigError for a key without a file."""
+    if weights is None and weights_key is not None:
+        raise ConfigError(f"`weights_key={weights_key}` chooses a network of a file; give `weights=PATH` too")
+
+
+def _read_weights(name: str, weights: str | Path, weights_key: str | None) -> Checkpoint:
     """Read weights by name or path; `published` means the published weights of the model."""
     if is_invalid_path(weights):
         raise NotFoundError(f"there is no weight file {weights}; check the path")
-    return read_tensors(resolve(name if weights == "published" else weights))
+    return read_tensors(resolve(name if weights == "published" else weights), key=weights_key)
 
 
 def _info_of(checkpoint: Checkpoint) -> ModelInfo:

@@ -166,6 +166,7 @@ def load(
     path_or_name: str | Path,
     *,
     device: str | torch.device = "auto",
+    weights_key: str | None = None,
     inference: InferenceConfig | None = None,
     selection: SelectionConfig | None = None,
     compile: bool = False,
@@ -175,16 +176,18 @@ def load(
     Args:
         path_or_name: run folder, checkpoint or published name.
         device: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
+        weights_key: where the network stands in a checkpoint that holds several, such as `teacher`; `None`: the one
+            that evaluation should use, which is the average of the weights if there is one.
         inference: scales, flip, window and tiles of a semantic network; `None`: the whole image, once.
         selection: score and NMS thresholds of a detector; `None`: scores above 0.3.
         compile: compile the network with torch.compile; worth its time if many images have the same size.
 
     Raises:
         NotFoundError: no run folder, file or published model has this name.
-        WeightsError: the file cannot be read, or holds no known network.
+        WeightsError: the file cannot be read, holds no known network, or weights that are not finite.
         ConfigError: the device is not available.
     """
-    model = model_from_checkpoint(weights_of(path_or_name))
+    model = model_from_checkpoint(weights_of(path_or_name), weights_key=weights_key)
     return Predictor(model, device=device, inference=inference, selection=selection, compile=compile)
 
 

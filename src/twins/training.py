@@ -31,6 +31,7 @@ from twins.tasks.contract import TaskSpec, spec_of
 from twins.tasks.network import TaskNetwork
 from twins.tasks.table import TASKS, check_task, facts_of, tasks_with
 from twins.weights.files import read_tensors
+from twins.weights.loading import check_finite
 from twins.weights.store import resolve
 
 
@@ -73,7 +74,7 @@ def train(config: TrainConfig) -> RunResult:
     source = TaskSource(spec, splits, network.info.preprocess, config, accelerator)
     run = run_on_main(accelerator, lambda: _open_run(config, network, accelerator.device.type))
     log = _open_log(run, config, accelerator)
-    for note in (*splits.notes, *spec.warnings(splits)):
+    for note in (*_weights_notes(network), *splits.notes, *spec.warnings(splits)):
         log.info(f"note: {note}")
     saved_data = read_config(run / CONFIG).data
     metric, data_hash = spec.metric(splits.train.names), fingerprint(splits.train, Path(config.data), Path(saved_data))
@@ -217,8 +218,10 @@ def _absolute_path(path_or_name: str) -> str:
 
 def _build_network(config: TrainConfig, spec: TaskSpec, splits: Splits[Any], accelerator: Accelerator) -> TaskNetwork:
     newest = Path(config.resume or "") / LAST_WEIGHTS
-    saved_info = read_tensors(newest).info if config.resume and newest.exists() else None
-    if saved_info is not None:
+    saved = read_tensors(newest) if config.resume and newest.exists() else None
+    saved_info = saved.info if saved is not None else None
+    if saved is not None and saved_info is not None:
+        check_finite(saved.tensors, str(newest))
         network = model_from_info(saved_info, drop_rate=config.drop_rate, drop_path_rate=config.drop_path)
     else:
         weights = _find_weights(config, accelerator)
@@ -228,6 +231,7 @@ def _build_network(config: TrainConfig, spec: TaskSpec, splits: Splits[Any], acc
             task=config.task,
             head=config.head,
             weights=weights,
+            weights_key=config.weights_key,
             padding=config.padding,
             drop_rate=config.drop_rate,
             drop_path_rate=config.drop_path,
@@ -243,6 +247,11 @@ def _build_network(config: TrainConfig, spec: TaskSpec, splits: Splits[Any], acc
     for stage in network.backbone.stages[: config.freeze]:
         stage.requires_grad_(False)
     return network
+
+
+def _weights_notes(network: TaskNetwork) -> list[str]:
+    """Return what to say of the initial weights: which of a file's networks they are, and what was left out."""
+    return [network.load_report.note] if network.load_report and network.load_report.note else []
 
 
 def _find_weights(config: TrainConfig, accelerator: Accelerator) -> Path | None:

@@ -35,7 +35,7 @@ def test_every_verb_has_help(capsys, verb):
         ("check", "[OPTIONS] DATA"),
         ("eval", "[OPTIONS] MODEL"),
         ("predict", "[OPTIONS] MODEL IMAGE..."),
-        ("convert", "IN OUT --to {twins,timm,reference}"),
+        ("convert", "IN OUT --to {twins,timm,reference} [--weights-key KEY]"),
         ("bench", "[OPTIONS] [MODEL...]"),
     ],
 )

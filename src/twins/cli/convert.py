@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from twins.cli.parse import parse
+from twins.cli.parse import in_flags, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,8 @@ class ConvertArgs:
     """File to write: .safetensors, .pth, .pt or .bin."""
     to: Literal["twins", "timm", "reference"]
     """Layout of the file to write."""
+    weights_key: Annotated[str | None, arg(metavar="KEY")] = None
+    """Where the network stands in a file that holds several, such as `teacher`; unset: the average, if there is one."""
 
 
 ARGS = ConvertArgs
@@ -30,6 +32,8 @@ def run(arguments: list[str]) -> int:
     args = parse(ConvertArgs, "convert", arguments)
     from twins.weights.convert import convert
 
-    source_layout = convert(args.source, args.target, to=args.to)
-    print(f"{args.source} ({source_layout} layout) written as {args.target} ({args.to} layout)")
+    checkpoint = convert(args.source, args.target, to=args.to, weights_key=args.weights_key)
+    if note := checkpoint.network.note(checkpoint.path):
+        print(f"note: {in_flags(note, ConvertArgs)}")
+    print(f"{args.source} ({checkpoint.dialect} layout) written as {args.target} ({args.to} layout)")
     return 0

@@ -45,6 +45,8 @@ def run(arguments: list[str]) -> int:
     from twins.evaluation import evaluate
 
     result = evaluate(args.model, args.data, args.config)
+    for note in result.notes:
+        print(f"note: {in_flags(note, EvalArgs)}")
     print(_protocol(result.protocol))
     _show(result.metrics, result.protocol["task"], result.details)
     if result.skipped:

@@ -49,6 +49,8 @@ class PredictArgs:
     """Use every N-th frame of a video."""
     batch_size: int = 8
     """Images per forward pass."""
+    weights_key: Annotated[str | None, tyro.conf.arg(metavar="KEY")] = None
+    """Where the network stands in a file that holds several, such as `teacher`; unset: the average, if there is one."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device to compute on."""
     compile: bool = False
@@ -78,8 +80,15 @@ def run(arguments: list[str]) -> int:
 
     selection = None if args.selection == SHOWN else args.selection
     predictor = load(
-        args.model, device=args.device, inference=args.inference, selection=selection, compile=args.compile
+        args.model,
+        device=args.device,
+        weights_key=args.weights_key,
+        inference=args.inference,
+        selection=selection,
+        compile=args.compile,
     )
+    if (report := predictor.model.load_report) is not None and report.note:
+        print(f"note: {in_flags(report.note, PredictArgs)}")
     paths: list[Path] = expand(args.images)
     if any(map(is_video_file, paths)):
         require_av()

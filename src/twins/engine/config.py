@@ -119,6 +119,8 @@ class TrainConfig:
     """Head of the network, such as `upernet`; unset: that of the weights, else the task's default."""
     weights: Annotated[str, arg(metavar="NAME|PATH|none")] = "auto"
     """Initial weights: `auto` (the published ones; none for the nano models), `none`, a published name or a file."""
+    weights_key: Annotated[str | None, arg(metavar="KEY")] = None
+    """Where the network stands in a file that holds several, such as `teacher`; unset: the average, if there is one."""
     out: Annotated[str | None, arg(metavar="RUN")] = None
     """Run folder to create; unset: `runs/<model>-<data>-<number>`."""
     resume: Annotated[str | None, arg(metavar="RUN")] = None
@@ -275,6 +277,8 @@ class EvalConfig:
 
     out: Annotated[str | None, arg(metavar="FILE")] = None
     """JSON file to write the result to."""
+    weights_key: Annotated[str | None, arg(metavar="KEY")] = None
+    """Where the network stands in a file that holds several, such as `teacher`; unset: the average, if there is one."""
     batch_size: int | None = None
     """Images per forward pass; unset: 32 for a classifier, 4 for a dense network."""
     workers: int = 0

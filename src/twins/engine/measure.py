@@ -15,7 +15,7 @@ from twins.engine.contracts import Metric
 from twins.engine.loading import load_batches
 from twins.engine.processes import gather
 from twins.engine.signals import Stop
-from twins.errors import DataError
+from twins.errors import DataError, WeightsError
 from twins.ops.padding import true_sizes
 from twins.predictions import Prediction
 from twins.tasks.network import TaskNetwork
@@ -83,13 +83,20 @@ def predict_batches(
             yield [], batch
             continue
         with nullcontext() if accelerator is None else accelerator.autocast():
-            predictions = predict_batch(network, batch.images, batch.sizes, batch.originals)
+            predictions = predict_batch(
+                network, batch.images, batch.sizes, batch.originals, check_scores=accelerator is None
+            )
         yield predictions, batch
 
 
 @torch.inference_mode()
 def predict_batch(
-    network: TaskNetwork, images: Tensor, sizes: Tensor | None, originals: Sequence[tuple[int, int]]
+    network: TaskNetwork,
+    images: Tensor,
+    sizes: Tensor | None,
+    originals: Sequence[tuple[int, int]],
+    *,
+    check_scores: bool = True,
 ) -> list[Prediction]:
     """Return the decoded predictions of a batch, computed on the network's device and in the dtype of its weights.
 
@@ -99,12 +106,28 @@ def predict_batch(
         sizes: true height and width of each image in pixels, int `(B, 2)`; `None` means that every image fills the
             batch.
         originals: height and width in pixels of each image before it was resized.
+        check_scores: whether scores that are not finite are an error; training has its own check, of the loss.
+
+    Raises:
+        WeightsError: scores are not finite.
     """
     reference = next(iter(network.parameters()))
     sizes = None if sizes is None else sizes.to(reference.device)
     images = normalise_images(images, sizes, network.info.preprocess, reference.device)
     outputs = network(images.to(reference.dtype), sizes)
+    if check_scores:
+        _check_scores(outputs)
     return network.decode(outputs, true_sizes(images, sizes), originals)
+
+
+def _check_scores(outputs: Any) -> None:
+    """Raise WeightsError if outputs are not finite; minus infinity is the score of what is outside an image."""
+    for value in outputs.values() if isinstance(outputs, Mapping) else [outputs]:
+        if isinstance(value, Tensor) and value.is_floating_point() and bool((value.isnan() | value.isposinf()).any()):
+            raise WeightsError(
+                "the network's scores are not finite, though its weights are: they are too large, or damaged; use an "
+                "earlier checkpoint"
+            )
 
 
 def check_measured(values: Mapping[str, float], monitor: str, images: int) -> None:

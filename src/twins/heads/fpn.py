@@ -43,12 +43,21 @@ class FeaturePyramid(nn.Module):
         channels: channels of every output map.
         extra: levels above the last one. `pool` adds one, every second position of the last level, as in Faster and
             Mask R-CNN. `convolutions` adds P6 from the last input map and P7 from P6, both 3x3 with stride 2, as in
-            RetinaNet. Like mmdetection, and unlike torchvision, there is no ReLU before P7.
+            RetinaNet.
+        relu_before_p7: whether a ReLU precedes the convolution of P7, as in torchvision and detectron2; mmdetection
+            has none.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int = 256, *, extra: Extra = "none") -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int = 256,
+        *,
+        extra: Extra = "none",
+        relu_before_p7: bool = False,
+    ) -> None:
         super().__init__()
-        self.extra = extra
+        self.extra, self.relu_before_p7 = extra, relu_before_p7
         self.lateral_convs = nn.ModuleList(PlainConv(width, channels, 1) for width in in_channels)
         self.fpn_convs = nn.ModuleList(PlainConv(channels, channels, 3) for _ in in_channels)
         if extra == "convolutions":
@@ -79,6 +88,8 @@ class FeaturePyramid(nn.Module):
             levels.append(levels[-1][:, :, ::2, ::2])
         x = maps[-1]
         for conv, size in zip(list(self.fpn_convs)[len(maps) :], level_sizes[len(maps) - 1 :], strict=False):  # P6, P7
+            if self.relu_before_p7 and len(levels) > len(maps):
+                x = F.relu(x)
             x = conv(zero_outside_map(x, size))
             levels.append(x)
         return tuple(levels)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from twins.weights.dialects import check_writable
-from twins.weights.files import read_tensors, write_tensors
-from twins.weights.loading import convert_state, has_head, infer_info, infer_variant
+from twins.weights.files import Checkpoint, read_tensors, write_tensors
+from twins.weights.loading import check_described, convert_state, has_head, infer_info, infer_variant
 
 
-def convert(source: str | Path, target: str | Path, *, to: str) -> str:
+def convert(source: str | Path, target: str | Path, *, to: str, weights_key: str | None = None) -> Checkpoint:
     """Read a weight file of any known layout and write the same tensors, bit for bit, in another layout.
 
     In the `twins` layout, a `.safetensors` file also gets the `ModelInfo`: that of the source file, or one inferred
@@ -19,9 +19,10 @@ def convert(source: str | Path, target: str | Path, *, to: str) -> str:
         source: file to read.
         target: file to write; its ending chooses the format.
         to: layout to write: `twins`, `timm` or `reference`.
+        weights_key: where the network stands in a file that holds several, see `load_weights`.
 
     Returns:
-        the detected layout of `source`.
+        what was read: its `dialect` is the detected layout, its `network` says which of several was taken.
 
     Raises:
         ConfigError: a layout that cannot be written, or a folder that does not exist.
@@ -30,9 +31,10 @@ def convert(source: str | Path, target: str | Path, *, to: str) -> str:
         TrainingError: the disk is full or not writable.
     """
     to = check_writable(to)
-    checkpoint = read_tensors(source)
+    checkpoint = read_tensors(source, key=weights_key)
     state, info = checkpoint.state, checkpoint.info
-    if to == "twins" and info is None and has_head(checkpoint) and infer_variant(state) is not None:
+    if info is None and has_head(checkpoint) and infer_variant(state) is not None:
         info = infer_info(checkpoint)
+    check_described(target, to, info)
     write_tensors(target, convert_state(state, to), info if to == "twins" else None)
-    return checkpoint.dialect
+    return checkpoint

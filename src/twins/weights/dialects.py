@@ -43,6 +43,38 @@ def _mm_blocks(stages: str) -> Rules:
     )
 
 
+def _detectron2() -> Rules:
+    """Return the names of detectron2's RetinaNet on the backbones of pvt_detectron2; those of PCPVT count from 1."""
+    backbone = "backbone.bottom_up."
+    pcpvt: list[tuple[str, str]] = []
+    for i in range(4):
+        pcpvt += [
+            (f"{backbone}patch_embed{i + 1}.", f"backbone.stages.{i}.patch_embed."),
+            (f"{backbone}block{i + 1}.{{j}}.", f"backbone.stages.{i}.blocks.{{j}}."),
+        ]
+    pyramid = [
+        (f"backbone.fpn_{theirs}{i + 3}.", f"neck.{ours}.{i}.conv.")
+        for theirs, ours in (("lateral", "lateral_convs"), ("output", "fpn_convs"))
+        for i in range(3)
+    ]
+    towers = [
+        (f"head.{theirs}_subnet.{2 * i}.", f"bbox_head.{ours}_convs.{i}.conv.")  # a ReLU after each convolution
+        for theirs, ours in (("cls", "cls"), ("bbox", "reg"))
+        for i in range(4)
+    ]
+    return (
+        *((backbone + theirs, ours) for theirs, ours in _REFERENCE_BACKBONE),
+        (f"{backbone}pos_block.{{i}}.proj.", "backbone.stages.{i}.position.conv."),
+        *pcpvt,
+        *pyramid,
+        ("backbone.top_block.p6.", "neck.fpn_convs.3.conv."),
+        ("backbone.top_block.p7.", "neck.fpn_convs.4.conv."),
+        *towers,
+        ("head.cls_score.", "bbox_head.retina_cls."),
+        ("head.bbox_pred.", "bbox_head.retina_reg."),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
     """A layout: keys that identify it, and pairs of prefixes."""
@@ -57,6 +89,12 @@ class Dialect:
     """Whether `q` and `kv` of global attention are stored joined, as `attn.attn.in_proj_*`."""
     prefixed: str = ""
     """Prefix of the backbone's keys in a whole network."""
+    constants: tuple[str, ...] = ()
+    """Prefixes of keys that hold settings instead of weights."""
+    anchors_by_size: bool = False
+    """Whether RetinaNet's anchors are ordered by size, then ratio, instead of by ratio, then size."""
+    relu_before_p7: bool = False
+    """See `ModelInfo.relu_before_p7`."""
 
 
 DIALECTS: dict[str, Dialect] = {
@@ -93,6 +131,14 @@ DIALECTS: dict[str, Dialect] = {
             + (("backbone.norm_after_stage3.", "norm."), ("head.fc.", "head.")),
             prefixed="backbone.",
         ),
+        Dialect(
+            name="detectron2",
+            marks=("backbone.fpn_lateral3.weight", "head.cls_score.weight"),
+            rules=_detectron2(),
+            constants=("anchor_generator.", "pixel_mean", "pixel_std"),
+            anchors_by_size=True,
+            relu_before_p7=True,
+        ),
     )
 }
 """Layouts that can be read."""
@@ -104,6 +150,12 @@ _BACKBONE_MARKS = {
     "twins": ("stages.0.patch_embed.proj.weight",),
 }
 """Keys that identify a backbone without a head; the reference's backbones have timm's names."""
+
+FIRST_WEIGHTS = (
+    *("patch_embeds.0.proj.weight", "patch_embeds.0.projection.weight", "stages.0.patch_embed.proj.weight"),
+    "patch_embed1.proj.weight",
+)
+"""Names that the first weight of a backbone has in the layouts."""
 
 WRITABLE = ("twins", "timm", "reference")
 """Layouts that can be written; `reference` is `timm` for classifiers, `reference_segmentation` for backbones."""
@@ -137,7 +189,8 @@ def to_twins(state: Mapping[str, Tensor], dialect: str) -> State:
     if table.fused:
         state = _split(state)
     rename = _renamer(table.rules)
-    return {rename(key): value for key, value in state.items()}
+    renamed = {rename(key): value for key, value in state.items() if not key.startswith(table.constants)}
+    return _order_anchors(renamed) if table.anchors_by_size else renamed
 
 
 def from_twins(state: Mapping[str, Tensor], dialect: str) -> State:
@@ -182,6 +235,16 @@ def _renamer(rules: Rules) -> Callable[[str], str]:
         return key
 
     return rename
+
+
+def _order_anchors(state: State) -> State:
+    """Reorder the outputs `(sizes * ratios * values, ...)` of RetinaNet's last layers to ratios, then sizes."""
+    result = dict(state)
+    for key, value in state.items():
+        if key.startswith(("bbox_head.retina_cls.", "bbox_head.retina_reg.")) and value.ndim and not value.shape[0] % 9:
+            by_anchor = value.reshape(3, 3, -1, *value.shape[1:])  # sizes, ratios, values
+            result[key] = by_anchor.transpose(0, 1).reshape(value.shape)
+    return result
 
 
 def _split(state: Mapping[str, Tensor]) -> State:

@@ -24,23 +24,63 @@ from twins.errors import NotFoundError, WeightsError
 from twins.files import atomic_file, first_line
 from twins.weights.dialects import State, detect, to_twins
 from twins.weights.info import ModelInfo
+from twins.weights.networks import Network, choose_network
 
 INFO_KEY = "twins"
 """Key of the `ModelInfo` in the metadata of a `.safetensors` file."""
 PICKLED = (".pth", ".pt", ".bin", ".ckpt")
-_WEIGHT_KEYS = ("model", "state_dict", "model_state_dict", "network", "module", "net")
-"""Keys of the weights in checkpoints of training codes, the most specific first."""
+
+
+class _StandIn(dict[Any, Any]):
+    """Stands for an object of another package that nobody reads; it keeps nothing of it but dict entries."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        """Ignore the object's state."""
+
+
+_STAND_INS = (
+    "mmengine.logging.history_buffer.HistoryBuffer",  # mmengine's message hub
+    "mmengine.config.config.Config",
+    "mmengine.config.config.ConfigDict",
+    "mmcv.utils.config.ConfigDict",
+    "addict.addict.Dict",
+    "detectron2.config.config.CfgNode",
+    "fvcore.common.config.CfgNode",
+    "yacs.config.CfgNode",
+    "easydict.EasyDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.nodes.AnyNode",
+    "typing.Any",
+    "types.SimpleNamespace",
+    *(f"pathlib.{local}{kind}" for local in ("", "_local.") for kind in ("PosixPath", "WindowsPath", "PurePosixPath")),
+)
+"""Types whose objects checkpoints contain beside the weights; `_StandIn` is built in their place."""
+_KINDS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", "U1", "S1")
+"""NumPy's numbers and texts."""
 _ALLOWED_TYPES: list[Any] = [
     argparse.Namespace,  # the reference saves its arguments
     collections.defaultdict,
     dict,
+    list,
     np.ndarray,
     np.dtype,
     multiarray.scalar,  # mm toolboxes save scores
     multiarray._reconstruct,
-    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1", "b1")),
+    (multiarray.scalar, "numpy.core.multiarray.scalar"),  # numpy before 2.0
+    (multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
+    *(type(np.dtype(kind)) for kind in _KINDS),
+    *((_StandIn, name) for name in _STAND_INS),
 ]
-"""Harmless types that published checkpoints contain besides tensors."""
+"""Harmless types that checkpoints contain besides tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +89,15 @@ class Checkpoint:
 
     path: Path
     """Path of the file."""
-    tensors: State
-    """Tensors by the file's names, on the CPU."""
     info: ModelInfo | None
     """Description of the network, in files of the `twins` layout."""
+    network: Network
+    """Which of the file's networks this is, and what stands beside it."""
+
+    @property
+    def tensors(self) -> State:
+        """Tensors by the file's names, on the CPU."""
+        return self.network.tensors
 
     @cached_property
     def dialect(self) -> str:
@@ -65,12 +110,17 @@ class Checkpoint:
         return to_twins(self.tensors, self.dialect)
 
 
-def read_tensors(path: str | Path) -> Checkpoint:
+def read_tensors(path: str | Path, *, key: str | None = None) -> Checkpoint:
     """Read a `.safetensors`, `.pth`, `.pt` or `.bin` file without running code in it.
+
+    Args:
+        path: the file.
+        key: where the network stands in the file, such as `teacher`; `None`: the network that evaluation should use.
 
     Raises:
         NotFoundError: there is no such file.
-        WeightsError: the file is damaged, holds no tensors, or would run code.
+        WeightsError: the file is damaged, holds no tensors or none under `key`, would run code, or holds several
+            networks, none of which is the usual one.
     """
     path = Path(path)
     if not path.exists():
@@ -79,12 +129,10 @@ def read_tensors(path: str | Path) -> Checkpoint:
         raise WeightsError(f"{path} is a folder; name the weight file in it")
     if path.stat().st_size == 0:
         raise WeightsError(f"{path} is empty (0 bytes); copy or download it again")
-    info: ModelInfo | None = None
-    if _is_safetensors(path):
-        tensors, info = _read_safetensors(path)
-    else:
-        tensors = _find_tensors(_read_pickled(path), path)
-    return Checkpoint(path=path, tensors=_strip_prefixes(tensors), info=info)
+    content, info = _read_safetensors(path) if _is_safetensors(path) else (_read_pickled(path), None)
+    if info is not None and key is None:
+        return Checkpoint(path=path, info=info, network=Network(tensors=content))
+    return Checkpoint(path=path, info=info, network=choose_network(content, path, key))
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], info: ModelInfo | None = None) -> None:
@@ -160,26 +208,6 @@ def _refused_global(error: Exception) -> str:
     if match := re.search(r"GLOBAL ([\w.]+)", message):
         return f"it names {match[1]}"
     return "it calls or builds an unknown object" if re.search("call reduce|Can only (create|build)", message) else ""
-
-
-def _find_tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """Return the named tensors inside a training checkpoint, without optimiser and other content."""
-    tensors = {}
-    if isinstance(content, Mapping):
-        for _ in range(3):
-            content = next((content[key] for key in _WEIGHT_KEYS if isinstance(content.get(key), Mapping)), content)
-        tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    if not tensors:
-        raise WeightsError(f"{path} holds no named tensors, found {type(content).__name__}; is it a weight file?")
-    return tensors
-
-
-def _strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove prefixes that wrappers put before all names."""
-    for prefix in ("module.", "_orig_mod.", "model."):
-        if all(key.startswith(prefix) for key in tensors):
-            return _strip_prefixes({key.removeprefix(prefix): value for key, value in tensors.items()})
-    return tensors
 
 
 def _to_separate_cpu_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

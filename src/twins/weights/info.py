@@ -42,6 +42,8 @@ class ModelInfo:
     anchor_scale: float | None = None
     """Side of a detector's smallest square anchors in multiples of the level's stride; `None`: as published, 4 for
     RetinaNet, whose levels begin at stride 8, and 8 for the others, whose levels begin at stride 4."""
+    relu_before_p7: bool = False
+    """Whether RetinaNet's pyramid has a ReLU before P7, as in detectron2; mmdetection and published ones have none."""
     colours: tuple[tuple[int, int, int], ...] = ()
     """RGB colour of each class in drawings; empty: chosen automatically."""
 

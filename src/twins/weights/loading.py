@@ -12,18 +12,26 @@ from torch import nn
 
 from twins.backbone.config import VARIANTS
 from twins.backbone.network import Twins
-from twins.errors import ConfigError, WeightsError
+from twins.errors import ConfigError, WeightsError, number_of
 from twins.preprocess import Preprocess
 from twins.tasks.table import facts_of
-from twins.weights.dialects import State, check_writable, from_twins
+from twins.weights.dialects import DIALECTS, State, check_writable, from_twins
 from twins.weights.files import Checkpoint, read_tensors, write_tensors
 from twins.weights.heads import all_heads, find_head
 from twins.weights.info import ModelInfo
+from twins.weights.networks import parts_of, shown
 
 _CLASSIFIER_PREFIXES = ("norm.", "head.")
 """Key prefixes of a classifier and its final norm, which a network for a dense task does not need."""
 _HEAD_PREFIXES = ("norm.", "neck.", "auxiliary_head.", "rpn_head.")
 """Key prefixes of parts of heads, without their classification layers; a backbone needs neither."""
+
+_TITLES = {
+    "mis_shaped": "mis-shaped",
+    "left_out": "left out, beside the network",
+    "others": "other networks in the file",
+}
+"""Titles of a report's lists that are not their names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +45,14 @@ class LoadReport:
     """Path of the file."""
     dialect: str
     """Layout of the file, such as `twins`, `timm` or `mmseg`."""
+    key: str = ""
+    """Where the network stands in the file, such as `model_ema`; empty: the file is the network."""
+    others: tuple[str, ...] = ()
+    """Keys of the file's other networks; `weights_key` chooses one."""
+    left_out: tuple[str, ...] = ()
+    """Tensors beside the network, by the file's names: losses, metrics, counters."""
+    note: str = ""
+    """A sentence about the choice of the network and what was left out; empty if the file holds nothing else."""
     loaded: tuple[str, ...] = ()
     """Tensors of the network that were loaded from the file."""
     missing: tuple[str, ...] = ()
@@ -57,19 +73,24 @@ class LoadReport:
         return not (self.missing or self.unexpected or self.mis_shaped)
 
     def __str__(self) -> str:
-        lines = [f"{self.path} ({self.dialect} layout): {len(self.loaded)} tensors loaded"]
-        for title in ("missing", "unexpected", "mis_shaped", "unused", "initialised"):
+        source = f"{self.path}, {self.key}" if self.key else str(self.path)
+        lines = [f"{source} ({self.dialect} layout): {len(self.loaded)} tensors loaded"]
+        for title in ("missing", "unexpected", "mis_shaped", "unused", "initialised", "left_out", "others"):
             if keys := getattr(self, title):
-                lines.append(f"  {title.replace('_', '-')} ({len(keys)}): {_shorten(keys)}")
+                lines.append(f"  {_TITLES.get(title, title)} ({len(keys)}): {_shorten(tuple(map(shown, keys)))}")
         return "\n".join(lines)
 
 
-def load_weights(model: nn.Module, path: str | Path, *, resize_head: bool = False) -> LoadReport:
+def load_weights(
+    model: nn.Module, path: str | Path, *, weights_key: str | None = None, resize_head: bool = False
+) -> LoadReport:
     """Load a weight file of any known layout in place; the network keeps its dtype and device.
 
     Args:
         model: a backbone or a task's network.
         path: a `.safetensors`, `.pth`, `.pt` or `.bin` file.
+        weights_key: where the network stands in a file that holds several, such as `teacher`; `None`: the one that
+            evaluation should use, which is the average of the weights if there is one.
         resize_head: do not raise if the file has no head, one with another number of classes, or one that the network
             does not have; tensors of the network's head that do not fit keep their initial values.
 
@@ -78,10 +99,10 @@ def load_weights(model: nn.Module, path: str | Path, *, resize_head: bool = Fals
 
     Raises:
         NotFoundError: there is no such file.
-        WeightsError: the file cannot be read or does not fit; the message lists all differences, and the network is
-            untouched.
+        WeightsError: the file cannot be read, has weights that are not finite, or does not fit; the message lists all
+            differences, and the network is untouched.
     """
-    return load_checkpoint(model, read_tensors(path), resize_head=resize_head)
+    return load_checkpoint(model, read_tensors(path, key=weights_key), resize_head=resize_head)
 
 
 def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, resize_head: bool = False) -> LoadReport:
@@ -89,15 +110,49 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, resize_head: bo
     state, backbone_only = checkpoint.state, isinstance(model, Twins)
     if backbone_only:
         state = {key.removeprefix("backbone."): value for key, value in state.items()}
+    _check_p7(model, checkpoint)
     model_state: State = model.state_dict(keep_vars=True)
     report = _compare(model_state, state, checkpoint, backbone_only=backbone_only, resize_head=resize_head)
     if not report.ok:
-        hint = _variant_hint(model, checkpoint)
+        hint = _variant_hint(model, checkpoint) + _beside_hint(checkpoint)
         raise WeightsError(f"the weights do not fit the network{hint}, and nothing was loaded:\n{report}")
+    check_finite({key: state[key] for key in report.loaded}, str(checkpoint.path))
     with torch.no_grad():
         for key in report.loaded:
             model_state[key].copy_(state[key])
     return report
+
+
+def _check_p7(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Raise WeightsError if a detector computes P7 in another way than the one of the file."""
+    info, saved = getattr(model, "info", None), checkpoint.info
+    theirs = saved.relu_before_p7 if saved else DIALECTS[checkpoint.dialect].relu_before_p7
+    match = find_head(checkpoint.state)
+    if isinstance(info, ModelInfo) and match and match.head == info.head and theirs != info.relu_before_p7:
+        raise WeightsError(
+            f"{checkpoint.path} holds a RetinaNet with{'' if theirs else 'out'} a ReLU before P7, unlike the network; "
+            "build the network with `create_model(..., weights=...)`, which sees to it"
+        )
+
+
+def check_described(path: str | Path, dialect: str, info: ModelInfo | None) -> None:
+    """Raise ConfigError if a file that cannot describe its network would be read as another one."""
+    if info is not None and info.relu_before_p7 and (dialect != "twins" or Path(path).suffix != ".safetensors"):
+        raise ConfigError(
+            f"a RetinaNet of detectron2 is written in the layout twins as .safetensors, whose description says that it "
+            f"has a ReLU before P7; found {path} in the layout {dialect}"
+        )
+
+
+def check_finite(tensors: State, source: str) -> None:
+    """Raise WeightsError if a tensor holds a value that is not finite, with the first tensor's name and the source."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not (finite := torch.isfinite(value)).all():
+            share = f"{int((~finite).sum()):,} of {number_of(value.numel(), 'value')}"
+            raise WeightsError(
+                f"{source} holds weights that are not finite, first {name} ({share}); "
+                "the network's results would be wrong, so use an earlier checkpoint"
+            )
 
 
 def save_weights(model: nn.Module, path: str | Path, dialect: str = "twins") -> None:
@@ -118,6 +173,7 @@ def save_weights(model: nn.Module, path: str | Path, dialect: str = "twins") -> 
     dialect = check_writable(dialect)
     state: State = dict(model.state_dict())
     info = getattr(model, "info", None)
+    check_described(path, dialect, info if isinstance(info, ModelInfo) else None)
     if isinstance(model, Twins):
         state = {f"backbone.{key}": value for key, value in state.items()}
     write_tensors(
@@ -152,6 +208,8 @@ def infer_info(checkpoint: Checkpoint) -> ModelInfo:
             f"{checkpoint.path} holds the backbone of {model} without a classifier; load it with create_backbone"
         )
     facts = facts_of(head.task)
+    table = DIALECTS[checkpoint.dialect]
+    unmasked = table.relu_before_p7 and VARIANTS[model].family == "svt"  # pvt_detectron2 pads windows without a mask
     grouped = "norm" in facts.network_settings and not any(key.endswith("running_mean") for key in state)
     return ModelInfo(
         task=head.task,
@@ -164,6 +222,8 @@ def infer_info(checkpoint: Checkpoint) -> ModelInfo:
         preprocess=_hub_preprocess(checkpoint.path) if facts.in_timm else facts.preprocess,
         width=head.channels(state),
         norm="group" if grouped else "batch",
+        padding="unmasked" if unmasked else "exact",
+        relu_before_p7=table.relu_before_p7,
     )
 
 
@@ -205,7 +265,8 @@ def _compare(
     - to the stage norms of a backbone or of a network for a dense task.
     """
     only_in_file, only_in_model = sorted(set(state) - set(model_state)), sorted(set(model_state) - set(state))
-    shared = sorted(set(model_state) & set(state))
+    shared, network = sorted(set(model_state) & set(state)), checkpoint.network
+    beside = () if backbone_only or resize_head else network.beside
     mis_shaped = [key for key in shared if model_state[key].shape != state[key].shape]
     model_head_keys = {key for key in model_state if not backbone_only and not key.startswith("backbone.")}
     dense = any(not key.startswith(_CLASSIFIER_PREFIXES) for key in model_head_keys)
@@ -229,9 +290,13 @@ def _compare(
     return LoadReport(
         path=checkpoint.path,
         dialect=checkpoint.dialect,
+        key=network.key,
+        others=network.others,
+        left_out=tuple(sorted({*network.left_out, *network.beside} - set(beside))),
+        note=network.note(checkpoint.path),
         loaded=tuple(key for key in shared if key not in mis_shaped),
         missing=_without(only_in_model, initialised),
-        unexpected=_without(only_in_file, unused),
+        unexpected=(*_without(only_in_file, unused), *beside),
         mis_shaped=tuple(
             f"{key} {tuple(state[key].shape)} for {tuple(model_state[key].shape)}"
             for key in _without(mis_shaped, resized)
@@ -258,6 +323,14 @@ def _variant_hint(model: nn.Module, checkpoint: Checkpoint) -> str:
         return ""
     model_variant = next((name for name, config in VARIANTS.items() if config == backbone.config), "another")
     return f" (the file holds a {file_variant}, the network is a {model_variant})"
+
+
+def _beside_hint(checkpoint: Checkpoint) -> str:
+    beside = checkpoint.network.beside
+    if not beside:
+        return ""
+    key = checkpoint.network.key
+    return f' ({parts_of(beside)} beside {key} may be a part of it; `weights_key="{key}"` leaves them out)'
 
 
 def _hub_preprocess(path: Path) -> Preprocess:

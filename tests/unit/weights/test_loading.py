@@ -263,7 +263,7 @@ def test_a_file_of_mmsegmentation_is_converted_bit_for_bit(ending, tmp_path, gol
     state = formula_weights(golden("keys_mmseg_semantic_fpn_svt_small"))
     torch.save({"meta": {}, "state_dict": state}, tmp_path / "mm.pth")
     target = tmp_path / f"ours{ending}"
-    assert convert(tmp_path / "mm.pth", target, to="twins") == "mmseg"
+    assert convert(tmp_path / "mm.pth", target, to="twins").dialect == "mmseg"
     tensors = read_tensors(target).tensors
     q_and_kv = [tensors[f"backbone.stages.0.blocks.1.attn.{part}.weight"] for part in ("q", "kv")]
     assert torch.equal(torch.cat(q_and_kv), state["backbone.layers.0.1.attn.attn.in_proj_weight"])
@@ -272,8 +272,8 @@ def test_a_file_of_mmsegmentation_is_converted_bit_for_bit(ending, tmp_path, gol
 
 def test_converting_to_timm_and_back_keeps_every_tensor(saved, tmp_path):
     model, path = saved
-    assert convert(path, tmp_path / "timm.pth", to="timm") == "twins"
-    assert convert(tmp_path / "timm.pth", tmp_path / "again.safetensors", to="twins") == "timm"
+    assert convert(path, tmp_path / "timm.pth", to="timm").dialect == "twins"
+    assert convert(tmp_path / "timm.pth", tmp_path / "again.safetensors", to="twins").dialect == "timm"
     _assert_equal(read_tensors(tmp_path / "again.safetensors").tensors, model.state_dict())
 
 

@@ -44,7 +44,7 @@ class Stages(NamedTuple):
 
 def _retinanet(backbone: Features, info: ModelInfo) -> Stages:
     width = info.width or FACTS.heads[info.head].width
-    neck = FeaturePyramid(backbone.channels[1:], width, extra="convolutions")
+    neck = FeaturePyramid(backbone.channels[1:], width, extra="convolutions", relu_before_p7=info.relu_before_p7)
     scale = info.anchor_scale or retinanet.ANCHOR_SCALE
     return Stages(neck, bbox_head=RetinaNetHead(width, info.num_classes, anchor_scale=scale))
 
