@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, find_subfolder
 from twins.data.classes import ClassTable
@@ -152,9 +153,48 @@ def read_box(annotation: Record) -> list[float] | None:
 
 
 def _box_problems(file: CocoFile) -> list[str]:
-    boxes = (read_box(annotation) for group in file.annotations.values() for annotation in group)
-    corners = (_corners(box) for box in boxes if box is not None)
-    return fraction_problems(corners, str(file.path), "left, top, width and height")
+    """Return a sentence if the boxes of a file look like fractions, corners or centres."""
+    size_of = {record["id"]: record_size(record) or (np.inf, np.inf) for record in file.images}
+    rows = [
+        (*box, *size_of[image])
+        for image, group in file.annotations.items()
+        for annotation in group
+        if (box := read_box(annotation)) is not None
+    ]
+    values = np.array(rows, dtype=np.float64).reshape(-1, 6)
+    boxes, sizes = values[:, :4], values[:, :3:-1]
+    xyxy = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+    fractions = fraction_problems(xyxy, str(file.path), "left, top, width and height")
+    return fractions or _convention_problems(boxes, sizes, file.path)
+
+
+def _convention_problems(boxes: NDArray[np.float64], sizes: NDArray[np.float64], path: Path) -> list[str]:
+    """Return a sentence if boxes that reach beyond their image would all fit as corners, or as centres and sizes.
+
+    Args:
+        boxes: `(R, 4)`, as in the file.
+        sizes: width and height of the image of each, `(R, 2)`.
+        path: the file.
+    """
+    first, second = boxes[:, :2], boxes[:, 2:]
+    beyond = ~_are_inside(first, first + second, sizes)
+    if not beyond.any():
+        return []
+    for description, low, high in (
+        ("left, top, right and bottom", first, second),
+        ("centre, width and height", first - second / 2, first + second / 2),
+    ):
+        if _are_inside(low, high, sizes).all():
+            return [
+                f"{beyond.sum()} of {len(boxes)} boxes in {path} reach beyond their image, and all fit if their "
+                f"numbers are {description}; give left, top, width and height"
+            ]
+    return []
+
+
+def _are_inside(low: NDArray[np.float64], high: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which boxes have area and lie in their image, within a pixel, `(R,)`."""
+    return np.asarray(((low >= -1) & (low < high) & (high <= sizes + 1)).all(axis=1))
 
 
 def _corners(box: Sequence[float]) -> list[float]:

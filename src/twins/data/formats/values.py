@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 _LIMIT = 1e12
 """Limit of the numbers of boxes and areas."""
@@ -37,6 +39,8 @@ def read_numbers(value: Any, count: int) -> list[float] | None:
             value = json.loads(value)
     if not isinstance(value, list) or len(value) != count:
         return None
+    if all(type(item) in (int, float) and abs(item) < _LIMIT for item in value):
+        return value
     numbers = [number for item in value if (number := read_number(item)) is not None]
     return numbers if len(numbers) == count else None
 
@@ -68,6 +72,8 @@ def read_id(value: Any) -> int | str | None:
 
 def read_flag(value: Any) -> bool | None:
     """Return a flag; a missing value, `None` or not a number, is false."""
+    if isinstance(value, int):
+        return bool(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return False
     if isinstance(value, str):
@@ -78,23 +84,19 @@ def read_flag(value: Any) -> bool | None:
     return None if number is None else number != 0
 
 
-def fraction_problems(boxes: Iterable[Sequence[float]], source: str, expected: str) -> list[str]:
-    """Return a sentence if boxes look like fractions of their image: none of its values exceeds 1, or by rounding.
+def fraction_problems(boxes: NDArray[np.float64], source: str, expected: str) -> list[str]:
+    """Return a sentence if boxes look like fractions of their image: no value exceeds 1, or by rounding.
 
     Args:
-        boxes: all boxes of a file or folder, xyxy in pixels, or what is written as such.
+        boxes: all boxes of a file or folder, `(R, 4)`, xyxy in pixels, or what is written as such.
         source: the file or folder.
         expected: what a box should hold instead.
     """
-    count = total = fractions = 0
-    for left, top, right, bottom in boxes:
-        total += 1
-        if -1 <= left <= 1 and -1 <= top <= 1 and left < right <= 2 and top < bottom <= 2:
-            count += 1
-            fractions += any(side != int(side) for side in (left, top, right, bottom))
-    if not fractions:
+    low, high = boxes[:, :2], boxes[:, 2:]
+    small = ((np.abs(low) <= 1) & (high <= 2) & (low < high)).all(axis=1)
+    if not (boxes[small] % 1).any():  # a box of whole pixels may be as small
         return []
     return [
-        f"{count} of {total} boxes in {source} lie in the first pixels of their image, so they look like fractions of "
-        f"its width and height; give {expected} in pixels"
+        f"{small.sum()} of {len(boxes)} boxes in {source} lie in the first pixels of their image, so they look like "
+        f"fractions of its width and height; give {expected} in pixels"
     ]

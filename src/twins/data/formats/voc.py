@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import numpy as np
+
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, find_subfolder, list_images
 from twins.data.classes import ClassTable, bright_table, build_table, built_in
 from twins.data.formats.files import ImageFiles
@@ -71,8 +73,8 @@ def open_voc(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> O
     classes = listed_classes or _classes_of(files, root)
     faults: list[str] = []
     sets = [VocObjects(part, classes, faults) for part in annotated]
-    boxes = (item.box for file in files if isinstance(file, VocFile) for item in file.objects)
-    problems = fraction_problems(boxes, str(parts[0].annotations), ", ".join(_SIDES))
+    boxes = [item.box for file in files if isinstance(file, VocFile) for item in file.objects]
+    problems = fraction_problems(np.array(boxes).reshape(-1, 4), str(parts[0].annotations), ", ".join(_SIDES))
     return Opened(sets, notes, faults, problems)
 
 

@@ -263,6 +263,22 @@ def test_boxes_that_are_fractions_of_their_image_are_said(coco):
     assert problem in splits.notes
 
 
+@pytest.mark.parametrize(
+    ("boxes", "meant"),
+    [
+        ([[1, 1, 7, 5], [0, 0, 8, 6], [2, 3, 4, 5]], "left, top, right and bottom"),
+        ([[4, 3, 8, 6], [6, 4, 4, 3], [2, 2, 2, 2]], "centre, width and height"),
+        ([[4, 3, 8, 6], [1, 2, 1, 1], [0, 0, 6, 4]], None),
+        ([[1, 1, 7, 5], [0, 0, 8, 6]], None),  # nothing reaches beyond the image
+    ],
+)
+def test_boxes_that_fit_only_in_another_convention_are_said(coco, boxes, meant):
+    splits = opened(coco([annotation(i, bbox=box) for i, box in enumerate(boxes)]))
+    problems = [problem for problem in splits.problems if "reach beyond their image, and all fit if" in problem]
+    assert [problem for problem in problems if f"are {meant}; give left" in problem] == problems
+    assert len(problems) == (meant is not None)
+
+
 @pytest.mark.parametrize("form", ["images\\{}", "..\\upload\\{}", "/media/upload/{}", "{}"])
 def test_images_with_names_of_another_system_are_found(coco, form):
     root = respell(coco([annotation()]), file_name=lambda name: form.format(name.upper()))

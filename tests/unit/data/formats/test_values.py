@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from twins.data.formats.values import (
@@ -76,7 +77,7 @@ def test_what_is_no_list_of_four_numbers_is_none(value):
 
 def test_boxes_that_are_fractions_of_their_image_are_counted():
     corners, centres, pixels = (0.1, 0.2, 0.5, 0.9), (0.9, 0.8, 1.3, 1.5), (10, 12, 20.5, 30)
-    (problem,) = fraction_problems([corners, centres, pixels], "a.json", "xmin, ymin, xmax, ymax")
+    (problem,) = fraction_problems(np.array([corners, centres, pixels]), "a.json", "xmin, ymin, xmax, ymax")
     assert problem.startswith(
         "2 of 3 boxes in a.json lie in the first pixels of their image, so they look like fractions"
     )
@@ -85,4 +86,4 @@ def test_boxes_that_are_fractions_of_their_image_are_counted():
 
 @pytest.mark.parametrize("box", [(0, 0, 1, 1), (0, 0, 2, 2), (1, 1, 1, 1), (0.5, 0.5, 0.5, 0.5), (0.5, 0.5, 2.5, 2.5)])
 def test_a_small_box_of_whole_pixels_is_no_fraction(box):
-    assert fraction_problems([box], "a.json", "pixels") == []
+    assert fraction_problems(np.array([box], dtype=float), "a.json", "pixels") == []
