@@ -15,8 +15,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from twins.errors import DataError, InputError, NotFoundError
 
-_NO_PIXELS = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PDF", "WMF"))
-"""Formats of Pillow that it cannot decode by itself, and documents, data and videos."""
+_NO_PIXELS = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PCD", "PDF", "WMF"))
+"""Formats of Pillow that it cannot decode by itself, and endings of documents, data, videos and point clouds."""
 UNREAD_ENDINGS = frozenset((
     ".3fr", ".arw", ".avif", ".cr2", ".cr3", ".crw", ".czi", ".dcm", ".dng", ".emf", ".eps", ".erf", ".exr", ".heic",
     ".heics", ".heif", ".heifs", ".hif", ".jp2", ".jxl", ".jxr", ".lsm", ".mrw", ".nd2", ".nef", ".nrw", ".orf", ".pef",

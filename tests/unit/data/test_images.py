@@ -98,7 +98,7 @@ def test_files_that_pillow_reads_are_images(tmp_path, ending):
     assert open_image(tmp_path / f"a{ending}").size == (16, 16)
 
 
-@pytest.mark.parametrize("name", ["a.pdf", "a.h5", "a.mpg", "a.txt", "a", ".a.png", "a.heic"])
+@pytest.mark.parametrize("name", ["a.pdf", "a.h5", "a.mpg", "cloud.pcd", "a.txt", "a", ".a.png", "a.heic"])
 def test_files_of_other_kinds_are_no_images(tmp_path, name):
     assert not is_image_file(tmp_path / name)
 

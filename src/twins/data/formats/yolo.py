@@ -76,7 +76,7 @@ def open_yolo(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> 
         notes.append(f"{count} without names, called by id as in the label files; give names in data.yaml")
     faults: list[str] = []
     sets = [YoloObjects(part, classes, faults, masks=masks) for part in labelled]
-    return Opened(sets, notes, faults)
+    return Opened(sets, list(dict.fromkeys(notes)), faults)  # one entry may name both parts
 
 
 class YoloObjects(ImageFiles):

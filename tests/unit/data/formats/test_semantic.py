@@ -245,3 +245,18 @@ def test_masks_that_differ_by_case_are_not_confused(pairs):
     splits = opened(root)
     assert len(splits.train) + len(splits.val) == 2
     assert not any("spelled" in note for note in splits.notes)
+
+
+def test_a_list_of_names_in_another_unicode_form_names_its_images(tmp_path, save_image, save_mask):
+    composed, decomposed = "B\u00e4ume", "Ba\u0308ume"
+    for name in (decomposed, "b"):
+        save_image(tmp_path / "JPEGImages" / f"{name}.jpg")
+        save_mask(tmp_path / "SegmentationClass" / f"{name}.png", 1)
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text(f"JPEGImages\\{composed}.jpg\n", encoding="utf-16")
+    (lists / "val.txt").write_text("b.jpg\n")
+    splits = opened(tmp_path)
+    assert [len(splits.train), len(splits.val)] == [1, 1]
+    assert splits.train.path(0) == str(tmp_path / "JPEGImages" / f"{decomposed}.jpg")
+    assert any("train.txt: 1 name found although spelled otherwise" in note for note in splits.notes)
