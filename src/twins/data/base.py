@@ -146,6 +146,8 @@ class Opened:
     """Decisions made while opening it, one sentence each."""
     faults: list[str] = field(default_factory=list)
     """Annotations left out because they contradict their file, one sentence each."""
+    problems: list[str] = field(default_factory=list)
+    """Annotations that are used although they cannot be right, one sentence each kind."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,8 @@ class Splits(Generic[Images]):
     """Decisions made while opening it that a user should know, one sentence each."""
     faults: tuple[str, ...] = ()
     """Annotations left out because they contradict their file, one sentence each."""
+    problems: tuple[str, ...] = ()
+    """Annotations that are used although they cannot be right, one sentence each kind."""
 
 
 def split(opened: Opened, root: Path, config: DataConfig) -> Splits[Any]:
@@ -176,7 +180,7 @@ def split(opened: Opened, root: Path, config: DataConfig) -> Splits[Any]:
     for part, purpose in zip(parts, ("train on", "evaluate on"), strict=True):
         if not len(part):
             raise DataError(f"{root} leaves no image to {purpose}{detail}; add images and annotations")
-    return Splits(parts[0], parts[1], str(root), tuple(opened.notes), tuple(opened.faults))
+    return Splits(parts[0], parts[1], str(root), tuple(opened.notes), tuple(opened.faults), tuple(opened.problems))
 
 
 def hold_out(count: int, seed: int, val_share: float) -> tuple[list[int], list[int]]:

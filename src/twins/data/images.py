@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +15,42 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from twins.errors import DataError, InputError, NotFoundError
 
-ENDINGS = frozenset(
-    (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-)
-"""File name endings of images, in lower case."""
+_NO_PIXELS = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PCD", "PDF", "WMF"))
+"""Formats of Pillow that it cannot decode by itself, and endings of documents, data, videos and point clouds."""
+UNREAD_ENDINGS = frozenset((
+    ".3fr", ".arw", ".avif", ".cr2", ".cr3", ".crw", ".czi", ".dcm", ".dng", ".emf", ".eps", ".erf", ".exr", ".heic",
+    ".heics", ".heif", ".heifs", ".hif", ".jp2", ".jxl", ".jxr", ".lsm", ".mrw", ".nd2", ".nef", ".nrw", ".orf", ".pef",
+    ".pict", ".ps", ".raf", ".rw2", ".sr2", ".srw", ".svg", ".svs", ".vsi", ".wdp", ".wmf", ".x3f",
+))  # fmt: skip
+"""File name endings of pictures that Pillow reads in no version or only with some libraries, in lower case."""
+_MAX_FLOAT = 65535.0
+"""Greatest float that is a pixel's value; programs mark missing pixels by -1e38 and its like."""
+_OVERSHOOT = 2.0
+"""Value to which resampling may raise floats in 0..1."""
+NO_DATA = "no_data"
+"""Key in an image's `info`: the number of pixels without a value, which are read as black."""
 ORIENTATION = 0x0112
 """The EXIF tag of an image's orientation; from 5 on, height and width are swapped."""
 
 
+@cache
+def image_endings() -> frozenset[str]:
+    """Return the file name endings of images that the installed Pillow reads, in lower case."""
+    Image.init()
+    readable = {"MPO", *Image.OPEN} - _NO_PIXELS
+    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in readable)
+
+
 def is_image_file(path: Path) -> bool:
-    """Return whether a path has the name of an image; hidden files do not count."""
-    return path.suffix.lower() in ENDINGS and not path.name.startswith(".")
+    """Return whether a path has the name of an image that can be read; hidden files do not count."""
+    return path.suffix.lower() in image_endings() and not path.name.startswith(".")
+
+
+def count_unread(folder: Path) -> dict[str, int]:
+    """Return how many pictures below a folder the installed Pillow cannot read, by file name ending."""
+    endings = UNREAD_ENDINGS - image_endings()
+    files = (name for _, _, names in os.walk(folder) for name in names if not name.startswith("."))
+    return dict(Counter(ending for name in files if (ending := os.path.splitext(name)[1].lower()) in endings))
 
 
 def open_image(source: Any) -> Image.Image:
@@ -84,8 +112,8 @@ def open_file(path: Path, convert: Callable[[Image.Image], Image.Image] = Image.
         NotFoundError: there is no such file.
         DataError: the file is no image, is damaged, or has more pixels than is safe.
     """
-    if not path.exists():
-        raise NotFoundError(f"there is no image {path}; check the path")
+    if not os.path.exists(path):  # never an error, also of names that no file can have
+        raise NotFoundError(f"there is no image {path!s:.250}; check the path")
     if path.is_dir():
         raise DataError(f"{path} is a folder, not an image")
     if path.stat().st_size == 0:
@@ -111,7 +139,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
+    if image.mode == "F":
+        return _from_floats(np.asarray(image))
+    if image.mode.startswith("I"):
         return _from_array(_to_8_bit(np.asarray(image)))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
@@ -119,13 +149,31 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB") if image.mode != "RGB" else image
 
 
+def _from_floats(values: np.ndarray[Any, Any]) -> Image.Image:
+    """Return grey floats as an image; those without a value, NaN or beyond 16 bits, become black."""
+    has_value = np.abs(values) <= _MAX_FLOAT  # false for NaN
+    image = _from_array(_to_8_bit(np.where(has_value, values, 0)))
+    if missing := values.size - int(has_value.sum()):
+        image.info[NO_DATA] = missing
+    return image
+
+
 def _to_8_bit(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Scale grey values to 8 bits: floats in 0..1 by 255, uint16 by 1 / 257, others by 1 / 257 if one exceeds 255."""
+    """Scale grey values to 8 bits: floats in 0..1 by 255, uint16 by 1 / 257, others by 1 / 257 if one exceeds 255.
+
+    Floats in 0..1 may exceed 1 where an image was resampled.
+    """
     top = float(values.max(initial=0))
-    scale = 255.0 if np.issubdtype(values.dtype, np.floating) and top <= 1.0 else (1.0 if top <= 255.0 else 1 / 257.0)
+    scale = 1.0 if top <= 255.0 else 1 / 257.0
+    if np.issubdtype(values.dtype, np.floating) and (top <= 1.0 or (top <= _OVERSHOOT and _has_fractions(values))):
+        scale = 255.0
     if np.issubdtype(values.dtype, np.unsignedinteger) and values.dtype.itemsize == 2:
         scale = 1 / 257.0
     return np.clip(np.round(values.astype(np.float64) * scale), 0, 255).astype(np.uint8)
+
+
+def _has_fractions(values: np.ndarray[Any, Any]) -> bool:
+    return bool((values != np.round(values)).any())
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import reprlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from twins.data.formats.coco import list_categories, parse_mask, read_coco_json, read_json, record_errors, record_size
-from twins.data.formats.coco_objects import is_box, is_number, read_object, valid_annotations
+from twins.data.formats.coco_objects import read_box, read_object, valid_annotations
+from twins.data.formats.values import read_id, read_number
 from twins.data.objects import Rle, encode_mask, mask_areas, mask_boxes
 from twins.errors import DataError, number_of
 from twins.metrics.coco_eval import CocoImage, Detections, GroundTruth, xywh
@@ -110,7 +111,7 @@ class _GroundTruthFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        content = read_coco_json(path)
+        content, self.id_notes = read_coco_json(path)
         with record_errors(path):
             categories = list_categories(content)
             images = {record["id"]: record for record in content["images"]}  # some files list images twice
@@ -126,9 +127,10 @@ class _GroundTruthFile:
         self.annotations = valid_annotations(path, annotations, set(self.ids), set(self.category_ids), self.faults)
 
     def notes(self) -> list[str]:
-        """Return a sentence if annotations are left out."""
+        """Return sentences on ids that are written otherwise, and on annotations that are left out."""
         count = number_of(len(self.faults), "annotation")
-        return [f"{count} of the ground truth left out, the first: {fault}" for fault in self.faults[:1]]
+        left_out = [f"{count} of the ground truth left out, the first: {fault}" for fault in self.faults[:1]]
+        return [*self.id_notes, *left_out]
 
     def objects(self, image: int, *, masks: bool) -> GroundTruth:
         """Return an image's objects; raises DataError for a malformed annotation."""
@@ -161,8 +163,8 @@ def _read_entries(path: Path, entries: list[Any], ground_truth: _GroundTruthFile
                 raise ValueError(f"{reprlib.repr(record)} where image_id, category_id, score and what was found belong")
             image = _listed_id(record, "image_id", ground_truth.images)
             label = _listed_id(record, "category_id", ground_truth.labels)
-            score = float(_field(record, "score", is_number, "which is no number"))
-            box = _field(record, "bbox", is_box, "not left, top, width and height") if boxes else None
+            score = float(_field(record, "score", read_number(record.get("score")), "which is no number"))
+            box = _field(record, "bbox", read_box(record), "not left, top, width and height") if boxes else None
             mask = _mask(record, ground_truth.sizes[image]) if masks or not boxes else None
         except ValueError as error:
             raise DataError(f"{path}: entry {number} of {len(entries)} has {error}; fix the file") from error
@@ -188,17 +190,14 @@ def _detections(entries: Sequence[_Entry], *, masks: bool) -> Detections:
 
 def _listed_id(record: dict[str, Any], key: str, numbers: Mapping[Any, int]) -> int:
     """Return the number of an id that the ground truth lists."""
-
-    def is_listed(value: Any) -> bool:
-        return isinstance(value, int | str) and not isinstance(value, bool) and value in numbers
-
-    return numbers[_field(record, key, is_listed, "which the ground truth does not list")]
+    number = numbers.get(read_id(record.get(key)))
+    return int(_field(record, key, number, "which the ground truth does not list"))
 
 
-def _field(record: dict[str, Any], key: str, is_valid: Callable[[Any], bool], fault: str) -> Any:
-    value = record.get(key)
-    if not is_valid(value):
-        raise ValueError(f"the {key} {reprlib.repr(value)}, {fault}" if key in record else f"no {key}")
+def _field(record: dict[str, Any], key: str, value: Any, fault: str) -> Any:
+    """Return the value that was read from a field; raises ValueError, with what is written, if it is `None`."""
+    if value is None:
+        raise ValueError(f"the {key} {reprlib.repr(record[key])}, {fault}" if key in record else f"no {key}")
     return value
 
 

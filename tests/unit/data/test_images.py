@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from twins.data.images import open_image
+from twins.data.images import NO_DATA, count_unread, image_endings, is_image_file, open_image
 from twins.errors import DataError, InputError, NotFoundError
 
 
@@ -68,3 +68,49 @@ def test_arrays_and_tensors_of_one_image_agree():
 def test_other_objects_than_images_are_refused(wrong):
     with pytest.raises(InputError, match=r"found|0\.\.1"):
         open_image(wrong)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, -9999, -3.4e38, 3.4e38, 1e20, 1.02, 1.5])
+def test_a_float_image_keeps_its_scale_whatever_its_odd_pixels(tmp_path, odd):
+    pixels = np.random.default_rng(0).uniform(0.5, 0.9, (64, 64)).astype(np.float32)
+    plain = np.asarray(open_image(Image.fromarray(pixels)))[1:]
+    pixels[0, :5] = odd
+    Image.fromarray(pixels).save(tmp_path / "odd.tif")
+    image = open_image(tmp_path / "odd.tif")
+    assert (np.asarray(image)[1:] == plain).all()
+    assert np.asarray(image)[0, :5].tolist() == [[255 if 1 < odd < 2 else 0] * 3] * 5
+    assert image.info.get(NO_DATA, 0) == (0 if abs(odd) < 10000 else 5)
+
+
+@pytest.mark.parametrize(("top", "scale"), [(255.0, 1.0), (65535.0, 1 / 257), (2.0, 1.0)])
+def test_floats_of_whole_numbers_are_scaled_by_their_range(top, scale):
+    pixels = np.array([[0, 1, top]], dtype=np.float32)
+    assert np.asarray(open_image(Image.fromarray(pixels)))[0, :, 0].tolist() == np.round(pixels * scale)[0].tolist()
+
+
+@pytest.mark.parametrize("ending", [".png", ".tga", ".avif", ".jp2", ".pcx", ".mpo"])
+def test_files_that_pillow_reads_are_images(tmp_path, ending):
+    if ending not in image_endings():
+        pytest.skip(f"the installed Pillow reads no {ending}")
+    assert is_image_file(tmp_path / f"a{ending}")
+    assert is_image_file(tmp_path / f"a{ending.upper()}")
+    Image.new("RGB", (16, 16), (200, 10, 10)).save(tmp_path / f"a{ending}")
+    assert open_image(tmp_path / f"a{ending}").size == (16, 16)
+
+
+@pytest.mark.parametrize("name", ["a.pdf", "a.h5", "a.mpg", "cloud.pcd", "a.txt", "a", ".a.png", "a.heic"])
+def test_files_of_other_kinds_are_no_images(tmp_path, name):
+    assert not is_image_file(tmp_path / name)
+
+
+def test_pictures_that_pillow_cannot_read_are_counted_by_ending(tmp_path):
+    for name in ("a.heic", "sub/b.HEIC", "c.NEF", ".d.heic", "e.png", "f.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert count_unread(tmp_path) == {".heic": 2, ".nef": 1}
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", ""], ids=ascii)
+def test_a_name_that_no_file_can_have_is_named(tmp_path, name):
+    with pytest.raises((NotFoundError, DataError), match=r"there is no image|is a folder"):
+        open_image(tmp_path / name)

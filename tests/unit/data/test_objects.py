@@ -77,7 +77,7 @@ def test_text_that_makes_no_mask_is_refused(text):
 
 
 @pytest.mark.parametrize(
-    "counts", [[], [13, 3], [13, 3, 900], [-1, 49], [2**32 + 48], [2**31, 2**31, 48], [2**70], [48.0], [True, 47], 5]
+    "counts", [[], [13, 3], [13, 3, 900], [-1, 49], [2**32 + 48], [2**31, 2**31, 48], [2**70], [47.5], [True, 47], 5]
 )
 def test_a_list_that_makes_no_mask_is_refused_in_plain_words(counts):
     with pytest.raises(ValueError, match=r"^the run lengths .*, which (must be a text, or a list|do not make 6 x 8)"):

@@ -155,7 +155,7 @@ def _small(train: Sequence[Objects]) -> list[str]:
         for objects in train
     ]
     all_sides = np.concatenate([*sides, np.zeros(0)])
-    if not len(all_sides) or np.median(all_sides) >= _SMALL:
+    if not len(all_sides) or not 1 <= np.median(all_sides) < _SMALL:
         return []
     return [
         f"half of the training objects have a side below {np.median(all_sides):.0f} pixels; consider a larger `size`"

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from PIL.Image import Image
 
 from twins.data.base import ImageSet, Splits
-from twins.errors import DataError, NotFoundError
+from twins.data.config import EMBEDDED
+from twins.data.images import NO_DATA, count_unread
+from twins.errors import DataError, NotFoundError, count_list, number_of
 
 FORMAT = 1
 """Version of the dictionary that `CheckReport.to_dict` writes."""
@@ -58,6 +61,8 @@ class ScannedImage:
     """The task's summary of the target; `None` if the target cannot be used."""
     problems: tuple[str, ...]
     """Faults of the image and its target, a sentence each."""
+    no_data: int = 0
+    """Pixels without a value, which are read as black."""
 
 
 Scan = dict[str, list[ScannedImage]]
@@ -97,8 +102,8 @@ def check(splits: Splits[Any], task: TaskCheck) -> CheckReport:
         names=list(splits.train.names),
         images={name: len(images) for name, images in scan.items()},
         sizes=_size_ranges([image.size for image in scanned if image.size]),
-        problems=[*splits.faults, *(problem for image in scanned for problem in image.problems)],
-        notes=list(splits.notes),
+        problems=[*splits.problems, *splits.faults, *(problem for image in scanned for problem in image.problems)],
+        notes=[*splits.notes, *_unread_note(splits.source), *_no_data_note(scanned)],
     )
     task.conclude(scan, report)
     report.problems += [
@@ -141,9 +146,10 @@ def first_paths(copies: list[tuple[str, ScannedImage]]) -> str:
 
 
 def _scan_image(task: TaskCheck, images: ImageSet, index: int) -> ScannedImage:
-    image, size, digest, summary, problems = None, None, "", None, []
+    image, size, digest, summary, problems, no_data = None, None, "", None, [], 0
     try:
         image = images.load(index)
+        no_data = image.info.get(NO_DATA, 0)
         size, digest = image.size, hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
     except (DataError, NotFoundError) as error:
         problems.append(str(error))
@@ -152,7 +158,25 @@ def _scan_image(task: TaskCheck, images: ImageSet, index: int) -> ScannedImage:
         problems += target_problems
     except (DataError, NotFoundError) as error:
         problems.append(str(error))
-    return ScannedImage(images.path(index), size, digest, summary, tuple(dict.fromkeys(problems)))
+    return ScannedImage(images.path(index), size, digest, summary, tuple(dict.fromkeys(problems)), no_data)
+
+
+def _unread_note(source: str) -> list[str]:
+    """Return a note if the folder holds pictures that cannot be read."""
+    if source in EMBEDDED or not (unread := count_unread(Path(source))):
+        return []
+    count = number_of(sum(unread.values()), "picture")
+    return [f"{count} in {source} passed over, because Pillow cannot read them ({count_list(unread)}); convert them"]
+
+
+def _no_data_note(images: list[ScannedImage]) -> list[str]:
+    """Return a note if images have pixels without a value."""
+    affected = [image for image in images if image.no_data]
+    if not affected:
+        return []
+    count = number_of(len(affected), "image")
+    pixels = sum(image.no_data for image in affected)
+    return [f"{count} with {pixels:,} pixels without a value (NaN), which are read as black; {affected[0].path} first"]
 
 
 def _size_ranges(sizes: list[tuple[int, int]]) -> dict[str, list[int]]:

@@ -16,7 +16,8 @@ from twins.data.base import (
 )
 from twins.data.config import DataConfig
 from twins.data.formats.files import ImageFiles
-from twins.errors import DataError
+from twins.data.images import count_unread
+from twins.errors import DataError, count_list
 
 
 class LabelledFiles(ImageFiles):
@@ -92,7 +93,8 @@ def _collect(folder: Path, names: Sequence[str]) -> LabelledFiles:
         files += images
         labels += [label] * len(images)
     if not files:
-        raise DataError(
-            f"{folder} holds no images in its class folders; known endings are .jpg, .png, .webp and others"
-        )
+        unread = count_list(count_unread(folder))
+        hint = "known endings are .jpg, .png, .webp and others"
+        hint = hint if unread == "nothing" else f"Pillow cannot read its pictures ({unread}); convert them"
+        raise DataError(f"{folder} holds no images in its class folders; {hint}")
     return LabelledFiles(files, labels, names)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import reprlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +21,14 @@ from twins.data.base import Opened
 from twins.data.classes import MAX_CLASSES, ClassTable, bright_table, build_table, built_in
 from twins.data.config import MaskConfig
 from twins.data.formats.masks import IGNORE, check_ignored, read_values
-from twins.data.images import ENDINGS, open_image
+from twins.data.formats.names import find_files, with_slashes
+from twins.data.formats.values import read_id, read_number, read_whole
+from twins.data.images import is_image_file, open_image
 from twins.data.objects import Rle, decode_masks, encode_lengths, encode_polygons, has_pixels
-from twins.errors import ConfigError, DataError
+from twins.errors import ConfigError, DataError, number_of
 
+_SAMPLE = 20
+"""Number of listed images by which a file's image folder is recognised."""
 BACKGROUND = "background"
 """Class name of pixels without an instance when instances are read as a label map."""
 
@@ -41,6 +46,8 @@ class CocoFile:
     """Annotations by image id; a panoptic file has one per image, with its `segments_info`."""
     panoptic: bool
     """Whether the annotations are panoptic segments instead of instances."""
+    notes: list[str] = field(default_factory=list)
+    """Values that are read otherwise than written, a sentence each."""
 
 
 def find_coco(root: Path, kind: str) -> list[Path]:
@@ -74,8 +81,10 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is no JSON ({error}); copy it again") from error
 
 
-def read_coco_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file that has COCO's keys `images`, `annotations` and `categories`.
+def read_coco_json(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the content of a JSON file that has COCO's keys, with whole numbers as ids, and a note if some were not.
+
+    The keys are `images`, `annotations` and `categories`.
 
     Raises:
         DataError: the file is damaged, or lacks a key.
@@ -85,7 +94,34 @@ def read_coco_json(path: Path) -> dict[str, Any]:
     missing = [key for key in ("images", "annotations", "categories") if key not in keys]
     if missing:
         raise DataError(f"{path} has no {' and no '.join(missing)}, so it is no COCO file; check which file it is")
-    return dict(content)
+    if not (count := _read_ids(content)):
+        return dict(content), []
+    return dict(content), [f'{number_of(count, "id")} in {path}, written as 1.0 or "1", read as whole numbers']
+
+
+_IDS = {"images": ("id",), "annotations": ("id", "image_id", "category_id"), "categories": ("id",)}
+"""The keys of ids by list."""
+
+
+def _read_ids(content: dict[str, Any]) -> int:
+    """Make whole numbers of ids that are written in another form; return their number."""
+    count = 0
+    for name, keys in _IDS.items():
+        for record in content[name] if isinstance(content[name], list) else ():
+            if isinstance(record, dict):
+                count += _replace_ids(record, keys)
+                for segment in record.get("segments_info") or ():
+                    count += _replace_ids(segment, ("id", "category_id")) if isinstance(segment, dict) else 0
+    return count
+
+
+def _replace_ids(record: dict[str, Any], keys: Sequence[str]) -> int:
+    count = 0
+    for key in keys:
+        if type(value := record.get(key)) in (float, str) and type(whole := read_id(value)) is int:
+            record[key] = whole
+            count += 1
+    return count
 
 
 def read_coco(path: Path) -> CocoFile:
@@ -94,7 +130,7 @@ def read_coco(path: Path) -> CocoFile:
     Raises:
         DataError: the file is damaged, lacks a list, or has an entry that lacks a key or has an unlisted category.
     """
-    content = read_coco_json(path)
+    content, notes = read_coco_json(path)
     annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
     with record_errors(path):
         for annotation in content["annotations"]:
@@ -106,7 +142,7 @@ def read_coco(path: Path) -> CocoFile:
         category_ids = {category_id for category_id, _ in categories}
         for annotation in content["annotations"]:
             _check_categories(annotation, category_ids, panoptic=panoptic)
-    return CocoFile(path, content["images"], categories, dict(annotations), panoptic)
+    return CocoFile(path, content["images"], categories, dict(annotations), panoptic, notes)
 
 
 @contextmanager
@@ -124,13 +160,16 @@ def record_errors(path: Path) -> Iterator[None]:
 
 def list_categories(content: dict[str, Any]) -> list[tuple[int, str]]:
     """Return category ids and names, sorted by id."""
-    return sorted((int(record["id"]), str(record["name"])) for record in content["categories"])
+    categories = [(read_whole(record["id"]), str(record["name"])) for record in content["categories"]]
+    if unnumbered := [name for number, name in categories if number is None]:
+        raise ValueError(f"the id of category {unnumbered[0]} is no whole number")
+    return sorted((number, name) for number, name in categories if number is not None)
 
 
 def record_size(record: dict[str, Any]) -> tuple[int, int] | None:
     """Return the height and width in an image's record; `None` if they are missing or impossible."""
-    sides = record.get("height"), record.get("width")
-    height, width = (int(side) if isinstance(side, int | float) and 0 < side < 65536 else 0 for side in sides)
+    sides = read_number(record.get("height")) or 0, read_number(record.get("width")) or 0
+    height, width = (int(side) if 0 < side < 65536 else 0 for side in sides)
     return (height, width) if height and width else None
 
 
@@ -153,6 +192,7 @@ class CocoImages:
 
     def __init__(self, root: Path, file: CocoFile, classes: ClassTable) -> None:
         self.file, self.records, self.folder = file, file.images, _image_folder(root, file)
+        self.found = find_files([record["file_name"] for record in file.images], self.folder)
         self.classes, self.names = classes, classes.names
         self.class_id_of = {category_id: label for label, category_id in enumerate(classes.values)}
 
@@ -161,17 +201,24 @@ class CocoImages:
 
     def load(self, index: int) -> Image:
         """Return an image, RGB and upright; raises DataError if it cannot be read."""
-        return open_image(self._existing_file(self.folder, self.records[index]))
+        return open_image(self._existing_file(self._path(index)))
 
     def path(self, index: int) -> str:
         """Return an image's path."""
-        return str(self.folder / self.records[index]["file_name"])
+        return str(self._path(index))
 
-    def _existing_file(self, folder: Path, record: dict[str, Any]) -> Path:
-        """Return the file that a record or annotation names; raises DataError if it does not exist."""
-        path = folder / record["file_name"]
-        if not path.exists():
-            raise DataError(f"{self.file.path} lists {path}, which does not exist; add it or remove its record")
+    def notes(self) -> list[str]:
+        """Return sentences on ids and names that are read otherwise than written."""
+        return [*self.file.notes, *self.found.note(str(self.file.path))]
+
+    def _path(self, index: int) -> Path:
+        name = self.records[index]["file_name"]
+        return self.found.paths.get(name, self.folder / name)
+
+    def _existing_file(self, path: Path) -> Path:
+        """Return a file that a record or annotation names; raises DataError if it does not exist."""
+        if not os.path.exists(path):  # never an error, also of names that no file can have
+            raise DataError(f"{self.file.path} lists {path!s:.250}, which does not exist; add it or remove its record")
         return path
 
     def size(self, index: int) -> tuple[int, int]:
@@ -189,13 +236,20 @@ class PanopticMaps(CocoImages):
     def __init__(self, root: Path, file: CocoFile, masks: MaskConfig) -> None:
         super().__init__(root, file, _classes(file, masks))
         self.maps = _map_folder(file)
+        names = [group[0]["file_name"] for group in file.annotations.values()]
+        self.found_maps = find_files(names, self.maps)
+
+    def notes(self) -> list[str]:
+        """Return sentences on ids and names that are read otherwise than written."""
+        return [*super().notes(), *self.found_maps.note(f"the annotations of {self.file.path}")]
 
     def target(self, index: int) -> NDArray[np.uint8]:
         """Return the label map `(H, W)`; raises DataError if the PNG cannot be read or holds an unlisted segment."""
         annotations = self.file.annotations.get(self.records[index]["id"])
         if not annotations:
             raise DataError(f"{self.file.path} has no segments for {self.path(index)}; add them or remove its record")
-        path = self._existing_file(self.maps, annotations[0])
+        name = annotations[0]["file_name"]
+        path = self._existing_file(self.found_maps.paths.get(name, self.maps / name))
         pixels = read_values(path, palette=True).astype(np.int64)
         factors = np.array([1, 256, 65536])  # in panopticapi's order; in a grey PNG all three bytes are equal
         segment_ids = pixels * factors.sum() if pixels.ndim == 2 else pixels @ factors
@@ -252,7 +306,7 @@ def open_coco_maps(root: Path, kind: Literal["panoptic", "instances"], masks: Ma
     sets = [maps(root, file, masks) for file in files]
     if sets[0].names != sets[-1].names:
         raise DataError(f"{paths[0]} and {paths[1]} list different categories; give both the same")
-    return Opened(sets)
+    return Opened(sets, [note for images in sets for note in images.notes()])
 
 
 def describe(annotation: dict[str, Any], source: Path) -> str:
@@ -289,7 +343,8 @@ def parse_mask(segmentation: Any, size: tuple[int, int]) -> Rle:
         return encode_polygons(segmentation, size)
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         raise ValueError(f"the segmentation {reprlib.repr(segmentation)}, neither polygons nor run lengths")
-    if segmentation["size"] != list(size):
+    sides = segmentation["size"]
+    if not isinstance(sides, list) or [read_whole(side) for side in sides] != list(size):
         shown = reprlib.repr(segmentation["size"])
         raise ValueError(f"a mask of {shown} on an image of {list(size)} pixels")
     return _compress(segmentation["counts"], size)
@@ -303,11 +358,20 @@ def _compress(counts: Any, size: tuple[int, int]) -> Rle:
         encoded = {"size": [height, width], "counts": counts.encode("ascii", errors="ignore")}
         if counts.isascii() and has_pixels(encoded, pixels):
             return encoded
-    elif not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
+    elif (lengths := _whole_numbers(counts)) is None:
         raise ValueError(f"{description}, which must be a text, or a list of whole numbers of at least 0")
-    elif sum(counts) == pixels:
-        return encode_lengths(counts, size)
+    elif sum(lengths) == pixels:
+        return encode_lengths(lengths, size)
     raise ValueError(f"{description}, which do not make {height} x {width} pixels")
+
+
+def _whole_numbers(counts: Any) -> list[int] | None:
+    """Return whole numbers of at least 0; `None` if a value is none."""
+    if not isinstance(counts, list):
+        return None
+    numbers = (read_whole(count) for count in counts if not isinstance(count, bool))
+    lengths = [number for number in numbers if number is not None and number >= 0]
+    return lengths if len(lengths) == len(counts) else None
 
 
 def class_table(categories: Sequence[tuple[int, str]]) -> ClassTable:
@@ -350,16 +414,41 @@ def _image_folder(root: Path, file: CocoFile) -> Path:
     if not file.images:
         raise DataError(f"{file.path} lists no image; check which file it is")
     part = re.sub(r"^(annotations|instances|panoptic)_?", "", file.path.stem)
-    first, beside = file.images[0]["file_name"], file.path.parent
+    first, beside = str(file.images[0]["file_name"]), file.path.parent
     folders = [root / "images" / part, root / part, root / part / "images"] if part else []
     folders += [root / "images", root, root / "train2017", root / "val2017", beside, beside / "images"]
-    for folder in folders:
-        if (folder / first).exists():
-            return folder
-    for folder in folders:
-        if folder.is_dir() and any(path.suffix.lower() in ENDINGS for path in folder.iterdir()):
-            return folder  # only the first image is missing, which `load` reports
-    raise DataError(f"the images of {file.path}, such as {first}, are not in {root}; put them in {root / 'images'}")
+    names = [record["file_name"] for record in file.images[:: max(1, len(file.images) // _SAMPLE)]]
+    for holds in (_holds_first, _holds_some, _holds_with_slashes, _holds_another_spelling, _holds_images):
+        for folder in folders:
+            if folder.is_dir() and holds(folder, names):
+                return folder
+    raise DataError(
+        f"the images of {file.path}, such as {first:.250}, are not in {root}; put them in {root / 'images'}"
+    )
+
+
+# What makes a folder that of a file's images, surest first.
+
+
+def _holds_first(folder: Path, names: Sequence[str]) -> bool:
+    return os.path.exists(folder / names[0])
+
+
+def _holds_some(folder: Path, names: Sequence[str]) -> bool:
+    return any(os.path.exists(folder / name) for name in names)
+
+
+def _holds_with_slashes(folder: Path, names: Sequence[str]) -> bool:
+    return any(os.path.exists(folder / with_slashes(name)) for name in names)
+
+
+def _holds_another_spelling(folder: Path, names: Sequence[str]) -> bool:
+    return bool(find_files(names, folder).paths)
+
+
+def _holds_images(folder: Path, names: Sequence[str]) -> bool:
+    """Return whether a folder holds images at all: the listed ones are missing, which `load` reports."""
+    return any(is_image_file(path) for path in folder.iterdir())
 
 
 def _map_folder(file: CocoFile) -> Path:
@@ -368,9 +457,10 @@ def _map_folder(file: CocoFile) -> Path:
         raise DataError(f"{file.path} lists no annotation; check which file it is")
     first = next(iter(file.annotations.values()))[0]["file_name"]
     folders = (file.path.with_suffix(""), file.path.parent / "png", file.path.parent)
-    for folder in folders:
-        if (folder / first).exists():
-            return folder
+    for holds in (_holds_first, _holds_another_spelling):
+        for folder in folders:
+            if folder.is_dir() and holds(folder, [first]):
+                return folder
     raise DataError(
-        f"the PNG files of {file.path}, such as {first}, are not in {folders[0]} or {folders[1]}; put them there"
+        f"the PNG files of {file.path}, such as {first:.250}, are not in {folders[0]} or {folders[1]}; put them there"
     )

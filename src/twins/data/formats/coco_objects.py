@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, find_subfolder
 from twins.data.classes import ClassTable
@@ -26,14 +27,13 @@ from twins.data.formats.coco import (
     record_errors,
     record_size,
 )
+from twins.data.formats.values import fraction_problems, read_flag, read_number, read_numbers
 from twins.data.images import image_size
 from twins.data.objects import Objects, Rle, build_objects, has_area, mask_areas, mask_boxes
 from twins.errors import DataError
 
 _PART_FILES = ("_annotations.coco.json", "annotations.json", "annotation_coco.json", "instances.json")
 """Names of a JSON file in the same folder as the images of its part, Roboflow's first."""
-_LIMIT = 1e12
-"""Limit of the numbers of boxes and areas."""
 Record = dict[str, Any]
 """An annotation, or an image's record, as JSON has it."""
 
@@ -60,7 +60,9 @@ def open_coco_objects(root: Path, *, masks: bool) -> Opened | None:
         classes = class_table(_unique_categories(files))
     except DataError as error:
         raise DataError(f"{paths[0]}: {error}") from error
-    return Opened([CocoObjects(root, file, classes, masks=masks) for file in files], faults=faults)
+    sets = [CocoObjects(root, file, classes, masks=masks) for file in files]
+    notes = [note for images in sets for note in images.notes()]
+    return Opened(sets, notes, faults, [problem for file in files for problem in _box_problems(file)])
 
 
 class CocoObjects(CocoImages):
@@ -110,7 +112,7 @@ class CocoObjects(CocoImages):
         return [
             describe(annotation, self.file.path)
             for annotation in self._annotations(index)
-            if is_box(box := annotation.get("bbox")) and not has_area(_corners(box), size)
+            if (box := read_box(annotation)) is not None and not has_area(_corners(box), size)
         ]
 
 
@@ -142,17 +144,57 @@ def read_object(annotation: Record, path: Path, size: tuple[int, int] | None, *,
     """
     mask = _mask(annotation, path, size, masks=masks) if masks or not annotation.get("bbox") else None
     box = _box(annotation, mask, path)
-    return CocoObject(box, _area(annotation, box, mask), str(annotation.get("iscrowd")) in ("1", "True"), mask)
+    return CocoObject(box, _area(annotation, box, mask), read_flag(annotation.get("iscrowd")) is True, mask)
 
 
-def is_box(box: Any) -> TypeGuard[list[float]]:
-    """Return whether a value is four finite numbers."""
-    return isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
+def read_box(annotation: Record) -> list[float] | None:
+    """Return the box of an annotation or a result, left, top, width and height; `None` if it is none."""
+    return read_numbers(annotation.get("bbox"), 4)
 
 
-def is_number(value: Any) -> TypeGuard[float]:
-    """Return whether a value is a finite number that a box or an area can have."""
-    return isinstance(value, int | float) and abs(value) < _LIMIT
+def _box_problems(file: CocoFile) -> list[str]:
+    """Return a sentence if the boxes of a file look like fractions, corners or centres."""
+    size_of = {record["id"]: record_size(record) or (np.inf, np.inf) for record in file.images}
+    rows = [
+        (*box, *size_of[image])
+        for image, group in file.annotations.items()
+        for annotation in group
+        if (box := read_box(annotation)) is not None
+    ]
+    values = np.array(rows, dtype=np.float64).reshape(-1, 6)
+    boxes, sizes = values[:, :4], values[:, :3:-1]
+    xyxy = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+    fractions = fraction_problems(xyxy, str(file.path), "left, top, width and height")
+    return fractions or _convention_problems(boxes, sizes, file.path)
+
+
+def _convention_problems(boxes: NDArray[np.float64], sizes: NDArray[np.float64], path: Path) -> list[str]:
+    """Return a sentence if boxes that reach beyond their image would all fit as corners, or as centres and sizes.
+
+    Args:
+        boxes: `(R, 4)`, as in the file.
+        sizes: width and height of the image of each, `(R, 2)`.
+        path: the file.
+    """
+    first, second = boxes[:, :2], boxes[:, 2:]
+    beyond = ~_are_inside(first, first + second, sizes)
+    if not beyond.any():
+        return []
+    for description, low, high in (
+        ("left, top, right and bottom", first, second),
+        ("centre, width and height", first - second / 2, first + second / 2),
+    ):
+        if _are_inside(low, high, sizes).all():
+            return [
+                f"{beyond.sum()} of {len(boxes)} boxes in {path} reach beyond their image, and all fit if their "
+                f"numbers are {description}; give left, top, width and height"
+            ]
+    return []
+
+
+def _are_inside(low: NDArray[np.float64], high: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which boxes have area and lie in their image, within a pixel, `(R,)`."""
+    return np.asarray(((low >= -1) & (low < high) & (high <= sizes + 1)).all(axis=1))
 
 
 def _corners(box: Sequence[float]) -> list[float]:
@@ -172,20 +214,20 @@ def _mask(annotation: Record, path: Path, size: tuple[int, int] | None, *, masks
 
 
 def _box(annotation: Record, mask: Rle | None, path: Path) -> list[float]:
-    box = annotation.get("bbox")
-    if not box and mask is not None:
+    if not annotation.get("bbox") and mask is not None:
         mask_box: list[float] = mask_boxes([mask])[0].tolist()
         return mask_box
-    if not is_box(box):
+    if (box := read_box(annotation)) is None:
         raise DataError(
-            f"{describe(annotation, path)} has the bbox {box!r:.60}; give four finite numbers, x, y, width and height"
+            f"{describe(annotation, path)} has the bbox {annotation.get('bbox')!r:.60}; give four finite numbers, "
+            "x, y, width and height"
         )
     return box
 
 
 def _area(annotation: Record, box: Sequence[float], mask: Rle | None) -> float:
-    area = annotation.get("area")
-    if is_number(area) and area >= 0:
+    area = read_number(annotation.get("area"))
+    if area is not None and area >= 0:
         return area
     if mask is not None:
         return float(mask_areas([mask])[0])
@@ -218,7 +260,7 @@ def _read_instances(path: Path, faults: list[str], *, masks: bool) -> CocoFile:
     Raises:
         DataError: the file is damaged, lacks a list, or holds panoptic segments or images without an id or a name.
     """
-    content = read_coco_json(path)
+    content, notes = read_coco_json(path)
     with record_errors(path):
         categories = list_categories(content)
         images = _unique_images(path, content["images"], faults)
@@ -230,7 +272,7 @@ def _read_instances(path: Path, faults: list[str], *, masks: bool) -> CocoFile:
     for group in by_image.values():
         for annotation in group:
             _compact(annotation, masks=masks)
-    return CocoFile(path, images, categories, by_image, panoptic=False)
+    return CocoFile(path, images, categories, by_image, panoptic=False, notes=notes)
 
 
 def valid_annotations(
@@ -277,6 +319,8 @@ def _fault(annotation: Any, path: Path, image_ids: set[Any], category_ids: set[i
             return f"{subject} has no {key}; add it or remove the annotation"
         if not isinstance(annotation[key], int | float | str) or annotation[key] not in ids:
             return f"{subject} {text} {annotation[key]!r:.40}, which is not listed; list it or remove the annotation"
+    if read_flag(annotation.get("iscrowd")) is None:
+        return f"{subject} has the iscrowd {annotation['iscrowd']!r:.40}, which is neither 0 nor 1; mend it"
     if "id" in annotation and str(annotation["id"]) in used_ids:
         return f"{subject} has an id that another annotation has; give each its own"
     return ""

@@ -14,6 +14,7 @@ from twins.data.classes import ClassTable, built_in, find_table, read_table
 from twins.data.config import DataConfig
 from twins.data.formats.files import ImageFiles
 from twins.data.formats.masks import MaskReader, build_reader
+from twins.data.formats.names import find_listed, match_stems, read_list
 from twins.errors import DataError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
@@ -129,20 +130,24 @@ def _layout_classes(root: Path, images: Path, masks: Path) -> str | None:
 
 def _voc(root: Path) -> _Layout:
     lists = root / "ImageSets" / "Segmentation"
-    pairs = _pair(root / "JPEGImages", root / "SegmentationClass", [])  # no notes: most images of VOC have no mask
+    notes: list[str] = []
+    pairs = _pair(root / "JPEGImages", root / "SegmentationClass", [])  # most of VOC's images have no mask
     if not (lists / "train.txt").is_file() or not (lists / "val.txt").is_file():
         return _Layout([pairs], "voc", [])
     by_name = {image.stem: (image, mask) for image, mask in pairs}
     parts = []
     for part in ("train", "val"):
-        names = (lists / f"{part}.txt").read_text(encoding="utf-8", errors="replace").split()
+        path = lists / f"{part}.txt"
+        words = [word for line in read_list(path) for word in ([line] if line in by_name else line.split())]
+        names, spellings = find_listed(words, path, by_name.keys())
+        notes += spellings
         if missing := [name for name in names if name not in by_name]:
             raise DataError(
-                f"{lists / f'{part}.txt'} lists {missing[0]}, but {root} has no image of that name with a mask; "
+                f"{path} lists {missing[0]:.250}, but {root} has no image of that name with a mask; "
                 f"{len(missing)} such names"
             )
         parts.append([by_name[name] for name in names])
-    return _Layout(parts, "voc", [])
+    return _Layout(parts, "voc", notes)
 
 
 def _pair(images: Path, masks: Path, notes: list[str]) -> Pairs:
@@ -153,23 +158,28 @@ def _pair(images: Path, masks: Path, notes: list[str]) -> Pairs:
     """
     by_name = _by_key(_list_masks(masks), masks, ())
     shortened = _by_key(list(by_name.values()), masks, _MASK_ENDINGS)
-    pairs, unpaired = [], []
+    pairs, unpaired = [], {}
     for key, image in _by_key(list_images(images), images, _IMAGE_ENDINGS).items():
         mask = by_name.get(_key(image, images, ())) or shortened.get(key) or shortened.get(key.rpartition("/")[2])
         if mask is None:
-            unpaired.append(image)
+            unpaired[key] = image
         else:
             pairs.append((image, mask))
+    used = {mask for _, mask in pairs}
+    found = match_stems(unpaired, {key: mask for key, mask in shortened.items() if mask not in used})
+    notes += found.note(f"masks of {images}")
+    pairs = sorted([*pairs, *((unpaired.pop(key), mask) for key, mask in found.paths.items())])
     unused = sorted(set(by_name.values()) - {mask for _, mask in pairs})
-    if unpaired and not pairs:
+    missing = list(unpaired.values())
+    if missing and not pairs:
         raise DataError(
-            f"no image in {images} has a mask of its name in {masks}, {unpaired[0].name} first; give both the same name"
+            f"no image in {images} has a mask of its name in {masks}, {missing[0].name} first; give both the same name"
         )
     if unused and pairs:
         notes.append(f"{len(unused)} masks in {masks} have no image in {images}, {unused[0].name} first")
-    if unpaired:
+    if missing:
         notes.append(
-            f"{len(unpaired)} images in {images} have no mask in {masks} and are left out, {unpaired[0].name} first"
+            f"{len(missing)} images in {images} have no mask in {masks} and are left out, {missing[0].name} first"
         )
     return pairs
 

@@ -90,7 +90,8 @@ def open_objects_for_run(config: DataConfig, *, masks: bool) -> Splits[Annotated
             the objects need masks and VOC's files have none.
     """
     splits: Splits[Any] = open_objects(config, masks=masks)
-    return replace(splits, notes=(*splits.notes, *_fault_notes(splits.faults), *_area_notes(splits.train)))
+    notes = (*splits.notes, *splits.problems, *_fault_notes(splits.faults), *_area_notes(splits.train))
+    return replace(splits, notes=notes)
 
 
 def open_objects(config: DataConfig, *, masks: bool) -> Splits[NamedObjects]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import numpy as np
+
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, find_subfolder, list_images
 from twins.data.classes import ClassTable, bright_table, build_table, built_in
 from twins.data.formats.files import ImageFiles
+from twins.data.formats.names import find_listed, match_stems, read_list
+from twins.data.formats.values import fraction_problems, read_number
 from twins.data.images import image_size
 from twins.data.objects import Objects, build_objects, has_area
 from twins.errors import DataError, nearest, number_of
@@ -70,7 +74,9 @@ def open_voc(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> O
     classes = listed_classes or _classes_of(files, root)
     faults: list[str] = []
     sets = [VocObjects(part, classes, faults) for part in annotated]
-    return Opened(sets, notes, faults)
+    boxes = [item.box for file in files if isinstance(file, VocFile) for item in file.objects]
+    problems = fraction_problems(np.array(boxes).reshape(-1, 4), str(parts[0].annotations), ", ".join(_SIDES))
+    return Opened(sets, notes, faults, problems)
 
 
 def read_voc(path: Path) -> VocFile:
@@ -86,9 +92,10 @@ def read_voc(path: Path) -> VocFile:
     try:
         # safe for untrusted files: expat limits the growth of entities, and ElementTree opens no other file
         top = ElementTree.parse(path).getroot()
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file of annotations {path}; add it or remove its image") from error
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        if not os.path.exists(path):
+            message = f"there is no file of annotations {path!s:.250}; add it or remove its image"
+            raise DataError(message) from error
         raise DataError(f"{path} is no XML ({error}); copy it again") from error
     return VocFile(
         _size(top), tuple(_object(element, i, path) for i, element in enumerate(top.findall("object"), start=1))
@@ -197,27 +204,25 @@ def _beside(part: Path) -> tuple[Path, Path] | None:
 def _read_part(part: _Part, notes: list[str]) -> _AnnotatedPart:
     """Read a part's XML files; images without one are left out, unless the part has a list."""
     image_of = {path.stem: path for path in list_images(part.images)}
+    xml_of = {path.stem: path for path in part.annotations.glob("*.xml")}
     if part.listed is None:
-        stems = sorted(path.stem for path in part.annotations.glob("*.xml"))
-        if unannotated := sorted(image_of.keys() - set(stems)):
-            notes.append(
-                f"{number_of(len(unannotated), 'image')} in {part.images} without an XML file in {part.annotations}, "
-                f"left out; {image_of[unannotated[0]].name} first"
-            )
+        stems = sorted(xml_of)
     else:
-        lines = part.listed.read_text(encoding="utf-8", errors="replace").splitlines()
-        stems = [_stem(line.strip(), part, image_of) for line in lines if line.strip()]
-    images = [image_of.get(stem, part.images / f"{stem}.jpg") for stem in stems]
-    paths = [part.annotations / f"{stem}.xml" for stem in stems]
-    return _AnnotatedPart(images, paths, [_attempt(path) for path in paths])
-
-
-def _stem(line: str, part: _Part, images: Mapping[str, Path]) -> str:
-    """Return the image name in a line of a list: the whole line if a file has that name, else its first word.
-
-    Names may hold spaces, and the list of one class gives a flag after each name.
-    """
-    return line if line in images or (part.annotations / f"{line}.xml").is_file() else line.split()[0]
+        stems, spellings = find_listed(read_list(part.listed), part.listed, image_of.keys() | xml_of.keys())
+        notes += spellings
+    images, xmls = (match_stems(stems, files) for files in (image_of, xml_of))
+    notes += [*images.note(f"images of {part.annotations}"), *xmls.note(f"XML files of {part.images}")]
+    unannotated = sorted(image_of.keys() - set(stems) - {path.stem for path in images.paths.values()})
+    if unannotated and part.listed is None:
+        notes.append(
+            f"{number_of(len(unannotated), 'image')} in {part.images} without an XML file in {part.annotations}, "
+            f"left out; {image_of[unannotated[0]].name} first"
+        )
+    image_of, xml_of = image_of | dict(images.paths), xml_of | dict(xmls.paths)
+    paths = [xml_of.get(stem, part.annotations / f"{stem}.xml") for stem in stems]
+    return _AnnotatedPart(
+        [image_of.get(stem, part.images / f"{stem}.jpg") for stem in stems], paths, [_attempt(path) for path in paths]
+    )
 
 
 def _attempt(path: Path) -> VocFile | DataError:
@@ -250,8 +255,8 @@ def _object(element: ElementTree.Element, number: int, path: Path) -> VocObject:
 def _box(element: ElementTree.Element, description: str) -> tuple[float, ...]:
     box = element.find("bndbox")
     texts = [None if box is None else box.findtext(side) for side in _SIDES]
-    values = [_number(text) for text in texts]
-    if not all(map(math.isfinite, values)):
+    values = [value for text in texts if (value := read_number(text)) is not None]
+    if len(values) < len(_SIDES):
         shown = ", ".join(str(text).strip() for text in texts)
         raise DataError(f"{description} has the bndbox {shown}; give finite numbers as {', '.join(_SIDES)}")
     left, top, right, bottom = values
@@ -260,13 +265,5 @@ def _box(element: ElementTree.Element, description: str) -> tuple[float, ...]:
 
 def _size(top: ElementTree.Element) -> tuple[int, int] | None:
     """Return height and width; `None` if they are missing, or 0 as labelling tools write for an unknown size."""
-    height, width = (_number(top.findtext(f"size/{side}")) for side in ("height", "width"))
+    height, width = (read_number(top.findtext(f"size/{side}")) or 0 for side in ("height", "width"))
     return (int(height), int(width)) if 1 <= height < 65536 and 1 <= width < 65536 else None
-
-
-def _number(text: str | None) -> float:
-    """Return the number in a text, or NaN if it holds none."""
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan

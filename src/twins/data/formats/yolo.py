@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,21 @@ from numpy.typing import NDArray
 from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, find_subfolder, list_images
 from twins.data.classes import ClassTable, bright_table, read_table, with_bright_colours
 from twins.data.formats.files import ImageFiles
+from twins.data.formats.names import FoundFiles, Match, find_files, read_list
+from twins.data.formats.yolo_lines import (
+    Keypoints,
+    Row,
+    YoloObject,
+    describe_line,
+    infer_keypoints,
+    keypoint_setting,
+    read_objects,
+    read_rows,
+    read_yolo,
+)
 from twins.data.images import image_size, is_image_file
 from twins.data.objects import Objects, build_objects, encode_polygons, has_area, mask_areas
 from twins.errors import DataError, number_of
-
-_MAX_COORDINATE = 2.0
-"""Greatest coordinate, as a fraction of the image's side; larger ones are most likely pixels."""
-
-
-@dataclass(frozen=True)
-class YoloObject:
-    """The object in a line of a label file."""
-
-    number: int
-    """Line number in the file, from 1."""
-    value: int
-    """Class id in the file."""
-    box: tuple[float, float, float, float]
-    """xyxy in fractions of width and height; for a polygon, the smallest box around it."""
-    points: tuple[float, ...] = ()
-    """Polygon around the object's parts, alternating x and y in the same fractions; empty if the line is a box."""
 
 
 def open_yolo(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> Opened | None:
@@ -43,7 +38,8 @@ def open_yolo(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> 
     Layouts: `images/train` and `labels/train`; `train/images` and `train/labels` (`val`, `valid`, `test` likewise);
     `images` and `labels`; labels beside their images; or the folders or file lists that `train` and `val` of a
     `data.yaml` name. An image without a label file has no objects. Objects of unlisted classes are left out and
-    reported.
+    reported. In a set for poses, with `kpt_shape` in its `data.yaml` or visibility after each point, the box of a line
+    is read and its keypoints are left out.
 
     Args:
         listed_classes: the classes of the folder's class table, used if no `data.yaml` has `names`. `None` takes a
@@ -54,19 +50,23 @@ def open_yolo(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> 
         DataError: the `data.yaml` is damaged or names no images, or no image has a label file.
     """
     settings, source = _settings(root)
-    parts = _find_parts(root, settings)
+    notes: list[str] = []
+    parts = _find_parts(root, settings, notes)
     if source is not None and not parts:
         raise DataError(
             f"{source} names classes, but no images are found by it; put them in {root / 'images' / 'train'}, "
             f"and labels in {root / 'labels' / 'train'}"
         )
     pairs = [[(image, _label_of(image, root)) for image in part] for part in parts]
-    if not any(label.is_file() for part in pairs for _, label in part):
+    if not any(os.path.isfile(label) for part in pairs for _, label in part):
         if source is None:
             return None
         raise DataError(f"no image of {source} has a label file, such as {pairs[0][0][1]}; add them")
     labelled = [_LabelledPart(part) for part in pairs]
-    notes = [note for part in labelled for note in part.notes()]
+    keypoints = keypoint_setting(settings, source) or infer_keypoints(row for part in labelled for row in part.rows())
+    for part in labelled:
+        part.read(keypoints)
+        notes += part.notes()
     classes = (
         with_bright_colours(read_table(source)) if source is not None else listed_classes or _classes_beside(labelled)
     )
@@ -76,27 +76,7 @@ def open_yolo(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> 
         notes.append(f"{count} without names, called by id as in the label files; give names in data.yaml")
     faults: list[str] = []
     sets = [YoloObjects(part, classes, faults, masks=masks) for part in labelled]
-    return Opened(sets, notes, faults)
-
-
-def read_yolo(path: Path) -> list[YoloObject]:
-    """Read a label file; a missing one holds no objects.
-
-    Lines are `class cx cy w h`, or `class x1 y1 x2 y2 ...` with three or more points. A polygon may have several
-    parts: a part ends with its first point again, and the next point begins the next part. Coordinates are
-    COCO's, where pixel `i` covers `i` to `i + 1`; polygons through pixel centres give masks that are half a pixel
-    smaller.
-
-    Raises:
-        DataError: the file is no text, or a line has another form; the message gives its number.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as text ({error}); copy it again") from error
-    return [_read_line(line, number, path) for number, line in enumerate(lines, start=1) if line.strip()]
+    return Opened(sets, list(dict.fromkeys(notes)), faults)  # one entry may name both parts
 
 
 class YoloObjects(ImageFiles):
@@ -104,7 +84,7 @@ class YoloObjects(ImageFiles):
 
     def __init__(self, part: _LabelledPart, classes: ClassTable, faults: list[str], *, masks: bool) -> None:
         super().__init__(part.images)
-        self.labels, self.masks = part.labels, masks
+        self.labels, self.keypoints, self.masks = part.labels, part.keypoints, masks
         self.classes, self.names = classes, classes.names
         self.class_id_of = {value: label for label, value in enumerate(classes.values)}
         self._sizes: dict[int, tuple[int, int]] = {}
@@ -112,7 +92,7 @@ class YoloObjects(ImageFiles):
         for index, lines in enumerate(part.lines):
             for line in self._listed_lines(index, lines, faults):
                 if not has_area(line.box, (1, 1)):
-                    self._without_area[index].append(_describe(line.number, self.labels[index]))
+                    self._without_area[index].append(describe_line(line.number, self.labels[index]))
 
     def target(self, index: int) -> Objects:
         """Return an image's objects; reads the image's size from its header.
@@ -138,14 +118,14 @@ class YoloObjects(ImageFiles):
 
     def describe_object(self, index: int, position: int) -> str:
         """Return an object's description for messages."""
-        return _describe(self._lines(index)[position].number, self.labels[index])
+        return describe_line(self._lines(index)[position].number, self.labels[index])
 
     def names_without_area(self, index: int) -> Sequence[str]:
         """Describe the objects of an image whose boxes have no area inside it."""
         return self._without_area.get(index, ())
 
     def _lines(self, index: int) -> list[YoloObject]:
-        return [line for line in read_yolo(self.labels[index]) if line.value in self.class_id_of]
+        return [line for line in read_yolo(self.labels[index], self.keypoints) if line.value in self.class_id_of]
 
     def _size(self, index: int) -> tuple[int, int]:
         if index not in self._sizes:
@@ -155,7 +135,7 @@ class YoloObjects(ImageFiles):
     def _mask(self, line: YoloObject, size: tuple[int, int], index: int) -> dict[str, Any]:
         if not line.points:
             raise DataError(
-                f"{_describe(line.number, self.labels[index])} is a box, and instance segmentation needs polygons; "
+                f"{describe_line(line.number, self.labels[index])} is a box, and instance segmentation needs polygons; "
                 'add them, or choose `task="detection"`'
             )
         height, width = size
@@ -167,8 +147,8 @@ class YoloObjects(ImageFiles):
         for line in lines:
             if line.value not in self.class_id_of:
                 faults.append(
-                    f"{_describe(line.number, self.labels[index])} has the class {line.value}, which is not listed; "
-                    "list it or remove the line"
+                    f"{describe_line(line.number, self.labels[index])} has the class {line.value}, which is not "
+                    "listed; list it or remove the line"
                 )
         return [line for line in lines if line.value in self.class_id_of]
 
@@ -177,53 +157,73 @@ class _LabelledPart:
     """A part's images with their label files, each read once; one that cannot be read has no lines here."""
 
     def __init__(self, pairs: Sequence[tuple[Path, Path]]) -> None:
-        self.images, self.labels = [image for image, _ in pairs], [label for _, label in pairs]
-        self.lines = [_attempt(label) for label in self.labels]
+        self.images = [image for image, _ in pairs]
+        self.found = _find_labels([label for _, label in pairs])
+        self.labels = [self.found.paths.get(str(label), label) for _, label in pairs]
+        self.keypoints: Keypoints | None = None
+        self.lines: list[list[YoloObject]] = []
+        self._rows = [_attempt_rows(label) for label in self.labels]
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the numbers of all lines."""
+        for rows in self._rows:
+            yield from rows
+
+    def read(self, keypoints: Keypoints | None) -> None:
+        """Read the lines as objects; a file with a line that is none has no lines."""
+        self.keypoints = keypoints
+        self.lines = [_attempt(rows, label, keypoints) for rows, label in zip(self._rows, self.labels, strict=True)]
+        self._rows = []
 
     def notes(self) -> list[str]:
-        """Return a note if images have no label file."""
-        unlabelled = [i for i, lines in enumerate(self.lines) if not lines and not self.labels[i].exists()]
+        """Return notes on labels of another spelling, images without labels, and keypoints that are left out."""
+        folder = self.images[0].parent if self.images else None
+        return [*self.found.note(f"labels of the images in {folder}"), *self._unlabelled_note(), *self._keypoint_note()]
+
+    def _unlabelled_note(self) -> list[str]:
+        unlabelled = [i for i, lines in enumerate(self.lines) if not lines and not os.path.exists(self.labels[i])]
         if not unlabelled:
             return []
         first = self.images[unlabelled[0]]
         count = number_of(len(unlabelled), "image")
-        return [f"{count} in {first.parent} without a label file and so without objects, {first.name} first"]
+        return [f"{count} in {first.parent} without a label file and so without objects, {first.name:.250} first"]
+
+    def _keypoint_note(self) -> list[str]:
+        count = sum(line.keypoints for lines in self.lines for line in lines)
+        if not count or self.keypoints is None:
+            return []
+        return [
+            f"{number_of(count, 'line')} in {self.labels[0].parent} with {self.keypoints.points} keypoints after the "
+            f"box, by {self.keypoints.source}: the box is read, the keypoints are left out"
+        ]
 
 
-def _attempt(path: Path) -> list[YoloObject]:
+def _find_labels(labels: Sequence[Path]) -> FoundFiles:
+    """Find label files whose names are spelled in another way than those of their images."""
+    names_in: dict[Path, list[str]] = defaultdict(list)
+    for label in labels:
+        names_in[label.parent].append(label.name)
+    paths: dict[str, Path] = {}
+    matches: dict[str, Match] = {}
+    for folder, names in names_in.items():
+        found = find_files(names, folder, by_last_part=False)
+        paths |= {str(folder / name): path for name, path in found.paths.items()}
+        matches |= {str(folder / name): match for name, match in found.matches.items()}
+    return FoundFiles(paths, matches)
+
+
+def _attempt_rows(path: Path) -> list[Row]:
     try:
-        return read_yolo(path)
+        return read_rows(path)
     except DataError:
         return []  # `target` reads the file again and raises the error
 
 
-def _describe(number: int, path: Path) -> str:
-    return f"line {number} of {path}"
-
-
-def _read_line(line: str, number: int, path: Path) -> YoloObject:
-    words = line.split()
-    if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
-        raise DataError(
-            f"{_describe(number, path)} has {len(words)} numbers; give a class with a box (5), or with a polygon of "
-            "three points or more (7, 9, ...)"
-        )
+def _attempt(rows: Sequence[Row], path: Path, keypoints: Keypoints | None) -> list[YoloObject]:
     try:
-        class_id, *coordinates = map(float, words)
-    except ValueError as error:
-        raise DataError(f"{_describe(number, path)} holds {line.strip()[:40]!r}, not numbers only; fix it") from error
-    if class_id < 0 or not class_id.is_integer():
-        raise DataError(f"{_describe(number, path)} has the class {words[0]}; give a whole number of at least 0")
-    if too_large := [value for value in coordinates if not abs(value) <= _MAX_COORDINATE]:
-        raise DataError(
-            f"{_describe(number, path)} has the coordinate {too_large[0]:g}; give fractions of the image's width and "
-            "height, 0 to 1"
-        )
-    if len(coordinates) > 4:
-        box = min(coordinates[::2]), min(coordinates[1::2]), max(coordinates[::2]), max(coordinates[1::2])
-        return YoloObject(number, int(class_id), box, tuple(coordinates))
-    x, y, width, height = coordinates
-    return YoloObject(number, int(class_id), (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+        return read_objects(rows, path, keypoints)
+    except DataError:
+        return []  # as above
 
 
 def _parts(points: NDArray[np.float64]) -> list[NDArray[np.float64]]:
@@ -253,13 +253,15 @@ def _settings(root: Path) -> tuple[dict[str, Any], Path | None]:
     return {}, None
 
 
-def _find_parts(root: Path, settings: Mapping[str, Any]) -> list[list[Path]]:
+def _find_parts(root: Path, settings: Mapping[str, Any], notes: list[str]) -> list[list[Path]]:
     """Return the images of each part: one part if the set is unsplit, none if there are no images."""
     parts = []
     for keys in (TRAIN_NAMES, VAL_NAMES):
         entry = next((settings[key] for key in keys if settings.get(key)), None)
-        images = _listed_images(root, settings, entry) if entry else []
-        parts.append(images or _images_in(_part_folder(root, keys)))
+        images = _listed_images(root, settings, entry, notes) if entry else []
+        if not images and (images := _images_in(folder := _part_folder(root, keys))) and entry:
+            notes.append(f"the data.yaml of {root} leads to {entry}, where no image is; {folder} is read instead")
+        parts.append(images)
         if entry and parts[0] and not parts[-1]:
             raise DataError(f"the data.yaml of {root} leads to {entry}, which has no images; fix that entry")
     if parts[0]:
@@ -280,21 +282,37 @@ def _images_in(folder: Path | None) -> list[Path]:
     return list_images(folder) if folder is not None and folder.is_dir() else []
 
 
-def _listed_images(root: Path, settings: Mapping[str, Any], entry: Any) -> list[Path]:
+def _listed_images(root: Path, settings: Mapping[str, Any], entry: Any, notes: list[str]) -> list[Path]:
     """Return the images that an entry of a `data.yaml` names, by folders or by text files that list images."""
     images: list[Path] = []
     for item in entry if isinstance(entry, list) else [entry]:
-        base = root / str(settings.get("path") or "")
-        inside = re.sub(r"^(\.\.?/)+", "", str(item))  # Roboflow writes ../train/images for a folder beside the file
-        for path in (base / str(item), root / str(item), root / inside):
-            if path.is_dir():
-                images += list_images(path)
-                break
-            if path.is_file():
-                lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-                images += [path.parent / line.strip().removeprefix("./") for line in lines if line.strip()]
-                break
+        path = _find_entry(root, str(settings.get("path") or ""), str(item), notes)
+        if path is not None and path.is_dir():
+            images += list_images(path)
+        elif path is not None:
+            names = [line.removeprefix("./") for line in read_list(path)]
+            found = find_files(names, path.parent, search=root)
+            notes += found.note(str(path))
+            images += [found.paths.get(name, path.parent / name) for name in names]
     return images
+
+
+def _find_entry(root: Path, base: str, item: str, notes: list[str]) -> Path | None:
+    """Return the folder or file that an entry names: relative to `path` or the root, else by its last folders.
+
+    Entries of another machine lead to `C:\\data\\images\\train` or `/content/data/images/train`; then the longest end
+    that exists below the root is taken. Roboflow writes `../train/images` for a folder beside the file.
+    """
+    inside = re.sub(r"^(\.\.?/)+", "", item)
+    for path in (root / base / item, root / item, root / inside):
+        if os.path.exists(path):
+            return path
+    folders = [part for part in item.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    ends = (root.joinpath(*folders[first:]) for first in range(len(folders)))
+    end = next((path for path in ends if os.path.exists(path)), None)
+    if end is not None:
+        notes.append(f"the data.yaml of {root} leads to {item:.250}, which does not exist; {end} is read instead")
+    return end
 
 
 def _label_of(image: Path, root: Path) -> Path:
@@ -305,7 +323,7 @@ def _label_of(image: Path, root: Path) -> Path:
     if positions:
         parts[positions[-1]] = "labels"
     label = Path(*parts).with_suffix(".txt")
-    return label if label.parent.is_dir() else image.with_suffix(".txt")
+    return label if os.path.isdir(label.parent) else image.with_suffix(".txt")
 
 
 def _classes_beside(labelled: Sequence[_LabelledPart]) -> ClassTable | None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from twins.data.config import DataConfig
+from twins.errors import DataError
 from twins.tasks.classification.spec import SPEC
 
 
@@ -85,3 +86,28 @@ def test_real_images_are_clean(sample_data):
     assert report.problems == []
     assert sum(report.counts["train"].values()) == 419
     assert sum(report.counts["val"].values()) == 100
+
+
+def test_pictures_that_cannot_be_read_are_counted(data):
+    for number in range(3):
+        (data / "train" / "a" / f"{number}.HEIC").write_bytes(b"ftypheic")
+    assert check(data).notes[0] == (
+        f"3 pictures in {data} passed over, because Pillow cannot read them (3 × .heic); convert them"
+    )
+
+
+def test_pixels_without_a_value_are_counted(data):
+    pixels = np.random.default_rng(9).uniform(0.2, 0.8, (40, 40)).astype(np.float32)
+    pixels[:2, :2] = np.nan
+    Image.fromarray(pixels).save(data / "train" / "a" / "x.tif")
+    report = check(data)
+    assert report.problems == []
+    assert report.notes[0].startswith("1 image with 4 pixels without a value (NaN), which are read as black; ")
+
+
+def test_a_folder_of_pictures_that_cannot_be_read_is_refused_with_their_endings(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.heic").write_bytes(b"ftypheic")
+    with pytest.raises(DataError, match=r"holds no images .*; Pillow cannot read its pictures \(2 × \.heic\)"):
+        check(tmp_path)

@@ -316,3 +316,10 @@ def test_a_damaged_file_of_voc_is_named_and_the_others_are_checked(tmp_path, sav
     assert "b.xml is no XML" in problems[0]
     assert "there is no image" in problems[1]
     assert "there is no file of annotations" in problems[2]
+
+
+def test_boxes_that_are_fractions_of_their_image_are_a_problem(data):
+    for number in range(6):
+        data.change(number, bbox=[0.1, 0.2, 0.5, 0.5 + number / 100])
+    problem = data.only_problem(masks=False)
+    assert problem.startswith(f"6 of 6 boxes in {data.path('train')} lie in the first pixels of their image, so they ")

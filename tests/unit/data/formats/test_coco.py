@@ -235,7 +235,7 @@ def test_two_files_of_different_categories_are_refused(coco, refused):
         opened(coco([annotation(POLYGON)], "instances_val.json", CATEGORIES[:1]))
 
 
-@pytest.mark.parametrize("height", [None, "6", -1, 0, 2**70])
+@pytest.mark.parametrize("height", [None, "six", -1, 0, 2**70])
 def test_sizes_that_no_image_has_are_named(coco, refused, height):
     with refused(r"instances\.json gives \(.*, 8\) as height and width of .*jpg; fix it"):
         targets(opened(coco([annotation(POLYGON)], height=height)))
@@ -256,3 +256,24 @@ def test_listed_images_that_do_not_exist_are_named(coco, refused):
 def test_mask_settings_that_do_not_apply_to_json_are_refused(coco, refused, setting):
     with refused(r"lists the classes of its masks itself; leave out those of .* that are given"):
         opened(coco([annotation(POLYGON)]), **setting)
+
+
+@pytest.mark.parametrize("form", ["panoptic\\{}", "/other/machine/{}", "{}"])
+def test_panoptic_maps_with_names_of_another_system_are_found(panoptic, form):
+    pixels = np.where(SQUARE, 7, 8).astype(np.uint8)
+    root = panoptic(
+        np.dstack([pixels, 0 * pixels, 0 * pixels]), [{"id": 7, "category_id": 5}, {"id": 8, "category_id": 2}]
+    )
+    content = json.loads((root / "panoptic.json").read_text())
+    for record in content["annotations"]:
+        record["file_name"] = form.format(record["file_name"].upper())
+        record["image_id"] = float(record["image_id"])
+        record["segments_info"] = [
+            {"id": str(segment["id"]), "category_id": float(segment["category_id"])}
+            for segment in record["segments_info"]
+        ]
+    (root / "panoptic.json").write_text(json.dumps(content))
+    splits = opened(root)
+    assert (targets(splits)["1.jpg"] == SQUARE).all()
+    assert any("2 names found although spelled otherwise" in note for note in splits.notes)
+    assert any(note.startswith("10 ids in ") for note in splits.notes)

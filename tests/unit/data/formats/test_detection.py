@@ -185,7 +185,9 @@ def test_coco_classes_have_cocos_colours_and_others_are_bright(coco):
         (annotation(8, category="dog"), "annotation 8 of {} has the category 'dog', which is not listed"),
         (annotation(8, category=[5]), "annotation 8 of {} has the category [5], which is not listed"),
         (annotation(8, image=3), "annotation 8 of {} is for the image 3, which is not listed"),
-        (annotation(8, image="1"), "annotation 8 of {} is for the image '1', which is not listed"),
+        (annotation(8, image="01"), "annotation 8 of {} is for the image '01', which is not listed"),
+        (annotation(8, image=1.5), "annotation 8 of {} is for the image 1.5, which is not listed"),
+        (annotation(8, iscrowd="maybe"), "annotation 8 of {} has the iscrowd 'maybe', which is neither 0 nor 1"),
         (annotation(7), "annotation 7 of {} has an id that another annotation has; give each its own"),
         (without("category_id", number=8), "annotation 8 of {} has no category_id"),
         (without("image_id", number=8), "annotation 8 of {} has no image_id"),
@@ -217,11 +219,101 @@ def test_of_two_images_with_one_id_the_first_is_kept_and_the_other_is_reported(c
     assert f"image id 1 of {path} is given to 1.jpg and to 2.jpg; give each its own" in splits.notes[0]
 
 
+def respell(root, **changes):
+    """Change the values of keys everywhere in the file of a set."""
+    path = root / "instances.json"
+    content = json.loads(path.read_text())
+    for name in ("images", "annotations", "categories"):
+        for record in content[name]:
+            record |= {key: change(record[key]) for key, change in changes.items() if key in record}
+    path.write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize("form", [float, str, lambda value: f"{value}.0"])
+def test_numbers_of_data_frames_and_scripts_are_the_numbers(coco, form):
+    written = [annotation(iscrowd=0, area=12), annotation(8, 2, 2, iscrowd=1, area=5)]
+    expected = targets(opened(coco(written), masks=True))
+    numbers = dict.fromkeys(("id", "image_id", "category_id", "iscrowd", "area", "height", "width"), form)
+    root = respell(coco(written), bbox=lambda box: [form(side) for side in box], **numbers)
+    splits = opened(root, masks=True)
+    for name, objects in targets(splits).items():
+        for key, value in vars(expected[name]).items():
+            assert np.array_equal(getattr(objects, key), value) if key != "masks" else objects.masks == value
+    assert splits.train.classes.values == (2, 5)
+    assert splits.notes == (f'10 ids in {root / "instances.json"}, written as 1.0 or "1", read as whole numbers',)
+
+
+@pytest.mark.parametrize(("crowd", "expected"), [(True, True), ("true", True), (2, True), (float("nan"), False)])
+def test_a_crowd_region_is_marked_by_any_true_value(coco, crowd, expected):
+    assert target(coco([annotation(iscrowd=crowd)])).crowd.tolist() == [expected]
+
+
+def test_run_lengths_of_data_frames_are_the_mask(coco):
+    floats = {"size": ["6", 8.0], "counts": [float(run) for run in RUNS]}
+    objects = target(coco([annotation(segmentation=floats), annotation(8)]), masks=True)
+    assert objects.masks[0] == objects.masks[1] == PACKED
+
+
+def test_boxes_that_are_fractions_of_their_image_are_said(coco):
+    root = coco([annotation(bbox=[0.25, 0.2, 0.5, 0.5]), annotation(8, bbox=[0, 0, 1, 1])])
+    splits = opened(root)
+    (problem,) = splits.problems
+    assert problem.startswith(f"2 of 2 boxes in {root / 'instances.json'} lie in the first pixels")
+    assert problem in splits.notes
+
+
+@pytest.mark.parametrize(
+    ("boxes", "meant"),
+    [
+        ([[1, 1, 7, 5], [0, 0, 8, 6], [2, 3, 4, 5]], "left, top, right and bottom"),
+        ([[4, 3, 8, 6], [6, 4, 4, 3], [2, 2, 2, 2]], "centre, width and height"),
+        ([[4, 3, 8, 6], [1, 2, 1, 1], [0, 0, 6, 4]], None),
+        ([[1, 1, 7, 5], [0, 0, 8, 6]], None),  # nothing reaches beyond the image
+    ],
+)
+def test_boxes_that_fit_only_in_another_convention_are_said(coco, boxes, meant):
+    splits = opened(coco([annotation(i, bbox=box) for i, box in enumerate(boxes)]))
+    problems = [problem for problem in splits.problems if "reach beyond their image, and all fit if" in problem]
+    assert [problem for problem in problems if f"are {meant}; give left" in problem] == problems
+    assert len(problems) == (meant is not None)
+
+
+@pytest.mark.parametrize("form", ["images\\{}", "..\\upload\\{}", "/media/upload/{}", "{}"])
+def test_images_with_names_of_another_system_are_found(coco, form):
+    root = respell(coco([annotation()]), file_name=lambda name: form.format(name.upper()))
+    splits = opened(root)
+    assert len(targets(splits)) == 2
+    assert all(part.load(0).size == (8, 6) for part in (splits.train, splits.val))
+    assert splits.notes[0].startswith(f"{root / 'instances.json'}: 2 names found although spelled otherwise, in ")
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "a\0b.jpg", "images/1.jpg?" + "X" * 300], ids=ascii)
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_name_that_no_file_can_have_is_named_when_it_is_read(coco, refused, name, masks):
+    root = coco([annotation()])
+    content = json.loads((root / "instances.json").read_text())
+    content["images"][0]["file_name"] = name
+    (root / "instances.json").write_text(json.dumps(content))
+    splits = opened(root, masks)
+    parts = [part for part in (splits.train, splits.val) if part.path(0).endswith(name)]
+    with refused(r"instances\.json lists .*, which does not exist; add it or remove its record"):
+        parts[0].load(0)
+
+
+def test_an_image_is_never_found_in_place_of_another(coco):
+    root = coco([annotation()])
+    respell(root, file_name=lambda name: "images/1.jpg" if name == "1.jpg" else "other/1.jpg")
+    splits = opened(root)
+    paths = [part.path(0) for part in (splits.train, splits.val)]
+    assert sorted(paths) == [str(root / "images" / "1.jpg"), str(root / "other" / "1.jpg")]
+
+
 @pytest.mark.parametrize(
     ("box", "message"),
     [
         ("2 1 4 3", "has the bbox '2 1 4 3'; give four finite numbers, x, y, width and height"),
-        (["2", "1", "4", "3"], "has the bbox "),
+        (["2", "one", "4", "3"], "has the bbox "),
         ([2, 1, 4], "has the bbox "),
         ([2, 1, 4, None], "has the bbox "),
         ([2, 1, float("nan"), 3], r"has the bbox \[2, 1, nan, 3\]; give four finite"),
@@ -267,7 +359,7 @@ def test_boxes_without_area_are_counted_only_in_the_training_part(coco):
     assert note.startswith("5 training boxes have no area inside their image and are left out, the first: ")
 
 
-@pytest.mark.parametrize("height", ["6", -6, 0, 2**70, None])
+@pytest.mark.parametrize("height", ["six", -6, 0, 2**70, None])
 def test_sizes_that_no_image_has_are_named(coco, refused, height):
     with refused(r"instances\.json gives \(.*, 8\) as height and width of .*[12]\.jpg; fix it"):
         target(coco([annotation()], height=height))

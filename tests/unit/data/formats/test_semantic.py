@@ -227,3 +227,36 @@ def test_two_files_for_one_half_of_a_pair_are_refused(pairs, save_image, refused
 def test_settings_out_of_range_are_refused(refused, settings, message):
     with refused(message):
         DataConfig(data="scenes", **settings)
+
+
+def test_masks_in_another_unicode_form_or_case_are_those_of_their_images(pairs):
+    root = pairs("images", "masks", names=("Ba\u0308ume", "b", "c"))
+    for name, other in (("Ba\u0308ume", "B\u00e4ume"), ("b", "B")):
+        (root / "masks" / f"{name}.png").rename(root / "masks" / f"{other}.png")
+    splits = opened(root)
+    assert len(splits.train) + len(splits.val) == 3
+    note = f"masks of {root / 'images'}: 2 names found although spelled otherwise, in Unicode form (1), case (1); "
+    assert sum(line.startswith(note) for line in splits.notes) == 1
+
+
+def test_masks_that_differ_by_case_are_not_confused(pairs):
+    root = pairs("images", "masks", names=("a", "A", "b"))
+    (root / "masks" / "A.png").unlink()
+    splits = opened(root)
+    assert len(splits.train) + len(splits.val) == 2
+    assert not any("spelled" in note for note in splits.notes)
+
+
+def test_a_list_of_names_in_another_unicode_form_names_its_images(tmp_path, save_image, save_mask):
+    composed, decomposed = "B\u00e4ume", "Ba\u0308ume"
+    for name in (decomposed, "b"):
+        save_image(tmp_path / "JPEGImages" / f"{name}.jpg")
+        save_mask(tmp_path / "SegmentationClass" / f"{name}.png", 1)
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text(f"JPEGImages\\{composed}.jpg\n", encoding="utf-16")
+    (lists / "val.txt").write_text("b.jpg\n")
+    splits = opened(tmp_path)
+    assert [len(splits.train), len(splits.val)] == [1, 1]
+    assert splits.train.path(0) == str(tmp_path / "JPEGImages" / f"{decomposed}.jpg")
+    assert any("train.txt: 1 name found although spelled otherwise" in note for note in splits.notes)

@@ -241,3 +241,42 @@ def test_names_in_lists_may_hold_spaces_or_be_followed_by_a_flag(voc):
         str(root / f"JPEGImages/{name}.jpg") for name in files if name != "street"
     ]
     assert [splits.val.path(i) for i in range(len(splits.val))] == [str(root / "JPEGImages/street.jpg")]
+
+
+COMPOSED, DECOMPOSED = "B\u00e4ume", "Ba\u0308ume"
+
+
+def test_corners_that_are_fractions_of_the_image_are_said(voc):
+    root = voc({"a": SIZE + box(0.25, 0.2, 0.75, 0.9), "b": SIZE + box(1, 1, 8, 6)})
+    splits = opened(root)
+    (problem,) = splits.problems
+    assert problem.startswith(f"1 of 2 boxes in {root / 'Annotations'} lie in the first pixels")
+    assert problem in splits.notes
+
+
+@pytest.mark.parametrize("line", ["{}", "{}.jpg", "JPEGImages\\{}.jpg", "./JPEGImages/{}.jpg", "data/obj/{} -1"])
+def test_a_list_of_paths_in_any_spelling_names_its_images(voc, line):
+    files = {DECOMPOSED: SIZE + box(1, 1, 2, 2), "b": SIZE}
+    root = voc(files, lists={"train": [line.format(COMPOSED)], "val": ["b"]})
+    splits = opened(root)
+    assert splits.train.path(0) == str(root / "JPEGImages" / f"{DECOMPOSED}.jpg")
+    assert len(splits.train.target(0)) == 1
+    assert "train.txt: 1 name found although spelled otherwise, in " in splits.notes[0]
+
+
+@pytest.mark.parametrize("lists", [None, {"train": [COMPOSED], "val": ["b"]}])
+def test_images_and_files_in_another_unicode_form_belong_together(voc, lists):
+    root = voc({DECOMPOSED: SIZE + box(1, 1, 2, 2), "b": SIZE}, lists=lists)
+    (root / "Annotations" / f"{DECOMPOSED}.xml").rename(root / "Annotations" / f"{COMPOSED}.xml")
+    splits = opened(root)
+    assert sum(map(len, targets(splits).values())) == 1
+    assert sum("in Unicode form (1)" in note for note in splits.notes) == 1
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b"], ids=ascii)
+def test_a_listed_name_that_no_file_can_have_is_named_when_it_is_read(voc, refused, name):
+    splits = opened(voc({"a": SIZE + box(1, 1, 2, 2)}, lists={"train": ["a", name], "val": ["a"]}))
+    with refused(r"there is no file of annotations "):
+        splits.train.target(1)
+    with refused(r"there is no image "):
+        splits.train.load(1)

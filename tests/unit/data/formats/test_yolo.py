@@ -286,3 +286,99 @@ def test_an_entry_without_images_is_named_if_no_usual_folder_has_its_part(yolo):
         opened(root)
     yolo({"labels/val/c.txt": "0 .5 .5 .5 .5"}, yaml="train: /content/train\nval: /content/val\nnames: [cat, dog]\n")
     assert (len(opened(root).train), len(opened(root).val)) == (1, 1)
+
+
+def pose(points, values, flag="2"):
+    """Return a line with a box of (2, 1, 6, 4) in an image of 8 x 6 pixels, and keypoints inside it."""
+    keypoints = [f"{0.3 + 0.02 * i:.2f} {0.2 + 0.03 * i:.2f}" + f" {flag}" * (values == 3) for i in range(points)]
+    return f"1 0.5 {2.5 / 6:.6f} 0.5 0.5 " + " ".join(keypoints)
+
+
+@pytest.mark.parametrize(("points", "values"), [(1, 2), (4, 2), (4, 3), (5, 3), (17, 2), (17, 3)])
+def test_the_box_of_a_line_with_keypoints_is_its_first_four_numbers(yolo, points, values):
+    labels = {"labels/train/a.txt": f"{pose(points, values)}\n0 .5 .5 1 1", "labels/val/b.txt": ""}
+    splits = opened(yolo(labels, f"{NAMES}kpt_shape: [{points}, {values}]\n"))
+    boxes = splits.train.target(0).boxes
+    assert boxes[0] == pytest.approx([2, 1, 6, 4], abs=1e-4)
+    assert boxes[1].tolist() == [0, 0, 8, 6]
+    assert any("1 line in " in note and f"with {points} keypoints after the box" in note for note in splits.notes)
+
+
+@pytest.mark.parametrize(("points", "flags"), [(1, "01"), (17, "00"), (4, "02"), (2, "20")])
+def test_visibility_after_each_point_shows_keypoints(yolo, points, flags):
+    lines = [pose(points, 3, flag) for flag in flags]
+    splits = opened(yolo({"labels/train/a.txt": lines[0], "labels/val/b.txt": lines[1]}))
+    for part in (splits.train, splits.val):
+        assert part.target(0).boxes[0] == pytest.approx([2, 1, 6, 4], abs=1e-4)
+    assert any("by the visibility after each point: the box is read" in note for note in splits.notes)
+
+
+def test_a_polygon_on_the_border_of_the_image_has_no_keypoints(yolo):
+    border = "0 0 0 1 0 1 1 0 1 0 0"  # 11 numbers, as of a box and two keypoints that are not visible
+    assert target(yolo, border).boxes.tolist() == [[0, 0, 8, 6]]
+
+
+def test_a_line_of_another_length_than_kpt_shape_is_named(yolo, refused):
+    labels = {"labels/train/a.txt": f"{pose(4, 2)}\n{pose(3, 2)}", "labels/val/b.txt": pose(4, 2)}
+    with refused(r"line 2 of .*a\.txt has 11 numbers; by kpt_shape of .*data\.yaml, give .* \(13\)"):
+        opened(yolo(labels, f"{NAMES}kpt_shape: [4, 2]\n")).train.target(0)
+
+
+@pytest.mark.parametrize("shape", ["[17]", "17", "[17, 4]", "[x, 3]", "[0, 3]", "{}"])
+def test_a_kpt_shape_that_is_none_is_named(yolo, refused, shape):
+    with refused(r"data\.yaml has the kpt_shape .*; give the number of keypoints, and 2 or 3 numbers for each"):
+        opened(yolo({"labels/train/a.txt": pose(4, 2), "labels/val/b.txt": ""}, f"{NAMES}kpt_shape: {shape}\n"))
+
+
+def test_masks_are_refused_where_lines_have_keypoints(yolo, refused):
+    labels = {"labels/train/a.txt": pose(4, 2), "labels/val/b.txt": ""}
+    with refused("is a box, and instance segmentation needs polygons"):
+        opened(yolo(labels, f"{NAMES}kpt_shape: [4, 2]\n"), masks=True).train.target(0)
+
+
+def test_labels_in_another_unicode_form_or_case_are_those_of_their_images(yolo):
+    labels = {f"labels/train/{name}.txt": "0 .5 .5 1 1" for name in ("Ba\u0308ume", "b", "c")}
+    root = yolo(labels | {"labels/val/d.txt": ""})
+    for name, other in (("Ba\u0308ume", "B\u00e4ume"), ("b", "B")):
+        (root / "labels" / "train" / f"{name}.txt").rename(root / "labels" / "train" / f"{other}.txt")
+    splits = opened(root)
+    assert [len(splits.train.target(i)) for i in range(3)] == [1, 1, 1]
+    (note,) = splits.notes
+    assert "2 names found although spelled otherwise, in Unicode form (1), case (1); " in note
+
+
+def test_a_label_of_another_folder_is_not_that_of_an_image(yolo):
+    root = yolo({"labels/train/x/a.txt": "0 .5 .5 1 1", "labels/train/y/a.txt": None, "labels/val/b.txt": ""})
+    splits = opened(root)
+    assert [len(splits.train.target(i)) for i in range(2)] == [1, 0]
+    assert any("1 image in" in note and "without a label file" in note for note in splits.notes)
+
+
+@pytest.mark.parametrize("train", ["images\\train", "C:\\data\\images\\train", "/content/data/images/train"])
+def test_an_entry_of_another_machine_is_found_by_its_last_folders(yolo, train):
+    yaml = f"path: 'C:\\data'\ntrain: '{train}'\nval: images/held\n{NAMES}"
+    splits = opened(yolo({"labels/train/a.txt": "0 .5 .5 1 1", "labels/held/b.txt": ""}, yaml))
+    assert (len(splits.train), len(splits.val)) == (1, 1)
+    assert any("which does not exist" in note and "images/train is read instead" in note for note in splits.notes)
+
+
+def test_a_folder_that_is_read_in_place_of_an_entry_is_said(yolo):
+    labels = {"labels/train/a.txt": "0 .5 .5 1 1", "labels/val/b.txt": ""}
+    root = yolo(labels, f"train: /content/x\nval: /content/y\n{NAMES}")
+    for note, part in zip(opened(root).notes, ("train", "val"), strict=True):
+        assert note.endswith(f"where no image is; {root / 'images' / part} is read instead")
+
+
+def test_a_list_in_any_spelling_names_its_images(yolo, refused):
+    root = yolo({"labels/a.txt": "0 .5 .5 1 1", "labels/b.txt": "", "labels/c.txt": ""})
+    (root / "data.yaml").write_text(f"train: train.txt\nval: val.txt\n{NAMES}")
+    lines = (".\\images\\a.png", "/content/images/b.png", "x" * 300 + ".png")
+    (root / "train.txt").write_text("\r\n".join(lines), encoding="utf-8-sig")
+    (root / "val.txt").write_text("./images/c.png\n\0\n")
+    splits = opened(root)
+    assert [splits.train.path(i) for i in range(2)] == [str(root / "images" / f"{name}.png") for name in "ab"]
+    assert len(splits.train.target(0)) == 1
+    assert "train.txt: 2 names found although spelled otherwise, in separators (1), folders (1); " in splits.notes[0]
+    for part, index in ((splits.train, 2), (splits.val, 1)):
+        with refused("there is no image "):
+            part.load(index)
