@@ -32,6 +32,7 @@ def main() -> None:
     twins = install(wheel)
     with tempfile.TemporaryDirectory() as empty:
         check_program(twins, Path(empty), version=wheel.name.split("-")[1])
+    shutil.rmtree(WORK)
     print(f"checked: {wheel.relative_to(ROOT)} and {archive.relative_to(ROOT)}")
 
 

@@ -105,7 +105,11 @@ def _fine_tuning_augmentation() -> AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Settings of a training run; the defaults fine-tune published weights for a short time."""
+    """Settings of a training run; the defaults fine-tune published weights for a short time.
+
+    On the command line, data and model choose a recipe unless `--recipe` names one; the defaults below are those of
+    `finetune`.
+    """
 
     data: Annotated[str, arg(metavar="DATA")] = ""
     """Folder with a folder per class, with masks, or with boxes (COCO, VOC, YOLO); or embedded: `digits`, `scenes`."""

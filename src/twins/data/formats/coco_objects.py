@@ -320,7 +320,7 @@ def _fault(annotation: Any, path: Path, image_ids: set[Any], category_ids: set[i
         if not isinstance(annotation[key], int | float | str) or annotation[key] not in ids:
             return f"{subject} {text} {annotation[key]!r:.40}, which is not listed; list it or remove the annotation"
     if read_flag(annotation.get("iscrowd")) is None:
-        return f"{subject} has the iscrowd {annotation['iscrowd']!r:.40}, which is neither 0 nor 1; mend it"
+        return f"{subject} has the iscrowd {annotation['iscrowd']!r:.40}, which is neither 0 nor 1; fix it"
     if "id" in annotation and str(annotation["id"]) in used_ids:
         return f"{subject} has an id that another annotation has; give each its own"
     return ""

@@ -135,7 +135,7 @@ def _read_row(line: str, number: int, path: Path) -> Row:
     try:
         return Row(number, tuple(map(float, words)), words[0])
     except ValueError as error:
-        message = f"{describe_line(number, path)} holds {line.strip()[:40]!r}, not numbers alone; mend it"
+        message = f"{describe_line(number, path)} holds {line.strip()[:40]!r}, not numbers only; fix it"
         raise DataError(message) from error
 
 
