@@ -69,7 +69,7 @@ def twins_backbone(name: str = "twins_svt_small", pretrained: bool = False, **se
     """
     import twins
 
-    return twins.create_backbone(name, weights=_weights(pretrained), **settings)
+    return twins.create_backbone(name, **_weights(pretrained, settings))
 
 
 def twins_semantic(name: str = "twins_svt_small", pretrained: bool = False, **settings: Any) -> TaskNetwork:
@@ -96,8 +96,15 @@ def twins_instance(name: str = "twins_svt_small", pretrained: bool = False, **se
 def _create(name: str, pretrained: bool, settings: dict[str, Any]) -> TaskNetwork:
     import twins
 
-    return twins.create_model(name, weights=_weights(pretrained), **settings)
+    return twins.create_model(name, **_weights(pretrained, settings))
 
 
-def _weights(pretrained: bool) -> str | None:
-    return "published" if pretrained else None
+def _weights(pretrained: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with the published weights if `pretrained`; raises ConfigError for other weights too."""
+    from twins.errors import ConfigError
+
+    if not isinstance(pretrained, bool):
+        raise ConfigError(f"`pretrained` must be True or False, found {pretrained!r}; give files as `weights=PATH`")
+    if pretrained and settings.get("weights") is not None:
+        raise ConfigError(f"`pretrained` and `weights={settings['weights']}` both choose weights; leave one out")
+    return {**settings, "weights": "published"} if pretrained else settings

@@ -86,7 +86,7 @@ class Predictor:
     def stream(self, sources: Iterable[Any], *, batch_size: int = 8) -> Iterator[tuple[Image, Prediction]]:
         """Yield each opened image with its prediction, batch by batch; memory does not grow with their number."""
         if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, found {batch_size}")
+            raise ConfigError(f"`batch_size` must be at least 1, found {batch_size}")
         remaining = iter(sources)
         while chunk := list(islice(remaining, batch_size)):
             opened = [open_image(source) for source in chunk]

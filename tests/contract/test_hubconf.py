@@ -74,6 +74,16 @@ def test_a_backbone_equals_that_of_create_backbone():
     assert_equal_outputs(load("twins_backbone", **settings), created(create=twins.create_backbone, **settings))
 
 
+def test_a_weight_file_is_loaded_and_two_choices_of_weights_are_refused(tmp_path):
+    file = tmp_path / "model.safetensors"
+    twins.save_weights(created("twins_svt_nano"), file)
+    backbone = load("twins_backbone", name="twins_svt_nano", weights=file)
+    assert backbone.load_report.path == file
+    for settings in ({"pretrained": True, "weights": file}, {"pretrained": "no"}):
+        with pytest.raises(twins.TwinsError, match="`pretrained`"):
+            load("twins_svt_small", **settings)
+
+
 @pytest.mark.slow
 def test_a_checkout_that_is_not_installed_loads_published_weights_for_every_task(tmp_path, serve_hub, hub_environment):
     model = created("twins_svt_small")

@@ -91,7 +91,7 @@ class BenchConfig:
     """Also show the median, the 90th and the 99th percentile of our latency.
     With fewer than 100 rounds the 99th percentile is the longest time."""
     roofline: bool = False
-    """Also count operations and bytes, measure this machine's peak rates, and show the share of the peak reached."""
+    """Also count operations and bytes, measure the machine's peak rates, and show the share of the roofline reached."""
     budget: float | None = None
     """Latency budget for one image, in milliseconds.
     The answer is the measured variant with the highest reported top-1 within the budget."""

@@ -17,7 +17,7 @@ class ConvertArgs:
     source: Annotated[str, Positional, arg(metavar="IN")]
     """File to read: .safetensors, .pth, .pt or .bin. Its layout is detected."""
     target: Annotated[str, Positional, arg(metavar="OUT")]
-    """File to write: .safetensors, .pth, .pt or .bin."""
+    """File to write: .safetensors, .pth, .pt or .bin; its ending chooses the format."""
     to: Literal["twins", "timm", "reference"]
     """Layout of the file to write."""
     weights_key: Annotated[str | None, arg(metavar="KEY")] = None

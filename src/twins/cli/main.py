@@ -13,7 +13,7 @@ VERBS = {
     "models": "list the networks: parameters, multiply-adds, published accuracy",
     "recipes": "list the training recipes",
     "doctor": "print versions, devices and the kernels in use, for example for a bug report",
-    "demo": "train on embedded images for some minutes and show the result",
+    "demo": "train on embedded images, about one to five minutes on two cores, and show the result",
     "check": "report the problems of a data set before training",
     "train": "train a network on a folder of images, or resume a run",
     "eval": "evaluate a trained network on a data set, or score a COCO results file",

@@ -82,7 +82,7 @@ class ScheduleConfig:
     warmup_lr: float = 1e-6
     """Learning rate at the start of the warm-up."""
     min_lr: float = 1e-6
-    """Learning rate at the end of the run."""
+    """Learning rate at the end of the run; with `step`, the lowest one that a drop can reach."""
 
     def __post_init__(self) -> None:
         _check("schedule.kind", self.kind, self.kind in ("cosine", "poly", "step"), "cosine, poly or step")

@@ -147,7 +147,7 @@ def _one_type(*tensors: Tensor) -> str:
 def _plain_tensors(first: Tensor, *others: Tensor) -> str:
     """Return the objection to CPU operators without support for autocast, derivatives and tensor subclasses."""
     if type(first) is not Tensor or not all(type(other) in (Tensor, torch.nn.Parameter) for other in others):
-        return "the tensors are of a subclass"  # such as quantised or sharded ones
+        return "a tensor is of a subclass"  # such as quantised or sharded ones
     watched = private_torch.is_traced() or private_torch.is_differentiated_forward()
     return _on_cpu(first) or _one_type(first, *others) or _no_autocast() or _unwatched(watched)
 

@@ -16,6 +16,7 @@ from PIL import ImageOps
 from twins.data.transforms import resampling
 from twins.data.transforms.config import AugmentConfig
 from twins.data.transforms.deferred_fills import DeferredFill, PixelsWithFills
+from twins.errors import ConfigError
 from twins.preprocess import Preprocess, pixels_of
 
 if TYPE_CHECKING:
@@ -85,16 +86,22 @@ class AugmentedCrop:
         from timm.data import create_transform
 
         self.augment, self.preprocess = augment, preprocess
-        _, steps, _ = create_transform(
-            input_size=preprocess.size,
-            is_training=True,
-            color_jitter=augment.color_jitter or None,
-            auto_augment=augment.rand_augment,
-            interpolation=preprocess.interpolation,
-            mean=preprocess.mean,
-            std=preprocess.std,
-            separate=True,
-        )
+        try:
+            _, steps, _ = create_transform(
+                input_size=preprocess.size,
+                is_training=True,
+                color_jitter=augment.color_jitter or None,
+                auto_augment=augment.rand_augment,
+                interpolation=preprocess.interpolation,
+                mean=preprocess.mean,
+                std=preprocess.std,
+                separate=True,
+            )
+        except (AssertionError, ValueError) as error:  # timm's, for a policy that it cannot parse
+            raise ConfigError(
+                f"`augment.rand_augment` must be a policy of timm such as rand-m9-mstd0.5-inc1, found "
+                f"{augment.rand_augment!r}"
+            ) from error
         self.steps = [_on_pixels(step, preprocess.interpolation) for step in steps.transforms]
 
     def __call__(self, image: Image) -> PixelsWithFills:

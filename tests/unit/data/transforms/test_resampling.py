@@ -10,6 +10,7 @@ from timm.data import auto_augment, create_transform
 from twins.data.seeding import seeded
 from twins.data.transforms.classification import AugmentedCrop, resampling
 from twins.data.transforms.config import AugmentConfig
+from twins.errors import ConfigError
 from twins.preprocess import Preprocess
 
 MEAN = (124, 116, 104)
@@ -114,3 +115,8 @@ def test_erased_rectangles_are_where_timms_are_and_as_often():
         for top, left, height, width, _ in fills:
             assert pixels[:, top : top + height, left : left + width].std() > 0.5
     assert 25 < erased < 75
+
+
+def test_an_unknown_policy_of_augmentation_is_refused_by_its_name():
+    with pytest.raises(ConfigError, match=r"`augment\.rand_augment` .* 'foo'"):
+        AugmentedCrop(AugmentConfig(rand_augment="foo"), Preprocess(size=32))
