@@ -21,8 +21,8 @@ class MaskConfig:
     one name per line (or CSV, JSON, YAML); `auto` uses `classes.*` in the data folder, else the layout's own classes,
     else the values in the masks."""
     values: Literal["auto", "index", "binary", "colour"] = "auto"
-    """Content of mask pixels: `index`, the class's value; `binary`, 0 for one class and any other value (such as 255)
-    for the other; `colour`, the class's RGB colour; `auto` detects it."""
+    """Content of mask pixels: `index`, the class's value; `binary`, 0 for one class and any other value for the
+    other, or if they hold 255, values from 128 on; `colour`, the class's RGB colour; `auto` detects it."""
     ignore: tuple[int | str, ...] = ()
     """Mask values (in COCO files, category ids) or class names to ignore, besides 255."""
     reduce_zero_label: bool | None = None

@@ -17,6 +17,8 @@ from twins.errors import DataError, few, number_of
 
 Pixels = NDArray[np.int64]
 """Number of pixels of each class in one mask, then of ignored pixels."""
+MAX_GREY_CLASSES, GREY_STEP = 8, 16
+"""More unnamed values than these, most pixels at 0 and 255, are soft edges; values this far apart are shades of grey."""
 
 
 class LabelMapCheck:
@@ -41,7 +43,8 @@ class LabelMapCheck:
             report.counts[part] = _by_class((counts[:-1] > 0 for counts in pixels), report.names)
             report.shares[part] = _shares(pixels, report.names)
         both = [*maps["train"], *maps["val"]]
-        report.problems += [*(_two_values(both) or _class_problems(report.counts)), *_empty(scan)]
+        values = _two_values(both) or _grey_values(both, report.names)
+        report.problems += [*(values or _class_problems(report.counts)), *_empty(scan)]
         report.notes += [*_unseen(report.counts), *_unbalanced(report.shares["train"])]
 
 
@@ -64,6 +67,27 @@ def _two_values(maps: Sequence[Pixels]) -> list[str]:
     if not total[0] or total[1:-1].any() or sum(pixels[-1] > 0 for pixels in maps) < len(maps) / 2:
         return []
     return ['masks hold only the first class and 255, which is ignored; if 255 is a class, set `masks.values="binary"`']
+
+
+def _grey_values(maps: Sequence[Pixels], names: Sequence[str]) -> list[str]:
+    """Report masks without class names whose values are shades of grey or soft edges, with 255 as one of them."""
+    total: Pixels = sum(maps, np.zeros(len(names) + 1, dtype=np.int64))
+    if not total[-1] or not all(name.isdigit() for name in names):
+        return []
+    values, share = sorted(map(int, names)), total[-1] / total.sum()
+    extreme = share + (total[names.index("0")] / total.sum() if "0" in names else 0)
+    if len(values) > MAX_GREY_CLASSES and max(values) > 128 and extreme > 0.5:
+        return [
+            f"masks hold {len(values) + 1} values; 0 and 255 fill {extreme:.1%} of the pixels, and the others look "
+            'like soft edges or the noise of compression; set `masks.values="binary"`, or save masks of class values'
+        ]
+    if len(values) > 1 and min(np.diff(values)) >= GREY_STEP:
+        return [
+            f"255 is ignored and fills {share:.1%} of the pixels, although the values of the masks, {few(values)} and "
+            "255, are spread like shades of grey; if 255 is a class, list all classes with their values in "
+            "`masks.classes=FILE`"
+        ]
+    return []
 
 
 def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:

@@ -22,7 +22,7 @@ Values = Literal["index", "binary", "colour"]
 """Content of mask pixels; see `MaskConfig.values`."""
 _UNKNOWN = -1
 _SAMPLE = 24
-"""Number of masks that are read to detect whether a set's masks hold colours."""
+"""Number of masks that are read to detect whether a set's masks hold colours, or white."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class MaskReader:
     """Mask values that are ignored, besides 255."""
     ignore_colours: tuple[Colour, ...] = ()
     """Colours that are ignored."""
+    threshold: int = 1
+    """Lowest value of the foreground in binary masks."""
 
     def __post_init__(self) -> None:
         if len(self.classes) > MAX_CLASSES:
@@ -57,7 +59,7 @@ class MaskReader:
     def to_classes(self, pixels: NDArray[Any], path: Path | str) -> NDArray[np.uint8]:
         """Return the label map `(H, W)` of mask values `(H, W)` or colours `(H, W, 3)`; `path` is for messages."""
         if self.values == "binary":
-            return _binary(pixels, self.ignore)
+            return _binary(pixels, self.ignore, self.threshold)
         if self.values == "colour":
             return self._from_colours(pixels, path)
         if pixels.ndim == 3:
@@ -145,7 +147,17 @@ def build_reader(
         rows = [row for row in rows if row not in dropped]
         classes = build_table([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
     ignore.update(value for _, value, _ in dropped)
-    return MaskReader(classes, values, tuple(sorted(ignore)), tuple(colour for _, _, colour in dropped)), notes
+    ignore_colours = tuple(colour for _, _, colour in dropped)
+    threshold = _threshold(masks, ignore) if values == "binary" else 1
+    return MaskReader(classes, values, tuple(sorted(ignore)), ignore_colours, threshold), notes
+
+
+def _threshold(masks: Sequence[Path], ignore: set[int]) -> int:
+    """Return the lowest foreground value of binary masks: half of white if they hold white, so that soft edges and the
+    noise of compression are cut in the middle, otherwise 1.
+    """
+    values = set().union(*(_mask_values(path) or () for path in _sample(masks))) - ignore
+    return next((white // 2 + 1 for white in (255, 65535) if max(values, default=0) == white), 1)
 
 
 def check_ignored(names: Collection[str], classes: Sequence[str]) -> None:
@@ -197,13 +209,18 @@ _NOTES = {
 def _detect_values(masks: Sequence[Path], classes: ClassTable | None, ignore: set[int]) -> Values:
     """Detect the content of mask pixels: colours by a sample of the masks, only 0 and 255 by all of them."""
     sampled: set[int] = set()
-    for path in masks[:: max(1, len(masks) // _SAMPLE)][:_SAMPLE]:
+    for path in _sample(masks):
         if (values := _mask_values(path)) is None:
             return "colour"
         sampled |= values
     if sampled - ignore - {0, IGNORE} or (classes is not None and classes.values != (0, 1)):
         return "index"
     return "binary" if _all_values(masks) - ignore == {0, IGNORE} else "index"
+
+
+def _sample(masks: Sequence[Path]) -> Sequence[Path]:
+    """Return some masks, spread evenly over a set."""
+    return masks[:: max(1, len(masks) // _SAMPLE)][:_SAMPLE]
 
 
 def _mask_values(path: Path) -> set[int] | None:
@@ -224,10 +241,10 @@ def _all_values(masks: Sequence[Path]) -> set[int]:
     return all_values
 
 
-def _binary(pixels: NDArray[Any], ignore: Sequence[int]) -> NDArray[np.uint8]:
+def _binary(pixels: NDArray[Any], ignore: Sequence[int], threshold: int) -> NDArray[np.uint8]:
     if pixels.ndim == 3:
-        return (pixels != 0).any(axis=2).astype(np.uint8)
-    return np.where(np.isin(pixels, ignore), IGNORE, pixels != 0).astype(np.uint8)
+        return np.asarray((pixels >= threshold).any(axis=2), dtype=np.uint8)
+    return np.where(np.isin(pixels, ignore), IGNORE, pixels >= threshold).astype(np.uint8)
 
 
 def _shift_values(classes: ClassTable, step: int) -> ClassTable:

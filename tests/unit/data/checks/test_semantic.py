@@ -165,3 +165,32 @@ def test_a_coco_set_is_checked_too(sample_data):
     report = SPEC.check(DataConfig(data=str(sample_data / "instance" / "nuts18")))
     assert report.problems == []
     assert sum(report.images.values()) == 12
+
+
+def save_values(root, save_image, save_mask, values):
+    """Write five pairs whose masks hold these values, without names of classes."""
+    for number in range(5):
+        save_image(root / "images" / f"{number}.png", (len(values), 6))
+        save_mask(root / "masks" / f"{number}.png", [values] * 6)
+    return root
+
+
+def test_grey_levels_up_to_255_are_named_with_the_share_that_is_ignored(tmp_path, save_image, save_mask):
+    root = save_values(tmp_path / "data", save_image, save_mask, [0, 0, 0, 128, 255])
+    assert only_problem(root).startswith("255 is ignored and fills 20.0% of the pixels")
+    (tmp_path / "classes.csv").write_text("value,name\n0,soil\n128,root\n255,leaf\n")
+    report = check(root, classes=str(tmp_path / "classes.csv"))
+    assert (report.problems, report.names) == ([], ["soil", "root", "leaf"])
+
+
+def test_class_ids_with_ignored_pixels_are_no_grey_levels(tmp_path, save_image, save_mask):
+    root = save_values(tmp_path, save_image, save_mask, [0, 0, 1, 2, 255])
+    assert check(root).problems == []
+
+
+def test_soft_edges_between_0_and_255_are_named(tmp_path, save_image, save_mask):
+    edges = list(range(20, 240, 20))
+    root = save_values(tmp_path, save_image, save_mask, [0] * 20 + edges + [255] * 10)
+    assert only_problem(root).startswith("masks hold 13 values; 0 and 255 fill 73.2% of the pixels")
+    report = check(root, values="binary")
+    assert (report.problems, report.names) == ([], ["background", "foreground"])

@@ -94,9 +94,19 @@ def test_masks_with_a_rare_class_are_not_read_as_binary(tmp_path, save_mask):
 
 
 def test_binary_masks_read_any_value_except_0_and_ignored_ones_as_foreground(tmp_path, save_mask):
-    path = save_mask(tmp_path / "a.png", [[0, 1, 128, 255]])
+    path = save_mask(tmp_path / "a.png", [[0, 1, 7, 30]])
     assert reader_for([path], values="binary")[0](path).tolist() == [[0, 1, 1, 1]]
-    assert reader_for([path], values="binary", ignore=(128,))[0](path).tolist() == [[0, 1, 255, 1]]
+    assert reader_for([path], values="binary", ignore=(7,))[0](path).tolist() == [[0, 1, 255, 1]]
+
+
+def test_binary_masks_with_white_are_cut_at_half(tmp_path, save_mask):
+    soft, hard = (
+        save_mask(tmp_path / "a.png", [[0, 3, 127, 128, 255]]),
+        save_mask(tmp_path / "b.png", [[0, 0, 0, 255, 252]]),
+    )
+    reader, _ = reader_for([soft, hard], values="binary")
+    assert [reader(path).tolist() for path in (soft, hard)] == [[[0, 0, 0, 1, 1]]] * 2
+    assert reader_for([soft], values="binary", ignore=(127,))[0](soft).tolist() == [[0, 0, 255, 1, 1]]
 
 
 def test_an_ignored_value_between_0_and_255_leaves_masks_binary(tmp_path, save_mask):
