@@ -18,7 +18,7 @@ from twins.errors import DataError, few, number_of
 Pixels = NDArray[np.int64]
 """Number of pixels of each class in one mask, then of ignored pixels."""
 MAX_GREY_CLASSES, GREY_STEP = 8, 16
-"""More unnamed values than these, most pixels at 0 and 255, are soft edges; values this far apart are shades of grey."""
+"""More unnamed values than these, most pixels at 0 and 255, are soft edges; values this far apart are grey shades."""
 
 
 class LabelMapCheck:
