@@ -41,8 +41,8 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 from training import machine
 
-from twins.data.base import list_images
 from twins.data.formats.class_folders import LabelledFiles, class_folders
+from twins.data.images import list_images
 from twins.data.loading.batch import normalise_batch
 from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
 from twins.data.loading.sampler import TrainBatches

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from twins.data.base import ImageSet
-from twins.data.config import EMBEDDED, DataConfig, MaskConfig
+from twins.data.base import ImageSet, Splits
+from twins.data.config import EMBEDDED, DataConfig, LayoutConfig, MaskConfig
 from twins.data.loading.batch import Batch, Skipped
 from twins.data.loading.loader import EvalSamples, eval_loader
 from twins.engine.config import EvalConfig, TrainConfig, read_config
@@ -39,6 +40,7 @@ FORMAT = 1
 """Version of `eval.json`."""
 PACKAGES = ("twins-vision", "torch", "torchvision", "timm", "faster-coco-eval", "pillow", "numpy")
 DEFAULT_CONFIG = EvalConfig()
+Settings = TypeVar("Settings", MaskConfig, LayoutConfig)
 PredictedBatch = tuple[list[Prediction], Batch]
 """Predictions of a batch, and the batch."""
 
@@ -59,6 +61,8 @@ class EvalResult:
     """Tables of the metric by name: `per_class` always; `confusion`, `curves`, `errors`, ... depending on the task."""
     skipped: tuple[Skipped, ...] = ()
     """Unreadable images, with the reason."""
+    plan: dict[str, Any] = field(default_factory=dict)
+    """The reading plan: what was read of the data, and what was passed over."""
     notes: tuple[str, ...] = ()
     """Sentences about what was read, such as the choice among several networks of a file; not in `eval.json`."""
 
@@ -72,6 +76,7 @@ class EvalResult:
             "hashes": self.hashes,
             **self.details,
             "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped],
+            "plan": self.plan,
         }
 
 
@@ -92,7 +97,8 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
     file = _weights_file(model, data, config)
     network = _eval_network(model, file, config)
     spec, source = spec_of(network.task), _data_config(model, str(data), config)
-    images = spec.open(source).val
+    splits = spec.open(source)
+    images = splits.select(config.part)
     relabelled, names = match_classes(spec, images, network)
     metric = spec.metric(names, full=True, absent=config.absent)
     writer = _CocoResults(config.results, network, images, names)
@@ -101,12 +107,13 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
     _check_skipped(skipped, len(images), config.max_skipped)
     result = EvalResult(
         metrics=metric.compute(),
-        protocol=_protocol(network, str(data), len(images), len(skipped)) | spec.protocol(network, config, source),
+        protocol=_protocol(network, str(data), splits, images, skipped) | spec.protocol(network, config, source),
         versions=versions(),
         hashes={"weights": sha256(file) if file else None, "images": _hash_images(images)},
         details=metric.details(),
         skipped=tuple(skipped),
-        notes=(network.load_report.note,) if network.load_report and network.load_report.note else (),
+        plan=splits.plan.to_dict(),
+        notes=(*_weights_notes(network), *splits.plan.short(), *splits.notes),
     )
     check_measured(result.metrics, facts_of(network.task).monitor, len(images))
     writer.write()
@@ -242,13 +249,18 @@ def _data_config(model: str | Path | TaskNetwork, data: str, config: EvalConfig)
         data=data,
         seed=run.seed if config.seed is None else config.seed,
         val_share=run.val_share if config.val_share is None else config.val_share,
-        masks=_merge_masks(config.masks, run.masks),
+        masks=_merge(config.masks, run.masks),
+        layout=_merge(config.layout, run.layout) if _is_same_data(data, run.data) else config.layout,
     )
 
 
-def _merge_masks(requested: MaskConfig, saved: MaskConfig) -> MaskConfig:
-    """Return the mask settings of a run with the requested changes; a setting at its default is no change."""
-    default, values = asdict(MaskConfig()), asdict(requested)
+def _is_same_data(data: str, other: str) -> bool:
+    return data == other or (data not in EMBEDDED and os.path.realpath(data) == os.path.realpath(other))
+
+
+def _merge(requested: Settings, saved: Settings) -> Settings:
+    """Return the saved settings of a run with the requested changes; a setting at its default is no change."""
+    default, values = asdict(type(requested)()), asdict(requested)
     return replace(saved, **{name: value for name, value in values.items() if value != default[name]})
 
 
@@ -261,7 +273,13 @@ def _override_preprocess(preprocess: Preprocess, size: int | None, crop: float |
     return replace(preprocess, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
 
 
-def _protocol(network: TaskNetwork, data: str, count: int, skipped: int) -> dict[str, Any]:
+def _weights_notes(network: TaskNetwork) -> list[str]:
+    return [network.load_report.note] if network.load_report and network.load_report.note else []
+
+
+def _protocol(
+    network: TaskNetwork, data: str, splits: Splits[Any], images: ImageSet, skipped: Sequence[Skipped]
+) -> dict[str, Any]:
     parameter = next(network.parameters())
     head = {"head": network.info.head} if network.info.head else {}
     report = network.load_report
@@ -276,9 +294,10 @@ def _protocol(network: TaskNetwork, data: str, count: int, skipped: int) -> dict
         "precision": str(parameter.dtype).removeprefix("torch."),
         "device": parameter.device.type,
         "data": data,
-        "split": "val",
-        "images": count - skipped,
-        "skipped": skipped,
+        "split": next((name for name, part in splits.parts.items() if part is images), "all"),
+        "images": len(images) - len(skipped),
+        "skipped": len(skipped),
+        "images_in_data": splits.count,
     }
 
 

@@ -14,8 +14,7 @@ import torch
 from PIL.Image import Image
 
 from twins.backbone.network import is_fused, is_fusible
-from twins.data.base import list_images
-from twins.data.images import open_image
+from twins.data.images import list_images, open_image
 from twins.data.loading.batch import stack_images
 from twins.engine.measure import predict_batch
 from twins.errors import ConfigError, NotFoundError

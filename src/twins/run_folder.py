@@ -2,6 +2,7 @@
 
 ```
 config.yaml         the resolved settings
+data.json           the reading plan: what was read of the data, and what was passed over
 metrics.jsonl       a row per logged step and per evaluation
 log.txt             messages of the run, with the time
 best.safetensors    the best weights; with an EMA, those of the EMA
@@ -23,9 +24,9 @@ from twins.files import path_of
 CONFIG, METRICS, LOG = "config.yaml", "metrics.jsonl", "log.txt"
 BEST, LAST, STATES = "best.safetensors", "last", "states"
 WEIGHTS, STATE = "model.safetensors", "state.pt"
-RESULT, REPORT = "eval.json", "report.html"
+RESULT, REPORT, DATA = "eval.json", "report.html", "data.json"
 LAST_WEIGHTS = f"{LAST}/{WEIGHTS}"
-_PROTECTED = (BEST, LAST_WEIGHTS, CONFIG, METRICS, LOG, REPORT)
+_PROTECTED = (BEST, LAST_WEIGHTS, CONFIG, METRICS, LOG, REPORT, DATA)
 """Files that no output may replace."""
 
 

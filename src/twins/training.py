@@ -24,9 +24,9 @@ from twins.engine.processes import build_accelerator, run_on_main
 from twins.engine.randomness import reseed
 from twins.errors import ConfigError, NotFoundError, WeightsError
 from twins.factory import create_model, model_from_info
-from twins.files import atomic_file, is_invalid_path
+from twins.files import atomic_file, is_invalid_path, write_json
 from twins.preprocess import Preprocess
-from twins.run_folder import CONFIG, LAST, LAST_WEIGHTS, RESULT, STATES
+from twins.run_folder import CONFIG, DATA, LAST, LAST_WEIGHTS, RESULT, STATES
 from twins.tasks.contract import TaskSpec, spec_of
 from twins.tasks.network import TaskNetwork
 from twins.tasks.table import TASKS, check_task, facts_of, tasks_with
@@ -72,9 +72,9 @@ def train(config: TrainConfig) -> RunResult:
     splits = spec.open(config.source)
     network = _build_network(config, spec, splits, accelerator)
     source = TaskSource(spec, splits, network.info.preprocess, config, accelerator)
-    run = run_on_main(accelerator, lambda: _open_run(config, network, accelerator.device.type))
+    run = run_on_main(accelerator, lambda: _open_run(config, network, splits, accelerator.device.type))
     log = _open_log(run, config, accelerator)
-    for note in (*_weights_notes(network), *splits.notes, *spec.warnings(splits)):
+    for note in (*splits.plan.short(), *_weights_notes(network), *splits.notes, *spec.warnings(splits)):
         log.info(f"note: {note}")
     saved_data = read_config(run / CONFIG).data
     metric, data_hash = spec.metric(splits.train.names), fingerprint(splits.train, Path(config.data), Path(saved_data))
@@ -282,14 +282,15 @@ def _images_per_pass(config: TrainConfig, world: int) -> int:
     return config.batch_size // shares
 
 
-def _open_run(config: TrainConfig, network: TaskNetwork, device: str) -> Path:
-    """Create the run folder, and write the resolved settings."""
+def _open_run(config: TrainConfig, network: TaskNetwork, splits: Splits[Any], device: str) -> Path:
+    """Create the run folder, and write the resolved settings and the reading plan."""
     run = Path(config.resume) if config.resume else _new_folder(config)
     if not config.resume:
         info = network.info
         resolved: dict[str, Any] = {"out": str(run), "padding": info.padding, "device": device, "head": info.head}
         resolved["detection"] = replace(config.detection, anchor_scale=info.anchor_scale)
         _write_config(run, replace(config, **resolved))
+        write_json(run / DATA, {"data": splits.source, **splits.plan.to_dict()})
     return run
 
 

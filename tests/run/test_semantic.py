@@ -327,6 +327,7 @@ def test_a_run_folder_has_its_documented_files(trained, losses):
         "eval.json",
         "report.html",
         "log.txt",
+        "data.json",
     }
     assert {path.name for path in trained.iterdir()} == files
     assert {path.name for path in (trained / "last").iterdir()} == {"model.safetensors", "state.pt"}
@@ -507,15 +508,15 @@ def test_a_network_of_another_task_is_refused(data, expect_error, trained, class
     network, classes = classifier
     assert "holds no images with masks" in expect_error("eval", trained, "--data", classes)
     message = expect_error("eval", network, "--data", data)
-    assert "does not know the data's classes images, masks; it knows dark, light" in message
+    assert "named like a folder of images and one of masks; choose --task semantic" in message
     assert "for semantic networks" in expect_error("eval", network, "--data", classes, "--flip")
     assert "--crop is for classifiers" in expect_error("eval", trained, "--data", data, "--crop", 0.5)
 
 
 def test_a_note_warns_if_images_and_masks_are_read_as_classes(run_cli, data, classifier):
-    code, out, _ = run_cli("check", data)
-    assert "note: the classes are called images and masks" in out
-    assert "--task semantic" in out
+    code, _, message = run_cli("check", data)
+    assert code == 2
+    assert "named like a folder of images and one of masks; choose --task semantic" in message
     code, out, _ = run_cli("check", classifier[1])
     assert code == 0
     assert "--task semantic" not in out

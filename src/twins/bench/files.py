@@ -17,9 +17,8 @@ from torch import nn
 
 from twins.bench.config import shape_of
 from twins.bench.networks import DTYPES, Case, Step
-from twins.data.base import list_images
 from twins.data.formats.files import ImageFiles
-from twins.data.images import ORIENTATION
+from twins.data.images import ORIENTATION, list_images
 from twins.data.loading.batch import Batch
 from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
 from twins.data.loading.sampler import TrainBatches

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from twins.cli.parse import in_flags, parse
-from twins.data.config import DataConfig, MaskConfig
+from twins.data.config import EMBEDDED, DataConfig, LayoutConfig, MaskConfig
+from twins.errors import ConfigError, number_of
 
 if TYPE_CHECKING:
     from twins.data.checks.scan import CheckReport
@@ -35,6 +38,10 @@ class CheckArgs:
     """Share held out of data without a validation part."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How masks are read."""
+    layout: LayoutConfig = field(default_factory=LayoutConfig)
+    """Where the parts of the data are, for folders that no convention fits."""
+    write_layout: bool = False
+    """Write `twins.yaml` into the folder, with the layout as it was recognised; never over another."""
 
 
 ARGS = CheckArgs
@@ -45,13 +52,33 @@ def run(arguments: list[str]) -> int:
     args = parse(CheckArgs, "check", arguments)
     from twins.tasks.contract import spec_of
 
-    source = DataConfig(data=args.data, seed=args.seed, val_share=args.val_share, masks=args.masks)
-    report = _in_flags(spec_of(args.task).check(source))
+    spec = spec_of(args.task)
+    source = DataConfig(data=args.data, seed=args.seed, val_share=args.val_share, masks=args.masks, layout=args.layout)
+    if args.write_layout:
+        _write_layout(source, spec.open(source).layout)
+    report = _in_flags(spec.check(source))
     if args.json:
         print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
     else:
         _show(report)
     return 1 if report.problems else 0
+
+
+def _write_layout(source: DataConfig, layout: LayoutConfig) -> None:
+    """Write `twins.yaml` beside the data; raises ConfigError if it exists or cannot be written."""
+    from twins.data.formats.source import LAYOUT_FILE, layout_text
+
+    if source.data in EMBEDDED or not Path(source.data).is_dir():
+        raise ConfigError(f"{source.data} is no folder, so no {LAYOUT_FILE} is written beside it; give a folder")
+    path = Path(source.data) / LAYOUT_FILE
+    if os.path.lexists(path):
+        raise ConfigError(f"{path} exists and is kept; change it, or remove it first")
+    if layout == LayoutConfig():
+        raise ConfigError(f"{source.data} needs no {LAYOUT_FILE}: the folder itself is all there is to say")
+    try:
+        path.write_text(layout_text(layout), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}); give the settings as flags") from error
 
 
 def _in_flags(report: CheckReport) -> CheckReport:
@@ -64,15 +91,20 @@ def _in_flags(report: CheckReport) -> CheckReport:
 
 
 def _show(report: CheckReport) -> None:
-    train, held_out = report.images["train"], report.images["val"]
-    print(f"{report.data}: {len(report.names)} classes, {train} images to train on, {held_out} held out")
+    uses = {"train": "to train on", "val": "held out", "test": "to test on"}
+    counts = [f"{count} {uses[part]}" for part, count in report.images.items()]
+    first = next(iter(report.images.values()))
+    parts = ", ".join([f"{number_of(first, 'image')} {counts[0].partition(' ')[2]}", *counts[1:]])
+    print(f"{report.data}: {number_of(len(report.names), 'class', 'classes')}, {parts}")
+    for line in report.plan.lines():
+        print(line)
     for axis, (smallest, median, largest) in report.sizes.items():
         print(f"{axis}: {smallest} to {largest} pixels, median {median}")
     width = max(map(len, report.names))
     for name in report.names:
-        parts = [f"{split} {counts[name]:>6}" for split, counts in report.counts.items()]
-        parts += [f"{shares[name]:8.2%} of {split} pixels" for split, shares in report.shares.items()]
-        print(f"  {name:<{width}}  {'  '.join(parts)}")
+        cells = [f"{split} {counts[name]:>6}" for split, counts in report.counts.items()]
+        cells += [f"{shares[name]:8.2%} of {split} pixels" for split, shares in report.shares.items()]
+        print(f"  {name:<{width}}  {'  '.join(cells)}")
     for note in report.notes:
         print(f"note: {note}")
     for problem in report.problems:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.config import EMBEDDED, DataConfig
-from twins.data.images import is_image_file
+from twins.data.config import EMBEDDED, DataConfig, LayoutConfig
+from twins.data.plan import ReadingPlan
 from twins.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     from twins.data.classes import ClassTable
     from twins.data.objects import Objects
-
-TRAIN_NAMES = ("train", "training")
-VAL_NAMES = ("val", "valid", "validation", "test", "testing")
 
 
 class ImageSet(Protocol):
@@ -104,6 +101,12 @@ class Derived:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def labels(self) -> list[int]:
+        """Class id of each image, in sets of class ids."""
+        labels = [self.images.labels[index] for index in self.indices]
+        return labels if self.change is None else [self.change(label) for label in labels]
+
     def load(self, index: int) -> Image:
         """Return an image; raises DataError if it cannot be read."""
         image: Image = self.images.load(self.indices[index])
@@ -136,26 +139,86 @@ class Derived:
 Images = TypeVar("Images", bound=ImageSet)
 
 
+class Joined:
+    """Several sets of the same classes as one.
+
+    Images of different sets may have the same id; then objects get the image's index as its id.
+    """
+
+    def __init__(self, sets: Sequence[Any]) -> None:
+        self.sets, self.names, self.classes = sets, sets[0].names, getattr(sets[0], "classes", None)
+        self._positions = [(images, index) for images in sets for index in range(len(images))]
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @property
+    def labels(self) -> list[int]:
+        """Class id of each image, in sets of class ids."""
+        return [label for images in self.sets for label in images.labels]
+
+    def load(self, index: int) -> Image:
+        """Return an image; raises DataError if it cannot be read."""
+        image: Image = self._call("load", index)
+        return image
+
+    def target(self, index: int) -> Any:
+        """Return an image's target; raises DataError if it cannot be read."""
+        target = self._call("target", index)
+        return replace(target, image_id=index) if hasattr(target, "image_id") else target
+
+    def path(self, index: int) -> str:
+        """Return the name of an image."""
+        return str(self._call("path", index))
+
+    def shape(self, index: int) -> tuple[int, int] | None:
+        """Return an annotated image's height and width from its annotations, or `None`."""
+        shape: tuple[int, int] | None = self._call("shape", index)
+        return shape
+
+    def describe_object(self, index: int, position: int) -> str:
+        """Return the name of an object of an annotated image."""
+        return str(self._call("describe_object", index, position))
+
+    def names_without_area(self, index: int) -> Sequence[str]:
+        """Return the names of an annotated image's objects that have no area inside it."""
+        names: Sequence[str] = self._call("names_without_area", index)
+        return names
+
+    def _call(self, method: str, index: int, *arguments: Any) -> Any:
+        images, inside = self._positions[index]
+        return getattr(images, method)(inside, *arguments)
+
+
+def join(sets: Sequence[Any]) -> Any:
+    """Return several sets of the same classes as one; a single set is returned itself."""
+    return sets[0] if len(sets) == 1 else Joined(sets)
+
+
+UNSPLIT = "all"
+"""Name of the only part of a data set without parts."""
+
+
 @dataclass(frozen=True)
 class Opened:
     """A data set as its files define it."""
 
-    parts: Sequence[Any]
-    """The images for training and for validation, or one set of all images if they are not split."""
-    notes: list[str] = field(default_factory=list)
-    """Decisions made while opening it, one sentence each."""
-    faults: list[str] = field(default_factory=list)
-    """Annotations left out because they contradict their file, one sentence each."""
-    problems: list[str] = field(default_factory=list)
-    """Annotations that are used although they cannot be right, one sentence each kind."""
+    parts: Mapping[str, Any]
+    """The images of each part, by its name in `PARTS`; or those of an unsplit set, as `UNSPLIT`."""
+    layout: str = "images"
+    """Name of the layout, for people."""
+    recognised_by: Sequence[Path] = ()
+    """Files and folders by which the layout was recognised."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Where each part comes from, by name; by default from the data folder."""
 
 
 @dataclass(frozen=True)
 class Splits(Generic[Images]):
-    """The training and validation images of a data set, with the same class names."""
+    """The parts of a data set, with the same class names."""
 
-    train: Images
-    val: Images
+    parts: Mapping[str, Images]
+    """The images of each part that there is, by its name in `PARTS`, in their order."""
     source: str
     """The folder or embedded name that was opened."""
     notes: tuple[str, ...] = ()
@@ -164,23 +227,74 @@ class Splits(Generic[Images]):
     """Annotations left out because they contradict their file, one sentence each."""
     problems: tuple[str, ...] = ()
     """Annotations that are used although they cannot be right, one sentence each kind."""
+    plan: ReadingPlan = field(default_factory=lambda: ReadingPlan("embedded"))
+    """What was read of the folder, and what was passed over."""
+
+    layout: LayoutConfig = field(default_factory=LayoutConfig)
+    """The layout settings by which the folder would be read in the same way."""
+    share: str = ""
+    """What was held out of an unsplit set, for messages."""
+
+    @property
+    def train(self) -> Images:
+        """The training images; raises DataError if there are none."""
+        return self.part("train")
+
+    @property
+    def val(self) -> Images:
+        """The validation images; raises DataError if there are none."""
+        return self.part("val")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class names by class id."""
+        return next(iter(self.parts.values())).names
+
+    @property
+    def count(self) -> int:
+        """The number of images in all parts, without those that two parts share."""
+        return sum(len(images) for images in self._different())
+
+    def _different(self) -> list[Images]:
+        """Return the parts; a test part may also be the validation part."""
+        return list({id(images): images for images in self.parts.values()}.values())
+
+    def part(self, name: str) -> Images:
+        """Return the images of a part; raises DataError if there are none."""
+        if name not in self.parts:
+            raise DataError(
+                f"{self.source} has no {name} part, found {' and '.join(self.parts)}; add one, or say where it is with "
+                f"`layout.{name}`"
+            )
+        if not len(images := self.parts[name]):
+            purpose = "train on" if name == "train" else "evaluate on"
+            raise DataError(f"{self.source} leaves no image to {purpose}{self.share}; add images and annotations")
+        return images
+
+    def select(self, part: str) -> Images:
+        """Return the images to measure: those of a part, or of `all`.
+
+        A set without training part is measured whole where it has no validation part.
+
+        Raises:
+            DataError: there is no such part, or it has no images.
+        """
+        if part == "val" and not {"val", "train"} & self.parts.keys():
+            part = UNSPLIT
+        if part != UNSPLIT:
+            return self.part(part)
+        parts = [images for images in self._different() if len(images)]
+        whole: Images = join(parts or [self.part(next(iter(self.parts)))])
+        return whole
 
 
-def split(opened: Opened, root: Path, config: DataConfig) -> Splits[Any]:
-    """Return the parts of a data set; a share of an unsplit set is held out at random.
-
-    Raises:
-        DataError: a part has no images.
-    """
-    parts, detail = opened.parts, ""
-    if len(parts) == 1:
-        count = len(parts[0])
-        detail = f" ({count} images, share {config.val_share:g} held out)"
-        parts = [Derived(parts[0], indices) for indices in hold_out(count, config.seed, config.val_share)]
-    for part, purpose in zip(parts, ("train on", "evaluate on"), strict=True):
-        if not len(part):
-            raise DataError(f"{root} leaves no image to {purpose}{detail}; add images and annotations")
-    return Splits(parts[0], parts[1], str(root), tuple(opened.notes), tuple(opened.faults), tuple(opened.problems))
+def hold_out_images(images: Any, config: DataConfig) -> list[Any]:
+    """Split a set into training and validation images: by the same share of each class, if the targets are classes."""
+    if (labels := getattr(images, "labels", None)) is not None:
+        groups = hold_out_per_class(labels, config.seed, config.val_share)
+    else:
+        groups = hold_out(len(images), config.seed, config.val_share)
+    return [Derived(images, indices) for indices in groups]
 
 
 def hold_out(count: int, seed: int, val_share: float) -> tuple[list[int], list[int]]:
@@ -217,20 +331,3 @@ def missing_folder(root: Path, expected: str) -> DataError:
         return DataError(f"the embedded {root} has nothing to learn for this task; give {expected}")
     problem = "is a file" if os.path.exists(root) else "does not exist"
     return DataError(f"the data folder {root} {problem}; give {expected}")
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return all image files below a folder, sorted, without hidden files and folders."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if is_image_file(path)
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-
-
-def find_subfolder(root: Path, names: Sequence[str]) -> Path | None:
-    """Return the folder in `root` with the first of some lower-case names that exists, ignoring case, or `None`."""
-    entries = {entry.name.lower(): entry for entry in root.iterdir() if entry.is_dir()}
-    return next((entries[name] for name in names if name in entries), None)

@@ -101,10 +101,9 @@ def read_table(path: Path) -> ClassTable:
         raise DataError(f"{path} is no list of classes ({type(error).__name__}: {error}); fix it") from error
 
 
-def find_table(folder: Path) -> ClassTable | None:
-    """Return the class table in a data folder, or `None` if there is none."""
-    path = next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None)
-    return None if path is None else read_table(path)
+def find_table_file(folder: Path) -> Path | None:
+    """Return the file of a class table in a data folder, or `None` if there is none."""
+    return next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None)
 
 
 def bright_table(names: Sequence[str], values: Sequence[int] | None = None) -> ClassTable:

@@ -8,6 +8,8 @@ from typing import Literal
 from twins.errors import ConfigError, DataError
 from twins.files import is_invalid_path
 
+PARTS = ("train", "val", "test")
+"""Parts of a data set."""
 EMBEDDED = ("digits", "scenes")
 """Data sets that come with the package; write `./digits` for a folder of that name."""
 
@@ -48,17 +50,43 @@ class MaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayoutConfig:
+    """Where the parts of a data set are, for folders that no convention fits; `twins.yaml` in the folder says the same.
+
+    Paths are relative to the data folder. A setting that is not given is found by convention.
+    """
+
+    images: str | None = None
+    """Folder of the images; for a classifier, the folder of the class folders."""
+    annotations: str | None = None
+    """Folder or file of the annotations: of label files, of masks, or a JSON, XML or CSV file."""
+    train: tuple[str, ...] = ()
+    """What makes up the training part: folders, lists of image names (`.txt`), or annotation files."""
+    val: tuple[str, ...] = ()
+    """What makes up the validation part, likewise."""
+    test: tuple[str, ...] = ()
+    """What makes up the test part, likewise."""
+
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Return what makes up each part that is given."""
+        return {name: value for name in PARTS if (value := getattr(self, name))}
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Which data set to read, and how."""
 
     data: str
-    """A folder, or the name of an embedded set."""
+    """A folder, a `data.yaml` in it, or the name of an embedded set."""
     seed: int = 0
     """Selects the images that are held out of data without a validation part."""
     val_share: float = 0.2
     """Share of the images, 0 to 1, that is held out of data without a validation part."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How semantic masks are read."""
+    layout: LayoutConfig = field(default_factory=LayoutConfig)
+    """Where the parts are, for folders that no convention fits."""
 
     def __post_init__(self) -> None:
         if not self.data:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,39 @@ def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in image_endings() and not path.name.startswith(".")
 
 
+def list_images(folder: Path) -> list[Path]:
+    """Return all image files below a folder, also in linked folders, sorted, without hidden files and folders."""
+    return sorted(folder / name for name in walk(folder, hidden=False) if is_image_file(Path(name)))
+
+
+def walk(folder: Path, *, hidden: bool = True) -> Iterator[str]:
+    """Yield the files below a folder, also in linked folders, as paths relative to it; `hidden` ones too if true."""
+    yield from _walk(str(folder), "", (os.path.realpath(folder),), hidden)
+
+
+def _walk(folder: str, inside: str, parents: tuple[str, ...], hidden: bool) -> Iterator[str]:
+    """Walk one folder; `parents` are the real paths of the folders around it, which a link may lead back to."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return  # a folder that may not be read holds nothing that can be used
+    for entry in entries:
+        if not hidden and entry.name.startswith("."):
+            continue
+        name = f"{inside}/{entry.name}" if inside else entry.name
+        if not entry.is_dir():
+            yield name
+        elif not entry.is_symlink():
+            yield from _walk(entry.path, name, (*parents, os.path.join(parents[-1], entry.name)), hidden)
+        elif (real := os.path.realpath(entry.path)) not in parents:
+            yield from _walk(entry.path, name, (*parents, real), hidden)
+
+
 def count_unread(folder: Path) -> dict[str, int]:
     """Return how many pictures below a folder the installed Pillow cannot read, by file name ending."""
     endings = UNREAD_ENDINGS - image_endings()
-    files = (name for _, _, names in os.walk(folder) for name in names if not name.startswith("."))
-    return dict(Counter(ending for name in files if (ending := os.path.splitext(name)[1].lower()) in endings))
+    files = (os.path.splitext(name)[1].lower() for name in walk(folder, hidden=False))
+    return dict(Counter(ending for ending in files if ending in endings))
 
 
 def open_image(source: Any) -> Image.Image:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from tyro.conf import arg
 
-from twins.data.config import DataConfig, MaskConfig
+from twins.data.config import DataConfig, LayoutConfig, MaskConfig
 from twins.data.transforms.config import AugmentConfig, DetectionConfig, SemanticConfig
 from twins.errors import ConfigError, NotFoundError, nearest
 from twins.files import is_invalid_path
@@ -193,6 +193,8 @@ class TrainConfig:
     """Learning rate schedule."""
     augment: AugmentConfig = field(default_factory=_fine_tuning_augmentation)
     """Augmentation for classification."""
+    layout: LayoutConfig = field(default_factory=LayoutConfig)
+    """Where the parts of the data are, for folders that no convention fits."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How masks are read."""
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
@@ -242,7 +244,9 @@ class TrainConfig:
     @property
     def source(self) -> DataConfig:
         """Data set of the run, and how it is read and split."""
-        return DataConfig(data=self.data, seed=self.seed, val_share=self.val_share, masks=self.masks)
+        return DataConfig(
+            data=self.data, seed=self.seed, val_share=self.val_share, masks=self.masks, layout=self.layout
+        )
 
     def to_yaml(self) -> str:
         """Return the settings as YAML, with the format version."""
@@ -281,6 +285,8 @@ class EvalConfig:
 
     out: Annotated[str | None, arg(metavar="FILE")] = None
     """JSON file to write the result to."""
+    part: Literal["val", "test", "all"] = "val"
+    """Part of the data to measure; a set without training part is measured whole if it has no validation part."""
     weights_key: Annotated[str | None, arg(metavar="KEY")] = None
     """Where the network stands in a file that holds several, such as `teacher`; unset: the average, if there is one."""
     batch_size: int | None = None
@@ -301,6 +307,8 @@ class EvalConfig:
     """Seed of the validation split, for data without a validation part; unset: that of the run, or 0 without a run."""
     val_share: float | None = None
     """Share to hold out of data without a validation part; unset: that of the run, or 0.2 without a run."""
+    layout: LayoutConfig = field(default_factory=LayoutConfig)
+    """Where the parts of the data are; on the data of a run, a setting that is not given is taken from the run."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How masks are read; a setting at its default is taken from the run."""
     inference: Annotated[InferenceConfig, arg(name="")] = field(default_factory=InferenceConfig)
@@ -315,6 +323,7 @@ class EvalConfig:
     """Largest share of unreadable images; with more of them the evaluation is an error."""
 
     def __post_init__(self) -> None:
+        _check("part", self.part, self.part in ("val", "test", "all"), "val, test or all")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"`batch_size` must be at least 1, found {self.batch_size}")
         if self.workers < 0:

@@ -50,7 +50,7 @@ def write_report(run: str | Path, *, device: str | torch.device = "auto") -> Pat
     facts, spec = facts_of(config.task), spec_of(config.task)
     selection = SelectionConfig(**result["protocol"]["selection"]) if facts.selection else None
     predictor = load(run, device=device, selection=selection)
-    images, _ = match_classes(spec, spec.open(config.source).val, predictor.model)
+    images, _ = match_classes(spec, spec.open(config.source).select(result["protocol"]["split"]), predictor.model)
     examples, explain = _Examples(predictor, images, spec), partial(attention_section, predictor)
     sections = [
         _head(config, facts, result),

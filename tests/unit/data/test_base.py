@@ -8,10 +8,12 @@ from operator import getitem
 
 import pytest
 
-from twins.data.base import Derived, Opened, hold_out, hold_out_per_class, list_images, split
+from twins.data.base import UNSPLIT, Derived, Opened, hold_out, hold_out_per_class
 from twins.data.config import DataConfig
 from twins.data.formats.digits import Digits
 from twins.data.formats.scenes import SceneObjects
+from twins.data.formats.source import Source, split
+from twins.data.images import list_images
 from twins.errors import DataError
 
 
@@ -56,11 +58,12 @@ def test_the_same_share_of_each_class_is_held_out():
 
 
 def test_a_part_without_an_image_is_refused(tmp_path):
-    config = DataConfig(data="any", val_share=0.3)
-    with pytest.raises(DataError, match=r"leaves no image to evaluate on \(1 images, share 0.3 held out\); add images"):
-        split(Opened([Derived(Digits(train=True), [0])]), tmp_path, config)
+    source = Source(DataConfig(data=str(tmp_path), val_share=0.3), "a folder")
+    with pytest.raises(DataError, match=r"leaves no image to evaluate on \(1 image, share 0.3 held out\); add images"):
+        split(Opened({UNSPLIT: Derived(Digits(train=True), [0])}), source).val  # noqa: B018
+    parts = {"train": Derived(Digits(train=True), []), "val": Digits(train=False)}
     with pytest.raises(DataError, match="leaves no image to train on; add images"):
-        split(Opened([Derived(Digits(train=True), []), Digits(train=False)]), tmp_path, config)
+        split(Opened(parts), source).train  # noqa: B018
 
 
 def test_hidden_files_and_those_in_hidden_folders_are_no_images(tmp_path, save_image):

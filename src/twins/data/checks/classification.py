@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from PIL.Image import Image
 
@@ -23,13 +24,15 @@ class ClassIdCheck:
             counts = Counter(image.summary for image in images)
             report.counts[part] = {name: counts[label] for label, name in enumerate(report.names)}
         report.problems += [*_class_problems(report.counts), *_in_two_classes(scan)]
-        report.notes += _notes(report.counts["train"])
+        report.notes += _notes(report.counts.get("train", {}), report.names)
 
 
 def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
     problems = []
-    for name in counts["train"]:
-        train, val = counts["train"][name], counts["val"][name]
+    if "train" not in counts:
+        return []
+    for name, train in counts["train"].items():
+        val = counts["val"][name]
         if not train and not val:
             problems.append(f"class {name} has no image; remove its folder or add images")
         elif not train:
@@ -50,7 +53,7 @@ def _in_two_classes(scan: Scan) -> list[str]:
     ]
 
 
-def _notes(train: dict[str, int]) -> list[str]:
+def _notes(train: dict[str, int], names: Sequence[str]) -> list[str]:
     notes = []
     counts = [count for count in train.values() if count]
     if counts and max(counts) > 10 * min(counts):
@@ -58,6 +61,6 @@ def _notes(train: dict[str, int]) -> list[str]:
             f"the largest class has {max(counts)} training images, the smallest {min(counts)}; "
             'consider `class_weights="balanced"`'
         )
-    if len(train) < 6:
+    if len(names) < 6:
         notes.append("top-5 accuracy has no meaning with fewer than six classes and is left out")
     return notes

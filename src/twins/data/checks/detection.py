@@ -45,9 +45,10 @@ class ObjectCheck:
         """Count objects by class; report classes that cannot be learned or measured."""
         objects = summaries_of(scan)
         report.counts |= {part: _count(images, report.names) for part, images in objects.items()}
-        report.problems += [*_no_objects(report.counts["val"]), *_class_problems(report.counts)]
-        report.notes += [*_empty(objects), *_crowds(objects), *_small(objects["train"])]
-        report.notes += [*_absent(report.counts), *_unbalanced(report.counts["train"])]
+        held_out = report.counts.get("val") or report.counts[next(iter(report.counts))]
+        report.problems += [*_no_objects(held_out), *_class_problems(report.counts)]
+        report.notes += [*_empty(objects), *_crowds(objects), *_small(objects.get("train", []))]
+        report.notes += [*_absent(report.counts), *_unbalanced(report.counts.get("train", {}))]
 
 
 def _no_objects(counts: dict[str, int]) -> list[str]:
@@ -139,8 +140,9 @@ def _empty(parts: dict[str, list[Objects]]) -> list[str]:
     counts = {split: sum(not len(objects) for objects in images) for split, images in parts.items()}
     if not any(counts.values()):
         return []
-    train, val = (number_of(counts[split], "image") for split in ("train", "val"))
-    return [f"{train} to train on and {val} held out without objects; they are learned and measured as background"]
+    train = number_of(counts.get("train", 0), "image")
+    held_out = number_of(sum(count for part, count in counts.items() if part != "train"), "image")
+    return [f"{train} to train on and {held_out} held out without objects; they are learned and measured as background"]
 
 
 def _crowds(parts: dict[str, list[Objects]]) -> list[str]:
@@ -164,9 +166,10 @@ def _small(train: Sequence[Objects]) -> list[str]:
 
 def _absent(counts: dict[str, dict[str, int]]) -> list[str]:
     """Report classes without objects, and classes without objects in the validation part."""
-    train, val = counts["train"], counts["val"]
-    unseen = [name for name in train if not train[name] and not val[name]]
-    unmeasured = [name for name in train if train[name] and not val[name]]
+    held_out = [part for name, part in counts.items() if name != "train"]
+    train = counts.get("train", held_out[0])
+    unseen = [name for name in train if not any(part[name] for part in counts.values())]
+    unmeasured = [name for name in train if train[name] and not any(part[name] for part in held_out)]
     return [
         f"{number_of(len(names), 'class', 'classes')} without objects{effect}: {few(names, limit=10)}"
         for names, effect in ((unseen, ", not to be learned"), (unmeasured, " to evaluate on, so without an AP"))

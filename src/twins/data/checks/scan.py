@@ -16,6 +16,7 @@ from PIL.Image import Image
 from twins.data.base import ImageSet, Splits
 from twins.data.config import EMBEDDED
 from twins.data.images import NO_DATA, count_unread
+from twins.data.plan import ReadingPlan
 from twins.errors import DataError, NotFoundError, count_list, number_of
 
 FORMAT = 1
@@ -42,10 +43,12 @@ class CheckReport:
     """Faults that would spoil a run, a sentence each."""
     notes: list[str] = field(default_factory=list)
     """Hints that do not spoil a run, a sentence each."""
+    plan: ReadingPlan = field(default_factory=lambda: ReadingPlan("unknown"))
+    """The reading plan: what is read of the data, and what is passed over."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
-        return {"format": FORMAT} | asdict(self)
+        return {"format": FORMAT, **asdict(self), "plan": self.plan.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class ScannedImage:
 
 
 Scan = dict[str, list[ScannedImage]]
-"""The scanned images of `train` and `val`."""
+"""The scanned images of each part."""
 
 
 class TaskCheck(Protocol):
@@ -90,7 +93,7 @@ class TaskCheck(Protocol):
 
 def check(splits: Splits[Any], task: TaskCheck) -> CheckReport:
     """Read every image and target of a data set, and return the report."""
-    parts = {"train": splits.train, "val": splits.val}
+    parts = {name: splits.part(name) for name, images in splits.parts.items() if not _is_repeated(splits, name)}
     with ThreadPoolExecutor() as pool:
         scan = {
             name: list(pool.map(partial(_scan_image, task, images), range(len(images))))
@@ -99,19 +102,27 @@ def check(splits: Splits[Any], task: TaskCheck) -> CheckReport:
     scanned = [image for images in scan.values() for image in images]
     report = CheckReport(
         data=splits.source,
-        names=list(splits.train.names),
+        names=list(splits.names),
         images={name: len(images) for name, images in scan.items()},
         sizes=_size_ranges([image.size for image in scanned if image.size]),
         problems=[*splits.problems, *splits.faults, *(problem for image in scanned for problem in image.problems)],
         notes=[*splits.notes, *_unread_note(splits.source), *_no_data_note(scanned)],
+        plan=splits.plan,
     )
+    if "train" not in scan:
+        report.notes.append("there is no training part: the set can be measured, not learned from")
     task.conclude(scan, report)
     report.problems += [
         f"the same image is in training and in evaluation: {first_paths(copies)}; keep it in one"
         for copies in find_duplicates(scan)
-        if len({part for part, _ in copies}) > 1
+        if len({part for part, _ in copies}) > 1 and any(part == "train" for part, _ in copies)
     ]
     return report
+
+
+def _is_repeated(splits: Splits[Any], name: str) -> bool:
+    """Return whether a part is the test part and also serves as the validation part."""
+    return name == "test" and splits.parts.get("val") is splits.parts["test"]
 
 
 def summaries_of(scan: Scan) -> dict[str, list[Any]]:
@@ -120,8 +131,13 @@ def summaries_of(scan: Scan) -> dict[str, list[Any]]:
 
 
 def missing_from_training(counts: dict[str, dict[str, int]]) -> dict[str, int]:
-    """Return the validation counts of the classes that have none in training."""
-    return {name: count for name, count in counts["val"].items() if count and not counts["train"][name]}
+    """Return the counts in other parts of the classes that have none in training; none without training part."""
+    train = counts.get("train", {})
+    return {
+        name: held_out
+        for name, count in train.items()
+        if not count and (held_out := sum(part[name] for part in counts.values()))
+    }
 
 
 def extremes(values: Mapping[str, float]) -> tuple[str, str] | None:

@@ -42,10 +42,10 @@ class LabelMapCheck:
         for part, pixels in maps.items():
             report.counts[part] = _by_class((counts[:-1] > 0 for counts in pixels), report.names)
             report.shares[part] = _shares(pixels, report.names)
-        both = [*maps["train"], *maps["val"]]
+        both = [pixels for part in maps.values() for pixels in part]
         values = _two_values(both) or _grey_values(both, report.names)
         report.problems += [*(values or _class_problems(report.counts)), *_empty(scan)]
-        report.notes += [*_unseen(report.counts), *_unbalanced(report.shares["train"])]
+        report.notes += [*_unseen(report.counts), *_unbalanced(report.shares.get("train", {}))]
 
 
 def _by_class(rows: Iterable[NDArray[Any]], names: Sequence[str]) -> dict[str, int]:
@@ -108,11 +108,12 @@ def _empty(scan: Scan) -> list[str]:
 
 def _unseen(counts: dict[str, dict[str, int]]) -> list[str]:
     """Report classes that no image has: they cannot be learned, but do not spoil a run."""
-    unseen = [name for name, train in counts["train"].items() if not train and not counts["val"][name]]
+    names = next(iter(counts.values()))
+    unseen = [name for name in names if not any(part[name] for part in counts.values())]
     if not unseen:
         return []
     shown = few(unseen, limit=10)
-    return [f"{len(unseen)} of the {len(counts['train'])} classes are in no image and cannot be learned: {shown}"]
+    return [f"{len(unseen)} of the {len(names)} classes are in no image and cannot be learned: {shown}"]
 
 
 def _unbalanced(shares: dict[str, float]) -> list[str]:

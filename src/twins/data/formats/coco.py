@@ -7,7 +7,7 @@ import os
 import re
 import reprlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from twins.data.base import Opened
+from twins.data.base import UNSPLIT, Opened, join
 from twins.data.classes import MAX_CLASSES, ClassTable, bright_table, build_table, built_in
 from twins.data.config import MaskConfig
 from twins.data.formats.masks import IGNORE, check_ignored, read_values
 from twins.data.formats.names import find_files, with_slashes
+from twins.data.formats.source import ANNOTATIONS, MASKS, Source, names_in
 from twins.data.formats.values import read_id, read_number, read_whole
 from twins.data.images import is_image_file, open_image
 from twins.data.objects import Rle, decode_masks, encode_lengths, encode_polygons, has_pixels
+from twins.data.parts import part_of
 from twins.errors import ConfigError, DataError, number_of
 
 _SAMPLE = 20
@@ -50,23 +52,61 @@ class CocoFile:
     """Values that are read otherwise than written, a sentence each."""
 
 
-def find_coco(root: Path, kind: str) -> list[Path]:
-    """Return the JSON files of a folder whose names begin with `kind`, such as `instances`: one per part, or none.
+def find_coco(source: Source, kind: str) -> dict[str, list[Path]]:
+    """Return the JSON files of a data set whose names begin with `kind`, such as `instances`, by part; or none.
 
-    The files are in the folder itself, in `annotations` or in `panoptic`, named like `instances_train2017.json`.
-    A single file, such as CVAT's `instances_default.json`, is an unsplit set.
+    The files are those of the layout settings; else they are in the folder itself, in `annotations` or in `panoptic`,
+    named like `instances_train2017.json`. A single file, such as CVAT's `instances_default.json`, is an unsplit set.
+
+    Raises:
+        DataError: two files are of the same part.
     """
-    part_files: dict[str, Path] = {}
-    for folder in (root, root / "annotations", root / "panoptic"):
-        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-            if match := re.fullmatch(rf"{kind}(?:_default|_?(train|val|test)\w*)?", path.stem):
-                part_files.setdefault(match[1] or "train", path)
-    return list_parts(part_files.get("train"), part_files.get("val") or part_files.get("test"))
+    if given := given_files(source):
+        return given
+    root = source.root
+    paths = [
+        path for folder in (root, root / "annotations", root / "panoptic") for path in sorted(folder.glob("*.json"))
+    ]
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        rest = path.stem.lower().removeprefix(kind)
+        if rest != path.stem.lower() and (part := UNSPLIT if rest in ("", "_default") else part_of(rest)):
+            groups[part].append(path)
+    if len(groups) > 1:
+        groups.pop(UNSPLIT, None)
+    return source.one_each(groups)
 
 
-def list_parts(train: Path | None, val: Path | None) -> list[Path]:
-    """Return the files of a data set's parts; none without a training part."""
-    return [path for path in (train, val) if path is not None] if train else []
+def given_files(source: Source) -> dict[str, list[Path]]:
+    """Return the JSON files that the layout settings give for each part, or for the whole set."""
+    parts = {
+        part: files
+        for part, paths in source.part_paths().items()
+        if (files := [path for path in paths if path.suffix.lower() == ".json"])
+    }
+    annotations = source.path(source.layout.annotations)
+    if not parts and annotations is not None and annotations.suffix.lower() == ".json":
+        return {UNSPLIT: [annotations]}
+    return parts
+
+
+def open_parts(
+    source: Source, files: Mapping[str, Sequence[Path]], layout: str, build: Callable[[Path], Any]
+) -> Opened:
+    """Return the sets of JSON files by part, several files of a part joined; `build` makes the set of a file."""
+    for paths in files.values():
+        source.use(ANNOTATIONS, *paths)
+    source.names_from = source.names_from or "the annotation files"
+    if UNSPLIT in files:
+        source.recognise(annotations=names_in(files[UNSPLIT], source.root)[0])
+    else:
+        source.recognise(**{part: names_in(paths, source.root) for part, paths in files.items()})
+    return Opened(
+        {part: join([build(path) for path in paths]) for part, paths in files.items()},
+        layout,
+        [path for paths in files.values() for path in paths],
+        {part: ", ".join(map(source.relative, paths)) for part, paths in files.items()},
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -190,8 +230,8 @@ def _check_categories(annotation: dict[str, Any], category_ids: set[int], *, pan
 class CocoImages:
     """Images of a COCO file; subclasses add `target`."""
 
-    def __init__(self, root: Path, file: CocoFile, classes: ClassTable) -> None:
-        self.file, self.records, self.folder = file, file.images, _image_folder(root, file)
+    def __init__(self, source: Source, file: CocoFile, classes: ClassTable) -> None:
+        self.file, self.records, self.folder = file, file.images, _image_folder(source, file)
         self.found = find_files([record["file_name"] for record in file.images], self.folder)
         self.classes, self.names = classes, classes.names
         self.class_id_of = {category_id: label for label, category_id in enumerate(classes.values)}
@@ -233,8 +273,8 @@ class CocoImages:
 class PanopticMaps(CocoImages):
     """Panoptic segments as label maps: the category of each segment; pixels without a segment are ignored."""
 
-    def __init__(self, root: Path, file: CocoFile, masks: MaskConfig) -> None:
-        super().__init__(root, file, _classes(file, masks))
+    def __init__(self, source: Source, file: CocoFile, masks: MaskConfig) -> None:
+        super().__init__(source, file, _classes(file, masks))
         self.maps = _map_folder(file)
         names = [group[0]["file_name"] for group in file.annotations.values()]
         self.found_maps = find_files(names, self.maps)
@@ -249,7 +289,7 @@ class PanopticMaps(CocoImages):
         if not annotations:
             raise DataError(f"{self.file.path} has no segments for {self.path(index)}; add them or remove its record")
         name = annotations[0]["file_name"]
-        path = self._existing_file(self.found_maps.paths.get(name, self.maps / name))
+        path = self._existing_file(self._map_path(name))
         pixels = read_values(path, palette=True).astype(np.int64)
         factors = np.array([1, 256, 65536])  # in panopticapi's order; in a grey PNG all three bytes are equal
         segment_ids = pixels * factors.sum() if pixels.ndim == 2 else pixels @ factors
@@ -262,12 +302,19 @@ class PanopticMaps(CocoImages):
             raise DataError(f"{path} holds segment {unknown[0]}, which {self.file.path} does not list; fix one of them")
         return np.array([label_of[int(i)] for i in ids], dtype=np.uint8)[inverse].reshape(segment_ids.shape)
 
+    def map_paths(self) -> list[Path]:
+        """Return the PNG files of the images."""
+        return [self._map_path(group[0]["file_name"]) for group in self.file.annotations.values()]
+
+    def _map_path(self, name: str) -> Path:
+        return self.found_maps.paths.get(name, self.maps / name)
+
 
 class InstanceMaps(CocoImages):
     """Instances as label maps: their categories, `background` elsewhere; pixels of two categories are ignored."""
 
-    def __init__(self, root: Path, file: CocoFile, masks: MaskConfig) -> None:
-        super().__init__(root, file, _classes(file, masks, background=True))
+    def __init__(self, source: Source, file: CocoFile, masks: MaskConfig) -> None:
+        super().__init__(source, file, _classes(file, masks, background=True))
 
     def target(self, index: int) -> NDArray[np.uint8]:
         """Return the label map `(H, W)`; raises DataError if a mask is damaged or of another size."""
@@ -282,31 +329,41 @@ class InstanceMaps(CocoImages):
         return label_map
 
 
-def open_coco_maps(root: Path, kind: Literal["panoptic", "instances"], masks: MaskConfig) -> Opened | None:
+def open_coco_maps(source: Source, kind: Literal["panoptic", "instances"]) -> Opened | None:
     """Open a folder's COCO files as sets of images with label maps; `None` if it has none.
 
     Raises:
         ConfigError: settings of masks other than `ignore`, which do not apply here.
         DataError: a file is damaged, its images cannot be found, or two files have different categories.
     """
-    paths = find_coco(root, kind)
+    paths, masks = find_coco(source, kind), source.config.masks
     if not paths:
         return None
-    if masks.classes != "auto" or masks.values != "auto" or masks.reduce_zero_label is not None:
-        raise ConfigError(
-            f"{paths[0]} lists the classes of its masks itself; leave out those of `masks.classes`, `masks.values` and "
-            "`masks.reduce_zero_label` that are given here or for the run"
-        )
-    files = [read_coco(path) for path in paths]
-    for file in files:
+    files = {path: read_coco(path) for group in paths.values() for path in group}
+    for path, file in files.items():
         if file.annotations and file.panoptic != (kind == "panoptic"):
             content = "panoptic segments" if file.panoptic else "instances"
-            raise DataError(f"{file.path} holds {content}; give it a name that says so")
+            raise DataError(f"{path} holds {content}; give it a name that says so")
+    if masks.classes != "auto" or masks.values != "auto" or masks.reduce_zero_label is not None:
+        raise ConfigError(
+            f"{next(iter(files))} lists the classes of its masks itself; leave out those of `masks.classes`, "
+            "`masks.values` and `masks.reduce_zero_label` that are given here or for the run"
+        )
     maps = PanopticMaps if kind == "panoptic" else InstanceMaps
-    sets = [maps(root, file, masks) for file in files]
-    if sets[0].names != sets[-1].names:
-        raise DataError(f"{paths[0]} and {paths[1]} list different categories; give both the same")
-    return Opened(sets, [note for images in sets for note in images.notes()])
+    sets = {path: maps(source, file, masks) for path, file in files.items()}
+    check_same([(path, images.names) for path, images in sets.items()])
+    source.notes += [note for images in sets.values() for note in images.notes()]
+    for images in sets.values():
+        if isinstance(images, PanopticMaps):
+            source.use(MASKS, *images.map_paths())
+    return open_parts(source, paths, f"COCO's {kind} files", sets.__getitem__)
+
+
+def check_same(categories: Sequence[tuple[Path, Any]]) -> None:
+    """Raise DataError if files list different categories."""
+    for path, names in categories[1:]:
+        if names != categories[0][1]:
+            raise DataError(f"{categories[0][0]} and {path} list different categories; give both the same")
 
 
 def describe(annotation: dict[str, Any], source: Path) -> str:
@@ -409,14 +466,16 @@ def _classes(file: CocoFile, masks: MaskConfig, *, background: bool = False) -> 
     return classes
 
 
-def _image_folder(root: Path, file: CocoFile) -> Path:
+def _image_folder(source: Source, file: CocoFile) -> Path:
     """Find the folder that the image names in a file are relative to."""
+    root, given = source.root, source.path(source.layout.images)
     if not file.images:
         raise DataError(f"{file.path} lists no image; check which file it is")
     part = re.sub(r"^(annotations|instances|panoptic)_?", "", file.path.stem)
     first, beside = str(file.images[0]["file_name"]), file.path.parent
     folders = [root / "images" / part, root / part, root / part / "images"] if part else []
     folders += [root / "images", root, root / "train2017", root / "val2017", beside, beside / "images"]
+    folders = [given] if given else folders
     names = [record["file_name"] for record in file.images[:: max(1, len(file.images) // _SAMPLE)]]
     for holds in (_holds_first, _holds_some, _holds_with_slashes, _holds_another_spelling, _holds_images):
         for folder in folders:

@@ -12,21 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, find_subfolder
+from twins.data.base import UNSPLIT, Opened
 from twins.data.classes import ClassTable
 from twins.data.formats.coco import (
     CocoFile,
     CocoImages,
+    check_same,
     class_table,
     describe,
     find_coco,
     list_categories,
-    list_parts,
+    open_parts,
     read_coco_json,
     read_mask,
     record_errors,
     record_size,
 )
+from twins.data.formats.source import Source
 from twins.data.formats.values import fraction_problems, read_flag, read_number, read_numbers
 from twins.data.images import image_size
 from twins.data.objects import Objects, Rle, build_objects, has_area, mask_areas, mask_boxes
@@ -38,7 +40,7 @@ Record = dict[str, Any]
 """An annotation, or an image's record, as JSON has it."""
 
 
-def open_coco_objects(root: Path, *, masks: bool) -> Opened | None:
+def open_coco_objects(source: Source, *, masks: bool) -> Opened | None:
     """Open a folder's COCO files as sets of images with objects; `None` if it has none.
 
     Files are found by `find_coco`, as `instances_*.json` or `annotations_*.json`, or as Roboflow writes them:
@@ -49,27 +51,27 @@ def open_coco_objects(root: Path, *, masks: bool) -> Opened | None:
         DataError: a file is damaged or holds panoptic segments, its images cannot be found, or two files have
             different categories.
     """
-    paths = find_coco(root, "instances") or find_coco(root, "annotations") or _find_part_files(root)
+    paths = find_coco(source, "instances") or find_coco(source, "annotations") or _find_part_files(source)
     if not paths:
         return None
-    faults: list[str] = []
-    files = [_read_instances(path, faults, masks=masks) for path in paths]
-    if files[0].categories != files[-1].categories:
-        raise DataError(f"{paths[0]} and {paths[1]} list different categories; give both the same")
+    files = {path: _read_instances(path, source.faults, masks=masks) for group in paths.values() for path in group}
+    check_same([(path, file.categories) for path, file in files.items()])
+    first = next(iter(files))
     try:
-        classes = class_table(_unique_categories(files))
+        classes = class_table(_unique_categories(list(files.values())))
     except DataError as error:
-        raise DataError(f"{paths[0]}: {error}") from error
-    sets = [CocoObjects(root, file, classes, masks=masks) for file in files]
-    notes = [note for images in sets for note in images.notes()]
-    return Opened(sets, notes, faults, [problem for file in files for problem in _box_problems(file)])
+        raise DataError(f"{first}: {error}") from error
+    sets = {path: CocoObjects(source, file, classes, masks=masks) for path, file in files.items()}
+    source.notes += [note for images in sets.values() for note in images.notes()]
+    source.problems += [problem for file in files.values() for problem in _box_problems(file)]
+    return open_parts(source, paths, "COCO's JSON", sets.__getitem__)
 
 
 class CocoObjects(CocoImages):
     """Images of a COCO file with their objects."""
 
-    def __init__(self, root: Path, file: CocoFile, classes: ClassTable, *, masks: bool) -> None:
-        super().__init__(root, file, classes)
+    def __init__(self, source: Source, file: CocoFile, classes: ClassTable, *, masks: bool) -> None:
+        super().__init__(source, file, classes)
         self.masks = masks
 
     def target(self, index: int) -> Objects:
@@ -234,14 +236,19 @@ def _area(annotation: Record, box: Sequence[float], mask: Rle | None) -> float:
     return max(0.0, box[2]) * max(0.0, box[3])
 
 
-def _find_part_files(root: Path) -> list[Path]:
+def _find_part_files(source: Source) -> dict[str, list[Path]]:
     """Return the files in the same folder as the images of each part, or of the unsplit set."""
-    train, val = (_part_file(find_subfolder(root, names)) for names in (TRAIN_NAMES, VAL_NAMES))
-    return list_parts(train, val) or list_parts(_part_file(root), None)
+    parts = {
+        part: files
+        for part, folders in source.part_folders(source.root).items()
+        if (files := [file for folder in folders if (file := _part_file(folder))])
+    }
+    whole = _part_file(source.root)
+    return parts or ({UNSPLIT: [whole]} if whole else {})
 
 
-def _part_file(folder: Path | None) -> Path | None:
-    return next((folder / name for name in _PART_FILES if (folder / name).is_file()), None) if folder else None
+def _part_file(folder: Path) -> Path | None:
+    return next((folder / name for name in _PART_FILES if (folder / name).is_file()), None)
 
 
 def _unique_categories(files: Sequence[CocoFile]) -> list[tuple[int, str]]:

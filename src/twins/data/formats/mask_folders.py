@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, find_subfolder, hold_out, list_images
-from twins.data.classes import ClassTable, built_in, find_table, read_table
-from twins.data.config import DataConfig
+from twins.data.base import UNSPLIT, Opened
+from twins.data.classes import ClassTable, built_in, find_table_file, read_table
 from twins.data.formats.files import ImageFiles
 from twins.data.formats.masks import MaskReader, build_reader
 from twins.data.formats.names import find_listed, match_stems, read_list
+from twins.data.formats.source import LISTS, MASKS, Source
+from twins.data.images import list_images
+from twins.data.parts import group_parts
 from twins.errors import DataError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
@@ -41,51 +43,73 @@ class MaskedFiles(ImageFiles):
         return self.reader(self.masks[index])
 
 
-def open_mask_folders(root: Path, config: DataConfig) -> Opened | None:
+def open_mask_folders(source: Source) -> Opened | None:
     """Open a folder of images and masks with the same names; `None` if it has no such layout.
 
     Layouts: `images/train` and `masks/train` (also ADE20K's `images/training` and `annotations/training`);
-    `train/images` and `train/masks`; `images` and `masks` without parts, with a share held out at random;
+    `train/images` and `train/masks`; `images` and `masks` without parts;
     VOC's (`JPEGImages`, `SegmentationClass`, `ImageSets/Segmentation`); and Cityscapes' (`leftImg8bit`, `gtFine`).
 
     Raises:
         ConfigError: `masks.ignore` names a class that does not exist.
         DataError: an image or mask is missing, or masks contradict the classes.
     """
-    layout = _find_layout(root)
+    layout = _find_layout(source)
     if layout is None:
         return None
-    parts = layout.parts
-    if len(parts) == 1:
-        indices = hold_out(len(parts[0]), config.seed, config.val_share)
-        parts = [[parts[0][i] for i in part] for part in indices]
-    train, val = parts
-    if not train or not val:
-        raise DataError(f"{root} leaves no image to {'train on' if not train else 'evaluate on'}; add images and masks")
-    classes, ignored = _classes(root, layout, config)
-    reader, notes = build_reader(config.masks, [mask for _, mask in train + val], classes, ignored=ignored)
-    return Opened([MaskedFiles(part, reader) for part in parts], notes + layout.notes)
+    pairs = [pair for part in layout.parts.values() for pair in part]
+    if not pairs:
+        raise DataError(f"{source.root} leaves no image to train on; add images and masks")
+    classes, ignored = _classes(source, layout)
+    masks = [mask for _, mask in pairs]
+    reader, notes = build_reader(source.config.masks, masks, classes, ignored=ignored)
+    source.notes += notes + layout.notes
+    source.names_from = source.names_from or "the values in the masks"
+    source.use(MASKS, *masks)
+    return Opened(
+        {part: MaskedFiles(pairs, reader) for part, pairs in layout.parts.items()},
+        layout.name,
+        layout.folders,
+        layout.origins,
+    )
 
 
 @dataclass
 class _Layout:
     """A folder's pairs of image and mask, by part."""
 
-    parts: list[Pairs]
-    """Training and validation part, or the one part of an unsplit set."""
+    name: str
+    """Name, for people."""
+    parts: dict[str, Pairs]
+    """The pairs of each part."""
     built_in_classes: str | None
     """Name of the layout's built-in class table; `None` if it has none."""
     notes: list[str]
+    folders: list[Path]
+    """Folders by which it was recognised."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """Where each part comes from."""
 
 
-def _find_layout(root: Path) -> _Layout | None:
+def _find_layout(source: Source) -> _Layout | None:
+    root = source.root
     if (root / "JPEGImages").is_dir() and (root / "SegmentationClass").is_dir():
-        return _voc(root)
+        return _voc(source)
+    folders = _folders(root)
+    if folders and not list_images(folders[1]):
+        folders = None
+    below = _parts_below(source, *folders) if folders else _parts_above(source)
+    if not below:
+        return None
     notes: list[str] = []
-    if (folders := _folders(root)) and list_images(folders[1]):
-        return _Layout([_pair(*part, notes) for part in _parts_below(*folders)], _layout_classes(root, *folders), notes)
-    parts = [_pair(*part, notes) for part in _parts_above(root)]
-    return _Layout(parts, None, notes) if parts else None
+    return _Layout(
+        "a folder of images and a folder of masks",
+        {part: _pair(*pair_of_folders, notes) for part, pair_of_folders in below.items()},
+        _layout_classes(root, *folders) if folders else None,
+        notes,
+        list(folders or next(iter(below.values()))),
+        {part: " and ".join(map(source.relative, pair_of_folders)) for part, pair_of_folders in below.items()},
+    )
 
 
 def _folders(root: Path) -> tuple[Path, Path] | None:
@@ -96,29 +120,28 @@ def _folders(root: Path) -> tuple[Path, Path] | None:
     return (images, masks) if images and masks else None
 
 
-def _parts_above(root: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield the image and mask folders of `train/images` and `train/masks`, then those of the validation part."""
-    train, val = find_subfolder(root, TRAIN_NAMES), find_subfolder(root, VAL_NAMES)
-    if train is None or (folders := _folders(train)) is None:
-        return
-    yield folders
-    if val is not None:
-        if (folders := _folders(val)) is None:
-            raise DataError(f"{val} needs a folder of images and one of masks, as {train} has")
-        yield folders
+def _parts_above(source: Source) -> dict[str, tuple[Path, Path]]:
+    """Return the image and mask folders of `train/images` and `train/masks`, and those of the other parts."""
+    parts = {part: paths[0] for part, paths in source.part_folders(source.root).items()}
+    pairs = {part: _folders(folder) for part, folder in parts.items()}
+    existing = {part: pair for part, pair in pairs.items() if pair is not None}
+    if existing and "val" in pairs and pairs["val"] is None:
+        first = parts[next(iter(existing))]
+        raise DataError(f"{parts['val']} needs a folder of images and one of masks, as {first} has")
+    return existing
 
 
-def _parts_below(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield the image and mask folders of each part below `images` and `masks`, or these two if they are unsplit."""
-    if find_subfolder(images, TRAIN_NAMES) is None:
-        yield images, masks
-        return
-    for names in (TRAIN_NAMES, VAL_NAMES):
-        if (part := find_subfolder(images, names)) is not None:
-            mask_part = masks / part.name if (masks / part.name).is_dir() else find_subfolder(masks, names)
-            if mask_part is None:
-                raise DataError(f"{masks} has no folder {part.name} for the images in {part}; add it")
-            yield part, mask_part
+def _parts_below(source: Source, images: Path, masks: Path) -> dict[str, tuple[Path, Path]]:
+    """Return the image and mask folders of each part below `images` and `masks`, or these two if they are unsplit."""
+    image_folders, mask_folders = source.part_folders(images), source.part_folders(masks)
+    parts = {}
+    for part, (folder, *_) in image_folders.items():
+        names = [part, *(other for other in ("val", "test") if part != "train" and other not in image_folders)]
+        candidates = [masks / folder.name, *(mask_folders[name][0] for name in names if name in mask_folders)]
+        if (mask_folder := next((path for path in candidates if path.is_dir()), None)) is None:
+            raise DataError(f"{masks} has no folder {folder.name} for the images in {folder}; add it")
+        parts[part] = folder, mask_folder
+    return parts or {UNSPLIT: (images, masks)}
 
 
 def _layout_classes(root: Path, images: Path, masks: Path) -> str | None:
@@ -128,16 +151,14 @@ def _layout_classes(root: Path, images: Path, masks: Path) -> str | None:
     return "cityscapes" if (images.name, masks.name) == ("leftImg8bit", "gtFine") else None
 
 
-def _voc(root: Path) -> _Layout:
-    lists = root / "ImageSets" / "Segmentation"
-    notes: list[str] = []
-    pairs = _pair(root / "JPEGImages", root / "SegmentationClass", [])  # most of VOC's images have no mask
-    if not (lists / "train.txt").is_file() or not (lists / "val.txt").is_file():
-        return _Layout([pairs], "voc", [])
+def _voc(source: Source) -> _Layout:
+    root, notes = source.root, []
+    folders = root / "JPEGImages", root / "SegmentationClass"
+    pairs = _pair(*folders, [])  # most of VOC's images have no mask
+    lists = source.one_each(group_parts((root / "ImageSets" / "Segmentation").glob("*.txt")))
     by_name = {image.stem: (image, mask) for image, mask in pairs}
-    parts = []
-    for part in ("train", "val"):
-        path = lists / f"{part}.txt"
+    parts = {}
+    for part, (path, *_) in lists.items():
         words = [word for line in read_list(path) for word in ([line] if line in by_name else line.split())]
         names, spellings = find_listed(words, path, by_name.keys())
         notes += spellings
@@ -146,8 +167,10 @@ def _voc(root: Path) -> _Layout:
                 f"{path} lists {missing[0]:.250}, but {root} has no image of that name with a mask; "
                 f"{len(missing)} such names"
             )
-        parts.append([by_name[name] for name in names])
-    return _Layout(parts, "voc", notes)
+        parts[part] = [by_name[name] for name in names]
+        source.use(LISTS, path)
+    origins = {part: source.relative(paths[0]) for part, paths in lists.items()}
+    return _Layout("Pascal VOC's masks", parts or {UNSPLIT: pairs}, "voc", notes, list(folders), origins)
 
 
 def _pair(images: Path, masks: Path, notes: list[str]) -> Pairs:
@@ -207,23 +230,27 @@ def _key(path: Path, folder: Path, endings: Sequence[str]) -> str:
     return "/".join((*path.relative_to(folder).parts[:-1], stem))
 
 
-def _classes(root: Path, layout: _Layout, config: DataConfig) -> tuple[ClassTable | None, tuple[int, ...]]:
+def _classes(source: Source, layout: _Layout) -> tuple[ClassTable | None, tuple[int, ...]]:
     """Return the classes, and the mask values that are ignored because they have no class.
 
     The classes are those of the settings, else of a class table in the folder, else of the layout; `None` if there are
     none.
     """
-    name = config.masks.classes
+    name = source.config.masks.classes
     if name == "auto":
-        if (folder_classes := find_table(root)) is not None:
-            return folder_classes, ()
+        if (path := find_table_file(source.root)) is not None:
+            source.use_names(path)
+            return read_table(path), ()
         if layout.built_in_classes is None:
             return None, ()
         name = layout.built_in_classes
     if Path(name).is_file():
+        source.use_names(Path(name))
         return read_table(Path(name)), ()
+    source.names_from = f"the built-in table {name}"
     classes = built_in(name)
-    if name == "cityscapes" and layout.parts[0][0][1].stem.endswith("labelTrainIds"):
+    first_mask = next(mask for pairs in layout.parts.values() for _, mask in pairs)
+    if name == "cityscapes" and first_mask.stem.endswith("labelTrainIds"):
         # the values of these masks are class ids
         return ClassTable(classes.names, tuple(range(len(classes))), classes.colours), ()
     return classes, tuple(value for value in _ALL_VALUES.get(name, ()) if value not in classes.values)

@@ -17,8 +17,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from twins.data.base import TRAIN_NAMES, VAL_NAMES
 from twins.data.images import is_image_file
+from twins.data.parts import part_of
 from twins.errors import DataError, number_of
 
 
@@ -223,10 +223,9 @@ def _common_folders(name: str, file: str) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _parts_of(name: str) -> set[str]:
-    """Return which parts of a data set, training or validation, a path's folders name."""
-    folders = set(name.lower().split("/")[:-1])
-    return {names[0] for names in (TRAIN_NAMES, VAL_NAMES) if folders & set(names)}
+def _parts_of(name: str) -> set[str | None]:
+    """Return which parts of a data set a path's folders name."""
+    return {part_of(folder) for folder in name.split("/")[:-1]} - {None}
 
 
 def _by_key(items: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from twins.data.base import (
@@ -21,10 +20,8 @@ from twins.data.base import (
     NamedObjects,
     Opened,
     Splits,
-    missing_folder,
-    split,
 )
-from twins.data.classes import find_table, with_bright_colours
+from twins.data.classes import find_table_file, read_table, with_bright_colours
 from twins.data.config import DataConfig, MaskConfig
 from twins.data.formats.class_folders import open_class_folders
 from twins.data.formats.coco import open_coco_maps
@@ -32,8 +29,10 @@ from twins.data.formats.coco_objects import open_coco_objects
 from twins.data.formats.digits import Digits
 from twins.data.formats.mask_folders import open_mask_folders
 from twins.data.formats.scenes import SceneMaps, SceneObjects
+from twins.data.formats.source import Source, split
 from twins.data.formats.voc import open_voc
 from twins.data.formats.yolo import open_yolo
+from twins.data.plan import ReadingPlan
 from twins.errors import ConfigError, DataError
 
 
@@ -44,9 +43,9 @@ def open_class_ids(config: DataConfig) -> Splits[LabelledImages]:
         DataError: the folder does not exist, or holds no classes or images.
     """
     if config.data == "digits":
-        return Splits(Digits(train=True), Digits(train=False), "digits")
-    root = _folder(config, "a folder with one folder per class, digits, or another `task`")
-    return open_class_folders(root, config)
+        return embedded(Digits(train=True), Digits(train=False), "digits")
+    source = Source(config, "a folder with one folder per class, digits, or another `task`")
+    return split(open_class_folders(source), source)
 
 
 def open_label_maps(config: DataConfig) -> Splits[LabelMapImages]:
@@ -58,19 +57,16 @@ def open_label_maps(config: DataConfig) -> Splits[LabelMapImages]:
             the classes.
     """
     if config.data == "scenes":
-        return Splits(SceneMaps(train=True), SceneMaps(train=False), "scenes")
-    root = _folder(config, "a folder with images and masks, or scenes")
-    opened = (
-        open_coco_maps(root, "panoptic", config.masks)
-        or open_mask_folders(root, config)
-        or open_coco_maps(root, "instances", config.masks)
-    )
+        return embedded(SceneMaps(train=True), SceneMaps(train=False), "scenes")
+    source = Source(config, "a folder with images and masks, or scenes")
+    root = source.root
+    opened = open_coco_maps(source, "panoptic") or open_mask_folders(source) or open_coco_maps(source, "instances")
     if opened is None:
         raise DataError(
             f"{root} holds no images with masks; put images in {root / 'images'} and masks of the same names in "
             f"{root / 'masks'}, each with train and val in it if the set is split"
         )
-    return split(opened, root, config)
+    return split(opened, source)
 
 
 def open_objects_for_run(config: DataConfig, *, masks: bool) -> Splits[AnnotatedImages]:
@@ -90,7 +86,8 @@ def open_objects_for_run(config: DataConfig, *, masks: bool) -> Splits[Annotated
             the objects need masks and VOC's files have none.
     """
     splits: Splits[Any] = open_objects(config, masks=masks)
-    notes = (*splits.notes, *splits.problems, *_fault_notes(splits.faults), *_area_notes(splits.train))
+    areas = _area_notes(splits.train) if "train" in splits.parts else ()
+    notes = (*splits.notes, *splits.problems, *_fault_notes(splits.faults), *areas)
     return replace(splits, notes=notes)
 
 
@@ -99,28 +96,31 @@ def open_objects(config: DataConfig, *, masks: bool) -> Splits[NamedObjects]:
     if config.masks != MaskConfig():
         raise ConfigError("`masks` sets how semantic masks are read; leave it out for detection and instance")
     if config.data == "scenes":
-        return Splits(SceneObjects(train=True, masks=masks), SceneObjects(train=False, masks=masks), "scenes")
-    root = _folder(config, "a folder with images and annotations, or scenes")
-    opened = open_coco_objects(root, masks=masks) or _open_voc_or_yolo(root, masks=masks)
+        return embedded(SceneObjects(train=True, masks=masks), SceneObjects(train=False, masks=masks), "scenes")
+    source = Source(config, "a folder with images and annotations, or scenes")
+    opened = open_coco_objects(source, masks=masks) or _open_voc_or_yolo(source, masks=masks)
     if opened is None:
         raise DataError(
-            f"{root} holds no images with objects in a known layout, COCO's (annotations/instances_train.json), Pascal "
-            "VOC's (JPEGImages and Annotations) or YOLO's (images/train and labels/train, data.yaml); bring it into one"
+            f"{source.root} holds no images with objects in a known layout, COCO's (annotations/instances_train.json), "
+            "Pascal VOC's (JPEGImages and Annotations) or YOLO's (images/train and labels/train, data.yaml); bring it "
+            "into one"
         )
-    return split(opened, root, config)
+    return split(opened, source)
 
 
-def _open_voc_or_yolo(root: Path, *, masks: bool) -> Opened | None:
-    classes = find_table(root)
-    classes = None if classes is None else with_bright_colours(classes)
-    return open_voc(root, classes, masks=masks) or open_yolo(root, classes, masks=masks)
+def embedded(train: Any, val: Any, name: str) -> Splits[Any]:
+    """Return the parts of an embedded set."""
+    parts = {"train": train, "val": val}
+    counts = {part: {"images": len(images), "origin": "embedded"} for part, images in parts.items()}
+    return Splits(parts, name, plan=ReadingPlan(f"embedded {name}", parts=counts))
 
 
-def _folder(config: DataConfig, expected: str) -> Path:
-    root = Path(config.data)
-    if not root.is_dir():
-        raise missing_folder(root, expected)
-    return root
+def _open_voc_or_yolo(source: Source, *, masks: bool) -> Opened | None:
+    path = find_table_file(source.root)
+    classes = None if path is None else with_bright_colours(read_table(path))
+    if path is not None:
+        source.use_names(path)
+    return open_voc(source, classes, masks=masks) or open_yolo(source, classes, masks=masks)
 
 
 def _fault_notes(faults: Sequence[str]) -> list[str]:

@@ -11,13 +11,15 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, find_subfolder, list_images
+from twins.data.base import UNSPLIT, Opened
 from twins.data.classes import ClassTable, bright_table, build_table, built_in
 from twins.data.formats.files import ImageFiles
 from twins.data.formats.names import find_listed, match_stems, read_list
+from twins.data.formats.source import ANNOTATIONS, LISTS, Source
 from twins.data.formats.values import fraction_problems, read_number
-from twins.data.images import image_size
+from twins.data.images import image_size, list_images
 from twins.data.objects import Objects, build_objects, has_area
+from twins.data.parts import group_parts
 from twins.errors import DataError, nearest, number_of
 
 _IMAGES = ("JPEGImages", "images", "imgs")
@@ -44,15 +46,15 @@ class VocFile(NamedTuple):
     objects: tuple[VocObject, ...]
 
 
-def open_voc(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> Opened | None:
+def open_voc(source: Source, listed_classes: ClassTable | None, *, masks: bool) -> Opened | None:
     """Open a folder of images with VOC's XML files as sets with objects; `None` if it has no such layout.
 
-    Layouts: `JPEGImages` and `Annotations` (also `images` and `annotations`), split by `ImageSets/Main/train.txt` and
-    `val.txt` (`train.txt` without `val.txt` limits an unsplit set to its list); and `train` and `valid` with the XML
-    files beside the images. Objects marked `difficult`, `truncated` or `occluded` are ordinary objects, as in COCO's
-    evaluation.
+    Layouts: `JPEGImages` and `Annotations` (also `images` and `annotations`), with the parts by the lists in
+    `ImageSets/Main`; and `train` and `valid` with the XML files beside the images. Objects marked `difficult`,
+    `truncated` or `occluded` are ordinary objects, as in COCO's evaluation.
 
     Args:
+        source: the data set.
         listed_classes: the classes of the folder's class table; objects of other names are left out and reported.
             `None` takes all names in the files, in VOC's order if all are VOC's, else sorted.
         masks: whether objects need masks; these files have none.
@@ -60,23 +62,31 @@ def open_voc(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> O
     Raises:
         DataError: no file can be read, no file has an object, or masks are needed.
     """
-    parts = _find_parts(root)
-    if parts is None:
+    parts = _find_parts(source)
+    if not parts:
         return None
     if masks:
         raise DataError(
-            f'{root} holds VOC\'s XML files, which have boxes and no masks; choose `task="detection"`, or give masks '
-            "in COCO's JSON"
+            f'{source.root} holds VOC\'s XML files, which have boxes and no masks; choose `task="detection"`, or give '
+            "masks in COCO's JSON"
         )
-    notes: list[str] = []
-    annotated = [_read_part(part, notes) for part in parts]
-    files = [file for part in annotated for file in part.files]
-    classes = listed_classes or _classes_of(files, root)
-    faults: list[str] = []
-    sets = [VocObjects(part, classes, faults) for part in annotated]
+    annotated = {part: _read_part(folders, source.notes) for part, folders in parts.items()}
+    files = [file for part in annotated.values() for file in part.files]
+    source.names_from = source.names_from or "the XML files"
+    classes = listed_classes or _classes_of(files, source.root)
+    sets = {name: VocObjects(part, classes, source.faults) for name, part in annotated.items()}
     boxes = [item.box for file in files if isinstance(file, VocFile) for item in file.objects]
-    problems = fraction_problems(np.array(boxes).reshape(-1, 4), str(parts[0].annotations), ", ".join(_SIDES))
-    return Opened(sets, notes, faults, problems)
+    folders = next(iter(parts.values()))
+    source.problems += fraction_problems(np.array(boxes).reshape(-1, 4), str(folders.annotations), ", ".join(_SIDES))
+    for part in annotated.values():
+        source.use(ANNOTATIONS, *part.paths)
+    source.use(LISTS, *(part.listed for part in parts.values() if part.listed))
+    return Opened(
+        sets,
+        "Pascal VOC's XML files",
+        [path for part in parts.values() for path in (part.images, part.annotations)],
+        {name: source.relative(part.listed or part.annotations) for name, part in parts.items()},
+    )
 
 
 def read_voc(path: Path) -> VocFile:
@@ -177,16 +187,17 @@ class _AnnotatedPart:
     """Their contents, or the reason why a file cannot be read."""
 
 
-def _find_parts(root: Path) -> list[_Part] | None:
-    folders = _folders(root)
+def _find_parts(source: Source) -> dict[str, _Part]:
+    folders = _folders(source.root)
     if folders is not None:
-        lists = [root / "ImageSets" / "Main" / f"{name}.txt" for name in ("train", "val", "test")]
-        if not lists[0].is_file():
-            return [_Part(*folders)]
-        return [_Part(*folders, lists[0]), *(_Part(*folders, path) for path in lists[1:] if path.is_file())][:2]
-    parts = [find_subfolder(root, names) for names in (TRAIN_NAMES, VAL_NAMES)]
-    pairs = [_Part(*folders) for part in parts if part is not None and (folders := _folders(part) or _beside(part))]
-    return pairs if pairs and parts[0] is not None else None
+        lists = sorted((source.root / "ImageSets" / "Main").glob("*.txt"))
+        parts = {part: paths[0] for part, paths in source.one_each(group_parts(lists)).items()}
+        return {part: _Part(*folders, path) for part, path in parts.items()} or {UNSPLIT: _Part(*folders)}
+    return {
+        part: _Part(*pair)
+        for part, paths in source.part_folders(source.root).items()
+        if (pair := _folders(paths[0]) or _beside(paths[0]))
+    }
 
 
 def _folders(root: Path) -> tuple[Path, Path] | None:

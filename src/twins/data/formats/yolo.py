@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.base import TRAIN_NAMES, VAL_NAMES, Opened, find_subfolder, list_images
+from twins.data.base import UNSPLIT, Opened
 from twins.data.classes import ClassTable, bright_table, read_table, with_bright_colours
+from twins.data.config import PARTS
 from twins.data.formats.files import ImageFiles
 from twins.data.formats.names import FoundFiles, Match, find_files, read_list
+from twins.data.formats.source import ANNOTATIONS, Source
 from twins.data.formats.yolo_lines import (
     Keypoints,
     Row,
@@ -27,12 +29,13 @@ from twins.data.formats.yolo_lines import (
     read_rows,
     read_yolo,
 )
-from twins.data.images import image_size, is_image_file
+from twins.data.images import image_size, is_image_file, list_images
 from twins.data.objects import Objects, build_objects, encode_polygons, has_area, mask_areas
+from twins.data.parts import part_of
 from twins.errors import DataError, number_of
 
 
-def open_yolo(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> Opened | None:
+def open_yolo(source: Source, listed_classes: ClassTable | None, *, masks: bool) -> Opened | None:
     """Open a folder of images with YOLO's label files as sets with objects; `None` if it has no such layout.
 
     Layouts: `images/train` and `labels/train`; `train/images` and `train/labels` (`val`, `valid`, `test` likewise);
@@ -42,6 +45,7 @@ def open_yolo(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> 
     is read and its keypoints are left out.
 
     Args:
+        source: the data set.
         listed_classes: the classes of the folder's class table, used if no `data.yaml` has `names`. `None` takes a
             `classes.txt` among the labels, else the class ids in the label files.
         masks: whether objects need masks.
@@ -49,34 +53,45 @@ def open_yolo(root: Path, listed_classes: ClassTable | None, *, masks: bool) -> 
     Raises:
         DataError: the `data.yaml` is damaged or names no images, or no image has a label file.
     """
-    settings, source = _settings(root)
-    notes: list[str] = []
-    parts = _find_parts(root, settings, notes)
-    if source is not None and not parts:
+    settings, file = _settings(source)
+    root, notes = source.root, source.notes
+    parts = _find_parts(source, settings)
+    if file is not None and not parts:
         raise DataError(
-            f"{source} names classes, but no images are found by it; put them in {root / 'images' / 'train'}, "
+            f"{file} names classes, but no images are found by it; put them in {root / 'images' / 'train'}, "
             f"and labels in {root / 'labels' / 'train'}"
         )
-    pairs = [[(image, _label_of(image, root)) for image in part] for part in parts]
-    if not any(os.path.isfile(label) for part in pairs for _, label in part):
-        if source is None:
+    pairs = {part: [(image, _label_of(image, root)) for image in images] for part, images in parts.items()}
+    if not any(os.path.isfile(label) for part in pairs.values() for _, label in part):
+        if file is None:
             return None
-        raise DataError(f"no image of {source} has a label file, such as {pairs[0][0][1]}; add them")
-    labelled = [_LabelledPart(part) for part in pairs]
-    keypoints = keypoint_setting(settings, source) or infer_keypoints(row for part in labelled for row in part.rows())
-    for part in labelled:
+        raise DataError(f"no image of {file} has a label file, such as {next(iter(pairs.values()))[0][1]}; add them")
+    labelled = {name: _LabelledPart(part) for name, part in pairs.items()}
+    rows = (row for part in labelled.values() for row in part.rows())
+    keypoints = keypoint_setting(settings, file) or infer_keypoints(rows)
+    for part in labelled.values():
         part.read(keypoints)
         notes += part.notes()
-    classes = (
-        with_bright_colours(read_table(source)) if source is not None else listed_classes or _classes_beside(labelled)
-    )
+    if file is not None:
+        source.use_names(file)
+        classes: ClassTable | None = with_bright_colours(read_table(file))
+    else:
+        classes = listed_classes or _classes_beside(source, list(labelled.values()))
     if classes is None:
-        classes = _classes_from_ids(labelled)
+        classes = _classes_from_ids(list(labelled.values()))
         count = number_of(len(classes), "class", "classes")
         notes.append(f"{count} without names, called by id as in the label files; give names in data.yaml")
-    faults: list[str] = []
-    sets = [YoloObjects(part, classes, faults, masks=masks) for part in labelled]
-    return Opened(sets, list(dict.fromkeys(notes)), faults)  # one entry may name both parts
+    sets = {name: YoloObjects(part, classes, source.faults, masks=masks) for name, part in labelled.items()}
+    source.notes[:] = dict.fromkeys(notes)  # one entry may name both parts
+    for part in labelled.values():
+        source.use(ANNOTATIONS, *part.labels)
+    folders = {name: part.images[0].parent for name, part in labelled.items() if part.images}
+    return Opened(
+        sets,
+        "YOLO's label files",
+        [file] if file else list(folders.values()),
+        {name: source.relative(folder) for name, folder in folders.items()},
+    )
 
 
 class YoloObjects(ImageFiles):
@@ -84,7 +99,7 @@ class YoloObjects(ImageFiles):
 
     def __init__(self, part: _LabelledPart, classes: ClassTable, faults: list[str], *, masks: bool) -> None:
         super().__init__(part.images)
-        self.labels, self.keypoints, self.masks = part.labels, part.keypoints, masks
+        self.label_files, self.keypoints, self.masks = part.labels, part.keypoints, masks
         self.classes, self.names = classes, classes.names
         self.class_id_of = {value: label for label, value in enumerate(classes.values)}
         self._sizes: dict[int, tuple[int, int]] = {}
@@ -92,7 +107,7 @@ class YoloObjects(ImageFiles):
         for index, lines in enumerate(part.lines):
             for line in self._listed_lines(index, lines, faults):
                 if not has_area(line.box, (1, 1)):
-                    self._without_area[index].append(describe_line(line.number, self.labels[index]))
+                    self._without_area[index].append(describe_line(line.number, self.label_files[index]))
 
     def target(self, index: int) -> Objects:
         """Return an image's objects; reads the image's size from its header.
@@ -118,14 +133,14 @@ class YoloObjects(ImageFiles):
 
     def describe_object(self, index: int, position: int) -> str:
         """Return an object's description for messages."""
-        return describe_line(self._lines(index)[position].number, self.labels[index])
+        return describe_line(self._lines(index)[position].number, self.label_files[index])
 
     def names_without_area(self, index: int) -> Sequence[str]:
         """Describe the objects of an image whose boxes have no area inside it."""
         return self._without_area.get(index, ())
 
     def _lines(self, index: int) -> list[YoloObject]:
-        return [line for line in read_yolo(self.labels[index], self.keypoints) if line.value in self.class_id_of]
+        return [line for line in read_yolo(self.label_files[index], self.keypoints) if line.value in self.class_id_of]
 
     def _size(self, index: int) -> tuple[int, int]:
         if index not in self._sizes:
@@ -135,8 +150,8 @@ class YoloObjects(ImageFiles):
     def _mask(self, line: YoloObject, size: tuple[int, int], index: int) -> dict[str, Any]:
         if not line.points:
             raise DataError(
-                f"{describe_line(line.number, self.labels[index])} is a box, and instance segmentation needs polygons; "
-                'add them, or choose `task="detection"`'
+                f"{describe_line(line.number, self.label_files[index])} is a box, and instance segmentation needs "
+                'polygons; add them, or choose `task="detection"`'
             )
         height, width = size
         points = np.array(line.points).reshape(-1, 2)
@@ -147,7 +162,7 @@ class YoloObjects(ImageFiles):
         for line in lines:
             if line.value not in self.class_id_of:
                 faults.append(
-                    f"{describe_line(line.number, self.labels[index])} has the class {line.value}, which is not "
+                    f"{describe_line(line.number, self.label_files[index])} has the class {line.value}, which is not "
                     "listed; list it or remove the line"
                 )
         return [line for line in lines if line.value in self.class_id_of]
@@ -238,44 +253,51 @@ def _parts(points: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     return parts
 
 
-def _settings(root: Path) -> tuple[dict[str, Any], Path | None]:
+def _settings(source: Source) -> tuple[dict[str, Any], Path | None]:
     """Return the content and path of a `data.yaml`, or of another YAML file with `names`; `{}, None` without one."""
     import yaml
 
+    root, given = source.root, source.settings_file
     paths = sorted((*root.glob("*.yaml"), *root.glob("*.yml")), key=lambda path: (path.stem != "data", path.name))
-    for path in paths:
+    for path in [given] if given else paths:
         try:
             content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise DataError(f"{path} is no YAML ({str(error).partition(chr(10))[0]}); fix it") from error
         if isinstance(content, dict) and "names" in content:
             return content, path
+        if given:
+            raise DataError(f"{path} has no `names`, so it is no data.yaml; give the data folder, or another file")
     return {}, None
 
 
-def _find_parts(root: Path, settings: Mapping[str, Any], notes: list[str]) -> list[list[Path]]:
+def _find_parts(source: Source, settings: Mapping[str, Any]) -> dict[str, list[Path]]:
     """Return the images of each part: one part if the set is unsplit, none if there are no images."""
-    parts = []
-    for keys in (TRAIN_NAMES, VAL_NAMES):
-        entry = next((settings[key] for key in keys if settings.get(key)), None)
-        images = _listed_images(root, settings, entry, notes) if entry else []
-        if not images and (images := _images_in(folder := _part_folder(root, keys))) and entry:
-            notes.append(f"the data.yaml of {root} leads to {entry}, where no image is; {folder} is read instead")
-        parts.append(images)
-        if entry and parts[0] and not parts[-1]:
+    root, parts = source.root, {}
+    folders = source.part_folders(root / "images") or source.part_folders(root)
+    for part in PARTS:
+        entry = next((value for key, value in settings.items() if value and part_of(str(key)) == part), None)
+        images = _listed_images(root, settings, entry, source.notes) if entry else []
+        if not images and part in folders and (images := _images_of(folders[part])) and entry:
+            shown = ", ".join(map(str, folders[part]))
+            source.notes.append(f"the data.yaml of {root} leads to {entry}, where no image is; {shown} is read instead")
+        if images:
+            parts[part] = images
+        elif entry and "train" in parts and part != "test" and "test" not in folders:
             raise DataError(f"the data.yaml of {root} leads to {entry}, which has no images; fix that entry")
-    if parts[0]:
-        return [part for part in parts if part]
+    if parts:
+        return parts
     images = _images_in(root / "images") or [path for path in sorted(root.iterdir()) if is_image_file(path)]
-    return [images] if images else []
+    return {UNSPLIT: images} if images else {}
 
 
-def _part_folder(root: Path, names: Sequence[str]) -> Path | None:
-    """Return the image folder of a part, such as `images/train`, `train/images` or `train`."""
-    images = root / "images"
-    inside = find_subfolder(images, names) if images.is_dir() else None
-    part = inside or find_subfolder(root, names)
-    return part / "images" if part is not None and (part / "images").is_dir() else part
+def _images_of(folders: Sequence[Path]) -> list[Path]:
+    """Return the images of a part, in its folders or in their `images`."""
+    return [
+        image
+        for folder in folders
+        for image in _images_in(folder / "images" if (folder / "images").is_dir() else folder)
+    ]
 
 
 def _images_in(folder: Path | None) -> list[Path]:
@@ -326,12 +348,15 @@ def _label_of(image: Path, root: Path) -> Path:
     return label if os.path.isdir(label.parent) else image.with_suffix(".txt")
 
 
-def _classes_beside(labelled: Sequence[_LabelledPart]) -> ClassTable | None:
+def _classes_beside(source: Source, labelled: Sequence[_LabelledPart]) -> ClassTable | None:
     """Return the classes of a `classes.txt` among the label files, where labelImg writes it."""
     folders = [label.parent for part in labelled for label in part.labels[:1]]
     candidates = [parent / "classes.txt" for folder in folders for parent in (folder, folder.parent)]
     path = next((path for path in candidates if path.is_file()), None)
-    return with_bright_colours(read_table(path)) if path else None
+    if path is None:
+        return None
+    source.use_names(path)
+    return with_bright_colours(read_table(path))
 
 
 def _classes_from_ids(labelled: Sequence[_LabelledPart]) -> ClassTable:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from twins.data.base import Opened, list_images, split
+from twins.data.base import UNSPLIT, Opened
 from twins.data.checks.scan import CheckReport
-from twins.data.images import open_image
+from twins.data.formats.source import Source, split
+from twins.data.images import list_images, open_image
 from twins.data.transforms.classification import ImageAlone
 
 
@@ -79,7 +79,8 @@ class BrightnessSpec:
 
     def open(self, config):
         """Open a folder of images."""
-        return split(Opened([Photographs(list_images(Path(config.data)))]), Path(config.data), config)
+        source = Source(config, "a folder of images")
+        return split(Opened({UNSPLIT: Photographs(list_images(source.root))}), source)
 
     def check(self, config):
         """Count the images."""

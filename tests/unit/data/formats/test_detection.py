@@ -449,8 +449,8 @@ def test_one_image_is_too_few(coco, refused):
     content = json.loads((root / "instances.json").read_text())
     content["images"].pop()
     (root / "instances.json").write_text(json.dumps(content))
-    with refused(r"leaves no image to evaluate on \(1 images, share 0.2 held out\); add images"):
-        opened(root)
+    with refused(r"leaves no image to evaluate on \(1 image, share 0.2 held out\); add images"):
+        assert opened(root).val
 
 
 def test_settings_of_semantic_masks_are_refused(coco, refused):

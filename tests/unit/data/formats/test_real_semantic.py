@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from twins.data.classes import built_in
-from twins.data.config import DataConfig, MaskConfig
+from twins.data.config import DataConfig
 from twins.data.formats.coco import open_coco_maps
 from twins.data.formats.open import open_label_maps
+from twins.data.formats.source import Source
 
 
 def stem(images, index):
@@ -53,7 +54,8 @@ def test_panoptic_maps_agree_with_category_maps_of_another_converter(sample_data
 
 
 def test_instances_agree_with_category_maps_where_things_are(sample_data):
-    (images,) = open_coco_maps(sample_data / "coco_open", "instances", MaskConfig()).parts
+    source = Source(DataConfig(data=str(sample_data / "coco_open")), "a folder")
+    (images,) = open_coco_maps(source, "instances").parts.values()
     assert (len(images), images.names) == (26, ("background", *built_in("coco").names))
     for i in range(len(images)):
         stored = np.asarray(Image.open(sample_data / "coco_open" / "semantic" / f"{stem(images, i)}.png")).astype(int)

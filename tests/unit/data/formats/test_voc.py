@@ -99,7 +99,7 @@ def test_a_training_list_alone_selects_the_images_of_the_set(voc):
     assert names == {"a", "c", "d"}
 
 
-@pytest.mark.parametrize("lists", [None, {"trainval": ["a"]}])
+@pytest.mark.parametrize("lists", [None, {"trainval": list("abcde")}])
 def test_without_lists_of_both_parts_a_share_is_held_out(voc, lists):
     splits = opened(voc({name: SIZE + box(1, 1, 2, 2) for name in "abcde"}, lists=lists))
     assert (len(splits.train), len(splits.val)) == (4, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,11 +66,11 @@ def test_the_number_of_workers_changes_no_result(folder):
 
 def test_an_unreadable_image_is_replaced_in_training_and_left_out_of_evaluation(folder):
     splits = open_class_ids(DataConfig(data=str(folder)))
-    splits.train.images[4].write_bytes(b"")
-    splits.val.images[1].write_bytes(b"")
+    Path(splits.train.path(4)).write_bytes(b"")
+    Path(splits.val.path(1)).write_bytes(b"")
     sample = samples(splits.train)[(0, 4, 0)]
     assert sample.index == 5
-    assert [skipped.path for skipped in sample.skipped] == [str(splits.train.images[4])]
+    assert [skipped.path for skipped in sample.skipped] == [splits.train.path(4)]
     loader = eval_loader(EvalSamples(splits.val, ImageAlone(PREPROCESS)), batch=2)
     batches = list(loader)
     assert sum(len(batch.indices) for batch in batches) == 3
