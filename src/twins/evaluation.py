@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from twins.data.base import ImageSet, Splits
-from twins.data.config import EMBEDDED, DataConfig, LayoutConfig, MaskConfig
+from twins.data.config import EMBEDDED, BoxConfig, DataConfig, LayoutConfig, MaskConfig
 from twins.data.loading.batch import Batch, Skipped
 from twins.data.loading.loader import EvalSamples, eval_loader
 from twins.engine.config import EvalConfig, TrainConfig, read_config
@@ -40,7 +40,7 @@ FORMAT = 1
 """Version of `eval.json`."""
 PACKAGES = ("twins-vision", "torch", "torchvision", "timm", "faster-coco-eval", "pillow", "numpy")
 DEFAULT_CONFIG = EvalConfig()
-Settings = TypeVar("Settings", MaskConfig, LayoutConfig)
+Settings = TypeVar("Settings", MaskConfig, BoxConfig, LayoutConfig)
 PredictedBatch = tuple[list[Prediction], Batch]
 """Predictions of a batch, and the batch."""
 
@@ -250,6 +250,7 @@ def _data_config(model: str | Path | TaskNetwork, data: str, config: EvalConfig)
         seed=run.seed if config.seed is None else config.seed,
         val_share=run.val_share if config.val_share is None else config.val_share,
         masks=_merge(config.masks, run.masks),
+        boxes=_merge(config.boxes, run.boxes),
         layout=_merge(config.layout, run.layout) if _is_same_data(data, run.data) else config.layout,
     )
 

@@ -189,8 +189,9 @@ def _resolve_config(config: TrainConfig) -> TrainConfig:
             f'`out="{config.out}"` is not empty; choose another folder, or continue it with `resume="{config.out}"`'
         )
     masks = replace(config.masks, classes=_absolute_path(config.masks.classes))
+    boxes = replace(config.boxes, classes=_absolute_path(config.boxes.classes))
     data = config.data if config.data in EMBEDDED else _absolute_path(config.data)
-    return replace(config, model=model, weights=weights, data=data, masks=masks)
+    return replace(config, model=model, weights=weights, data=data, masks=masks, boxes=boxes)
 
 
 def _check_task_settings(config: TrainConfig) -> None:

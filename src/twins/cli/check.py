@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from twins.cli.parse import in_flags, parse
-from twins.data.config import EMBEDDED, DataConfig, LayoutConfig, MaskConfig
+from twins.data.config import EMBEDDED, BoxConfig, DataConfig, LayoutConfig, MaskConfig
 from twins.errors import ConfigError, number_of
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class CheckArgs:
     """Share held out of data without a validation part."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How masks are read."""
+    boxes: BoxConfig = field(default_factory=BoxConfig)
+    """How the classes of boxes are read."""
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     """Where the parts of the data are, for folders that no convention fits."""
     write_layout: bool = False
@@ -53,7 +55,14 @@ def run(arguments: list[str]) -> int:
     from twins.tasks.contract import spec_of
 
     spec = spec_of(args.task)
-    source = DataConfig(data=args.data, seed=args.seed, val_share=args.val_share, masks=args.masks, layout=args.layout)
+    source = DataConfig(
+        data=args.data,
+        seed=args.seed,
+        val_share=args.val_share,
+        masks=args.masks,
+        boxes=args.boxes,
+        layout=args.layout,
+    )
     if args.write_layout:
         _write_layout(source, spec.open(source).layout)
     report = _in_flags(spec.check(source))

@@ -50,6 +50,19 @@ class MaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BoxConfig:
+    """How the classes of boxes are read where the annotations themselves do not name all of them."""
+
+    classes: str = "auto"
+    """Class names of boxes by id, `coco`, `voc` or a file with one name per line (or CSV, JSON, YAML); `auto` uses
+    those of the annotations, or of a file beside them."""
+
+    def __post_init__(self) -> None:
+        if is_invalid_path(self.classes):
+            raise ConfigError(f'`boxes.classes="{self.classes}"` does not exist; give the name of a set, or a file')
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayoutConfig:
     """Where the parts of a data set are, for folders that no convention fits; `twins.yaml` in the folder says the same.
 
@@ -85,6 +98,8 @@ class DataConfig:
     """Share of the images, 0 to 1, that is held out of data without a validation part."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How semantic masks are read."""
+    boxes: BoxConfig = field(default_factory=BoxConfig)
+    """How the classes of boxes are read."""
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     """Where the parts are, for folders that no convention fits."""
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from tyro.conf import arg
 
-from twins.data.config import DataConfig, LayoutConfig, MaskConfig
+from twins.data.config import BoxConfig, DataConfig, LayoutConfig, MaskConfig
 from twins.data.transforms.config import AugmentConfig, DetectionConfig, SemanticConfig
 from twins.errors import ConfigError, NotFoundError, nearest
 from twins.files import is_invalid_path
@@ -197,6 +197,8 @@ class TrainConfig:
     """Where the parts of the data are, for folders that no convention fits."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How masks are read."""
+    boxes: BoxConfig = field(default_factory=BoxConfig)
+    """How the classes of boxes are read."""
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
     """Augmentation for semantic segmentation, and the norm of its head."""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
@@ -245,7 +247,12 @@ class TrainConfig:
     def source(self) -> DataConfig:
         """Data set of the run, and how it is read and split."""
         return DataConfig(
-            data=self.data, seed=self.seed, val_share=self.val_share, masks=self.masks, layout=self.layout
+            data=self.data,
+            seed=self.seed,
+            val_share=self.val_share,
+            masks=self.masks,
+            boxes=self.boxes,
+            layout=self.layout,
         )
 
     def to_yaml(self) -> str:
@@ -311,6 +318,8 @@ class EvalConfig:
     """Where the parts of the data are; on the data of a run, a setting that is not given is taken from the run."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How masks are read; a setting at its default is taken from the run."""
+    boxes: BoxConfig = field(default_factory=BoxConfig)
+    """How the classes of boxes are read; a setting at its default is taken from the run."""
     inference: Annotated[InferenceConfig, arg(name="")] = field(default_factory=InferenceConfig)
     """Inference settings of a semantic network."""
     selection: Annotated[SelectionConfig, arg(name="")] = field(default_factory=SelectionConfig)

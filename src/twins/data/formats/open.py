@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from twins.data.base import (
@@ -21,8 +22,8 @@ from twins.data.base import (
     Opened,
     Splits,
 )
-from twins.data.classes import find_table_file, read_table, with_bright_colours
-from twins.data.config import DataConfig, MaskConfig
+from twins.data.classes import ClassTable, built_in, find_table_file, read_table, with_bright_colours
+from twins.data.config import BoxConfig, DataConfig, MaskConfig
 from twins.data.formats.class_folders import open_class_folders
 from twins.data.formats.coco import open_coco_maps
 from twins.data.formats.coco_objects import open_coco_objects
@@ -58,6 +59,8 @@ def open_label_maps(config: DataConfig) -> Splits[LabelMapImages]:
     """
     if config.data == "scenes":
         return embedded(SceneMaps(train=True), SceneMaps(train=False), "scenes")
+    if config.boxes != BoxConfig():
+        raise ConfigError("`boxes` sets how the classes of boxes are read; leave it out for semantic")
     source = Source(config, "a folder with images and masks, or scenes")
     root = source.root
     opened = open_coco_maps(source, "panoptic") or open_mask_folders(source) or open_coco_maps(source, "instances")
@@ -116,11 +119,21 @@ def embedded(train: Any, val: Any, name: str) -> Splits[Any]:
 
 
 def _open_voc_or_yolo(source: Source, *, masks: bool) -> Opened | None:
-    path = find_table_file(source.root)
-    classes = None if path is None else with_bright_colours(read_table(path))
+    classes = _listed_classes(source)
+    return open_voc(source, classes, masks=masks) or open_yolo(source, classes, masks=masks)
+
+
+def _listed_classes(source: Source) -> ClassTable | None:
+    """Return the classes of boxes by the settings, or by a file of class names in the folder; `None` without."""
+    name = source.config.boxes.classes
+    path = find_table_file(source.root) if name == "auto" else Path(name) if Path(name).is_file() else None
+    if path is None and name == "auto":
+        return None
     if path is not None:
         source.use_names(path)
-    return open_voc(source, classes, masks=masks) or open_yolo(source, classes, masks=masks)
+        return with_bright_colours(read_table(path))
+    source.names_from = f"the built-in table {name}"
+    return built_in(name)
 
 
 def _fault_notes(faults: Sequence[str]) -> list[str]:
