@@ -142,13 +142,14 @@ class Source:
         for images in opened.parts.values():
             used |= {os.path.abspath(images.path(index)): IMAGES for index in range(len(images))}
         kinds, passed, total = account(self.root, used, self._reasons)
+        base = os.path.join(os.path.abspath(self.root), "")
         return ReadingPlan(
             layout=opened.layout,
             recognised_by=tuple(dict.fromkeys(map(self.relative, opened.recognised_by))),
             parts={name: {"images": len(images), "origin": origins[name]} for name, images in parts.items()},
             names=self.names_from,
             used=kinds,
-            outside=sum(not _is_below(Path(path), self.root) for path in used),
+            outside=sum(not path.startswith(base) for path in used),
             passed_over=passed,
             files=total,
         )
