@@ -12,7 +12,7 @@ from typing import Any
 from twins.backbone.config import PUBLISHED, VARIANTS, resolve_name
 from twins.backbone.network import Twins
 from twins.data.classes import imagenet_names
-from twins.errors import ConfigError, NotFoundError, WeightsError, nearest
+from twins.errors import ConfigError, NotFoundError, WeightsError, nearest, number_of
 from twins.files import is_invalid_path
 from twins.preprocess import Preprocess
 from twins.tasks.facts import TaskFacts
@@ -250,7 +250,9 @@ def _class_count_and_names(
     if count is None:
         count = len(names) or (task_info.num_classes if task_info else facts_of(task).num_classes)
     if names and len(names) != count:
-        raise ConfigError(f"`names` must list one name per class, found {len(names)} for {count} classes")
+        raise ConfigError(
+            f"`names` must list one name per class, found {len(names)} for {number_of(count, 'class', 'classes')}"
+        )
     return count, names or (task_info.names if task_info and task_info.num_classes == count else ())
 
 

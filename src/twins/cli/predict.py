@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import Positional
 
 from twins.cli.parse import FILE, in_flags, parse
-from twins.errors import ConfigError, DataError, NotFoundError
+from twins.errors import ConfigError, DataError, NotFoundError, number_of
 from twins.tasks.inference import SHOWN, InferenceConfig, SelectionConfig
 from twins.tasks.table import facts_of, tasks_with
 
@@ -145,7 +145,9 @@ def _predict(predictor: Predictor, sources: Iterator[Source], batch_size: int) -
             predictions = predictor.predict([source.image for source in batch], batch_size=batch_size)
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
-                raise ConfigError(f"memory ran out with {len(batch)} images in a pass; lower --batch-size") from error
+                raise ConfigError(
+                    f"memory ran out with {number_of(len(batch), 'image')} in a pass; lower --batch-size"
+                ) from error
             raise _NetworkError(error) from error
         yield from zip(batch, predictions, strict=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import tempfile
 from collections import Counter
@@ -17,8 +16,8 @@ from PIL.Image import Image
 from twins.data.classes import built_in
 from twins.data.loading.video import VideoWriter, is_video_file
 from twins.drawing import index_image, palette
-from twins.errors import ConfigError
-from twins.files import atomic_file
+from twins.errors import ConfigError, number_of
+from twins.files import atomic_file, json_text
 from twins.metrics.coco_results import coco_results
 from twins.predictions import FORMAT, Prediction
 from twins.tasks.contract import spec_of
@@ -197,7 +196,9 @@ class Listing:
             self.rows.pop()
         self._frames += 1
         self._counts.update(self.spec.counts(prediction))
-        self.rows.append((str(source.path), f"{self._frames} frames; {self.spec.counts_summary(self._counts)}"))
+        self.rows.append(
+            (str(source.path), f"{number_of(self._frames, 'frame')}; {self.spec.counts_summary(self._counts)}")
+        )
 
     def show(self) -> None:
         """Print the table."""
@@ -219,7 +220,7 @@ def _list_writer(write: Callable[[str], object]) -> Callable[[Any], None]:
 
     def append(value: Any) -> None:
         nonlocal separator
-        write(separator + json.dumps(value, ensure_ascii=False))
+        write(separator + json_text(value))
         separator = ",\n"
 
     return append

@@ -74,7 +74,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         source = f"{self.path}, {self.key}" if self.key else str(self.path)
-        lines = [f"{source} ({self.dialect} layout): {len(self.loaded)} tensors loaded"]
+        lines = [f"{source} ({self.dialect} layout): {number_of(len(self.loaded), 'tensor')} loaded"]
         for title in ("missing", "unexpected", "mis_shaped", "unused", "initialised", "left_out", "others"):
             if keys := getattr(self, title):
                 lines.append(f"  {_TITLES.get(title, title)} ({len(keys)}): {_shorten(tuple(map(shown, keys)))}")

@@ -16,6 +16,7 @@ from twins.heads.layers import resize_map
 from twins.predictions import Prediction
 from twins.preprocess import pixels_of
 from twins.tasks.inference import InferenceConfig
+from twins.tasks.network import scores_error
 from twins.tasks.semantic.network import SemanticSegmentation
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def infer(network: SemanticSegmentation, image: Picture, config: InferenceConfig
         network: in evaluation mode.
         image: RGB.
         config: scales, flip, sliding window or tiles.
+
+    Raises:
+        WeightsError: scores are not finite.
     """
     size = (image.height, image.width)
     if config.tile:
@@ -70,7 +74,11 @@ def _tensor(network: SemanticSegmentation, image: Picture) -> Tensor:
 
 
 def _logits(network: SemanticSegmentation, view: Tensor) -> Tensor:
-    return network(view)["logits"].float()
+    """Return the logits `(1, K, h, w)` of a view; raises WeightsError if they are not finite."""
+    logits: Tensor = network(view)["logits"].float()
+    if not logits.isfinite().all():
+        raise scores_error()
+    return logits
 
 
 def _logits_by_windows(network: SemanticSegmentation, view: Tensor, config: InferenceConfig) -> Tensor:
