@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from twins.data.base import ImageSet, Splits
+from twins.data.channels import in_channels
 from twins.data.config import EMBEDDED, DataConfig, LayoutConfig, MaskConfig
 from twins.data.loading.batch import Batch, Skipped
 from twins.data.loading.loader import EvalSamples, eval_loader
@@ -99,6 +100,7 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
     splits = spec.open(source)
     images = splits.select(config.part)
     relabelled, names = match_classes(spec, images, network)
+    relabelled = in_channels(relabelled, network.info.in_chans)
     metric = spec.metric(names, full=True, absent=config.absent)
     writer = _CocoResults(config.results, network, images, names)
     inference_network = inference_form(network, compile=config.compile)

@@ -100,7 +100,7 @@ def run(arguments: list[str]) -> int:
     try:
         with ExitStack() as stack:
             writers = [listing.add, *_open_outputs(stack, predictor, paths, args)]
-            sources = _open_sources(paths, args.every, failures)
+            sources = _open_sources(paths, args.every, failures, predictor.model.info.in_chans)
             for source, prediction in _predict(predictor, sources, args.batch_size):
                 for write in writers:
                     write(source, prediction)
@@ -112,17 +112,17 @@ def run(arguments: list[str]) -> int:
     return 1 if failures else 0
 
 
-def _open_sources(paths: list[Path], every: int, failures: list[str]) -> Iterator[Source]:
+def _open_sources(paths: list[Path], every: int, failures: list[str], channels: int) -> Iterator[Source]:
     """Yield the images and the frames of videos; skip files that cannot be read and add the errors to `failures`."""
     from twins.cli.predict_outputs import Source
-    from twins.data.images import open_image
+    from twins.data.channels import open_channels
     from twins.data.loading.video import is_video_file, read_frames
 
     positions = count()
     for path in paths:
         try:
             if not is_video_file(path):
-                yield Source(path, next(positions), open_image(path))
+                yield Source(path, next(positions), open_channels(path, channels))
                 continue
             for frame in read_frames(path, every=every):
                 yield Source(path, next(positions), frame.image, frame.number, frame.seconds)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from PIL.Image import Image
 
+from twins.bands import AnyImage, Bands
 from twins.data.classes import built_in
 from twins.data.loading.video import VideoWriter, is_video_file
 from twins.drawing import index_image, palette
@@ -35,12 +36,16 @@ class Source(NamedTuple):
     """The image or video file."""
     position: int
     """Position among all images and frames, from 0; unreadable images count."""
-    image: Image
-    """RGB."""
+    image: AnyImage
+    """With the network's number of channels, or a frame, RGB."""
     frame: int | None = None
     """Number of the frame in its video, from 0; `None` for an image."""
     seconds: float | None = None
     """Time of the frame in its video; `None` for an image."""
+
+    def picture(self) -> Image:
+        """Return the image to draw on."""
+        return self.image.to_rgb() if isinstance(self.image, Bands) else self.image
 
     def origin(self) -> dict[str, Any]:
         """Return the keys of the origin of an image: `image`, and for a frame `frame` and `seconds`."""
@@ -147,7 +152,7 @@ class _Drawings:
             return
         endings = (".png",) if prediction.label_map is None else (".png", "-classes.png")
         path = self._unused_path(source.path.stem, *endings)
-        _save(prediction.draw(source.image), path)
+        _save(prediction.draw(source.picture()), path)
         if prediction.label_map is not None:
             classes = index_image(prediction.label_map, palette(prediction))
             _save(classes, path.with_name(f"{path.stem}-classes.png"))
@@ -158,7 +163,7 @@ class _Drawings:
             temporary = self._stack.enter_context(atomic_file(self._unused_path(source.path.stem, ".mp4")))
             self._video = self._stack.enter_context(VideoWriter(temporary))
         assert self._video is not None
-        self._video.add(prediction.draw(source.image, steady=True), source.seconds)
+        self._video.add(prediction.draw(source.picture(), steady=True), source.seconds)
 
     def _unused_path(self, stem: str, *endings: str) -> Path:
         """Return a path with the first ending, numbered if a file with any of the endings exists."""

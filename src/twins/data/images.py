@@ -222,10 +222,15 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
         raise InputError(f"an image array must be (H, W), (H, W, 3) or (H, W, 4), found {array.shape}")
+    return to_rgb(Image.fromarray(np.ascontiguousarray(uint8_pixels(array))))
+
+
+def uint8_pixels(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return uint8 pixels, or floats in 0..1, as uint8; raises InputError for other values."""
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0.0 or array.max() > 1.0:
             raise InputError("a float image must hold values in 0..1; divide by 255, and do not normalise it")
         array = np.round(array * 255.0)
     elif array.dtype != np.uint8:
         raise InputError(f"an image array must be uint8 or float, found {array.dtype}")
-    return to_rgb(Image.fromarray(np.ascontiguousarray(array.astype(np.uint8))))
+    return array.astype(np.uint8)
