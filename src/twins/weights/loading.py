@@ -319,7 +319,7 @@ def _compare(
     unused = [
         key
         for key in only_in_file
-        if (resize_head and key.startswith(head_prefixes if dense else "head."))
+        if (resize_head and key.startswith(head_prefixes))
         or (backbone_only and (key.startswith(head_prefixes) or _is_of_missing_stage(key, model_state)))
         or (dense and key.startswith(_CLASSIFIER_PREFIXES))
     ]

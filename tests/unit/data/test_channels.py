@@ -152,6 +152,7 @@ def saved(folder, channels, **settings):
     return network.eval(), folder / "network.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2, 4, 12])
 def test_a_saved_network_predicts_on_images_of_its_channels(tmp_path, channels):
     network, path = saved(tmp_path, channels, preprocess=Preprocess(size=64))
@@ -169,6 +170,7 @@ def test_a_saved_network_predicts_on_images_of_its_channels(tmp_path, channels):
     torch.testing.assert_close(scores, expected[prediction.labels.tolist()], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inference", [{"flip": True}, {"tile": 64}, {"window": 32}])
 @pytest.mark.parametrize("channels", [1, 12])
 def test_a_semantic_network_of_many_channels_has_all_inference_settings(channels, inference):
@@ -181,6 +183,7 @@ def test_a_semantic_network_of_many_channels_has_all_inference_settings(channels
     assert prediction.label_map.shape == (70, 90)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "ending"), [(1, "tif"), (4, "tif"), (12, "npy")])
 def test_the_command_line_predicts_and_draws_images_of_a_networks_channels(tmp_path, channels, ending, capsys):
     _, path = saved(tmp_path, channels, preprocess=Preprocess(size=64))
@@ -201,6 +204,7 @@ def test_the_command_line_predicts_and_draws_images_of_a_networks_channels(tmp_p
     assert "(40, 50, 7)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (4, "CMYK")])
 def test_a_network_is_evaluated_on_images_of_its_channels(tmp_path, channels, mode):
     network, path = saved(tmp_path, channels, preprocess=Preprocess(size=32))
@@ -230,6 +234,7 @@ def test_a_set_of_another_number_of_channels_is_refused(tmp_path):
         twins.evaluate(path, tmp_path / "data", twins.EvalConfig(device="cpu"))
 
 
+@pytest.mark.slow
 def test_weights_for_rgb_are_adapted_as_in_timm_and_others_are_refused(tmp_path):
     from timm.models import adapt_input_conv
 
