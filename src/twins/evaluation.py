@@ -244,8 +244,7 @@ class _CocoResults:
 
 def _data_config(model: str | Path | TaskNetwork, data: str, config: EvalConfig) -> DataConfig:
     """Return how the data is read and split: as in the run, for the same validation images, unless `config` differs."""
-    file = Path(model) / CONFIG if isinstance(model, str | Path) else None
-    run = read_config(file) if file is not None and file.is_file() else TrainConfig()
+    run = _run_config(model)
     return DataConfig(
         data=data,
         seed=run.seed if config.seed is None else config.seed,
@@ -253,6 +252,12 @@ def _data_config(model: str | Path | TaskNetwork, data: str, config: EvalConfig)
         masks=_merge(config.masks, run.masks),
         layout=_merge(config.layout, run.layout) if _is_same_data(data, run.data) else config.layout,
     )
+
+
+def _run_config(model: str | Path | TaskNetwork) -> TrainConfig:
+    """Return the settings of a run folder, or the defaults if there are none."""
+    file = Path(model) / CONFIG if isinstance(model, str | Path) else None
+    return read_config(file) if file is not None and file.is_file() else TrainConfig()
 
 
 def _is_same_data(data: str, other: str) -> bool:
@@ -278,7 +283,7 @@ def _run_notes(model: str | Path | TaskNetwork, file: Path | None) -> list[str]:
     """Return which of a run's weights are measured."""
     if file is None or not isinstance(model, str | Path) or not os.path.isdir(model):
         return []
-    return [weights_note(model, averaged=bool(read_config(Path(model) / CONFIG).ema_decay))]
+    return [weights_note(model, averaged=bool(_run_config(model).ema_decay))]
 
 
 def _weights_notes(network: TaskNetwork) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ def run(arguments: list[str]) -> int:
     from twins.data.loading.video import is_video_file, require_av
     from twins.files import check_outputs
     from twins.predictor import expand, load
-    from twins.run_folder import parts_of
+    from twins.run_folder import BEST, parts_of, weights_of
 
     selection = None if args.selection == SHOWN else args.selection
     predictor = load(
@@ -87,6 +88,8 @@ def run(arguments: list[str]) -> int:
         selection=selection,
         compile=args.compile,
     )
+    if os.path.isdir(args.model) and Path(weights_of(args.model)).name != BEST:
+        print(f"note: {args.model} holds no {BEST} yet; its newest weights are used")
     if (report := predictor.model.load_report) is not None and report.note:
         print(f"note: {in_flags(report.note, PredictArgs)}")
     paths: list[Path] = expand(args.images)
