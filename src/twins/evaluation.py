@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
@@ -16,19 +15,20 @@ from typing import Any, TypeVar
 import torch
 
 from twins.data.base import ImageSet, Splits
+from twins.data.channels import in_channels
 from twins.data.config import EMBEDDED, BoxConfig, DataConfig, LayoutConfig, MaskConfig
 from twins.data.loading.batch import Batch, Skipped
 from twins.data.loading.loader import EvalSamples, eval_loader
 from twins.engine.config import EvalConfig, TrainConfig, read_config
 from twins.engine.measure import check_measured, measure, predict_batches
-from twins.errors import ConfigError, DataError, NotFoundError, few
+from twins.errors import ConfigError, DataError, NotFoundError, few, number_of
 from twins.factory import create_backbone, model_from_checkpoint
-from twins.files import atomic_file, check_outputs, sha256, write_json
+from twins.files import atomic_file, check_outputs, json_text, sha256, write_json
 from twins.metrics.coco_results import coco_results
 from twins.predictions import Prediction
 from twins.predictor import check_inference, inference_form, pick_device, set_selection
 from twins.preprocess import Preprocess
-from twins.run_folder import CONFIG, parts_of, weights_of
+from twins.run_folder import CONFIG, parts_of, weights_note, weights_of
 from twins.tasks.contract import TaskSpec, spec_of
 from twins.tasks.inference import InferenceConfig, SelectionConfig
 from twins.tasks.network import TaskNetwork
@@ -100,6 +100,7 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
     splits = spec.open(source)
     images = splits.select(config.part)
     relabelled, names = match_classes(spec, images, network)
+    relabelled = in_channels(relabelled, network.info.in_chans)
     metric = spec.metric(names, full=True, absent=config.absent)
     writer = _CocoResults(config.results, network, images, names)
     inference_network = inference_form(network, compile=config.compile)
@@ -113,7 +114,7 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
         details=metric.details(),
         skipped=tuple(skipped),
         plan=splits.plan.to_dict(),
-        notes=(*_weights_notes(network), *splits.plan.short(), *splits.notes),
+        notes=(*_run_notes(model, file), *_weights_notes(network), *splits.plan.short(), *splits.notes),
     )
     check_measured(result.metrics, facts_of(network.task).monitor, len(images))
     writer.write()
@@ -156,8 +157,8 @@ def match_classes(spec: TaskSpec, images: Any, network: TaskNetwork) -> tuple[An
     names = network.info.names
     if not names and len(images.names) != network.num_classes:
         raise DataError(
-            f"the data has {len(images.names)} classes, the network {network.num_classes} without names; "
-            "evaluate it on its own classes"
+            f"the data has {number_of(len(images.names), 'class', 'classes')}, the network "
+            f"{network.num_classes} without names; evaluate it on its own classes"
         )
     names = names or tuple(images.names)
     if unknown := [name for name in images.names if name not in names]:
@@ -238,13 +239,12 @@ class _CocoResults:
         if self.path is None:
             return
         with atomic_file(Path(self.path)) as temporary:
-            temporary.write_text(json.dumps(self.entries) + "\n")
+            temporary.write_text(json_text(self.entries) + "\n")
 
 
 def _data_config(model: str | Path | TaskNetwork, data: str, config: EvalConfig) -> DataConfig:
     """Return how the data is read and split: as in the run, for the same validation images, unless `config` differs."""
-    file = Path(model) / CONFIG if isinstance(model, str | Path) else None
-    run = read_config(file) if file is not None and file.is_file() else TrainConfig()
+    run = _run_config(model)
     return DataConfig(
         data=data,
         seed=run.seed if config.seed is None else config.seed,
@@ -253,6 +253,12 @@ def _data_config(model: str | Path | TaskNetwork, data: str, config: EvalConfig)
         boxes=_merge(config.boxes, run.boxes),
         layout=_merge(config.layout, run.layout) if _is_same_data(data, run.data) else config.layout,
     )
+
+
+def _run_config(model: str | Path | TaskNetwork) -> TrainConfig:
+    """Return the settings of a run folder, or the defaults if there are none."""
+    file = Path(model) / CONFIG if isinstance(model, str | Path) else None
+    return read_config(file) if file is not None and file.is_file() else TrainConfig()
 
 
 def _is_same_data(data: str, other: str) -> bool:
@@ -272,6 +278,13 @@ def _override_preprocess(preprocess: Preprocess, size: int | None, crop: float |
     if size is not None and preprocess.fit == "keep":
         changes["longest"] = max(preprocess.longest, round(preprocess.longest * size / preprocess.size))
     return replace(preprocess, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+
+
+def _run_notes(model: str | Path | TaskNetwork, file: Path | None) -> list[str]:
+    """Return which of a run's weights are measured."""
+    if file is None or not isinstance(model, str | Path) or not os.path.isdir(model):
+        return []
+    return [weights_note(model, averaged=bool(_run_config(model).ema_decay))]
 
 
 def _weights_notes(network: TaskNetwork) -> list[str]:
@@ -312,6 +325,7 @@ def _check_skipped(skipped: Sequence[Skipped], count: int, max_share: float) -> 
     if skipped and len(skipped) > max_share * count:
         path, reason = skipped[0].path, skipped[0].reason
         raise DataError(
-            f"{len(skipped)} of {count} images cannot be read, more than the share of {max_share:g} that leaves the "
-            f"numbers honest; repair or remove them, first: {reason if path in reason else f'{path}: {reason}'}"
+            f"{len(skipped)} of {number_of(count, 'image')} cannot be read, more than the share of {max_share:g} "
+            "that leaves the numbers honest; repair or remove them, first: "
+            f"{reason if path in reason else f'{path}: {reason}'}"
         )

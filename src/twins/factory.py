@@ -12,7 +12,7 @@ from typing import Any
 from twins.backbone.config import PUBLISHED, VARIANTS, resolve_name
 from twins.backbone.network import Twins
 from twins.data.classes import imagenet_names
-from twins.errors import ConfigError, NotFoundError, WeightsError, nearest
+from twins.errors import ConfigError, NotFoundError, WeightsError, nearest, number_of
 from twins.files import is_invalid_path
 from twins.preprocess import Preprocess
 from twins.tasks.facts import TaskFacts
@@ -20,7 +20,7 @@ from twins.tasks.network import TaskNetwork
 from twins.tasks.table import facts_of, part_of, tasks_with
 from twins.weights.files import Checkpoint, read_tensors
 from twins.weights.info import ModelInfo
-from twins.weights.loading import has_head, infer_info, load_checkpoint
+from twins.weights.loading import check_channels, has_head, infer_info, load_checkpoint
 from twins.weights.store import resolve
 
 
@@ -46,7 +46,7 @@ def create_backbone(
         padding: `exact`, `reference` or `unmasked`; see `Twins`.
         stage_norms: whether each stage ends in a norm; `None`: as published, yes for SVT and no for PCPVT.
         out_indices: stages whose maps are returned.
-        in_chans: channels of the images.
+        in_chans: channels of the images; weights for RGB are adapted to them as in timm.
         drop_path_rate: stochastic depth of the last block.
         proj_drop_rate: dropout after projections and in the feed-forward part.
         attn_drop_rate: dropout of attention weights.
@@ -69,7 +69,8 @@ def create_backbone(
         attn_drop_rate=attn_drop_rate,
     )
     if weights is not None:
-        backbone.load_report = load_checkpoint(backbone, _read_weights(name, weights, weights_key))
+        checkpoint = _read_weights(name, weights, weights_key)
+        backbone.load_report = load_checkpoint(backbone, checkpoint, adapt_channels=True)
     return backbone
 
 
@@ -106,7 +107,7 @@ def create_model(
         weights: `None` initialises as the reference does; else `"published"`, a published name, or a path.
         weights_key: where the network stands in a file that holds several, see `load_weights`.
         padding: `exact`, `reference` or `unmasked`; `None`: as the weights were trained, else `exact`.
-        in_chans: channels of the images.
+        in_chans: channels of the images; weights for RGB are adapted to them as in timm.
         drop_rate: dropout before the classification layer; `None`: as published, 0 for classification and 0.1 for
             semantic. Not for detectors.
         drop_path_rate: stochastic depth of the last block.
@@ -129,6 +130,8 @@ def create_model(
     _check_settings(task, facts, drop_rate, norm, anchor_scale)
     _check_weights_key(weights, weights_key)
     checkpoint = None if weights is None else _read_weights(name, weights, weights_key)
+    if checkpoint is not None:
+        check_channels(checkpoint, in_chans)
     weights_info = _weights_info_of(checkpoint, resize_head)
     task_info = weights_info if weights_info is not None and weights_info.task == task else None
     info = _default_info(
@@ -145,7 +148,7 @@ def create_model(
         attn_drop_rate=attn_drop_rate,
     )
     if checkpoint is not None:
-        model.load_report = load_checkpoint(model, checkpoint, resize_head=resize_head)
+        model.load_report = load_checkpoint(model, checkpoint, resize_head=resize_head, adapt_channels=True)
     return model
 
 
@@ -219,6 +222,7 @@ def model_from_info(
         proj_drop_rate=proj_drop_rate,
         attn_drop_rate=attn_drop_rate,
     )
+    info = replace(info, preprocess=info.preprocess.for_channels(info.in_chans))
     dropout = facts_of(info.task).drop_rate if drop_rate is None else drop_rate
     return part_of(info.task, "network").build(backbone, info, drop_rate=dropout)
 
@@ -250,7 +254,9 @@ def _class_count_and_names(
     if count is None:
         count = len(names) or (task_info.num_classes if task_info else facts_of(task).num_classes)
     if names and len(names) != count:
-        raise ConfigError(f"`names` must list one name per class, found {len(names)} for {count} classes")
+        raise ConfigError(
+            f"`names` must list one name per class, found {len(names)} for {number_of(count, 'class', 'classes')}"
+        )
     return count, names or (task_info.names if task_info and task_info.num_classes == count else ())
 
 

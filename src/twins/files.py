@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -54,7 +55,24 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
         TrainingError: the disk is full or not writable.
     """
     with atomic_file(Path(path)) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        temporary.write_text(json_text(content, indent=1) + "\n")
+
+
+def json_text(content: Any, *, indent: int | None = None) -> str:
+    """Return content as JSON; numbers that are not finite, for which JSON has no form, become null."""
+    try:
+        return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_with_nulls(content), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _with_nulls(content: Any) -> Any:
+    """Return JSON-ready values with `None` for numbers that are not finite."""
+    if isinstance(content, Mapping):
+        return {key: _with_nulls(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_nulls(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def check_outputs(

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL.Image import Image
 
 from twins.backbone.network import is_fused, is_fusible
-from twins.data.images import list_images, open_image
+from twins.bands import AnyImage
+from twins.data.channels import open_channels
+from twins.data.images import list_images
 from twins.data.loading.batch import stack_images
 from twins.engine.measure import predict_batch
 from twins.errors import ConfigError, NotFoundError
@@ -71,28 +72,29 @@ class Predictor:
         """Return one prediction per image, in order.
 
         Args:
-            images: one image or a list: paths, folders, globs, Pillow images, numpy arrays `(H, W, 3)`, tensors
-                `(3, H, W)`; RGB, of any size.
+            images: one image or a list: paths, folders, globs, Pillow images, numpy arrays `(H, W, C)`, tensors
+                `(C, H, W)`, of any size; RGB, unless the network takes another number of channels: see
+                `twins.data.channels.open_channels`.
             batch_size: images per forward pass.
 
         Raises:
             NotFoundError: a path does not exist, or a folder or glob has no images.
             DataError: a file is no image.
-            InputError: an array or tensor has another shape or dtype.
+            InputError: an array or tensor has another shape, dtype or number of channels.
         """
         return [prediction for _, prediction in self.stream(expand(images), batch_size=batch_size)]
 
-    def stream(self, sources: Iterable[Any], *, batch_size: int = 8) -> Iterator[tuple[Image, Prediction]]:
+    def stream(self, sources: Iterable[Any], *, batch_size: int = 8) -> Iterator[tuple[AnyImage, Prediction]]:
         """Yield each opened image with its prediction, batch by batch; memory does not grow with their number."""
         if batch_size < 1:
             raise ConfigError(f"`batch_size` must be at least 1, found {batch_size}")
         remaining = iter(sources)
         while chunk := list(islice(remaining, batch_size)):
-            opened = [open_image(source) for source in chunk]
+            opened = [open_channels(source, self.model.info.in_chans) for source in chunk]
             yield from zip(opened, self._predict(opened), strict=True)
 
     @torch.inference_mode()
-    def _predict(self, images: list[Image]) -> list[Prediction]:
+    def _predict(self, images: list[AnyImage]) -> list[Prediction]:
         if not self.inference.plain:
             infer, network = spec_of(self.model.task).infer, self._network()
             return [infer(network, image, self.inference) for image in images]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
 
-from twins.errors import ConfigError
+from twins.errors import ConfigError, InputError, number_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Resampling
     from torch import Tensor
 
+    from twins.bands import AnyImage, Bands
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 Fit = Literal["crop", "squash", "keep"]
+Picture = TypeVar("Picture", "Image", "Bands")
 VERTICAL_FIRST_ASPECT = 1.5
 """Height over width from which Pillow may run its vertical pass first; it does so above 2 if that is less work."""
 MAX_ASPECT = 20
@@ -27,7 +30,8 @@ class Preprocess:
     """Size, crop, filter and normalisation; the defaults are the reference's evaluation protocol.
 
     A network keeps it as `model.info.preprocess`, which checkpoints save. Called with an RGB Pillow image, it returns
-    the network's input: `model(preprocess(image)[None])`. For batches, `pixels` returns uint8 images, and `normalise`
+    the network's input: `model(preprocess(image)[None])`. Networks for other numbers of channels (C below) take grey
+    Pillow images, or `twins.bands.Bands`. For batches, `pixels` returns uint8 images, and `normalise`
     converts them to floats on the network's device.
 
     Raises:
@@ -40,10 +44,10 @@ class Preprocess:
     """Share of the resized image's shorter side that the centre crop keeps, in (0, 1]."""
     interpolation: Interpolation = "bicubic"
     """Pillow's resampling filter, with antialiasing."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Mean of each RGB channel, for values in 0..1."""
-    std: tuple[float, float, float] = IMAGENET_STD
-    """Standard deviation of each RGB channel, for values in 0..1."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    """Mean of each channel, for values in 0..1."""
+    std: tuple[float, ...] = IMAGENET_STD
+    """Standard deviation of each channel, for values in 0..1."""
     fit: Fit = "crop"
     """`crop`: resize with the aspect ratio kept, then centre crop; `squash`: resize both sides to `size`; `keep`:
     resize with the aspect ratio kept, without a crop."""
@@ -59,28 +63,56 @@ class Preprocess:
             raise ConfigError(f"`interpolation` must be bicubic, bilinear or nearest, found {self.interpolation!r}")
         if self.fit not in ("crop", "squash", "keep"):
             raise ConfigError(f"`fit` must be crop, squash or keep, found {self.fit!r}")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0.0:
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if not self.mean or len(self.mean) != len(self.std) or not finite or min(self.std) <= 0.0:
             raise ConfigError(
-                f"`mean` and `std` must be three numbers, `std` above 0, found {self.mean} and {self.std}"
+                "`mean` and `std` must hold a number for each channel, three for RGB, `std` above 0, found "
+                f"{self.mean} and {self.std}"
             )
 
-    def __call__(self, image: Image) -> Tensor:
-        """Return an RGB image as a normalised float32 tensor, `(3, size, size)`, or `(3, H, W)` with `fit="keep"`."""
+    def for_channels(self, channels: int) -> Preprocess:
+        """Return the preprocessing for images of a number of channels.
+
+        Constants of RGB are averaged for one channel, and repeated in turn for others, as timm adapts the weights of
+        the first convolution; a single constant is repeated, as in timm.
+
+        Raises:
+            ConfigError: the constants are for another number of channels, neither one nor three.
+        """
+        count = len(self.mean)
+        if count == channels:
+            return self
+        if count not in (1, 3):
+            raise ConfigError(
+                f"`mean` and `std` of `preprocess` have {count} numbers, the network takes images of "
+                f"{number_of(channels, 'channel')}; give a number for each channel"
+            )
+        if channels == 1:
+            return replace(self, mean=(_average(self.mean),), std=(_average(self.std),))
+        mean, std = (tuple(values[i % count] for i in range(channels)) for values in (self.mean, self.std))
+        return replace(self, mean=mean, std=std)
+
+    def __call__(self, image: AnyImage) -> Tensor:
+        """Return an image as a normalised float32 tensor, `(C, size, size)`, or `(C, H, W)` with `fit="keep"`."""
         return self.normalise(self.pixels(image)[None])[0].contiguous()
 
-    def pixels(self, image: Image) -> Tensor:
-        """Return a resized and cropped RGB image as uint8, `(3, size, size)`, or `(3, H, W)` with `fit="keep"`."""
+    def pixels(self, image: AnyImage) -> Tensor:
+        """Return a resized and cropped image as uint8, `(C, size, size)`, or `(C, H, W)` with `fit="keep"`."""
         return pixels_of(self.resize(image))
 
-    def resize(self, image: Image) -> Image:
-        """Resize and crop an RGB image as torchvision does: to `size` x `size`, or with `fit="keep"` without a crop."""
+    @overload
+    def resize(self, image: Image) -> Image: ...
+    @overload
+    def resize(self, image: Bands) -> Bands: ...
+    def resize(self, image: Any) -> Any:
+        """Resize and crop an image as torchvision does: to `size` x `size`, or with `fit="keep"` without a crop."""
         if self.fit == "keep":
             return image.resize(self.kept_size(image), self.resampling)
         if self.fit == "squash":
             return image.resize((self.size, self.size), self.resampling)
         return _resize_and_crop(image, round(self.size / self.crop), self.size, self.resampling)
 
-    def kept_size(self, image: Image, factor: float = 1.0) -> tuple[int, int]:
+    def kept_size(self, image: AnyImage, factor: float = 1.0) -> tuple[int, int]:
         """Return the width and height of the resized image with `fit="keep"`, with sizes multiplied by a factor."""
         return fit_within(*image.size, factor * self.size, factor * self.longest)
 
@@ -95,18 +127,24 @@ class Preprocess:
         """Normalise a batch on its device: `(x / 255 - mean) / std`. Every input of a network is normalised here.
 
         Args:
-            images: uint8 `(B, 3, H, W)`; float images count as normalised and are returned unchanged.
+            images: uint8 `(B, C, H, W)`; float images count as normalised and are returned unchanged.
             sizes: true height and width of each image, int `(B, 2)`; padding outside becomes 0. `None`: no padding.
 
         Returns:
-            float32 `(B, 3, H, W)`, in the memory layout of `images`.
+            float32 `(B, C, H, W)`, in the memory layout of `images`.
+
+        Raises:
+            InputError: the images have another number of channels than `mean`.
         """
         import torch
 
         if images.is_floating_point():
             return images
+        if images.shape[1] != len(self.mean):
+            found, expected = (number_of(count, "channel") for count in (images.shape[1], len(self.mean)))
+            raise InputError(f"the images have {found}, `mean` and `std` are for {expected}; give other images")
         device = images.device
-        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (self.mean, self.std))
+        mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (self.mean, self.std))
         normalised = torch.empty_like(images, dtype=torch.float32)
         chunk = 1 if device.type == "cpu" else max(1, len(images))  # one image stays in the cache of a CPU
         for normal, pixels in zip(*(torch.split(tensor, chunk) for tensor in (normalised, images)), strict=True):
@@ -139,12 +177,19 @@ class Preprocess:
         return cls(**arguments)
 
 
-def pixels_of(image: Image) -> Tensor:
-    """Return an RGB image as uint8 `(3, H, W)`, channels last in memory."""
+def pixels_of(image: AnyImage) -> Tensor:
+    """Return an image as uint8 `(C, H, W)`, channels last in memory."""
     import numpy as np
     import torch
 
-    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
+    from twins.bands import Bands
+
+    pixels = image.to_array() if isinstance(image, Bands) else np.array(image, dtype=np.uint8)
+    return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1)
+
+
+def _average(values: tuple[float, ...]) -> float:
+    return round(sum(values) / len(values), 6)
 
 
 def keep_shape(preprocess: Preprocess, *, size: int, longest: int, setting: str) -> Preprocess:
@@ -177,7 +222,7 @@ def fit_within(width: float, height: float, shorter: float, longest: float) -> t
     return new_width, new_height
 
 
-def _resize_and_crop(image: Image, shorter: int, side: int, resampling: Resampling) -> Image:
+def _resize_and_crop(image: Picture, shorter: int, side: int, resampling: Resampling) -> Picture:
     """Resize an image's shorter side to `shorter` pixels, and crop the centre of `side` x `side` pixels.
 
     Bit-identical to Pillow's resize of the whole image with a crop. Only the centre is computed along an axis whose
@@ -229,7 +274,7 @@ def _axis_resize(length: int, resized: int, side: int) -> _AxisResize:
     return _AxisResize(0, length, resized, margin)
 
 
-def _crop_strip(image: Image) -> Image:
+def _crop_strip(image: Picture) -> Picture:
     """Crop the middle of a long strip, which is all that a centre crop needs."""
     width, height = image.size
     side = 2 * min(width, height)

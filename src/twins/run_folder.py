@@ -47,6 +47,20 @@ def weights_of(path_or_name: str | Path) -> str | Path:
     )
 
 
+def weights_note(run: str | Path, *, averaged: bool) -> str:
+    """Return a sentence that says which weights of a run folder `weights_of` returns.
+
+    Args:
+        run: the folder.
+        averaged: whether the run has an EMA, which `best.safetensors` then holds.
+    """
+    if Path(weights_of(run)).name == BEST:
+        return f"the best weights of {run} are used, {BEST}" + (", an average over training steps" if averaged else "")
+    return f"{run} holds no {BEST} yet; its newest weights are used, {LAST_WEIGHTS}" + (
+        ", not their average" if averaged else ""
+    )
+
+
 def parts_of(path_or_name: str | Path) -> list[tuple[str, str | Path]]:
     """Return the files of a network that no output may replace, each as (description, path)."""
     if not os.path.isdir(path_or_name):

@@ -308,7 +308,7 @@ def test_check_finds_a_damaged_image(run_cli, damaged):
     code, out, _ = run_cli("check", damaged, "--task", "semantic")
     assert code == 0
     assert f"4 classes, {TRAIN} images to train on, {VAL} held out" in out
-    assert "1 of the 4 classes are in no image and cannot be learned: green" in out
+    assert "1 of the 4 classes is in no image and cannot be learned: green" in out
     assert "no problems found" in out
     truncate(damaged / "images" / "train" / "03.png")
     code, out, _ = run_cli("check", damaged, "--task", "semantic", "--json")

@@ -141,3 +141,9 @@ def test_an_output_that_cannot_be_written_or_is_binary_is_refused(tmp_path):
     ):
         _output_refused(expected, {"json": tmp_path / name})
     _output_refused("`json` names no file", {"json": ""})
+
+
+def test_numbers_that_are_not_finite_are_null_in_json(tmp_path):
+    content = {"loss": float("nan"), "rows": [(1.5, float("inf"))], "name": "NaN"}
+    write_json(tmp_path / "a.json", content)
+    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": None, "rows": [[1.5, None]], "name": "NaN"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from tyro.conf import Positional, arg
 from twins.cli.parse import in_flags, parse
 from twins.data.config import EMBEDDED, BoxConfig, DataConfig, LayoutConfig, MaskConfig
 from twins.errors import ConfigError, number_of
+from twins.files import json_text
 
 if TYPE_CHECKING:
     from twins.data.checks.scan import CheckReport
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
         _write_layout(source, spec.open(source).layout)
     report = _in_flags(spec.check(source))
     if args.json:
-        print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
+        print(json_text(report.to_dict(), indent=1))
     else:
         _show(report)
     return 1 if report.problems else 0
@@ -118,4 +118,4 @@ def _show(report: CheckReport) -> None:
         print(f"note: {note}")
     for problem in report.problems:
         print(f"problem: {problem}")
-    print(f"{len(report.problems)} problems found" if report.problems else "no problems found")
+    print(f"{number_of(len(report.problems), 'problem')} found" if report.problems else "no problems found")

@@ -15,7 +15,7 @@ class ConvertArgs:
     """Write a weight file in another layout. All values stay bit-identical."""
 
     source: Annotated[str, Positional, arg(metavar="IN")]
-    """File to read: .safetensors, .pth, .pt or .bin. Its layout is detected."""
+    """File to read: .safetensors, .pth, .pt or .bin. Its layout is detected. Or a run folder, for its best weights."""
     target: Annotated[str, Positional, arg(metavar="OUT")]
     """File to write: .safetensors, .pth, .pt or .bin; its ending chooses the format."""
     to: Literal["twins", "timm", "reference"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import twins
 from twins.cli.parse import parse
+from twins.files import json_text
 
 PACKAGES = ("torch", "torchvision", "timm", "triton", "numpy", "pillow")
 
@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
     args = parse(DoctorArgs, "doctor", arguments)
     facts = examine()
     if args.json:
-        print(json.dumps(facts, indent=1))
+        print(json_text(facts, indent=1))
     else:
         _show(facts)
     return 0

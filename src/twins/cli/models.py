@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from twins.backbone.config import PUBLISHED, aliases, list_models
 from twins.cli.parse import parse
 from twins.errors import number_of
+from twins.files import json_text
 from twins.tasks.table import TASKS, facts_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> int:
     args = parse(ModelsArgs, "models", arguments)
     rows = [_row(name, args.size) for name in list_models()]
     if args.json:
-        print(json.dumps(rows, indent=1))
+        print(json_text(rows, indent=1))
     else:
         _show(rows, args.size)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import tyro
 from tyro.conf import Positional
 
 from twins.cli.parse import FILE, in_flags, parse
-from twins.errors import ConfigError, DataError, NotFoundError
+from twins.errors import ConfigError, DataError, NotFoundError, number_of
 from twins.tasks.inference import SHOWN, InferenceConfig, SelectionConfig
 from twins.tasks.table import facts_of, tasks_with
 
@@ -76,7 +77,7 @@ def run(arguments: list[str]) -> int:
     from twins.data.loading.video import is_video_file, require_av
     from twins.files import check_outputs
     from twins.predictor import expand, load
-    from twins.run_folder import parts_of
+    from twins.run_folder import BEST, parts_of, weights_of
 
     selection = None if args.selection == SHOWN else args.selection
     predictor = load(
@@ -87,6 +88,8 @@ def run(arguments: list[str]) -> int:
         selection=selection,
         compile=args.compile,
     )
+    if os.path.isdir(args.model) and Path(weights_of(args.model)).name != BEST:
+        print(f"note: {args.model} holds no {BEST} yet; its newest weights are used")
     if (report := predictor.model.load_report) is not None and report.note:
         print(f"note: {in_flags(report.note, PredictArgs)}")
     paths: list[Path] = expand(args.images)
@@ -100,7 +103,7 @@ def run(arguments: list[str]) -> int:
     try:
         with ExitStack() as stack:
             writers = [listing.add, *_open_outputs(stack, predictor, paths, args)]
-            sources = _open_sources(paths, args.every, failures)
+            sources = _open_sources(paths, args.every, failures, predictor.model.info.in_chans)
             for source, prediction in _predict(predictor, sources, args.batch_size):
                 for write in writers:
                     write(source, prediction)
@@ -112,17 +115,17 @@ def run(arguments: list[str]) -> int:
     return 1 if failures else 0
 
 
-def _open_sources(paths: list[Path], every: int, failures: list[str]) -> Iterator[Source]:
+def _open_sources(paths: list[Path], every: int, failures: list[str], channels: int) -> Iterator[Source]:
     """Yield the images and the frames of videos; skip files that cannot be read and add the errors to `failures`."""
     from twins.cli.predict_outputs import Source
-    from twins.data.images import open_image
+    from twins.data.channels import open_channels
     from twins.data.loading.video import is_video_file, read_frames
 
     positions = count()
     for path in paths:
         try:
             if not is_video_file(path):
-                yield Source(path, next(positions), open_image(path))
+                yield Source(path, next(positions), open_channels(path, channels))
                 continue
             for frame in read_frames(path, every=every):
                 yield Source(path, next(positions), frame.image, frame.number, frame.seconds)
@@ -145,7 +148,9 @@ def _predict(predictor: Predictor, sources: Iterator[Source], batch_size: int) -
             predictions = predictor.predict([source.image for source in batch], batch_size=batch_size)
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
-                raise ConfigError(f"memory ran out with {len(batch)} images in a pass; lower --batch-size") from error
+                raise ConfigError(
+                    f"memory ran out with {number_of(len(batch), 'image')} in a pass; lower --batch-size"
+                ) from error
             raise _NetworkError(error) from error
         yield from zip(batch, predictions, strict=True)
 

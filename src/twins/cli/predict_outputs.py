@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import tempfile
 from collections import Counter
@@ -14,11 +13,12 @@ from typing import Any, NamedTuple
 
 from PIL.Image import Image
 
+from twins.bands import AnyImage, Bands
 from twins.data.classes import built_in
 from twins.data.loading.video import VideoWriter, is_video_file
 from twins.drawing import index_image, palette
-from twins.errors import ConfigError
-from twins.files import atomic_file
+from twins.errors import ConfigError, number_of
+from twins.files import atomic_file, json_text
 from twins.metrics.coco_results import coco_results
 from twins.predictions import FORMAT, Prediction
 from twins.tasks.contract import spec_of
@@ -36,12 +36,16 @@ class Source(NamedTuple):
     """The image or video file."""
     position: int
     """Position among all images and frames, from 0; unreadable images count."""
-    image: Image
-    """RGB."""
+    image: AnyImage
+    """With the network's number of channels, or a frame, RGB."""
     frame: int | None = None
     """Number of the frame in its video, from 0; `None` for an image."""
     seconds: float | None = None
     """Time of the frame in its video; `None` for an image."""
+
+    def picture(self) -> Image:
+        """Return the image to draw on."""
+        return self.image.to_rgb() if isinstance(self.image, Bands) else self.image
 
     def origin(self) -> dict[str, Any]:
         """Return the keys of the origin of an image: `image`, and for a frame `frame` and `seconds`."""
@@ -148,7 +152,7 @@ class _Drawings:
             return
         endings = (".png",) if prediction.label_map is None else (".png", "-classes.png")
         path = self._unused_path(source.path.stem, *endings)
-        _save(prediction.draw(source.image), path)
+        _save(prediction.draw(source.picture()), path)
         if prediction.label_map is not None:
             classes = index_image(prediction.label_map, palette(prediction))
             _save(classes, path.with_name(f"{path.stem}-classes.png"))
@@ -159,7 +163,7 @@ class _Drawings:
             temporary = self._stack.enter_context(atomic_file(self._unused_path(source.path.stem, ".mp4")))
             self._video = self._stack.enter_context(VideoWriter(temporary))
         assert self._video is not None
-        self._video.add(prediction.draw(source.image, steady=True), source.seconds)
+        self._video.add(prediction.draw(source.picture(), steady=True), source.seconds)
 
     def _unused_path(self, stem: str, *endings: str) -> Path:
         """Return a path with the first ending, numbered if a file with any of the endings exists."""
@@ -197,7 +201,9 @@ class Listing:
             self.rows.pop()
         self._frames += 1
         self._counts.update(self.spec.counts(prediction))
-        self.rows.append((str(source.path), f"{self._frames} frames; {self.spec.counts_summary(self._counts)}"))
+        self.rows.append(
+            (str(source.path), f"{number_of(self._frames, 'frame')}; {self.spec.counts_summary(self._counts)}")
+        )
 
     def show(self) -> None:
         """Print the table."""
@@ -219,7 +225,7 @@ def _list_writer(write: Callable[[str], object]) -> Callable[[Any], None]:
 
     def append(value: Any) -> None:
         nonlocal separator
-        write(separator + json.dumps(value, ensure_ascii=False))
+        write(separator + json_text(value))
         separator = ",\n"
 
     return append

@@ -29,6 +29,8 @@ _OVERSHOOT = 2.0
 """Value to which resampling may raise floats in 0..1."""
 NO_DATA = "no_data"
 """Key in an image's `info`: the number of pixels without a value, which are read as black."""
+SCALED = "scaled"
+"""Key in an image's `info`: what its pixels were before they were scaled to 8 bits, and the factor."""
 ORIENTATION = 0x0112
 """The EXIF tag of an image's orientation; from 5 on, height and width are swapped."""
 
@@ -172,26 +174,36 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         return _from_floats(np.asarray(image))
     if image.mode.startswith("I"):
-        return _from_array(_to_8_bit(np.asarray(image)))
+        return _from_integers(np.asarray(image))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB") if image.mode != "RGB" else image
 
 
+def _from_integers(values: np.ndarray[Any, Any]) -> Image.Image:
+    """Return grey values of more than 8 bits as an image."""
+    scaled, factor = _to_8_bit(values)
+    image = _from_array(scaled)
+    image.info[SCALED] = f"{8 * values.dtype.itemsize}-bit grey", factor
+    return image
+
+
 def _from_floats(values: np.ndarray[Any, Any]) -> Image.Image:
     """Return grey floats as an image; those without a value, NaN or beyond 16 bits, become black."""
     has_value = np.abs(values) <= _MAX_FLOAT  # false for NaN
-    image = _from_array(_to_8_bit(np.where(has_value, values, 0)))
+    scaled, factor = _to_8_bit(np.where(has_value, values, 0))
+    image = _from_array(scaled)
+    image.info[SCALED] = "of floats", factor
     if missing := values.size - int(has_value.sum()):
         image.info[NO_DATA] = missing
     return image
 
 
-def _to_8_bit(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _to_8_bit(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], str]:
     """Scale grey values to 8 bits: floats in 0..1 by 255, uint16 by 1 / 257, others by 1 / 257 if one exceeds 255.
 
-    Floats in 0..1 may exceed 1 where an image was resampled.
+    Floats in 0..1 may exceed 1 where an image was resampled. The factor is also returned as text.
     """
     top = float(values.max(initial=0))
     scale = 1.0 if top <= 255.0 else 1 / 257.0
@@ -199,7 +211,8 @@ def _to_8_bit(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         scale = 255.0
     if np.issubdtype(values.dtype, np.unsignedinteger) and values.dtype.itemsize == 2:
         scale = 1 / 257.0
-    return np.clip(np.round(values.astype(np.float64) * scale), 0, 255).astype(np.uint8)
+    scaled = np.clip(np.round(values.astype(np.float64) * scale), 0, 255).astype(np.uint8)
+    return scaled, f"{scale:g}" if scale >= 1 else "1/257"
 
 
 def _has_fractions(values: np.ndarray[Any, Any]) -> bool:
@@ -211,10 +224,15 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
         raise InputError(f"an image array must be (H, W), (H, W, 3) or (H, W, 4), found {array.shape}")
+    return to_rgb(Image.fromarray(np.ascontiguousarray(uint8_pixels(array))))
+
+
+def uint8_pixels(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return uint8 pixels, or floats in 0..1, as uint8; raises InputError for other values."""
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0.0 or array.max() > 1.0:
             raise InputError("a float image must hold values in 0..1; divide by 255, and do not normalise it")
         array = np.round(array * 255.0)
     elif array.dtype != np.uint8:
         raise InputError(f"an image array must be uint8 or float, found {array.dtype}")
-    return to_rgb(Image.fromarray(np.ascontiguousarray(array.astype(np.uint8))))
+    return array.astype(np.uint8)

@@ -12,7 +12,7 @@ from tyro.conf import arg
 
 from twins.data.config import BoxConfig, DataConfig, LayoutConfig, MaskConfig
 from twins.data.transforms.config import AugmentConfig, DetectionConfig, SemanticConfig
-from twins.errors import ConfigError, NotFoundError, nearest
+from twins.errors import ConfigError, NotFoundError, nearest, number_of
 from twins.files import is_invalid_path
 from twins.tasks.inference import InferenceConfig, SelectionConfig
 
@@ -446,6 +446,6 @@ def _describe_type(expected: Any) -> str:
     if get_origin(expected) in (Union, UnionType):
         return " or ".join(_describe_type(option) for option in arguments)
     if get_origin(expected) is tuple:
-        return "a list" if arguments[-1] is Ellipsis else f"a list of {len(arguments)} values"
+        return "a list" if arguments[-1] is Ellipsis else f"a list of {number_of(len(arguments), 'value')}"
     names = {float: "a number", int: "a whole number", bool: "true or false", NoneType: "null"}
     return "names with values" if is_dataclass(expected) else names.get(expected, "text")

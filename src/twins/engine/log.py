@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from twins.engine.progress import Plan, Progress
 from twins.errors import TrainingError
+from twins.files import json_text
 from twins.run_folder import LOG, METRICS
 
 
@@ -51,7 +53,7 @@ class Log:
         """
         if not self.active:
             return
-        line = json.dumps({"kind": kind, "step": step, "epoch": round(epoch, 4), **values})
+        line = json_text({"kind": kind, "step": step, "epoch": round(epoch, 4), **values})
         self._append(METRICS, line)
         if self.tracker is not None:
             self.tracker.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
@@ -133,9 +135,13 @@ class Log:
 
 
 def read_rows(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """Return the rows of a run's `metrics.jsonl`, or only those of one kind; damaged lines are skipped."""
+    """Return the rows of a run's `metrics.jsonl`, or only those of one kind; damaged lines are skipped.
+
+    Numbers that are not finite are null in the file, and NaN in the rows.
+    """
     path = run / METRICS
     rows = [json.loads(line) for line in path.read_text(errors="replace").splitlines() if _step_of(line) < float("inf")]
+    rows = [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
     return [row for row in rows if kind is None or row.get("kind") == kind]
 
 

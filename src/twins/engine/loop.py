@@ -27,7 +27,7 @@ from twins.engine.randomness import deterministic
 from twins.engine.schedule import scheduled_rate
 from twins.engine.signals import Stop, stop_on_signals
 from twins.engine.step import TrainStep
-from twins.errors import DataError, TrainingError
+from twins.errors import DataError, TrainingError, number_of
 from twins.run_folder import LOG
 from twins.tasks.network import TaskNetwork
 
@@ -215,6 +215,6 @@ def _log_skipped(run: _Run, skipped: Sequence[Skipped], split: Literal["train", 
         run.log.info(f"skipped: {reason if path in reason else f'{path}: {reason}'}")
     if new_reasons and len(logged) > max_share * images:
         raise DataError(
-            f"{len(logged)} of {images} images cannot be read, a larger share than `max_skipped={max_share:g}`; "
-            f"repair or remove them, {run.log.run / LOG} lists them"
+            f"{len(logged)} of {number_of(images, 'image')} cannot be read, a larger share than "
+            f"`max_skipped={max_share:g}`; repair or remove them, {run.log.run / LOG} lists them"
         )

@@ -15,10 +15,10 @@ from twins.engine.contracts import Metric
 from twins.engine.loading import load_batches
 from twins.engine.processes import gather
 from twins.engine.signals import Stop
-from twins.errors import DataError, WeightsError
+from twins.errors import DataError, number_of
 from twins.ops.padding import true_sizes
 from twins.predictions import Prediction
-from twins.tasks.network import TaskNetwork
+from twins.tasks.network import TaskNetwork, scores_error
 
 
 class EvaluationStopped(Exception):
@@ -124,16 +124,13 @@ def _check_scores(outputs: Any) -> None:
     """Raise WeightsError if outputs are not finite; minus infinity is the score of what is outside an image."""
     for value in outputs.values() if isinstance(outputs, Mapping) else [outputs]:
         if isinstance(value, Tensor) and value.is_floating_point() and bool((value.isnan() | value.isposinf()).any()):
-            raise WeightsError(
-                "the network's scores are not finite, though its weights are: they are too large, or damaged; use an "
-                "earlier checkpoint"
-            )
+            raise scores_error()
 
 
 def check_measured(values: Mapping[str, float], monitor: str, images: int) -> None:
     """Raise DataError if every validation pixel or object is ignored, so that the monitored metric has no value."""
     if monitor not in values:
         raise DataError(
-            f"nothing in the {images} held-out images counts, so {monitor} cannot be measured; "
+            f"nothing in the {number_of(images, 'held-out image')} counts, so {monitor} cannot be measured; "
             "look at them with twins check"
         )

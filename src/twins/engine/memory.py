@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from twins.engine.config import TrainConfig
-from twins.errors import InputError, TrainingError
+from twins.errors import InputError, TrainingError, number_of
 
 _MESSAGES = (
     "can't allocate memory",
@@ -77,7 +77,7 @@ def out_of_memory(config: TrainConfig, images: int, fitting: int, processes: int
         processes: number of training processes.
         state_message: the part of the message on the newest saved state.
     """
-    problem = f"memory ran out with {images} images of {config.size} pixels in a pass"
+    problem = f"memory ran out with {number_of(images, 'image')} of {config.size} pixels in a pass"
     if not fitting:
         return TrainingError(
             f"{problem} and no fewer fit; use `checkpointing`, a smaller `size` or a smaller model; {state_message}"
@@ -90,6 +90,6 @@ def out_of_memory(config: TrainConfig, images: int, fitting: int, processes: int
     )
     return TrainingError(
         f"{problem}, {fitting} fit: use `accumulate={passes}`, which keeps the recipe with "
-        f"{images_per_process // passes} images in a pass, or `batch_size={fitting * config.accumulate * processes}`; "
-        f"{state_message}"
+        f"{number_of(images_per_process // passes, 'image')} in a pass, or "
+        f"`batch_size={fitting * config.accumulate * processes}`; {state_message}"
     )

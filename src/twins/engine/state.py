@@ -18,6 +18,7 @@ from twins.errors import NotFoundError, TrainingError
 from twins.files import first_line
 from twins.run_folder import LAST, STATE, STATES, WEIGHTS
 from twins.weights.files import read_tensors, write_tensors
+from twins.weights.loading import check_finite
 
 FORMAT = 1
 """Version of `state.pt`."""
@@ -78,6 +79,7 @@ def load_state(run: Path) -> State:
     Raises:
         NotFoundError: the run has no state yet.
         TrainingError: the state is damaged or has a newer format.
+        WeightsError: its weights, or their average, are not finite.
     """
     folder = run / LAST
     if not (folder / STATE).is_file():
@@ -90,7 +92,10 @@ def load_state(run: Path) -> State:
         raise TrainingError(f"{folder / STATE} is of a newer format than {FORMAT}; update twins to resume from it")
     field_names = {f.name for f in fields(Progress)}
     progress = Progress(**{key: value for key, value in content.pop("progress").items() if key in field_names})
-    return State(weights=read_tensors(folder / WEIGHTS).tensors, progress=progress, **content)
+    state = State(weights=read_tensors(folder / WEIGHTS).tensors, progress=progress, **content)
+    check_finite(state.weights, str(folder / WEIGHTS))
+    check_finite(state.average or {}, f"the average in {folder / STATE}")
+    return state
 
 
 def _write(folder: Path, state: State, info: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twins.errors import InputError
+from twins.errors import InputError, number_of
 
 Target = Mapping[str, Tensor]
 """Objects of one image: `boxes` `(R, 4)`, float xyxy in pixels of the network's input; `labels` `(R,)`, int class ids
@@ -37,7 +37,8 @@ def check_targets(
     if isinstance(targets, Mapping | Tensor) or not isinstance(targets, Sequence):
         raise InputError(f"targets must be a list of one dictionary per image, found {type(targets).__name__}")
     if len(targets) != len(images):
-        raise InputError(f"each image needs a target, found {len(targets)} targets for {len(images)} images")
+        counts = f"{number_of(len(targets), 'target')} for {number_of(len(images), 'image')}"
+        raise InputError(f"each image needs a target, found {counts}")
     for number, target in enumerate(targets):
         _check_shapes(f"targets[{number}]", target)
         if masks:
@@ -60,8 +61,8 @@ def _check_shapes(name: str, target: Target) -> None:
         raise InputError(f"{name} needs float boxes (R, 4), found {boxes.dtype} of shape {tuple(boxes.shape)}")
     if labels.shape != boxes.shape[:1] or labels.dtype not in _INTEGERS:
         raise InputError(
-            f"{name} needs an int label for each of {len(boxes)} boxes, found {labels.dtype} of shape "
-            f"{tuple(labels.shape)}"
+            f"{name} needs an int label for each box, found {number_of(len(boxes), 'box', 'boxes')} and labels "
+            f"{labels.dtype} of shape {tuple(labels.shape)}"
         )
     if (crowd := target.get("crowd")) is not None and (crowd.ndim != 2 or crowd.shape[1] != 4):
         raise InputError(f"{name} needs crowd boxes (C, 4), found the shape {tuple(crowd.shape)}")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from PIL.Image import Image
 from torch import Tensor
 
+from twins.bands import AnyImage
 from twins.data.base import Splits
 from twins.data.checks.scan import CheckReport
 from twins.data.config import DataConfig
@@ -113,7 +114,7 @@ class TaskSpec(Protocol):
     def check_pair(self, image: Image, target: Any) -> None:
         """Raise DataError if an image and its target do not fit together."""
 
-    def infer(self, network: TaskNetwork, image: Image, inference: InferenceConfig) -> Prediction:
+    def infer(self, network: TaskNetwork, image: AnyImage, inference: InferenceConfig) -> Prediction:
         """Predict one image with settings other than the defaults; only in tasks with `TaskFacts.inference`."""
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:

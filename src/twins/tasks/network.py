@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 from torch import Tensor, nn
 
 from twins.backbone.network import fuse_network, layer_groups
+from twins.errors import WeightsError
 from twins.predictions import Prediction
 from twins.tasks.inference import SelectionConfig
 from twins.weights.info import ModelInfo
@@ -26,6 +27,14 @@ class Features(Protocol):
     def strides(self) -> tuple[int, ...]:
         """Image pixels per position of each map, such as (4, 8, 16, 32)."""
         ...
+
+
+def scores_error() -> WeightsError:
+    """Return the error for scores that are not finite."""
+    return WeightsError(
+        "the network's scores are not finite, though its weights are: they are too large, or damaged; use an earlier "
+        "checkpoint"
+    )
 
 
 class TaskNetwork(nn.Module):

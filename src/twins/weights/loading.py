@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,8 @@ _CLASSIFIER_PREFIXES = ("norm.", "head.")
 _HEAD_PREFIXES = ("norm.", "neck.", "auxiliary_head.", "rpn_head.")
 """Key prefixes of parts of heads, without their classification layers; a backbone needs neither."""
 
+_STEM = "stages.0.patch_embed.proj.weight"
+"""End of the name of the first convolution's weight, which has a dimension for the images' channels."""
 _TITLES = {
     "mis_shaped": "mis-shaped",
     "left_out": "left out, beside the network",
@@ -67,6 +69,9 @@ class LoadReport:
     """Tensors of the network that keep their initial values as intended: stage norms that a classification file lacks,
     or with `resize_head` a head with another number of classes."""
 
+    adapted: tuple[str, ...] = ()
+    """Loaded tensors that were adapted from RGB to the network's number of channels."""
+
     @property
     def ok(self) -> bool:
         """Whether nothing is missing, unexpected or mis-shaped."""
@@ -74,8 +79,8 @@ class LoadReport:
 
     def __str__(self) -> str:
         source = f"{self.path}, {self.key}" if self.key else str(self.path)
-        lines = [f"{source} ({self.dialect} layout): {len(self.loaded)} tensors loaded"]
-        for title in ("missing", "unexpected", "mis_shaped", "unused", "initialised", "left_out", "others"):
+        lines = [f"{source} ({self.dialect} layout): {number_of(len(self.loaded), 'tensor')} loaded"]
+        for title in ("missing", "unexpected", "mis_shaped", "unused", "initialised", "adapted", "left_out", "others"):
             if keys := getattr(self, title):
                 lines.append(f"  {_TITLES.get(title, title)} ({len(keys)}): {_shorten(tuple(map(shown, keys)))}")
         return "\n".join(lines)
@@ -105,14 +110,21 @@ def load_weights(
     return load_checkpoint(model, read_tensors(path, key=weights_key), resize_head=resize_head)
 
 
-def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, resize_head: bool = False) -> LoadReport:
-    """Load a checkpoint that `read_tensors` returned; see `load_weights`."""
+def load_checkpoint(
+    model: nn.Module, checkpoint: Checkpoint, *, resize_head: bool = False, adapt_channels: bool = False
+) -> LoadReport:
+    """Load a checkpoint that `read_tensors` returned; see `load_weights`.
+
+    With `adapt_channels`, the first convolution of a network for RGB is adapted to the network's number of channels.
+    """
     state, backbone_only = checkpoint.state, isinstance(model, Twins)
     if backbone_only:
         state = {key.removeprefix("backbone."): value for key, value in state.items()}
     _check_p7(model, checkpoint)
     model_state: State = model.state_dict(keep_vars=True)
+    state, adapted = _adapt_channels(model_state, state, checkpoint) if adapt_channels else (state, ())
     report = _compare(model_state, state, checkpoint, backbone_only=backbone_only, resize_head=resize_head)
+    report = replace(report, adapted=adapted)
     if not report.ok:
         hint = _variant_hint(model, checkpoint) + _beside_hint(checkpoint)
         raise WeightsError(f"the weights do not fit the network{hint}, and nothing was loaded:\n{report}")
@@ -121,6 +133,25 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, resize_head: bo
         for key in report.loaded:
             model_state[key].copy_(state[key])
     return report
+
+
+def _adapt_channels(model_state: State, state: State, checkpoint: Checkpoint) -> tuple[State, tuple[str, ...]]:
+    """Return a state dict whose first convolution fits the network's images, and the names of the adapted tensors.
+
+    As in timm, one channel gets the sum of the weights of RGB; for others these are repeated in turn, and scaled so
+    that the output keeps its size.
+
+    Raises:
+        WeightsError: the numbers of channels differ and the weights are not for RGB.
+    """
+    name = next(key for key in model_state if key.endswith(_STEM))
+    weight, channels = state.get(name), model_state[name].shape[1]
+    check_channels(checkpoint, channels)
+    if weight is None or weight.ndim != 4 or weight.shape[1] == channels:
+        return state, ()
+    single = channels == 1
+    adapted = weight.float().sum(1, keepdim=True) if single else weight[:, torch.arange(channels) % 3] * (3 / channels)
+    return state | {name: adapted.to(weight.dtype)}, (name,)
 
 
 def _check_p7(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -141,6 +172,16 @@ def check_described(path: str | Path, dialect: str, info: ModelInfo | None) -> N
         raise ConfigError(
             f"a RetinaNet of detectron2 is written in the layout twins as .safetensors, whose description says that it "
             f"has a ReLU before P7; found {path} in the layout {dialect}"
+        )
+
+
+def check_channels(checkpoint: Checkpoint, channels: int) -> None:
+    """Raise WeightsError if a file's network is neither for images of this number of channels nor for RGB."""
+    weight = checkpoint.state.get(f"backbone.{_STEM}")
+    if weight is not None and weight.ndim == 4 and (count := weight.shape[1]) not in (3, channels):
+        raise WeightsError(
+            f"{checkpoint.path} holds a network for images of {number_of(count, 'channel')}, this one takes "
+            f"{channels}; build it with `in_chans={count}` (training reads RGB images only)"
         )
 
 
@@ -278,7 +319,7 @@ def _compare(
     unused = [
         key
         for key in only_in_file
-        if (resize_head and key.startswith(head_prefixes if dense else "head."))
+        if (resize_head and key.startswith(head_prefixes))
         or (backbone_only and (key.startswith(head_prefixes) or _is_of_missing_stage(key, model_state)))
         or (dense and key.startswith(_CLASSIFIER_PREFIXES))
     ]

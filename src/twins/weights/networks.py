@@ -29,6 +29,18 @@ _BESIDE = re.compile(
     r"|specificity|mae|mse)(_?(\d+|fn|func|function|train|val|valid|test))?|(train|val|valid|test)_.+"
 )
 """Names of losses and metrics, which training codes keep beside the network."""
+_PROJECTION = re.compile(
+    r"((online|target|momentum)_)?(proj(ection|etion|ector)?|prototypes?|queue)(_?(head|mlp|net|layers?|ptr|\d+))*(_momentum)?"
+)
+_PREDICTION = re.compile(r"(online_)?predict(ion|or)(_?(head|mlp|net|layers?|\d+))*")
+"""Names of parts that self-supervised learning puts after a backbone: BYOL, MoCo, SimCLR, SimSiam, SwAV."""
+_HEAD = re.compile(r"(head|head\.fc|fc|cls_head\.fc)\.weight$|(decode_head|bbox_head|roi_heads?|rpn_head|head\.head)\.")
+"""Names of a task's classification layer and of parts of its heads, which self-supervised learning does not have."""
+_MOMENTUM_COPIES = (
+    *(("target", "online"), ("encoder_k", "encoder_q"), ("key_encoder", "query_encoder")),
+    *(("momentum_encoder", "base_encoder"), ("momentum_encoder", "encoder"), ("_momentum", "")),
+)
+"""Parts of names of a network's momentum copy in self-supervised learning, and of the network, which is used later."""
 _FACTOR = re.compile("norm|bn|scale|gamma")
 """Names of parts without a matrix that change what a network computes."""
 _MOST_NESTED = 8
@@ -169,6 +181,8 @@ class _Contents:
             if self.owners[name] == owner and not name.startswith((root, *filter(None, others)))
         }
         dropped, left_out = _no_layers(tensors, strictly=True), _no_layers(outside, strictly=False)
+        extra = set() if any(map(_HEAD.match, tensors)) else _self_supervised({*tensors, *outside})
+        dropped, left_out = dropped | (extra & tensors.keys()), left_out | (extra & outside.keys())
         return Network(
             tensors={name: value for name, value in tensors.items() if name not in dropped},
             key=key,
@@ -274,6 +288,17 @@ def _no_layers(tensors: State, *, strictly: bool) -> set[str]:
     return dropped
 
 
+def _self_supervised(names: set[str]) -> set[str]:
+    """Return the tensors of parts that self-supervised learning puts after a backbone.
+
+    A predictor is one of them only beside a projection; alone, it may be a classifier.
+    """
+    firsts = {name: name.partition(".")[0] for name in names}
+    projected = {name for name, first in firsts.items() if _PROJECTION.fullmatch(first)}
+    predicted = {name for name, first in firsts.items() if _PREDICTION.fullmatch(first)}
+    return projected | predicted if projected else set()
+
+
 def _is_of_loss(name: str, *, first_part: bool) -> bool:
     """Return whether a tensor belongs to a loss or a metric, by the names of its modules or only of the first."""
     *modules, last = name.lower().split(".")
@@ -289,6 +314,7 @@ def _usual(networks: list[Network], path: Path) -> Network:
     """
     averages = [network for network in networks if network.average and _is_copy(network, networks)]
     rest = [network for network in networks if not network.average] or networks
+    rest = [network for network in rest if not _is_momentum_copy(network, rest)]
     candidates = averages or rest
     best = min(map(_rank, candidates))
     chosen = [network for network in candidates if _rank(network) == best]
@@ -315,6 +341,12 @@ def _rank(network: Network) -> tuple[int, ...]:
         return ()
     parts = network.key.split(".")
     return tuple(_CONVENTIONAL.index(part) if part in _CONVENTIONAL else len(_CONVENTIONAL) for part in parts)
+
+
+def _is_momentum_copy(network: Network, networks: Iterable[Network]) -> bool:
+    """Return whether a network is the momentum copy of another one in the file, by their names."""
+    keys = {other.key for other in networks} - {network.key}
+    return any(copy in network.key and network.key.replace(copy, own) in keys for copy, own in _MOMENTUM_COPIES)
 
 
 def _is_copy(network: Network, networks: Iterable[Network]) -> bool:

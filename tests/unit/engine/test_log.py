@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from pathlib import Path
 
 from rich.console import Console
@@ -64,3 +65,10 @@ def test_only_the_main_process_writes(tmp_path: Path) -> None:
     log.write_row("train", step=1, epoch=0.1, values={})
     log.info("hello")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_number_that_is_not_finite_is_null_in_the_file_and_nan_in_the_row(tmp_path: Path) -> None:
+    _log(tmp_path)[0].write_row("eval", step=1, epoch=1.0, values={"top1": float("nan")})
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["top1"] is None
+    (row,) = read_rows(tmp_path)
+    assert math.isnan(row["top1"])

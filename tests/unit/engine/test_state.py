@@ -10,7 +10,7 @@ import torch
 from twins.engine import state as states
 from twins.engine.progress import Progress
 from twins.engine.state import State, load_state, save_state
-from twins.errors import NotFoundError, TrainingError
+from twins.errors import NotFoundError, TrainingError, WeightsError
 
 
 def _state(step: int) -> State:
@@ -79,4 +79,15 @@ def test_a_run_without_a_state_and_a_damaged_state_raise_clear_errors(tmp_path: 
     save_state(tmp_path, _state(1), None)
     (tmp_path / "last" / "state.pt").write_bytes(b"nonsense")
     with pytest.raises(TrainingError, match="damaged"):
+        load_state(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "named"), [("weights", "model.safetensors"), ("average", "the average in .*state.pt")]
+)
+def test_a_state_that_is_not_finite_is_refused(tmp_path: Path, part: str, named: str) -> None:
+    state = _state(7)
+    setattr(state, part, {"weight": torch.tensor([1.0, float("nan"), 2.0])})
+    save_state(tmp_path, state, None)
+    with pytest.raises(WeightsError, match=rf"{named} holds weights that are not finite, first weight \(1 of 3 values"):
         load_state(tmp_path)

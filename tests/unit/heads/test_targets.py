@@ -24,7 +24,7 @@ def valid_target(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
         ({"boxes": torch.tensor([[torch.nan, 2.0, 5.0, 40.0]])}, r"targets\[1\] has a box without area, \[nan"),
         ({"labels": torch.tensor([5])}, r"targets\[1\] has the label 5, the classes are 0 to 4"),
         ({"labels": torch.tensor([-1])}, r"targets\[1\] has the label -1"),
-        ({"labels": torch.tensor([1, 2])}, r"targets\[1\] needs an int label for each of 1 boxes"),
+        ({"labels": torch.tensor([1, 2])}, r"targets\[1\] needs an int label for each box, found 1 box and"),
         ({"labels": torch.tensor([1.0])}, r"targets\[1\] needs an int label"),
         ({"boxes": torch.tensor([[1, 2, 30, 40]])}, r"targets\[1\] needs float boxes"),
         ({"labels": torch.tensor([True])}, r"targets\[1\] needs an int label"),
@@ -42,7 +42,7 @@ def test_a_mistake_names_the_target(changes, message):
 
 
 def test_a_missing_part_and_a_missing_target_are_reported():
-    with pytest.raises(InputError, match="found 1 targets for 2 images"):
+    with pytest.raises(InputError, match="found 1 target for 2 images"):
         check_targets([valid_target()], IMAGES, 5)
     with pytest.raises(InputError, match=r"targets\[0\] lacks labels; it has boxes"):
         check_targets([{"boxes": torch.zeros(0, 4)}, valid_target()], IMAGES, 5)

@@ -12,6 +12,7 @@ import twins
 from twins.errors import ConfigError, WeightsError
 from twins.factory import model_from_checkpoint
 from twins.preprocess import Preprocess
+from twins.run_folder import BEST
 from twins.weights import files
 from twins.weights.convert import convert
 from twins.weights.dialects import from_twins, to_twins
@@ -356,3 +357,16 @@ def test_tensors_without_dimensions_are_mis_shaped_and_match_no_variant(key, sav
         twins.load_weights(_classifier(), path)
     with pytest.raises(WeightsError, match="no known Twins variant"):
         model_from_checkpoint(path)
+
+
+def test_the_best_weights_of_a_run_are_converted(tmp_path):
+    torch.manual_seed(0)
+    network = twins.create_model("twins_svt_nano", num_classes=2)
+    run = tmp_path / "run"
+    run.mkdir()
+    twins.save_weights(network, run / BEST)
+    convert(run, tmp_path / "timm.pth", to="timm")
+    again = model_from_checkpoint(tmp_path / "timm.pth").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in network.state_dict().items())
+    with pytest.raises(ConfigError, match=r"is the run's best\.safetensors, which would be lost"):
+        convert(run, run / BEST, to="timm")

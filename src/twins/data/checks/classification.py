@@ -9,6 +9,7 @@ from PIL.Image import Image
 
 from twins.data.base import LabelledImages
 from twins.data.checks.scan import CheckReport, Scan, find_duplicates, first_paths
+from twins.errors import number_of
 
 
 class ClassIdCheck:
@@ -36,9 +37,13 @@ def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
         if not train and not val:
             problems.append(f"class {name} has no image; remove its folder or add images")
         elif not train:
-            problems.append(f"class {name} has {val} images to evaluate on and none to train on; move some")
+            problems.append(
+                f"class {name} has {number_of(val, 'image')} to evaluate on and none to train on; move some"
+            )
         elif not val:
-            problems.append(f"class {name} has {train} images to train on and none to evaluate on; move some")
+            problems.append(
+                f"class {name} has {number_of(train, 'image')} to train on and none to evaluate on; move some"
+            )
         elif train == 1:
             problems.append(f"class {name} has a single training image; add more")
     return problems

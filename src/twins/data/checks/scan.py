@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -15,7 +15,7 @@ from PIL.Image import Image
 
 from twins.data.base import ImageSet, Splits
 from twins.data.config import EMBEDDED
-from twins.data.images import NO_DATA, count_unread
+from twins.data.images import NO_DATA, SCALED, count_unread
 from twins.data.plan import ReadingPlan
 from twins.errors import DataError, NotFoundError, count_list, number_of
 
@@ -66,6 +66,8 @@ class ScannedImage:
     """Faults of the image and its target, a sentence each."""
     no_data: int = 0
     """Pixels without a value, which are read as black."""
+    scaled: tuple[str, str] | None = None
+    """What pixels of more than 8 bits were, and by which factor they were scaled."""
 
 
 Scan = dict[str, list[ScannedImage]]
@@ -106,7 +108,7 @@ def check(splits: Splits[Any], task: TaskCheck) -> CheckReport:
         images={name: len(images) for name, images in scan.items()},
         sizes=_size_ranges([image.size for image in scanned if image.size]),
         problems=[*splits.problems, *splits.faults, *(problem for image in scanned for problem in image.problems)],
-        notes=[*splits.notes, *_unread_note(splits.source), *_no_data_note(scanned)],
+        notes=[*splits.notes, *_unread_note(splits.source), *_no_data_note(scanned), *_scaled_notes(scanned)],
         plan=splits.plan,
     )
     if "train" not in scan:
@@ -162,10 +164,10 @@ def first_paths(copies: list[tuple[str, ScannedImage]]) -> str:
 
 
 def _scan_image(task: TaskCheck, images: ImageSet, index: int) -> ScannedImage:
-    image, size, digest, summary, problems, no_data = None, None, "", None, [], 0
+    image, size, digest, summary, problems, no_data, scaled = None, None, "", None, [], 0, None
     try:
         image = images.load(index)
-        no_data = image.info.get(NO_DATA, 0)
+        no_data, scaled = image.info.get(NO_DATA, 0), image.info.get(SCALED)
         size, digest = image.size, hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
     except (DataError, NotFoundError) as error:
         problems.append(str(error))
@@ -174,7 +176,7 @@ def _scan_image(task: TaskCheck, images: ImageSet, index: int) -> ScannedImage:
         problems += target_problems
     except (DataError, NotFoundError) as error:
         problems.append(str(error))
-    return ScannedImage(images.path(index), size, digest, summary, tuple(dict.fromkeys(problems)), no_data)
+    return ScannedImage(images.path(index), size, digest, summary, tuple(dict.fromkeys(problems)), no_data, scaled)
 
 
 def _unread_note(source: str) -> list[str]:
@@ -183,6 +185,23 @@ def _unread_note(source: str) -> list[str]:
         return []
     count = number_of(sum(unread.values()), "picture")
     return [f"{count} in {source} passed over, because Pillow cannot read them ({count_list(unread)}); convert them"]
+
+
+def _scaled_notes(images: list[ScannedImage]) -> list[str]:
+    """Return a note for each kind of pixels of more than 8 bits, with the factors by which images were scaled."""
+    kinds: dict[str, list[ScannedImage]] = defaultdict(list)
+    for image in images:
+        if image.scaled is not None:
+            kinds[image.scaled[0]].append(image)
+    return [f"{_scaled_count(kind, group)}; {group[0].path} first" for kind, group in kinds.items()]
+
+
+def _scaled_count(kind: str, images: list[ScannedImage]) -> str:
+    factors = Counter(image.scaled[1] for image in images if image.scaled is not None)
+    are, they = ("is", "it is") if len(images) == 1 else ("are", "they are")
+    by = next(iter(factors)) if len(factors) == 1 else ", ".join(f"{n} by {factor}" for factor, n in factors.items())
+    scaled = f"scaled to 8 bits by {by}" if len(factors) == 1 else f"scaled to 8 bits by different factors, {by}"
+    return f"{number_of(len(images), 'image')} {are} {kind}; {they} {scaled}"
 
 
 def _no_data_note(images: list[ScannedImage]) -> list[str]:

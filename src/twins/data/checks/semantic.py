@@ -113,7 +113,8 @@ def _unseen(counts: dict[str, dict[str, int]]) -> list[str]:
     if not unseen:
         return []
     shown = few(unseen, limit=10)
-    return [f"{len(unseen)} of the {len(names)} classes are in no image and cannot be learned: {shown}"]
+    count, verb = number_of(len(names), "class", "classes"), "is" if len(unseen) == 1 else "are"
+    return [f"{len(unseen)} of the {count} {verb} in no image and cannot be learned: {shown}"]
 
 
 def _unbalanced(shares: dict[str, float]) -> list[str]:

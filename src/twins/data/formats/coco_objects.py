@@ -32,7 +32,7 @@ from twins.data.formats.source import Source
 from twins.data.formats.values import fraction_problems, read_flag, read_number, read_numbers
 from twins.data.images import image_size
 from twins.data.objects import Objects, Rle, build_objects, has_area, mask_areas, mask_boxes
-from twins.errors import DataError
+from twins.errors import DataError, number_of
 
 _PART_FILES = ("_annotations.coco.json", "annotations.json", "annotation_coco.json", "instances.json")
 """Names of a JSON file in the same folder as the images of its part, Roboflow's first."""
@@ -180,6 +180,7 @@ def _convention_problems(boxes: NDArray[np.float64], sizes: NDArray[np.float64],
     """
     first, second = boxes[:, :2], boxes[:, 2:]
     beyond = ~_are_inside(first, first + second, sizes)
+    count, verb = number_of(len(boxes), "box", "boxes"), "reaches" if beyond.sum() == 1 else "reach"
     if not beyond.any():
         return []
     for description, low, high in (
@@ -188,7 +189,7 @@ def _convention_problems(boxes: NDArray[np.float64], sizes: NDArray[np.float64],
     ):
         if _are_inside(low, high, sizes).all():
             return [
-                f"{beyond.sum()} of {len(boxes)} boxes in {path} reach beyond their image, and all fit if their "
+                f"{beyond.sum()} of {count} in {path} {verb} beyond their image, and all fit if their "
                 f"numbers are {description}; give left, top, width and height"
             ]
     return []

@@ -17,7 +17,7 @@ from twins.data.formats.names import find_listed, match_stems, read_list
 from twins.data.formats.source import LISTS, MASKS, Source
 from twins.data.images import list_images
 from twins.data.parts import group_parts
-from twins.errors import DataError
+from twins.errors import DataError, number_of
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
 MASK_FOLDERS = ("masks", "mask", "annotations", "labels", "label", "gt", "gtFine", "SegmentationClass")
@@ -165,7 +165,7 @@ def _voc(source: Source) -> _Layout:
         if missing := [name for name in names if name not in by_name]:
             raise DataError(
                 f"{path} lists {missing[0]:.250}, but {root} has no image of that name with a mask; "
-                f"{len(missing)} such names"
+                f"{number_of(len(missing), 'such name')}"
             )
         parts[part] = [by_name[name] for name in names]
         source.use(LISTS, path)
@@ -199,10 +199,12 @@ def _pair(images: Path, masks: Path, notes: list[str]) -> Pairs:
             f"no image in {images} has a mask of its name in {masks}, {missing[0].name} first; give both the same name"
         )
     if unused and pairs:
-        notes.append(f"{len(unused)} masks in {masks} have no image in {images}, {unused[0].name} first")
+        count, verb = number_of(len(unused), "mask"), "has" if len(unused) == 1 else "have"
+        notes.append(f"{count} in {masks} {verb} no image in {images}, {unused[0].name} first")
     if missing:
+        count, verbs = number_of(len(missing), "image"), ("has", "is") if len(missing) == 1 else ("have", "are")
         notes.append(
-            f"{len(missing)} images in {images} have no mask in {masks} and are left out, {missing[0].name} first"
+            f"{count} in {images} {verbs[0]} no mask in {masks} and {verbs[1]} left out, {missing[0].name} first"
         )
     return pairs
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from twins.data.classes import MAX_CLASSES, ClassTable, Colour, build_table, table_from_values
 from twins.data.config import MaskConfig
 from twins.data.images import open_file
-from twins.errors import ConfigError, DataError, few, nearest
+from twins.errors import ConfigError, DataError, few, nearest, number_of
 
 IGNORE = 255
 """Class id of ignored pixels."""
@@ -136,7 +136,7 @@ def build_reader(
         classes = table_from_values(_all_values(masks) - {IGNORE} - ignore)
         gaps = classes.values != tuple(range(len(classes)))
         notes.append(
-            f"classes are called by the {len(classes)} values that the masks hold"
+            f"classes are called by the {number_of(len(classes), 'value')} that the masks hold"
             + (", which have gaps" if gaps else "")
             + "; give names with `masks.classes=FILE`"
         )
@@ -262,4 +262,9 @@ def _advice(values: list[Any], classes: ClassTable) -> str:
     if values == [0] and 1 in classes.values:
         return "if 0 is to be ignored, set `masks.reduce_zero_label=True`"
     first, last = min(classes.values), max(classes.values)
-    return f"the {len(classes)} classes have the values {first} to {last}; fix it, or ignore values with `masks.ignore`"
+    known = (
+        f"the {len(classes)} classes have the values {first} to {last}"
+        if first < last
+        else f"the class has the value {first}"
+    )
+    return f"{known}; fix it, or ignore values with `masks.ignore`"

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twins.errors import number_of
+
 _LIMIT = 1e12
 """Limit of the numbers of boxes and areas."""
 _EXACT = 2**53
@@ -96,7 +98,8 @@ def fraction_problems(boxes: NDArray[np.float64], source: str, expected: str) ->
     small = ((np.abs(low) <= 1) & (high <= 2) & (low < high)).all(axis=1)
     if not (boxes[small] % 1).any():  # a box of whole pixels may be as small
         return []
+    count, verb = number_of(len(boxes), "box", "boxes"), "lies" if small.sum() == 1 else "lie"
     return [
-        f"{small.sum()} of {len(boxes)} boxes in {source} lie in the first pixels of their image, so they look like "
+        f"{small.sum()} of {count} in {source} {verb} in the first pixels of their image, so they look like "
         f"fractions of its width and height; give {expected} in pixels"
     ]

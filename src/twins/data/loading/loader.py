@@ -17,7 +17,7 @@ from twins.data.loading.batch import Batch, Sample, Skipped, collate
 from twins.data.loading.sampler import SampleKey, Shape, TrainBatches
 from twins.data.seeding import seeded
 from twins.data.transforms.deferred_fills import PixelsWithFills
-from twins.errors import DataError, NotFoundError
+from twins.errors import DataError, NotFoundError, number_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,7 +44,9 @@ class TrainSamples(Dataset[Sample]):
                 skipped.append(Skipped(self.images.path(index), str(error)))
                 continue
             return _sample(result, new_target, index, image, tuple(skipped))
-        raise DataError(f"none of the {len(self.images)} training images can be read; the first: {skipped[0].reason}")
+        raise DataError(
+            f"none of the {number_of(len(self.images), 'training image')} can be read; the first: {skipped[0].reason}"
+        )
 
 
 class EvalSamples(Dataset["Sample | Skipped"]):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.errors import ConfigError
+from twins.errors import ConfigError, number_of
 
 SampleKey = tuple[int, int, int]
 """Epoch, image and copy: they identify a training sample and seed its randomness."""
@@ -51,9 +51,8 @@ class TrainBatches:
         shapes: Sequence[Shape] | None = None,
     ) -> None:
         if count < world * accumulate:
-            raise ConfigError(
-                f"{count} training images are too few for {world} processes with `accumulate={accumulate}`; use fewer"
-            )
+            few = f"{number_of(count, 'training image')} {'is' if count == 1 else 'are'} too few"
+            raise ConfigError(f"{few} for {world} processes with `accumulate={accumulate}`; use fewer")
         self.count, self.seed, self.rank, self.world, self.repeats = count, seed, rank, world, repeats
         self.batch = min(batch, count // (world * accumulate))
         self.steps = count // (self.batch * world * accumulate)

@@ -11,6 +11,7 @@ from PIL import Image
 from twins.charts import calibration_chart, confusion_table, picture, share, table
 from twins.data.formats.digits import Digits
 from twins.drawing import grid, thumbnail
+from twins.errors import number_of
 from twins.predictions import Prediction
 from twins.tasks.contract import Examples, Explain
 
@@ -55,7 +56,7 @@ def sections(result: dict[str, Any], examples: Examples, explain: Explain) -> li
 def _mistakes(images: list[_LabelledImage]) -> str:
     mistakes = sorted((x for x in images if x.predicted != x.label), key=lambda x: -x.confidence)[:NUM_SHOWN]
     if not mistakes:
-        return f"<h2>Mistakes</h2><p>None in {len(images)} held-out images.</p>"
+        return f"<h2>Mistakes</h2><p>None in {number_of(len(images), 'held-out image')}.</p>"
     pictures = "".join(
         picture(thumbnail(x.image), f"{x.summary}, is {x.prediction.name(x.label)}", kind="bad") for x in mistakes
     )

@@ -192,6 +192,6 @@ def _check_has_objects(val: AnnotatedImages, source: str) -> None:
         if (~objects.crowd).any():
             return
     raise DataError(
-        f"none of the {len(val)} held-out images of {source} has an object to find, so nothing could be measured; "
-        "annotate some, or hold others out by another `seed`"
+        f"none of the {number_of(len(val), 'held-out image')} of {source} has an object to find, so nothing could be "
+        "measured; annotate some, or hold others out by another `seed`"
     )

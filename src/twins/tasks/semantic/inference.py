@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,21 +11,20 @@ from PIL import Image
 from torch import Tensor
 
 from twins.backbone.config import MIN_SIDE
+from twins.bands import AnyImage
 from twins.heads.layers import resize_map
 from twins.predictions import Prediction
 from twins.preprocess import pixels_of
 from twins.tasks.inference import InferenceConfig
+from twins.tasks.network import scores_error
 from twins.tasks.semantic.network import SemanticSegmentation
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
 
 Span = tuple[int, int, int, int]
 """Along one axis: start and end of a tile, then start and end of the pixels whose result comes from it."""
 
 
 @torch.inference_mode()
-def infer(network: SemanticSegmentation, image: Picture, config: InferenceConfig) -> Prediction:
+def infer(network: SemanticSegmentation, image: AnyImage, config: InferenceConfig) -> Prediction:
     """Return the label map of an image, at the image's size.
 
     As in mmsegmentation, probabilities are averaged over scales and mirror images, and logits over overlapping windows.
@@ -35,8 +33,11 @@ def infer(network: SemanticSegmentation, image: Picture, config: InferenceConfig
 
     Args:
         network: in evaluation mode.
-        image: RGB.
+        image: with the network's number of channels.
         config: scales, flip, sliding window or tiles.
+
+    Raises:
+        WeightsError: scores are not finite.
     """
     size = (image.height, image.width)
     if config.tile:
@@ -54,8 +55,8 @@ def infer(network: SemanticSegmentation, image: Picture, config: InferenceConfig
     return network.prediction(total[0].argmax(dim=0), size)
 
 
-def _views(network: SemanticSegmentation, image: Picture, config: InferenceConfig) -> Iterator[tuple[Tensor, bool]]:
-    """Yield views and whether each is mirrored: the image `(1, 3, h, w)` at each scale, with `flip` also mirrored."""
+def _views(network: SemanticSegmentation, image: AnyImage, config: InferenceConfig) -> Iterator[tuple[Tensor, bool]]:
+    """Yield views and whether each is mirrored: the image `(1, C, h, w)` at each scale, with `flip` also mirrored."""
     preprocess = network.info.preprocess
     resampling = Image.Resampling[preprocess.interpolation.upper()]
     for scale in config.scales:
@@ -65,12 +66,16 @@ def _views(network: SemanticSegmentation, image: Picture, config: InferenceConfi
             yield view.flip(3), True
 
 
-def _tensor(network: SemanticSegmentation, image: Picture) -> Tensor:
+def _tensor(network: SemanticSegmentation, image: AnyImage) -> Tensor:
     return network.info.preprocess.normalise(pixels_of(image)[None]).to(next(network.parameters()))
 
 
 def _logits(network: SemanticSegmentation, view: Tensor) -> Tensor:
-    return network(view)["logits"].float()
+    """Return the logits `(1, K, h, w)` of a view; raises WeightsError if they are not finite."""
+    logits: Tensor = network(view)["logits"].float()
+    if not logits.isfinite().all():
+        raise scores_error()
+    return logits
 
 
 def _logits_by_windows(network: SemanticSegmentation, view: Tensor, config: InferenceConfig) -> Tensor:
@@ -89,7 +94,7 @@ def _logits_by_windows(network: SemanticSegmentation, view: Tensor, config: Infe
     return total.div_(count)
 
 
-def _label_map_by_tiles(network: SemanticSegmentation, image: Picture, side: int, overlap: int) -> Tensor:
+def _label_map_by_tiles(network: SemanticSegmentation, image: AnyImage, side: int, overlap: int) -> Tensor:
     """Return the class ids `(H, W)` of an image by tiles: uint8, or int32 for more than 256 classes."""
     dtype = torch.uint8 if network.num_classes <= 256 else torch.int32
     label_map = torch.empty(image.height, image.width, dtype=dtype)

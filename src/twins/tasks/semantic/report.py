@@ -15,6 +15,7 @@ from twins.charts import confusion_table, picture, share, table
 from twins.data.formats.masks import IGNORE
 from twins.data.formats.scenes import SceneMaps
 from twins.drawing import Palette, grid, overlay, palette, thumbnail
+from twins.errors import number_of
 from twins.predictions import Prediction
 from twins.tasks.contract import Examples, Explain
 
@@ -53,7 +54,7 @@ def sections(result: dict[str, Any], examples: Examples, explain: Explain) -> li
     names = tuple(row["name"] for row in result["per_class"])
     return [
         f"<h2>Predictions</h2>{_legend(names, colours, spread)}{_rows(spread, colours)}",
-        f"<h2>Worst images</h2><p>The lowest pixel accuracies of {len(images)} held-out images.</p>"
+        f"<h2>Worst images</h2><p>The lowest pixel accuracies of {number_of(len(images), 'held-out image')}.</p>"
         f"{_rows(worst, colours)}",
         explain([(x.image, x.name) for x in images[:NUM_EXPLAINED]]),
         _classes(result),

@@ -111,3 +111,20 @@ def test_a_folder_of_pictures_that_cannot_be_read_is_refused_with_their_endings(
         (tmp_path / name / "1.heic").write_bytes(b"ftypheic")
     with pytest.raises(DataError, match=r"holds no images .*; Pillow cannot read its pictures \(2 × \.heic\)"):
         check(tmp_path)
+
+
+def test_pixels_of_more_than_8_bits_are_a_note_with_counts_and_factors(data):
+    for name, top in (("train/a/0", 60000), ("train/a/1", 300), ("val/a/4", 900)):
+        pixels = np.random.default_rng(top).integers(0, top, (40, 40)).astype(np.uint16)
+        Image.fromarray(pixels).save(data / f"{name}.png")
+    for name, top in (("train/b/2", 1.0), ("train/b/3", 200.0)):
+        (data / f"{name}.png").unlink()
+        Image.fromarray(np.random.default_rng(9).uniform(0, top, (40, 40)).astype(np.float32)).save(
+            data / f"{name}.tif"
+        )
+    notes = [note for note in check(data).notes if "scaled to 8 bits" in note]
+    first = data / "train" / "b" / "2.tif"
+    assert notes == [
+        f"3 images are 16-bit grey; they are scaled to 8 bits by 1/257; {data / 'train' / 'a' / '0.png'} first",
+        f"2 images are of floats; they are scaled to 8 bits by different factors, 1 by 255, 1 by 1; {first} first",
+    ]

@@ -99,7 +99,7 @@ def test_classes_that_no_image_has_are_a_note_and_no_problem(data, more):
     report = check(data)
     assert report.problems == []
     (note,) = (note for note in report.notes if "class0" in note)
-    assert note.startswith(f"{more} of the {more + 2} classes are in no image")
+    assert note.startswith(f"{more} of the {more + 2} classes {'is' if more == 1 else 'are'} in no image")
 
 
 def test_a_mask_of_ignored_pixels_only_is_named(data, save_mask):

@@ -274,7 +274,7 @@ def test_boxes_that_are_fractions_of_their_image_are_said(coco):
 )
 def test_boxes_that_fit_only_in_another_convention_are_said(coco, boxes, meant):
     splits = opened(coco([annotation(i, bbox=box) for i, box in enumerate(boxes)]))
-    problems = [problem for problem in splits.problems if "reach beyond their image, and all fit if" in problem]
+    problems = [problem for problem in splits.problems if "beyond their image, and all fit if" in problem]
     assert [problem for problem in problems if f"are {meant}; give left" in problem] == problems
     assert len(problems) == (meant is not None)
 

@@ -262,3 +262,9 @@ def test_a_jpeg_is_refused_as_a_mask(tmp_path):
     Image.new("L", (8, 8), 3).save(path)
     with pytest.raises(DataError, match="is a JPEG, whose compression changes the values"):
         read_values(path)
+
+
+def test_the_values_of_a_single_class_are_named_in_the_singular(tmp_path, save_mask):
+    path = save_mask(tmp_path / "a.png", [[0, 9]])
+    with pytest.raises(DataError, match=r"the class has the value 0; fix it"):
+        MaskReader(build_table(("soil",)))(path)

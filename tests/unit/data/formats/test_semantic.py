@@ -80,7 +80,7 @@ def test_an_ending_that_both_have_does_not_prevent_pairing(pairs, ending):
 def test_masks_without_an_image_are_reported(pairs, save_mask):
     root = pairs("images", "masks", names=("a", "b", "c"))
     save_mask(root / "masks" / "z.png", 1)
-    assert any("1 masks in" in note and "z.png first" in note for note in opened(root).notes)
+    assert any("1 mask in" in note and "z.png first" in note for note in opened(root).notes)
 
 
 def paths(images):
@@ -104,7 +104,7 @@ def test_images_without_a_mask_are_left_out_and_counted(pairs, save_image):
     save_image(root / "images" / "z.png")
     splits = opened(root)
     assert len(splits.train) + len(splits.val) == 3
-    assert any("1 images in" in note and "z.png first" in note for note in splits.notes)
+    assert any("1 image in" in note and "z.png first" in note for note in splits.notes)
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,7 @@ def test_corners_that_are_fractions_of_the_image_are_said(voc):
     root = voc({"a": SIZE + box(0.25, 0.2, 0.75, 0.9), "b": SIZE + box(1, 1, 8, 6)})
     splits = opened(root)
     (problem,) = splits.problems
-    assert problem.startswith(f"1 of 2 boxes in {root / 'Annotations'} lie in the first pixels")
+    assert problem.startswith(f"1 of 2 boxes in {root / 'Annotations'} lies in the first pixels")
     assert problem in splits.notes
 
 

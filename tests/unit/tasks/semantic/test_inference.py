@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import twins
-from twins.errors import ConfigError
+from twins.errors import ConfigError, WeightsError
 from twins.predictor import Predictor
 from twins.preprocess import Preprocess, pixels_of
 from twins.tasks.inference import InferenceConfig
@@ -215,3 +215,11 @@ def test_only_the_default_settings_are_plain():
     assert InferenceConfig().plain
     for settings in ({"scales": (2.0,)}, {"flip": True}, {"window": 64}, {"tile": 64}):
         assert not InferenceConfig(**settings).plain
+
+
+@pytest.mark.parametrize("settings", [{"flip": True}, {"window": 32}, {"tile": 32}, {"scales": (1.0, 0.5)}])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_scores_that_overflow_are_refused(settings, value):
+    stub = Stub(lambda view: torch.full((1, CLASSES, 8, 8), value))
+    with pytest.raises(WeightsError, match="the network's scores are not finite"):
+        infer(stub, picture(64, 64), InferenceConfig(**settings))
