@@ -1,0 +1,483 @@
+"""The images of COCO's JSON files: their folders and names, the classes of several files, and the parts."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from PIL.Image import Image
+
+from twins.data.base import UNSPLIT, Derived, Opened, join
+from twins.data.classes import ClassTable
+from twins.data.config import PARTS
+from twins.data.formats.coco import CocoFile, record_size
+from twins.data.formats.coco_files import NAME_WORDS, file_part, lists_and_folders
+from twins.data.formats.names import FoundFiles, Match, find_files, find_listed, read_list, with_slashes
+from twins.data.formats.source import ANNOTATIONS, LISTS, Source, names_in
+from twins.data.images import is_image_file, open_image
+from twins.data.parts import part_of
+from twins.errors import DataError, few, number_of
+
+_SAMPLE = 20
+"""Number of listed images by which a file's image folder is recognised."""
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "data", "pictures", "photos", "frames", "rgb")
+"""Usual names of image folders, likeliest first, in lower case."""
+UNLISTED, NOT_IN_PART = "an image that no annotation file lists", "an image that no part has"
+Categories = Sequence[tuple[int, str]]
+"""Category ids and names."""
+
+
+class CocoImages:
+    """Images of a COCO file; subclasses add `target`.
+
+    Args:
+        source: the data set.
+        file: the file.
+        classes: the classes of all files; the file's own categories are matched by name.
+        part: the part that the file is of, whose images it lists.
+    """
+
+    def __init__(self, source: Source, file: CocoFile, classes: ClassTable, part: str = UNSPLIT) -> None:
+        self.file, self.records, self.folder = file, file.images, _image_folder(source, file, part)
+        self.found = find_images([record["file_name"] for record in file.images], self.folder, part)
+        self.classes, self.names = classes, classes.names
+        labels = {name: label for label, name in enumerate(classes.names)}
+        self.class_id_of = {number: labels[name] for number, name in file.categories if name in labels}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def load(self, index: int) -> Image:
+        """Return an image, RGB and upright; raises DataError if it cannot be read."""
+        return open_image(self._existing_file(self._path(index)))
+
+    def path(self, index: int) -> str:
+        """Return an image's path."""
+        return str(self._path(index))
+
+    def notes(self) -> list[str]:
+        """Return sentences on ids and names that are read otherwise than written, and on missing images."""
+        return [*self.file.notes, *self.found.note(str(self.file.path)), *self._missing()]
+
+    def _missing(self) -> list[str]:
+        listings: dict[str, frozenset[str]] = {}
+        missing = [path for index in range(len(self)) if not _is_listed(path := self.path(index), listings)]
+        if not missing:
+            return []
+        count = f"{len(missing)} of {number_of(len(self), 'image')} that {self.file.path} lists"
+        return [f"{count} do not exist, the first {missing[0]:.250}; add them or remove their entries"]
+
+    def _path(self, index: int) -> Path:
+        name = self.records[index]["file_name"]
+        return self.found.paths.get(name, self.folder / name)
+
+    def _existing_file(self, path: Path) -> Path:
+        """Return a file that a record or annotation names; raises DataError if it does not exist."""
+        if not os.path.exists(path):  # never an error, also of names that no file can have
+            raise DataError(f"{self.file.path} lists {path!s:.250}, which does not exist; add it or remove its record")
+        return path
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return the height and width in an image's record; raises DataError if they are missing or impossible."""
+        record = self.records[index]
+        if size := record_size(record):
+            return size
+        sides = record.get("height"), record.get("width")
+        raise DataError(f"{self.file.path} gives {sides} as height and width of {self.path(index)}; fix it")
+
+
+def open_files(
+    source: Source,
+    groups: Mapping[str, Sequence[Path]],
+    layout: str,
+    build: Callable[[Path, str], CocoImages],
+) -> Opened:
+    """Return the sets of JSON files by part, several files of a part joined.
+
+    An unsplit file has parts if the folders of its images say so, or if the layout settings list its images.
+
+    Args:
+        source: the data set.
+        groups: the files by part, see `group_files`.
+        layout: name of the layout, for people.
+        build: function from a file and its part to its set.
+    """
+    others = lists_and_folders(source)
+    sets: dict[Path, CocoImages] = {}
+    for part, paths in groups.items():
+        for path in paths:
+            if path not in sets:
+                sets[path] = build(path, UNSPLIT if others.get(part) else _part_of_images(source, path, part))
+    source.notes += [note for images in sets.values() for note in images.notes()]
+    source.use(ANNOTATIONS, *sets)
+    source.names_from = source.names_from or "the annotation files"
+    parts, origins = _parts(source, groups, sets)
+    _pass_over_unlisted(source, list(sets.values()))
+    return Opened(parts, layout, list(sets), origins)
+
+
+def _part_of_images(source: Source, path: Path, part: str) -> str:
+    """Return the part whose images a file lists: by its name, as a test file may be given as the validation part."""
+    said = file_part(path, source.root)
+    return UNSPLIT if said == "trainval" else part if said == UNSPLIT else said
+
+
+def _parts(
+    source: Source, groups: Mapping[str, Sequence[Path]], sets: Mapping[Path, CocoImages]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the images of each part, and where they come from."""
+    names = {part: ", ".join(map(source.relative, paths)) for part, paths in groups.items()}
+    if UNSPLIT in groups:
+        return _parts_by_folders(source, [sets[path] for path in groups[UNSPLIT]])
+    parts, others = {}, lists_and_folders(source)
+    for part, paths in groups.items():
+        images = join([sets[path] for path in paths])
+        if others.get(part):
+            images = _select(source, images, part, others[part])
+            names[part] = f"{', '.join(map(source.relative, others[part]))}, with {names[part]}"
+        parts[part] = images
+    _recognise(source, groups, {path for part in others for path in groups[part]})
+    return parts, names
+
+
+def _parts_by_folders(source: Source, sets: Sequence[CocoImages]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the parts of unsplit files, by the folders of their images.
+
+    Raises:
+        DataError: several files are of the same part, or of none.
+    """
+    rows: dict[str, dict[str, tuple[CocoImages, list[int]]]] = defaultdict(dict)
+    for images in sets:
+        for part, indices in _indices_by_folder(source, images).items():
+            rows[part][source.relative(images.file.path)] = images, indices
+    clash = next((list(group) for group in rows.values() if len(group) > 1), [])
+    if clash or (UNSPLIT in rows and len(rows) > 1):
+        files = clash or [source.relative(images.file.path) for images in sets]
+        raise DataError(
+            f"{few(files)} in {source.root} could each be the whole set; give the one to use as `layout.annotations`, "
+            "or each as `layout.train`, `layout.val` or `layout.test`"
+        )
+    parts, origins = {}, {}
+    for part, group in rows.items():
+        ((name, (images, indices)),) = group.items()
+        parts[part] = images if len(indices) == len(images) else Derived(images, indices)
+        folder = "" if part == UNSPLIT else f", the images in {_folder_of(source, images, indices[0])}"
+        origins[part] = name + folder
+    groups = {part: [images.file.path for images, _ in group.values()] for part, group in rows.items()}
+    _recognise(source, groups, {images.file.path for images in sets})
+    return parts, origins
+
+
+def _indices_by_folder(source: Source, images: CocoImages) -> dict[str, list[int]]:
+    """Return the indices of a file's images by the part that their folders say; all as one if a folder says none."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index in range(len(images)):
+        groups[_part_of_folder(source, images.path(index))].append(index)
+    if "trainval" in groups and not {"train", "val"} & groups.keys():
+        groups["train"] = groups.pop("trainval")
+    return dict(groups) if groups.keys() <= set(PARTS) else {UNSPLIT: list(range(len(images)))}
+
+
+def _part_of_folder(source: Source, path: str) -> str:
+    inside = os.path.relpath(path, source.root).split(os.sep)[:-1]
+    return next((part for name in reversed(inside) if (part := part_of(name))), UNSPLIT)
+
+
+def _folder_of(source: Source, images: CocoImages, index: int) -> str:
+    return source.relative(Path(images.path(index)).parent)
+
+
+def _select(source: Source, images: Any, part: str, paths: Sequence[Path]) -> Any:
+    """Return the images that lists name or that are in folders.
+
+    Raises:
+        DataError: there is none.
+    """
+    indices: set[int] = set()
+    for path in paths:
+        if path.is_dir():
+            inside = os.path.abspath(path) + os.sep
+            indices |= {i for i in range(len(images)) if os.path.abspath(images.path(i)).startswith(inside)}
+        else:
+            source.use(LISTS, path)
+            indices |= _listed_indices(source, images, path)
+    if not indices:
+        raise DataError(f"{few(paths)} names no image of the COCO files; check `layout.{part}`")
+    return Derived(images, sorted(indices))
+
+
+def _listed_indices(source: Source, images: Any, path: Path) -> set[int]:
+    """Return the indices of the images that a list names, with or without folders and endings."""
+    lines = read_list(path)
+    flat = not any("/" in line or "\\" in line for line in lines)
+    stems: dict[str, list[int]] = defaultdict(list)
+    for index in range(len(images)):
+        name = os.path.splitext(os.path.relpath(images.path(index), source.root))[0].replace(os.sep, "/")
+        stems[name.rpartition("/")[2] if flat else name].append(index)
+    names, notes = find_listed(lines, path, stems.keys())
+    source.notes += notes
+    if missing := [name for name in names if name not in stems]:
+        count = f"{len(missing)} of {number_of(len(names), 'name')} in {path}"
+        source.notes.append(f"{count} are of no image of the COCO files, the first {missing[0]:.100}")
+    return {index for name in names for index in stems.get(name, ())}
+
+
+def _recognise(source: Source, groups: Mapping[str, Sequence[Path]], whole: Set[Path]) -> None:
+    """Record the settings that open the same images again.
+
+    Args:
+        source: the data set.
+        groups: files by part.
+        whole: files whose images are not all of one part.
+    """
+    images, annotations = source.path(source.layout.images), source.path(source.layout.annotations)
+    if images is not None:
+        source.recognise(images=names_in([images], source.root)[0])
+    others, files = lists_and_folders(source), {path for paths in groups.values() for path in paths}
+    if len(files) == 1 and whole:
+        source.recognise(annotations=names_in(files, source.root)[0])
+    elif annotations is not None:
+        source.recognise(annotations=names_in([annotations], source.root)[0])
+    if others or len(files) > 1 or not whole:
+        named = {part: others.get(part) or paths for part, paths in groups.items()}
+        source.recognise(**{part: names_in(paths, source.root) for part, paths in named.items()})
+
+
+def _pass_over_unlisted(source: Source, sets: Sequence[CocoImages]) -> None:
+    """Give the images on disk that no file lists, and those that no part has, their reason."""
+    listed = {os.path.abspath(images.path(index)) for images in sets for index in range(len(images))}
+    source.pass_over(NOT_IN_PART, *map(Path, listed))
+    for folder in {os.path.dirname(path) for path in listed}:
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        paths = [Path(folder, name) for name in names if is_image_file(Path(name))]
+        source.pass_over(UNLISTED, *(path for path in paths if str(path) not in listed))
+
+
+# Classes of several files
+
+
+def join_categories(lists: Sequence[tuple[Path, Categories]], notes: list[str]) -> list[tuple[int, str]]:
+    """Return the categories of all files, matched by name, with the ids of the first file that lists each.
+
+    Args:
+        lists: each file with its categories.
+        notes: gets a sentence on each difference.
+
+    Raises:
+        DataError: two files have no name in common, or names that differ only by case.
+    """
+    first, categories = lists[0]
+    joined = list(categories)
+    for path, others in lists[1:]:
+        _check_names(first, path, [name for _, name in joined], [name for _, name in others])
+        ids = {name: number for number, name in joined}
+        if changed := [name for number, name in others if ids.get(name, number) != number]:
+            notes.append(f"{path} has other ids than {first} for {few(changed)}; classes are matched by name")
+        if added := [(number, name) for number, name in others if name not in ids]:
+            notes.append(f"{path} has classes that {first} lacks: {few([name for _, name in added])}")
+        if absent := [name for name in ids if name not in {other for _, other in others}]:
+            notes.append(f"{path} lacks classes of other files: {few(absent)}")
+        for number, name in added:
+            taken = {other for other, _ in joined}
+            joined.append((number if number not in taken else max(taken) + 1, name))
+    return joined
+
+
+def unique_categories(file: CocoFile) -> list[tuple[int, str]]:
+    """Return the categories, without unused ones whose name another category has.
+
+    Roboflow lists the only class of a set twice: once as the parent of all classes.
+    """
+    names = [name for _, name in file.categories]
+    doubled = {name for name in names if names.count(name) > 1}
+    if not doubled:
+        return list(file.categories)
+    used = {item.get("category_id") for group in file.annotations.values() for item in group}
+    kept = {name for number, name in file.categories if number in used}
+    last = {name: number for number, name in file.categories}
+    return [
+        (number, name)
+        for number, name in file.categories
+        if name not in doubled or number in used or (name not in kept and last[name] == number)
+    ]
+
+
+def _check_names(first: Path, path: Path, names: Sequence[str], others: Sequence[str]) -> None:
+    if names and others and not set(names) & set(others):
+        raise DataError(
+            f"{first} and {path} list different categories, {few(names)} and {few(others)}; give both the same, or the "
+            "files to use as `layout.train` and `layout.val`"
+        )
+    spellings = {_spelling(name): name for name in names}
+    for name in others:
+        other = spellings.get(_spelling(name), name)
+        if name not in names and other not in others:
+            raise DataError(f"{first} lists {other!r} and {path} {name!r}; give both the same name")
+
+
+def _spelling(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").replace("-", " ").split())
+
+
+# The folder and the names of images
+
+
+def find_images(names: Sequence[str], folder: Path, part: str = UNSPLIT) -> FoundFiles:
+    """Find the images that are not in a folder as written, as `find_files` does, also by what exporters add to names.
+
+    An image below a folder of another part is never taken.
+    """
+    found = find_files(names, folder)
+    paths = {name: path for name, path in found.paths.items() if _is_of_part(path, folder, part)}
+    matches = {name: found.matches[name] for name in paths}
+    listings: dict[str, frozenset[str]] = {}
+    written = {name for name in names if _is_listed(os.path.join(folder, name), listings)}
+    taken = {os.path.normpath(folder / name) for name in written} | set(map(os.path.normpath, paths.values()))
+    missing = [name for name in names if name not in paths and name not in written]
+    for spelling, change in (("an address", _decoded), ("the prefix of an upload", _without_prefix)):
+        changed: dict[str, list[str]] = defaultdict(list)
+        for name in missing:
+            changed[change(name)].append(name)
+        single = {text: group[0] for text, group in changed.items() if len(group) == 1 and text != group[0] and text}
+        others = find_files(list(single), folder).paths
+        for text, name in single.items():
+            path = others.get(text, folder / text)
+            is_free = os.path.normpath(path) not in taken and _is_of_part(path, folder, part)
+            if is_free and _is_listed(str(path), listings):
+                paths[name], matches[name] = path, Match(os.path.relpath(path, folder), spelling)
+                taken.add(os.path.normpath(path))
+        missing = [name for name in missing if name not in paths]
+    return FoundFiles(paths, matches)
+
+
+def _decoded(name: str) -> str:
+    """Return the path of an address, without percent-encoding; a name that is no address, unchanged."""
+    if "%" not in name and "://" not in name and "?d=" not in name:
+        return name
+    try:
+        parts = urlsplit(name)
+        inner = parse_qs(parts.query).get("d", [""])[0]  # Label Studio's local files
+        return unquote(inner or parts.path).lstrip("/")
+    except ValueError:
+        return name
+
+
+def _without_prefix(name: str) -> str:
+    """Return the last part of a name without the eight digits that Label Studio adds to uploaded files."""
+    last = with_slashes(_decoded(name)).rpartition("/")[2]
+    match = re.fullmatch(r"[0-9a-f]{8}-(.+)", last)
+    return match[1] if match else name
+
+
+def _is_listed(path: str, listings: dict[str, frozenset[str]]) -> bool:
+    """Return whether a file exists, with one listing for each folder."""
+    parent, last = os.path.split(path)
+    if parent not in listings:
+        try:
+            listings[parent] = frozenset(os.listdir(parent or "."))
+        except (OSError, ValueError):
+            listings[parent] = frozenset()
+    return last in listings[parent]
+
+
+def _is_of_part(path: Path, folder: Path, part: str) -> bool:
+    """Return whether no folder of an image says another part."""
+    folders = os.path.relpath(path.parent, folder).split(os.sep)
+    said = {item for name in folders if (item := part_of(name))} - {"trainval"}
+    return part == UNSPLIT or not said or part in said
+
+
+def _image_folder(source: Source, file: CocoFile, part: str) -> Path:
+    """Find the folder that the image names in a file are relative to."""
+    if not file.images:
+        raise DataError(f"{file.path} lists no image; check which file it is")
+    first = str(file.images[0]["file_name"])
+    folders = list(dict.fromkeys(_possible_folders(source, file.path, part)))
+    names = [record["file_name"] for record in file.images[:: max(1, len(file.images) // _SAMPLE)]]
+    counts = {folder: _count(folder, names) for folder in folders if folder.is_dir()}
+    best = max(counts, key=lambda folder: counts[folder], default=source.root)
+    if counts.get(best, 0) < len(names):
+        everywhere = folders[-1] if folders[-1].is_dir() else source.root
+        below = len(find_images(names, everywhere, part).paths) + counts.get(everywhere, 0)
+        best = everywhere if below > counts.get(best, 0) else best
+    if counts.get(best) or best not in counts:
+        return best
+    for holds in (_holds_with_slashes, _holds_another_spelling, _holds_images):
+        for folder in counts:
+            if holds(folder, names, part):
+                return folder
+    raise DataError(
+        f"the images of {file.path}, such as {first:.250}, are not in {source.root}; put them in "
+        f"{source.root / 'images'}, or say where they are with `layout.images`"
+    )
+
+
+def _possible_folders(source: Source, path: Path, part: str) -> Iterator[Path]:
+    """Yield the folders that may hold a file's images, likeliest first: those named like its part, nearest first."""
+    given = source.path(source.layout.images)
+    bases = [given] if given else [*_parents(path, source.root)]
+    rest = re.sub(r"^(annotations|instances|panoptic)[ _-]*", "", path.stem)
+    for base in bases:
+        containers = [*_usual_folders(base), base]
+        for container in containers:
+            yield from [container / rest] if rest else []
+        for container in containers:
+            for folder in _folders_of_part(container, part):
+                yield from (*_usual_folders(folder), folder)
+        yield from containers
+
+
+def _parents(path: Path, root: Path) -> Iterator[Path]:
+    """Yield the folder of a file and those around it, up to the data folder, which always is the last."""
+    for folder in path.parents:
+        if folder == root or not folder.is_relative_to(root):
+            break
+        yield folder
+    if not path.is_relative_to(root):
+        yield path.parent
+    yield root
+
+
+def _usual_folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder that have the usual names of image folders."""
+    names = {name.lower(): name for name in _list_folders(folder)}
+    return [folder / names[name] for name in _IMAGE_FOLDERS if name in names]
+
+
+def _folders_of_part(folder: Path, part: str) -> list[Path]:
+    """Return the folders in a folder that are named like a part; like any, for an unsplit file."""
+    said = {name: part_of(name, NAME_WORDS) for name in _list_folders(folder)}
+    return [folder / name for name, item in said.items() if item and (part in (UNSPLIT, item) or item == "trainval")]
+
+
+def _list_folders(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    except OSError:
+        return []
+
+
+def _count(folder: Path, names: Sequence[str]) -> int:
+    return sum(os.path.exists(folder / name) for name in names)
+
+
+# What makes a folder that of a file's images although it holds none of the names as written, surest first.
+
+
+def _holds_with_slashes(folder: Path, names: Sequence[str], part: str) -> bool:
+    return any(os.path.exists(folder / with_slashes(name)) for name in names)
+
+
+def _holds_another_spelling(folder: Path, names: Sequence[str], part: str) -> bool:
+    return bool(find_images(names, folder, part).paths)
+
+
+def _holds_images(folder: Path, names: Sequence[str], part: str) -> bool:
+    """Return whether a folder holds images at all: the listed ones are missing, which `load` reports."""
+    return any(is_image_file(path) for path in folder.iterdir())
