@@ -402,11 +402,12 @@ def _image_folder(source: Source, file: CocoFile, part: str) -> Path:
     names = [record["file_name"] for record in file.images[:: max(1, len(file.images) // _SAMPLE)]]
     counts = {folder: _count(folder, names) for folder in folders if folder.is_dir()}
     best = max(counts, key=lambda folder: counts[folder], default=source.root)
-    if counts.get(best, 0) < len(names):
-        everywhere = folders[-1] if folders[-1].is_dir() else source.root
-        below = len(find_images(names, everywhere, part).paths) + counts.get(everywhere, 0)
-        best = everywhere if below > counts.get(best, 0) else best
-    if counts.get(best) or best not in counts:
+    everywhere = folders[-1]
+    if best in counts and counts[best] < len(names) and everywhere in counts:
+        below = len(find_images(names, everywhere, part).paths) + counts[everywhere]
+        if below > counts[best]:
+            return everywhere
+    if counts.get(best):
         return best
     for holds in (_holds_with_slashes, _holds_another_spelling, _holds_images):
         for folder in counts:
