@@ -43,6 +43,7 @@ _SMALL = 2**20
 RESULTS = "a list, such as COCO's results, instead of the three lists of a COCO file"
 NO_ANNOTATIONS = "a COCO file that lists images without annotations"
 NO_CATEGORIES = "annotations without categories, such as captions"
+DAMAGED = "no JSON, or damaged"
 OF_NO_PART = "a COCO file of no part, beside files of parts"
 
 
@@ -265,7 +266,10 @@ def _is_json(path: Path) -> bool:
 
 
 def inspect(path: Path) -> JsonContent:
-    """Return what a JSON file holds; a large file is searched for its keys instead of being parsed."""
+    """Return what a JSON file holds; a large file is searched for its keys instead of being parsed.
+
+    A damaged file that seems to have been COCO's is one, so that opening it says what is wrong.
+    """
     try:
         state = path.stat()
         return _inspect(str(path), state.st_mtime_ns, state.st_size)
@@ -298,11 +302,13 @@ def _kind_by_name(path: Path) -> Kind | None:
 
 
 def _by_parsing(path: Path, by_name: Kind | None) -> JsonContent:
+    data = path.read_bytes()
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        damaged = by_name or ("instances" if path.stem.lower() in ("annotations", "annotation_coco") else None)
-        return JsonContent(damaged, "no JSON, or damaged")
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        has_two_keys = sum(f'"{key}"'.encode() in data for key in KEYS) > 1
+        is_usual = path.stem.lower() in ("annotations", "annotation_coco")
+        return JsonContent(by_name or ("instances" if has_two_keys or is_usual else None), DAMAGED)
     if not isinstance(content, dict):
         return JsonContent(by_name, RESULTS)
     annotations = content.get("annotations")
@@ -314,6 +320,8 @@ def _by_parsing(path: Path, by_name: Kind | None) -> JsonContent:
 def _by_searching(path: Path) -> JsonContent:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         after = {key: start for key in KEYS if (start := _after_key(view, key)) is not None}
+        if view[-_SCANNED:].rstrip()[-1:] != b"}":
+            return JsonContent("instances" if len(after) > 1 else None, DAMAGED)
         empty = "annotations" in after and bool(re.match(rb"\s*\[\s*\]", view[after["annotations"] :][:64]))
         return _describe(path, set(after), segments=view.find(b'"segments_info"') >= 0, empty=empty)
 

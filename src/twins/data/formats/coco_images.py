@@ -118,7 +118,7 @@ def open_files(
     source.use(ANNOTATIONS, *sets)
     source.names_from = source.names_from or "the annotation files"
     parts, origins = _parts(source, groups, sets)
-    _pass_over_unlisted(source, list(sets.values()))
+    _pass_over_unlisted(source, list(sets.values()), list(parts.values()))
     return Opened(parts, layout, list(sets), origins)
 
 
@@ -249,14 +249,17 @@ def _recognise(source: Source, groups: Mapping[str, Sequence[Path]], whole: Set[
         source.recognise(**{part: names_in(paths, source.root) for part, paths in named.items()})
 
 
-def _pass_over_unlisted(source: Source, sets: Sequence[CocoImages]) -> None:
+def _pass_over_unlisted(source: Source, sets: Sequence[Any], parts: Sequence[Any]) -> None:
     """Give the images on disk that no file lists, and those that no part has, their reason."""
-    listed = {os.path.abspath(images.path(index)) for images in sets for index in range(len(images))}
-    source.pass_over(NOT_IN_PART, *map(Path, listed))
+    listed, used = _all_paths(sets), _all_paths(parts)
+    source.pass_over(NOT_IN_PART, *map(Path, listed - used))
     for folder in {os.path.dirname(path) for path in listed}:
-        names = os.listdir(folder) if os.path.isdir(folder) else []
-        paths = [Path(folder, name) for name in names if is_image_file(Path(name))]
-        source.pass_over(UNLISTED, *(path for path in paths if str(path) not in listed))
+        unlisted = (path for name in _list(folder) if (path := os.path.join(folder, name)) not in listed)
+        source.pass_over(UNLISTED, *(path for path in map(Path, unlisted) if is_image_file(path)))
+
+
+def _all_paths(sets: Sequence[Any]) -> set[str]:
+    return {os.path.abspath(images.path(index)) for images in sets for index in range(len(images))}
 
 
 # Classes of several files
@@ -379,11 +382,16 @@ def _is_listed(path: str, listings: dict[str, frozenset[str]]) -> bool:
     """Return whether a file exists, with one listing for each folder."""
     parent, last = os.path.split(path)
     if parent not in listings:
-        try:
-            listings[parent] = frozenset(os.listdir(parent or "."))
-        except (OSError, ValueError):
-            listings[parent] = frozenset()
+        listings[parent] = _list(parent)
     return last in listings[parent]
+
+
+def _list(folder: str) -> frozenset[str]:
+    """Return the names in a folder; none if it cannot be read or its path is not valid."""
+    try:
+        return frozenset(os.listdir(folder or "."))
+    except (OSError, ValueError):
+        return frozenset()
 
 
 def _is_of_part(path: Path, folder: Path, part: str) -> bool:
@@ -401,18 +409,17 @@ def _image_folder(source: Source, file: CocoFile, part: str) -> Path:
     folders = list(dict.fromkeys(_possible_folders(source, file.path, part)))
     names = [record["file_name"] for record in file.images[:: max(1, len(file.images) // _SAMPLE)]]
     counts = {folder: _count(folder, names) for folder in folders if folder.is_dir()}
-    best = max(counts, key=lambda folder: counts[folder], default=source.root)
-    everywhere = folders[-1]
-    if best in counts and counts[best] < len(names) and everywhere in counts:
-        below = len(find_images(names, everywhere, part).paths) + counts[everywhere]
-        if below > counts[best]:
-            return everywhere
-    if counts.get(best):
-        return best
-    for holds in (_holds_with_slashes, _holds_another_spelling, _holds_images):
-        for folder in counts:
-            if holds(folder, names, part):
-                return folder
+    best = max(counts, key=lambda folder: counts[folder], default=None)
+    if best is None or not counts[best]:
+        tests = ((holds, folder) for holds in (_holds_with_slashes, _holds_another_spelling) for folder in counts)
+        best = next((folder for holds, folder in tests if holds(folder, names, part)), None)
+    if best is not None:
+        return _fuller_folder(best, folders[-1], names, part)
+    for folder in counts:
+        if any(
+            is_image_file(Path(name)) for name in _list(str(folder))
+        ):  # the listed images are missing, as `load` reports
+            return folder
     raise DataError(
         f"the images of {file.path}, such as {first:.250}, are not in {source.root}; put them in "
         f"{source.root / 'images'}, or say where they are with `layout.images`"
@@ -464,6 +471,16 @@ def _list_folders(folder: Path) -> list[str]:
         return []
 
 
+def _fuller_folder(folder: Path, everywhere: Path, names: Sequence[str], part: str) -> Path:
+    """Return the folder around all others instead of one in which fewer of the names are found."""
+    count = _count(folder, names)
+    if count < len(names) and everywhere.is_dir():
+        count += len(find_images(names, folder, part).paths)
+        whole = _count(everywhere, names) + len(find_images(names, everywhere, part).paths)
+        return everywhere if whole > count else folder
+    return folder
+
+
 def _count(folder: Path, names: Sequence[str]) -> int:
     return sum(os.path.exists(folder / name) for name in names)
 
@@ -477,8 +494,3 @@ def _holds_with_slashes(folder: Path, names: Sequence[str], part: str) -> bool:
 
 def _holds_another_spelling(folder: Path, names: Sequence[str], part: str) -> bool:
     return bool(find_images(names, folder, part).paths)
-
-
-def _holds_images(folder: Path, names: Sequence[str], part: str) -> bool:
-    """Return whether a folder holds images at all: the listed ones are missing, which `load` reports."""
-    return any(is_image_file(path) for path in folder.iterdir())

@@ -23,6 +23,8 @@ from twins.data.formats.values import read_numbers
 from twins.data.objects import decode_masks
 from twins.errors import ConfigError, DataError, few, number_of
 
+_COUNTED = 1000
+"""Number of images in which overlapping boxes are counted, so that opening takes little longer than reading."""
 BACKGROUND = "background"
 """Class name of pixels without an instance when instances are read as a label map."""
 
@@ -76,9 +78,11 @@ class InstanceMaps(CocoImages):
 
     def notes(self) -> list[str]:
         """Return sentences on what is read otherwise than written, and on pixels that are ignored."""
-        count = sum(map(self._has_overlap, self.file.annotations.values()))
-        overlap = f"in {number_of(count, 'image')} of {self.file.path}, boxes of two classes overlap: pixels that both"
-        return [*super().notes(), *([f"{overlap} masks cover are ignored"] if count else [])]
+        groups = list(self.file.annotations.values())[:_COUNTED]
+        count = sum(map(self._has_overlap, groups))
+        images = f"in {count} of {number_of(len(groups), 'image')} of {self.file.path}"
+        overlap = f"{images}, boxes of two classes overlap: pixels that masks of both cover are ignored"
+        return [*super().notes(), *([overlap] if count else [])]
 
     def _has_overlap(self, annotations: Sequence[dict[str, Any]]) -> bool:
         """Return whether the boxes of two classes have pixels in common."""

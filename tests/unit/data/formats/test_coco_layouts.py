@@ -387,6 +387,16 @@ def test_large_files_are_recognised_by_their_keys_alone(put):
     assert inspect(root / "none.json").kind is None
 
 
+@pytest.mark.parametrize("count", [3, 9000])
+def test_a_file_that_ends_too_early_is_never_passed_over(put, refused, count):
+    names = [f"a{i:06}.png" for i in range(count)]
+    root = put(**{"train.json": names, "val.json": VAL, "images": B})
+    path = root / "train.json"
+    path.write_bytes(path.read_bytes()[:-200])
+    with refused("train.json is no JSON .*; copy it again"):
+        opened(root)
+
+
 def test_finding_reads_other_json_only_in_part(put):
     labelme = {"version": "5", "shapes": [{"label": "cat"}], "imagePath": "a0.png"}
     root = put(**{"a0.json": labelme, "b.json": [1], "tasks.json": [{"annotations": [], "data": {}}], ".": A})
