@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 from twins.data.base import UNSPLIT
-from twins.data.formats.source import Source
+from twins.data.formats.source import LAYOUT_FILE, Source
 from twins.data.parts import part_of
 from twins.errors import DataError, few
 
@@ -36,8 +37,12 @@ _FOLDER_WORDS = frozenset((
 _SPECIAL = ("lvis", "keypoints", "stuff", "captions", "densepose")
 """Words in the names of files that lie beside those of the instances, in the order in which one is read alone."""
 _NAMED = re.compile(r"(instances|panoptic)([ _-]*default)?|_annotations\.coco")
+_FILES: WeakKeyDictionary[Source, list[Path]] = WeakKeyDictionary()
+"""The JSON files of each data set that is being opened."""
 _SCANNED = 16384
 """Bytes at each end of a file that must hold one of the keys."""
+_SHOWN = 5
+"""Number of files up to which a refusal names all."""
 _SMALL = 2**20
 """Bytes up to which a file is parsed to see what it is."""
 RESULTS = "a list, such as COCO's results, instead of the three lists of a COCO file"
@@ -63,8 +68,11 @@ def find_coco(source: Source, kind: Kind | None = None) -> tuple[Path, ...]:
     """Return the COCO files of a data set, those of one kind or all; empty if it has none.
 
     Files that the layout settings give come first. Else they are looked for in the folder itself, in folders of
-    annotations, images and parts up to two folders deep, and last in a folder around all of these.
+    annotations, images and parts up to two folders deep, and last in a folder around all of these. A `data.yaml` that
+    is given as the data is YOLO's, whatever lies beside it.
     """
+    if source.settings_file and source.settings_file.name != LAYOUT_FILE:
+        return ()  # the user chose YOLO's
     paths = dict.fromkeys((*_given(source), *_discovered(source)))
     return tuple(path for path in paths if _is_of(path, kind))
 
@@ -130,13 +138,14 @@ def _json_of(path: Path) -> list[Path]:
 
 def _discovered(source: Source) -> list[Path]:
     """Return the JSON files where COCO files may be, if the layout settings give none."""
-    annotations = source.path(source.layout.annotations)
-    if annotations is not None:
-        return _json_below(annotations) if annotations.is_dir() else []
-    files = _json_below(source.root)
-    if not any(inspect(file).kind for file in files):
-        files += [file for folder in _folders(source.root) for file in _json_below(folder)]
-    return list(dict.fromkeys(files))
+    if source not in _FILES:
+        annotations = source.path(source.layout.annotations)
+        base = annotations or source.root
+        files = _json_below(base) if base.is_dir() else []
+        if annotations is None and not any(inspect(file).kind for file in files):
+            files += [file for folder in _folders(base) for file in _json_below(folder)]
+        _FILES[source] = list(dict.fromkeys(files))
+    return _FILES[source]
 
 
 def _group_by_name(source: Source, kind: Kind) -> dict[str, list[Path]]:
@@ -159,6 +168,12 @@ def _group_by_name(source: Source, kind: Kind) -> dict[str, list[Path]]:
     whole = groups.pop(UNSPLIT, [])
     if groups:
         source.pass_over(OF_NO_PART, *whole)
+    for part, paths in groups.items():
+        if len(paths) > _SHOWN:
+            raise DataError(
+                f"{few(list(map(source.relative, paths)))} in {source.root}, {len(paths)} files, could each be the "
+                f"{part} part; join them to one, or give the one to use as `layout.{part}`"
+            )
     return source.one_each(groups) or ({UNSPLIT: whole} if whole else {})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -262,6 +262,18 @@ def _all_paths(sets: Sequence[Any]) -> set[str]:
     return {os.path.abspath(images.path(index)) for images in sets for index in range(len(images))}
 
 
+def repeated_images(file: CocoFile) -> list[str]:
+    """Return a sentence if images are listed several times with different ids, each with some of the objects."""
+    counts = Counter(record["file_name"] for record in file.images)
+    if not (repeated := [name for name, count in counts.items() if count > 1]):
+        return []
+    count = number_of(len(repeated), "image")
+    return [
+        f"{file.path} lists {count} several times with different ids, {repeated[0]:.100} first; give all objects of an "
+        "image the same image_id"
+    ]
+
+
 # Classes of several files
 
 
@@ -395,8 +407,10 @@ def _list(folder: str) -> frozenset[str]:
 
 
 def _is_of_part(path: Path, folder: Path, part: str) -> bool:
-    """Return whether no folder of an image says another part."""
+    """Return whether no folder of an image says another part, or that it holds masks."""
     folders = os.path.relpath(path.parent, folder).split(os.sep)
+    if any(re.match(r"masks?\b|panoptic|semantic|segmentation", name.lower()) for name in folders):
+        return False
     said = {item for name in folders if (item := part_of(name))} - {"trainval"}
     return part == UNSPLIT or not said or part in said
 

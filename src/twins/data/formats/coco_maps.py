@@ -15,7 +15,14 @@ from twins.data.classes import MAX_CLASSES, ClassTable, build_table
 from twins.data.config import MaskConfig
 from twins.data.formats.coco import CocoFile, class_table, read_coco, read_mask
 from twins.data.formats.coco_files import Kind, find_coco, group_files
-from twins.data.formats.coco_images import Categories, CocoImages, join_categories, open_files, unique_categories
+from twins.data.formats.coco_images import (
+    Categories,
+    CocoImages,
+    join_categories,
+    open_files,
+    repeated_images,
+    unique_categories,
+)
 from twins.data.formats.masks import IGNORE, check_ignored, read_values
 from twins.data.formats.names import find_files
 from twins.data.formats.source import MASKS, Source
@@ -40,7 +47,10 @@ class PanopticMaps(CocoImages):
 
     def notes(self) -> list[str]:
         """Return sentences on ids and names that are read otherwise than written."""
-        return [*super().notes(), *self.found_maps.note(f"the annotations of {self.file.path}")]
+        double = [group[1]["file_name"] for group in self.file.annotations.values() if len(group) > 1]
+        count = f"{number_of(len(double), 'image')} of {self.file.path}"
+        ignored = [f"{count} has several maps, of which the first is used; {double[0]:.100} is not"] if double else []
+        return [*super().notes(), *self.found_maps.note(f"the annotations of {self.file.path}"), *ignored]
 
     def target(self, index: int) -> NDArray[np.uint8]:
         """Return the label map `(H, W)`; raises DataError if the PNG cannot be read or holds an unlisted segment."""
@@ -133,6 +143,7 @@ def open_coco_maps(source: Source, kind: Kind) -> Opened | None:
         )
     maps = PanopticMaps if kind == "panoptic" else InstanceMaps
     lists = [(path, file.categories if file.panoptic else unique_categories(file)) for path, file in files.items()]
+    source.problems += [problem for file in files.values() for problem in repeated_images(file)]
     classes = _classes(lists[0][0], join_categories(lists, source.notes), masks, background=kind == "instances")
     sets: list[PanopticMaps | InstanceMaps] = []
 

@@ -25,7 +25,7 @@ from twins.data.formats.coco import (
     record_size,
 )
 from twins.data.formats.coco_files import group_files
-from twins.data.formats.coco_images import CocoImages, join_categories, open_files, unique_categories
+from twins.data.formats.coco_images import CocoImages, join_categories, open_files, repeated_images, unique_categories
 from twins.data.formats.source import Source
 from twins.data.formats.values import fraction_problems, read_flag, read_number, read_numbers
 from twins.data.images import image_size
@@ -156,7 +156,7 @@ def read_box(annotation: Record) -> list[float] | None:
 
 def _problems(file: CocoFile) -> list[str]:
     """Return a sentence on each kind of annotation that cannot be right."""
-    return [*_box_problems(file), *_background_problems(file), *_area_problems(file)]
+    return [*_box_problems(file), *_background_problems(file), *_area_problems(file), *repeated_images(file)]
 
 
 def _background_problems(file: CocoFile) -> list[str]:

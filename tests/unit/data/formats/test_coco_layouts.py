@@ -191,6 +191,38 @@ def test_one_file_of_any_name_is_the_whole_set(put, layout):
     assert splits.plan.used["images"] == len(found["train"]) + len(found["val"])
 
 
+@pytest.mark.parametrize("layout", UNSPLIT_SETS.values(), ids=UNSPLIT_SETS)
+def test_an_unsplit_set_is_opened_in_the_same_way_again(put, layout):
+    root = put(**layout)
+    first = opened(root)
+    (root / "twins.yaml").write_text(layout_text(first.layout))
+    assert parts(opened(root)) == parts(first)
+
+
+def test_a_yaml_file_that_is_given_as_the_data_is_yolos(put, refused):
+    root = put(**{"x.json": TRAIN, "images": A})
+    (root / "data.yaml").write_text("names: [cat, dog]\ntrain: images\n")
+    with refused("label|known layout"):
+        opened(root / "data.yaml")
+
+
+def test_masks_are_never_taken_for_images_of_the_same_name(put, refused):
+    root = put(**{"x.json": TRAIN, "masks": A})
+    with refused("the images of .*x.json, such as a0.png, are not in"):
+        opened(root)
+
+
+def test_one_image_with_two_ids_is_a_problem(put):
+    splits = opened(put(**{"x.json": [*TRAIN, TRAIN[0]], "images": A}))
+    assert [problem.partition(" lists ")[2][:20] for problem in splits.problems] == ["1 image several times"[:20]]
+
+
+def test_a_file_for_each_image_is_refused_in_one_sentence(put, refused):
+    root = put(**{f"train/a{i}.json": [f"a{i}.png"] for i in range(9)}, train={f"a{i}.png" for i in range(9)})
+    with refused("9 files, could each be the train part; join them to one"):
+        opened(root)
+
+
 def test_a_validation_set_alone_is_one(put):
     splits = opened(put(**{"annotations/instances_val2017.json": VAL, "val2017": B}))
     assert parts(splits) == {"val": B}
