@@ -301,7 +301,8 @@ def _inspect(name: str, _changed: int, size: int) -> JsonContent:
         if size > 2 * _SCANNED:
             file.seek(-_SCANNED, os.SEEK_END)
         ends += file.read(_SCANNED)
-    if ends.startswith((b"\xff\xfe", b"\xfe\xff")) or (by_name and size <= _SMALL):
+    is_usual = by_name or path.stem.lower().startswith("annotation")
+    if ends.startswith((b"\xff\xfe", b"\xfe\xff")) or (is_usual and size <= _SMALL):
         return _by_parsing(path, by_name)
     if not any(f'"{key}"'.encode() in ends for key in KEYS):
         return JsonContent(by_name, RESULTS if ends.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") else "")
@@ -311,7 +312,7 @@ def _inspect(name: str, _changed: int, size: int) -> JsonContent:
 def _kind_by_name(path: Path) -> Kind | None:
     """Return the kind that is certain by a file's name, whatever it holds, so that a damaged file is never ignored."""
     stem = path.stem.lower()
-    named = re.match(r"instances|panoptic|annotations", stem)
+    named = re.match(r"instances|panoptic", stem)
     certain = _NAMED.fullmatch(stem) or (named and file_part(path, path.parent) != UNSPLIT)
     return None if not certain else "panoptic" if stem.startswith("panoptic") else "instances"
 
@@ -322,7 +323,7 @@ def _by_parsing(path: Path, by_name: Kind | None) -> JsonContent:
         content = json.loads(data)
     except (ValueError, RecursionError):
         has_two_keys = sum(f'"{key}"'.encode() in data for key in KEYS) > 1
-        is_usual = path.stem.lower() in ("annotations", "annotation_coco")
+        is_usual = path.stem.lower().startswith("annotation")
         return JsonContent(by_name or ("instances" if has_two_keys or is_usual else None), DAMAGED)
     if not isinstance(content, dict):
         return JsonContent(by_name, RESULTS)
@@ -337,7 +338,8 @@ def _by_searching(path: Path) -> JsonContent:
         after = {key: start for key in KEYS if (start := _after_key(view, key)) is not None}
         if view[-_SCANNED:].rstrip()[-1:] != b"}":
             return JsonContent("instances" if len(after) > 1 else None, DAMAGED)
-        empty = "annotations" in after and bool(re.match(rb"\s*\[\s*\]", view[after["annotations"] :][:64]))
+        start = after.get("annotations", 0)
+        empty = bool(re.match(rb"\s*\[\s*\]", view[start : start + 64]))
         return _describe(path, set(after), segments=view.find(b'"segments_info"') >= 0, empty=empty)
 
 
@@ -352,7 +354,8 @@ def _after_key(view: mmap.mmap, key: str) -> int | None:
 
 
 def _describe(path: Path, keys: set[str], *, segments: bool, empty: bool) -> JsonContent:
-    by_name = _kind_by_name(path)
+    is_usual = path.stem.lower().startswith("annotation") and len(keys) > 1
+    by_name = _kind_by_name(path) or ("instances" if is_usual else None)
     is_test = file_part(path, path.parent) == "test"
     if keys == set(KEYS):
         kind: Kind = "panoptic" if segments or (empty and by_name == "panoptic") else "instances"

@@ -429,6 +429,23 @@ def test_a_file_that_ends_too_early_is_never_passed_over(put, refused, count):
         opened(root)
 
 
+@pytest.mark.parametrize("name", ["annotations", "annotations_train", "instances_train"])
+def test_a_file_of_cocos_name_is_refused_rather_than_passed_over(put, refused, name):
+    written = content(TRAIN)
+    del written["categories"]
+    root = put(**{f"{name}.json": written, "images": A})
+    with refused(f"{name}.json has no categories, so it is no COCO file"):
+        opened(root)
+    (root / f"{name}.json").write_text("")
+    with refused(f"{name}.json is no JSON"):
+        opened(root)
+
+
+def test_a_list_that_is_called_annotations_is_left_to_other_formats(put):
+    root = put(**{"annotations.json": [{"image": "a0.png", "annotations": []}], "images": A})
+    assert find_coco(Source(DataConfig(data=str(root)), "a folder")) == ()
+
+
 def test_finding_reads_other_json_only_in_part(put):
     labelme = {"version": "5", "shapes": [{"label": "cat"}], "imagePath": "a0.png"}
     root = put(**{"a0.json": labelme, "b.json": [1], "tasks.json": [{"annotations": [], "data": {}}], ".": A})
