@@ -100,17 +100,11 @@ SPLIT = {
     "coco 2017": split_by(
         f"{INSTANCES}train2017.json", f"{INSTANCES}val2017.json", train_images="train2017", val_images="val2017"
     ),
-    "coco in images": split_by(
-        f"{INSTANCES}train.json", f"{INSTANCES}val.json", train_images="images/train", val_images="images/val"
-    ),
     "minitrain": split_by(
         f"{INSTANCES}minitrain2017.json", f"{INSTANCES}minival.json", train_images="train2017", val_images="val2017"
     ),
     "cvat": split_by(
-        f"{INSTANCES}Train.json",
-        f"{INSTANCES}Validation.json",
-        train_images="images/Train",
-        val_images="images/Validation",
+        f"{INSTANCES}Train.json", f"{INSTANCES}Validation.json", train_images="images/Train", val_images="images/VALID"
     ),
     "mixed case": split_by(
         f"{INSTANCES}train.json", f"{INSTANCES}Val.json", train_images="images/train", val_images="images/Val"
