@@ -109,7 +109,7 @@ def image_folder(source: Source, file: CocoFile, part: str) -> Path:
         tests = ((holds, folder) for holds in (_holds_with_slashes, _holds_another_spelling) for folder in counts)
         best = next((folder for holds, folder in tests if holds(folder, names, part)), None)
     if best is not None:
-        return _fuller_folder(best, folders[-1], names, part)
+        return _fuller_folder(best, source.path(source.layout.images) or source.root, names, part)
     for folder in counts:
         if any(
             is_image_file(Path(name)) for name in list_names(str(folder))
@@ -126,14 +126,17 @@ def _possible_folders(source: Source, path: Path, part: str) -> Iterator[Path]:
     given = source.path(source.layout.images)
     bases = [given] if given else [*_parents(path, source.root)]
     rest = re.sub(r"^(annotations|instances|panoptic)[ _-]*", "", path.stem)
+    named = re.compile(r"ann|label|panoptic|json|gt|mask")
+    last = [base for base in bases[:-1] if named.match(base.name.lower())]
     for base in bases:
-        containers = [*_usual_folders(base), base]
+        containers = [*_usual_folders(base), *([] if base in last else [base])]
         for container in containers:
             yield from [container / rest] if rest else []
         for container in containers:
             for folder in _folders_of_part(container, part):
                 yield from (*_usual_folders(folder), folder)
         yield from containers
+    yield from last  # folders of annotations may hold masks of the images' names
 
 
 def _parents(path: Path, root: Path) -> Iterator[Path]:

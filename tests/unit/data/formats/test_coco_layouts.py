@@ -201,7 +201,9 @@ def test_a_yaml_file_that_is_given_as_the_data_is_yolos(put, refused):
 
 
 def test_masks_are_never_taken_for_images_of_the_same_name(put, refused):
-    root = put(**{"x.json": TRAIN, "masks": A})
+    root = put(**{"annotations/x.json": TRAIN, "annotations": A, "images": A})
+    assert "/images/" in opened(root).train.path(0)
+    root = put(**{"set/x.json": TRAIN, "set/masks": A}) / "set"
     with refused("the images of .*x.json, such as a0.png, are not in"):
         opened(root)
 
@@ -255,8 +257,9 @@ def test_images_of_no_file_and_other_files_have_their_reason(put):
 
 
 def test_a_file_of_keypoints_alone_gives_its_boxes_and_says_so(put):
-    splits = opened(put(**{"annotations/person_keypoints_val2017.json": VAL, "val2017": B}))
-    assert parts(splits) == {"val": B}
+    assert parts(splits := opened(put(**{"annotations/person_keypoints_val2017.json": VAL, "val2017": B}))) == {
+        "val": B
+    }
     assert any("named after keypoints, the boxes" in note for note in splits.notes)
 
 
@@ -425,8 +428,7 @@ def test_a_file_that_ends_too_early_is_never_passed_over(put, refused, count):
 
 @pytest.mark.parametrize("name", ["annotations", "annotations_train", "instances_train"])
 def test_a_file_of_cocos_name_is_refused_rather_than_passed_over(put, refused, name):
-    written = content(TRAIN)
-    del written["categories"]
+    written = {key: value for key, value in content(TRAIN).items() if key != "categories"}
     root = put(**{f"{name}.json": written, "images": A})
     with refused(f"{name}.json has no categories, so it is no COCO file"):
         opened(root)
