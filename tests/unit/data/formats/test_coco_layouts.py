@@ -169,7 +169,6 @@ UNSPLIT_SETS = {
     "any name": {"my file (2).json": TRAIN, "pictures": A},
     "beside": {"x.json": TRAIN, ".": A},
     "another machine": {"coco.json": [f"C:\\Users\\me\\{name}" for name in TRAIN], "images": A},
-    "absolute": {"coco.json": [f"/home/me/set/{name}" for name in TRAIN], "images": A},
     "an address": {"coco.json": [f"http://example.org/x%20y/{name}" for name in TRAIN], "images/x y": A},
     "percent": {"coco.json": ["a%200.png", "a%201.png"], "images": {"a 0.png", "a 1.png"}},
     "deep": {"coco.json": TRAIN, "some/where/else": A},
