@@ -20,7 +20,12 @@ CODE = [path for folder in ("src", "benchmarks", "scripts") for path in sorted((
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PYRAMID, COCO = "levels of a feature pyramid", "a record is an entry of COCO's JSON"
 COCO_FILES = dict.fromkeys(
-    ("src/twins/data/formats/coco.py", "src/twins/data/formats/coco_objects.py", "src/twins/metrics/coco_results.py"),
+    (
+        "src/twins/data/formats/coco.py",
+        "src/twins/data/formats/coco_images.py",
+        "src/twins/data/formats/coco_objects.py",
+        "src/twins/metrics/coco_results.py",
+    ),
     COCO,
 )
 

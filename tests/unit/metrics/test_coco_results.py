@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from twins.data.base import UNSPLIT
+from twins.data.config import DataConfig
 from twins.data.formats.coco_objects import open_coco_objects
+from twins.data.formats.source import Source
 from twins.data.objects import encode_mask
 from twins.errors import DataError
 from twins.metrics.coco_results import coco_results, score_results
@@ -135,7 +138,8 @@ def test_incomplete_annotations_are_read_as_in_training(score, changes, tmp_path
     result = score([ENTRY], content, masks=True)
     assert result["metrics"] == pytest.approx(dict.fromkeys(result["metrics"], 1.0))
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    objects = open_coco_objects(tmp_path, masks=True).parts[0].target(1)
+    source = Source(DataConfig(data=str(tmp_path)), "a folder")
+    objects = open_coco_objects(source, masks=True).parts[UNSPLIT].target(1)
     assert (objects.boxes.tolist(), objects.areas.tolist()) == ([[4, 5, 14, 15]], [100])
     assert objects.masks[0]["counts"].decode() == TEXT
 

@@ -16,26 +16,22 @@ from twins.data.base import UNSPLIT, Opened
 from twins.data.classes import ClassTable
 from twins.data.formats.coco import (
     CocoFile,
-    CocoImages,
-    check_same,
     class_table,
     describe,
-    find_coco,
     list_categories,
-    open_parts,
-    read_coco_json,
+    read_image_list,
     read_mask,
     record_errors,
     record_size,
 )
+from twins.data.formats.coco_files import group_files
+from twins.data.formats.coco_images import CocoImages, join_categories, open_files, repeated_images, unique_categories
 from twins.data.formats.source import Source
 from twins.data.formats.values import fraction_problems, read_flag, read_number, read_numbers
 from twins.data.images import image_size
 from twins.data.objects import Objects, Rle, build_objects, has_area, mask_areas, mask_boxes
 from twins.errors import DataError, number_of
 
-_PART_FILES = ("_annotations.coco.json", "annotations.json", "annotation_coco.json", "instances.json")
-"""Names of a JSON file in the same folder as the images of its part, Roboflow's first."""
 Record = dict[str, Any]
 """An annotation, or an image's record, as JSON has it."""
 
@@ -43,35 +39,39 @@ Record = dict[str, Any]
 def open_coco_objects(source: Source, *, masks: bool) -> Opened | None:
     """Open a folder's COCO files as sets of images with objects; `None` if it has none.
 
-    Files are found by `find_coco`, as `instances_*.json` or `annotations_*.json`, or as Roboflow writes them:
-    `train/_annotations.coco.json`, `valid/_annotations.coco.json`. Annotations that contradict their file (an unlisted
-    category or image, a repeated id) are left out and reported.
+    Files are found by their content, see `group_files`. Annotations that contradict their file (an unlisted category
+    or image, a repeated id) are left out and reported.
 
     Raises:
-        DataError: a file is damaged or holds panoptic segments, its images cannot be found, or two files have
-            different categories.
+        DataError: a file is damaged or holds panoptic segments, its images cannot be found, or two files have no class
+            in common.
     """
-    paths = find_coco(source, "instances") or find_coco(source, "annotations") or _find_part_files(source)
-    if not paths:
+    groups = group_files(source, "instances")
+    if not groups:
         return None
-    files = {path: _read_instances(path, source.faults, masks=masks) for group in paths.values() for path in group}
-    check_same([(path, file.categories) for path, file in files.items()])
-    first = next(iter(files))
+    paths = dict.fromkeys(path for group in groups.values() for path in group)
+    files = {path: _read_instances(path, source.faults, masks=masks) for path in paths}
+    lists = [(path, unique_categories(file)) for path, file in files.items()]
     try:
-        classes = class_table(_unique_categories(list(files.values())))
+        classes = class_table(join_categories(lists, source.notes))
     except DataError as error:
-        raise DataError(f"{first}: {error}") from error
-    sets = {path: CocoObjects(source, file, classes, masks=masks) for path, file in files.items()}
-    source.notes += [note for images in sets.values() for note in images.notes()]
-    source.problems += [problem for file in files.values() for problem in _box_problems(file)]
-    return open_parts(source, paths, "COCO's JSON", sets.__getitem__)
+        raise DataError(f"{lists[0][0]}: {error}") from error
+    source.problems += [problem for file in files.values() for problem in _problems(file)]
+    return open_files(
+        source,
+        groups,
+        "COCO's JSON",
+        lambda path, part: CocoObjects(source, files[path], classes, part, masks=masks),
+    )
 
 
 class CocoObjects(CocoImages):
     """Images of a COCO file with their objects."""
 
-    def __init__(self, source: Source, file: CocoFile, classes: ClassTable, *, masks: bool) -> None:
-        super().__init__(source, file, classes)
+    def __init__(
+        self, source: Source, file: CocoFile, classes: ClassTable, part: str = UNSPLIT, *, masks: bool
+    ) -> None:
+        super().__init__(source, file, classes, part)
         self.masks = masks
 
     def target(self, index: int) -> Objects:
@@ -152,6 +152,38 @@ def read_object(annotation: Record, path: Path, size: tuple[int, int] | None, *,
 def read_box(annotation: Record) -> list[float] | None:
     """Return the box of an annotation or a result, left, top, width and height; `None` if it is none."""
     return read_numbers(annotation.get("bbox"), 4)
+
+
+def _problems(file: CocoFile) -> list[str]:
+    """Return a sentence on each kind of annotation that cannot be right."""
+    return [*_box_problems(file), *_background_problems(file), *_area_problems(file), *repeated_images(file)]
+
+
+def _background_problems(file: CocoFile) -> list[str]:
+    """Return a sentence if objects are of a category that is called background."""
+    names = {number: name for number, name in file.categories if name.strip("_ ").lower() == "background"}
+    count = sum(annotation["category_id"] in names for group in file.annotations.values() for annotation in group)
+    if not count:
+        return []
+    name = next(iter(names.values()))
+    return [
+        f"{number_of(count, 'annotation')} of {file.path} are of the category {name!r}, which would be learned as "
+        "objects; remove them and the category"
+    ]
+
+
+def _area_problems(file: CocoFile) -> list[str]:
+    """Return a sentence if boxes of some pixels have the area 0, by which objects count as small."""
+    areas = [
+        (read_number(annotation.get("area")), box[2] * box[3])
+        for group in file.annotations.values()
+        for annotation in group
+        if annotation.get("area") is not None and (box := read_box(annotation)) is not None
+    ]
+    count = sum(area == 0 and expected > 1 for area, expected in areas)
+    return (
+        [f"{count} of {len(areas)} areas in {file.path} are 0 although the box has pixels; fix them"] if count else []
+    )
 
 
 def _box_problems(file: CocoFile) -> list[str]:
@@ -237,38 +269,13 @@ def _area(annotation: Record, box: Sequence[float], mask: Rle | None) -> float:
     return max(0.0, box[2]) * max(0.0, box[3])
 
 
-def _find_part_files(source: Source) -> dict[str, list[Path]]:
-    """Return the files in the same folder as the images of each part, or of the unsplit set."""
-    parts = {
-        part: files
-        for part, folders in source.part_folders(source.root).items()
-        if (files := [file for folder in folders if (file := _part_file(folder))])
-    }
-    whole = _part_file(source.root)
-    return parts or ({UNSPLIT: [whole]} if whole else {})
-
-
-def _part_file(folder: Path) -> Path | None:
-    return next((folder / name for name in _PART_FILES if (folder / name).is_file()), None)
-
-
-def _unique_categories(files: Sequence[CocoFile]) -> list[tuple[int, str]]:
-    """Return the categories, without unused ones whose name another category has.
-
-    Roboflow lists the only class of a set twice: once as the parent of all classes.
-    """
-    names = [name for _, name in files[0].categories]
-    used = {annotation["category_id"] for file in files for group in file.annotations.values() for annotation in group}
-    return [item for item in files[0].categories if names.count(item[1]) == 1 or item[0] in used]
-
-
 def _read_instances(path: Path, faults: list[str], *, masks: bool) -> CocoFile:
     """Read a JSON file of instances; entries that contradict the file are left out and added to `faults`.
 
     Raises:
         DataError: the file is damaged, lacks a list, or holds panoptic segments or images without an id or a name.
     """
-    content, notes = read_coco_json(path)
+    content, notes = read_image_list(path)
     with record_errors(path):
         categories = list_categories(content)
         images = _unique_images(path, content["images"], faults)

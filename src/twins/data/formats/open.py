@@ -25,7 +25,7 @@ from twins.data.base import (
 from twins.data.classes import ClassTable, built_in, find_table_file, read_table, with_bright_colours
 from twins.data.config import BoxConfig, DataConfig, MaskConfig
 from twins.data.formats.class_folders import open_class_folders
-from twins.data.formats.coco import open_coco_maps
+from twins.data.formats.coco_maps import open_coco_maps
 from twins.data.formats.coco_objects import open_coco_objects
 from twins.data.formats.digits import Digits
 from twins.data.formats.mask_folders import open_mask_folders

@@ -216,10 +216,12 @@ def test_a_file_that_is_no_coco_file_is_named(tmp_path, refused, content):
         opened(tmp_path)
 
 
-def test_a_file_whose_name_is_of_another_kind_is_refused(coco, refused):
-    root = coco([annotation(POLYGON)], "panoptic.json")
-    with refused(r"panoptic\.json holds instances; give it a name that says so"):
-        opened(root)
+def test_a_file_is_read_as_what_it_holds_whatever_its_name(coco, panoptic):
+    splits = opened(coco([annotation(POLYGON)], "panoptic.json"))
+    assert (targets(splits)["1.jpg"] == 2 * SQUARE).all()
+    root = panoptic(SQUARE[..., None] * np.array([1, 0, 0], dtype=np.uint8), [{"id": 1, "category_id": 5}])
+    (root / "panoptic.json").rename(root / "panoptic" / "segments.json")
+    assert (targets(opened(root))["1.jpg"] == np.where(SQUARE, 1, 255)).all()
 
 
 @pytest.mark.parametrize(("name", "count"), [("background", 1), ("x", 255)])
@@ -229,10 +231,19 @@ def test_categories_that_a_label_map_cannot_hold_are_refused(coco, refused, name
         opened(coco([annotation(POLYGON, 0)], categories=categories))
 
 
-def test_two_files_of_different_categories_are_refused(coco, refused):
+def test_two_files_with_no_category_in_common_are_refused(coco, refused):
     coco([annotation(POLYGON)], "instances_train.json")
-    with refused("list different categories; give both the same"):
-        opened(coco([annotation(POLYGON)], "instances_val.json", CATEGORIES[:1]))
+    with refused("list different categories, .*; give both the same"):
+        opened(coco([], "instances_val.json", [{"id": 5, "name": "car"}]))
+
+
+def test_classes_of_two_files_are_matched_by_name(coco):
+    coco([annotation(POLYGON)], "instances_train.json")
+    swapped = [{"id": 2, "name": "dog"}, {"id": 9, "name": "cow"}]
+    splits = opened(coco([annotation(POLYGON, 2)], "instances_val.json", swapped))
+    assert splits.train.names == splits.val.names == ("background", "cat", "dog", "cow")
+    assert [part.target(0).max() for part in (splits.train, splits.val)] == [2, 2]
+    assert [note.partition(" has ")[2][:10] for note in splits.notes[:2]] == ["other ids ", "classes th"]
 
 
 @pytest.mark.parametrize("height", [None, "six", -1, 0, 2**70])

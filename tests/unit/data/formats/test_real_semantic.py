@@ -11,7 +11,7 @@ from PIL import Image
 
 from twins.data.classes import built_in
 from twins.data.config import DataConfig
-from twins.data.formats.coco import open_coco_maps
+from twins.data.formats.coco_maps import open_coco_maps
 from twins.data.formats.open import open_label_maps
 from twins.data.formats.source import Source
 
