@@ -100,7 +100,7 @@ def find_units(source: Source) -> dict[str | None, list[Unit]]:
     if unit := unit_in(source.root):
         return {None: [unit]}
     if parts := _part_units(source):
-        return dict(parts)
+        return parts
     return {None: units} if (units := _nested_units(source.root)) else {}
 
 
@@ -201,14 +201,14 @@ def _given_unit(source: Source) -> Unit | None:
     return Unit(given, given)
 
 
-def _part_units(source: Source) -> dict[str, list[Unit]]:
+def _part_units(source: Source) -> dict[str | None, list[Unit]]:
     folders = {part: [path for path in paths if path.is_dir()] for part, paths in source.part_paths().items()}
     if not any(folders.values()):
         if not any(unit_in(path) for paths in group_parts(_subfolders(source.root)).values() for path in paths):
             return {}
         folders = source.part_folders(source.root)
     units = {part: [unit for path in paths if (unit := unit_in(path))] for part, paths in folders.items()}
-    return {part: found for part, found in units.items() if found}
+    return {part: group for part, group in units.items() if group}
 
 
 def _nested_units(root: Path) -> list[Unit]:
