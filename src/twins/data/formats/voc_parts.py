@@ -51,8 +51,19 @@ def find_parts(source: Source) -> dict[str, VocPart]:
         source.recognise(**{part: names_in(found.origins, source.root) for part, found in parts.items()})
     source.notes += [note for pool in pools for note in pool.notes]
     source.problems += [problem for pool in pools for problem in pool.problems]
+    _check_images(source, pools)
     _account(source, pools, parts)
     return {part: found for part, found in parts.items() if found.pairs or part in source.part_paths()}
+
+
+def _check_images(source: Source, pools: Sequence[Pool]) -> None:
+    if any(pool.images for pool in pools):
+        return
+    count = number_of(sum(len(pool.xmls) for pool in pools), "XML file")
+    raise DataError(
+        f"{source.root} holds {count} of VOC's, and no images are in {source.relative(pools[0].unit.images)}; give the "
+        "folder that holds both, or say where the images are with `layout.images`"
+    )
 
 
 def _whole(pools: Sequence[Pool]) -> VocPart:

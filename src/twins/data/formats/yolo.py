@@ -96,6 +96,11 @@ def open_yolo(source: Source, listed_classes: ClassTable | None, *, masks: bool)
             f"{file} names classes, but no images are found by it; put them in {root / 'images' / 'train'}, "
             f"and labels in {root / 'labels' / 'train'}, or say where the images are with `layout.images`"
         )
+    if not parts and (folders := find_yolo(source)):
+        raise DataError(
+            f"{root} holds YOLO's label files in {source.relative(folders[-1])}, and no images are found for them; put "
+            f"them in {root / 'images'}, or say where they are with `layout.images`"
+        )
     labels = LabelFiles(source)
     pairs = {part: [(image, labels.path(image)) for image in found.images] for part, found in parts.items()}
     if not any(os.path.isfile(label) for part in pairs.values() for _, label in part):

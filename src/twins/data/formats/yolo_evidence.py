@@ -9,15 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twins.data.classes import ClassTable
-from twins.data.formats.yolo_lines import BOX, MAX_COORDINATE, Keypoints, LineForm, Row, infer_keypoints
+from twins.data.formats.yolo_lines import BOX, MAX_COORDINATE, Keypoints, LineForm, Row, infer_keypoints, infer_points
 from twins.errors import DataError, number_of
 
 _ENOUGH = 5
 """Lines from which on points inside a box are not by chance."""
-_SPREAD = 0.4
-"""How far keypoints reach from their box's centre in most lines, as a share of half its side."""
-_NEAR = 0.2
-"""Greatest distance of the first two points of a polygon around a small object."""
 _SLACK = 0.01
 """Share of the image by which a box may reach beyond it."""
 _POLYGON_TASKS = ("segment", "obb", "detect")
@@ -90,47 +86,24 @@ def _have_confidence(rows: Sequence[Row]) -> bool:
 
 
 def _infer_points(rows: Sequence[Row], task: str, where: str) -> Keypoints | None:
-    """Return keypoints of two numbers each, if the lines show them.
-
-    A line of a box and its keypoints has as many numbers as a polygon. The lines are boxes where all have as many
-    numbers, the points of each are in the box of its first four numbers, and they spread in it. The first points of a
-    polygon around a small object are so near to each other that the others are in such a box too, near its centre.
-    """
-    longer = [row.values for row in rows if len(row.values) > BOX]
-    counts = {len(values) for values in longer}
-    if len(counts) != 1 or (count := counts.pop()) % 2 == 0:
-        return None
-    keypoints = Keypoints((count - BOX) // 2, 2, "the points in the box of the first four numbers")
-    if task == "pose":
-        return keypoints._replace(source="the task of the settings file")
-    values = np.array(longer, dtype=np.float64)[:, 1:]
-    offsets = _offsets(values)
-    if not np.isfinite(offsets).all() or not (offsets <= 1.0 + 1e-3).all():
-        return None
-    spread = float(np.median(offsets)) >= _SPREAD
-    near = bool((np.abs(values[:, 2:4] - values[:, :2]) <= _NEAR).all())
-    if near and not spread:
-        return None
-    if spread and not near and len(longer) >= _ENOUGH:
+    """Return keypoints of two numbers each, if the lines show them; raises DataError if they could be polygons too."""
+    keypoints, is_clear = infer_points(rows)
+    if task == "pose" and (count := _points(rows)):
+        return Keypoints(count, 2, "the task of the settings file")
+    longer = sum(len(row.values) > BOX for row in rows)
+    if keypoints is None or (is_clear and longer >= _ENOUGH):
         return keypoints
     raise DataError(
-        f"{number_of(len(longer), 'line')} in {where} of {count} numbers could be polygons, or boxes with "
+        f"{number_of(longer, 'line')} in {where} could be polygons, or boxes with "
         f"{number_of(keypoints.points, 'keypoint')}; add `task: segment` or `kpt_shape: [{keypoints.points}, 2]` to "
         "the data.yaml"
     )
 
 
-def _offsets(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how far the points after a box reach from its centre, 1 at its sides, the most of each line, `(R,)`.
-
-    A point at 0, 0 is one that is not visible. A box without area gives infinity.
-    """
-    centre, half = values[:, None, :2], values[:, None, 2:4] / 2
-    points = values[:, 4:].reshape(len(values), -1, 2)
-    visible = (points != 0).any(axis=2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(half > 0, np.abs(points - centre) / half, np.inf).max(axis=2)
-    return np.asarray(np.where(visible, share, 0.0).max(axis=1))
+def _points(rows: Sequence[Row]) -> int:
+    """Return how many pairs of numbers follow the box in all longer lines; 0 if they differ."""
+    counts = {len(row.values) - BOX for row in rows if len(row.values) > BOX}
+    return counts.pop() // 2 if len(counts) == 1 and not max(counts) % 2 else 0
 
 
 def _convention_problems(boxes: NDArray[np.float64], where: str) -> list[str]:

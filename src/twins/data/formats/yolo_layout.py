@@ -266,7 +266,8 @@ class LabelFiles:
             return best
         if _has_texts(folder):
             return folder
-        for top in (*(top for top, _ in pairs), *self._labels_in(self.root)):
+        own = [self.root] if self.root.name.lower() in LABEL_FOLDERS else []
+        for top in (*(top for top, _ in pairs), *self._labels_in(self.root), *own):
             if labels := self._below(top, folder) or (top if _has_texts(top) else None):
                 return labels
         return same[0] if same else folder

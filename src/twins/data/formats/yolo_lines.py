@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from twins.data.formats.values import read_whole
 from twins.errors import DataError
 
@@ -14,6 +17,12 @@ MAX_COORDINATE = 2.0
 """Greatest coordinate, as a fraction of the image's side; larger ones are most likely pixels."""
 BOX = 5
 """Numbers of a class and a box."""
+_SPREAD = 0.35
+"""How far keypoints reach from their box's centre in most lines, as a share of half its side."""
+_NEAR = 0.2
+"""Greatest distance of the first two points of a polygon around a small object."""
+_ROUNDING = 0.02
+"""Share of half a box's side by which a point on its border may lie outside."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +100,16 @@ def read_yolo(path: Path, form: LineForm | None = None) -> list[YoloObject]:
 
     Args:
         path: the label file.
-        form: the form of the data set's lines; a set for poses has no polygons. `None` takes the visibility after each
-            point for that of keypoints.
+        form: the form of the data set's lines; a set for poses has no polygons. `None` takes it from the file's lines.
 
     Raises:
         DataError: the file is no text, or a line has another form; the message gives its number.
     """
     rows = read_rows(path)
-    return read_objects(rows, path, form or LineForm(infer_keypoints(rows)))
+    if form is None:
+        keypoints, is_clear = infer_points(rows)
+        form = LineForm(infer_keypoints(rows) or (keypoints if is_clear else None))
+    return read_objects(rows, path, form)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -147,6 +158,41 @@ def infer_keypoints(rows: Iterable[Row]) -> Keypoints | None:
     if not visibility <= {0, 1, 2} or (size % 2 == 0 and 2 not in visibility):
         return None
     return Keypoints(size // 3, 3, "the visibility after each point")
+
+
+def infer_points(rows: Iterable[Row]) -> tuple[Keypoints | None, bool]:
+    """Return the keypoints of two numbers each that may follow the boxes, and whether lines cannot be polygons.
+
+    A line of a box and its keypoints has as many numbers as a polygon. The lines are boxes where all have as many
+    numbers, the points of each are in the box of its first four numbers, and they spread in it. The first points of a
+    polygon around a small object are so near to each other that the others are in such a box too, near its centre.
+    """
+    longer = [row.values for row in rows if len(row.values) > BOX]
+    counts = {len(values) for values in longer}
+    if len(counts) != 1 or (count := counts.pop()) % 2 == 0:
+        return None, False
+    values = np.array(longer, dtype=np.float64)[:, 1:]
+    offsets = _offsets(values)
+    if not (offsets <= 1.0 + _ROUNDING).all():  # also false for NaN
+        return None, False
+    spread = float(np.median(offsets)) >= _SPREAD
+    near = bool((np.abs(values[:, 2:4] - values[:, :2]) <= _NEAR).all())
+    if near and not spread:
+        return None, False
+    return Keypoints((count - BOX) // 2, 2, "the points in the box of the first four numbers"), spread and not near
+
+
+def _offsets(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far the points after a box reach from its centre, 1 at its sides, the most of each line, `(R,)`.
+
+    A point at 0, 0 is one that is not visible. A box without area gives infinity.
+    """
+    centre, half = values[:, None, :2], values[:, None, 2:4] / 2
+    points = values[:, 4:].reshape(len(values), -1, 2)
+    visible = (points != 0).any(axis=2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(half > 0, np.abs(points - centre) / half, np.inf).max(axis=2)
+    return np.asarray(np.where(visible, share, 0.0).max(axis=1))
 
 
 def _read_row(line: str, number: int, path: Path) -> Row:

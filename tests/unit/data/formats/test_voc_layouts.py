@@ -330,6 +330,13 @@ def test_of_two_images_of_one_name_the_named_one_is_taken(tmp_path):
     assert any("could belong to two images, such as a.bmp and a.jpg" in problem for problem in opened(root).problems)
 
 
+def test_xml_files_without_any_image_are_refused(tmp_path, refused):
+    root = write(tmp_path, voc("ab"))
+    with refused("Annotations holds 2 XML files of VOC's, and no images are in .; give the folder that holds both, or"):
+        opened(root / "Annotations")
+    assert len(opened(root / "Annotations", images="../JPEGImages").train.target(0)) == 1
+
+
 def test_damaged_files_never_end_in_a_traceback(tmp_path, refused):
     root = write(
         tmp_path, voc("abcd") | {"ImageSets/Main/train.txt": b"\xff\xfea\x00\n\x00b\x00", "ImageSets/Main/val.txt": "c"}

@@ -214,6 +214,16 @@ def test_images_outside_are_found_by_a_setting(tmp_path):
     assert splits.plan.outside == 5
 
 
+def test_label_files_without_any_image_are_refused(tmp_path, refused):
+    write(tmp_path, yolo("ab", "images/{}.jpg", "yolo/labels/{}.txt"))
+    for folder, shown in (("yolo", "labels"), ("yolo/labels", ".")):
+        with refused(
+            f"holds YOLO's label files in {shown}, and no images are found for them; put them in .*/images, or"
+        ):
+            opened(tmp_path / folder)
+        assert whole(opened(tmp_path / folder, images="../" * len(folder.split("/")) + "images")) == "ab"
+
+
 def test_labels_without_image_and_labels_of_two_images_are_said(tmp_path):
     splits = opened(write(tmp_path, yolo("ab") | {"labels/x.txt": BOX, "images/a.png": None, "data.yaml": NAMES}))
     assert any("1 label file in" in note and "without an image, left out; x.txt first" in note for note in splits.notes)
@@ -329,9 +339,7 @@ def test_polygons_of_one_length_stay_polygons(tmp_path, points, size):
 def test_lines_that_could_be_polygons_or_keypoints_are_refused_and_a_task_decides(tmp_path, refused):
     line = "0 0.5 0.5 0.6 0.5 0.7 0.7 0.3 0.3"
     root = write(tmp_path, yolo("ab", content=line) | {"data.yaml": NAMES})
-    with refused(
-        r"2 lines in .* of 9 numbers could be polygons, or boxes with 2 keypoints; add `task: segment` or `kpt"
-    ):
+    with refused(r"2 lines in .* could be polygons, or boxes with 2 keypoints; add `task: segment` or `kpt"):
         opened(root)
     write(root, {"data.yaml": f"task: segment\n{NAMES}"})
     assert opened(root).train.target(0).boxes[0].tolist() == pytest.approx([2.4, 1.8, 5.6, 4.2])
