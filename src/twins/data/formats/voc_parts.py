@@ -43,7 +43,7 @@ def find_parts(source: Source) -> dict[str, VocPart]:
     units = find_units(source)
     if None in units:
         pools = [read_pool(unit) for unit in choose(units[None], source)]
-        parts = _select(pools, source)
+        parts = {part: found for part, found in _select(pools, source).items() if found.pairs}
         _recognise(source, pools, parts)
     else:
         parts = {part: _whole([read_pool(unit) for unit in units[part]]) for part in PARTS if part in units}
@@ -53,7 +53,7 @@ def find_parts(source: Source) -> dict[str, VocPart]:
     source.problems += [problem for pool in pools for problem in pool.problems]
     _check_images(source, pools)
     _account(source, pools, parts)
-    return {part: found for part, found in parts.items() if found.pairs or part in source.part_paths()}
+    return parts
 
 
 def _check_images(source: Source, pools: Sequence[Pool]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -205,6 +205,12 @@ def _listed_images(path: Path, source: Source) -> list[Path]:
     return [source.root / name if name in in_root else found.paths.get(name, path.parent / name) for name in names]
 
 
+def _holds(path: Path, root: Path) -> bool:
+    """Return whether a path is a folder around the data folder, which no entry means."""
+    inner, outer = (Path(os.path.realpath(folder).replace("//", "/")) for folder in (root, path))
+    return inner != outer and inner.is_relative_to(outer)
+
+
 def _exists(path: Path) -> bool:
     return os.path.exists(path)
 
@@ -217,7 +223,7 @@ def _find_entry(source: Source, settings: YoloSettings, item: str) -> Path | Non
     """
     root, inside = settings.root, re.sub(r"^(\.\.?/)+", "", item)
     for path in (root / settings.base / item, root / item, root / inside):
-        if _exists(path):
+        if _exists(path) and not _holds(path, source.root):
             return Path(os.path.normpath(path))
     folders = [part for part in item.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     bases = dict.fromkeys((root, source.root))
@@ -294,12 +300,11 @@ def _descend(top: Path, inside: Path) -> Path | None:
 
 
 def _has_texts(folder: Path) -> bool:
-    return any(name.endswith(".txt") for name in _names(folder))
-
-
-def _names(folder: Path) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        yield from (entry.name for entry in entries)
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.name.endswith(".txt") for entry in entries)
+    except (OSError, ValueError):
+        return False
 
 
 def find_labels(labels: Sequence[Path]) -> FoundFiles:

@@ -405,3 +405,10 @@ def test_pictures_alone_and_texts_alone_are_not_yolos(tmp_path):
         tmp_path, {"images/a.jpg": None, "images/b.jpg": None, "readme.txt": "1 2 3", "labels/x.txt": "a\nb\n"}
     )
     assert find_yolo(Source(DataConfig(data=str(root)), "a folder")) == ()
+
+
+@pytest.mark.parametrize("entry", ["..", "/", "../..", "//", "~", "."])
+def test_an_entry_that_leads_out_of_the_data_reads_nothing_else(tmp_path, entry):
+    write(tmp_path, {"other.jpg": None})
+    root = write(tmp_path / "set", yolo("abcde") | {"data.yaml": f"train: {entry}\n{NAMES}"})
+    assert whole(opened(root)) == "abcde"
