@@ -104,6 +104,18 @@ def find_units(source: Source) -> dict[str | None, list[Unit]]:
     return {None: units} if (units := _nested_units(source.root)) else {}
 
 
+def check_rivals(unit: Unit, source: Source) -> None:
+    """Raise DataError if a folder beside that of the XML files has XML files too, and no setting chooses."""
+    if source.layout.annotations or unit.images == unit.annotations:
+        return
+    for folder in _subfolders(unit.annotations.parent):
+        if folder not in unit and folder.name.lower() in _ANNOTATIONS and has_voc(folder):
+            raise DataError(
+                f"{source.relative(unit.annotations)} and {source.relative(folder)} in {source.root} both hold XML files "
+                "of VOC's; give the one to use as `layout.annotations`"
+            )
+
+
 def unit_in(folder: Path) -> Unit | None:
     """Return the images and XML files directly in a folder or in its folders of usual names; `None` without any."""
     folders = {path.name.lower(): path for path in _subfolders(folder)}

@@ -14,6 +14,7 @@ from twins.data.formats.source import LISTS, Source, names_in
 from twins.data.formats.voc_layout import (
     Pair,
     Pool,
+    check_rivals,
     choose,
     find_lists,
     find_units,
@@ -42,7 +43,10 @@ def find_parts(source: Source) -> dict[str, VocPart]:
     """
     units = find_units(source)
     if None in units:
-        pools = [read_pool(unit) for unit in choose(units[None], source)]
+        chosen = choose(units[None], source)
+        for unit in chosen:
+            check_rivals(unit, source)
+        pools = [read_pool(unit) for unit in chosen]
         parts = {part: found for part, found in _select(pools, source).items() if found.pairs}
         _recognise(source, pools, parts)
     else:

@@ -42,7 +42,7 @@ from twins.data.formats.yolo_lines import (
     read_rows,
     read_yolo,
 )
-from twins.data.formats.yolo_settings import YoloSettings, dataset_folders, find_settings
+from twins.data.formats.yolo_settings import YoloSettings, dataset_folders, find_settings, other_names_problems
 from twins.data.images import image_size, walk
 from twins.data.objects import Objects, build_objects, encode_polygons, has_area, mask_areas
 from twins.data.parts import group_parts
@@ -113,7 +113,8 @@ def open_yolo(source: Source, listed_classes: ClassTable | None, *, masks: bool)
     form = _read_lines(source, settings, labelled, classes)
     if classes is None:
         classes = _classes_from_lines(source, labelled, form)
-    source.problems += [*settings.problems(classes), *alike_problems(classes.names, source.names_from or str(root))]
+    source.problems += [*settings.problems(classes), *other_names_problems(source, settings, classes)]
+    source.problems += alike_problems(classes.names, source.names_from or str(root))
     source.problems += class_problems(_values(labelled.values()), classes, _where(labelled))
     sets = {name: YoloObjects(part, classes, source.faults, masks=masks) for name, part in labelled.items()}
     _record(source, settings, parts, labelled)

@@ -75,7 +75,8 @@ def find_settings(source: Source) -> YoloSettings:
     for root in dataset_folders(source.root):
         if settings := _one_of(source, _yaml_settings(root)) or _one_of(source, _darknet_settings(root)):
             return settings
-    return YoloSettings(root=source.root, names_file=_only_names_file(source.root))
+    names = (_only_names_file(root) for root in dataset_folders(source.root))
+    return YoloSettings(root=source.root, names_file=next(filter(None, names), None))
 
 
 def dataset_folders(root: Path) -> list[Path]:
@@ -184,6 +185,45 @@ def _find_file(name: str, folders: Iterable[Path]) -> Path | None:
 
 
 def _only_names_file(folder: Path) -> Path | None:
-    """Return the only file in a folder that ends in `.names`, as `obj.names` of darknet."""
+    """Return the file in a folder that ends in `.names`, as `obj.names` of darknet.
+
+    Raises:
+        DataError: two such files have different names.
+    """
     paths = [path for path in sorted(folder.glob("*.names")) if path.is_file() and not path.name.startswith(".")]
-    return paths[0] if len(paths) == 1 else None
+    for path in paths[1:]:
+        if read_list(path) != read_list(paths[0]):
+            raise DataError(
+                f"{paths[0]} and {path} list different class names; remove one, or say which is right with `names` in "
+                "a data.yaml or obj.data"
+            )
+    return paths[0] if paths else None
+
+
+def other_names_problems(source: Source, settings: YoloSettings, classes: ClassTable) -> list[str]:
+    """Return a sentence for each other file that lists class names beside those used, and lists different ones."""
+    root = settings.root
+    paths = [root / name for name in TABLE_FILES] + sorted(root.glob("*.names"))
+    paths += [path for found in _darknet_files(root) if (path := found.names_file)]
+    used = {settings.file, settings.names_file}
+    problems = []
+    for path in dict.fromkeys(paths):
+        if path in used or not path.is_file() or source.relative(path) == source.names_from:
+            continue
+        try:
+            names = read_table(path).names
+        except DataError:
+            continue
+        if names != classes.names:
+            problems.append(
+                f"{source.relative(path)} lists other classes than {source.names_from}, which is used, such as "
+                f"{names[0]!r:.50} for {classes.names[0]!r:.50}; remove one of them"
+                if names[0] != classes.names[0]
+                else f"{source.relative(path)} lists other classes than {source.names_from}, which is used; remove one"
+            )
+        source.pass_over("class names that another file gives", path)
+    return problems
+
+
+def _darknet_files(root: Path) -> list[YoloSettings]:
+    return [settings for path in sorted(root.glob("*.data")) if (settings := _from_darknet(path, root))]

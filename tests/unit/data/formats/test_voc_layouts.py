@@ -205,6 +205,15 @@ def test_settings_win_over_lists_and_folders(tmp_path):
     assert "".join(sorted("".join(parts(splits).values()))) == "ef"
 
 
+def test_two_folders_of_xml_files_are_refused_unless_a_setting_chooses(tmp_path, refused):
+    root = write(tmp_path, voc("ab") | voc("ab", xmls="xmls/{}.xml", content=xml((1, 1, 2, 2))))
+    with refused(
+        "Annotations and xmls in .* both hold XML files of VOC's; give the one to use as `layout.annotations`"
+    ):
+        opened(root)
+    assert opened(root, annotations="xmls").train.target(0).boxes.tolist() == [[0, 0, 2, 2]]
+
+
 def test_a_setting_that_gives_no_image_is_refused(tmp_path, refused):
     write(tmp_path, voc("ab") | {"mine.txt": "x\ny"})
     with refused("`layout.train` leads to .*mine.txt, which gives no image with an XML file"):

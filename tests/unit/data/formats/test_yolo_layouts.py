@@ -354,7 +354,7 @@ def test_lines_that_could_be_polygons_or_keypoints_are_refused_and_a_task_decide
         (["1 50 50 20 20"], "2 of 2 lines in .* have coordinates up to 50, which look like per cent"),
         (["1 0.1 0.1 0.5 0.5", "0 0.2 0.3 0.9 0.9"], "of 4 boxes in .* fit if their numbers are left, top, right"),
         (["1 0.1 0.1 0.5 0.5", "0 0.2 0.3 0.1 0.1"], "of 4 boxes in .* fit if their numbers are left, top, width and"),
-        (["1 .5 .5 1 1", "2 .5 .5 1 1"], "class ids in .* begin at 1 and end at 2, and 2 names are counted from 0"),
+        (["1 .5 .5 1 1", "2 .5 .5 1 1"], "class ids in .* begin at 1 and end at 2, and names are counted from 0 to 1"),
     ],
 )  # fmt: skip
 def test_numbers_that_look_like_something_else_are_a_problem_with_counts(tmp_path, lines, problem):
@@ -368,6 +368,20 @@ def test_names_that_are_alike_or_too_many_are_a_problem(tmp_path):
     splits = opened(write(tmp_path, yolo("ab") | {"data.yaml": "nc: 3\nnames: [Dog, dog]\n"}))
     assert "says 3 classes and gives 2 names" in splits.problems[0]
     assert "the classes 'Dog' and 'dog' in data.yaml differ by case" in splits.problems[1]
+
+
+@pytest.mark.parametrize("other", ["classes.txt", "obj.names"])
+def test_files_of_names_that_contradict_each_other_are_a_problem_or_refused(tmp_path, refused, other):
+    splits = opened(write(tmp_path, yolo("ab") | {"data.yaml": NAMES, other: "dog\ncat\n"}))
+    assert splits.names == ("cat", "dog")
+    (problem,) = splits.problems
+    assert problem.startswith(f"{other} lists other classes than data.yaml, which is used, such as 'dog' for 'cat'")
+    write(tmp_path, {other: "cat\ndog\n"})
+    assert not opened(tmp_path).problems
+    (tmp_path / "data.yaml").unlink()
+    write(tmp_path, {"a.names": "cat\ndog\n", "b.names": "dog\ncat\n"})
+    with refused("a.names and .*b.names list different class names; remove one, or"):
+        opened(tmp_path)
 
 
 @pytest.mark.parametrize(
