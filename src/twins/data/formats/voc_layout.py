@@ -111,8 +111,8 @@ def check_rivals(unit: Unit, source: Source) -> None:
     for folder in _subfolders(unit.annotations.parent):
         if folder not in unit and folder.name.lower() in _ANNOTATIONS and has_voc(folder):
             raise DataError(
-                f"{source.relative(unit.annotations)} and {source.relative(folder)} in {source.root} both hold XML files "
-                "of VOC's; give the one to use as `layout.annotations`"
+                f"{source.relative(unit.annotations)} and {source.relative(folder)} in {source.root} both hold XML "
+                "files of VOC's; give the one to use as `layout.annotations`"
             )
 
 
@@ -182,6 +182,19 @@ def find_lists(pool: Pool, source: Source) -> dict[str, list[Path]]:
         if groups := _class_lists(lists):
             return {part: groups[part] for part in _without_union(groups)}
     return {}
+
+
+def unused_list_notes(pool: Pool, source: Source) -> list[str]:
+    """Return a sentence on lists in `ImageSets` whose names say no part, where no list does."""
+    for folder in _list_folders(pool.unit):
+        paths = sorted(folder.glob("*.txt")) if folder not in (pool.unit.base, pool.unit.annotations) else []
+        if paths:
+            shown = ", ".join(path.name for path in paths[:3])
+            return [
+                f"{shown:.200} in {source.relative(folder)} not read as lists, as their names say no part; give them as "
+                "`layout.train` and `layout.val`"
+            ]
+    return []
 
 
 def part_folders_in(unit: Unit, source: Source) -> dict[str, list[Path]]:

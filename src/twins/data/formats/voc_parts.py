@@ -20,7 +20,9 @@ from twins.data.formats.voc_layout import (
     find_units,
     part_folders_in,
     read_pool,
+    unused_list_notes,
 )
+from twins.data.images import list_images
 from twins.errors import DataError, number_of
 
 
@@ -52,6 +54,7 @@ def find_parts(source: Source) -> dict[str, VocPart]:
     else:
         parts = {part: _whole([read_pool(unit) for unit in units[part]]) for part in PARTS if part in units}
         pools = [pool for part in parts.values() for pool in part.pools]
+        _report_unannotated(source, parts)
         source.recognise(**{part: names_in(found.origins, source.root) for part, found in parts.items()})
     source.notes += [note for pool in pools for note in pool.notes]
     source.problems += [problem for pool in pools for problem in pool.problems]
@@ -68,6 +71,16 @@ def _check_images(source: Source, pools: Sequence[Pool]) -> None:
         f"{source.root} holds {count} of VOC's, and no images are in {source.relative(pools[0].unit.images)}; give the "
         "folder that holds both, or say where the images are with `layout.images`"
     )
+
+
+def _report_unannotated(source: Source, parts: Mapping[str, VocPart]) -> None:
+    """Report the folders of parts that have images and no XML file."""
+    for part, paths in source.part_folders(source.root).items():
+        for path in paths if part not in parts else ():
+            if images := list_images(path):
+                source.pass_over(WITHOUT_XML, *images)
+                count = number_of(len(images), "image")
+                source.notes.append(f"{count} in {path} without XML files, so this {part} part is left out")
 
 
 def _whole(pools: Sequence[Pool]) -> VocPart:
@@ -90,6 +103,7 @@ def _select(pools: Sequence[Pool], source: Source) -> dict[str, VocPart]:
                 f"no name in {shown:.200} of {source.root} is that of an image in {source.relative(pool.unit.images)}; "
                 "fix the lists, or say where the parts are with `layout.train` and `layout.val`"
             )
+    source.notes += unused_list_notes(pool, source)
     if folders := part_folders_in(pool.unit, source):
         return {part: _below(paths, pools) for part, paths in folders.items()}
     return {UNSPLIT: _whole(pools)}

@@ -72,8 +72,8 @@ def class_problems(values: Sequence[int | str], classes: ClassTable, where: str)
     if not ids or classes.values != tuple(range(count)) or min(ids) != 1 or max(ids) != count:
         return []
     return [
-        f"class ids in {where} begin at 1 and end at {count}, and names are counted from 0 to {count - 1}, so ids may be "
-        "counted from 1; subtract 1 from each, or give the names with their ids, as in "
+        f"class ids in {where} begin at 1 and end at {count}, and names are counted from 0 to {count - 1}, so ids may "
+        "be counted from 1; subtract 1 from each, or give the names with their ids, as in "
         f"`names: {{1: {classes.names[0]}}}`"
     ]
 

@@ -132,8 +132,10 @@ def _of_settings(source: Source, settings: YoloSettings, folders: Mapping[str, l
 
 def _in_folder(source: Source, root: Path, folders: Sequence[Path]) -> dict[str, ImagePart]:
     """Return the parts of lists or folders in a folder by their names, else the images of the first with any."""
-    if root == source.path(source.layout.images) and (below := source.part_folders(root)):
-        return {part: _of_paths(paths, source) for part, paths in below.items()}
+    if root == source.path(source.layout.images):
+        below = {part: _of_paths(paths, source) for part, paths in source.part_folders(root).items()}
+        if any(part.images for part in below.values()):
+            return {part: found for part, found in below.items() if found.images}
     lists = [path for path in sorted(root.glob("*.txt")) if _lists_images(path)]
     groups = source.one_each(group_parts(lists, {"autosplit", "list"}))
     if groups:

@@ -214,6 +214,15 @@ def test_two_folders_of_xml_files_are_refused_unless_a_setting_chooses(tmp_path,
     assert opened(root, annotations="xmls").train.target(0).boxes.tolist() == [[0, 0, 2, 2]]
 
 
+def test_lists_of_no_part_and_parts_without_xml_files_are_said(tmp_path):
+    root = write(tmp_path, voc("abcde") | {"ImageSets/Main/mine.txt": "a"})
+    (note,) = opened(root).notes
+    assert note.startswith("mine.txt in ImageSets/Main not read as lists, as their names say no part; give them as")
+    root = write(tmp_path / "parts", voc("ab", "train/{}.jpg", "train/{}.xml") | {"valid/c.jpg": None})
+    (note,) = opened(root).notes
+    assert note == f"1 image in {root / 'valid'} without XML files, so this val part is left out"
+
+
 def test_a_setting_that_gives_no_image_is_refused(tmp_path, refused):
     write(tmp_path, voc("ab") | {"mine.txt": "x\ny"})
     with refused("`layout.train` leads to .*mine.txt, which gives no image with an XML file"):
