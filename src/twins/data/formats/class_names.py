@@ -1,4 +1,4 @@
-"""Class names beside annotations, in the files of labelling tools, and names that are hard to tell apart."""
+"""Class names beside annotations, in the files of labelling tools, and names that are nearly the same."""
 
 from __future__ import annotations
 

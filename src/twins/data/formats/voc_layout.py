@@ -22,6 +22,10 @@ _IMAGES = ("jpegimages", "images", "imgs", "image", "img", "pictures", "photos",
 """Names of the folder of images, in lower case, the likeliest first; ILSVRC's is `Data`."""
 _ANNOTATIONS = ("annotations", "annotation", "annots", "xmls", "xml", "labels", "label", "bbox", "bboxes")
 """Names of the folder of XML files, likewise."""
+_YOLO_FOLDERS = ("labels", "label")
+"""Folders that are YOLO's where a label file lies beside each XML file."""
+_SEARCHED = 100
+"""Subfolders in which a data set is looked for."""
 _PEEKED = 5
 """XML files whose beginning is read to recognise the format."""
 _BEGINNING = 4096
@@ -133,7 +137,10 @@ def unit_in(folder: Path) -> Unit | None:
 def has_voc(folder: Path) -> bool:
     """Return whether one of the first XML files below a folder looks like VOC's."""
     xmls = (Path(folder, name) for name in walk(folder, hidden=False) if name.lower().endswith(".xml"))
-    return any(map(looks_like_voc, islice(xmls, _PEEKED)))
+    is_yolos = folder.name.lower() in _YOLO_FOLDERS
+    return any(
+        looks_like_voc(path) and not (is_yolos and path.with_suffix(".txt").exists()) for path in islice(xmls, _PEEKED)
+    )
 
 
 def looks_like_voc(path: Path, *, damaged: bool = True) -> bool:
@@ -162,7 +169,7 @@ def read_pool(unit: Unit) -> Pool:
 
 
 def find_lists(pool: Pool, source: Source) -> dict[str, list[Path]]:
-    """Return the lists of the parts by their names, in `ImageSets/Main` and other usual places; the first place wins.
+    """Return the lists of the parts by their names, in `ImageSets/Main` and other usual folders; the first folder wins.
 
     Lists of one class, such as `dog_train.txt`, are those of a part where there is no other list; `default.txt`, which
     CVAT writes, lists the whole set.
@@ -191,8 +198,8 @@ def unused_list_notes(pool: Pool, source: Source) -> list[str]:
         if paths:
             shown = ", ".join(path.name for path in paths[:3])
             return [
-                f"{shown:.200} in {source.relative(folder)} not read as lists, as their names say no part; give them as "
-                "`layout.train` and `layout.val`"
+                f"{shown:.200} in {source.relative(folder)} not read as lists, as their names say no part; give them "
+                "as `layout.train` and `layout.val`"
             ]
     return []
 
@@ -238,14 +245,14 @@ def _part_units(source: Source) -> dict[str | None, list[Unit]]:
 
 def _nested_units(root: Path) -> list[Unit]:
     """Return the units one or two folders down: named as in VOC, or the whole folder if XML is beside images."""
-    level = _subfolders(root)
+    inside = _subfolders(root)
     for _ in range(2):
-        units = [unit for folder in level if (unit := unit_in(folder))]
+        units = [unit for folder in inside[:_SEARCHED] if (unit := unit_in(folder))]
         if named := [unit for unit in units if unit.images != unit.annotations]:
             return named
-        if units:
+        if any(_has_image_beside(unit.annotations) for unit in units):
             return [Unit(root, root)]
-        level = [path for folder in level for path in _subfolders(folder)]
+        inside = [path for folder in inside for path in _subfolders(folder)]
     return []
 
 
@@ -253,6 +260,13 @@ def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _has_image_beside(folder: Path) -> bool:
+    """Return whether an image of the same name lies beside one of the first XML files in a folder."""
+    stems = {path.stem for path in folder.iterdir() if is_image_file(path)}
+    xmls = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".xml")
+    return any(path.stem in stems for path in xmls[:_PEEKED])
 
 
 def _has_direct(folder: Path) -> bool:

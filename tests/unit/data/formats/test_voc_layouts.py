@@ -319,6 +319,13 @@ def test_xml_of_other_formats_is_not_vocs(tmp_path, root):
     check_plan(splits, tmp_path)
 
 
+def test_stray_xml_files_do_not_make_a_folder_vocs(tmp_path):
+    root = write(tmp_path, voc("ab", xmls="labels/{}.xml") | {f"labels/{stem}.txt": "0 .5 .5 .5 .5" for stem in "ab"})
+    assert find_voc(Source(DataConfig(data=str(root)), "a folder")) == ()
+    root = write(tmp_path / "other", {"train/images/a.jpg": None, "backup/a.xml": xml(), "deep/er/b.xml": xml()})
+    assert find_voc(Source(DataConfig(data=str(root)), "a folder")) == ()
+
+
 def test_labelmap_gives_cvats_names_and_colours(tmp_path):
     text = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nrock:1,2,3::\ncell:4,5,6::\n"
     splits = opened(write(tmp_path, voc("ab") | {"labelmap.txt": text}))
