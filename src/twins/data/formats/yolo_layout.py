@@ -309,6 +309,14 @@ def _has_texts(folder: Path) -> bool:
         return False
 
 
+def _texts_in(folder: Path) -> list[str]:
+    """Return the names of the text files in a folder; none if it does not exist."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(".txt"))
+    except (OSError, ValueError):
+        return []
+
+
 def find_labels(labels: Sequence[Path]) -> FoundFiles:
     """Find label files whose names are spelled in another way than those of their images."""
     names_in_folder: dict[Path, list[str]] = defaultdict(list)
@@ -326,12 +334,11 @@ def find_labels(labels: Sequence[Path]) -> FoundFiles:
 def report_labels(source: Source, labels: Sequence[Path], images: Sequence[Path]) -> None:
     """Report label files without an image, and label files that several images have."""
     used = {str(label) for label in labels}
-    strays = [
-        path
-        for folder in sorted({label.parent for label in labels})
-        for path in sorted(folder.glob("*.txt"))
-        if str(path) not in used and looks_like_labels(path, empty=False)
+    folders = sorted({label.parent for label in labels})
+    texts = [
+        folder / name for folder in folders for name in _texts_in(folder) if os.path.join(folder, name) not in used
     ]
+    strays = [path for path in texts if looks_like_labels(path, empty=False)]
     if strays:
         count = number_of(len(strays), "label file")
         source.notes.append(f"{count} in {strays[0].parent} without an image, left out; {strays[0].name:.100} first")

@@ -221,18 +221,17 @@ def _is_number(word: str) -> bool:
 
 def _check_format(words: Sequence[str], first: int, number: int, path: Path) -> None:
     """Raise OtherFormatError for a line of DOTA's or KITTI's; `first` is the position of the first number."""
-    description = describe_line(number, path)
     if words[0].lower().startswith(("imagesource:", "gsd:")) or (
-        len(words) in (9, 10) and not first and sum(map(_is_number, words[:8])) == 8 and not _is_number(words[8])
+        len(words) in (9, 10) and not first and not _is_number(words[8]) and all(map(_is_number, words[:8]))
     ):
         raise OtherFormatError(
-            f"{description} is DOTA's: corners in pixels, a class name and a difficulty; convert the files to YOLO's "
-            "with ultralytics' `convert_dota_to_yolo_obb`"
+            f"{describe_line(number, path)} is DOTA's: corners in pixels, a class name and a difficulty; convert the "
+            "files to YOLO's with ultralytics' `convert_dota_to_yolo_obb`"
         )
     if first == 1 and len(words) in (15, 16) and all(map(_is_number, words[1:])):
         raise OtherFormatError(
-            f"{description} is KITTI's: a class, 14 numbers and the box in pixels; convert the files to YOLO's or "
-            "COCO's, for instance with FiftyOne's or Datumaro's `convert`"
+            f"{describe_line(number, path)} is KITTI's: a class, 14 numbers and the box in pixels; convert the files "
+            "to YOLO's or COCO's, for instance with FiftyOne's or Datumaro's `convert`"
         )
 
 
