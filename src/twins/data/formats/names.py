@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from twins.data.images import is_image_file
 from twins.data.parts import part_of
@@ -174,9 +175,14 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", _composed(name).casefold())
 
 
+def _decoded(name: str) -> str:
+    return _composed(unquote(name))
+
+
 _SPELLINGS: tuple[tuple[str, Callable[[str], str], bool], ...] = (
     ("separators", with_slashes, False),
     ("Unicode form", _composed, False),
+    ("percent-encoding", _decoded, False),
     ("folders", _composed, True),
     ("case", _folded, False),
     ("case and folders", _folded, True),

@@ -3,94 +3,126 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.base import UNSPLIT, Opened
-from twins.data.classes import ClassTable, bright_table, read_table, with_bright_colours
-from twins.data.config import PARTS
+from twins.data.base import Opened
+from twins.data.classes import TABLE_FILES, ClassTable, bright_table, read_table, with_bright_colours
+from twins.data.formats.class_names import alike_problems
 from twins.data.formats.files import ImageFiles
-from twins.data.formats.names import FoundFiles, Match, find_files, read_list
-from twins.data.formats.source import ANNOTATIONS, Source
+from twins.data.formats.source import ANNOTATIONS, LAYOUT, Source
+from twins.data.formats.yolo_evidence import class_problems, coordinate_problems, decide_form
+from twins.data.formats.yolo_layout import (
+    IMAGE_FOLDERS,
+    LABEL_FOLDERS,
+    ImagePart,
+    LabelFiles,
+    child,
+    find_images,
+    find_labels,
+    looks_like_labels,
+    record_layout,
+    report_labels,
+)
 from twins.data.formats.yolo_lines import (
-    Keypoints,
+    LineForm,
+    OtherFormatError,
     Row,
     YoloObject,
     describe_line,
-    infer_keypoints,
     keypoint_setting,
     read_objects,
     read_rows,
     read_yolo,
 )
-from twins.data.images import image_size, is_image_file, list_images
+from twins.data.formats.yolo_settings import YoloSettings, dataset_folders, find_settings, other_names_problems
+from twins.data.images import image_size, walk
 from twins.data.objects import Objects, build_objects, encode_polygons, has_area, mask_areas
-from twins.data.parts import part_of
+from twins.data.parts import group_parts
 from twins.errors import DataError, number_of
+
+_PEEKED = 20
+"""Label files whose first line is read to recognise the format."""
+
+
+def find_yolo(source: Source) -> tuple[Path, ...]:
+    """Return the settings file and a folder of label files that show the format; empty if there are none."""
+    try:
+        file = find_settings(source).file
+    except DataError:
+        file = source.settings_file
+    if source.settings_file is not None:
+        return (source.settings_file,)
+    for folder in _label_folders(source):
+        texts = (folder / name for name in walk(folder, hidden=False) if name.lower().endswith(".txt"))
+        names = (path for path in texts if path.name not in TABLE_FILES)
+        if any(looks_like_labels(path, empty=False) for path in islice(names, _PEEKED)):
+            return (file, folder) if file else (folder,)
+    return ()
 
 
 def open_yolo(source: Source, listed_classes: ClassTable | None, *, masks: bool) -> Opened | None:
     """Open a folder of images with YOLO's label files as sets with objects; `None` if it has no such layout.
 
     Layouts: `images/train` and `labels/train`; `train/images` and `train/labels` (`val`, `valid`, `test` likewise);
-    `images` and `labels`; labels beside their images; or the folders or file lists that `train` and `val` of a
-    `data.yaml` name. An image without a label file has no objects. Objects of unlisted classes are left out and
-    reported. In a set for poses, with `kpt_shape` in its `data.yaml` or visibility after each point, the box of a line
-    is read and its keypoints are left out.
+    `images` and `labels`; labels beside their images, also in CVAT's `obj_train_data`; or the folders or file lists
+    that `train` and `val` of a `data.yaml` or of darknet's `obj.data` name. An image without a label file has no
+    objects. Objects of unlisted classes are left out and reported. In a set for poses, with `kpt_shape` in its
+    `data.yaml`, visibility after each point, or points in the box of each line, the box is read and the keypoints are
+    left out.
 
     Args:
         source: the data set.
-        listed_classes: the classes of the folder's class table, used if no `data.yaml` has `names`. `None` takes a
-            `classes.txt` among the labels, else the class ids in the label files.
+        listed_classes: the classes of the folder's class table, used if no settings file has names. `None` takes a
+            `classes.txt` among the labels, else the class ids or names in the label files.
         masks: whether objects need masks.
 
     Raises:
-        DataError: the `data.yaml` is damaged or names no images, or no image has a label file.
+        DataError: a settings file is damaged or names no images, two contradict each other, no image has a label file,
+            the label files are of another format, or lines could be polygons or boxes with keypoints.
     """
-    settings, file = _settings(source)
-    root, notes = source.root, source.notes
-    parts = _find_parts(source, settings)
-    if file is not None and not parts:
+    settings = find_settings(source)
+    parts = find_images(source, settings)
+    file, root = settings.file, source.root
+    if file is not None and not any(part.images for part in parts.values()):
         raise DataError(
             f"{file} names classes, but no images are found by it; put them in {root / 'images' / 'train'}, "
-            f"and labels in {root / 'labels' / 'train'}"
+            f"and labels in {root / 'labels' / 'train'}, or say where the images are with `layout.images`"
         )
-    pairs = {part: [(image, _label_of(image, root)) for image in images] for part, images in parts.items()}
+    if not parts and (folders := find_yolo(source)):
+        raise DataError(
+            f"{root} holds YOLO's label files in {source.relative(folders[-1])}, and no images are found for them; put "
+            f"them in {root / 'images'}, or say where they are with `layout.images`"
+        )
+    labels = LabelFiles(source)
+    pairs = {part: [(image, labels.path(image)) for image in found.images] for part, found in parts.items()}
     if not any(os.path.isfile(label) for part in pairs.values() for _, label in part):
         if file is None:
             return None
-        raise DataError(f"no image of {file} has a label file, such as {next(iter(pairs.values()))[0][1]}; add them")
+        first = next(label for part in pairs.values() for _, label in part)
+        raise DataError(f"no image of {file} has a label file, such as {first}; add them")
     labelled = {name: _LabelledPart(part) for name, part in pairs.items()}
-    rows = (row for part in labelled.values() for row in part.rows())
-    keypoints = keypoint_setting(settings, file) or infer_keypoints(rows)
-    for part in labelled.values():
-        part.read(keypoints)
-        notes += part.notes()
-    if file is not None:
-        source.use_names(file)
-        classes: ClassTable | None = with_bright_colours(read_table(file))
-    else:
-        classes = listed_classes or _classes_beside(source, list(labelled.values()))
+    classes = settings.classes(source) or listed_classes or _classes_beside(source, list(labelled.values()))
+    form = _read_lines(source, settings, labelled, classes)
     if classes is None:
-        classes = _classes_from_ids(list(labelled.values()))
-        count = number_of(len(classes), "class", "classes")
-        notes.append(f"{count} without names, called by id as in the label files; give names in data.yaml")
+        classes = _classes_from_lines(source, labelled, form)
+    source.problems += [*settings.problems(classes), *other_names_problems(source, settings, classes)]
+    source.problems += alike_problems(classes.names, source.names_from or str(root))
+    source.problems += class_problems(_values(labelled.values()), classes, _where(labelled))
     sets = {name: YoloObjects(part, classes, source.faults, masks=masks) for name, part in labelled.items()}
-    source.notes[:] = dict.fromkeys(notes)  # one entry may name both parts
-    for part in labelled.values():
-        source.use(ANNOTATIONS, *part.labels)
-    folders = {name: part.images[0].parent for name, part in labelled.items() if part.images}
+    _record(source, settings, parts, labelled)
     return Opened(
         sets,
         "YOLO's label files",
-        [file] if file else list(folders.values()),
-        {name: source.relative(folder) for name, folder in folders.items()},
+        [file] if file else list(dict.fromkeys(path for part in parts.values() for path in part.origins)),
+        {name: " and ".join(map(source.relative, part.origins[:3])) for name, part in parts.items()},
     )
 
 
@@ -99,9 +131,9 @@ class YoloObjects(ImageFiles):
 
     def __init__(self, part: _LabelledPart, classes: ClassTable, faults: list[str], *, masks: bool) -> None:
         super().__init__(part.images)
-        self.label_files, self.keypoints, self.masks = part.labels, part.keypoints, masks
+        self.label_files, self.form, self.masks = part.labels, part.form, masks
         self.classes, self.names = classes, classes.names
-        self.class_id_of = {value: label for label, value in enumerate(classes.values)}
+        self.class_id_of: dict[int | str, int] = {value: label for label, value in enumerate(classes.values)}
         self._sizes: dict[int, tuple[int, int]] = {}
         self._without_area: dict[int, list[str]] = defaultdict(list)  # in an image of any size
         for index, lines in enumerate(part.lines):
@@ -140,7 +172,7 @@ class YoloObjects(ImageFiles):
         return self._without_area.get(index, ())
 
     def _lines(self, index: int) -> list[YoloObject]:
-        return [line for line in read_yolo(self.label_files[index], self.keypoints) if line.value in self.class_id_of]
+        return [line for line in read_yolo(self.label_files[index], self.form) if line.value in self.class_id_of]
 
     def _size(self, index: int) -> tuple[int, int]:
         if index not in self._sizes:
@@ -173,9 +205,9 @@ class _LabelledPart:
 
     def __init__(self, pairs: Sequence[tuple[Path, Path]]) -> None:
         self.images = [image for image, _ in pairs]
-        self.found = _find_labels([label for _, label in pairs])
+        self.found = find_labels([label for _, label in pairs])
         self.labels = [self.found.paths.get(str(label), label) for _, label in pairs]
-        self.keypoints: Keypoints | None = None
+        self.form = LineForm()
         self.lines: list[list[YoloObject]] = []
         self._rows = [_attempt_rows(label) for label in self.labels]
 
@@ -184,10 +216,10 @@ class _LabelledPart:
         for rows in self._rows:
             yield from rows
 
-    def read(self, keypoints: Keypoints | None) -> None:
+    def read(self, form: LineForm) -> None:
         """Read the lines as objects; a file with a line that is none has no lines."""
-        self.keypoints = keypoints
-        self.lines = [_attempt(rows, label, keypoints) for rows, label in zip(self._rows, self.labels, strict=True)]
+        self.form = form
+        self.lines = [_attempt(rows, label, form) for rows, label in zip(self._rows, self.labels, strict=True)]
         self._rows = []
 
     def notes(self) -> list[str]:
@@ -205,38 +237,26 @@ class _LabelledPart:
 
     def _keypoint_note(self) -> list[str]:
         count = sum(line.keypoints for lines in self.lines for line in lines)
-        if not count or self.keypoints is None:
+        if not count or self.form.keypoints is None:
             return []
         return [
-            f"{number_of(count, 'line')} in {self.labels[0].parent} with {self.keypoints.points} keypoints after the "
-            f"box, by {self.keypoints.source}: the box is read, the keypoints are left out"
+            f"{number_of(count, 'line')} in {self.labels[0].parent} with {self.form.keypoints.points} keypoints after "
+            f"the box, by {self.form.keypoints.source}: the box is read, the keypoints are left out"
         ]
-
-
-def _find_labels(labels: Sequence[Path]) -> FoundFiles:
-    """Find label files whose names are spelled in another way than those of their images."""
-    names_in: dict[Path, list[str]] = defaultdict(list)
-    for label in labels:
-        names_in[label.parent].append(label.name)
-    paths: dict[str, Path] = {}
-    matches: dict[str, Match] = {}
-    for folder, names in names_in.items():
-        found = find_files(names, folder, by_last_part=False)
-        paths |= {str(folder / name): path for name, path in found.paths.items()}
-        matches |= {str(folder / name): match for name, match in found.matches.items()}
-    return FoundFiles(paths, matches)
 
 
 def _attempt_rows(path: Path) -> list[Row]:
     try:
         return read_rows(path)
+    except OtherFormatError:
+        raise
     except DataError:
         return []  # `target` reads the file again and raises the error
 
 
-def _attempt(rows: Sequence[Row], path: Path, keypoints: Keypoints | None) -> list[YoloObject]:
+def _attempt(rows: Sequence[Row], path: Path, form: LineForm) -> list[YoloObject]:
     try:
-        return read_objects(rows, path, keypoints)
+        return read_objects(rows, path, form)
     except DataError:
         return []  # as above
 
@@ -253,101 +273,6 @@ def _parts(points: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     return parts
 
 
-def _settings(source: Source) -> tuple[dict[str, Any], Path | None]:
-    """Return the content and path of a `data.yaml`, or of another YAML file with `names`; `{}, None` without one."""
-    import yaml
-
-    root, given = source.root, source.settings_file
-    paths = sorted((*root.glob("*.yaml"), *root.glob("*.yml")), key=lambda path: (path.stem != "data", path.name))
-    for path in [given] if given else paths:
-        try:
-            content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise DataError(f"{path} is no YAML ({str(error).partition(chr(10))[0]}); fix it") from error
-        if isinstance(content, dict) and "names" in content:
-            return content, path
-        if given:
-            raise DataError(f"{path} has no `names`, so it is no data.yaml; give the data folder, or another file")
-    return {}, None
-
-
-def _find_parts(source: Source, settings: Mapping[str, Any]) -> dict[str, list[Path]]:
-    """Return the images of each part: one part if the set is unsplit, none if there are no images."""
-    root, parts = source.root, {}
-    folders = source.part_folders(root / "images") or source.part_folders(root)
-    for part in PARTS:
-        entry = next((value for key, value in settings.items() if value and part_of(str(key)) == part), None)
-        images = _listed_images(root, settings, entry, source.notes) if entry else []
-        if not images and part in folders and (images := _images_of(folders[part])) and entry:
-            shown = ", ".join(map(str, folders[part]))
-            source.notes.append(f"the data.yaml of {root} leads to {entry}, where no image is; {shown} is read instead")
-        if images:
-            parts[part] = images
-        elif entry and "train" in parts and part != "test" and "test" not in folders:
-            raise DataError(f"the data.yaml of {root} leads to {entry}, which has no images; fix that entry")
-    if parts:
-        return parts
-    images = _images_in(root / "images") or [path for path in sorted(root.iterdir()) if is_image_file(path)]
-    return {UNSPLIT: images} if images else {}
-
-
-def _images_of(folders: Sequence[Path]) -> list[Path]:
-    """Return the images of a part, in its folders or in their `images`."""
-    return [
-        image
-        for folder in folders
-        for image in _images_in(folder / "images" if (folder / "images").is_dir() else folder)
-    ]
-
-
-def _images_in(folder: Path | None) -> list[Path]:
-    return list_images(folder) if folder is not None and folder.is_dir() else []
-
-
-def _listed_images(root: Path, settings: Mapping[str, Any], entry: Any, notes: list[str]) -> list[Path]:
-    """Return the images that an entry of a `data.yaml` names, by folders or by text files that list images."""
-    images: list[Path] = []
-    for item in entry if isinstance(entry, list) else [entry]:
-        path = _find_entry(root, str(settings.get("path") or ""), str(item), notes)
-        if path is not None and path.is_dir():
-            images += list_images(path)
-        elif path is not None:
-            names = [line.removeprefix("./") for line in read_list(path)]
-            found = find_files(names, path.parent, search=root)
-            notes += found.note(str(path))
-            images += [found.paths.get(name, path.parent / name) for name in names]
-    return images
-
-
-def _find_entry(root: Path, base: str, item: str, notes: list[str]) -> Path | None:
-    """Return the folder or file that an entry names: relative to `path` or the root, else by its last folders.
-
-    Entries of another machine lead to `C:\\data\\images\\train` or `/content/data/images/train`; then the longest end
-    that exists below the root is taken. Roboflow writes `../train/images` for a folder beside the file.
-    """
-    inside = re.sub(r"^(\.\.?/)+", "", item)
-    for path in (root / base / item, root / item, root / inside):
-        if os.path.exists(path):
-            return path
-    folders = [part for part in item.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    ends = (root.joinpath(*folders[first:]) for first in range(len(folders)))
-    end = next((path for path in ends if os.path.exists(path)), None)
-    if end is not None:
-        notes.append(f"the data.yaml of {root} leads to {item:.250}, which does not exist; {end} is read instead")
-    return end
-
-
-def _label_of(image: Path, root: Path) -> Path:
-    """Return an image's label file: below `labels` if the image is below `images`, else beside it."""
-    parts = list(image.parts)
-    depth = len(root.parts) if image.is_relative_to(root) else 0
-    positions = [i for i, part in enumerate(parts[:-1]) if part == "images" and i >= depth]
-    if positions:
-        parts[positions[-1]] = "labels"
-    label = Path(*parts).with_suffix(".txt")
-    return label if os.path.isdir(label.parent) else image.with_suffix(".txt")
-
-
 def _classes_beside(source: Source, labelled: Sequence[_LabelledPart]) -> ClassTable | None:
     """Return the classes of a `classes.txt` among the label files, where labelImg writes it."""
     folders = [label.parent for part in labelled for label in part.labels[:1]]
@@ -359,9 +284,80 @@ def _classes_beside(source: Source, labelled: Sequence[_LabelledPart]) -> ClassT
     return with_bright_colours(read_table(path))
 
 
-def _classes_from_ids(labelled: Sequence[_LabelledPart]) -> ClassTable:
-    """Return the classes in the label files, named after their ids."""
-    values = sorted({line.value for part in labelled for lines in part.lines for line in lines})
+def _read_lines(
+    source: Source, settings: YoloSettings, labelled: Mapping[str, _LabelledPart], classes: ClassTable | None
+) -> LineForm:
+    """Decide the form of all lines, read them as objects, and note what is odd about them."""
+    rows, where = [row for part in labelled.values() for row in part.rows()], _where(labelled)
+    keypoints = keypoint_setting(settings.content, settings.file)
+    form, notes = decide_form(rows, keypoints, settings.task, where)
+    if any(row.name for row in rows):
+        names = classes.names if classes else sorted({row.name for row in rows if row.name})
+        ids = dict(zip(names, classes.values if classes else range(len(names)), strict=True))
+        form = replace(form, ids=ids)
+        count = number_of(sum(bool(row.name) for row in rows), "line")
+        notes.append(f"{count} in {where} with the name of a class in place of its id")
+    problems = coordinate_problems(rows, form, where)
+    source.notes += notes
+    source.problems += problems
+    for part in labelled.values():
+        part.read(form)
+        source.notes += part.notes()
+    if classes is None and problems and not any(lines for part in labelled.values() for lines in part.lines):
+        raise DataError(problems[0])
+    return form
+
+
+def _where(labelled: Mapping[str, _LabelledPart]) -> str:
+    """Return the folder of all label files, for messages."""
+    folders = {str(label.parent) for part in labelled.values() for label in part.labels}
+    return os.path.commonpath(folders) if len({os.path.isabs(folder) for folder in folders}) == 1 else min(folders)
+
+
+def _record(
+    source: Source,
+    settings: YoloSettings,
+    parts: Mapping[str, ImagePart],
+    labelled: Mapping[str, _LabelledPart],
+) -> None:
+    """Record the files that are read, the layout, and what is left out."""
+    if settings.file is not None:
+        source.use(LAYOUT, settings.file)
+        if source.names_from == source.relative(settings.file):
+            source.use_names(settings.file)
+    record_layout(source, parts)
+    labels = [label for part in labelled.values() for label in part.labels]
+    report_labels(source, labels, [image for part in labelled.values() for image in part.images])
+    source.use(ANNOTATIONS, *labels)
+    source.notes[:] = dict.fromkeys(source.notes)  # one entry may name both parts
+
+
+def _label_folders(source: Source) -> list[Path]:
+    """Return the folders that label files may be in."""
+    if (given := source.path(source.layout.annotations)) is not None:
+        return [given] if given.is_dir() else []
+    folders = []
+    for root in dataset_folders(source.root):
+        inside = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        parts = [path for paths in group_parts(inside, {"obj"}).values() for path in paths]
+        folders += [*filter(None, (child(folder, LABEL_FOLDERS) for folder in (root, *parts))), *parts]
+        folders += [*filter(None, [child(root, IMAGE_FOLDERS)]), root]
+    return list(dict.fromkeys(folders))
+
+
+def _values(labelled: Iterable[_LabelledPart]) -> list[int | str]:
+    return [line.value for part in labelled for lines in part.lines for line in lines]
+
+
+def _classes_from_lines(source: Source, labelled: Mapping[str, _LabelledPart], form: LineForm) -> ClassTable:
+    """Return the classes in the label files, by their names if lines have them, else named after their ids."""
+    if form.ids:
+        source.names_from = "the names in the label files"
+        return bright_table(list(form.ids))
+    values = sorted({int(value) for value in _values(labelled.values())})
     if not values:
-        raise DataError(f"no label file such as {labelled[0].labels[0]} has an object that can be read; add objects")
+        label = next(iter(labelled.values())).labels[0]
+        raise DataError(f"no label file such as {label} has an object that can be read; add objects")
+    count = number_of(len(values), "class", "classes")
+    source.notes.append(f"{count} without names, called by id as in the label files; give names in data.yaml")
     return bright_table([str(value) for value in values], values)

@@ -166,9 +166,9 @@ def test_a_missing_size_is_read_from_the_image(voc, size):
 def read_voc_size(size):
     from xml.etree import ElementTree
 
-    from twins.data.formats.voc import _size
+    from twins.data.formats.voc_files import read_size
 
-    return _size(ElementTree.fromstring(f"<annotation>{size}</annotation>"))
+    return read_size(ElementTree.fromstring(f"<annotation>{size}</annotation>"))
 
 
 def test_a_wrong_size_is_kept_as_it_is_in_the_file(voc):
