@@ -309,6 +309,9 @@ class EvalConfig:
     """Share to hold out of data without a validation part; unset: that of the run, or 0.2 without a run."""
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     """Where the parts of the data are; on the data of a run, a setting that is not given is taken from the run."""
+    class_map: Annotated[str | None, arg(metavar="FILE")] = None
+    """File with the network's names for classes of the data: JSON or YAML {name in the data: name in the network}, or
+    both names in each line of a CSV file; null leaves a class out."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How masks are read; a setting at its default is taken from the run."""
     inference: Annotated[InferenceConfig, arg(name="")] = field(default_factory=InferenceConfig)
