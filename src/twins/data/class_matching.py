@@ -247,13 +247,22 @@ def _synset(name: str) -> str | None:
 
 
 @cache
+def imagenet_synsets() -> tuple[str, ...]:
+    """Return ImageNet-1k's synsets, such as `n01440764`, by class id: in their sorted order."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    return tuple(info.index_to_label_name(index) for index in range(1000))
+
+
+@cache
 def _imagenet_ids() -> dict[str, tuple[int, ...]]:
     """Return ImageNet-1k's class ids by synset, by folded first word and by folded description."""
     from timm.data import ImageNetInfo
 
     info, ids = ImageNetInfo("imagenet-1k"), defaultdict[str, set[int]](set)
     for index, word in enumerate(imagenet_names()):
-        for key in (info.index_to_label_name(index), fold(word), fold(info.index_to_description(index))):
+        for key in (imagenet_synsets()[index], fold(word), fold(info.index_to_description(index))):
             ids[key].add(index)
     return {key: tuple(sorted(group)) for key, group in ids.items()}
 

@@ -39,8 +39,9 @@ class ClassificationSpec:
     summary_title = "classes"
 
     def open(self, config: DataConfig) -> Splits[LabelledImages]:
-        """Open `digits` or a folder of class folders."""
-        return open_class_ids(config)
+        """Open `digits`, or a folder of class folders or lists, with notes on the images that are left out."""
+        splits = open_class_ids(config)
+        return replace(splits, notes=(*splits.notes, *splits.problems, *splits.faults))
 
     def check(self, config: DataConfig) -> CheckReport:
         report = check(open_class_ids(config), ClassIdCheck())
