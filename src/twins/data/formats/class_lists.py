@@ -201,14 +201,14 @@ def _read(path: Path, index: ImageIndex) -> LabelTable:
     same = len(words) == len(images)
     if same and all(map(is_number, words)):
         raise DataError(
-            f"{path} holds numbers of ImageNet's development kit, whose order is not that of the sorted synsets; give "
+            f"{path} holds numbers of ImageNet's devkit, whose order is not that of the sorted synsets; give "
             "a list with a file's name and its synset in each line, as `layout.val`"
         )
     return LabelTable(path, [Row(*pair) for pair in zip(images, words, strict=True)] if same else [])
 
 
 def _resolve(source: Source, index: ImageIndex, tables: Sequence[tuple[str, LabelTable]], *, explicit: bool) -> _Parts:
-    """Return the images of each part with their classes; records rows that name no image."""
+    """Return the images of each part with their classes; notes rows that name no image."""
     listed: _Parts = defaultdict(list)
     for part, table in tables:
         folder = source.relative(table.path.parent)

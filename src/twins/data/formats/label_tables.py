@@ -26,7 +26,7 @@ _IMAGE_COLUMNS = (
 )  # fmt: skip
 _LABEL_COLUMNS = (
     "label", "labels", "labelname", "class", "classname", "category", "categoryname", "target", "diagnosis", "dx",
-    "species", "breed", "disease", "tag", "labelid", "classid", "categoryid", "classindex", "labelindex", "level", "y",
+    "species", "breed", "disease", "tag", "labelid", "classid", "categoryid", "classindex", "labelindex", "y",
     "predictionstring",
 )  # fmt: skip
 _PART_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase")

@@ -176,11 +176,11 @@ def test_the_flat_validation_folder_alone_has_imagenets_classes(folder):
     assert "positions in ImageNet's sorted synsets" in splits.notes[0]
 
 
-def test_ids_of_the_development_kit_or_from_one_are_refused(folder, refused):
+def test_ids_of_the_devkit_or_from_one_are_refused(folder, refused):
     for synset in SYNSETS:
         folder.images(f"train/{synset}", "0.jpg", "1.jpg")
     folder.images("val", *FLAT).text("ILSVRC2012_validation_ground_truth.txt", "1\n2\n2\n")
-    with refused("numbers of ImageNet's development kit"):
+    with refused("numbers of ImageNet's devkit"):
         folder.open()
     (folder.root / "ILSVRC2012_validation_ground_truth.txt").unlink()
     folder.text("val.txt", "".join(f"{name} {1 + i % 2}\n" for i, name in enumerate(FLAT)))
