@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from twins.data.formats.class_folders import (
     LabelledFiles,
     check_spellings,
     class_folders,
+    find_class_folders,
     images_folder,
     open_class_folders,
 )
@@ -82,6 +84,8 @@ def open_class_lists(source: Source) -> Opened | None:
     index = ImageIndex(source.root, images_folder(source))
     tables = [(part, _read(path, index)) for part, paths in groups.items() for path in paths]
     listed = _resolve(source, index, tables, explicit=explicit)
+    if not listed and len(find_class_folders(source)) < 2:
+        _pass_over_list(source, tables[0][1], explicit=True)
     if not listed or (not explicit and _folders_say_the_same(source, listed, lists)):
         return None
     return _open(source, index, listed, tables, explicit=explicit)
@@ -106,7 +110,7 @@ def _open(
     source.use(LISTS, *used)
     source.names_from = source.names_from or ", ".join(map(source.relative, used))
     _recognise(source, paths, explicit=explicit)
-    source.problems += _in_two_parts(source, listed)
+    source.problems += [*_in_two_parts(source, listed), *_joined_classes(used, names)]
     origins = {part: ", ".join(map(source.relative, group)) for part, group in paths.items()}
     _pass_over(source, index, listed)
     if folders is None:
@@ -123,6 +127,16 @@ def _in_two_parts(source: Source, listed: _Parts) -> list[str]:
         return []
     count = number_of(len(shared), "image")
     return [f"{count} both in the list of the training part and in another, {source.relative(shared[0])} first"]
+
+
+def _joined_classes(lists: Sequence[Path], labels: Iterable[str]) -> list[str]:
+    """Return a sentence if classes are several of the others, as where an image has several."""
+    known = set(labels)
+    joined = [label for label in known if len(parts := re.split(r"[\s|;,]+", label)) > 1 and known.issuperset(parts)]
+    if not joined:
+        return []
+    count = number_of(len(joined), "class", "classes")
+    return [f"{count} of {lists[0]} made of others, such as {min(joined)!r:.100}, taken for a class of its own"]
 
 
 def _in_order(parts: Mapping[str, LabelledFiles]) -> dict[str, LabelledFiles]:
@@ -164,8 +178,8 @@ def _text_files(source: Source) -> list[Path]:
 
 
 def _is_template(path: Path) -> bool:
-    """Return whether a file is a template of a competition's submissions, whose classes are no true ones."""
-    return "submission" in path.stem.lower()
+    """Return whether a file is of a competition's submissions or of predictions, whose classes are no true ones."""
+    return any(word in path.stem.lower() for word in ("submission", "prediction"))
 
 
 def _group_lists(source: Source, lists: Iterable[Path]) -> dict[str, list[Path]]:
@@ -300,10 +314,12 @@ def _folders_say_the_same(source: Source, listed: _Parts, lists: Sequence[Path])
         DataError: images have another class in the list than by their folder.
     """
     folder_of = {row.path: _class_folder(source, row.path) for rows in listed.values() for row in rows}
-    if not all(folder_of.values()) or len(set(folder_of.values())) < 2:
+    classes = {path.name for path in find_class_folders(source)}
+    classes = classes if len(classes) > 1 else set()
+    if not all(folder_of.values()) or (len(set(folder_of.values())) < 2 and not classes & set(folder_of.values())):
         return False
     rows = [row for group in listed.values() for row in group]
-    if (other := _first_difference(rows, folder_of)) is None:
+    if (other := _first_difference(rows, folder_of, classes)) is None:
         return False
     if other and source.layout.images:
         source.pass_over("a list, where `layout.images` chooses the class folders", *lists)
@@ -347,7 +363,7 @@ def _class_folder(source: Source, image: Path) -> str | None:
 
 
 def _first_difference(
-    rows: Sequence[_Labelled], folder_of: Mapping[Path, str | None]
+    rows: Sequence[_Labelled], folder_of: Mapping[Path, str | None], classes: Set[str]
 ) -> tuple[_Labelled] | tuple[()] | None:
     """Return the first image whose folder is of another class than the list says, or nothing.
 
@@ -357,8 +373,12 @@ def _first_difference(
     for row in rows:
         counts[folder_of[row.path] or ""][row.label] += 1
     labels = {fold(label): label for count in counts.values() for label in count}
-    usual = {folder: labels.get(fold(folder), count.most_common(1)[0][0]) for folder, count in counts.items()}
-    named = sum(fold(folder) in labels for folder in counts)
+    of_folders = bool(labels.keys() & set(map(fold, classes)))
+    usual = {
+        folder: labels.get(fold(folder), folder if of_folders else count.most_common(1)[0][0])
+        for folder, count in counts.items()
+    }
+    named = sum(fold(folder) in labels or (of_folders and folder in classes) for folder in counts)
     pure = sum(count[usual[folder]] for folder, count in counts.items())
     alike = len(set(usual.values())) == len(usual) and 2 * pure >= len(rows)
     if not alike and 2 * named < len(counts):
@@ -466,6 +486,6 @@ def _pass_over(source: Source, index: ImageIndex, listed: _Parts) -> None:
     source.pass_over("an image that no list gives a class", *unlisted)
     for path in _text_files(source):
         if _is_template(path):
-            source.pass_over("a template of submissions, without true classes", path)
+            source.pass_over("submissions or predictions, which are no true classes", path)
         elif kind_of(path) == "unlabelled":
             source.pass_over("a list of images without classes", path)

@@ -32,6 +32,10 @@ _LABEL_COLUMNS = (
 _PART_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase")
 _FLAG_COLUMNS = {"isvalid": ("val", "train"), "isval": ("val", "train"), "istrain": ("train", "test")}
 """Columns of flags: the part of a true one and of a false one."""
+_OTHER_COLUMNS = frozenset(
+    ("score", "confidence", "probability", "prediction", "predicted", "pred", "xmin", "x1", "bbox")
+)
+"""Columns of predictions and of boxes."""
 _SYNSET = re.compile(r"n\d{8}")
 _MISSING = ("", "nan", "none", "null", "na", "n/a")
 _ONE_HOT_SHARE = 0.95
@@ -163,7 +167,12 @@ def _without_header(table: LabelTable, cells: Sequence[Sequence[str]]) -> LabelT
 
 
 def _fill(table: LabelTable, rows: Sequence[Row]) -> LabelTable:
-    """Add the rows that have an image and a class."""
+    """Add the rows that have an image and a class; raises DataError if the classes are none."""
+    labels = list(dict.fromkeys(row.label for row in rows if row.label))
+    if broken := [label for label in labels if "\ufffd" in label]:
+        raise DataError(f"{table.path} is not in UTF-8, found {broken[0]:.50}; save it as UTF-8")
+    if labels and all(read_number(label) is not None for label in labels) and not all(map(is_number, labels)):
+        raise DataError(f"{table.path} holds measurements instead of classes, such as {few(labels)}; write class names")
     table.rows = [row for row in rows if row.image and row.label]
     if missing := [row.image for row in rows if not row.label]:
         table.faults.append(f"{number_of(len(missing), 'image')} of {table.path} without a class, {missing[0]} first")
@@ -212,7 +221,7 @@ def _read_header(header: Sequence[str], rows: Sequence[Sequence[str]]) -> _Colum
     if any(is_image_file(Path(with_slashes(cell or "."))) for cell in header):
         return None
     image = next((keys.index(key) for key in _IMAGE_COLUMNS if key in keys), None)
-    if image is None:
+    if image is None or _OTHER_COLUMNS & set(keys):
         return None
     part = next((keys.index(key) for key in (*_PART_COLUMNS, *_FLAG_COLUMNS) if key in keys), None)
     others = [index for index in range(len(keys)) if index not in (image, part)]
@@ -272,8 +281,8 @@ def _one_hot(path: Path, columns: _Columns, rows: Sequence[Sequence[str]]) -> li
 def _label(cell: str) -> str:
     """Return the class in a cell: a whole number in its shortest form, the synset before boxes, or a name."""
     text = cell.strip()
-    if text.lower() in _MISSING:
-        return ""
+    if text.lower() in (*_MISSING, "true", "false"):
+        return "" if text.lower() in _MISSING else text.lower()
     if (match := _SYNSET.match(text)) and re.fullmatch(r"(n\d{8}( -?\d+){4} ?)+", f"{text} "):
         return match[0]
     whole = read_whole(text) if re.fullmatch(r"\d+(\.0*)?(e\+\d+)?", text) else None

@@ -98,7 +98,7 @@ def test_kaggles_competition_learns_from_the_training_list_only(folder):
     reasons = {group.first: group.reason for group in folder.open().plan.passed_over}
     assert "no list gives a class" in reasons["test/0.jpg"]
     assert "without classes" in reasons["test.csv"]
-    assert "template of submissions" in reasons["sample_submission.csv"]
+    assert "submissions or predictions" in reasons["sample_submission.csv"]
 
 
 def test_folders_of_parts_may_each_have_a_list(folder):
@@ -268,6 +268,8 @@ def test_an_image_to_train_and_to_measure_on_is_a_problem(folder):
         ("image,label\n0,cat\n1,Cat\n", "differ only in case"),
         ("image,label\n0,cat\n1,cat\n", "one class only"),
         ("image,label\n7,cat\n8,dog\n", "names no image"),
+        ("image,label\n0,0.25\n1,1.5\n", "measurements instead of classes, such as 0.25, 1.5"),
+        ("image,age,sex\n0,5,m\n1,7,f\n", "no column of classes, found image, age, sex"),
     ],
 )
 def test_a_list_that_makes_no_classes_is_refused(folder, refused, text, message):
@@ -280,6 +282,34 @@ def test_a_list_of_class_names_is_no_list_of_images(folder):
     folder.images("cat", *numbered(2)).images("dog", *numbered(2))
     folder.text("class_names.csv", "id,name\n0,cat\n1,dog\n").text("train.txt", "cat\ndog\n").text("notes.txt", "a b\n")
     assert folder.open().plan.layout == "class folders"
+
+
+def test_lists_without_use_are_passed_over_or_named(folder, refused):
+    folder.images("im", *numbered(3)).text("labels.csv", "id,label\n007,cat\n008,dog\n")
+    with refused(r"labels\.csv names no image that is in .*, such as 007"):
+        folder.open()
+    folder.images("cat", *numbered(2)).images("dog", *numbered(2)).text("im.csv", "path,label,score\ncat/0.jpg,dog,1\n")
+    reasons = {group.first: group.reason for group in folder.open().plan.passed_over}
+    assert "gives no image of this folder a class" in reasons["labels.csv"]
+
+
+def test_a_list_of_one_class_folder_is_compared_with_it(folder, refused):
+    folder.images("train/cat", *numbered(2)).images("train/dog", *numbered(2)).images("test/cat", *numbered(2))
+    folder.text("test.csv", "file,label\ntest/cat/0.jpg,dog\ntest/cat/1.jpg,dog\n")
+    with refused(r"gives test/cat/0\.jpg the class dog"):
+        folder.open()
+    folder.text("test.csv", "file,label\ntest/cat/0.jpg,cat\ntest/cat/1.jpg,cat\n")
+    assert folder.open().plan.layout == "class folders"
+
+
+def test_joined_classes_are_a_problem_and_wrong_encodings_are_refused(folder, refused):
+    folder.images("im", *numbered(3)).text("labels.csv", "image,labels\n0,rust\n1,scab\n2,rust scab\n")
+    assert "made of others, such as 'rust scab'" in folder.open().problems[0]
+    (folder.root / "labels.csv").write_bytes("image,label\n0,caf\u00e9\n1,b\n".encode("latin-1"))
+    with refused("not in UTF-8"):
+        folder.open()
+    (folder.root / "labels.csv").write_bytes("image,label\n0,caf\u00e9\n1,b\n".encode("utf-16"))
+    assert folder.open().names == ("b", "caf\u00e9")
 
 
 @pytest.mark.parametrize("kind", ["header", "one hot", "spaces", "mxnet", "tabs"])
