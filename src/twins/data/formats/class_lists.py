@@ -413,6 +413,8 @@ def _class_names(
     known = next(iter(folders.parts.values())).names if folders else None
     where = tables[0].path
     names = _name_numbers(source, labels, listed, known) if all(map(is_number, labels)) else None
+    if names is not None and (unknown := sorted(labels - names.keys())):
+        raise DataError(f"{where} has classes that the class folders lack: {few(unknown)}; rename or remove them")
     if names is None:
         names = {label: label for label in sorted(labels, key=lambda label: (is_number(label) and int(label), label))}
         if known is not None and (unknown := sorted(labels - set(known))):
@@ -428,6 +430,9 @@ def _name_numbers(
 ) -> dict[str, str] | None:
     """Return names for labels that are numbers: of the class folders or ImageNet's synsets in order, or of a file."""
     numbers, first = {int(label) for label in labels}, next(iter(listed.values()))[0]
+    by_value = {int(name): name for name in known or () if name.isascii() and name.isdigit()}
+    if known and (len(by_value) == len(known) or set(known) >= labels):
+        return None if set(known) >= labels else {str(value): name for value, name in by_value.items()}
     flat_imagenet = first.path.name.startswith("ILSVRC2012_val_")
     if known is not None or flat_imagenet:
         names, what = (

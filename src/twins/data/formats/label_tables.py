@@ -112,8 +112,8 @@ def _kind_of_words(words: Sequence[str], count: int, path: Path) -> Kind:
 
 
 def is_number(text: str) -> bool:
-    """Return whether a class is written as a whole number."""
-    return text.isascii() and text.isdigit() and len(text) < 10
+    """Return whether a class is written as a whole number, without zeros in front."""
+    return re.fullmatch(r"0|[1-9]\d{0,8}", text, re.ASCII) is not None
 
 
 def list_part(path: Path) -> str | None:
@@ -171,7 +171,7 @@ def _fill(table: LabelTable, rows: Sequence[Row]) -> LabelTable:
     labels = list(dict.fromkeys(row.label for row in rows if row.label))
     if broken := [label for label in labels if "\ufffd" in label]:
         raise DataError(f"{table.path} is not in UTF-8, found {broken[0]:.50}; save it as UTF-8")
-    if labels and all(read_number(label) is not None for label in labels) and not all(map(is_number, labels)):
+    if all(read_number(label) is not None for label in labels) and any(read_whole(label) is None for label in labels):
         raise DataError(f"{table.path} holds measurements instead of classes, such as {few(labels)}; write class names")
     table.rows = [row for row in rows if row.image and row.label]
     if missing := [row.image for row in rows if not row.label]:

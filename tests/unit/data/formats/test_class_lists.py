@@ -284,6 +284,28 @@ def test_a_list_of_class_names_is_no_list_of_images(folder):
     assert folder.open().plan.layout == "class folders"
 
 
+@pytest.mark.parametrize(
+    ("folders", "labels", "expected"),
+    [
+        (("1", "2", "10"), ("10", "2"), ("10", "2")),  # names, not positions in 1, 10, 2
+        (("001", "002", "010"), ("10", "2"), ("010", "002")),
+        (("a", "b", "c"), ("2", "0"), ("c", "a")),
+        (("a", "b", "c"), ("-1", "0"), None),
+        (("1", "2", "10"), ("3", "2"), None),
+        (("001", "002"), ("3", "1"), None),
+    ],
+)
+def test_numbers_are_names_of_class_folders_before_they_are_positions(folder, refused, folders, labels, expected):
+    for name in folders:
+        folder.images(f"train/{name}", "0.jpg", "1.jpg")
+    folder.images("val", "0.jpg", "1.jpg").text("val.txt", f"0.jpg {labels[0]}\n1.jpg {labels[1]}\n")
+    if expected is None:
+        with refused("classes that the class folders lack"):
+            folder.open()
+    else:
+        assert tuple(folder.classes()["val"].values()) == expected
+
+
 def test_lists_without_use_are_passed_over_or_named(folder, refused):
     folder.images("im", *numbered(3)).text("labels.csv", "id,label\n007,cat\n008,dog\n")
     with refused(r"labels\.csv names no image that is in .*, such as 007"):
