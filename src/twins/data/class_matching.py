@@ -203,19 +203,25 @@ _WAYS: tuple[tuple[str, Callable[[_Classes], ClassIds], str], ...] = (
 
 def _read_map(class_map: Mapping[str, str | None], data: Sequence[str], names: Sequence[str]) -> dict[str, int | None]:
     """Return the network's class ids by the names of the data that a map has."""
-    exact, folded = {name: i for i, name in enumerate(names) if names.count(name) == 1}, _folded_ids(names)
-    unknown = [
-        name for name in class_map.values() if name is not None and exact.get(name, folded.get(fold(name))) is None
-    ]
-    if unknown:
-        hint = nearest(unknown[0], names) or f"; it has {few(names)}"
-        raise DataError(f"`class_map` leads to {few(unknown)}, which the network does not have{hint}; correct the map")
     if missing := [name for name in class_map if name not in data]:
         hint = nearest(missing[0], data) or f"; it has {few(data)}"
         raise DataError(f"`class_map` has {few(missing)}, which the data does not have{hint}; correct the map")
-    return {
-        name: None if other is None else exact.get(other, folded.get(fold(other))) for name, other in class_map.items()
-    }
+    exact, folded = {name: i for i, name in enumerate(names) if names.count(name) == 1}, _folded_ids(names)
+    ids = {name: _id_of(other, exact, folded, len(names)) for name, other in class_map.items() if other is not None}
+    if unknown := [class_map[name] for name, class_id in ids.items() if class_id is None]:
+        hint = nearest(unknown[0] or "", names) or f"; it has {few(names)}"
+        raise DataError(
+            f"`class_map` leads to {few(unknown)}, which is no class of the network, or two{hint}; give the name or "
+            "id of a class"
+        )
+    return {name: ids.get(name) for name in class_map}
+
+
+def _id_of(name: str, exact: Mapping[str, int], folded: Mapping[str, int], count: int) -> int | None:
+    """Return the class id of a network's name, or the number in it if it is an id; `None` if there is none."""
+    found = exact.get(name, folded.get(fold(name)))
+    number = int(name) if re.fullmatch(r"\d{1,6}", name, re.ASCII) else count
+    return number if found is None and number < count else found
 
 
 def _map_note(mapped: Mapping[str, int | None], names: Sequence[str]) -> str:

@@ -310,8 +310,8 @@ class EvalConfig:
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     """Where the parts of the data are; on the data of a run, a setting that is not given is taken from the run."""
     class_map: Annotated[str | None, arg(metavar="FILE")] = None
-    """File with the network's names for classes of the data: JSON or YAML {name in the data: name in the network}, or
-    both names in each line of a CSV file; null leaves a class out."""
+    """File with the network's names or ids for classes of the data: JSON or YAML {name in the data: name or id in the
+    network}, or CSV with both in each line; null leaves a class out."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How masks are read; a setting at its default is taken from the run."""
     inference: Annotated[InferenceConfig, arg(name="")] = field(default_factory=InferenceConfig)

@@ -127,6 +127,10 @@ def test_a_map_comes_first_and_may_leave_classes_out():
     match = ids(("kitty", "dog", "pebble"), ("cat", "dog"), class_map={"kitty": "cat", "pebble": None})
     assert (match.class_ids, match.by) == ((0, 1, None), "class_map")
     assert "pebble is left out" in match.note
+    match = ids(("crane", "tench"), imagenet_names(), table="imagenet", class_map={"crane": "517"})
+    assert match.class_ids == (517, 0)  # of two cranes
+    with pytest.raises(DataError, match="leads to crane, which is no class of the network, or two"):
+        ids(("crane", "tench"), imagenet_names(), table="imagenet", class_map={"crane": "crane"})
     assert ids(("a", "b"), (), num_classes=7, class_map={"a": "6", "b": "0"}).class_ids == (6, 0)
     with pytest.raises(DataError, match=r"leads to cta.*did you mean cat"):
         ids(("kitty",), ("cat", "dog"), class_map={"kitty": "cta"})
