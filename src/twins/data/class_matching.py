@@ -25,6 +25,8 @@ from twins.errors import DataError, few, nearest, number_of
 
 BINARY = ("background", "foreground")
 """Class names of masks that hold two values without names."""
+_MIN_EQUAL = 20
+"""Number of names equal to COCO's from which ids are taken for COCO's: any data set begins with a person of id 1."""
 ClassIds = list[int | None]
 """The network's class id of each class of the data, `None` if there is none."""
 
@@ -103,8 +105,9 @@ def match_names(
 
 
 def fold(name: str) -> str:
-    """Return a class name without case, Unicode form and separators."""
-    return re.sub(r"[\s_\-]+", "", unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()))
+    """Return a class name without case, Unicode form and separators, except those between digits."""
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
+    return re.sub(r"(?<!\d)[\s_\-]+|[\s_\-]+(?!\d)", "", text)
 
 
 def _match(sides: _Classes) -> tuple[ClassIds, str, str]:
@@ -166,7 +169,8 @@ def _by_coco_id(sides: _Classes) -> ClassIds:
         equal = sum(a == b for a, b in pairs)
         contradiction = any(a != b and a in known for a, b in pairs)
         complete = numbering is coco.values and set(sides.values) == set(coco.values)
-        if None not in official and not contradiction and (complete or 2 * equal >= len(pairs)):
+        enough = equal >= _MIN_EQUAL and 4 * equal >= 3 * len(pairs)
+        if None not in official and not contradiction and (complete or enough):
             return [network.get(b) for _, b in pairs]
     return []
 

@@ -68,9 +68,11 @@ def test_coco_categories_in_another_language_are_matched_by_id(network):
 
 
 def test_darknets_names_of_coco_are_matched_by_position():
-    names = ("person", "bicycle", "car", "motorbike", "aeroplane")
-    match = ids(names, COCO.names, values=range(5), table="coco")
-    assert (match.class_ids, match.by) == ((0, 1, 2, 3, 4), "coco_id")
+    darknet = {"motorcycle": "motorbike", "airplane": "aeroplane", "couch": "sofa", "tv": "tvmonitor"}
+    names = tuple(darknet.get(name, name) for name in COCO.names)
+    for values in (range(80), range(1, 81), COCO.values):
+        match = ids(names, COCO.names, values=values, table="coco")
+        assert (match.class_ids, match.by) == (tuple(range(80)), "coco_id")
     assert "motorbike is motorcycle" in match.note
 
 
@@ -78,6 +80,8 @@ def test_darknets_names_of_coco_are_matched_by_position():
     ("names", "values"),
     [
         (("helmet", "vest"), (1, 2)),  # ids that any data set has
+        (("person", "helmet"), (1, 2)),  # the beginning of many data sets
+        (("person", "bicycle", "car", "scooter"), (0, 1, 2, 3)),
         (("cat", "puppy"), (1, 2)),  # a name that COCO has by another id
         (("0", "1", "2"), (0, 1, 2)),  # numbers of some data set or other
     ],
@@ -99,6 +103,8 @@ def test_spelling_may_differ_where_one_class_is_meant():
     assert "dog is" not in match.note
     with pytest.raises(DataError, match=r"classes Cat \(1 of 2\)"):
         ids(("Cat", "cat"), ("cat", "dog"))
+    with pytest.raises(DataError, match=r"classes A_1_2"):
+        ids(("A_1_2",), ("a_12",))
     with pytest.raises(DataError, match=r"classes CAT \(1 of 1\)"):
         ids(("CAT",), ("cat", "Cat"))
 
