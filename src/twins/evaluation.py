@@ -16,12 +16,14 @@ import torch
 
 from twins.data.base import ImageSet, Splits
 from twins.data.channels import in_channels
+from twins.data.class_map import read_class_map
+from twins.data.class_matching import ClassMatch, match_names
 from twins.data.config import EMBEDDED, BoxConfig, DataConfig, LayoutConfig, MaskConfig
 from twins.data.loading.batch import Batch, Skipped
 from twins.data.loading.loader import EvalSamples, eval_loader
 from twins.engine.config import EvalConfig, TrainConfig, read_config
 from twins.engine.measure import check_measured, measure, predict_batches
-from twins.errors import ConfigError, DataError, NotFoundError, few, number_of
+from twins.errors import ConfigError, DataError, NotFoundError, number_of
 from twins.factory import create_backbone, model_from_checkpoint
 from twins.files import atomic_file, check_outputs, json_text, sha256, write_json
 from twins.metrics.coco_results import coco_results
@@ -85,7 +87,8 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
 
     Args:
         model: a run folder, a checkpoint, a published name, or a network, which is not changed.
-        data: an embedded set, or a folder in a format of the network's task. Classes are matched by name.
+        data: an embedded set, or a folder in a format of the network's task. Classes are matched by name, by ImageNet's
+            synset, by COCO's category id, or by `class_map`; the notes say so.
         config: how to evaluate, and what to write.
 
     Raises:
@@ -99,24 +102,35 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
     spec, source = spec_of(network.task), _data_config(model, str(data), config)
     splits = spec.open(source)
     images = splits.select(config.part)
-    relabelled, names = match_classes(spec, images, network)
+    relabelled, match = match_classes(spec, images, network, config.class_map)
     relabelled = in_channels(relabelled, network.info.in_chans)
-    metric = spec.metric(names, full=True, absent=config.absent)
-    writer = _CocoResults(config.results, network, images, names)
+    left_out = spec.left_out(images, match.class_ids) if None in match.class_ids else ""
+    metric = spec.metric(match.names, full=True, absent=config.absent)
+    writer = _CocoResults(config.results, network, images, match)
     inference_network = inference_form(network, compile=config.compile)
     skipped = measure(_predict(inference_network, spec, relabelled, config), metric, on_batch=writer.add)
-    _check_skipped(skipped, len(images), config.max_skipped)
+    _check_skipped(skipped, len(relabelled), config.max_skipped)
     result = EvalResult(
         metrics=metric.compute(),
-        protocol=_protocol(network, str(data), splits, images, skipped) | spec.protocol(network, config, source),
+        protocol=_protocol(network, str(data), splits, images)
+        | {"images": len(relabelled) - len(skipped), "skipped": len(skipped), "images_in_data": splits.count}
+        | spec.protocol(network, config, source)
+        | _class_matching(match, config.class_map, left_out),
         versions=versions(),
         hashes={"weights": sha256(file) if file else None, "images": _hash_images(images)},
         details=metric.details(),
         skipped=tuple(skipped),
         plan=splits.plan.to_dict(),
-        notes=(*_run_notes(model, file), *_weights_notes(network), *splits.plan.short(), *splits.notes),
+        notes=(
+            *_run_notes(model, file),
+            *_weights_notes(network),
+            *splits.plan.short(),
+            *splits.notes,
+            *_matching_notes(match, left_out),
+            *_share_notes(splits, images),
+        ),
     )
-    check_measured(result.metrics, facts_of(network.task).monitor, len(images))
+    check_measured(result.metrics, facts_of(network.task).monitor, len(relabelled))
     writer.write()
     if config.out is not None:
         write_json(config.out, result.to_dict())
@@ -127,6 +141,7 @@ def _weights_file(model: str | Path | TaskNetwork, data: str | Path, config: Eva
     """Return the weight file of a network, if any; raise ConfigError if an output would replace an input."""
     file = resolve(weights_of(model)) if isinstance(model, str | Path) else None
     inputs = [("the network's weights", file), *parts_of(str(model))] if file is not None else []
+    inputs += [("the map of class names", config.class_map)] if config.class_map else []
     outputs = {"out": config.out, "results": config.results}
     check_outputs(outputs, inputs, data=None if str(data) in EMBEDDED else data)
     return file
@@ -148,25 +163,46 @@ def _eval_network(model: str | Path | TaskNetwork, file: Path | None, config: Ev
     return set_selection(network, None if config.selection == SelectionConfig() else config.selection)
 
 
-def match_classes(spec: TaskSpec, images: Any, network: TaskNetwork) -> tuple[Any, tuple[str, ...]]:
-    """Return the images relabelled with the network's class ids, matched by name, and the class names.
+def match_classes(
+    spec: TaskSpec, images: Any, network: TaskNetwork, class_map: str | None = None
+) -> tuple[Any, ClassMatch]:
+    """Return the images relabelled with the network's class ids, and how the classes were matched.
 
     Raises:
-        DataError: the network does not have one of the classes.
+        DataError: the network does not have one of the classes, or `class_map` cannot be used.
+        NotFoundError: there is no file `class_map`.
     """
-    names = network.info.names
-    if not names and len(images.names) != network.num_classes:
-        raise DataError(
-            f"the data has {number_of(len(images.names), 'class', 'classes')}, the network "
-            f"{network.num_classes} without names; evaluate it on its own classes"
-        )
-    names = names or tuple(images.names)
-    if unknown := [name for name in images.names if name not in names]:
-        raise DataError(
-            f"the network does not know the data's classes {few(unknown)}; it knows {few(list(names))}; "
-            "measure it on data of its own classes"
-        )
-    return spec.relabel(images, [names.index(name) for name in images.names]), names
+    match = match_names(
+        images.names,
+        network.info.names,
+        network.num_classes,
+        values=getattr(getattr(images, "classes", None), "values", None),
+        table=facts_of(network.task).class_table,
+        class_map=None if class_map is None else read_class_map(Path(class_map)),
+    )
+    return spec.relabel(images, match.class_ids), match
+
+
+def _class_matching(match: ClassMatch, class_map: str | None, left_out: str) -> dict[str, Any]:
+    """Return the protocol's entry on classes that were not matched by equal names."""
+    if match.by == "name":
+        return {}
+    file = {"file": class_map, "left_out": left_out or "nothing"} if class_map else {}
+    return {"class_matching": {"by": match.by, **file}}
+
+
+def _matching_notes(match: ClassMatch, left_out: str) -> list[str]:
+    return [match.note + (f"; left out: {left_out}" if left_out else "")] if match.note else []
+
+
+def _share_notes(splits: Splits[Any], images: ImageSet) -> list[str]:
+    """Return a sentence if a share of an unsplit set is measured."""
+    if not splits.share or len(images) == splits.count:
+        return []
+    return [
+        f"{len(images)} of {number_of(splits.count, 'image')} are measured, those that a training would hold out; "
+        '`part="all"` measures all of them'
+    ]
 
 
 def with_padding(network: TaskNetwork, padding: str | None) -> TaskNetwork:
@@ -217,7 +253,7 @@ class _CocoResults:
         ConfigError: a path is set for a network that predicts no boxes.
     """
 
-    def __init__(self, path: str | None, network: TaskNetwork, images: ImageSet, names: Sequence[str]) -> None:
+    def __init__(self, path: str | None, network: TaskNetwork, images: ImageSet, match: ClassMatch) -> None:
         self.path = path
         if path is None:
             return
@@ -225,8 +261,9 @@ class _CocoResults:
             raise ConfigError(
                 f"`results` is for {' and '.join(tasks_with('prediction_fields', 'boxes'))}, found {network.task}"
             )
-        category_ids = dict(zip(images.names, images.classes.values, strict=True))  # type: ignore[attr-defined]
-        self.category_ids = [category_ids.get(name) for name in names]
+        values = images.classes.values  # type: ignore[attr-defined]
+        category_ids = dict(zip(reversed(match.class_ids), reversed(values), strict=True))  # the first class wins
+        self.category_ids = [category_ids.get(class_id) for class_id in range(len(match.names))]
         self.entries: list[dict[str, Any]] = []
 
     def add(self, predictions: Sequence[Prediction], targets: Sequence[Any]) -> None:
@@ -291,9 +328,7 @@ def _weights_notes(network: TaskNetwork) -> list[str]:
     return [network.load_report.note] if network.load_report and network.load_report.note else []
 
 
-def _protocol(
-    network: TaskNetwork, data: str, splits: Splits[Any], images: ImageSet, skipped: Sequence[Skipped]
-) -> dict[str, Any]:
+def _protocol(network: TaskNetwork, data: str, splits: Splits[Any], images: ImageSet) -> dict[str, Any]:
     parameter = next(network.parameters())
     head = {"head": network.info.head} if network.info.head else {}
     report = network.load_report
@@ -309,9 +344,6 @@ def _protocol(
         "device": parameter.device.type,
         "data": data,
         "split": next((name for name, part in splits.parts.items() if part is images), "all"),
-        "images": len(images) - len(skipped),
-        "skipped": len(skipped),
-        "images_in_data": splits.count,
     }
 
 

@@ -316,6 +316,9 @@ class EvalConfig:
     """Share to hold out of data without a validation part; unset: that of the run, or 0.2 without a run."""
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     """Where the parts of the data are; on the data of a run, a setting that is not given is taken from the run."""
+    class_map: Annotated[str | None, arg(metavar="FILE")] = None
+    """File with the network's names or ids for classes of the data: JSON or YAML {name in the data: name or id in the
+    network}, or CSV with both in each line; null leaves a class out."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How masks are read; a setting at its default is taken from the run."""
     boxes: BoxConfig = field(default_factory=BoxConfig)

@@ -108,8 +108,11 @@ class TaskSpec(Protocol):
             ConfigError: the task has no such mean and `absent` is not its default.
         """
 
-    def relabel(self, images: Any, class_ids: Sequence[int]) -> Any:
-        """Return images whose class ids `i` are replaced by `class_ids[i]`."""
+    def relabel(self, images: Any, class_ids: Sequence[int | None]) -> Any:
+        """Return images whose class ids `i` are replaced by `class_ids[i]`; `None` leaves the class out."""
+
+    def left_out(self, images: Any, class_ids: Sequence[int | None]) -> str:
+        """Return what `relabel` leaves out, such as `3 images`; only called where a class id is `None`."""
 
     def check_pair(self, image: Image, target: Any) -> None:
         """Raise DataError if an image and its target do not fit together."""

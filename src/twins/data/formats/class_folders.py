@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from twins.data.base import UNSPLIT, Opened
+from twins.data.config import LayoutConfig
 from twins.data.formats.files import ImageFiles
 from twins.data.formats.mask_folders import MASK_FOLDERS
 from twins.data.formats.source import Source, names_in
 from twins.data.images import count_unread, is_image_file, list_images, walk
 from twins.data.parts import part_of
-from twins.errors import DataError, count_list, few
+from twins.errors import DataError, count_list, few, number_of
 
 
 class LabelledFiles(ImageFiles):
@@ -27,51 +31,140 @@ class LabelledFiles(ImageFiles):
         return self.labels[index]
 
 
-def open_class_folders(source: Source) -> Opened:
+Groups = list[tuple[Path, list[Path]]]
+"""Folders with their class folders."""
+
+
+def open_class_folders(source: Source, given: Mapping[str, Sequence[Path]] | None = None) -> Opened:
     """Open class folders, in folders of the parts or unsplit; each of them may be in another folder of its own.
 
     Class ids follow the sorted names.
+
+    Args:
+        source: the data set.
+        given: the folders of the parts; by default those of the layout settings, or by their names.
 
     Raises:
         DataError: there are no classes or no images; a part has a class that training lacks; or folders could be parts
             as well as classes.
     """
-    base = source.path(source.layout.images) or source.root
-    parts = _given_parts(source) or ({UNSPLIT: [base]} if source.layout.images else _find_parts(source, base))
-    inside = {os.path.abspath(folder) for folders in parts.values() for folder in folders}
-    classes = {
+    base = images_folder(source)
+    parts: Mapping[str, Sequence[Path]] = given or _given_parts(source)
+    by_name = not parts and not source.layout.images
+    parts = parts or ({UNSPLIT: [base]} if source.layout.images else _find_parts(source, base))
+    without_class = _flat_test_folders(parts[UNSPLIT][0]) if by_name and UNSPLIT in parts else []
+    inside = {os.path.abspath(folder) for folders in (*parts.values(), without_class) for folder in folders}
+    classes: dict[str, Groups] = {
         part: [
             (folder, [entry for entry in class_folders(folder) if os.path.abspath(entry) not in inside])
             for folder in folders
         ]
         for part, folders in parts.items()
     }
-    first = next(iter(parts))
-    names = _class_names(parts[first][0], [entry.name for _, entries in classes[first] for entry in entries])
-    for groups in classes.values():
-        for folder, entries in groups:
-            if unknown := sorted({entry.name for entry in entries} - set(names)):
-                raise DataError(
-                    f"{folder} has classes that {parts[first][0]} lacks: {few(unknown)}; rename or remove them"
-                )
+    names, name_of = _match_names(source, classes, strict=source.layout == LayoutConfig())
+    _pass_over_stray(source, [folder for folders in parts.values() for folder in folders])
     if UNSPLIT not in parts:
         source.recognise(**{part: names_in(folders, source.root) for part, folders in parts.items()})
-    elif parts[UNSPLIT][0] != source.root:
+    elif source.layout.images or parts[UNSPLIT][0] != source.root:
         source.recognise(images=names_in(parts[UNSPLIT], source.root)[0])
     source.names_from = "the folders"
     return Opened(
-        {part: _collect(groups, names) for part, groups in classes.items()},
+        {part: _collect(source, groups, names, name_of) for part, groups in classes.items()},
         "class folders",
         [folder for folders in parts.values() for folder in folders],
         {part: ", ".join(map(source.relative, folders)) for part, folders in parts.items()},
     )
 
 
+def find_class_folders(source: Source) -> tuple[Path, ...]:
+    """Return the folders with images that may be classes: in the folders of the parts, or in the data folder itself."""
+    base = images_folder(source)
+    parts = [path for paths in source.part_paths().values() for path in paths if path.is_dir()]
+    parts = parts or [path for path in class_folders(base) if part_of(path.name) and not source.layout.images]
+    inner = [entry for folder in parts for entry in class_folders(folder) if _holds_images(entry)]
+    return tuple(inner or [entry for entry in class_folders(base) if _holds_images(entry)])
+
+
+def images_folder(source: Source) -> Path:
+    """Return the folder of the class folders or images; raises DataError if it is a file."""
+    folder = source.path(source.layout.images) or source.root
+    if not folder.is_dir():
+        raise DataError(f"`layout.images` leads to the file {folder}; give the folder of the images")
+    return folder
+
+
 def class_folders(root: Path) -> list[Path]:
-    """Return the class folders, sorted by name, without hidden ones and those of archivers."""
+    """Return the class folders, sorted by name, without hidden ones, those of archivers, and links back to the root."""
+    around = {os.path.realpath(folder) for folder in (root, *Path(os.path.realpath(root)).parents)}
     return sorted(
-        entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__MACOSX", "@"))
+        entry
+        for entry in root.iterdir()
+        if entry.is_dir()
+        and not entry.name.startswith((".", "__MACOSX", "@"))
+        and not (entry.is_symlink() and os.path.realpath(entry) in around)
     )
+
+
+def check_spellings(names: Iterable[str], where: str, advice: str) -> None:
+    """Raise DataError for two names that differ only in case, Unicode form or separators."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[_spelling(name)].append(name)
+    if alike := next((group for group in groups.values() if len(set(group)) > 1), None):
+        shown = " and ".join(map(ascii, sorted(set(alike))[:2]))
+        raise DataError(
+            f"{where} has the classes {shown}, whose names differ only in case, Unicode form or separators; {advice}"
+        )
+
+
+def _spelling(name: str) -> str:
+    """Return a name without what may differ between systems: case, Unicode form and the kind of separators."""
+    return re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFC", _composed(name).casefold())).strip()
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _match_names(source: Source, classes: Mapping[str, Groups], *, strict: bool) -> tuple[list[str], dict[str, str]]:
+    """Return the sorted class names of the training part, or without one of all parts, and the class of each folder.
+
+    Names in another Unicode form are the same class.
+
+    Raises:
+        DataError: a part has a class that training lacks, or `strict`, two classes that differ only in spelling.
+    """
+    first = next(iter(classes))
+    chosen = [classes[first]] if first in ("train", UNSPLIT) else list(classes.values())
+    folder = classes[first][0][0]
+    names = _class_names(folder, [entry.name for groups in chosen for _, entries in groups for entry in entries])
+    if strict:
+        check_spellings(names, str(folder), 'rename one, or give `layout.images="."` if both are classes')
+    form_of = {_composed(name): name for name in reversed(names)} | {name: name for name in names}
+    name_of: dict[str, str] = {}
+    for groups in classes.values():
+        for parent, entries in groups:
+            folders = [entry.name for entry in entries]
+            name_of |= {name: form_of.get(name, form_of.get(_composed(name), "")) for name in folders}
+            if unknown := sorted(name for name in folders if not name_of[name]):
+                check_spellings([*names, *unknown], f"{parent} with {folder}", "give them the same name")
+                raise DataError(f"{parent} has classes that {folder} lacks: {few(unknown)}; rename or remove them")
+    if others := [name for name in name_of if name != name_of[name]]:
+        count = number_of(len(others), "class folder")
+        source.notes.append(f"{count} matched although in another Unicode form, {others[0]} first")
+    return names, name_of
+
+
+def _pass_over_stray(source: Source, folders: Sequence[Path]) -> None:
+    """Pass over images that are directly beside class folders, and say so."""
+    for folder in dict.fromkeys(folders):
+        stray = [path for path in folder.iterdir() if is_image_file(path) and path.is_file()]
+        source.pass_over("beside the class folders, so it has no class", *stray)
+        if stray:
+            count = number_of(len(stray), "image")
+            source.notes.append(
+                f"{count} directly in {folder}, beside its class folders, passed over because no folder gives a class"
+            )
 
 
 def _given_parts(source: Source) -> dict[str, list[Path]]:
@@ -93,16 +186,39 @@ def _find_parts(source: Source, base: Path) -> dict[str, list[Path]]:
     outer = {path for path in class_folders(base) if part_of(path.name)}
     others = [path for path in class_folders(base) if path not in outer and _holds_images(path)]
     labelled = {part: folder for part, folder in parts.items() if any(map(_holds_images, class_folders(folder)))}
-    if labelled and ("train" in labelled or not others):
+    nested = [path for path in others if any(map(_holds_images, class_folders(path)))]
+    if labelled and (not others or ("train" in labelled and (len(labelled) > 1 or not nested))):
         unlabelled = [folder for part, folder in parts.items() if part not in labelled]
         source.pass_over("without class folders, so its images have no class", *unlabelled)
         return {part: [folder] for part, folder in labelled.items()}
-    if outer and others:
+    if outer == set(unlabelled := _flat_test_folders(base)) and len(others) > 1:
+        names = few([path.name for path in unlabelled])
+        if unlabelled:
+            source.notes.append(
+                f"{names} in {base} is taken for images to test on, which have no class, as there are no folders in "
+                'it; give `layout.images="."` if it is a class'
+            )
+        source.pass_over("a test part without class folders, so its images have no class", *unlabelled)
+        _check_not_parts(base, others)
+        return {UNSPLIT: [base]}
+    if outer and (others or any(map(_has_own_images, outer))):
         raise _ambiguous(base, sorted(outer), others)
-    if len(others) == 1 and not _has_own_images(others[0]) and len(class_folders(others[0])) > 1:
+    if len(others) == 1 and not _has_own_images(others[0]) and _holds_set(others[0]):
         return _find_parts(source, others[0])
     _check_not_parts(base, others)
     return {UNSPLIT: [base]}
+
+
+def _flat_test_folders(base: Path) -> list[Path]:
+    """Return the folders named like a test part that hold images and no folders."""
+    folders = [path for path in class_folders(base) if part_of(path.name) == "test"]
+    return [path for path in folders if _has_own_images(path) and not class_folders(path)]
+
+
+def _holds_set(folder: Path) -> bool:
+    """Return whether a folder holds several folders, or one named like a part."""
+    entries = class_folders(folder)
+    return len(entries) > 1 or any(part_of(entry.name) for entry in entries)
 
 
 def _innermost(folder: Path, part: str) -> Path:
@@ -115,6 +231,12 @@ def _innermost(folder: Path, part: str) -> Path:
 
 def _ambiguous(base: Path, parts: Sequence[Path], others: Sequence[Path]) -> DataError:
     names, classes = few([path.name for path in parts]), few([path.name for path in others])
+    if not others:
+        return DataError(
+            f"{base} holds {names}, named like parts of a data set, and their images are in no class folders; put the "
+            "images of each class in a folder with its name, add a CSV file with a column `image` and one `label`, or "
+            'give `layout.images="."` if these are the classes'
+        )
     return DataError(
         f"{base} holds {names}, named like parts of a data set, beside {classes}, which may be classes; give the "
         'folders of the parts as `layout.train="..."` and `layout.val="..."`, or `layout.images="."` if all of them '
@@ -123,12 +245,14 @@ def _ambiguous(base: Path, parts: Sequence[Path], others: Sequence[Path]) -> Dat
 
 
 def _check_not_parts(base: Path, folders: Sequence[Path]) -> None:
-    """Raise DataError if folders without images of their own all hold the same class folders."""
+    """Raise DataError if folders without images of their own hold class folders of which most have the same names."""
     inner = [
         frozenset() if _has_own_images(folder) else frozenset(path.name for path in class_folders(folder))
         for folder in folders
     ]
-    if len(folders) > 1 and len(set(inner)) == 1 and len(inner[0]) > 1:
+    counts = Counter(name for group in inner for name in group)
+    shared = [name for name, count in counts.items() if count > 1]
+    if all(inner) and len(shared) > 1 and 2 * len(shared) >= len(counts):
         if {path.name for path in folders} & set(MASK_FOLDERS):
             raise DataError(
                 f"{few([folder.name for folder in folders])} in {base} are named like a folder of images and one of "
@@ -136,7 +260,7 @@ def _check_not_parts(base: Path, folders: Sequence[Path]) -> None:
             )
         names = few([folder.name for folder in folders])
         raise DataError(
-            f"{names} in {base} hold folders of the same names, {few(sorted(inner[0]))}, so either could be the "
+            f"{names} in {base} hold folders of the same names, {few(sorted(shared))}, so either could be the "
             'classes; give the folders of the parts as `layout.train="..."` and `layout.val="..."`, or '
             f'`layout.images="."` if {names} are the classes'
         )
@@ -167,12 +291,16 @@ def _class_names(folder: Path, names: Sequence[str]) -> list[str]:
     return names
 
 
-def _collect(groups: Sequence[tuple[Path, Sequence[Path]]], names: Sequence[str]) -> LabelledFiles:
-    label_of = {name: label for label, name in enumerate(names)}
+def _collect(source: Source, groups: Groups, names: Sequence[str], name_of: Mapping[str, str]) -> LabelledFiles:
+    """Return the images of a part; a class whose pictures cannot be read is a problem."""
+    positions = {name: label for label, name in enumerate(names)}
+    label_of = {name: positions[form] for name, form in name_of.items()}
     files, labels = [], []
     for _, entries in groups:
         for entry in sorted(entries, key=lambda path: label_of[path.name]):
             images = list_images(entry)
+            if not images and (pictures := count_unread(entry)):
+                source.problems.append(f"{entry} holds only pictures that Pillow cannot read, {count_list(pictures)}")
             files += images
             labels += [label_of[entry.name]] * len(images)
     if not files:

@@ -2,7 +2,7 @@
 
 | target of an image | embedded | folders |
 | --- | --- | --- |
-| a class id | `digits` | `class_folders` |
+| a class id | `digits` | `class_lists`, `class_folders` |
 | a label map | `scenes` | `coco` panoptic, `mask_folders`, `coco` instances |
 | objects, with or without masks | `scenes` | `coco_objects`, `voc` (without masks), `yolo` |
 """
@@ -25,6 +25,7 @@ from twins.data.base import (
 from twins.data.classes import ClassTable, built_in, find_table_file, read_table, with_bright_colours
 from twins.data.config import BoxConfig, DataConfig, MaskConfig
 from twins.data.formats.class_folders import open_class_folders
+from twins.data.formats.class_lists import open_class_lists
 from twins.data.formats.coco_maps import open_coco_maps
 from twins.data.formats.coco_objects import open_coco_objects
 from twins.data.formats.digits import Digits
@@ -46,7 +47,7 @@ def open_class_ids(config: DataConfig) -> Splits[LabelledImages]:
     if config.data == "digits":
         return embedded(Digits(train=True), Digits(train=False), "digits")
     source = Source(config, "a folder with one folder per class, digits, or another `task`")
-    return split(open_class_folders(source), source)
+    return split(open_class_lists(source) or open_class_folders(source), source)
 
 
 def open_label_maps(config: DataConfig) -> Splits[LabelMapImages]:

@@ -22,7 +22,7 @@ from twins.data.loading.loader import Transform
 from twins.data.transforms.classification import ImageAlone, train_transform
 from twins.data.transforms.mixing import mix
 from twins.engine.config import EvalConfig, TrainConfig
-from twins.errors import ConfigError, count_list
+from twins.errors import ConfigError, count_list, number_of
 from twins.metrics.classification import ClassificationMetric
 from twins.metrics.semantic import Absent
 from twins.predictions import Prediction
@@ -39,8 +39,9 @@ class ClassificationSpec:
     summary_title = "classes"
 
     def open(self, config: DataConfig) -> Splits[LabelledImages]:
-        """Open `digits` or a folder of class folders."""
-        return open_class_ids(config)
+        """Open `digits`, or a folder of class folders or lists, with notes on the images that are left out."""
+        splits = open_class_ids(config)
+        return replace(splits, notes=(*splits.notes, *splits.problems, *splits.faults))
 
     def check(self, config: DataConfig) -> CheckReport:
         report = check(open_class_ids(config), ClassIdCheck())
@@ -112,8 +113,14 @@ class ClassificationSpec:
             raise ConfigError(f"`absent` is for semantic networks, found {absent} for classification; leave it out")
         return ClassificationMetric(names)
 
-    def relabel(self, images: LabelledImages, class_ids: Sequence[int]) -> ImageSet:
-        return Derived(images, change=class_ids.__getitem__)
+    def relabel(self, images: LabelledImages, class_ids: Sequence[int | None]) -> ImageSet:
+        if None not in class_ids:
+            return Derived(images, change=class_ids.__getitem__)
+        return Derived(images, _indices(images, class_ids, left_out=False), class_ids.__getitem__)
+
+    def left_out(self, images: LabelledImages, class_ids: Sequence[int | None]) -> str:
+        """Return the number of images of the classes left out."""
+        return number_of(len(_indices(images, class_ids, left_out=True)), "image")
 
     def check_pair(self, image: Image, target: int) -> None:
         """Do nothing: every class fits every image."""
@@ -164,6 +171,10 @@ def balanced_weights(images: LabelledImages) -> Tensor:
     present = counts > 0
     weights = len(images) / (int(present.sum()) * counts.clamp(min=1))
     return torch.where(present, weights, 0.0)
+
+
+def _indices(images: LabelledImages, class_ids: Sequence[int | None], *, left_out: bool) -> list[int]:
+    return [index for index, label in enumerate(images.labels) if (class_ids[label] is None) == left_out]
 
 
 def _masks_as_classes(names: Sequence[str]) -> list[str]:

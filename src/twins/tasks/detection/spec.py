@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -98,8 +99,16 @@ class DetectionSpec:
             raise ConfigError("`absent` is for semantic networks; COCO's AP leaves absent classes out")
         return DetectionMetric(names, masks=self.masks, full=full)
 
-    def relabel(self, images: AnnotatedImages, class_ids: Sequence[int]) -> ImageSet:
-        return Derived(images, change=partial(_relabel, class_ids=np.asarray(class_ids, dtype=np.int64)))
+    def relabel(self, images: AnnotatedImages, class_ids: Sequence[int | None]) -> ImageSet:
+        return Derived(images, change=partial(_relabel, class_ids=_as_array(class_ids)))
+
+    def left_out(self, images: AnnotatedImages, class_ids: Sequence[int | None]) -> str:
+        """Return the number of objects of the classes left out."""
+        array, count = _as_array(class_ids), 0
+        for index in range(len(images)):
+            with suppress(DataError, NotFoundError):  # the evaluation reports it
+                count += int((array[images.target(index).labels] < 0).sum())
+        return number_of(count, "object")
 
     def check_pair(self, image: Image, target: Objects) -> None:
         """Do nothing: the transforms check the size of masks."""
@@ -176,7 +185,18 @@ def _synthetic_objects(images: Tensor, num_classes: int, count: int = 12) -> dic
 
 
 def _relabel(objects: Objects, class_ids: NDArray[np.int64]) -> Objects:
-    return replace(objects, labels=class_ids[objects.labels])
+    """Return objects with other class ids, without those whose new id is negative."""
+    labels = class_ids[objects.labels]
+    if (labels >= 0).all():
+        return replace(objects, labels=labels)
+    kept = np.flatnonzero(labels >= 0)
+    masks = None if objects.masks is None else tuple(objects.masks[index] for index in kept)
+    arrays = {name: getattr(objects, name)[kept] for name in ("boxes", "areas", "crowd")}
+    return replace(objects, labels=labels[kept], masks=masks, **arrays)
+
+
+def _as_array(class_ids: Sequence[int | None]) -> NDArray[np.int64]:
+    return np.asarray([-1 if class_id is None else class_id for class_id in class_ids], dtype=np.int64)
 
 
 def _check_has_objects(val: AnnotatedImages, source: str) -> None:

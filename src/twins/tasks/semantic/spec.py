@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.transforms.semantic import RandomCrop, WholeImage, check_mask_size
 from twins.engine.config import EvalConfig, TrainConfig
-from twins.errors import DataError, number_of
+from twins.errors import DataError, NotFoundError, number_of
 from twins.metrics.semantic import Absent, SemanticMetric
 from twins.predictions import Prediction
 from twins.preprocess import Preprocess, keep_shape
@@ -81,10 +82,19 @@ class SemanticSpec:
         """Return IoU and accuracy; `full` adds boundary F1."""
         return SemanticMetric(names, absent=absent, boundary=full)
 
-    def relabel(self, images: LabelMapImages, class_ids: Sequence[int]) -> ImageSet:
+    def relabel(self, images: LabelMapImages, class_ids: Sequence[int | None]) -> ImageSet:
+        """Return images with other class ids; those of classes left out are ignored."""
         lookup = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
-        lookup[: len(class_ids)] = class_ids
+        lookup[: len(class_ids)] = [IGNORE if class_id is None else class_id for class_id in class_ids]
         return Derived(images, change=lookup.__getitem__)
+
+    def left_out(self, images: LabelMapImages, class_ids: Sequence[int | None]) -> str:
+        """Return the number of pixels of the classes left out; reads all masks."""
+        labels, count = [label for label, class_id in enumerate(class_ids) if class_id is None], 0
+        for index in range(len(images)):
+            with suppress(DataError, NotFoundError):  # the evaluation reports it
+                count += int(np.isin(images.target(index), labels).sum())
+        return number_of(count, "pixel")
 
     def check_pair(self, image: Image, target: NDArray[np.uint8]) -> None:
         check_mask_size(image, target)

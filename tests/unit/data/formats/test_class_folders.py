@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twins.data.config import DataConfig
+from twins.data.config import DataConfig, LayoutConfig
 from twins.data.formats.digits import Digits
 from twins.data.formats.open import open_class_ids
 from twins.errors import DataError
 
 
 def write(folder, name, count, *, shade=0):
-    (folder / name).mkdir(parents=True)
+    (folder / name).mkdir(parents=True, exist_ok=True)
     for index in range(count):
         noise = np.random.default_rng([shade, index]).integers(0, 256, (40, 40, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / name / f"{index}.PNG")
@@ -86,3 +86,121 @@ def test_digits_are_split_without_overlap_and_the_same_each_time():
     assert len(train) + len(val) == 1797
     assert not names[0] & names[1]
     assert np.bincount(val.labels).min() >= 34
+
+
+def write_all(root, *names, count=3):
+    for shade, name in enumerate(names):
+        write(root, name, count, shade=shade)
+
+
+def open_folder(root, **layout):
+    """Open class folders; every file is used or passed over with a reason, and the written layout opens the same."""
+    splits = open_class_ids(DataConfig(data=str(root), layout=LayoutConfig(**layout)))
+    plan = splits.plan
+    assert sum(plan.used.values()) + sum(group.count for group in plan.passed_over) == plan.files
+    again = open_class_ids(DataConfig(data=str(root), layout=splits.layout))
+    assert {part: paths(images) for part, images in again.parts.items()} == {
+        part: paths(images) for part, images in splits.parts.items()
+    }
+    return splits
+
+
+def sizes(splits):
+    return {part: len(images) for part, images in splits.parts.items()}
+
+
+@pytest.mark.parametrize(
+    ("folders", "train"),
+    [
+        (("training_set/training_set/cat", "training_set/training_set/dog", "test_set/test_set/dog"), 6),
+        (("seg_train/seg_train/cat", "seg_train/seg_train/dog", "seg_test/seg_test/dog"), 6),
+        (("archive/Train/cat", "archive/Train/dog", "archive/Validation/cat"), 6),
+        (("data/train/cat", "data/train/dog"), 4),
+        (("test_tube", "beaker"), 4),
+    ],
+)
+def test_parts_and_classes_are_what_their_names_say(tmp_path, folders, train):
+    write_all(tmp_path, *folders)
+    splits = open_folder(tmp_path)
+    assert splits.names == (("beaker", "test_tube") if "test_tube" in folders else ("cat", "dog"))
+    assert len(splits.train) == train
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("train", "bus", "car"), "holds train, named like parts .* beside bus, car"),
+        (("train", "test"), "images are in no class folders"),
+        (("train/freight", "train/fast", "bus/city", "bus/coach"), "holds train, .* beside bus"),
+        (
+            ("one/cat", "one/dog", "one/eel", "two/cat", "two/dog"),
+            "one, two .* hold folders of the same names, cat, dog",
+        ),
+        (("Cat", "cat"), "'Cat' and 'cat', whose names differ only in case"),
+        (("polar_bear", "polar bear", "dog"), "'polar bear' and 'polar_bear'"),
+        (("caf\u00e9", "cafe\u0301"), r"'cafe\\u0301' and 'caf\\xe9'"),
+        (("train/Cat", "train/dog", "val/cat"), "'Cat' and 'cat'.*give them the same name"),
+    ],
+)
+def test_what_may_mean_two_things_is_refused(tmp_path, refused, folders, message):
+    write_all(tmp_path, *folders)
+    with refused(message):
+        open_folder(tmp_path)
+
+
+def test_settings_decide_where_names_do_not(tmp_path):
+    write_all(tmp_path, "train", "bus", "car", "Bus")
+    assert open_folder(tmp_path, images=".").names == ("Bus", "bus", "car", "train")
+    write_all(tmp_path / "sets", "one/cat", "one/dog", "two/cat", "two/eel", "three/eel")
+    splits = open_folder(tmp_path / "sets", train=("one", "two"), val=("three",))
+    assert (splits.names, sizes(splits)) == (("cat", "dog", "eel"), {"train": 12, "val": 3})
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_a_flat_test_folder_is_passed_over_with_its_reason(tmp_path, split):
+    write_all(tmp_path, *(("train/cat", "train/dog", "val/cat") if split else ("cat", "dog")), "test")
+    splits = open_folder(tmp_path)
+    assert splits.names == ("cat", "dog")
+    (group,) = splits.plan.passed_over
+    assert (group.folder, group.count) == ("test", 3)
+    assert "without class folders" in group.reason
+    assert split or 'give `layout.images="."` if it is a class' in splits.notes[0]
+
+
+def test_a_name_in_another_unicode_form_is_the_same_class_in_another_part(tmp_path):
+    write_all(tmp_path, "train/caf\u00e9", "train/bar", "val/cafe\u0301")
+    splits = open_folder(tmp_path)
+    assert splits.val.labels == [1, 1, 1]
+    assert "another Unicode form" in splits.notes[0]
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    write_all(tmp_path / "data", "cat", "dog")
+    write_all(tmp_path / "elsewhere", "eel")
+    (tmp_path / "data" / "eel").symlink_to(tmp_path / "elsewhere" / "eel")
+    (tmp_path / "data" / "again").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "cat" / "again").symlink_to(tmp_path / "data" / "cat")
+    (tmp_path / "data" / "nowhere").symlink_to("nothing")
+    splits = open_folder(tmp_path / "data")
+    assert (splits.names, splits.count) == (("cat", "dog", "eel"), 9)
+
+
+def test_images_beside_the_folders_and_unreadable_classes_are_said(tmp_path):
+    write_all(tmp_path, "cat", "dog")
+    write(tmp_path, "eel/..", 1)
+    (tmp_path / "eel" / "x.dng").write_bytes(b"x")
+    splits = open_folder(tmp_path)
+    assert splits.count == 6
+    assert "1 image directly in" in splits.notes[0]
+    assert "only pictures that Pillow cannot read, 1 × .dng" in splits.problems[0]
+    assert {group.first: group.reason for group in splits.plan.passed_over} == {
+        "0.PNG": "beside the class folders, so it has no class",
+        "eel/x.dng": "a picture that Pillow cannot read",
+    }
+
+
+def test_a_set_to_measure_on_has_the_classes_of_all_its_parts(tmp_path):
+    write_all(tmp_path, "val/cat", "val/dog", "test/dog", "test/eel")
+    splits = open_folder(tmp_path)
+    assert splits.names == ("cat", "dog", "eel")
+    assert splits.parts["test"].labels == [1, 1, 1, 2, 2, 2]

@@ -1,0 +1,209 @@
+"""`evaluate` measures the part that is asked for, whole sets without a training part, and says how many of how many."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import twins
+from twins.data.config import LayoutConfig
+from twins.data.objects import encode_mask
+from twins.errors import DataError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TASKS = ("classification", "semantic", "detection", "instance")
+SLOW = [task if task == "classification" else pytest.param(task, marks=pytest.mark.slow) for task in TASKS]
+NAMES = {"classification": ("cat", "dog"), "semantic": ("ground", "red"), "detection": ("red",), "instance": ("red",)}
+PARTS = {"train": 4, "val": 3, "test": 2}
+
+
+def draw(seed):
+    """Return a picture of noise with a rectangle, and the rectangle's (x, y, width, height)."""
+    random = np.random.default_rng(seed)
+    image = Image.fromarray(random.integers(90, 140, (40, 48, 3), dtype=np.uint8))
+    x, y = int(random.integers(2, 20)), int(random.integers(2, 14))
+    ImageDraw.Draw(image).rectangle((x, y, x + 19, y + 17), fill=(220, 40, 40))
+    return image, (x, y, 20, 18)
+
+
+def save(image, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def mask_of(box):
+    x, y, width, height = box
+    mask = np.zeros((40, 48), dtype=np.uint8)
+    mask[y : y + height, x : x + width] = 1
+    return mask
+
+
+def write(root, task, parts, *, names=None, empty=False):
+    """Write a data set of a task: `parts` gives the number of images; the part `""` is a set without parts."""
+    names, seed = names or NAMES[task], 0
+    for part, count in parts.items():
+        pictures = [draw(seed + index) for index in range(count)]
+        for index, (image, box) in enumerate(pictures):
+            home = root / part / names[index % 2] if task == "classification" else root / "images" / part
+            save(image, home / f"{seed + index}.png")
+            if task == "semantic":
+                mask = mask_of(box) * (not empty)
+                save(Image.fromarray(mask), root / "masks" / part / f"{seed + index}.png")
+        if task in ("detection", "instance"):
+            write_coco(root / "annotations" / f"instances_{part or 'all'}.json", seed, pictures, names[0])
+        seed += count
+    if task == "semantic":
+        (root / "classes.txt").write_text("\n".join(names))
+    return root
+
+
+def write_coco(path, first, pictures, name):
+    content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": name}]}
+    for number, (_, box) in enumerate(pictures, start=first):
+        content["images"].append({"id": number, "file_name": f"{number}.png", "width": 48, "height": 40})
+        rle = encode_mask(mask_of(box).astype(bool))
+        rle = {**rle, "counts": rle["counts"].decode()}
+        annotation = {"id": number + 1, "image_id": number, "category_id": 1, "bbox": box, "iscrowd": 0}
+        content["annotations"].append(annotation | {"area": box[2] * box[3], "segmentation": rle})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """A tiny network of each task, with the names of the data's classes."""
+    return {task: twins.create_model("twins_svt_nano", task=task, names=NAMES[task]) for task in TASKS}
+
+
+@pytest.fixture
+def measure(networks, tmp_path):
+    """Evaluate a task's network on a folder; returns the result after a comparison with its file."""
+
+    def measure(task, root, **settings):
+        out = tmp_path / "eval.json"
+        result = twins.evaluate(
+            networks[task], root, twins.EvalConfig(size=32, device="cpu", batch_size=8, out=str(out), **settings)
+        )
+        assert json.loads(out.read_text())["protocol"]["images"] == result.protocol["images"]
+        return result
+
+    return measure
+
+
+def counts(result):
+    return tuple(result.protocol[key] for key in ("split", "images", "images_in_data"))
+
+
+@pytest.mark.parametrize("task", SLOW)
+def test_each_part_and_all_of_them_can_be_measured(measure, tmp_path, task):
+    root = write(tmp_path / "data", task, PARTS)
+    assert counts(measure(task, root)) == ("val", 3, 9)
+    assert counts(measure(task, root, part="test")) == ("test", 2, 9)
+    assert counts(measure(task, root, part="all")) == ("all", 9, 9)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_set_without_a_training_part_is_measured_whole(measure, tmp_path, task, part):
+    result = measure(task, write(tmp_path / "data", task, {part: 4}))
+    assert counts(result)[1:] == (4, 4)
+    assert not any("are measured" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("task", SLOW)
+def test_of_a_flat_set_a_share_is_measured_and_said(measure, tmp_path, task):
+    root = write(tmp_path / "data", task, {"": 10} if task in ("classification", "semantic") else {"train": 10})
+    result = measure(task, root)
+    assert counts(result) == ("val", 2, 10)
+    (note,) = (note for note in result.notes if "are measured" in note)
+    assert note.startswith("2 of 10 images are measured")
+    assert '`part="all"`' in note
+    whole = measure(task, root, part="all")
+    assert counts(whole) == ("all", 10, 10)
+    assert not any("are measured" in note for note in whole.notes)
+
+
+def test_a_missing_part_is_refused_with_the_parts_that_there_are(measure, tmp_path):
+    root = write(tmp_path / "data", "classification", {"train": 4, "val": 4})
+    with pytest.raises(DataError, match="has no test part, found train and val"):
+        measure("classification", root, part="test")
+
+
+def test_the_command_says_how_many_of_how_many(networks, run_cli, tmp_path):
+    root, file = write(tmp_path / "data", "classification", {"": 10}), tmp_path / "cats.safetensors"
+    twins.save_weights(networks["classification"], file)
+    code, output, _ = run_cli("eval", file, "--data", root, "--size", 32, "--device", "cpu")
+    assert code == 0
+    assert "note: 2 of 10 images are measured" in output
+    assert "--part all measures all of them" in output
+
+
+@pytest.mark.parametrize("task", SLOW)
+def test_a_map_renames_classes_and_is_in_the_protocol(measure, tmp_path, task):
+    names = ("chat", "chien") if task == "classification" else ("sol", "rouge")[-len(NAMES[task]) :]
+    root, file = write(tmp_path / "data", task, {"val": 4}, names=names), tmp_path / "map.json"
+    with pytest.raises(DataError, match=r"does not know the data's classes .*`class_map=FILE`"):
+        measure(task, root)
+    file.write_text(json.dumps(dict(zip(names, NAMES[task], strict=True))))
+    result = measure(task, root, class_map=str(file))
+    assert result.protocol["class_matching"] == {"by": "class_map", "file": str(file), "left_out": "nothing"}
+    assert {row["name"] for row in result.details["per_class"]} == set(NAMES[task])
+    assert any("matched by `class_map`" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(("task", "left_out"), [("classification", "2 images"), ("semantic", "1,440 pixels")])
+def test_a_class_that_a_map_leaves_out_is_counted_and_not_measured(measure, tmp_path, task, left_out):
+    root, file = write(tmp_path / "data", task, {"val": 4}), tmp_path / "map.csv"
+    file.write_text(f"{NAMES[task][1]},\n")
+    result = measure(task, root, class_map=str(file))
+    assert result.protocol["class_matching"]["left_out"] == left_out
+    assert any(left_out in note for note in result.notes)
+    row = result.details["per_class"][1]
+    assert row["support" if task == "classification" else "pixels"] == 0
+    assert result.protocol["images"] == (2 if task == "classification" else 4)
+
+
+@pytest.mark.parametrize("task", ["detection", "instance"])
+def test_objects_that_a_map_leaves_out_are_dropped(tmp_path, task):
+    root, file = write(tmp_path / "data", task, {"val": 3}), tmp_path / "map.yaml"
+    path = root / "annotations" / "instances_val.json"
+    content = json.loads(path.read_text())
+    content["categories"].append({"id": 2, "name": "shadow"})
+    content["annotations"] += [a | {"id": a["id"] + 100, "category_id": 2} for a in content["annotations"][:2]]
+    path.write_text(json.dumps(content))
+    file.write_text("shadow: null\n")
+    model, results = twins.create_model("twins_svt_nano", task=task, names=("green", "red")), tmp_path / "results.json"
+    config = twins.EvalConfig(size=32, device="cpu", class_map=str(file), results=str(results))
+    result = twins.evaluate(model, root, config)
+    assert result.protocol["class_matching"]["left_out"] == "2 objects"
+    assert [row["objects"] for row in result.details["per_class"]] == [0, 3]
+    assert {entry["category_id"] for entry in json.loads(results.read_text())} <= {1}
+
+
+def test_masks_without_any_object_are_measured(measure, networks, tmp_path):
+    root = write(tmp_path / "data", "semantic", {"val": 3}, empty=True)
+    assert measure("semantic", root).protocol["images"] == 3
+    (root / "classes.txt").unlink()
+    binary = twins.create_model("twins_svt_nano", task="semantic", names=("background", "foreground"))
+    result = twins.evaluate(binary, root, twins.EvalConfig(size=32, device="cpu"))
+    assert result.details["per_class"][0]["pixels"] == 3 * 40 * 48
+
+
+def test_synset_folders_are_measured_by_imagenets_classifier(tmp_path):
+    root = write(tmp_path / "data", "classification", {"val": 4}, names=("n01443537", "n01440764"))
+    model = twins.create_model("twins_svt_nano", num_classes=1000)
+    result = twins.evaluate(model, root, twins.EvalConfig(size=32, device="cpu"))
+    assert result.protocol["class_matching"] == {"by": "synset"}
+    assert [row["name"] for row in result.details["per_class"] if row["support"]] == ["tench", "goldfish"]
+
+
+def test_lists_and_layout_settings_reach_the_evaluation(measure, tmp_path):
+    root = write(tmp_path / "data", "classification", {"pictures": 4})
+    for index, path in enumerate(sorted(root.glob("*/*/*.png"))):
+        path.rename(root / f"{index}.png")
+    (root / "labels.csv").write_text("image,label\n0,cat\n1,dog\n2,cat\n3,dog\n")
+    layout = LayoutConfig(test=("labels.csv",))
+    assert counts(measure("classification", root, layout=layout)) == ("test", 4, 4)
