@@ -1,0 +1,400 @@
+"""Images with named shapes, as labelling tools write them, as sets with objects or with label maps.
+
+The formats of the tools only parse their files into `ShapeFile`s; classes, parts, objects and label maps are made here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from twins.data.base import Opened
+from twins.data.classes import (
+    MAX_CLASSES,
+    ClassTable,
+    Colour,
+    bright_table,
+    build_table,
+    distinct_colours,
+    find_table_file,
+    read_table,
+    with_bright_colours,
+)
+from twins.data.config import MaskConfig
+from twins.data.formats.coco import BACKGROUND
+from twins.data.formats.masks import IGNORE, check_ignored
+from twins.data.formats.outlines import Outline
+from twins.data.formats.shape_parts import assign_parts, locate_images, unlisted_images
+from twins.data.formats.source import ANNOTATIONS, Source
+from twins.data.images import image_size, open_image
+from twins.data.objects import Objects, build_objects, decode_masks, has_area, mask_areas
+from twins.errors import ConfigError, DataError, count_list, nearest, number_of
+
+Target = Literal["boxes", "masks", "maps"]
+"""What is needed of each image: objects with boxes, objects with masks, or a label map."""
+IGNORED_NAME = "__ignore__"
+"""LabelMe's name of shapes to ignore."""
+BACKGROUNDS = frozenset(("background", "_background_", "__background__"))
+"""Names of the pixels without an object, in lower case."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A shape that somebody drew in an image."""
+
+    name: str
+    """Class name."""
+    outline: Outline
+    number: int
+    """Position among the shapes of the image, or the line in the file, from 1."""
+    crowd: bool = False
+    """Whether it is a group of objects."""
+
+
+@dataclass(eq=False)
+class ShapeImage:
+    """An image with its shapes."""
+
+    names: tuple[str, ...]
+    """Names that the file may have, the likeliest first."""
+    file: Path
+    """File of its annotations."""
+    shapes: list[Shape] = field(default_factory=list)
+    """In the order in which they are painted."""
+    size: tuple[int, int] | None = None
+    """Height and width in pixels; `None` if the annotations do not say."""
+    shares: bool = False
+    """Whether coordinates are shares of the image's width and height."""
+    part: str = ""
+    """The part as the annotations name it."""
+    error: str = ""
+    """Why its annotations cannot be read."""
+    path: Path | None = None
+    """The image; `None` if there is none yet."""
+    read_copy: Callable[[Path], Image] | None = None
+    """Reads the copy of the image in the annotation file, where the image itself is missing."""
+
+
+@dataclass(eq=False)
+class ShapeFile:
+    """The content of an annotation file."""
+
+    path: Path
+    images: list[ShapeImage]
+    names: list[str] = field(default_factory=list)
+    """The classes that it lists, in their order; empty if it lists none."""
+    colours: dict[str, Colour] = field(default_factory=dict)
+    """Colours of classes."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Number of shapes of each kind that cannot be read, such as `points`."""
+    faults: list[str] = field(default_factory=list)
+    """Shapes that contradict the file, a sentence each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeFormat:
+    """A format of annotations, as far as messages and classes need it."""
+
+    layout: str
+    """Name, for people."""
+    unit: str = "shape"
+    """What a shape is called."""
+    per_image: bool = False
+    """Whether each image has a file of its own."""
+    names: Sequence[str] = ()
+    """Class names that a file beside the annotations lists."""
+    closed: bool = False
+    """Whether there are no other classes than the listed ones."""
+    boxes_have_masks: bool = False
+    """Whether the tool's own conversion fills boxes."""
+    paints: bool = False
+    """Whether in the tool's own conversion a later shape covers earlier ones; else both are ignored where they meet."""
+    unlisted: str = "an image that no annotation names"
+    """Why an image is not used."""
+    subset: bool = False
+    """Whether the annotations may be for images that were never downloaded."""
+
+
+def open_shapes(source: Source, kind: ShapeFormat, files: Sequence[ShapeFile], target: Target) -> Opened:
+    """Return images with named shapes as sets with objects or label maps.
+
+    Raises:
+        ConfigError: settings of masks that do not apply here.
+        DataError: no image is in the folder, masks are needed and a shape is a box, or there is no class.
+    """
+    if target == "maps":
+        _check_mask_settings(source.config.masks, files[0].path)
+    images = locate_images(source, [image for file in files for image in file.images], subset=kind.subset)
+    parts, origins = assign_parts(source, images, per_image=kind.per_image)
+    used = [image for part in parts.values() for image in part]
+    for file in files:
+        source.use(ANNOTATIONS, file.path)
+        source.faults += file.faults
+    classes = _classes(source, kind, files, used, target)
+    _keep_listed(source, kind, used, classes, target)
+    if target != "boxes":
+        _check_masks(source, kind, used)
+    _add_notes(source, kind, files, target)
+    _pass_over_unlisted(source, kind, images, used)
+    sets: dict[str, Any] = {
+        part: ShapeMaps(items, classes, kind, source.config.masks)
+        if target == "maps"
+        else ShapeObjects(items, classes, kind, masks=target == "masks")
+        for part, items in parts.items()
+    }
+    return Opened(sets, kind.layout, _recognised_by(source, kind, files), origins)
+
+
+class ShapeImages:
+    """Images with named shapes; subclasses add `target`."""
+
+    def __init__(self, images: Sequence[ShapeImage], classes: ClassTable, kind: ShapeFormat) -> None:
+        self.images, self.classes, self.names, self.kind = list(images), classes, classes.names, kind
+        self.class_id_of = {name: label for label, name in enumerate(classes.names)}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def load(self, index: int) -> Image:
+        """Return an image, RGB and upright; raises DataError if it cannot be read."""
+        image = self.images[index]
+        path = Path(self.path(index))
+        if image.read_copy is not None:
+            return open_image(image.read_copy(image.file))
+        if not os.path.exists(path):  # never an error, also of names that no file can have
+            raise DataError(f"{image.file} lists {path!s:.250}, which does not exist; add it or remove its entry")
+        return open_image(path)
+
+    def path(self, index: int) -> str:
+        """Return an image's path."""
+        image = self.images[index]
+        return str(image.path or image.file.parent / image.names[0])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return an image's height and width, if need be from its header."""
+        image = self.images[index]
+        if image.size is None:
+            opened = None if image.read_copy is None else self.load(index)
+            image.size = (opened.height, opened.width) if opened else image_size(Path(self.path(index)))
+        return image.size
+
+    def shapes(self, index: int) -> list[Shape]:
+        """Return an image's shapes; raises DataError if its annotations cannot be read."""
+        image = self.images[index]
+        if image.error:
+            raise DataError(image.error)
+        if not image.shares:
+            return image.shapes
+        height, width = self.size(index)
+        return [replace(shape, outline=shape.outline.scaled(width, height)) for shape in image.shapes]
+
+    def describe_object(self, index: int, position: int) -> str:
+        """Return an object's description for messages."""
+        return describe_shape(self.kind, self.images[index], self.shapes(index)[position])
+
+
+class ShapeObjects(ShapeImages):
+    """Images whose shapes are objects."""
+
+    def __init__(self, images: Sequence[ShapeImage], classes: ClassTable, kind: ShapeFormat, *, masks: bool) -> None:
+        super().__init__(images, classes, kind)
+        self.masks = masks
+
+    def target(self, index: int) -> Objects:
+        """Return an image's objects; raises DataError if its annotations cannot be read."""
+        shapes, size = self.shapes(index), self.size(index)
+        masks = [shape.outline.mask(size) for shape in shapes] if self.masks else None
+        return build_objects(
+            [shape.outline.box for shape in shapes],
+            [self.class_id_of[shape.name] for shape in shapes],
+            size=size,
+            image_id=index,
+            areas=None if masks is None else mask_areas(masks).tolist(),
+            crowd=[shape.crowd for shape in shapes],
+            masks=masks,
+        )
+
+    def shape(self, index: int) -> tuple[int, int] | None:
+        """Return an image's height and width from its annotations; `None` if they do not say."""
+        return self.images[index].size
+
+    def names_without_area(self, index: int) -> list[str]:
+        """Describe the objects of an image whose boxes have no area inside it."""
+        image = self.images[index]
+        size = (1, 1) if image.shares else image.size
+        return [
+            describe_shape(self.kind, image, shape) for shape in image.shapes if not has_area(shape.outline.box, size)
+        ]
+
+
+class ShapeMaps(ShapeImages):
+    """Images whose shapes make a label map, `background` elsewhere."""
+
+    def __init__(self, images: Sequence[ShapeImage], classes: ClassTable, kind: ShapeFormat, masks: MaskConfig) -> None:
+        super().__init__(images, classes, kind)
+        self.background = next(i for i, name in enumerate(classes.names) if name.lower() in BACKGROUNDS)
+
+    def target(self, index: int) -> NDArray[np.uint8]:
+        """Return the label map `(H, W)`; raises DataError if the annotations cannot be read."""
+        shapes, size = self.shapes(index), self.size(index)
+        label_map = np.full(size, self.background, dtype=np.uint8)
+        for shape in shapes:
+            mask = decode_masks([shape.outline.mask(size)], size)[0]
+            label = self.class_id_of.get(shape.name, IGNORE)
+            overlap = mask & (label_map != self.background) & (label_map != label)
+            label_map[mask] = label
+            if not self.kind.paints:
+                label_map[overlap] = IGNORE
+        return label_map
+
+
+def describe_shape(kind: ShapeFormat, image: ShapeImage, shape: Shape) -> str:
+    """Return a shape's description for messages."""
+    if kind.per_image or kind.unit == "line":
+        return f"{kind.unit} {shape.number} of {image.file}"
+    return f"{kind.unit} {shape.number} of {image.names[0]:.250} in {image.file}"
+
+
+def _check_mask_settings(masks: MaskConfig, file: Path) -> None:
+    if masks.classes != "auto" or masks.values != "auto" or masks.reduce_zero_label is not None:
+        raise ConfigError(
+            f"{file} names the classes of its shapes itself; leave out those of `masks.classes`, `masks.values` and "
+            "`masks.reduce_zero_label` that are given here or for the run"
+        )
+    if masks.ignored_values:
+        raise ConfigError(f"{file} has class names and no mask values; list names in `masks.ignore`")
+
+
+def _classes(
+    source: Source, kind: ShapeFormat, files: Sequence[ShapeFile], images: Sequence[ShapeImage], target: Target
+) -> ClassTable:
+    """Return the classes: of the folder's class table, else as the annotations list them, else the names of shapes."""
+    used = {shape.name for image in images for shape in image.shapes}
+    table = find_table_file(source.root)
+    if table is not None and not kind.closed and not is_class_mapping(table):
+        source.use_names(table)
+        classes = with_bright_colours(read_table(table))
+        return _with_background(classes, source.config.masks) if target == "maps" else classes
+    names = list(kind.names) or list(dict.fromkeys(name for file in files for name in file.names))
+    if len({tuple(sorted(file.names)) for file in files if file.names}) > 1 and not kind.names:
+        source.notes.append(f"{kind.layout} list different classes; all {len(names)} of them are used")
+    source.names_from = source.names_from or (source.relative(files[0].path) if names else kind.layout)
+    names += [] if kind.closed and names else sorted(used - set(names))
+    has_background = target != "maps" and BACKGROUND in used  # only a class of objects where somebody drew one
+    dropped = {IGNORED_NAME, *BACKGROUNDS} - ({BACKGROUND} if has_background else set())
+    names = [name for name in names if name.lower() not in dropped]
+    if not names:
+        error = next((image.error for image in images if image.error), "")
+        raise DataError(error or f"no annotation of {kind.layout} in {source.root} names a class; add objects")
+    colours = {name: colour for file in files for name, colour in file.colours.items()}
+    try:
+        classes = _table(names, colours)
+        return _with_background(classes, source.config.masks) if target == "maps" else classes
+    except DataError as error:
+        raise DataError(f"{files[0].path}: {error}") from error
+
+
+def _table(names: Sequence[str], colours: dict[str, Colour]) -> ClassTable:
+    own = [colours[name] for name in names if name in colours]
+    return build_table(names, colours=own) if len(set(own)) == len(names) else bright_table(names)
+
+
+def _with_background(classes: ClassTable, masks: MaskConfig) -> ClassTable:
+    """Return classes of label maps: without ignored ones, and with a background if they list none."""
+    check_ignored(masks.ignored_names, classes.names)
+    rows = [row for row in zip(classes.names, classes.colours, strict=True) if row[0] not in masks.ignored_names]
+    if not any(name.lower() in BACKGROUNDS for name, _ in rows):
+        rows = [(BACKGROUND, distinct_colours(1)[0]), *rows]
+    if len(rows) > MAX_CLASSES:
+        raise DataError(f"semantic maps have at most {MAX_CLASSES} classes, found {len(rows)}; join some")
+    return build_table([name for name, _ in rows], colours=[colour for _, colour in rows])
+
+
+def is_class_mapping(path: Path) -> bool:
+    """Return whether a `classes.csv` has no header, as keras-retinanet's (name, id) and FiftyOne's (id, name)."""
+    if path.suffix.lower() != ".csv":
+        return False
+    first = path.read_bytes()[:4096].decode("utf-8-sig", errors="replace").splitlines()[:1]
+    return "name" not in [cell.strip() for line in first for cell in line.split(",")]
+
+
+def _keep_listed(
+    source: Source, kind: ShapeFormat, images: Sequence[ShapeImage], classes: ClassTable, target: Target
+) -> None:
+    """Remove the shapes of unlisted classes, and report them; label maps keep those to ignore."""
+    ignored = {IGNORED_NAME, *source.config.masks.ignored_names}
+    background = next((name for name in classes.names if name.lower() in BACKGROUNDS), BACKGROUND)
+    ignored_count = 0
+    for image in images:
+        kept = []
+        for shape in image.shapes:
+            is_background = shape.name.lower() in BACKGROUNDS and shape.name not in classes.names
+            if shape.name in classes.names or (target == "maps" and shape.name in ignored):
+                kept.append(shape)
+            elif target == "maps" and is_background:
+                kept.append(Shape(background, shape.outline, shape.number))
+            elif shape.name == IGNORED_NAME or is_background:
+                ignored_count += 1
+            else:
+                hint = nearest(shape.name, classes.names) or "; add it to the classes or remove the object"
+                description = describe_shape(kind, image, shape)
+                source.faults.append(f"{description} is of the class {shape.name!r:.60}, which is not listed{hint}")
+        image.shapes = kept
+    if ignored_count:
+        count = number_of(ignored_count, kind.unit)
+        source.notes.append(f"{count} of {IGNORED_NAME} or a background in {kind.layout}, left out")
+
+
+def _check_masks(source: Source, kind: ShapeFormat, images: Sequence[ShapeImage]) -> None:
+    """Raise DataError if shapes that need a mask are boxes."""
+    if kind.boxes_have_masks:
+        return
+    shapes = [(image, shape) for image in images for shape in image.shapes]
+    boxes = [item for item in shapes if item[1].outline.is_box]
+    if shapes and len(boxes) == len(shapes):
+        raise DataError(
+            f'{source.root} holds {kind.layout}, which have boxes and no masks; choose `task="detection"`, or draw '
+            "polygons"
+        )
+    if boxes:
+        raise DataError(
+            f"{describe_shape(kind, *boxes[0])} is a box, as {len(boxes)} of {len(shapes)} are, and this task needs "
+            'polygons or masks; draw them, remove the boxes, or choose `task="detection"`'
+        )
+
+
+def _add_notes(source: Source, kind: ShapeFormat, files: Sequence[ShapeFile], target: Target) -> None:
+    left_out: Counter[str] = Counter()
+    for file in files:
+        left_out += file.left_out
+    if left_out:
+        source.notes.append(f"left out of {kind.layout}, because they have no area: {count_list(left_out)}")
+    if target == "maps":
+        overlap = "the later one covers the earlier one" if kind.paints else "pixels of two classes are ignored"
+        source.notes.append(f"label maps are drawn from shapes, {BACKGROUND} elsewhere; where shapes meet, {overlap}")
+
+
+def _pass_over_unlisted(
+    source: Source, kind: ShapeFormat, images: Sequence[ShapeImage], used: Sequence[ShapeImage]
+) -> None:
+    """Give the reason why other images are not used."""
+    unlisted = unlisted_images(source, images)
+    source.pass_over(kind.unlisted, *unlisted)
+    if unlisted:
+        count = number_of(len(unlisted), "image")
+        source.notes.append(f"{count} left out, {kind.unlisted}; {source.relative(unlisted[0])} first")
+    if not used:
+        raise DataError(f"{source.root} has no image with annotations of {kind.layout}; check the layout settings")
+
+
+def _recognised_by(source: Source, kind: ShapeFormat, files: Sequence[ShapeFile]) -> list[Path]:
+    paths = [file.path for file in files]
+    return list(dict.fromkeys(path.parent for path in paths)) if kind.per_image else paths
