@@ -44,7 +44,7 @@ _FORMATS = (
     _Format("BDD100K's JSON", f"{_TO_COCO} with python -m bdd100k.label.to_coco", r"\.json$", r'"(box2d|poly2d)"\s*:'),
     _Format("SA-1B's JSON files", f"join them to one COCO file, or {_TO_COCO}", r"\.json$",
             r'"(predicted_iou|stability_score|point_coords)"\s*:'),
-    _Format("a Labelbox export", f"{_TO_COCO} with labelbox's COCOConverter", r"\.(json|ndjson|jsonl)$",
+    _Format("a Labelbox export", f"{_TO_COCO} with FiftyOne (fiftyone.utils.labelbox)", r"\.(json|ndjson|jsonl)$",
             r'"(data_row|Labeled Data|DataRow ID|media_attributes)"\s*:'),
     _Format("a Scale AI export", f"{_TO_COCO}; a box there is left, top, width and height", r"\.(json|ndjson|jsonl)$",
             r'"task_id"\s*:[^}]*"(response|params|attachment|callback_url)"'),

@@ -103,7 +103,7 @@ def _class_attribute(entries: Mapping[Path, Sequence[Mapping[str, Any]]]) -> str
         return shared[0] if shared else next(iter(counts))
     if not counts:
         return None
-    shown = ", ".join(f"{key!r:.40} ({count})" for key, count in counts.most_common(8))
+    shown = ", ".join(f"{key!r:.40} ({count})" for key, count in sorted(counts.items())[:8])
     raise DataError(
         f"the regions of {next(iter(entries))} have several attributes, {shown}, of which any could be the class; keep "
         "the one that is and remove the others in VIA"
