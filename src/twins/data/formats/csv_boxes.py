@@ -15,8 +15,9 @@ import numpy as np
 from twins.data.base import Opened
 from twins.data.formats.names import with_slashes
 from twins.data.formats.outlines import Box, box_outline, read_coordinates
+from twins.data.formats.shape_files import Shape, ShapeFile, ShapeFormat, ShapeImage, Target, read_start, text_encoding
 from twins.data.formats.shape_parts import annotation_files
-from twins.data.formats.shapes import Shape, ShapeFile, ShapeFormat, ShapeImage, Target, is_class_mapping, open_shapes
+from twins.data.formats.shapes import is_class_mapping, open_shapes
 from twins.data.formats.source import Source
 from twins.data.formats.values import fraction_problems, read_flag, read_numbers, read_whole
 from twins.data.images import is_image_file, list_images, walk
@@ -43,6 +44,8 @@ _HEADERLESS = ("image", *_SIDES, "class")
 _OPEN_IMAGES = frozenset(("imageid", "labelname", "xmin", "xmax", "ymin", "ymax"))
 _NAMES = re.compile(r"(class-descriptions[^/]*|(^|/)classes)\.csv$")
 """Files of class names: Open Images', and keras-retinanet's or FiftyOne's."""
+_FIRST_LINES = 5
+"""Lines by which a file without a header is recognised; one of them may be damaged."""
 _ONLY_CLASS = "object"
 """Class of boxes in a file without a column of classes."""
 _MAX_SIDE = 65536
@@ -54,7 +57,6 @@ class _Table:
 
     path: Path
     delimiter: str
-    encoding: str
     columns: Mapping[str, int]
     """Number of each column, by its key in `_COLUMNS`."""
     header: bool
@@ -64,7 +66,7 @@ class _Table:
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the lines with their numbers; raises DataError if the file is no text."""
         try:
-            with self.path.open(encoding=self.encoding, newline="") as file:
+            with self.path.open(encoding=text_encoding(self.path), newline="") as file:
                 reader = csv.reader(file, delimiter=self.delimiter)
                 if self.header:
                     next(reader, None)
@@ -126,13 +128,7 @@ def open_csv_boxes(source: Source, target: Target) -> Opened | None:
 
 def _table(path: Path) -> _Table | None:
     """Return how a file is to be read; `None` if it has no columns of an image and a box."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(8192)
-    except OSError:
-        return None
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    lines = data.decode(encoding, errors="replace").splitlines()
+    lines = read_start(path, 8192).splitlines()
     if not lines:
         return None
     delimiter = max(",;\t", key=lines[0].count)
@@ -140,10 +136,10 @@ def _table(path: Path) -> _Table | None:
         first = next(csv.reader(lines[:1], delimiter=delimiter), [])
         names = [re.sub(r"\W+", "_", cell.strip().lower()).strip("_") for cell in first]
         if columns := _named_columns(names):
-            return _Table(path, delimiter, encoding, columns, True, set(names) >= _OPEN_IMAGES)
-        if _is_headerless(first):
+            return _Table(path, delimiter, columns, True, set(names) >= _OPEN_IMAGES)
+        if any(map(_is_headerless, csv.reader(lines[:_FIRST_LINES], delimiter=delimiter))):
             columns = {key: column for column, key in enumerate(_HEADERLESS)}
-            return _Table(path, delimiter, encoding, columns, False, False)
+            return _Table(path, delimiter, columns, False, False)
     return None
 
 

@@ -23,13 +23,14 @@ from twins.data.formats.outlines import (
     read_coordinates,
     turned_box,
 )
+from twins.data.formats.shape_files import Shape, ShapeFile, ShapeFormat, ShapeImage, Target, read_start
 from twins.data.formats.shape_parts import annotation_files
-from twins.data.formats.shapes import Shape, ShapeFile, ShapeFormat, ShapeImage, Target, open_shapes
+from twins.data.formats.shapes import open_shapes
 from twins.data.formats.source import Source
 from twins.data.formats.values import read_number, read_whole
 from twins.errors import DataError, number_of
 
-_START = re.compile(rb"<annotations\b[^>]*>\s*(?:<!--.*?-->\s*)*<(version|meta|image|track)\b", re.DOTALL)
+_START = re.compile(r"<annotations\b[^>]*>\s*(?:<!--.*?-->\s*)*<(version|meta|image|track)\b", re.DOTALL)
 _WITHOUT_AREA = ("points", "polyline", "skeleton", "cuboid", "tag")
 _MAX_SIDE = 65536
 
@@ -41,11 +42,7 @@ def find_cvat(source: Source) -> tuple[Path, ...]:
 
 def is_cvat(path: Path) -> bool:
     """Return whether the beginning of an XML file is CVAT's."""
-    try:
-        with path.open("rb") as file:
-            return _START.search(file.read(2000)) is not None
-    except OSError:
-        return False
+    return _START.search(read_start(path)) is not None
 
 
 def open_cvat(source: Source, target: Target) -> Opened | None:

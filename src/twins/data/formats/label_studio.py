@@ -14,8 +14,9 @@ from twins.data.formats.coco import read_json
 from twins.data.formats.label_studio_rle import decode_brush
 from twins.data.formats.names import with_slashes
 from twins.data.formats.outlines import Outline, bitmap, ellipse, polygon, read_coordinates, read_points, turned_box
+from twins.data.formats.shape_files import Shape, ShapeFile, ShapeFormat, ShapeImage, Target, read_start
 from twins.data.formats.shape_parts import annotation_files
-from twins.data.formats.shapes import Shape, ShapeFile, ShapeFormat, ShapeImage, Target, open_shapes
+from twins.data.formats.shapes import open_shapes
 from twins.data.formats.source import Source
 from twins.data.formats.values import read_flag, read_number, read_whole
 from twins.data.images import is_image_file
@@ -37,11 +38,7 @@ def find_label_studio(source: Source) -> tuple[Path, ...]:
 
 def is_label_studio(path: Path) -> bool:
     """Return whether the beginning of a JSON file is a list of Label Studio's tasks."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(20_000).decode("utf-8-sig", errors="replace").lstrip()
-    except OSError:
-        return False
+    start = read_start(path, 20_000).lstrip()
     if not re.match(r"\[\s*\{", start):
         return False
     return bool((_TASKS.search(start) and re.search(r'"(data|result|id)"\s*:', start)) or _MIN.search(start))

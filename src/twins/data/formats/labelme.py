@@ -28,14 +28,13 @@ from twins.data.formats.outlines import (
     read_coordinates,
     read_points,
 )
+from twins.data.formats.shape_files import Shape, ShapeFile, ShapeFormat, ShapeImage, Target, read_start
 from twins.data.formats.shape_parts import annotation_files
-from twins.data.formats.shapes import Shape, ShapeFile, ShapeFormat, ShapeImage, Target, open_shapes
+from twins.data.formats.shapes import open_shapes
 from twins.data.formats.source import Source
 from twins.data.images import image_endings
 from twins.errors import DataError
 
-_SAMPLE = 3
-"""Number of JSON files in a folder by which it is recognised."""
 _KEYS = re.compile(r'"(shapes"\s*:\s*\[|imagePath"\s*:|imageData"\s*:)')
 _OTHERS = re.compile(r'"(images|annotations|categories|info|objects)"\s*:')
 _NAMES = ("labels.txt", "class_names.txt")
@@ -45,16 +44,12 @@ _POLYGONS = ("polygon", "rotation", "oriented_rectangle", "quadrilateral")
 
 def find_labelme(source: Source) -> tuple[Path, ...]:
     """Return the JSON files of folders that hold LabelMe's; none if there is none."""
-    return tuple(annotation_files(source, ".json", is_labelme, _SAMPLE))
+    return tuple(annotation_files(source, ".json", is_labelme, alike=True))
 
 
 def is_labelme(path: Path) -> bool:
     """Return whether the beginning of a JSON file is LabelMe's."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(2000).decode("utf-8-sig", errors="replace")
-    except OSError:
-        return False
+    start = read_start(path)
     return start.lstrip().startswith("{") and bool(_KEYS.search(start)) and not _OTHERS.search(start)
 
 
@@ -71,7 +66,8 @@ def open_labelme(source: Source, target: Target) -> Opened | None:
     paths = find_labelme(source)
     if not paths:
         return None
-    files = [file for path in paths if (file := _read(path)) is not None]
+    likely = (path for path in paths if is_labelme(path) or _beside(path))
+    files = [file for path in likely if (file := _read(path)) is not None]
     if not files:
         return None
     listed = next((source.root / name for name in _NAMES if (source.root / name).is_file()), None)

@@ -33,8 +33,9 @@ from twins.data.formats.cvat import find_cvat
 from twins.data.formats.digits import Digits
 from twins.data.formats.mask_folders import open_mask_folders
 from twins.data.formats.scenes import SceneMaps, SceneObjects
+from twins.data.formats.shape_files import Target
 from twins.data.formats.shape_formats import are_given, open_shape_formats
-from twins.data.formats.shapes import Target, is_class_mapping
+from twins.data.formats.shapes import is_class_mapping
 from twins.data.formats.source import Source, split
 from twins.data.formats.unread import unread_format
 from twins.data.formats.voc import open_voc

@@ -10,7 +10,7 @@ from twins.data.formats.csv_boxes import find_csv_boxes, open_csv_boxes
 from twins.data.formats.cvat import find_cvat, open_cvat
 from twins.data.formats.label_studio import find_label_studio, open_label_studio
 from twins.data.formats.labelme import find_labelme, open_labelme
-from twins.data.formats.shapes import Target
+from twins.data.formats.shape_files import Target
 from twins.data.formats.source import Source
 from twins.data.formats.via import find_via, open_via
 from twins.errors import DataError, few

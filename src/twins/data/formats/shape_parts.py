@@ -6,36 +6,35 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
 
 from twins.data.base import UNSPLIT
 from twins.data.config import PARTS
 from twins.data.formats.names import FoundFiles, match_names, read_list, with_slashes
+from twins.data.formats.shape_files import ShapeImage
 from twins.data.formats.source import LISTS, Source, names_in
 from twins.data.images import is_image_file, list_images, walk
 from twins.data.parts import part_of
 from twins.errors import DataError, number_of
-
-if TYPE_CHECKING:
-    from twins.data.formats.shapes import ShapeImage
 
 FILLERS = frozenset((
     "annotation", "annotations", "labels", "label", "boxes", "bbox", "bboxes", "box", "oidv", "via", "region",
     "regions", "export", "tasks", "project", "min", "json", "xml", "csv", "cvat", "detections", "objects", "human",
 ))  # fmt: skip
 """Words beside the part in the name of an annotation file, as in `oidv6-train-annotations-bbox.csv`."""
+_SAMPLE = 20
+"""Number of files of a folder that are looked at before it is passed over."""
 _MAX_DEPTH = 4
 """Folders below the data folder in which annotation files are looked for."""
 
 
-def annotation_files(source: Source, ending: str, is_one: Callable[[Path], bool], sample: int = 0) -> list[Path]:
+def annotation_files(source: Source, ending: str, is_one: Callable[[Path], bool], *, alike: bool = False) -> list[Path]:
     """Return the annotation files of a format: those of the layout settings, else all that look like it.
 
     Args:
         source: the data set.
         ending: their file name ending.
         is_one: whether the beginning of a file is of the format.
-        sample: how many files of a folder may be read to find one; 0 reads each.
+        alike: whether all files of a folder belong to the format if one does.
     """
     given = [path for paths in source.part_paths().values() for path in paths]
     files = [path for path in given if path.is_file() and path.suffix.lower() == ending]
@@ -45,20 +44,18 @@ def annotation_files(source: Source, ending: str, is_one: Callable[[Path], bool]
     if files or (annotations is not None and annotations.is_file()):
         return [path for path in files if is_one(path)]
     folders = [annotations] if annotations else [path for path in given if path.is_dir()] or [source.root]
-    return [path for folder in folders for path in _matching(folder, ending, is_one, sample)]
+    return [path for folder in folders for path in _matching(folder, ending, is_one, alike=alike)]
 
 
-def _matching(folder: Path, ending: str, is_one: Callable[[Path], bool], sample: int) -> Iterator[Path]:
-    """Yield the files below a folder that look like a format; in a sampled folder all files are alike."""
+def _matching(folder: Path, ending: str, is_one: Callable[[Path], bool], *, alike: bool) -> Iterator[Path]:
+    """Yield the files below a folder that look like a format; of each folder at first only some are looked at."""
     groups: dict[str, list[Path]] = defaultdict(list)
     for name in walk(folder, hidden=False):
         if name.lower().endswith(ending) and name.count("/") <= _MAX_DEPTH:
             groups[os.path.dirname(name)].append(folder / name)
     for files in groups.values():
-        if not sample:
-            yield from filter(is_one, files)
-        elif any(map(is_one, files[:sample])):
-            yield from files
+        if any(map(is_one, files[:: max(1, len(files) // _SAMPLE)])):
+            yield from files if alike else filter(is_one, files)
 
 
 def locate_images(source: Source, images: Sequence[ShapeImage], *, subset: bool = False) -> list[ShapeImage]:

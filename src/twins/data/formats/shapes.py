@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,96 +31,17 @@ from twins.data.classes import (
 from twins.data.config import MaskConfig
 from twins.data.formats.coco import BACKGROUND
 from twins.data.formats.masks import IGNORE, check_ignored
-from twins.data.formats.outlines import Outline
+from twins.data.formats.shape_files import Shape, ShapeFile, ShapeFormat, ShapeImage, Target, describe_shape
 from twins.data.formats.shape_parts import assign_parts, locate_images, unlisted_images
 from twins.data.formats.source import ANNOTATIONS, Source
 from twins.data.images import image_size, open_image
 from twins.data.objects import Objects, build_objects, decode_masks, has_area, mask_areas
 from twins.errors import ConfigError, DataError, count_list, nearest, number_of
 
-Target = Literal["boxes", "masks", "maps"]
-"""What is needed of each image: objects with boxes, objects with masks, or a label map."""
 IGNORED_NAME = "__ignore__"
 """LabelMe's name of shapes to ignore."""
 BACKGROUNDS = frozenset(("background", "_background_", "__background__"))
 """Names of the pixels without an object, in lower case."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A shape that somebody drew in an image."""
-
-    name: str
-    """Class name."""
-    outline: Outline
-    number: int
-    """Position among the shapes of the image, or the line in the file, from 1."""
-    crowd: bool = False
-    """Whether it is a group of objects."""
-
-
-@dataclass(eq=False)
-class ShapeImage:
-    """An image with its shapes."""
-
-    names: tuple[str, ...]
-    """Names that the file may have, the likeliest first."""
-    file: Path
-    """File of its annotations."""
-    shapes: list[Shape] = field(default_factory=list)
-    """In the order in which they are painted."""
-    size: tuple[int, int] | None = None
-    """Height and width in pixels; `None` if the annotations do not say."""
-    shares: bool = False
-    """Whether coordinates are shares of the image's width and height."""
-    part: str = ""
-    """The part as the annotations name it."""
-    error: str = ""
-    """Why its annotations cannot be read."""
-    path: Path | None = None
-    """The image; `None` if there is none yet."""
-    read_copy: Callable[[Path], Image] | None = None
-    """Reads the copy of the image in the annotation file, where the image itself is missing."""
-
-
-@dataclass(eq=False)
-class ShapeFile:
-    """The content of an annotation file."""
-
-    path: Path
-    images: list[ShapeImage]
-    names: list[str] = field(default_factory=list)
-    """The classes that it lists, in their order; empty if it lists none."""
-    colours: dict[str, Colour] = field(default_factory=dict)
-    """Colours of classes."""
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Number of shapes of each kind that cannot be read, such as `points`."""
-    faults: list[str] = field(default_factory=list)
-    """Shapes that contradict the file, a sentence each."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShapeFormat:
-    """A format of annotations, as far as messages and classes need it."""
-
-    layout: str
-    """Name, for people."""
-    unit: str = "shape"
-    """What a shape is called."""
-    per_image: bool = False
-    """Whether each image has a file of its own."""
-    names: Sequence[str] = ()
-    """Class names that a file beside the annotations lists."""
-    closed: bool = False
-    """Whether there are no other classes than the listed ones."""
-    boxes_have_masks: bool = False
-    """Whether the tool's own conversion fills boxes."""
-    paints: bool = False
-    """Whether in the tool's own conversion a later shape covers earlier ones; else both are ignored where they meet."""
-    unlisted: str = "an image that no annotation names"
-    """Why an image is not used."""
-    subset: bool = False
-    """Whether the annotations may be for images that were never downloaded."""
 
 
 def open_shapes(source: Source, kind: ShapeFormat, files: Sequence[ShapeFile], target: Target) -> Opened:
@@ -256,13 +177,6 @@ class ShapeMaps(ShapeImages):
         return label_map
 
 
-def describe_shape(kind: ShapeFormat, image: ShapeImage, shape: Shape) -> str:
-    """Return a shape's description for messages."""
-    if kind.per_image or kind.unit == "line":
-        return f"{kind.unit} {shape.number} of {image.file}"
-    return f"{kind.unit} {shape.number} of {image.names[0]:.250} in {image.file}"
-
-
 def _check_mask_settings(masks: MaskConfig, file: Path) -> None:
     if masks.classes != "auto" or masks.values != "auto" or masks.reduce_zero_label is not None:
         raise ConfigError(
@@ -282,7 +196,10 @@ def _classes(
     if table is not None and not kind.closed and not is_class_mapping(table):
         source.use_names(table)
         classes = with_bright_colours(read_table(table))
-        return _with_background(classes, source.config.masks) if target == "maps" else classes
+        if target == "maps":
+            return _with_background(classes, source.config.masks)
+        kept = _without_special(classes.names)
+        return classes if kept == classes.names else bright_table(kept)
     names = list(kind.names) or list(dict.fromkeys(name for file in files for name in file.names))
     if len({tuple(sorted(file.names)) for file in files if file.names}) > 1 and not kind.names:
         source.notes.append(f"{kind.layout} list different classes; all {len(names)} of them are used")
@@ -299,7 +216,12 @@ def _classes(
         classes = _table(names, colours)
         return _with_background(classes, source.config.masks) if target == "maps" else classes
     except DataError as error:
-        raise DataError(f"{files[0].path}: {error}") from error
+        raise DataError(f"{source.names_from or files[0].path}: {error}") from error
+
+
+def _without_special(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names of objects: without those of ignored shapes and of LabelMe's background."""
+    return tuple(name for name in names if name not in {IGNORED_NAME, *BACKGROUNDS} - {BACKGROUND})
 
 
 def _table(names: Sequence[str], colours: dict[str, Colour]) -> ClassTable:

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from twins.data.formats.shape_files import read_start
 from twins.data.formats.source import Source
 from twins.data.images import walk
 
-_START = 6000
-"""Bytes at the beginning of a file by which its content is recognised."""
 _SAMPLE = 12
 """Number of files of each ending, in each of the first folders, whose content is looked at."""
 _TO_COCO = "convert it to COCO's JSON"
@@ -89,7 +88,7 @@ _FORMATS = (
 def unread_format(source: Source) -> str | None:
     """Return a sentence on the format of a data set that is not read: its name, a file, what to do; or `None`."""
     names = list(walk(source.root, hidden=False))
-    starts = {name: _start(source.root / name) for name in _sample(names)}
+    starts = {name: read_start(source.root / name).replace("\r", "") for name in _sample(names)}
     for kind in _FORMATS:
         path, content = re.compile(kind.path), re.compile(kind.content, re.MULTILINE | re.DOTALL)
         for name in starts if kind.content else names:
@@ -109,12 +108,3 @@ def _sample(names: Sequence[str]) -> list[str]:
             if seen[folder, ending] <= _SAMPLE and len(sampled) < 40 * _SAMPLE:
                 sampled.append(name)
     return sampled
-
-
-def _start(path: Path) -> str:
-    """Return the text at the beginning of a file; empty if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(_START).decode("utf-8-sig", errors="replace").replace("\r", "")
-    except OSError:
-        return ""

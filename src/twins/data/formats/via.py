@@ -12,8 +12,9 @@ from typing import Any
 from twins.data.base import Opened
 from twins.data.formats.coco import read_json
 from twins.data.formats.outlines import Outline, box_outline, ellipse, polygon, read_coordinates
+from twins.data.formats.shape_files import Shape, ShapeFile, ShapeFormat, ShapeImage, Target, read_start
 from twins.data.formats.shape_parts import annotation_files
-from twins.data.formats.shapes import Shape, ShapeFile, ShapeFormat, ShapeImage, Target, open_shapes
+from twins.data.formats.shapes import open_shapes
 from twins.data.formats.source import Source
 from twins.data.formats.values import read_number
 from twins.errors import DataError
@@ -33,11 +34,7 @@ def find_via(source: Source) -> tuple[Path, ...]:
 
 def is_via(path: Path) -> bool:
     """Return whether the beginning of a JSON file is VIA's."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(4000).decode("utf-8-sig", errors="replace")
-    except OSError:
-        return False
+    start = read_start(path)
     is_object = start.lstrip().startswith("{")
     return is_object and bool(_KEYS.search(start) and _REGIONS.search(start)) and not _OTHERS.search(start)
 
