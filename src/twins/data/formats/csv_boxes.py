@@ -213,7 +213,8 @@ def _read(table: _Table, names: Mapping[str, str], wanted: set[str] | None, sour
     if not scaled:
         boxes = [box for lines in by_image.values() for _, box, _, _ in lines]
         expected = "left, top, right and bottom"
-        source.problems += fraction_problems(np.array(boxes).reshape(-1, 4), str(table.path), expected)
+        array = np.array(boxes).reshape(-1, 4)
+        source.problems += fraction_problems(array, str(table.path), expected) or _corner_problems(table, file)
     if "class" not in table.columns:
         source.notes.append(f"{table.path} has no column of classes, so all boxes are of one class, {_ONLY_CLASS}")
     for item in file.images:
@@ -250,6 +251,22 @@ def _are_shares(by_image: Mapping[str, Sequence[tuple[int, Box, str, bool]]]) ->
     """Return whether no coordinate of a file exceeds 1, so that they cannot be pixels."""
     boxes = [box for lines in by_image.values() for _, box, _, _ in lines]
     return bool(boxes) and all(0 <= side <= 1 for box in boxes for side in box)
+
+
+def _corner_problems(table: _Table, file: ShapeFile) -> list[str]:
+    """Return a sentence if boxes of one column reach beyond their image, and all fit if their numbers are corners."""
+    rows = [(shape.outline.box, image.size) for image in file.images for shape in image.shapes if image.size]
+    if "box" not in table.columns or not rows:
+        return []
+    boxes, sizes = np.array([box for box, _ in rows]), np.array([size[::-1] for _, size in rows])
+    beyond = (boxes[:, 2:] > sizes + 1).any(axis=1)
+    corners = boxes[:, 2:] - boxes[:, :2]
+    if not beyond.any() or not ((corners > boxes[:, :2]) & (corners <= sizes + 1)).all():
+        return []
+    return [
+        f"{beyond.sum()} of {len(rows)} boxes in {table.path} reach beyond their image, and all fit if their numbers "
+        "are left, top, right and bottom; give left, top, width and height"
+    ]
 
 
 def _image(

@@ -26,7 +26,8 @@ _TASKS = re.compile(r'"(annotations|completions|predictions|total_annotations)"\
 _MIN = re.compile(r'"(annotator|annotation_id|lead_time|original_width)"\s*:')
 _UPLOAD_HASH = re.compile(r"^[0-9a-f]{8}-")
 _GEOMETRY = ("rectangle", "polygon", "ellipse", "brush")
-_WITHOUT_AREA = ("keypoint", "keypointlabels", "vector", "vectorlabels", "relation")
+_EXTRAS = ("labels", "textarea", "rating", "number", "taxonomy", "datetime", "pairwise", "ranker", "relation")
+"""Results that say more of a region or an image."""
 _COUNTS = ("predictions", "several", "skipped")
 _MAX_SIDE = 65536
 
@@ -161,9 +162,8 @@ def _as_result(region: dict[str, Any]) -> dict[str, Any]:
 def _add_shapes(image: ShapeImage, results: Sequence[Any], file: ShapeFile) -> None:
     """Add the regions of an annotation to an image; what is no region with an area is counted or is a fault."""
     for number, (kind, result, labels) in enumerate(_regions(results), start=1):
-        if kind in _WITHOUT_AREA or kind == "choices":
-            file.left_out[kind] += 1
         if kind not in _GEOMETRY:
+            file.left_out[kind] += kind not in _EXTRAS
             continue
         try:
             outline = _outline(kind, result)

@@ -35,7 +35,7 @@ def decode_brush(rle: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
         raise ValueError(f"run lengths that do not make {height} x {width} pixels")
     bits_of_value = reader.read(5) + 1
     bits_of_length = [reader.read(4) + 1 for _ in range(4)]
-    values = np.zeros(count, dtype=np.uint32)
+    values: NDArray[Any] = np.zeros(count, dtype=np.uint8 if bits_of_value <= 8 else np.uint32)
     position = 0
     while position < count:
         is_run = reader.read(1)

@@ -30,8 +30,16 @@ class Bitmap:
     """First column in the image."""
     top: int
     """First row in the image."""
-    pixels: NDArray[np.bool_]
-    """`(h, w)`; those outside the image are cut off."""
+    shape: tuple[int, int]
+    """Height and width of the part."""
+    bits: NDArray[np.uint8]
+    """A bit for each pixel, in rows: an eighth of the memory of the pixels."""
+
+    @property
+    def pixels(self) -> NDArray[np.bool_]:
+        """Return the pixels, `(h, w)`; those outside the image do not count."""
+        height, width = self.shape
+        return np.unpackbits(self.bits, count=height * width).reshape(height, width).astype(bool)
 
 
 @dataclass(frozen=True)
@@ -99,8 +107,11 @@ def bitmap(left: int, top: int, pixels: NDArray[np.bool_]) -> Outline | None:
     rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
     if not len(rows):
         return None
-    box = left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1
-    return Outline(tuple(map(float, box)), bitmaps=(Bitmap(left, top, pixels),))  # type: ignore[arg-type]
+    first, last = (int(rows[0]), int(columns[0])), (int(rows[-1]) + 1, int(columns[-1]) + 1)
+    inside = pixels[first[0] : last[0], first[1] : last[1]]
+    packed = Bitmap(left + first[1], top + first[0], inside.shape, np.packbits(inside))
+    box = float(packed.left), float(packed.top), float(left + last[1]), float(top + last[0])
+    return Outline(box, bitmaps=(packed,))
 
 
 def join_outlines(outlines: Sequence[Outline]) -> Outline:
@@ -152,7 +163,7 @@ def _hull(points: NDArray[np.float64]) -> Box:
 
 def _paint(pixels: NDArray[np.bool_], bitmap: Bitmap) -> None:
     """Set the pixels of a bitmap in an image's mask."""
-    (height, width), (rows, columns) = pixels.shape, bitmap.pixels.shape
+    (height, width), (rows, columns) = pixels.shape, bitmap.shape
     top, left = max(bitmap.top, 0), max(bitmap.left, 0)
     bottom, right = min(bitmap.top + rows, height), min(bitmap.left + columns, width)
     if bottom > top and right > left:

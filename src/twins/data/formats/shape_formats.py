@@ -43,9 +43,9 @@ def open_shape_formats(source: Source, target: Target) -> Opened | None:
 
 
 def are_given(source: Source) -> bool:
-    """Return whether the layout settings give a file that is a labelling tool's, so that no other format is meant."""
+    """Return whether the layout settings give annotations of a labelling tool, so that no other format is meant."""
     paths = [path for group in source.part_paths().values() for path in group]
     annotations = source.path(source.layout.annotations)
     paths += [] if annotations is None else [annotations]
-    is_file = any(path.is_file() and path.suffix.lower() != ".txt" for path in paths)
-    return is_file and any(find(source) for find, _ in SHAPE_FORMATS.values())
+    is_given = annotations is not None or any(path.is_file() and path.suffix.lower() != ".txt" for path in paths)
+    return is_given and any(find(source) for find, _ in SHAPE_FORMATS.values())

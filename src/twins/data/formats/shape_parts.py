@@ -43,8 +43,9 @@ def annotation_files(source: Source, ending: str, is_one: Callable[[Path], bool]
         files += [annotations] if annotations.suffix.lower() == ending and annotations not in files else []
     if files or (annotations is not None and annotations.is_file()):
         return [path for path in files if is_one(path)]
-    folders = [annotations] if annotations else [path for path in given if path.is_dir()] or [source.root]
-    return [path for folder in folders for path in _matching(folder, ending, is_one, alike=alike)]
+    folders = [annotations] if annotations else [path for path in given if path.is_dir()]
+    found = [path for folder in folders for path in _matching(folder, ending, is_one, alike=alike)]
+    return found if found or annotations else list(_matching(source.root, ending, is_one, alike=alike))
 
 
 def _matching(folder: Path, ending: str, is_one: Callable[[Path], bool], *, alike: bool) -> Iterator[Path]:
@@ -247,6 +248,8 @@ def _named_parts(images: Sequence[ShapeImage]) -> dict[str, list[ShapeImage]]:
         groups[part_of(image.part) or ""].append(image)
     if not groups.keys() - {""}:
         return {}
+    if "trainval" in groups and not groups.keys() & {"train", "val"}:
+        groups["train"] = groups.pop("trainval")
     if "" in groups or "trainval" in groups:
         first = (groups.get("") or groups["trainval"])[0]
         known = ", ".join(sorted(groups.keys() - {""}))

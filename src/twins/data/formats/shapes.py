@@ -6,7 +6,8 @@ The formats of the tools only parse their files into `ShapeFile`s; classes, part
 from __future__ import annotations
 
 import os
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,7 @@ def open_shapes(source: Source, kind: ShapeFormat, files: Sequence[ShapeFile], t
         _check_mask_settings(source.config.masks, files[0].path)
     images = locate_images(source, [image for file in files for image in file.images], subset=kind.subset)
     parts, origins = assign_parts(source, images, per_image=kind.per_image)
+    source.recognise(images=source.layout.images)
     used = [image for part in parts.values() for image in part]
     for file in files:
         source.use(ANNOTATIONS, file.path)
@@ -211,12 +213,26 @@ def _classes(
     if not names:
         error = next((image.error for image in images if image.error), "")
         raise DataError(error or f"no annotation of {kind.layout} in {source.root} names a class; add objects")
+    source.problems += _alike(names)
     colours = {name: colour for file in files for name, colour in file.colours.items()}
     try:
         classes = _table(names, colours)
         return _with_background(classes, source.config.masks) if target == "maps" else classes
     except DataError as error:
         raise DataError(f"{source.names_from or files[0].path}: {error}") from error
+
+
+def _alike(names: Sequence[str]) -> list[str]:
+    """Return a sentence on classes whose names differ only in case or Unicode form."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[unicodedata.normalize("NFC", name).casefold()].append(name)
+    return [
+        f"the classes {' and '.join(map(repr, group))} differ only in case or Unicode form, and are different classes; "
+        "give both the same name"
+        for group in groups.values()
+        if len(group) > 1
+    ]
 
 
 def _without_special(names: Sequence[str]) -> tuple[str, ...]:
@@ -298,7 +314,9 @@ def _add_notes(source: Source, kind: ShapeFormat, files: Sequence[ShapeFile], ta
     for file in files:
         left_out += file.left_out
     if left_out:
-        source.notes.append(f"left out of {kind.layout}, because they have no area: {count_list(left_out)}")
+        source.notes.append(
+            f"left out of {kind.layout}, as they are no box, polygon, ellipse or mask: {count_list(left_out)}"
+        )
     if target == "maps":
         overlap = "the later one covers the earlier one" if kind.paints else "pixels of two classes are ignored"
         source.notes.append(f"label maps are drawn from shapes, {BACKGROUND} elsewhere; where shapes meet, {overlap}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from random import Random
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +14,7 @@ from twins.data.config import DataConfig, LayoutConfig, MaskConfig
 from twins.data.formats.open import open_label_maps, open_objects
 from twins.data.formats.source import layout_text
 from twins.data.objects import decode_masks
+from twins.errors import TwinsError
 
 
 def _open(root, target="boxes", ignore=(), **layout):
@@ -67,9 +71,53 @@ def _check(root, splits, target="boxes"):
     return splits
 
 
+_ODD = ("null", "true", "-1", "1e999", "NaN", '"x"', "[]", "{}", '""', "1e30", "9" * 20, "[[1]]", "0", '"1.0"')
+_CHARACTERS = ("", "{", "}", "[", "]", '"', ",", ";", "\n", "\0", "é", "\ufeff", "<", ">", "&", "\\")
+
+
+def _mutate(text, random):
+    """Return a text with one value, character or stretch changed, doubled or gone."""
+    values = list(re.finditer(r'-?\d+\.?\d*|"[^"]*"|true|false|null', text))
+    first = random.randrange(len(text) + 1)
+    last = min(len(text), first + random.randrange(60))
+    if values and random.random() < 0.6:
+        value = random.choice(values)
+        return text[: value.start()] + random.choice(_ODD) + text[value.end() :]
+    stretch = random.choice([random.choice(_CHARACTERS), "", text[first:last] * 2])
+    return text[:first] + stretch + text[last:]
+
+
+def _survive(root, name, *, targets=("boxes", "masks", "maps"), count=60, seed=0):
+    """Assert that a file of a folder, however it is changed, is read or refused in one sentence."""
+    random, original, messages = Random(seed), (root / name).read_text(), []
+    for number in range(count):
+        text = original
+        for _ in range(random.choice((1, 1, 2, 4))):
+            text = _mutate(text, random)
+        (root / name).write_text(text)
+        try:
+            splits = _open(root, targets[number % len(targets)])
+        except TwinsError as error:
+            messages.append(str(error))
+            continue
+        assert sum(splits.plan.used.values()) + sum(g.count for g in splits.plan.passed_over) == splits.plan.files
+        for images, index in _items(splits).values():
+            with contextlib.suppress(TwinsError):
+                images.target(index)
+    (root / name).write_text(original)
+    assert not [message for message in messages if "\n" in message]
+
+
 @pytest.fixture(scope="session")
 def reading():
     """The functions above."""
     return SimpleNamespace(
-        open=_open, objects=_objects, masks=_masks, maps=_maps, parts=_parts, check=_check, items=_items
+        open=_open,
+        objects=_objects,
+        masks=_masks,
+        maps=_maps,
+        parts=_parts,
+        check=_check,
+        items=_items,
+        survive=_survive,
     )

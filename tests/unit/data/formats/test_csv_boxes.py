@@ -141,3 +141,15 @@ def test_ten_thousand_lines_are_read_in_a_moment(folder, reading):
     rows = np.random.default_rng(0).integers(0, 15, (10_000, 4))
     lines = "".join(f"a.jpg,{x},{y},{x + w + 1},{y + h + 1},cat\n" for x, y, w, h in rows)
     assert len(reading.objects(reading.open(folder({"boxes.csv": lines}, ["a.jpg"])))["a.jpg"]) == 10_000
+
+
+def test_a_changed_file_is_read_or_refused_in_one_sentence(folder, reading):
+    head = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+    root = folder({"boxes.csv": f"{head}a.jpg,40,30,cat,4,6,24,18\nb.jpg,40,30,dog,0.1,0.2,0.3,0.4\n"})
+    reading.survive(root, "boxes.csv", targets=("boxes",))
+
+
+def test_corners_in_a_column_of_boxes_are_a_problem(folder, reading):
+    text = 'image_id,width,height,bbox\na,40,30,"[24, 16, 38, 28]"\nb,40,30,"[20, 10, 30, 20]"\n'
+    [problem] = reading.open(folder({"train.csv": text})).problems
+    assert "2 of 2 boxes" in problem

@@ -219,3 +219,25 @@ def test_two_entries_for_one_image_and_a_missing_image_are_named(folder, reading
     images, index = reading.items(splits)["b.jpg"]
     with refused("lists .*b.jpg, which does not exist"):
         images.load(index)
+
+
+def test_a_changed_file_is_read_or_refused_in_one_sentence(folder, reading):
+    root = folder([("a.jpg", "train", SQUARE + MASK + ELLIPSE % 'rotation="30.00"'), ("b.jpg", "val", SQUARE)])
+    reading.survive(root, "annotations.xml")
+
+
+def test_images_in_folders_of_the_subsets_and_folders_that_are_given(folder, save_image, reading):
+    root = folder([("a.jpg", "train", SQUARE), ("b.jpg", "val", SQUARE)])
+    for name, part in (("a.jpg", "train"), ("b.jpg", "val")):
+        (root / "images" / part).mkdir()
+        (root / "images" / name).rename(root / "images" / part / name)
+    splits = reading.check(root, reading.open(root))
+    assert reading.parts(splits) == {"train": ["a.jpg"], "val": ["b.jpg"]}
+    (root / "images").rename(root / "photos")
+    splits = reading.check(root, reading.open(root, images="photos", train="photos/val", val="photos/train"))
+    assert reading.parts(splits) == {"train": ["b.jpg"], "val": ["a.jpg"]}
+
+
+def test_trainval_is_the_training_part_beside_test(folder, reading):
+    splits = reading.open(folder([("a.jpg", "trainval", SQUARE), ("b.jpg", "test", SQUARE)]))
+    assert reading.parts(splits)["train"] == ["a.jpg"]

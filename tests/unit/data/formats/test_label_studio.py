@@ -216,3 +216,17 @@ def test_damaged_files_and_missing_images_are_named(folder, reading, refused):
     folder([task("a.jpg") | {"annotations": []}], ["a.jpg"])
     with refused("no task of .*project-1.json has an annotation"):
         reading.open(root)
+
+
+def test_a_changed_file_is_read_or_refused_in_one_sentence(folder, reading):
+    mask = {"format": "rle", "rle": brush(np.eye(HEIGHT, WIDTH))}
+    results = [region("rectangle", "cat", BOX), region("polygon", "dog", POLYGON), region("brush", "cat", mask)]
+    reading.survive(folder([task("a.jpg", *results), task("b.jpg", results[1])]), "project-1.json")
+
+
+def test_results_that_are_no_region_are_counted(folder, reading):
+    results = [region("keypoint", "nose", {"x": 1, "y": 2}), region("rectangle", "cat", BOX)]
+    cuboid = {"type": "videorectangle", "value": {"sequence": []}}
+    splits = reading.open(folder([task("a.jpg", *results, cuboid)], ["a.jpg"]))
+    assert splits.names == ("cat",)
+    assert any("1 × keypointlabels, 1 × videorectangle" in note for note in splits.notes)

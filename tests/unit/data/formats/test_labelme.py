@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import pickle
 import re
 
 import numpy as np
@@ -209,3 +210,31 @@ def test_settings_of_masks_that_do_not_apply_are_refused(folder, reading, refuse
     splits = reading.open(root, "maps", ignore=("cat",))
     assert splits.names == ("background", "dog")
     assert np.bincount(reading.maps(splits)["a.jpg"].ravel())[[0, 1, 255]].tolist() == [900, 100, 200]
+
+
+def test_a_changed_file_is_read_or_refused_in_one_sentence(folder, reading):
+    mask = {"label": "dog", "shape_type": "mask", "points": [[2, 3], [4, 4]], "mask": png([[1, 0, 1]]), "group_id": 3}
+    reading.survive(folder({"a": single("a", SQUARE, RECTANGLE, mask), "b": single("b", SQUARE)}), "a.json")
+
+
+def test_a_folder_of_annotations_that_is_given_is_used_though_there_are_yolos(folder, reading):
+    root = folder({"a": single("a", SQUARE), "b": single("b", SQUARE)})
+    (root / "ann").mkdir()
+    for name in "ab":
+        (root / f"{name}.json").rename(root / "ann" / f"{name}.json")
+        (root / f"{name}.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    assert reading.open(root).plan.layout == "YOLO's label files"
+    splits = reading.open(root, annotations="ann")
+    assert reading.objects(splits)["a.jpg"] == [("cat", [4, 5, 14, 25])]
+
+
+def test_names_that_differ_by_case_are_a_problem(folder, reading):
+    root = folder({"a": single("a", SQUARE, ("Cat", *RECTANGLE[1:])), "b": single("b", SQUARE)})
+    [problem] = reading.open(root).problems
+    assert "'Cat' and 'cat' differ only in case" in problem
+
+
+def test_sets_go_to_worker_processes(folder, reading):
+    splits = reading.open(folder({"a": single("a", SQUARE), "b": single("b", SQUARE)}), "masks")
+    images = pickle.loads(pickle.dumps(splits.train))
+    assert images.target(0).masks == splits.train.target(0).masks

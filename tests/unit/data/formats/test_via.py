@@ -100,3 +100,8 @@ def test_a_damaged_region_is_left_out_and_named(folder, reading, shape, attribut
 def test_boxes_have_no_masks(folder, reading, refused):
     with refused("boxes and no masks"):
         reading.open(folder([("a.jpg", [(RECT, {})])]), "masks")
+
+
+def test_a_changed_file_is_read_or_refused_in_one_sentence(folder, reading):
+    root = folder([("a.jpg", [(RECT, {"type": "cat"}), (POLYGON, {"type": "dog"})]), ("b.jpg", [])], project=True)
+    reading.survive(root, "via_region_data.json")
