@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 
@@ -71,7 +71,7 @@ class _Table:
                 if self.header:
                     next(reader, None)
                 for row in reader:
-                    if any(cell.strip() for cell in row):
+                    if any(row):
                         yield reader.line_num, row
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(f"{self.path} cannot be read as CSV ({error!s:.100}); save it as UTF-8") from error
@@ -113,7 +113,7 @@ def open_csv_boxes(source: Source, target: Target) -> Opened | None:
         )
     names = _class_names(source)
     is_open_images = any(table.shares for table in tables)
-    wanted = {path.stem for path in list_images(source.root)} if is_open_images else None
+    wanted = {_without_ending(path.name) for path in list_images(source.root)} if is_open_images else None
     files = [_read(table, names, wanted, source) for table in tables]
     order = [name for name in names.values() if any(_has_class(file, name) for file in files)]
     kind = ShapeFormat(
@@ -180,6 +180,10 @@ def _class_names(source: Source) -> dict[str, str]:
     return {row[0]: row[1] for row in rows if row[0] and row[1] and row[0].lower() != "labelname"}
 
 
+def _without_ending(name: str) -> str:
+    return name.rpartition("/")[2].partition(".")[0]  # a file of Open Images has millions of lines
+
+
 def _has_class(file: ShapeFile, name: str) -> bool:
     return name in file.names
 
@@ -189,10 +193,11 @@ def _read(table: _Table, names: Mapping[str, str], wanted: set[str] | None, sour
     file = ShapeFile(table.path, [])
     by_image: dict[str, list[tuple[int, Box, str, bool]]] = defaultdict(list)
     sizes: dict[str, tuple[int, int]] = {}
+    others = 0
     for number, row in table.rows():
         image = table.cell(row, "image")
-        if wanted is not None and PurePath(image).stem not in wanted:
-            file.left_out["other"] += 1
+        if wanted is not None and image not in wanted and _without_ending(image) not in wanted:
+            others += 1
             continue
         problem = _add_line(table, row, number, by_image[image]) if image else "no image"
         if problem:
@@ -202,7 +207,7 @@ def _read(table: _Table, names: Mapping[str, str], wanted: set[str] | None, sour
     by_image.pop("", None)
     if not by_image:
         raise DataError(f"{table.path} has no line of an image in {source.root}; add the images or remove the file")
-    if others := file.left_out.pop("other", 0):
+    if others:
         count = number_of(others, "line")
         source.notes.append(f"{count} of {table.path} are for images that are not in {source.root}, left out")
     scaled = table.shares or _are_shares(by_image)
