@@ -49,6 +49,8 @@ _FIRST_LINES = 5
 _ONLY_CLASS = "object"
 """Class of boxes in a file without a column of classes."""
 _MAX_SIDE = 65536
+_Line = tuple[int, Box, str, bool]
+"""Number of a line, its box, its class, and whether it is a crowd region."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,11 @@ def open_csv_boxes(source: Source, target: Target) -> Opened | None:
     is_open_images = any(table.shares for table in tables)
     wanted = {_without_ending(path.name) for path in list_images(source.root)} if is_open_images else None
     files = [_read(table, names, wanted, source) for table in tables]
-    order = [name for name in names.values() if any(_has_class(file, name) for file in files)]
+    used = {shape.name for file in files for image in file.images for shape in image.shapes}
     kind = ShapeFormat(
         layout="Open Images' CSV files" if is_open_images else "CSV files of boxes",
         unit="line",
-        names=order,
+        names=[name for name in names.values() if name in used],
         unlisted="an image without a line in the CSV files",
         subset=is_open_images,
     )
@@ -184,51 +186,49 @@ def _without_ending(name: str) -> str:
     return name.rpartition("/")[2].partition(".")[0]  # a file of Open Images has millions of lines
 
 
-def _has_class(file: ShapeFile, name: str) -> bool:
-    return name in file.names
-
-
 def _read(table: _Table, names: Mapping[str, str], wanted: set[str] | None, source: Source) -> ShapeFile:
     """Read the lines of a file; of Open Images only those of images that are there."""
     file = ShapeFile(table.path, [])
-    by_image: dict[str, list[tuple[int, Box, str, bool]]] = defaultdict(list)
+    by_image, sizes = _lines_by_image(table, wanted, file, source)
+    scaled = table.shares or _are_shares(by_image)
+    for name, lines in by_image.items():
+        file.images.append(_image(name, lines, sizes.get(name), names, file))
+        file.images[-1].shares = scaled
+    if scaled and not table.shares:
+        source.notes.append(f"the boxes of {table.path} are shares of the image's width and height, and are scaled")
+    if not scaled:
+        boxes = np.array([box for lines in by_image.values() for _, box, _, _ in lines]).reshape(-1, 4)
+        problems = fraction_problems(boxes, str(table.path), "left, top, right and bottom")
+        source.problems += problems or _corner_problems(table, file)
+    if "class" not in table.columns:
+        source.notes.append(f"{table.path} has no column of classes, so all boxes are of one class, {_ONLY_CLASS}")
+    return file
+
+
+def _lines_by_image(
+    table: _Table, wanted: set[str] | None, file: ShapeFile, source: Source
+) -> tuple[dict[str, list[_Line]], dict[str, tuple[int, int]]]:
+    """Return the objects of each image and the sizes that the file gives; damaged lines are faults of the file."""
+    by_image: dict[str, list[_Line]] = defaultdict(list)
     sizes: dict[str, tuple[int, int]] = {}
     others = 0
     for number, row in table.rows():
         image = table.cell(row, "image")
         if wanted is not None and image not in wanted and _without_ending(image) not in wanted:
             others += 1
-            continue
-        problem = _add_line(table, row, number, by_image[image]) if image else "no image"
-        if problem:
+        elif problem := _add_line(table, row, number, by_image[image]) if image else "no image":
             file.faults.append(f"line {number} of {table.path} has {problem}; fix it or remove it")
-        if size := _size(table, row):
+        elif size := _size(table, row):
             sizes[image] = size
-    by_image.pop("", None)
     if not by_image:
         raise DataError(f"{table.path} has no line of an image in {source.root}; add the images or remove the file")
     if others:
         count = number_of(others, "line")
         source.notes.append(f"{count} of {table.path} are for images that are not in {source.root}, left out")
-    scaled = table.shares or _are_shares(by_image)
-    if scaled and not table.shares:
-        source.notes.append(f"the boxes of {table.path} are shares of the image's width and height, and are scaled")
-    for name, lines in by_image.items():
-        file.images.append(_image(name, lines, sizes.get(name), names, file))
-    if not scaled:
-        boxes = [box for lines in by_image.values() for _, box, _, _ in lines]
-        expected = "left, top, right and bottom"
-        array = np.array(boxes).reshape(-1, 4)
-        source.problems += fraction_problems(array, str(table.path), expected) or _corner_problems(table, file)
-    if "class" not in table.columns:
-        source.notes.append(f"{table.path} has no column of classes, so all boxes are of one class, {_ONLY_CLASS}")
-    for item in file.images:
-        item.shares = scaled
-    file.names = sorted({shape.name for item in file.images for shape in item.shapes})
-    return file
+    return dict(by_image), sizes
 
 
-def _add_line(table: _Table, row: Sequence[str], number: int, lines: list[tuple[int, Box, str, bool]]) -> str:
+def _add_line(table: _Table, row: Sequence[str], number: int, lines: list[_Line]) -> str:
     """Add the object of a line to those of its image; return what is wrong with it, or an empty text."""
     texts = [table.cell(row, key) for key in _SIDES]
     whole = table.cell(row, "box")
@@ -252,7 +252,7 @@ def _size(table: _Table, row: Sequence[str]) -> tuple[int, int] | None:
     return (sides[0], sides[1]) if all(0 < side < _MAX_SIDE for side in sides) else None
 
 
-def _are_shares(by_image: Mapping[str, Sequence[tuple[int, Box, str, bool]]]) -> bool:
+def _are_shares(by_image: Mapping[str, Sequence[_Line]]) -> bool:
     """Return whether no coordinate of a file exceeds 1, so that they cannot be pixels."""
     boxes = [box for lines in by_image.values() for _, box, _, _ in lines]
     return bool(boxes) and all(0 <= side <= 1 for box in boxes for side in box)
@@ -276,7 +276,7 @@ def _corner_problems(table: _Table, file: ShapeFile) -> list[str]:
 
 def _image(
     name: str,
-    lines: Sequence[tuple[int, Box, str, bool]],
+    lines: Sequence[_Line],
     size: tuple[int, int] | None,
     names: Mapping[str, str],
     file: ShapeFile,

@@ -193,15 +193,27 @@ def _classes(
     source: Source, kind: ShapeFormat, files: Sequence[ShapeFile], images: Sequence[ShapeImage], target: Target
 ) -> ClassTable:
     """Return the classes: of the folder's class table, else as the annotations list them, else the names of shapes."""
-    used = {shape.name for image in images for shape in image.shapes}
     table = find_table_file(source.root)
     if table is not None and not kind.closed and not is_class_mapping(table):
         source.use_names(table)
         classes = with_bright_colours(read_table(table))
-        if target == "maps":
-            return _with_background(classes, source.config.masks)
         kept = _without_special(classes.names)
-        return classes if kept == classes.names else bright_table(kept)
+        classes = classes if kept == classes.names or target == "maps" else bright_table(kept)
+        return _with_background(classes, source.config.masks) if target == "maps" else classes
+    names = _class_names(source, kind, files, images, target)
+    colours = {name: colour for file in files for name, colour in file.colours.items()}
+    try:
+        classes = _table(names, colours)
+        return _with_background(classes, source.config.masks) if target == "maps" else classes
+    except DataError as error:
+        raise DataError(f"{source.names_from}: {error}") from error
+
+
+def _class_names(
+    source: Source, kind: ShapeFormat, files: Sequence[ShapeFile], images: Sequence[ShapeImage], target: Target
+) -> list[str]:
+    """Return the names of the classes that the annotations list, then those of other shapes; without special ones."""
+    used = {shape.name for image in images for shape in image.shapes}
     names = list(kind.names) or list(dict.fromkeys(name for file in files for name in file.names))
     if len({tuple(sorted(file.names)) for file in files if file.names}) > 1 and not kind.names:
         source.notes.append(f"{kind.layout} list different classes; all {len(names)} of them are used")
@@ -214,12 +226,7 @@ def _classes(
         error = next((image.error for image in images if image.error), "")
         raise DataError(error or f"no annotation of {kind.layout} in {source.root} names a class; add objects")
     source.problems += _alike(names)
-    colours = {name: colour for file in files for name, colour in file.colours.items()}
-    try:
-        classes = _table(names, colours)
-        return _with_background(classes, source.config.masks) if target == "maps" else classes
-    except DataError as error:
-        raise DataError(f"{source.names_from or files[0].path}: {error}") from error
+    return names
 
 
 def _alike(names: Sequence[str]) -> list[str]:
@@ -268,26 +275,24 @@ def _keep_listed(
     source: Source, kind: ShapeFormat, images: Sequence[ShapeImage], classes: ClassTable, target: Target
 ) -> None:
     """Remove the shapes of unlisted classes, and report them; label maps keep those to ignore."""
-    ignored = {IGNORED_NAME, *source.config.masks.ignored_names}
+    known = set(classes.names) | ({IGNORED_NAME, *source.config.masks.ignored_names} if target == "maps" else set())
     background = next((name for name in classes.names if name.lower() in BACKGROUNDS), BACKGROUND)
-    ignored_count = 0
+    special_count = 0
     for image in images:
-        kept = []
-        for shape in image.shapes:
-            is_background = shape.name.lower() in BACKGROUNDS and shape.name not in classes.names
-            if shape.name in classes.names or (target == "maps" and shape.name in ignored):
-                kept.append(shape)
-            elif target == "maps" and is_background:
-                kept.append(Shape(background, shape.outline, shape.number))
-            elif shape.name == IGNORED_NAME or is_background:
-                ignored_count += 1
+        shapes, image.shapes = image.shapes, []
+        for shape in shapes:
+            if shape.name in known:
+                image.shapes.append(shape)
+            elif target == "maps" and shape.name.lower() in BACKGROUNDS:
+                image.shapes.append(replace(shape, name=background))
+            elif shape.name.lower() in {IGNORED_NAME, *BACKGROUNDS}:
+                special_count += 1
             else:
                 hint = nearest(shape.name, classes.names) or "; add it to the classes or remove the object"
                 description = describe_shape(kind, image, shape)
                 source.faults.append(f"{description} is of the class {shape.name!r:.60}, which is not listed{hint}")
-        image.shapes = kept
-    if ignored_count:
-        count = number_of(ignored_count, kind.unit)
+    if special_count:
+        count = number_of(special_count, kind.unit)
         source.notes.append(f"{count} of {IGNORED_NAME} or a background in {kind.layout}, left out")
 
 
