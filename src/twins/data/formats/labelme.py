@@ -35,7 +35,9 @@ from twins.data.formats.source import Source
 from twins.data.images import image_endings
 from twins.errors import DataError
 
-_KEYS = re.compile(r'"(shapes"\s*:\s*\[|imagePath"\s*:|imageData"\s*:)')
+_SHAPES = re.compile(r'"shapes"\s*:\s*\[')
+_KEYS = re.compile(r'"(label|flags|imagePath|imageHeight|lineColor)"\s*:')
+_IMAGE = re.compile(r'"imageData"\s*:\s*"|"imagePath"\s*:')  # first in files with sorted keys
 _OTHERS = re.compile(r'"(images|annotations|categories|info|objects)"\s*:')
 _NAMES = ("labels.txt", "class_names.txt")
 _WITHOUT_AREA = ("point", "points", "line", "linestrip", "linestring")
@@ -50,7 +52,8 @@ def find_labelme(source: Source) -> tuple[Path, ...]:
 def is_labelme(path: Path) -> bool:
     """Return whether the beginning of a JSON file is LabelMe's."""
     start = read_start(path)
-    return start.lstrip().startswith("{") and bool(_KEYS.search(start)) and not _OTHERS.search(start)
+    is_one = (_SHAPES.search(start) and _KEYS.search(start)) or _IMAGE.search(start)
+    return start.lstrip().startswith("{") and bool(is_one) and not _OTHERS.search(start)
 
 
 def open_labelme(source: Source, target: Target) -> Opened | None:

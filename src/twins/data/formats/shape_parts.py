@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from twins.data.base import UNSPLIT
 from twins.data.config import PARTS
 from twins.data.formats.names import FoundFiles, match_names, read_list, with_slashes
-from twins.data.formats.shape_files import ShapeImage
+from twins.data.formats.shape_files import ShapeFile, ShapeImage
 from twins.data.formats.source import LISTS, Source, names_in
 from twins.data.images import is_image_file, list_images, walk
 from twins.data.parts import part_of
@@ -57,6 +57,18 @@ def _matching(folder: Path, ending: str, is_one: Callable[[Path], bool], *, alik
     for files in groups.values():
         if any(map(is_one, files[:: max(1, len(files) // _SAMPLE)])):
             yield from files if alike else filter(is_one, files)
+
+
+def files_of_parts(source: Source, files: Sequence[ShapeFile]) -> Sequence[ShapeFile]:
+    """Return the annotation files that are named like parts if there are any and the layout settings give none."""
+    named = [file for file in files if part_of(file.path.stem, FILLERS)]
+    others = [file.path for file in files if file not in named]
+    if not named or not others or source.part_paths():
+        return files
+    source.pass_over("an annotation file of no part, beside files of parts", *others)
+    shown = ", ".join(map(source.relative, others[:5]))
+    source.notes.append(f"{shown:.200} left out, of no part, beside {source.relative(named[0].path)}")
+    return named
 
 
 def locate_images(source: Source, images: Sequence[ShapeImage], *, subset: bool = False) -> list[ShapeImage]:

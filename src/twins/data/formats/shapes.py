@@ -33,7 +33,7 @@ from twins.data.config import MaskConfig
 from twins.data.formats.coco import BACKGROUND
 from twins.data.formats.masks import IGNORE, check_ignored
 from twins.data.formats.shape_files import Shape, ShapeFile, ShapeFormat, ShapeImage, Target, describe_shape
-from twins.data.formats.shape_parts import assign_parts, locate_images, unlisted_images
+from twins.data.formats.shape_parts import assign_parts, files_of_parts, locate_images, unlisted_images
 from twins.data.formats.source import ANNOTATIONS, Source
 from twins.data.images import image_size, open_image
 from twins.data.objects import Objects, build_objects, decode_masks, has_area, mask_areas
@@ -54,6 +54,7 @@ def open_shapes(source: Source, kind: ShapeFormat, files: Sequence[ShapeFile], t
     """
     if target == "maps":
         _check_mask_settings(source.config.masks, files[0].path)
+    files = files if kind.per_image else files_of_parts(source, files)
     images = locate_images(source, [image for file in files for image in file.images], subset=kind.subset)
     parts, origins = assign_parts(source, images, per_image=kind.per_image)
     source.recognise(images=source.layout.images)

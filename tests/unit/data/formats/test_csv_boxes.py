@@ -153,3 +153,12 @@ def test_corners_in_a_column_of_boxes_are_a_problem(folder, reading):
     text = 'image_id,width,height,bbox\na,40,30,"[24, 16, 38, 28]"\nb,40,30,"[20, 10, 30, 20]"\n'
     [problem] = reading.open(folder({"train.csv": text})).problems
     assert "2 of 2 boxes" in problem
+
+
+def test_a_file_of_all_boxes_beside_files_of_parts_is_left_out(folder, reading):
+    lines = {name: f"{name}.jpg,4,6,24,18,cat\n" for name in "ab"}
+    texts = {"all.csv": "".join(lines.values()), "train.csv": lines["a"], "test.csv": lines["b"]}
+    splits = reading.check(folder(texts), reading.open(folder(texts)))
+    assert reading.parts(splits)["train"] == ["a.jpg"]
+    assert reading.parts(splits)["test"] == ["b.jpg"]
+    assert any(note.startswith("all.csv left out") for note in splits.notes)

@@ -238,3 +238,9 @@ def test_sets_go_to_worker_processes(folder, reading):
     splits = reading.open(folder({"a": single("a", SQUARE), "b": single("b", SQUARE)}), "masks")
     images = pickle.loads(pickle.dumps(splits.train))
     assert images.target(0).masks == splits.train.target(0).masks
+
+
+def test_keys_may_be_sorted_and_lie_behind_a_long_copy_of_the_image(folder, reading):
+    content = {"flags": {}, "imageData": "A" * 10_000} | json.loads(single("a", SQUARE)) | {"imageData": "A" * 10_000}
+    root = folder({n: json.dumps(content | {"imagePath": f"{n}.jpg"}, sort_keys=True) for n in "ab"})
+    assert reading.objects(reading.check(root, reading.open(root)))["a.jpg"] == [("cat", [4, 5, 14, 25])]

@@ -117,6 +117,7 @@ OTHERS = {
     "results.json": json.dumps([{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]),
     "package.json": '{"name": "x", "files": [], "version": "1.0"}',
     "tsconfig.json": '{"compilerOptions": {}}',
+    "lottie.json": '{"v": "5.5", "layers": [{"ty": 4, "shapes": [{"ty": "gr"}]}]}',
     "map.geojson": '{"type": "FeatureCollection", "features": []}',
     "voc.xml": "<annotation><folder>x</folder><filename>a.jpg</filename><object><name>cat</name></object></annotation>",
     "pom.xml": "<project><version>1</version></project>",
