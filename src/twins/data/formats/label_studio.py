@@ -113,13 +113,22 @@ def _image_name(data: Mapping[str, Any]) -> str | None:
 
 def _file_names(address: str) -> tuple[str, ...]:
     """Return the names that the file of an address may have: with folders, without them, without an upload's hash."""
-    parts = urlsplit(address)
-    inside = parse_qs(parts.query).get("d") if "local-files" in parts.path or parts.path == "/data/" else None
-    is_url = bool(parts.netloc) and len(parts.scheme) > 1
-    path = inside[0] if inside else unquote(parts.path) if is_url or "/data/upload" in address else address
+    path = _path(address)
     name = with_slashes(path).lstrip("/")
     last = name.rpartition("/")[2]
     return tuple(dict.fromkeys((name, last, _UPLOAD_HASH.sub("", last))))
+
+
+def _path(address: str) -> str:
+    """Return the path in an address: of a URL, of an upload, or behind `?d=` of a local file; else all of it."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # such as brackets that are no IPv6 address
+        return address
+    if parts.path.startswith("/data/") and (local := parse_qs(parts.query).get("d")):
+        return local[0]
+    is_url = bool(parts.netloc) and len(parts.scheme) > 1
+    return unquote(parts.path) if is_url or parts.path.startswith("/data/upload/") else address
 
 
 def _results(task: Mapping[str, Any], counts: Counter[str]) -> list[Any] | None:

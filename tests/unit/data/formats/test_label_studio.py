@@ -135,6 +135,9 @@ def test_the_latest_annotation_that_was_not_cancelled_is_used(folder, reading):
     [
         "/data/local-files/?d=sets/pets/my%20cat.jpg",
         "/data/upload/12/0a1b2c3d-my%20cat.jpg",
+        "/data/media/?d=my%20cat.jpg",
+        "http://localhost:8080/data/local-files/?d=pets/my%20cat.jpg",
+        "http://[x/my cat.jpg",
         "s3://bucket/x/my cat.jpg",
         "https://host/x/my%20cat.jpg?X-Amz-Signature=1",
         "C:\\pets\\my cat.jpg",
