@@ -141,7 +141,12 @@ def embedded(train: Any, val: Any, name: str) -> Splits[Any]:
 
 def _open_voc_or_yolo(source: Source, *, masks: bool) -> Opened | None:
     classes = _listed_classes(source)
-    return open_voc(source, classes, masks=masks) or open_yolo(source, classes, masks=masks)
+    try:
+        return open_voc(source, classes, masks=masks) or open_yolo(source, classes, masks=masks)
+    except DataError as error:
+        if (unread := unread_format(source, labels_only=True)) is None:
+            raise
+        raise DataError(unread) from error
 
 
 def _listed_classes(source: Source) -> ClassTable | None:

@@ -55,7 +55,7 @@ _FORMATS = (
     _Format("JSON lines", _TO_COCO, r"\.(ndjson|jsonl)$", r"^\s*\{"),
     _Format("VIA's CSV", "export the annotations in VIA as JSON", r"\.csv$", r"region_shape_attributes"),
     _Format("old LabelMe XML files, or CVAT's LabelMe 3.0", "export them as COCO, or as CVAT for images", r"\.xml$",
-            r"<annotation>.*<polygon>"),
+            r"<annotation>(?!.*<bndbox>).*<polygon>"),
     _Format("WIDER FACE's list of boxes", f"{_TO_COCO} with datum convert -if wider_face -f coco",
             r"wider_?face.*\.txt$|bbx_gt\.txt$"),
     _Format("MOT's gt.txt", f"{_TO_COCO} with datum convert -if mot_seq -f coco",
@@ -83,13 +83,20 @@ _FORMATS = (
     _Format("archives", "unpack them", r"\.(zip|tar|tgz|gz|bz2|xz|7z|rar)$"),
 )  # fmt: skip
 """The formats, the surest first."""
+_LABELS = (r"\.txt$", r"\.xml$")
+"""Paths of formats whose files could be taken for VOC's or YOLO's."""
 
 
-def unread_format(source: Source) -> str | None:
-    """Return a sentence on the format of a data set that is not read: its name, a file, what to do; or `None`."""
+def unread_format(source: Source, *, labels_only: bool = False) -> str | None:
+    """Return a sentence on the format of a data set that is not read: its name, a file, what to do; or `None`.
+
+    Args:
+        source: the data set.
+        labels_only: whether only formats whose files have the names of VOC's or YOLO's are looked for.
+    """
     names = list(walk(source.root, hidden=False))
     starts = {name: read_start(source.root / name).replace("\r", "") for name in _sample(names)}
-    for kind in _FORMATS:
+    for kind in (kind for kind in _FORMATS if not labels_only or (kind.content and kind.path in _LABELS)):
         path, content = re.compile(kind.path), re.compile(kind.content, re.MULTILINE | re.DOTALL)
         for name in starts if kind.content else names:
             if path.search(name.lower()) and (not kind.content or content.search(starts[name])):

@@ -96,6 +96,25 @@ def test_a_format_that_is_not_read_is_named_with_a_file_and_a_way(
         open_class_ids(DataConfig(data=str(tmp_path)))
 
 
+@pytest.mark.parametrize("text", [KITTI, DOTA])
+def test_label_files_that_could_be_yolos_are_named(tmp_path, reading, refused, save_image, text):
+    save_image(tmp_path / "images" / "a.png")
+    write(tmp_path, "labels/a.txt", text)
+    with refused("label files .labels/a.txt first., which is not read"):
+        reading.open(tmp_path)
+
+
+def test_old_labelme_xml_beside_images_is_named(tmp_path, reading, refused, save_image):
+    save_image(tmp_path / "images" / "a.png")
+    write(
+        tmp_path,
+        "annotations/a.xml",
+        "<annotation><object><name>cat</name><polygon><pt/></polygon></object></annotation>",
+    )
+    with refused("old LabelMe XML"):
+        reading.open(tmp_path)
+
+
 def test_the_sentence_for_label_maps_is_the_same(tmp_path, reading, refused):
     write(tmp_path, "masks/a.npy", b"x")
     with refused("holds NumPy arrays .masks/a.npy first., which is not read; save masks as PNG"):
