@@ -220,32 +220,49 @@ def _given_parts(source: Source, images: Sequence[ShapeImage]) -> dict[str, list
     for part, paths in source.part_paths().items():
         files = {os.path.abspath(path) for path in paths}
         lists = [path for path in paths if path.suffix.lower() == ".txt" and path.is_file()]
-        listed = {_stem(line) for path in lists for line in read_list(path)}
-        source.use(LISTS, *lists)
+        listed = {id(image) for path in lists for image in _listed_images(source, path, images)}
         parts[part] = [
             image
             for image in images
             if os.path.abspath(image.file) in files
+            or id(image) in listed
             or any(_is_in(path, image) for path in paths if path.is_dir())
-            or (listed and any(_stem(name) in listed for name in _names(image)))
         ]
         if not parts[part]:
             shown = ", ".join(source.layout.parts[part])
-            raise DataError(
-                f"`layout.{part}` gives {shown:.250}, where no image of {images[0].file} is; check the path"
-            )
+            raise DataError(f"`layout.{part}` is {shown:.250}, where no image of {images[0].file} is; check the path")
     _note_others(source, [image for items in parts.values() for image in items], images)
     return {part: parts[part] for part in PARTS if part in parts}
 
 
-def _names(image: ShapeImage) -> list[str]:
-    return [*image.names, *([image.path.name, str(image.path)] if image.path else [])]
+def _listed_images(source: Source, path: Path, images: Sequence[ShapeImage]) -> Iterator[ShapeImage]:
+    """Yield the images that a list names, with or without their endings and their folders.
+
+    Raises:
+        DataError: several images have a name.
+    """
+    source.use(LISTS, path)
+    by_end: dict[str, list[ShapeImage]] = defaultdict(list)
+    for image in images:
+        for end in _ends(source.relative(image.path) if image.path else image.names[0]):
+            by_end[end].append(image)
+    missing = []
+    for line in read_list(path):
+        alike = next((by_end[end] for end in _ends(line) if end in by_end), [])
+        if len(alike) > 1:
+            raise DataError(f"{path} lists {line:.250}, the name of {len(alike)} images; give it with its folder")
+        missing += [] if alike else [line]
+        yield from alike
+    if missing:
+        count = number_of(len(missing), "name")
+        source.notes.append(f"{count} in {path} without an annotated image, {missing[0]:.100} first")
 
 
-def _stem(name: str) -> str:
-    """Return the last part of a name, without an image's ending."""
+def _ends(name: str) -> list[str]:
+    """Return a name without its ending, and without one more of its upper folders each, the longest first."""
     path = PurePath(with_slashes(name))
-    return path.stem if is_image_file(Path(path)) else path.name
+    bare = path.with_suffix("") if is_image_file(Path(path)) or path.suffix.lower() in (".json", ".xml") else path
+    return ["/".join(bare.parts[depth:]) for depth in range(len(bare.parts))]
 
 
 def _is_in(folder: Path, image: ShapeImage) -> bool:

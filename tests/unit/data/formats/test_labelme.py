@@ -244,3 +244,16 @@ def test_keys_may_be_sorted_and_lie_behind_a_long_copy_of_the_image(folder, read
     content = {"flags": {}, "imageData": "A" * 10_000} | json.loads(single("a", SQUARE)) | {"imageData": "A" * 10_000}
     root = folder({n: json.dumps(content | {"imagePath": f"{n}.jpg"}, sort_keys=True) for n in "ab"})
     assert reading.objects(reading.check(root, reading.open(root)))["a.jpg"] == [("cat", [4, 5, 14, 25])]
+
+
+def test_lists_name_images_with_their_folders(folder, reading, refused):
+    root = folder({f"{name}/0": single("0", SQUARE) for name in ("one", "two", "three")})
+    (root / "train.txt").write_text("one/0.jpg\n/content/set/three/0.jpg\n")
+    (root / "val.txt").write_text("two\\0\nfour/1.jpg\n")
+    splits = reading.check(root, reading.open(root, train="train.txt", val="val.txt"))
+    paths = {part: [images.path(i).split("/")[-2] for i in range(len(images))] for part, images in splits.parts.items()}
+    assert paths == {"train": ["one", "three"], "val": ["two"]}
+    assert any("1 name in" in note and "four/1.jpg first" in note for note in splits.notes)
+    (root / "val.txt").write_text("0\n")
+    with refused("lists 0, the name of 3 images; give it with its folder"):
+        reading.open(root, train="train.txt", val="val.txt")
