@@ -119,7 +119,7 @@ def open_objects(config: DataConfig, *, masks: bool) -> Splits[NamedObjects]:
         return embedded(SceneObjects(train=True, masks=masks), SceneObjects(train=False, masks=masks), "scenes")
     source = Source(config, "a folder with images and annotations, or scenes")
     target: Target = "masks" if masks else "boxes"
-    opened = open_shape_formats(source, target) if are_given(source) or find_cvat(source) else None
+    opened = open_shape_formats(source, target) if are_given(source) else None
     opened = opened or open_coco_objects(source, masks=masks) or _open_voc_or_yolo(source, masks=masks)
     opened = opened or open_shape_formats(source, target)
     if opened is None:
@@ -141,9 +141,13 @@ def embedded(train: Any, val: Any, name: str) -> Splits[Any]:
 
 def _open_voc_or_yolo(source: Source, *, masks: bool) -> Opened | None:
     classes = _listed_classes(source)
+    before = source.names_from, list(source.notes)
     try:
         return open_voc(source, classes, masks=masks) or open_yolo(source, classes, masks=masks)
     except DataError as error:
+        if find_cvat(source):  # its XML may be in a folder that is called as VOC's
+            source.names_from, source.notes[:] = before
+            return None
         if (unread := unread_format(source, labels_only=True)) is None:
             raise
         raise DataError(unread) from error

@@ -241,3 +241,12 @@ def test_images_in_folders_of_the_subsets_and_folders_that_are_given(folder, sav
 def test_trainval_is_the_training_part_beside_test(folder, reading):
     splits = reading.open(folder([("a.jpg", "trainval", SQUARE), ("b.jpg", "test", SQUARE)]))
     assert reading.parts(splits)["train"] == ["a.jpg"]
+
+
+def test_a_set_in_yolos_layout_with_cvats_file_beside_is_yolos(folder, reading):
+    root = folder([("a.jpg", "", SQUARE), ("b.jpg", "", SQUARE)])
+    (root / "labels").mkdir()
+    for name in "ab":
+        (root / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    assert reading.open(root).plan.layout == "YOLO's label files"
+    assert reading.check(root, reading.open(root, annotations="annotations.xml")).names == ("dog", "cat")
