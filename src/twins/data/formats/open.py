@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from twins.data.base import (
@@ -24,7 +23,6 @@ from twins.data.base import (
     Opened,
     Splits,
 )
-from twins.data.classes import ClassTable, built_in, find_table_file, read_table, with_bright_colours
 from twins.data.config import BoxConfig, DataConfig, MaskConfig
 from twins.data.formats.class_folders import open_class_folders
 from twins.data.formats.coco import open_coco_maps
@@ -35,7 +33,7 @@ from twins.data.formats.mask_folders import open_mask_folders
 from twins.data.formats.scenes import SceneMaps, SceneObjects
 from twins.data.formats.shape_files import Target
 from twins.data.formats.shape_formats import are_given, open_shape_formats
-from twins.data.formats.shapes import is_class_mapping
+from twins.data.formats.shapes import listed_classes
 from twins.data.formats.source import Source, split
 from twins.data.formats.unread import unread_format
 from twins.data.formats.voc import open_voc
@@ -140,7 +138,7 @@ def embedded(train: Any, val: Any, name: str) -> Splits[Any]:
 
 
 def _open_voc_or_yolo(source: Source, *, masks: bool) -> Opened | None:
-    classes = _listed_classes(source)
+    classes = listed_classes(source)
     before = source.names_from, list(source.notes)
     try:
         return open_voc(source, classes, masks=masks) or open_yolo(source, classes, masks=masks)
@@ -151,20 +149,6 @@ def _open_voc_or_yolo(source: Source, *, masks: bool) -> Opened | None:
         if (unread := unread_format(source, labels_only=True)) is None:
             raise
         raise DataError(unread) from error
-
-
-def _listed_classes(source: Source) -> ClassTable | None:
-    """Return the classes of boxes by the settings, or by a file of class names in the folder; `None` without."""
-    name = source.config.boxes.classes
-    path = find_table_file(source.root) if name == "auto" else Path(name) if Path(name).is_file() else None
-    path = None if path is None or is_class_mapping(path) else path
-    if path is None and name == "auto":
-        return None
-    if path is not None:
-        source.use_names(path)
-        return with_bright_colours(read_table(path))
-    source.names_from = f"the built-in table {name}"
-    return built_in(name)
 
 
 def _fault_notes(faults: Sequence[str]) -> list[str]:

@@ -24,6 +24,7 @@ from twins.data.classes import (
     Colour,
     bright_table,
     build_table,
+    built_in,
     distinct_colours,
     find_table_file,
     read_table,
@@ -194,10 +195,8 @@ def _classes(
     source: Source, kind: ShapeFormat, files: Sequence[ShapeFile], images: Sequence[ShapeImage], target: Target
 ) -> ClassTable:
     """Return the classes: of the folder's class table, else as the annotations list them, else the names of shapes."""
-    table = find_table_file(source.root)
-    if table is not None and not kind.closed and not is_class_mapping(table):
-        source.use_names(table)
-        classes = with_bright_colours(read_table(table))
+    is_set = source.config.boxes.classes != "auto"
+    if (is_set or not kind.closed) and (classes := listed_classes(source)) is not None:
         kept = _without_special(classes.names)
         classes = classes if kept == classes.names or target == "maps" else bright_table(kept)
         return _with_background(classes, source.config.masks) if target == "maps" else classes
@@ -262,6 +261,19 @@ def _with_background(classes: ClassTable, masks: MaskConfig) -> ClassTable:
     if len(rows) > MAX_CLASSES:
         raise DataError(f"semantic maps have at most {MAX_CLASSES} classes, found {len(rows)}; join some")
     return build_table([name for name, _ in rows], colours=[colour for _, colour in rows])
+
+
+def listed_classes(source: Source) -> ClassTable | None:
+    """Return the classes of boxes by the settings, or by a file of class names in the folder; `None` without."""
+    name = source.config.boxes.classes
+    path = find_table_file(source.root) if name == "auto" else Path(name) if Path(name).is_file() else None
+    if name == "auto" and (path is None or is_class_mapping(path)):
+        return None
+    if path is not None:
+        source.use_names(path)
+        return with_bright_colours(read_table(path))
+    source.names_from = f"the built-in table {name}"
+    return built_in(name)
 
 
 def is_class_mapping(path: Path) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from twins.data.config import BoxConfig, DataConfig
+from twins.data.formats.open import open_objects
+
 WIDTH, HEIGHT = 40, 30
 BOX = [4, 6, 24, 18]
 
@@ -162,3 +165,11 @@ def test_a_file_of_all_boxes_beside_files_of_parts_is_left_out(folder, reading):
     assert reading.parts(splits)["train"] == ["a.jpg"]
     assert reading.parts(splits)["test"] == ["b.jpg"]
     assert any(note.startswith("all.csv left out") for note in splits.notes)
+
+
+def test_classes_of_the_settings_are_used(folder, reading):
+    root = folder({"boxes.csv": "a.jpg,4,6,24,18,cat\nb.jpg,4,6,24,18,emu\n", "names.txt": "dog\ncat\n"})
+    config = DataConfig(data=str(root), boxes=BoxConfig(classes=str(root / "names.txt")))
+    splits = open_objects(config, masks=False)
+    assert splits.names == ("dog", "cat")
+    assert "class 'emu', which is not listed" in splits.faults[0]
