@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path, PurePath
 
 from twins.data.base import UNSPLIT
@@ -13,7 +13,7 @@ from twins.data.formats.names import FoundFiles, match_names, read_list, with_sl
 from twins.data.formats.shape_files import ShapeFile, ShapeImage
 from twins.data.formats.source import LISTS, Source, names_in
 from twins.data.images import is_image_file, list_images, walk
-from twins.data.parts import part_of
+from twins.data.parts import group_parts, part_of
 from twins.errors import DataError, number_of
 
 FILLERS = frozenset((
@@ -82,10 +82,8 @@ def locate_images(source: Source, images: Sequence[ShapeImage], *, subset: bool 
     Raises:
         DataError: no image has a file.
     """
-    for image in images:
-        image.path = next((path for path in _candidates(source, image) if os.path.isfile(path)), None)
-        image.read_copy = None if image.path else image.read_copy
-    _match_others(source, [image for image in images if image.path is None])
+    taken = _find_by_name(source, images)
+    _match_others(source, [image for image in images if image.path is None], taken)
     missing = [image for image in images if image.path is None and image.read_copy is None]
     if images and len(missing) == len(images):
         raise DataError(
@@ -96,6 +94,19 @@ def locate_images(source: Source, images: Sequence[ShapeImage], *, subset: bool 
         count = number_of(len(missing), "image")
         source.notes.append(f"{count} of {missing[0].file} are not in {source.root}, left out")
     return _different(source, [image for image in images if not subset or image.path is not None])
+
+
+def _find_by_name(source: Source, images: Sequence[ShapeImage]) -> set[str]:
+    """Find the files of images in the usual folders, those of the likeliest names first; return the files."""
+    part_folders, taken = _part_folders(source.root), set[str]()
+    for position in range(max((len(image.names) for image in images), default=0)):
+        for image in (image for image in images if image.path is None and position < len(image.names)):
+            paths = (folder / image.names[position] for folder in _folders(source, image, part_folders))
+            free = (path for path in paths if position == 0 or os.path.abspath(path) not in taken)
+            image.path = next((path for path in free if os.path.isfile(path)), None)
+            image.read_copy = None if image.path else image.read_copy
+        taken |= {os.path.abspath(image.path) for image in images if image.path}
+    return taken
 
 
 def _different(source: Source, images: Sequence[ShapeImage]) -> list[ShapeImage]:
@@ -112,24 +123,32 @@ def _different(source: Source, images: Sequence[ShapeImage]) -> list[ShapeImage]
     return list(first.values())
 
 
-def _candidates(source: Source, image: ShapeImage) -> Iterator[Path]:
-    """Yield where an image may be: by its name from the usual folders, the likeliest first."""
+def _part_folders(root: Path) -> dict[str, list[Path]]:
+    """Return the folders in a data folder or in its `images` whose names say a part."""
+    parents = [path for path in (root, root / "images") if path.is_dir()]
+    return group_parts(path for parent in parents for path in parent.iterdir() if path.is_dir())
+
+
+def _folders(source: Source, image: ShapeImage, part_folders: Mapping[str, Sequence[Path]]) -> list[Path]:
+    """Return the folders that an image may be in, or its name be relative to, the likeliest first."""
     given, beside, root = source.path(source.layout.images), image.file.parent, source.root
     inside = beside.relative_to(root).parts if beside.is_relative_to(root) else ()
     folders = [given] if given else [beside, beside / "images", beside.parent / "images" if inside else beside, root]
     if not given:
         folders += [root / "images", root.joinpath("images", *inside[1:])]
         folders += [root / image.part, root / "images" / image.part] if image.part else []
-    for name in image.names:
-        yield from (folder / name for folder in folders)
+        part = part_of(image.part) or part_of(image.file.stem, FILLERS)
+        folders += [path for folder in part_folders.get(part or "", ()) for path in (folder, folder / "images")]
+    return folders
 
 
-def _match_others(source: Source, images: Sequence[ShapeImage]) -> None:
+def _match_others(source: Source, images: Sequence[ShapeImage], taken: Set[str]) -> None:
     """Find the files of images by names in another spelling, without an ending, or with other folders."""
     if not images:
         return
     base = source.path(source.layout.images) or source.root
-    files = [name for name in walk(base, hidden=False) if is_image_file(Path(name))]
+    names_of_images = (name for name in walk(base, hidden=False) if is_image_file(Path(name)))
+    files = [name for name in names_of_images if os.path.abspath(base / name) not in taken]
     _match_stems(base, files, images)
     for position in range(max(len(image.names) for image in images)):
         waiting: dict[str, list[ShapeImage]] = defaultdict(list)

@@ -173,3 +173,19 @@ def test_classes_of_the_settings_are_used(folder, reading):
     splits = open_objects(config, masks=False)
     assert splits.names == ("dog", "cat")
     assert "class 'emu', which is not listed" in splits.faults[0]
+
+
+def test_equal_names_are_found_in_the_folders_of_the_files_parts(folder, reading):
+    texts = {"train_labels.csv": "0.jpg,4,6,24,18,cat\n", "test_labels.csv": "0.jpg,1,2,3,4,cat\n"}
+    root = folder(texts, ["images/train/0.jpg", "images/test/0.jpg"])
+    splits = reading.check(root, reading.open(root))
+    assert splits.train.path(0).endswith("images/train/0.jpg")
+    assert splits.train.target(0).boxes.tolist() == [BOX]
+    assert splits.parts["test"].path(0).endswith("images/test/0.jpg")
+    assert splits.parts["test"].target(0).boxes.tolist() == [[1, 2, 3, 4]]
+
+
+def test_a_missing_image_is_never_another_ones_file(folder, reading):
+    root = folder({"boxes.csv": "other/a.jpg,1,2,3,4,cat\na.jpg,4,6,24,18,cat\n"}, ["images/a.jpg"])
+    splits = reading.open(root, val="images")
+    assert splits.parts["val"].target(0).boxes.tolist() == [BOX]
