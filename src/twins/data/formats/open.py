@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from twins.data.base import (
@@ -22,18 +21,23 @@ from twins.data.base import (
     Opened,
     Splits,
 )
-from twins.data.classes import ClassTable, built_in, find_table_file, read_table, with_bright_colours
 from twins.data.config import BoxConfig, DataConfig, MaskConfig
 from twins.data.formats.class_folders import open_class_folders
 from twins.data.formats.class_lists import open_class_lists
 from twins.data.formats.coco_maps import open_coco_maps
 from twins.data.formats.coco_objects import open_coco_objects
+from twins.data.formats.cvat import find_cvat
 from twins.data.formats.digits import Digits
 from twins.data.formats.mask_folders import open_mask_folders
 from twins.data.formats.scenes import SceneMaps, SceneObjects
+from twins.data.formats.shape_files import Target
+from twins.data.formats.shape_formats import are_given, open_shape_formats
+from twins.data.formats.shapes import listed_classes
 from twins.data.formats.source import Source, split
+from twins.data.formats.unread import unread_format
 from twins.data.formats.voc import open_voc
 from twins.data.formats.yolo import open_yolo
+from twins.data.images import list_images
 from twins.data.plan import ReadingPlan
 from twins.errors import ConfigError, DataError
 
@@ -47,7 +51,13 @@ def open_class_ids(config: DataConfig) -> Splits[LabelledImages]:
     if config.data == "digits":
         return embedded(Digits(train=True), Digits(train=False), "digits")
     source = Source(config, "a folder with one folder per class, digits, or another `task`")
-    return split(open_class_lists(source) or open_class_folders(source), source)
+    try:
+        return split(open_class_lists(source) or open_class_folders(source), source)
+    except DataError as error:
+        unread = None if list_images(source.root) else unread_format(source)
+        if unread is None:
+            raise
+        raise DataError(unread) from error
 
 
 def open_label_maps(config: DataConfig) -> Splits[LabelMapImages]:
@@ -64,10 +74,13 @@ def open_label_maps(config: DataConfig) -> Splits[LabelMapImages]:
         raise ConfigError("`boxes` sets how the classes of boxes are read; leave it out for semantic")
     source = Source(config, "a folder with images and masks, or scenes")
     root = source.root
-    opened = open_coco_maps(source, "panoptic") or open_mask_folders(source) or open_coco_maps(source, "instances")
+    opened = open_shape_formats(source, "maps") if are_given(source) else None
+    opened = opened or open_coco_maps(source, "panoptic") or open_mask_folders(source)
+    opened = opened or open_coco_maps(source, "instances") or open_shape_formats(source, "maps")
     if opened is None:
         raise DataError(
-            f"{root} holds no images with masks; put images in {root / 'images'} and masks of the same names in "
+            unread_format(source)
+            or f"{root} holds no images with masks; put images in {root / 'images'} and masks of the same names in "
             f"{root / 'masks'}, each with train and val in it if the set is split"
         )
     return split(opened, source)
@@ -102,12 +115,16 @@ def open_objects(config: DataConfig, *, masks: bool) -> Splits[NamedObjects]:
     if config.data == "scenes":
         return embedded(SceneObjects(train=True, masks=masks), SceneObjects(train=False, masks=masks), "scenes")
     source = Source(config, "a folder with images and annotations, or scenes")
-    opened = open_coco_objects(source, masks=masks) or _open_voc_or_yolo(source, masks=masks)
+    target: Target = "masks" if masks else "boxes"
+    opened = open_shape_formats(source, target) if are_given(source) else None
+    opened = opened or open_coco_objects(source, masks=masks) or _open_voc_or_yolo(source, masks=masks)
+    opened = opened or open_shape_formats(source, target)
     if opened is None:
         raise DataError(
-            f"{source.root} holds no images with objects in a known layout, COCO's (annotations/instances_train.json), "
-            "Pascal VOC's (JPEGImages and Annotations) or YOLO's (images/train and labels/train, data.yaml); bring it "
-            "into one"
+            unread_format(source)
+            or f"{source.root} holds no images with objects in a known layout, COCO's "
+            "(annotations/instances_train.json), Pascal VOC's (JPEGImages and Annotations) or YOLO's (images/train and "
+            "labels/train, data.yaml); bring it into one"
         )
     return split(opened, source)
 
@@ -120,21 +137,17 @@ def embedded(train: Any, val: Any, name: str) -> Splits[Any]:
 
 
 def _open_voc_or_yolo(source: Source, *, masks: bool) -> Opened | None:
-    classes = _listed_classes(source)
-    return open_voc(source, classes, masks=masks) or open_yolo(source, classes, masks=masks)
-
-
-def _listed_classes(source: Source) -> ClassTable | None:
-    """Return the classes of boxes by the settings, or by a file of class names in the folder; `None` without."""
-    name = source.config.boxes.classes
-    path = find_table_file(source.root) if name == "auto" else Path(name) if Path(name).is_file() else None
-    if path is None and name == "auto":
-        return None
-    if path is not None:
-        source.use_names(path)
-        return with_bright_colours(read_table(path))
-    source.names_from = f"the built-in table {name}"
-    return built_in(name)
+    classes = listed_classes(source)
+    before = source.names_from, list(source.notes)
+    try:
+        return open_voc(source, classes, masks=masks) or open_yolo(source, classes, masks=masks)
+    except DataError as error:
+        if find_cvat(source):  # its XML may be in a folder that is called as VOC's
+            source.names_from, source.notes[:] = before
+            return None
+        if (unread := unread_format(source, labels_only=True)) is None:
+            raise
+        raise DataError(unread) from error
 
 
 def _fault_notes(faults: Sequence[str]) -> list[str]:
