@@ -299,9 +299,9 @@ def _split_colour(line: str) -> tuple[str, Colour | None]:
     if len(words) > 4 and all(word.isdigit() for word in words[:4]) and not words[-1].isdigit():
         words = [f"{words[0]}:", *words[4:], *words[1:4]]  # a value, a colour and the name
     for numbers, rest in ((words[-3:], words[:-3]), (words[:3], words[3:])):
-        if rest and all(word.isdigit() and int(word) < 256 for word in numbers) and len(numbers) == 3:
-            if not rest[-1].isdigit() or len(rest) > 1:
-                return " ".join(rest), (int(numbers[0]), int(numbers[1]), int(numbers[2]))
+        is_colour = len(numbers) == 3 and all(word.isdigit() and int(word) < 256 for word in numbers)
+        if is_colour and rest and not "".join(rest).isdigit():
+            return " ".join(rest), (int(numbers[0]), int(numbers[1]), int(numbers[2]))
     return line, None
 
 
@@ -315,8 +315,9 @@ def _split_values(names: Sequence[str]) -> list[tuple[str, int | None]]:
         if len(names) < 2 or not all(matches):
             continue
         found = [match.groups() for match in matches if match]
-        rows = [(name if is_value_first else value, sign, value if is_value_first else name)
-                for value, sign, name in found]
+        rows = [
+            (name if is_value_first else value, sign, value if is_value_first else name) for value, sign, name in found
+        ]
         values = [int(value) for _, _, value in rows]
         counts = values == list(range(len(values))) or (is_value_first and values == list(range(1, len(values) + 1)))
         if len({name for name, _, _ in rows}) == len(rows) == len(set(values)) and (

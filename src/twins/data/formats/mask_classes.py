@@ -25,6 +25,8 @@ _POSSIBLE_NAMES = frozenset((
     "idlabel", "labelid", "data", "dataset", "config", "meta",
 ))  # fmt: skip
 """Names of files that may hold classes, or something else."""
+_SUPERVISELY = "objclasstomachinecolor"
+"""Supervisely's file of the colours in its `masks_machine`; its `meta.json` has those for people."""
 _ENDINGS = (".txt", ".csv", ".tsv", ".json", ".yaml", ".yml", ".names")
 _ALL_VALUES = {"ade20k": range(151), "cityscapes": range(34)}
 """The mask values that a built-in data set can have; those without a class are ignored."""
@@ -125,7 +127,8 @@ def _read_tables(source: Source, folders: Sequence[Path]) -> dict[Path, ClassTab
             tables[path] = read_table(path)
         elif (name in _POSSIBLE_NAMES or path == source.settings_file) and (table := _possible_table(path)):
             tables[path] = table
-    return tables
+    machine = {path: table for path, table in tables.items() if compact(path.stem) == _SUPERVISELY}
+    return machine or tables
 
 
 def _possible_table(path: Path) -> ClassTable | None:
@@ -144,10 +147,11 @@ def _agree(first: ClassTable, second: ClassTable) -> bool:
 
 
 def _with_background(classes: ClassTable, path: Path) -> ClassTable:
-    """Return the classes of a file; Supervisely's has none for the background, which is black."""
-    if compact(path.stem) != "objclasstomachinecolor":
+    """Return the classes of a file; Supervisely's has values as shades of grey, and none for the background."""
+    if compact(path.stem) != _SUPERVISELY:
         return classes
-    return build_table(("background", *classes.names), colours=((0, 0, 0), *classes.colours))
+    rows = sorted(zip((colour[0] for colour in classes.colours), classes.names, strict=True))
+    return build_table(("background", *(name for _, name in rows)), (0, *(value for value, _ in rows)))
 
 
 def _built_in(source: Source, name: str, masks: Sequence[Path]) -> MaskClasses:
@@ -182,8 +186,8 @@ def _no_voc_reason(source: Source, found: MaskSet) -> str:
     """Return why masks in VOC's folders are not VOC's; empty if nothing contradicts."""
     classes = built_in("voc")
     if detect_values(found.masks, None) == "colour":
-        others = sample_colours(found.masks) - {*classes.colours, *_VOID_COLOURS["voc"]}
-        return f"masks hold the colour {min(others)}" if others else ""
+        unknown = sample_colours(found.masks) - {*classes.colours, *_VOID_COLOURS["voc"]}
+        return f"masks hold the colour {min(unknown)}" if unknown else ""
     if others := sorted(sampled_values(found.masks) - set(range(21)) - {IGNORE}):
         return f"masks hold the value {others[0]}"
     shown: dict[int, Colour] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from twins.data.formats.mask_lists import find_lists, parts_by_lists
 from twins.data.formats.mask_names import IMAGE_FOLDERS, MASK_FOLDERS
 from twins.data.formats.mask_pairs import Paired, Pairs, pair_by_endings, pair_folders
 from twins.data.formats.mask_places import FolderPair, Places, find_places
-from twins.data.formats.masks import MaskReader, build_reader, sampled_values
+from twins.data.formats.masks import IGNORE, MaskReader, build_reader, sampled_values
 from twins.data.formats.masks_per_object import find_object_masks, open_object_masks
-from twins.data.formats.source import LISTS, MASKS, Source, names_in
+from twins.data.formats.source import LISTS, MASKS, NAMES, Source, names_in
 from twins.errors import DataError
 
 __all__ = ["IMAGE_FOLDERS", "MASK_FOLDERS", "MaskedFiles", "find_mask_folders", "open_mask_folders"]
@@ -62,13 +63,12 @@ class _Parts:
 
 def find_mask_folders(source: Source) -> tuple[Path, ...]:
     """Return the folders of images and of masks in a data folder; none if it has no such layout."""
-    if folders := find_object_masks(source):
-        return folders
+    probe = deepcopy(source)  # keeps the record of what is read
     try:
-        places = find_places(source)
+        places = find_places(probe)
     except DataError:  # opening says it
-        return (source.root,)
-    return () if places is None else tuple(places.folders)
+        return ()
+    return find_object_masks(probe) or (() if places is None else tuple(places.folders))
 
 
 def open_mask_folders(source: Source) -> Opened | None:
@@ -93,7 +93,7 @@ def open_mask_folders(source: Source) -> Opened | None:
     masks = [mask for pairs in parts.pairs.values() for _, mask in pairs]
     if not masks:
         raise DataError(f"{source.root} leaves no image to train on; add images and masks")
-    found = MaskSet(masks, places.folders, _own_classes(source.root, places), _own_table(places))
+    found = MaskSet(masks, places.all_folders, _own_classes(source, places), _own_table(places))
     classes = find_classes(source, found)
     _drop_dummy_test(source, parts, found)
     masks = [mask for pairs in parts.pairs.values() for _, mask in pairs]
@@ -126,8 +126,8 @@ def _pair(source: Source, places: Places) -> _Parts:
     if images and not used:
         first = next(iter(places.parts.values()))[0]
         raise DataError(
-            f"no image in {first.images} has a mask of its name in {first.masks}, {images[0].name} first; give both the "
-            "same name"
+            f"no image in {first.images} has a mask of its name in {first.masks}, {images[0].name} first; give both "
+            "the same name"
         )
     lists = find_lists(source, places.lists_in, parts.pairs, images) if UNSPLIT in parts.pairs else {}
     if lists:
@@ -176,7 +176,9 @@ def _note_rest(source: Source, places: Places, images: list[Path], masks: list[P
         alone = [path for path in masks if path.is_relative_to(pair.masks)]
         without = [path for path in images if path.is_relative_to(pair.images)]
         if alone:
-            source.notes.append(f"{len(alone)} masks in {pair.masks} have no image in {pair.images}, {alone[0].name} first")
+            source.notes.append(
+                f"{len(alone)} masks in {pair.masks} have no image in {pair.images}, {alone[0].name} first"
+            )
         if without:
             source.notes.append(
                 f"{len(without)} images in {pair.images} have no mask in {pair.masks} and are left out, "
@@ -184,11 +186,14 @@ def _note_rest(source: Source, places: Places, images: list[Path], masks: list[P
             )
 
 
-def _own_classes(root: Path, places: Places) -> str | None:
+def _own_classes(source: Source, places: Places) -> str | None:
     """Return the name of a layout's built-in class table, or `None`."""
-    if any(root.glob("objectInfo150.*")) or root.name.startswith("ADEChallengeData2016"):
-        return "ade20k"
     first = next(iter(places.parts.values()))[0]
+    around = [path for path in first.images.parents if path == source.root or path.is_relative_to(source.root)]
+    signs = [path for folder in around for path in folder.glob("objectInfo150.*")]
+    if signs or any(folder.name.startswith("ADEChallengeData2016") for folder in around):
+        source.use(NAMES, *signs)
+        return "ade20k"
     names = {path.name for path in (first.images, first.masks, first.images.parent, first.masks.parent)}
     if "leftImg8bit" in names and {"gtFine", "gtCoarse"} & names:
         return "cityscapes"
@@ -206,7 +211,8 @@ def _drop_dummy_test(source: Source, parts: _Parts, found: MaskSet) -> None:
     test = parts.pairs.get("test")
     if found.name != "cityscapes" or not test or len(parts.pairs) == 1:
         return
-    if sampled_values([mask for _, mask in test]) <= {*range(7), 255}:
+    dummies = {IGNORE} if test[0][1].stem.endswith("labelTrainIds") else {*range(7), IGNORE}
+    if (values := sampled_values([mask for _, mask in test])) and values <= dummies:
         reason = "Cityscapes' test part, whose masks are dummies without classes"
         source.pass_over(reason, *(path for pair in test for path in pair))
         source.notes.append(f"{reason}, is not used")
@@ -222,7 +228,7 @@ def _recognise(source: Source, places: Places, parts: _Parts) -> None:
             images=names_in([places.base.images], root)[0], annotations=names_in([places.base.masks], root)[0]
         )
     given = parts.lists or {} if UNSPLIT in places.parts else places.given
-    source.recognise(**{part: names_in(given[part], root) for part in parts.pairs if part in given})
+    source.recognise(**{part: names_in(given[part], root) for part in parts.pairs if part in given and part != UNSPLIT})
 
 
 def _refuse_label_studio(root: Path) -> None:
@@ -231,6 +237,6 @@ def _refuse_label_studio(root: Path) -> None:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if name := next((name for name in sorted(files) if _LABEL_STUDIO.fullmatch(name)), None):
             raise DataError(
-                f"{Path(parent) / name} is of Label Studio's export of brush labels, which has a file for each label and "
-                "none of the images; export COCO instead, or join the files of an image in one mask of class values"
+                f"{Path(parent) / name} is of Label Studio's export of brush labels, which has a file for each label "
+                "and none of the images; export COCO instead, or join the files of an image in one mask of class values"
             )

@@ -67,7 +67,8 @@ def parts_by_lists(
     for part, paths in lists.items():
         chosen: Pairs = []
         for path in paths:
-            selected, more = select_listed(pairs, images, read_list(path), path)
+            lines = [line for line in read_list(path) if not line.startswith("# ")]
+            selected, more = select_listed(pairs, images, lines, path)
             chosen += selected
             notes += more
         parts[part] = list(dict.fromkeys(chosen))

@@ -46,8 +46,8 @@ def pair_folders(images: Path, masks: Path) -> Paired:
         DataError: two images or two masks have the same name, or no image has a mask.
     """
     mask_files, other_masks = _list_masks(masks)
-    exact = _by_key(mask_files, masks)
-    image_of = _by_key([path for path in list_images(images) if path not in set(mask_files)], images)
+    exact, no_images = _by_key(mask_files, masks), {*mask_files, *other_masks}
+    image_of = _by_key([path for path in list_images(images) if path not in no_images], images)
     pairs = {key: exact[key] for key in image_of if key in exact}
     if image_of and exact:
         pairs |= _by_short_names(image_of, exact, pairs)
@@ -85,10 +85,11 @@ def pair_by_endings(folder: Path) -> Paired:
             "folder of their own and give it as `layout.annotations`"
         )
     pairs = next(iter(masks.values()), {})
+    used = set(pairs.values())
     return Paired(
         sorted((images[key], mask) for key, mask in pairs.items()),
         [path for key, path in images.items() if key not in pairs],
-        [path for path in files if mask_ending(path.stem) and path not in set(pairs.values())],
+        [path for path in files if mask_ending(path.stem) and path not in used],
     )
 
 
@@ -106,7 +107,8 @@ def select_listed(pairs: Pairs, images: Iterable[Path], lines: Sequence[str], pa
     Raises:
         DataError: the list names what is no image.
     """
-    index, notes = _name_index(pairs, images), []
+    index = _name_index(pairs, images)
+    notes: list[str] = []
     chosen: dict[str, Path] = {}
     missing: list[str] = []
     for line in lines:
@@ -163,7 +165,8 @@ def _look_up(word: str, index: Mapping[str, Path]) -> Path | None:
     for name in (str(path.with_suffix("")) if is_image_file(path) else str(path), str(path)):
         parts = [part for part in name.split("/") if part]
         for start in range(len(parts)):
-            if (image := index.get("/".join(parts[start:]))) is not None:
+            image = index.get("/".join(parts[start:]))
+            if image is not None:
                 return image
     return None
 
@@ -176,7 +179,8 @@ def _by_short_names(
     image_of: Mapping[str, Path], mask_of: Mapping[str, Path], pairs: Mapping[str, Path]
 ) -> dict[str, Path]:
     """Return masks by the keys of images whose names agree when endings and beginnings are removed."""
-    free = {key: mask for key, mask in mask_of.items() if mask not in set(pairs.values())}
+    taken = set(pairs.values())
+    free = {key: mask for key, mask in mask_of.items() if mask not in taken}
     short: dict[str, Path] = {}
     for key, mask in free.items():
         name = _short(key, "masks")
@@ -187,9 +191,10 @@ def _by_short_names(
     owners: dict[Path, str] = {}
     for key in image_of:
         names = (key, _short(key, "images"))
-        candidates = (*names, *(name.rpartition("/")[2] for name in names))
-        if key in pairs or (mask := next((short[name] for name in candidates if name in short), None)) is None:
+        candidates = [name for name in (*names, *(name.rpartition("/")[2] for name in names)) if name in short]
+        if key in pairs or not candidates:
             continue
+        mask = short[candidates[0]]
         if mask in owners:
             raise _same_name(image_of[owners[mask]], image_of[key])
         owners[mask], found[key] = key, mask

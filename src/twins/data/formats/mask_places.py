@@ -60,6 +60,11 @@ class Places:
         )
 
     @property
+    def all_folders(self) -> list[Path]:
+        """Return the folders of images and of masks of all parts."""
+        return list(dict.fromkeys(path for pairs in self.parts.values() for pair in pairs for path in pair))
+
+    @property
     def lists_in(self) -> list[Path]:
         """Return further folders that may hold lists of the parts."""
         if self.base is None:
@@ -107,11 +112,14 @@ def _by_settings(source: Source) -> Places | None:
 
 def _in_folder(source: Source, root: Path) -> Places | None:
     """Return the places in a folder; raises DataError if two layouts fit."""
-    found: list[Places] = []
+    has_given_parts = any(path.is_dir() for paths in source.part_paths().values() for path in paths)
     images, masks = _only(source, root, "images"), _only(source, root, "masks")
-    if images is not None and masks is not None:
-        found.append(_below(source, FolderPair(images, masks)))
-    found += [places for places in (_in_names(source, root), _above(source, root)) if places is not None]
+    candidates = [
+        _below(source, FolderPair(images, masks)) if images is not None and masks is not None else None,
+        None if has_given_parts else _in_names(source, root),
+        _above(source, root),
+    ]
+    found = [places for places in candidates if places and not (has_given_parts and UNSPLIT in places.parts)]
     if len(found) > 1:
         shown = [" and ".join(path.relative_to(source.root).as_posix() for path in one.folders) for one in found[:2]]
         raise DataError(

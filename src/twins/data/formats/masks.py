@@ -172,7 +172,12 @@ def _with_values_of_masks(
         note = f"the one class that is named, {classes.names[0]}, has every value but 0, which is the background"
         return build_table(("background", *classes.names)), [note]
     counts_from_0 = classes.values == tuple(range(len(classes))) and config.reduce_zero_label is None
-    if values != "index" or not counts_from_0 or sampled_values(masks) & {0} or len(classes) not in sampled_values(masks):
+    if (
+        values != "index"
+        or not counts_from_0
+        or sampled_values(masks) & {0}
+        or len(classes) not in sampled_values(masks)
+    ):
         return classes, []
     if (_all_values(masks) - ignore - {IGNORE}) <= set(range(1, len(classes) + 1)):
         note = f"no mask holds 0, and the highest value is {len(classes)}: the classes have the values from 1 on"
@@ -323,9 +328,10 @@ def _are_colours(masks: Sequence[Path], values: Set[int], classes: ClassTable) -
     if shown:
         by_colour = set(shown.values()) <= set(classes.colours)
         return by_colour and any(colours.get(value) != colour for value, colour in shown.items())
-    greys = {(value, value, value) for value in values}
+    greys = {value: (value, value, value) for value in values}
     fits_indices = values <= indices | {IGNORE} and (IGNORE, IGNORE, IGNORE) not in classes.colours
-    return bool(values) and greys <= set(classes.colours) and not fits_indices
+    differ = len(values) > 1 and any(colours.get(value) != grey for value, grey in greys.items())
+    return bool(values) and set(greys.values()) <= set(classes.colours) and (differ or not fits_indices)
 
 
 def palette_colours(path: Path) -> dict[int, Colour]:
@@ -424,4 +430,9 @@ def _advice(values: list[Any], classes: ClassTable) -> str:
     if values == [0] and 1 in classes.values:
         return "if 0 is to be ignored, set `masks.reduce_zero_label=True`"
     first, last = min(classes.values), max(classes.values)
+    if values == [last + 1] and first == 0:
+        return (
+            f"the {len(classes)} classes have the values 0 to {last}; if 0 is a background without a name, add its "
+            "name to the file of classes as the first"
+        )
     return f"the {len(classes)} classes have the values {first} to {last}; fix it, or ignore values with `masks.ignore`"

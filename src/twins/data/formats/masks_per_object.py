@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from twins.data.base import UNSPLIT, Opened
 from twins.data.classes import build_table
 from twins.data.formats.files import ImageFiles
-from twins.data.formats.mask_names import role_of, subfolders
+from twins.data.formats.mask_names import role_of, stripped, subfolders
 from twins.data.formats.masks import read_values
 from twins.data.formats.source import MASKS, Source
 from twins.data.images import list_images
-from twins.data.parts import group_parts
+from twins.data.parts import group_parts, part_of
 from twins.errors import ConfigError, DataError
 
 _FILLERS = frozenset(("stage",))
@@ -36,7 +36,7 @@ class ObjectMaskFiles(ImageFiles):
         total: NDArray[np.bool_] | None = None
         for path in self.masks[index]:
             pixels = read_values(path)
-            inside = (pixels > 0) if pixels.ndim == 2 else (pixels > 0).any(axis=2)
+            inside = np.asarray(pixels > 0 if pixels.ndim == 2 else (pixels > 0).any(axis=2), dtype=np.bool_)
             if total is not None and total.shape != inside.shape:
                 raise DataError(f"{path} has another size than the masks beside it; save all at the image's size")
             total = inside if total is None else total | inside
@@ -105,7 +105,7 @@ def _parts(source: Source) -> dict[str, list[Path]]:
 def _holds(folder: Path) -> list[Path]:
     """Return the folders of one image and its masks in a folder; none unless nearly all are of this kind."""
     folders = subfolders(folder)
-    if not folders or _inner(folders[0]) is None:
+    if not folders or any(part_of(path.name) for path in folders) or _inner(folders[0]) is None:
         return []
     inside = [path for path in folders if _inner(path) is not None]
     return inside if 2 * len(inside) > len(folders) else []
@@ -118,5 +118,5 @@ def _inner(folder: Path) -> tuple[Path, Path] | None:
     masks = [path for path, kind in roles.items() if kind == "masks"]
     if len(images) != 1 or len(masks) != 1 or len(files := list_images(images[0])) != 1:
         return None
-    names = {path.stem for path in list_images(masks[0])}
-    return (images[0], masks[0]) if files[0].stem not in names else None
+    names = {name for path in list_images(masks[0]) for name in (path.stem, stripped(path.stem, "masks"))}
+    return None if {files[0].stem, stripped(files[0].stem, "images")} & names else (images[0], masks[0])
