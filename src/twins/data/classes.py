@@ -105,7 +105,8 @@ def read_table(path: Path) -> ClassTable:
     if not path.is_file():
         raise NotFoundError(f"there is no file of classes {path}; check the path")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as text ({error}); save it as UTF-8") from error
     try:
@@ -214,7 +215,10 @@ def _parse(text: str, suffix: str) -> Any:
 def _content_rows(content: Any) -> list[_Row]:
     """Return the classes in a JSON or YAML file, in any of the forms that tools write."""
     if isinstance(content, dict):
-        content = next((content[key] for key in _CONTENT_KEYS if isinstance(content.get(key), dict | list)), content)
+        keys = [
+            key for key in _CONTENT_KEYS if key in ("classes", "names") or isinstance(content.get(key), dict | list)
+        ]
+        content = next((content[key] for key in keys if key in content), content)
     if isinstance(content, dict):
         return _sorted_by_value([_entry_row(key, value) for key, value in content.items()])
     if not isinstance(content, list):
@@ -236,7 +240,7 @@ def _entry_row(key: str, value: Any) -> _Row:
     if (colour := _colour(value)) is not None:
         return _Row(key, colour=colour)
     if (number := _number(value)) is None:
-        raise DataError(f"expected a value or a colour for the class {key!r:.100}, found {value!r:.100}")
+        raise ValueError(f"expected a value or a colour for the class {key!r:.100}, found {value!r:.100}")
     return _Row(key, number)
 
 

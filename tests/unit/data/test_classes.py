@@ -82,6 +82,7 @@ def test_an_unknown_set_is_answered_with_near_names(refused):
     [
         ("a.txt", "sky\ntraffic light\n\n", (0, 1)),
         ("a.txt", "\ufeffsky\r\ntraffic light\r\n", (0, 1)),
+        ("a.txt", "sky\r\ntraffic light\r\n".encode("utf-16"), (0, 1)),
         ("a.names", "sky\ntraffic light", (0, 1)),
         ("a.csv", "name\nsky\ntraffic light\n", (0, 1)),
         ("a.CSV", "value, name\n3, sky\n7, traffic light\n", (3, 7)),

@@ -168,7 +168,7 @@ def _built_in(source: Source, name: str, masks: Sequence[Path]) -> MaskClasses:
 
 def _voc(source: Source, found: MaskSet) -> MaskClasses:
     """Return VOC's classes for folders with its names, where the masks and XML files do not contradict."""
-    reason = _no_voc_reason(source, found)
+    reason = _no_voc_reason(found)
     if reason:
         source.notes.append(
             f"the folders are named like Pascal VOC's, but {reason}, so the classes are not VOC's; give their names "
@@ -182,7 +182,7 @@ def _voc(source: Source, found: MaskSet) -> MaskClasses:
     return _built_in(source, "voc", found.masks)
 
 
-def _no_voc_reason(source: Source, found: MaskSet) -> str:
+def _no_voc_reason(found: MaskSet) -> str:
     """Return why masks in VOC's folders are not VOC's; empty if nothing contradicts."""
     classes = built_in("voc")
     if detect_values(found.masks, None) == "colour":
@@ -196,9 +196,10 @@ def _no_voc_reason(source: Source, found: MaskSet) -> str:
     colours = dict(zip(classes.values, classes.colours, strict=True))
     if wrong := [value for value, colour in shown.items() if value != IGNORE and colour != colours.get(value)]:
         return f"the palette of the masks has another colour for the value {wrong[0]}"
-    if names := sorted(_xml_names(source.root / "Annotations") - set(classes.names)):
+    around = found.folders[0].parent
+    if names := sorted(_xml_names(around / "Annotations") - set(classes.names)):
         return f"Annotations names the class {names[0]}"
-    has_lists = (source.root / "ImageSets" / "Segmentation").is_dir()
+    has_lists = (around / "ImageSets" / "Segmentation").is_dir()
     return "" if shown or has_lists else "the masks have no palette and ImageSets/Segmentation is missing"
 
 

@@ -16,10 +16,10 @@ from twins.data.base import UNSPLIT, Opened
 from twins.data.classes import ClassTable, build_table
 from twins.data.formats.files import ImageFiles
 from twins.data.formats.mask_classes import MaskSet, find_classes
+from twins.data.formats.mask_layouts import FolderPair, MaskLayout, find_layout
 from twins.data.formats.mask_lists import find_lists, parts_by_lists
 from twins.data.formats.mask_names import IMAGE_FOLDERS, MASK_FOLDERS
 from twins.data.formats.mask_pairs import Paired, Pairs, pair_by_endings, pair_folders
-from twins.data.formats.mask_places import FolderPair, Places, find_places
 from twins.data.formats.masks import IGNORE, MaskReader, build_reader, sampled_values
 from twins.data.formats.masks_per_object import find_object_masks, open_object_masks
 from twins.data.formats.source import LISTS, MASKS, NAMES, Source, names_in
@@ -65,10 +65,10 @@ def find_mask_folders(source: Source) -> tuple[Path, ...]:
     """Return the folders of images and of masks in a data folder; none if it has no such layout."""
     probe = deepcopy(source)  # keeps the record of what is read
     try:
-        places = find_places(probe)
+        layout = find_layout(probe)
     except DataError:  # opening says it
         return ()
-    return find_object_masks(probe) or (() if places is None else tuple(places.folders))
+    return find_object_masks(probe) or (() if layout is None else tuple(layout.folders))
 
 
 def open_mask_folders(source: Source) -> Opened | None:
@@ -85,15 +85,15 @@ def open_mask_folders(source: Source) -> Opened | None:
     """
     if find_object_masks(source):
         return open_object_masks(source)
-    places = find_places(source)
-    if places is None:
+    layout = find_layout(source)
+    if layout is None:
         _refuse_label_studio(source.root)
         return None
-    parts = _pair(source, places)
+    parts = _pair(source, layout)
     masks = [mask for pairs in parts.pairs.values() for _, mask in pairs]
     if not masks:
         raise DataError(f"{source.root} leaves no image to train on; add images and masks")
-    found = MaskSet(masks, places.all_folders, _own_classes(source, places), _own_table(places))
+    found = MaskSet(masks, layout.all_folders, _own_classes(source, layout), _own_table(layout))
     classes = find_classes(source, found)
     _drop_dummy_test(source, parts, found)
     masks = [mask for pairs in parts.pairs.values() for _, mask in pairs]
@@ -108,32 +108,33 @@ def open_mask_folders(source: Source) -> Opened | None:
     source.notes += notes
     source.names_from = source.names_from or "the values in the masks"
     source.use(MASKS, *masks)
-    _recognise(source, places, parts)
+    _recognise(source, layout, parts)
     sets = {part: MaskedFiles(pairs, reader) for part, pairs in parts.pairs.items()}
-    return Opened(sets, places.name, places.folders, parts.origins)
+    return Opened(sets, layout.name, layout.folders, parts.origins)
 
 
-def _pair(source: Source, places: Places) -> _Parts:
+def _pair(source: Source, layout: MaskLayout) -> _Parts:
     """Return the pairs of all parts, and record what is left over."""
-    paired = {part: _pair_all(pairs) for part, pairs in places.parts.items()}
-    parts = _Parts({part: result.pairs for part, result in paired.items()}, _origins(source, places))
+    paired = {part: _pair_all(pairs) for part, pairs in layout.parts.items()}
+    parts = _Parts({part: result.pairs for part, result in paired.items()}, _origins(source, layout))
     results = list(paired.values())
     used = {path for result in results for pair in result.pairs for path in pair}
     images = sorted({path for result in results for path in result.images} - used)
     masks = sorted({path for result in results for path in result.masks} - used)
     source.notes += dict.fromkeys(note for result in results for note in result.notes)
     source.pass_over("another form of the masks that are read", *(p for result in results for p in result.other_masks))
-    if images and not used:
-        first = next(iter(places.parts.values()))[0]
-        raise DataError(
-            f"no image in {first.images} has a mask of its name in {first.masks}, {images[0].name} first; give both "
-            "the same name"
-        )
-    lists = find_lists(source, places.lists_in, parts.pairs, images) if UNSPLIT in parts.pairs else {}
+    for part, result in paired.items():
+        if result.images and not result.pairs:
+            first = layout.parts[part][0]
+            raise DataError(
+                f"no image in {first.images} has a mask of its name in {first.masks}, {result.images[0].name} first; "
+                "give both the same name"
+            )
+    lists = find_lists(source, layout.lists_in, parts.pairs, images) if UNSPLIT in parts.pairs else {}
     if lists:
         parts = _by_lists(source, parts, lists, images)
     else:
-        _note_rest(source, places, images, masks)
+        _note_rest(source, layout, images, masks)
     source.pass_over(NO_MASK, *images)
     source.pass_over(NO_IMAGE, *masks)
     return parts
@@ -149,12 +150,12 @@ def _pair_all(pairs: list[FolderPair]) -> Paired:
     return total
 
 
-def _origins(source: Source, places: Places) -> dict[str, str]:
+def _origins(source: Source, layout: MaskLayout) -> dict[str, str]:
     return {
         part: ", ".join(
             " and ".join(dict.fromkeys((source.relative(pair.images), source.relative(pair.masks)))) for pair in pairs
         )
-        for part, pairs in places.parts.items()
+        for part, pairs in layout.parts.items()
     }
 
 
@@ -170,9 +171,9 @@ def _by_lists(source: Source, parts: _Parts, lists: Mapping[str, list[Path]], im
     return _Parts(listed, origins, dict(lists))
 
 
-def _note_rest(source: Source, places: Places, images: list[Path], masks: list[Path]) -> None:
+def _note_rest(source: Source, layout: MaskLayout, images: list[Path], masks: list[Path]) -> None:
     """Note images without a mask and masks without an image, by folder."""
-    for pair in dict.fromkeys(pair for pairs in places.parts.values() for pair in pairs):
+    for pair in dict.fromkeys(pair for pairs in layout.parts.values() for pair in pairs):
         alone = [path for path in masks if path.is_relative_to(pair.masks)]
         without = [path for path in images if path.is_relative_to(pair.images)]
         if alone:
@@ -186,9 +187,9 @@ def _note_rest(source: Source, places: Places, images: list[Path], masks: list[P
             )
 
 
-def _own_classes(source: Source, places: Places) -> str | None:
+def _own_classes(source: Source, layout: MaskLayout) -> str | None:
     """Return the name of a layout's built-in class table, or `None`."""
-    first = next(iter(places.parts.values()))[0]
+    first = next(iter(layout.parts.values()))[0]
     around = [path for path in first.images.parents if path == source.root or path.is_relative_to(source.root)]
     signs = [path for folder in around for path in folder.glob("objectInfo150.*")]
     if signs or any(folder.name.startswith("ADEChallengeData2016") for folder in around):
@@ -197,12 +198,12 @@ def _own_classes(source: Source, places: Places) -> str | None:
     names = {path.name for path in (first.images, first.masks, first.images.parent, first.masks.parent)}
     if "leftImg8bit" in names and {"gtFine", "gtCoarse"} & names:
         return "cityscapes"
-    return "voc" if places.is_voc else None
+    return "voc" if layout.is_voc else None
 
 
-def _own_table(places: Places) -> ClassTable | None:
+def _own_table(layout: MaskLayout) -> ClassTable | None:
     """Return the classes of Oxford-IIIT Pet's trimaps; `None` for other masks."""
-    first = next(iter(places.parts.values()))[0]
+    first = next(iter(layout.parts.values()))[0]
     return _TRIMAPS if first.masks.name.lower() == "trimaps" else None
 
 
@@ -220,14 +221,14 @@ def _drop_dummy_test(source: Source, parts: _Parts, found: MaskSet) -> None:
         parts.origins.pop("test", None)
 
 
-def _recognise(source: Source, places: Places, parts: _Parts) -> None:
+def _recognise(source: Source, layout: MaskLayout, parts: _Parts) -> None:
     """Record the layout settings that open the same images again."""
     root = source.root
-    if places.base is not None:
+    if layout.base is not None:
         source.recognise(
-            images=names_in([places.base.images], root)[0], annotations=names_in([places.base.masks], root)[0]
+            images=names_in([layout.base.images], root)[0], annotations=names_in([layout.base.masks], root)[0]
         )
-    given = parts.lists or {} if UNSPLIT in places.parts else places.given
+    given = parts.lists or {} if UNSPLIT in layout.parts else layout.given
     source.recognise(**{part: names_in(given[part], root) for part in parts.pairs if part in given and part != UNSPLIT})
 
 

@@ -12,7 +12,7 @@ from twins.data.formats.source import Source
 from twins.data.parts import group_parts
 
 _FILLERS = frozenset(("list", "lists", "names", "files", "file", "ids", "id", "aug"))
-_PLACES = ("ImageSets/Segmentation", "ImageSets", "splits", "split", "lists", "")
+_LIST_FOLDERS = ("ImageSets/Segmentation", "ImageSets/Main", "ImageSets", "splits", "split", "lists", "")
 """Folders of lists, in the order in which they are looked for; `""` is the data folder."""
 NO_SUCH_NAME, OTHER_LIST = "a list that names none of these images", "a list whose name says no part"
 
@@ -34,7 +34,7 @@ def find_lists(
     given = {part: [path for path in paths if path.is_file()] for part, paths in source.part_paths().items()}
     if any(given.values()):
         return {part: paths for part, paths in given.items() if paths}
-    for folder in dict.fromkeys((*(source.root / place for place in _PLACES), *folders)):
+    for folder in dict.fromkeys((*(source.root / place for place in _LIST_FOLDERS), *folders)):
         files = sorted(path for path in folder.glob("*") if path.suffix.lower() in (".txt", ".lst"))
         if folder.name == "Segmentation" and len(files) == 1 and not group_parts(files):
             return {UNSPLIT: files}  # CVAT's default.txt

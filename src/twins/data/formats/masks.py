@@ -25,6 +25,8 @@ MAX_GREY_CLASSES, GREY_STEP = 8, 16
 """More unnamed values than these, most pixels at 0 and 255, are soft edges; values this far apart are grey shades."""
 VALUE_PROBLEMS = ("masks hold ", "255 is ignored ")
 """Beginnings of the sentences on values that are no classes."""
+_BACKGROUNDS = ("background", "bg", "unlabeled", "unlabelled", "void", "none")
+"""Names of what is 0 in masks of two values, also if it is named second."""
 _UNKNOWN = -1
 _SAMPLE = 24
 """Number of masks that are read to detect whether a set's masks hold colours, or white."""
@@ -171,6 +173,10 @@ def _with_values_of_masks(
     if classes.values == (0,) and (values == "binary" or (values == "index" and 1 in sampled_values(masks) - ignore)):
         note = f"the one class that is named, {classes.names[0]}, has every value but 0, which is the background"
         return build_table(("background", *classes.names)), [note]
+    if values == "binary" and len(classes) == 2:
+        if classes.names[1].strip("_ ").lower() in _BACKGROUNDS:
+            classes = build_table(classes.names[::-1], colours=classes.colours[::-1])
+        return classes, [f"0 is {classes.names[0]}, and the other value {classes.names[1]}"]
     counts_from_0 = classes.values == tuple(range(len(classes))) and config.reduce_zero_label is None
     if (
         values != "index"

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from twins.data.checks.scan import check
+from twins.data.checks.semantic import LabelMapCheck
 from twins.data.classes import built_in
 from twins.data.config import DataConfig, LayoutConfig, MaskConfig
 from twins.data.formats.mask_folders import find_mask_folders, open_mask_folders
 from twins.data.formats.mask_names import role_of
 from twins.data.formats.source import Source, layout_text, split
+from twins.errors import DataError, NotFoundError
 
 RED, GREEN, BLUE, BLACK, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0), (255, 255, 255)
 VOC = built_in("voc")
@@ -179,6 +185,15 @@ def test_voc_lists_hold_under_any_name(tmp_path, lists, parts):
     assert splits.names == VOC.names
     assert any("the classes are Pascal VOC's 21" in note for note in splits.notes)
     assert any(group.reason == "an image without a mask" and group.count == 1 for group in splits.plan.passed_over)
+
+
+def test_lists_of_objects_make_the_parts_where_there_are_none_of_masks(tmp_path):
+    root = voc_layout(tmp_path, {})
+    lists = {"train": "a\nb\nunmasked", "val": "c", "cat_train": "a 1\nd -1"}
+    write(root, files={f"ImageSets/Main/{name}.txt": lines for name, lines in lists.items()})
+    splits = opened(root)
+    assert {part: len(images) for part, images in splits.parts.items()} == {"train": 2, "val": 1}
+    assert any("1 images that" in note and "have no mask and are left out" in note for note in splits.notes)
 
 
 @pytest.mark.parametrize(
@@ -498,6 +513,71 @@ def test_the_sign_of_ade20k_counts_also_in_a_folder_around(tmp_path):
     splits = opened(tmp_path)
     assert splits.names == built_in("ade20k").names
     assert splits.train.target(0)[0].tolist() == [255, 0, 0]
+
+
+def test_two_folders_of_masks_in_a_part_are_decided_by_its_setting(tmp_path, refused):
+    root = two(tmp_path / "train", "masks", "gt").parent
+    two(root / "val", "masks")
+    with refused(r"train/gt and train/masks in .*; give the folder of images and that of masks as `layout\.train`"):
+        opened(root)
+    splits = opened(root, layout=LayoutConfig(train=("train/images", "train/gt"), val=("val",)))
+    assert [len(splits.train), len(splits.val)] == [2, 2]
+    assert all(mask.parent.name == "gt" for mask in splits.train.masks)
+
+
+def test_a_part_whose_images_have_no_masks_of_their_names_is_refused(tmp_path, refused):
+    root = two(tmp_path / "train", "masks").parent
+    write(root, images=["val/images/c.jpg"], masks={"val/masks/d.png": [0, 1, 1]})
+    with refused(r"no image in .*val/images has a mask of its name in .*val/masks, c\.jpg first"):
+        opened(root)
+
+
+def damage(root, random):
+    """Change one file or folder of a set as people, disks and scripts do."""
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    folders = sorted(path for path in root.rglob("*") if path.is_dir())
+    path, folder = random.choice(files), random.choice(folders)
+    names = ["a_mask.png", "b.jpg", "classes.txt", "train.txt", "\u00fc.png", "x y.jpg"]
+    actions = {
+        "delete": path.unlink,
+        "cut": lambda: path.write_bytes(path.read_bytes()[: random.randrange(60)]),
+        "noise": lambda: path.write_bytes(random.randbytes(40)),
+        "rename": lambda: path.rename(path.with_name(random.choice(names))),
+        "copy": lambda: shutil.copy(path, path.with_name(random.choice(names))),
+        "rename folder": lambda: folder.rename(folder.with_name(random.choice(["masks", "val", "gt2", "x"]) + "0")),
+        "upper case": lambda: path.rename(path.with_name(path.name.upper())),
+        "names": lambda: (root / "labels.txt").write_text(random.choice(["a\nb\nc", "1 2 3", "\x00", "a:b:c"])),
+        "list": lambda: (root / "val.txt").write_text(random.choice(["a\nb", "zzz", ""])),
+    }
+    with contextlib.suppress(OSError):
+        actions[random.choice(sorted(actions))]()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_set_is_read_and_accounted_for_or_refused(tmp_path, seed):
+    random = Random(seed)
+    layouts = [*FOLDERS, "voc", "cityscapes"]
+    kind = layouts[seed % len(layouts)]
+    if kind == "voc":
+        voc_layout(tmp_path, {"trainval": "ab", "test": "cd"})
+    elif kind == "cityscapes":
+        cityscapes(tmp_path)
+    else:
+        for part, (name, row) in TWO_PARTS.items():
+            image, mask = (text.format(part=part, name=name) for text in FOLDERS[kind])
+            write(tmp_path, images=[image], masks={mask: row}, files={"labels.txt": "\n".join(NAMED)})
+    for _ in range(random.randint(1, 3)):
+        damage(tmp_path, random)
+    try:
+        if (splits := opened(tmp_path)) is None:
+            return
+        check(splits, LabelMapCheck())
+    except (DataError, NotFoundError):
+        return
+    paths = {part: [images.path(i) for i in range(len(images))] for part, images in splits.parts.items()}
+    again = reopened(splits, tmp_path)
+    assert {part: [images.path(i) for i in range(len(images))] for part, images in again.parts.items()} == paths
 
 
 def test_coco_open_is_read_by_the_settings_with_its_own_names(sample_data):

@@ -302,6 +302,14 @@ def test_a_single_name_is_that_of_the_foreground(tmp_path, save_mask, row):
     assert "the one class that is named, road, has every value but 0" in note
 
 
+def test_the_background_is_0_in_masks_of_two_values_also_if_it_is_named_second(tmp_path, save_mask):
+    path = save_mask(tmp_path / "a.png", [[0, 255, 255]])
+    reader, note = reader_for([path], build_table(("road", "_background_")))
+    assert reader.classes.names == ("_background_", "road")
+    assert reader(path).tolist() == [[0, 1, 1]]
+    assert "0 is _background_, and the other value road" in note
+
+
 def test_masks_that_count_from_1_get_the_names_in_order(tmp_path, save_mask):
     paths = [save_mask(tmp_path / "a.png", [[1, 2, 255]]), save_mask(tmp_path / "b.png", [[3, 3, 2]])]
     reader, note = reader_for(paths, THREE)

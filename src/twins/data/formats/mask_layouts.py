@@ -37,7 +37,7 @@ class FolderPair(NamedTuple):
 
 
 @dataclass
-class Places:
+class MaskLayout:
     """Where the images and masks of a data set are."""
 
     name: str
@@ -73,7 +73,7 @@ class Places:
         return [parent / "ImageSets" / "Segmentation", parent / "ImageSets", parent, self.base.masks.parent]
 
 
-def find_places(source: Source) -> Places | None:
+def find_layout(source: Source) -> MaskLayout | None:
     """Return where the images and masks are: by the settings, else by the folders' names; `None` if nowhere.
 
     Raises:
@@ -86,8 +86,8 @@ def find_places(source: Source) -> Places | None:
         return _by_settings(source)
     root = source.root
     for _ in range(_WRAPPERS + 1):
-        if (places := _in_folder(source, root)) is not None:
-            return places
+        if (layout := _in_folder(source, root)) is not None:
+            return layout
         folders = subfolders(root)
         if len(folders) != 1 or has_own_images(root):
             return None
@@ -95,8 +95,8 @@ def find_places(source: Source) -> Places | None:
     return None
 
 
-def _by_settings(source: Source) -> Places | None:
-    """Return the places where the settings give the folder of the images, of the masks, or both."""
+def _by_settings(source: Source) -> MaskLayout | None:
+    """Return the layout where the settings give the folder of the images, of the masks, or both."""
     images, masks = source.path(source.layout.images), source.path(source.layout.annotations)
     images = images or _only(source, source.root, "images", other=masks)
     masks = masks or _only(source, source.root, "masks", other=images)
@@ -110,8 +110,8 @@ def _by_settings(source: Source) -> Places | None:
     return _below(source, FolderPair(images, masks))
 
 
-def _in_folder(source: Source, root: Path) -> Places | None:
-    """Return the places in a folder; raises DataError if two layouts fit."""
+def _in_folder(source: Source, root: Path) -> MaskLayout | None:
+    """Return the layout in a folder; raises DataError if two layouts fit."""
     has_given_parts = any(path.is_dir() for paths in source.part_paths().values() for path in paths)
     images, masks = _only(source, root, "images"), _only(source, root, "masks")
     candidates = [
@@ -119,7 +119,7 @@ def _in_folder(source: Source, root: Path) -> Places | None:
         None if has_given_parts else _in_names(source, root),
         _above(source, root),
     ]
-    found = [places for places in candidates if places and not (has_given_parts and UNSPLIT in places.parts)]
+    found = [layout for layout in candidates if layout and not (has_given_parts and UNSPLIT in layout.parts)]
     if len(found) > 1:
         shown = [" and ".join(path.relative_to(source.root).as_posix() for path in one.folders) for one in found[:2]]
         raise DataError(
@@ -131,11 +131,13 @@ def _in_folder(source: Source, root: Path) -> Places | None:
     if not has_masks_beside(root):
         return None
     pair = FolderPair(root, root)
-    return Places("images with masks beside them", {UNSPLIT: [pair]}, [root], pair)
+    return MaskLayout("images with masks beside them", {UNSPLIT: [pair]}, [root], pair)
 
 
-def _only(source: Source, root: Path, kind: Literal["images", "masks"], other: Path | None = None) -> Path | None:
-    """Return the folder of images or of masks in a folder; `None` without any.
+def _only(
+    source: Source, root: Path, kind: Literal["images", "masks"], *, other: Path | None = None, part: str | None = None
+) -> Path | None:
+    """Return the folder of images or of masks in a folder, or in that of a part; `None` without any.
 
     Raises:
         DataError: there are several.
@@ -155,9 +157,10 @@ def _only(source: Source, root: Path, kind: Literal["images", "masks"], other: P
     if len(folders) > 1:
         names = " and ".join(folder.relative_to(source.root).as_posix() for folder in folders)
         setting = "layout.images" if kind == "images" else "layout.annotations"
-        raise DataError(
-            f"{names} in {source.root} could each be the folder of the {kind}; give the one to use as `{setting}`"
+        advice = (
+            f"the folder of images and that of masks as `layout.{part}`" if part else f"the one to use as `{setting}`"
         )
+        raise DataError(f"{names} in {source.root} could each be the folder of the {kind}; give {advice}")
     return folders[0] if folders else None
 
 
@@ -180,19 +183,19 @@ def has_masks_beside(folder: Path) -> bool:
     return any(mask_ending(stem) and stripped(stem, "masks") in stems for stem in stems)
 
 
-def _below(source: Source, base: FolderPair) -> Places:
+def _below(source: Source, base: FolderPair) -> MaskLayout:
     """Return the parts in the folders below a folder of images and a folder of masks, or these if they are unsplit."""
     name = "a folder of images and a folder of masks"
     if base.images == base.masks:
-        return Places("images with masks beside them", {UNSPLIT: [base]}, [base.images], base)
-    places = Places(name, {}, list(base), base)
-    name = "Pascal VOC's masks" if places.is_voc else name
+        return MaskLayout("images with masks beside them", {UNSPLIT: [base]}, [base.images], base)
+    layout = MaskLayout(name, {}, list(base), base)
+    name = "Pascal VOC's masks" if layout.is_voc else name
     has_lists = any(path.is_file() for paths in source.part_paths().values() for path in paths)
     images = {} if has_lists else source.part_folders(base.images)
     masks = {} if has_lists else source.part_folders(base.masks)
     if not images and masks:
         parts = {part: [FolderPair(base.images, folder) for folder in folders] for part, folders in masks.items()}
-        return Places(name, parts, list(base), base, masks)
+        return MaskLayout(name, parts, list(base), base, masks)
     parts = {}
     for part, folders in images.items():
         pairs = [_part_pair(base, folder, part, images, masks) for folder in folders]
@@ -203,7 +206,7 @@ def _below(source: Source, base: FolderPair) -> Places:
             raise DataError(f"{base.masks} has no folder {folders[0].name} for the images in {folders[0]}; add it")
         parts[part] = [pair for pair in pairs if pair is not None]
     given = {part: [path for pair in pairs for path in pair] for part, pairs in parts.items()}
-    return Places(name, parts or {UNSPLIT: [base]}, list(base), base, given)
+    return MaskLayout(name, parts or {UNSPLIT: [base]}, list(base), base, given)
 
 
 def _part_pair(
@@ -221,7 +224,7 @@ def _part_pair(
     return next((FolderPair(folder, path) for path in candidates if path.is_dir() and holds_images(path)), None)
 
 
-def _in_names(source: Source, root: Path) -> Places | None:
+def _in_names(source: Source, root: Path) -> MaskLayout | None:
     """Return the parts that the names of the folders of masks say: `train_images` and `train_masks`, CamVid's."""
     masks: dict[str, list[Path]] = {}
     images: dict[str, list[Path]] = {}
@@ -242,10 +245,10 @@ def _in_names(source: Source, root: Path) -> Places | None:
         return None
     given = {part: list(pairs[0]) for part, pairs in parts.items()}
     folders = [path for paths in given.values() for path in paths]
-    return Places("folders of images and of masks, named by their parts", parts, folders, None, given)
+    return MaskLayout("folders of images and of masks, named by their parts", parts, folders, None, given)
 
 
-def _above(source: Source, root: Path) -> Places | None:
+def _above(source: Source, root: Path) -> MaskLayout | None:
     """Return the parts of folders that each hold images and masks: `train/images` and `train/masks`."""
     settings = {part: [path for path in paths if path.is_dir()] for part, paths in source.part_paths().items()}
     folders = source.part_folders(root)
@@ -253,7 +256,7 @@ def _above(source: Source, root: Path) -> Places | None:
         folders = {part: paths for part, paths in settings.items() if paths}
     parts: dict[str, list[FolderPair]] = {}
     for part, paths in folders.items():
-        parts[part] = _given_pair(paths) or [pair for path in paths if (pair := _pair_in(source, path)) is not None]
+        parts[part] = _given_pair(paths) or [pair for path in paths if (pair := _pair_in(source, path, part))]
     if not any(parts.values()):
         return None
     first = next(path for part, paths in folders.items() for path in paths if parts[part])
@@ -267,7 +270,7 @@ def _above(source: Source, root: Path) -> Places | None:
     beside = first_pair.images == first_pair.masks
     name = "images with masks beside them" if beside else "a folder of images and a folder of masks"
     shown = list(dict.fromkeys(first_pair))
-    return Places(name, parts, shown, None, {part: folders[part] for part in parts})
+    return MaskLayout(name, parts, shown, None, {part: folders[part] for part in parts})
 
 
 def _given_pair(paths: list[Path]) -> list[FolderPair]:
@@ -279,9 +282,9 @@ def _given_pair(paths: list[Path]) -> list[FolderPair]:
     return pairs if all(kind[1] == "masks" and kind[0] != "masks" for kind in kinds) else []
 
 
-def _pair_in(source: Source, folder: Path) -> FolderPair | None:
+def _pair_in(source: Source, folder: Path, part: str) -> FolderPair | None:
     """Return the folders of images and masks in the folder of a part, or that folder if masks are beside the images."""
-    images, masks = _only(source, folder, "images"), _only(source, folder, "masks")
+    images, masks = _only(source, folder, "images", part=part), _only(source, folder, "masks", part=part)
     if images is not None and masks is not None:
         return FolderPair(images, masks)
     return FolderPair(folder, folder) if has_masks_beside(folder) else None
