@@ -98,30 +98,34 @@ def find_layout(source: Source) -> MaskLayout | None:
 def _by_settings(source: Source) -> MaskLayout | None:
     """Return the layout where the settings give the folder of the images, of the masks, or both."""
     images, masks = source.path(source.layout.images), source.path(source.layout.annotations)
-    images = images or _only(source, source.root, "images", other=masks)
-    masks = masks or _only(source, source.root, "masks", other=images)
-    if images is None and source.layout.annotations:
+    if masks is None:
+        masks = _single(source, [path for path in _candidates(source, source.root, "masks") if path != images], "masks")
+    if masks is None or not holds_images(masks):
+        return None
+    if images is None:
+        images = _single(
+            source, [path for path in _candidates(source, source.root, "images") if path != masks], "images"
+        )
+    if images is None:
         raise DataError(
             f"{source.root} has no folder named like one of images; give it as `layout.images`, beside "
             f'`layout.annotations="{source.layout.annotations}"`'
         )
-    if images is None or masks is None or not holds_images(masks):
-        return None
     return _below(source, FolderPair(images, masks))
 
 
 def _in_folder(source: Source, root: Path) -> MaskLayout | None:
     """Return the layout in a folder; raises DataError if two layouts fit."""
     has_given_parts = any(path.is_dir() for paths in source.part_paths().values() for path in paths)
-    images, masks = _only(source, root, "images"), _only(source, root, "masks")
+    pair = _pair_below(source, root)
     candidates = [
-        _below(source, FolderPair(images, masks)) if images is not None and masks is not None else None,
+        _below(source, pair) if pair else None,
         None if has_given_parts else _in_names(source, root),
         _above(source, root),
     ]
     found = [layout for layout in candidates if layout and not (has_given_parts and UNSPLIT in layout.parts)]
     if len(found) > 1:
-        shown = [" and ".join(path.relative_to(source.root).as_posix() for path in one.folders) for one in found[:2]]
+        shown = [" and ".join(map(source.relative, layout.folders)) for layout in found]
         raise DataError(
             f"{source.root} holds images and masks twice, in {shown[0]}, and in {shown[1]}; give those to use as "
             "`layout.images` and `layout.annotations`, or the folders of the parts as `layout.train` and `layout.val`"
@@ -134,34 +138,43 @@ def _in_folder(source: Source, root: Path) -> MaskLayout | None:
     return MaskLayout("images with masks beside them", {UNSPLIT: [pair]}, [root], pair)
 
 
-def _only(
-    source: Source, root: Path, kind: Literal["images", "masks"], *, other: Path | None = None, part: str | None = None
-) -> Path | None:
-    """Return the folder of images or of masks in a folder, or in that of a part; `None` without any.
+def _pair_below(source: Source, folder: Path, part: str | None = None) -> FolderPair | None:
+    """Return the folder of images and that of masks in a folder, or in that of a part; `None` without one of them.
 
     Raises:
-        DataError: there are several.
+        DataError: there are several of one kind.
     """
+    images, masks = _candidates(source, folder, "images"), _candidates(source, folder, "masks")
+    if not images or not masks:
+        return None
+    chosen = _single(source, images, "images", part), _single(source, masks, "masks", part)
+    return FolderPair(chosen[0] or images[0], chosen[1] or masks[0])
+
+
+def _candidates(source: Source, root: Path, kind: Literal["images", "masks"]) -> list[Path]:
+    """Return the folders in a folder that are named like folders of images, or of masks, and hold images."""
     folders: list[Path] = []
     for folder in subfolders(root):
         role = role_of(folder.name)
         if reason := OTHER_FOLDERS.get(compact(folder.name)):
             source.pass_over(reason, folder)
-        elif role and role.kind == kind and role.part is None and folder != other:
+        elif role and role.kind == kind and role.part is None:
             folder = _mask_folder(source, folder) if kind == "masks" else folder
             folders += [folder] if holds_images(folder) else []
     fine = [folder for folder in folders if compact(folder.name) != _COARSE]
     if len(folders) > len(fine) > 0:
         source.pass_over("coarse masks, beside the fine ones", *(folder for folder in folders if folder not in fine))
-        folders = fine
-    if len(folders) > 1:
-        names = " and ".join(folder.relative_to(source.root).as_posix() for folder in folders)
-        setting = "layout.images" if kind == "images" else "layout.annotations"
-        advice = (
-            f"the folder of images and that of masks as `layout.{part}`" if part else f"the one to use as `{setting}`"
-        )
-        raise DataError(f"{names} in {source.root} could each be the folder of the {kind}; give {advice}")
-    return folders[0] if folders else None
+    return fine or folders
+
+
+def _single(source: Source, folders: list[Path], kind: str, part: str | None = None) -> Path | None:
+    """Return the only folder of a kind, `None` without any; raises DataError if there are several."""
+    if len(folders) < 2:
+        return folders[0] if folders else None
+    names = " and ".join(map(source.relative, folders))
+    setting = "layout.images" if kind == "images" else "layout.annotations"
+    advice = f"the folder of images and that of masks as `layout.{part}`" if part else f"the one to use as `{setting}`"
+    raise DataError(f"{names} in {source.root} could each be the folder of the {kind}; give {advice}")
 
 
 def _mask_folder(source: Source, folder: Path) -> Path:
@@ -256,7 +269,10 @@ def _above(source: Source, root: Path) -> MaskLayout | None:
         folders = {part: paths for part, paths in settings.items() if paths}
     parts: dict[str, list[FolderPair]] = {}
     for part, paths in folders.items():
-        parts[part] = _given_pair(paths) or [pair for path in paths if (pair := _pair_in(source, path, part))]
+        beside = [FolderPair(path, path) for path in paths if has_masks_beside(path)]
+        parts[part] = (
+            _given_pair(paths) or [pair for path in paths if (pair := _pair_below(source, path, part))] or beside
+        )
     if not any(parts.values()):
         return None
     first = next(path for part, paths in folders.items() for path in paths if parts[part])
@@ -267,8 +283,8 @@ def _above(source: Source, root: Path) -> MaskLayout | None:
             raise DataError(f"{paths[0]} needs a folder of images and one of masks, as {first} has")
     parts = {part: pairs for part, pairs in parts.items() if pairs}
     first_pair = next(iter(parts.values()))[0]
-    beside = first_pair.images == first_pair.masks
-    name = "images with masks beside them" if beside else "a folder of images and a folder of masks"
+    is_beside = first_pair.images == first_pair.masks
+    name = "images with masks beside them" if is_beside else "a folder of images and a folder of masks"
     shown = list(dict.fromkeys(first_pair))
     return MaskLayout(name, parts, shown, None, {part: folders[part] for part in parts})
 
@@ -280,11 +296,3 @@ def _given_pair(paths: list[Path]) -> list[FolderPair]:
     pairs = [FolderPair(*paths[start : start + 2]) for start in range(0, len(paths), 2)]
     kinds = [tuple(role.kind if (role := role_of(path.name)) else None for path in pair) for pair in pairs]
     return pairs if all(kind[1] == "masks" and kind[0] != "masks" for kind in kinds) else []
-
-
-def _pair_in(source: Source, folder: Path, part: str) -> FolderPair | None:
-    """Return the folders of images and masks in the folder of a part, or that folder if masks are beside the images."""
-    images, masks = _only(source, folder, "images", part=part), _only(source, folder, "masks", part=part)
-    if images is not None and masks is not None:
-        return FolderPair(images, masks)
-    return FolderPair(folder, folder) if has_masks_beside(folder) else None

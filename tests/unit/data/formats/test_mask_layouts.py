@@ -355,6 +355,7 @@ def test_a_mask_for_each_object_gives_their_union(tmp_path, base):
     rows = [row for part in content(splits, tmp_path).values() for row in part.values()]
     assert rows == [["foreground", "foreground", "background"]] * 5
     assert splits.plan.used == {"images": 5, "masks": 10}
+    assert content(reopened(splits, tmp_path), tmp_path) == content(splits, tmp_path)
 
 
 def test_the_nuclei_are_read_in_their_original_layout(sample_data):
@@ -587,6 +588,24 @@ def test_coco_open_is_read_by_the_settings_with_its_own_names(sample_data):
     target = splits.train.target(0)
     stored = np.asarray(Image.open(root / "semantic" / (Path(splits.train.path(0)).stem + ".png")))
     assert (np.array(splits.train.classes.values)[target] == stored).all()
+
+
+def test_folders_of_images_without_masks_are_left_to_other_formats(tmp_path):
+    write(tmp_path, images=["images/a.jpg", "JPEGImages/a.jpg"], files={"annotations/instances.json": "{}"})
+    assert opened(tmp_path) is None
+    assert opened(tmp_path, layout=LayoutConfig(annotations="annotations")) is None
+    assert opened(tmp_path, layout=LayoutConfig(annotations="annotations/instances.json")) is None
+
+
+def test_masks_of_the_settings_need_a_folder_of_images(tmp_path, refused):
+    write(tmp_path, images=["x/a.jpg"], masks={"y/a.png": [0, 1, 1]})
+    source = Source(DataConfig(data=str(tmp_path), layout=LayoutConfig(annotations="y")), "a folder")
+    with refused(
+        r"no folder named like one of images; give it as `layout\.images`, beside `layout\.annotations=\"y\"`"
+    ):
+        open_mask_folders(source)
+    splits = opened(tmp_path, layout=LayoutConfig(images="x", annotations="y"))
+    assert splits.plan.images == 1
 
 
 def test_label_studios_masks_are_refused(tmp_path, refused):
