@@ -113,7 +113,7 @@ def read_table(path: Path) -> ClassTable:
         return _check_ranges(_from_text(text, path.suffix.lower()))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         raise DataError(f"{path} is no list of classes ({type(error).__name__}: {error}); fix it") from error
 
 
