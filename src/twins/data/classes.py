@@ -5,12 +5,13 @@ from __future__ import annotations
 import colorsys
 import csv
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from twins.errors import DataError, NotFoundError, nearest
 
@@ -20,6 +21,18 @@ BUILT_IN = ("ade20k", "cityscapes", "coco", "coco_panoptic", "voc")
 COCO's 80 things and its 133 panoptic categories (cocodataset/panopticapi), VOC's 21."""
 TABLE_FILES = ("classes.txt", "classes.csv", "classes.json", "classes.yaml", "classes.yml")
 """File names of a class table in a data folder, first match wins."""
+IGNORED_NAME = "__ignore__"
+"""LabelMe's name of ignored pixels."""
+_NAME_COLUMNS = ("name", "class_name", "classname", "class", "label_name", "title", "category", "label", "readable")
+_VALUE_COLUMNS = (
+    "value", "pixel_value", "pixelvalue", "mask_value", "class_id", "category_id", "label_id", "id", "idx", "index",
+)  # fmt: skip
+_COLOUR_COLUMNS = ("color", "colour", "rgb", "hex")
+_CONTENT_KEYS = ("classes", "names", "class_names", "labels", "categories", "id2label", "label_names")
+_CVAT_LINE = re.compile(r"[^:]+:(\s*\d+\s*,\s*\d+\s*,\s*\d+\s*)?:[^:]*:[^:]*")
+"""A line of CVAT's `labelmap.txt`: `name:red,green,blue:parts:actions`."""
+_VALUE_FIRST = re.compile(r"(\d+)(\s*[:;,=\t]\s*|[. )-]\s*)(\S.*)")
+_VALUE_LAST = re.compile(r"(.*\S)(\s*[:;,=\t]\s*| +)(\d+)")
 MAX_CLASSES = 255
 """Maximum number of classes in a label map: ids are one byte, and 255 marks ignored pixels."""
 
@@ -80,8 +93,10 @@ def read_table(path: Path) -> ClassTable:
 
     Args:
         path: `.json` or `.yaml`: a list of names, or a dictionary from mask values to names, at the top or under
-            `classes` or `names`; `.csv`: a column `name` and, optionally, `value`, `red`, `green`, `blue`; any other
-            suffix: one name per line, optionally followed by red, green and blue.
+            `classes`, `names`, `labels` or `categories`, also from names to values or to colours; `.csv`: a column
+            `name` (or `class`, `label`) and, optionally, `value` (or `pixel value`, `id`), and `red`, `green`, `blue`
+            (or `r`, `g`, `b`); any other suffix: one name per line, optionally with red, green and blue, or a value,
+            before or behind it, and CVAT's `labelmap.txt`.
 
     Raises:
         NotFoundError: there is no such file.
@@ -90,14 +105,15 @@ def read_table(path: Path) -> ClassTable:
     if not path.is_file():
         raise NotFoundError(f"there is no file of classes {path}; check the path")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as text ({error}); save it as UTF-8") from error
     try:
         return _check_ranges(_from_text(text, path.suffix.lower()))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         raise DataError(f"{path} is no list of classes ({type(error).__name__}: {error}); fix it") from error
 
 
@@ -111,10 +127,14 @@ def bright_table(names: Sequence[str], values: Sequence[int] | None = None) -> C
     return build_table(names, values, distinct_colours(len(names) + 1)[1:])
 
 
+def has_own_colours(classes: ClassTable) -> bool:
+    """Return whether the colours of a table were given, not made by `distinct_colours`."""
+    return classes.colours != distinct_colours(len(classes))
+
+
 def with_bright_colours(classes: ClassTable) -> ClassTable:
     """Return classes in bright colours, unless the user chose colours."""
-    user_colours = classes.colours != distinct_colours(len(classes))
-    return classes if user_colours else bright_table(classes.names, classes.values)
+    return classes if has_own_colours(classes) else bright_table(classes.names, classes.values)
 
 
 @cache
@@ -136,12 +156,39 @@ def distinct_colours(count: int) -> tuple[Colour, ...]:
     return tuple(colours[:count])
 
 
+class _Row(NamedTuple):
+    """A class as a file has it."""
+
+    name: str
+    value: int | None = None
+    colour: Colour | None = None
+
+
 def _from_text(text: str, suffix: str) -> ClassTable:
-    if suffix == ".csv":
-        return _from_csv(text.splitlines())
     if suffix in (".json", ".yaml", ".yml"):
-        return _from_content(_parse(text, suffix))
-    return _from_lines(text.splitlines())
+        return _from_rows(_content_rows(_parse(text, suffix)))
+    lines = [line for line in text.splitlines() if line.strip()]
+    if suffix in (".csv", ".tsv"):
+        return _from_csv(text.splitlines()) if not _is_without_header(lines) else _from_rows(_line_rows(lines))
+    if lines and _header_words(lines[0]) >= 2:
+        header = lines[0].strip().lstrip("#").strip()
+        return _from_csv([header, *lines[1:]]) if re.search("[,;\t]", header) else _from_rows(_line_rows(lines[1:]))
+    return _from_rows(_line_rows(lines))
+
+
+def _from_rows(rows: Sequence[_Row]) -> ClassTable:
+    """Return the table of a file's classes; raises DataError if only some have a value or a colour.
+
+    LabelMe's `__ignore__`, which has the value 255, is no class.
+    """
+    rows = [row for row in rows if row.name.lower() != IGNORED_NAME]
+    columns: list[list[Any] | None] = []
+    for field, items in (("value", [row.value for row in rows]), ("colour", [row.colour for row in rows])):
+        given = [item for item in items if item is not None]
+        if given and len(given) != len(rows):
+            raise DataError(f"{len(given)} of {len(rows)} classes have a {field}; give one to each or to none")
+        columns.append(given or None)
+    return build_table([row.name for row in rows], *columns)
 
 
 def _check_ranges(classes: ClassTable) -> ClassTable:
@@ -165,17 +212,73 @@ def _parse(text: str, suffix: str) -> Any:
         raise ValueError(str(error).splitlines()[0]) from error
 
 
-def _from_content(content: Any) -> ClassTable:
+def _content_rows(content: Any) -> list[_Row]:
+    """Return the classes in a JSON or YAML file, in any of the forms that tools write."""
     if isinstance(content, dict):
-        content = next((content[key] for key in ("classes", "names") if key in content), content)
+        keys = [
+            key for key in _CONTENT_KEYS if key in ("classes", "names") or isinstance(content.get(key), dict | list)
+        ]
+        content = next((content[key] for key in keys if key in content), content)
     if isinstance(content, dict):
-        items = sorted((int(value), _name(name)) for value, name in content.items())
-        return build_table([name for _, name in items], [value for value, _ in items])
+        return _sorted_by_value([_entry_row(key, value) for key, value in content.items()])
     if not isinstance(content, list):
         raise DataError(
             f"expected a list of names or a dictionary from values to names, found {type(content).__name__}"
         )
-    return build_table([_name(name) for name in content])
+    return [_item_row(item) if isinstance(item, dict) else _Row(_name(item)) for item in content]
+
+
+def _entry_row(key: str, value: Any) -> _Row:
+    """Return the class of an entry of a dictionary: from a value to a name, or from a name to value or colour."""
+    if (number := _number(key)) is not None:
+        if _colour(value) is not None:
+            raise DataError("expected names of classes, found colours by value; list the names")
+        row = _item_row(value) if isinstance(value, dict) else _Row(_name(value))
+        return row._replace(value=number)
+    if isinstance(value, dict):
+        return _item_row({"name": key, **value})
+    if (colour := _colour(value)) is not None:
+        return _Row(key, colour=colour)
+    if (number := _number(value)) is None:
+        raise ValueError(f"expected a value or a colour for the class {key!r:.100}, found {value!r:.100}")
+    return _Row(key, number)
+
+
+def _item_row(item: Mapping[str, Any]) -> _Row:
+    """Return the class that a dictionary describes."""
+    keys = {str(key).lower().replace("-", "_"): value for key, value in item.items()}
+    name = next((keys[key] for key in _NAME_COLUMNS if keys.get(key) not in (None, "")), None)
+    if name is None:
+        raise DataError(f"expected the name of a class, found {dict(item)!r:.200}")
+    colour = next((keys[key] for key in _COLOUR_COLUMNS if key in keys), None)
+    value = next((_number(keys[key]) for key in _VALUE_COLUMNS if key in keys), None)
+    if colour is not None and _colour(colour) is None:
+        raise DataError(f"class {name} has the colour {colour!r:.100}; red, green and blue are 0 to 255")
+    return _Row(_name(name), value, None if colour is None else _colour(colour))
+
+
+def _sorted_by_value(rows: list[_Row]) -> list[_Row]:
+    return rows if any(row.value is None for row in rows) else sorted(rows, key=lambda row: row.value or 0)
+
+
+def _number(item: Any) -> int | None:
+    """Return a whole number, also one written as text; `None` if it is none."""
+    if isinstance(item, int) and not isinstance(item, bool):
+        return item
+    return int(item) if isinstance(item, str) and re.fullmatch(r"-?\d+", item.strip()) else None
+
+
+def _colour(item: Any) -> Colour | None:
+    """Return a colour written as three numbers or as `#rrggbb`; `None` if it is none."""
+    if isinstance(item, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", item.strip()):
+        code = item.strip().lstrip("#")
+        return int(code[:2], 16), int(code[2:4], 16), int(code[4:], 16)
+    if isinstance(item, str) and re.fullmatch(r"[\[(]?\s*\d+(\s*[, ]\s*\d+){2}\s*[\])]?", item.strip()):
+        item = re.findall(r"\d+", item)
+    if not isinstance(item, list | tuple) or len(item) not in (3, 4):
+        return None
+    red, green, blue = (_number(channel) for channel in item[:3])
+    return None if red is None or green is None or blue is None else (red, green, blue)
 
 
 def _name(item: Any) -> str:
@@ -184,37 +287,101 @@ def _name(item: Any) -> str:
     return str(item)
 
 
-def _from_lines(lines: Iterable[str]) -> ClassTable:
-    names: list[str] = []
-    colours: list[Colour] = []
-    for line in filter(None, (line.strip() for line in lines)):
-        words = line.replace(",", " ").split()
-        if len(words) > 3 and all(word.isdigit() and int(word) < 256 for word in words[-3:]):
-            colours.append((int(words[-3]), int(words[-2]), int(words[-1])))
-            line = " ".join(words[:-3])
-        names.append(line)
-    if colours and len(colours) != len(names):
-        raise DataError(f"{len(colours)} of {len(names)} classes have a colour; give one to each or to none")
-    return build_table(names, colours=colours or None)
+def _line_rows(lines: Sequence[str]) -> list[_Row]:
+    """Return the classes in lines: names, with a colour before or behind, with a value before or behind."""
+    lines = [line.strip() for line in lines if line.strip() and not re.match(r"#\s|#$|//", line.strip())]
+    if lines and all(_CVAT_LINE.fullmatch(line) for line in lines):
+        return [_Row(line.split(":")[0].strip(), colour=_colour(line.split(":")[1])) for line in lines]
+    coloured = [_split_colour(line) for line in lines]
+    values = _split_values([name for name, _ in coloured])
+    return [_Row(name, value, colour) for (name, value), (_, colour) in zip(values, coloured, strict=True)]
+
+
+def _split_colour(line: str) -> tuple[str, Colour | None]:
+    """Return a line without its colour, three numbers at its end or at its beginning, and the colour."""
+    words = re.sub(r"[,;:\t()\[\]]", " ", line).split()
+    if len(words) > 4 and all(word.isdigit() for word in words[:4]) and not words[-1].isdigit():
+        words = [f"{words[0]}:", *words[4:], *words[1:4]]  # a value, a colour and the name
+    for numbers, rest in ((words[-3:], words[:-3]), (words[:3], words[3:])):
+        is_colour = len(numbers) == 3 and all(word.isdigit() and int(word) < 256 for word in numbers)
+        if is_colour and rest and not "".join(rest).isdigit():
+            return " ".join(rest), (int(numbers[0]), int(numbers[1]), int(numbers[2]))
+    return line, None
+
+
+def _split_values(names: Sequence[str]) -> list[tuple[str, int | None]]:
+    """Return names and the values before or behind them, where every line has one and they count, or a sign is between.
+
+    Numbers that belong to the names, as in `1 euro` and `2 euro`, are left in them.
+    """
+    for pattern, is_value_first in ((_VALUE_FIRST, True), (_VALUE_LAST, False)):
+        matches = [pattern.fullmatch(name) for name in names]
+        if len(names) < 2 or not all(matches):
+            continue
+        found = [match.groups() for match in matches if match]
+        rows = [
+            (name if is_value_first else value, sign, value if is_value_first else name) for value, sign, name in found
+        ]
+        values = [int(value) for _, _, value in rows]
+        counts = values == list(range(len(values))) or (is_value_first and values == list(range(1, len(values) + 1)))
+        if len({name for name, _, _ in rows}) == len(rows) == len(set(values)) and (
+            counts or all(sign.strip(" ") for _, sign, _ in rows)
+        ):
+            return [(name.strip(), int(value)) for name, _, value in rows]
+    return [(name, None) for name in names]
+
+
+def _header_words(line: str) -> int:
+    """Return how many words of a line are names of columns."""
+    known = {*_NAME_COLUMNS, *_VALUE_COLUMNS, "r", "g", "b", "red", "green", "blue"}
+    words = [word.strip().lower() for word in re.split(r"[,;\t ]+", line.strip().lstrip("#"))]
+    return sum(word in known for word in words) if {"r", "red", "value", "id"} & set(words) else 0
+
+
+def _is_without_header(lines: Sequence[str]) -> bool:
+    """Return whether the first line of a CSV file has no column of names, and numbers as the others have."""
+    if not lines or _columns(lines[0])[0] is not None:
+        return False
+    return any(cell.strip().isdigit() for cell in re.split(r"[,;\t]", lines[0]))
+
+
+def _columns(line: str) -> tuple[str | None, list[str]]:
+    """Return the separator of a CSV file with a column of names, by its first line, and the columns in lower case."""
+    for separator in (",", ";", "\t"):
+        columns = [re.sub(r"[ -]+", "_", cell.strip().strip("\"'").lower()) for cell in line.split(separator)]
+        if set(columns) & set(_NAME_COLUMNS):
+            return separator, columns
+    return None, [cell.strip() for cell in line.split(",")]
 
 
 def _from_csv(lines: Sequence[str]) -> ClassTable:
-    reader = csv.DictReader(lines, skipinitialspace=True)
-    columns = reader.fieldnames or ()
-    if "name" not in columns:
-        raise DataError(f"expected a column called name, found {', '.join(columns) or 'nothing'}")
-    with_colours = {"red", "green", "blue"} <= set(columns)
-    names: list[str] = []
-    values: list[int] = []
-    colours: list[Colour] = []
+    separator, columns = _columns(lines[0]) if lines else (None, [])
+    if separator is None:
+        raise DataError(f"expected a column called name, found {', '.join(filter(None, columns)) or 'nothing'}")
+    reader = csv.DictReader(lines[1:], fieldnames=columns, skipinitialspace=True, delimiter=separator)
+    name = next(column for column in _NAME_COLUMNS if column in columns)
+    value = next((column for column in _VALUE_COLUMNS if column in columns and column != name), None)
+    triple = next((names for names in (("red", "green", "blue"), ("r", "g", "b")) if set(names) <= set(columns)), None)
+    single = next((column for column in _COLOUR_COLUMNS if column in columns), None)
+    rows: list[_Row] = []
     for row in reader:
         try:
-            names.append(_name((row["name"] or "").strip()))
-            values.append(int(row["value"]) if "value" in columns else len(values))
-            colours.append((int(row["red"]), int(row["green"]), int(row["blue"])) if with_colours else (0, 0, 0))
+            number = int(row[value]) if value else None
+            colour = _csv_colour(row, triple, single)
+            rows.append(_Row(_name((row[name] or "").strip()), number, colour))
         except (ValueError, TypeError, DataError) as error:
             cells = ", ".join(str(row[column]) for column in columns)
             raise DataError(
-                f"line {reader.line_num} ({cells}) does not fit the columns {', '.join(columns)}; fix it"
+                f"line {reader.line_num + 1} ({cells}) does not fit the columns {', '.join(columns)}; fix it"
             ) from error
-    return build_table(names, values, colours if with_colours else None)
+    return _from_rows(rows)
+
+
+def _csv_colour(row: Mapping[str, str], triple: tuple[str, str, str] | None, single: str | None) -> Colour | None:
+    """Return the colour in a row; raises ValueError if it is none."""
+    if triple:
+        red, green, blue = (int(row[column]) for column in triple)
+        return red, green, blue
+    if single and (colour := _colour(row[single])) is None:
+        raise ValueError(f"{row[single]} is no colour")
+    return colour if single else None

@@ -20,8 +20,8 @@ class MaskConfig:
 
     classes: str = "auto"
     """Class names, mask values and colours: `ade20k`, `cityscapes`, `coco`, `coco_panoptic`, `voc`, or a file with
-    one name per line (or CSV, JSON, YAML); `auto` uses `classes.*` in the data folder, else the layout's own classes,
-    else the values in the masks."""
+    one name per line (or CSV, JSON, YAML); `auto` uses the file of names beside the masks (`classes.txt`,
+    `labelmap.txt`, `_classes.csv` and others), else the layout's own classes, else the values in the masks."""
     values: Literal["auto", "index", "binary", "colour"] = "auto"
     """Content of mask pixels: `index`, the class's value; `binary`, 0 for one class and any other value for the
     other, or if they hold 255, values from 128 on; `colour`, the class's RGB colour; `auto` detects it."""

@@ -82,6 +82,7 @@ def test_an_unknown_set_is_answered_with_near_names(refused):
     [
         ("a.txt", "sky\ntraffic light\n\n", (0, 1)),
         ("a.txt", "\ufeffsky\r\ntraffic light\r\n", (0, 1)),
+        ("a.txt", "sky\r\ntraffic light\r\n".encode("utf-16"), (0, 1)),
         ("a.names", "sky\ntraffic light", (0, 1)),
         ("a.csv", "name\nsky\ntraffic light\n", (0, 1)),
         ("a.CSV", "value, name\n3, sky\n7, traffic light\n", (3, 7)),
@@ -111,6 +112,55 @@ def test_colours_are_read_where_they_are_given(write_file, name, content):
     assert classes.colours == ((1, 2, 3), (250, 128, 0))
 
 
+SKY = ((1, 2, 3), (250, 128, 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "values", "colours"),
+    [
+        ("labelmap.txt", "# label:color_rgb:parts:actions\nsky:1,2,3::\ntraffic light:250,128,0:a,b:c\n", (0, 1), SKY),
+        ("label_colors.txt", "1 2 3\tsky\n250 128 0\t\ttraffic light\n", (0, 1), SKY),
+        ("a.txt", "4 1 2 3 sky\n6 250 128 0 traffic light\n", (4, 6), SKY),
+        ("a.txt", "0 1 2 3 sky\n1 250 128 0 traffic light\n", (0, 1), SKY),
+        ("a.txt", "0 sky 1 2 3\n1 traffic light 250 128 0\n", (0, 1), SKY),
+        ("a.txt", "name r g b\nsky 1 2 3\ntraffic light 250 128 0\n", (0, 1), SKY),
+        ("a.txt", "Name\tR\tG\tB\nsky\t1\t2\t3\ntraffic light\t250\t128\t0\n", (0, 1), SKY),
+        ("class_dict.csv", "name, r, g, b\nsky,1,2,3\ntraffic light,250,128,0\n", (0, 1), SKY),
+        ("a.csv", "Class;Pixel Value;R;G;B\nsky;4;1;2;3\ntraffic light;9;250;128;0\n", (4, 9), SKY),
+        ("_classes.csv", "Pixel Value, Class\n0, sky\n1, traffic light\n", (0, 1), None),
+        ("a.csv", "0,sky\n1,traffic light\n", (0, 1), None),
+        ("a.csv", "sky,1,2,3\ntraffic light,250,128,0\n", (0, 1), SKY),
+        ("a.txt", "0: sky\n5: traffic light\n", (0, 5), None),
+        ("a.txt", "1 sky\n2 traffic light\n", (1, 2), None),
+        ("a.txt", "sky 0\ntraffic light 1\n", (0, 1), None),
+        ("labels.txt", "__ignore__\nsky\ntraffic light\n", (0, 1), None),
+        ("a.json", '{"sky": 3, "traffic light": 7}', (3, 7), None),
+        ("palette.json", '{"sky": [1, 2, 3], "traffic light": [250, 128, 0]}', (0, 1), SKY),
+        ("a.json", '{"labels": [{"readable": "sky", "color": [1, 2, 3]}, {"readable": "traffic light", '
+         '"color": [250, 128, 0]}]}', (0, 1), SKY),
+        ("meta.json", '{"classes": [{"title": "sky", "color": "#010203"}, {"title": "traffic light", '
+         '"color": "#FA8000"}]}', (0, 1), SKY),
+        ("a.json", '[{"id": 3, "name": "sky"}, {"id": 7, "name": "traffic light"}]', (3, 7), None),
+        ("a.json", '{"id2label": {"0": "sky", "1": "traffic light"}}', (0, 1), None),
+        ("a.yaml", "names:\n  sky: {value: 3, color: [1, 2, 3]}\n  traffic light: {value: 5, color: [250, 128, 0]}\n",
+         (3, 5), SKY),
+    ],
+)  # fmt: skip
+def test_the_files_of_labelling_tools_are_read(write_file, name, content, values, colours):
+    classes = read_table(write_file(name, content))
+    assert classes.names == ("sky", "traffic light")
+    assert classes.values == values
+    assert colours is None or classes.colours == colours
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("1 euro", "2 euro"), ("1 cent", "2 cent", "1 euro"), ("class 1", "class 2"), ("5", "7"), ("3D box", "2D box")],
+)
+def test_numbers_in_names_stay_in_them(write_file, names):
+    assert read_table(write_file("a.txt", "\n".join(names))).names == names
+
+
 def test_names_that_yaml_takes_for_truth_values_stay_names(write_file):
     assert read_table(write_file("a.yaml", "- no\n- on\n- 12\n- null\n")).names == ("no", "on", "12", "null")
 
@@ -123,7 +173,7 @@ def test_names_that_yaml_takes_for_truth_values_stay_names(write_file):
         ("a.txt", "cat 1 2 3\ndog\n", r"1 of 2 classes have a colour"),
         ("a.txt", b"\xff\xfe\x00", r"a\.txt cannot be read as text.*UTF-8"),
         ("a.csv", "", r"column called name, found nothing"),
-        ("a.csv", "value;name\n0;cat\n", r"column called name, found value;name"),
+        ("a.csv", "value;title of it\nx;cat\n", r"column called name, found value;title of it"),
         ("a.csv", "name\n", r"no class"),
         ("a.csv", "value,name\n0,cat\n1\n", r"line 3 \(1, None\)"),
         ("a.csv", "value,name\none,cat\n", r"line 2 \(one, cat\)"),
@@ -133,11 +183,17 @@ def test_names_that_yaml_takes_for_truth_values_stay_names(write_file):
         ("a.json", '["cat", ', r"a\.json is no list of classes.*line 1"),
         ("a.json", "3", r"expected a list of names or a dictionary .*found int"),
         ("a.json", "[]", r"no class"),
-        ("a.json", '[{"id": 0, "name": "cat"}]', r"expected the name of a class, found {'id'"),
+        ("a.json", '[{"id": 0, "kind": "cat"}]', r"expected the name of a class, found {'id'"),
         ("a.json", '["cat", null]', r"expected the name of a class, found None"),
-        ("a.json", '{"cat": 0}', r"invalid literal.*'cat'"),
+        ("a.json", '{"cat": "dog"}', r"expected a value or a colour for the class 'cat', found 'dog'"),
+        ("a.json", '{"0": [0, 0, 0]}', r"expected names of classes, found colours by value"),
+        ("a.json", '{"cat": [1, 2, 3], "dog": 1}', r"1 of 2 classes have a value"),
+        ("a.json", '[{"name": "cat", "color": "red"}]', r"class cat has the colour 'red'"),
         ("a.json", '{"-1": "cat"}', r"class cat has the value -1; masks hold 0 to 65535"),
         ("a.json", '{"70000": "cat"}', r"value 70000"),
+        ("a.json", "[" * 100_000, r"a\.json is no list of classes \(RecursionError"),
+        ("a.csv", "name\n" + "x" * 200_000, r"a\.csv is no list of classes \(Error: field larger"),
+        ("a.json", '{"9' + "9" * 5000 + '": "cat"}', r"a\.json is no list of classes"),
         ("a.yaml", "names: [cat\n", r"a\.yaml is no list of classes"),
         ("a.yaml", "", r"expected a list of names"),
     ],

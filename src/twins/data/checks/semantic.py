@@ -11,14 +11,14 @@ from PIL.Image import Image
 
 from twins.data.base import LabelMapImages
 from twins.data.checks.scan import CheckReport, Scan, extremes, missing_from_training, summaries_of
-from twins.data.formats.masks import IGNORE
+from twins.data.formats.masks import IGNORE, VALUE_PROBLEMS
 from twins.data.transforms.semantic import check_mask_size
 from twins.errors import DataError, few, number_of
 
 Pixels = NDArray[np.int64]
 """Number of pixels of each class in one mask, then of ignored pixels."""
-MAX_GREY_CLASSES, GREY_STEP = 8, 16
-"""More unnamed values than these, most pixels at 0 and 255, are soft edges; values this far apart are grey shades."""
+MIN_IGNORED = 0.01
+"""Share of ignored pixels from which a note says it."""
 
 
 class LabelMapCheck:
@@ -43,9 +43,10 @@ class LabelMapCheck:
             report.counts[part] = _by_class((counts[:-1] > 0 for counts in pixels), report.names)
             report.shares[part] = _shares(pixels, report.names)
         both = [pixels for part in maps.values() for pixels in part]
-        values = _two_values(both) or _grey_values(both, report.names)
-        report.problems += [*(values or _class_problems(report.counts)), *_empty(scan)]
-        report.notes += [*_unseen(report.counts), *_unbalanced(report.shares.get("train", {}))]
+        are_no_classes = any(problem.startswith(VALUE_PROBLEMS) for problem in report.problems)
+        values = [] if are_no_classes else _two_values(both) or _class_problems(report.counts)
+        report.problems += [*values, *_empty(scan)]
+        report.notes += [*_unseen(report.counts), *_unbalanced(report.shares.get("train", {})), *_ignored(both)]
 
 
 def _by_class(rows: Iterable[NDArray[Any]], names: Sequence[str]) -> dict[str, int]:
@@ -69,25 +70,11 @@ def _two_values(maps: Sequence[Pixels]) -> list[str]:
     return ['masks hold only the first class and 255, which is ignored; if 255 is a class, set `masks.values="binary"`']
 
 
-def _grey_values(maps: Sequence[Pixels], names: Sequence[str]) -> list[str]:
-    """Report masks without class names whose values are shades of grey or soft edges, with 255 as one of them."""
-    total: Pixels = sum(maps, np.zeros(len(names) + 1, dtype=np.int64))
-    if not total[-1] or not all(name.isdigit() for name in names):
-        return []
-    values, share = sorted(map(int, names)), total[-1] / total.sum()
-    extreme = share + (total[names.index("0")] / total.sum() if "0" in names else 0)
-    if len(values) > MAX_GREY_CLASSES and max(values) > 128 and extreme > 0.5:
-        return [
-            f"masks hold {len(values) + 1} values; 0 and 255 fill {extreme:.1%} of the pixels, and the others look "
-            'like soft edges or the noise of compression; set `masks.values="binary"`, or save masks of class values'
-        ]
-    if len(values) > 1 and min(np.diff(values)) >= GREY_STEP:
-        return [
-            f"255 is ignored and fills {share:.1%} of the pixels, although the values of the masks, {few(values)} and "
-            "255, are spread like shades of grey; if 255 is a class, list all classes with their values in "
-            "`masks.classes=FILE`"
-        ]
-    return []
+def _ignored(maps: Sequence[Pixels]) -> list[str]:
+    """Report the share of pixels that are in no loss and no score."""
+    total = sum(int(pixels.sum()) for pixels in maps)
+    ignored = sum(int(pixels[-1]) for pixels in maps)
+    return [f"{ignored / total:.1%} of the pixels are ignored"] if total and ignored >= MIN_IGNORED * total else []
 
 
 def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:

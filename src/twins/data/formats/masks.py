@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.classes import MAX_CLASSES, ClassTable, Colour, build_table, table_from_values
+from twins.data.classes import MAX_CLASSES, ClassTable, Colour, build_table, has_own_colours, table_from_values
 from twins.data.config import MaskConfig
 from twins.data.images import open_file
-from twins.errors import ConfigError, DataError, few, nearest, number_of
+from twins.errors import ConfigError, DataError, NotFoundError, few, nearest, number_of
 
 IGNORE = 255
 """Class id of ignored pixels."""
 Values = Literal["index", "binary", "colour"]
 """Content of mask pixels; see `MaskConfig.values`."""
+MAX_GREY_CLASSES, GREY_STEP = 8, 16
+"""More unnamed values than these, most pixels at 0 and 255, are soft edges; values this far apart are grey shades."""
+VALUE_PROBLEMS = ("masks hold ", "255 is ignored ")
+"""Beginnings of the sentences on values that are no classes."""
+_BACKGROUNDS = ("background", "bg", "unlabeled", "unlabelled", "void", "none")
+"""Names of what is 0 in masks of two values, also if it is named second."""
 _UNKNOWN = -1
 _SAMPLE = 24
 """Number of masks that are read to detect whether a set's masks hold colours, or white."""
@@ -54,7 +61,7 @@ class MaskReader:
         Raises:
             DataError: the file is no mask, damaged, or holds a value or colour that no class has.
         """
-        return self.to_classes(read_values(path, palette=self.values == "colour"), path)
+        return self.to_classes(read_values(path, palette=self.values == "colour", lossy=self.values == "binary"), path)
 
     def to_classes(self, pixels: NDArray[Any], path: Path | str) -> NDArray[np.uint8]:
         """Return the label map `(H, W)` of mask values `(H, W)` or colours `(H, W, 3)`; `path` is for messages."""
@@ -99,7 +106,13 @@ class MaskReader:
 
 
 def build_reader(
-    config: MaskConfig, masks: Sequence[Path], classes: ClassTable | None, *, ignored: Sequence[int] = ()
+    config: MaskConfig,
+    masks: Sequence[Path],
+    classes: ClassTable | None,
+    *,
+    ignored: Sequence[int] = (),
+    ignored_colours: Sequence[Colour] = (),
+    problems: list[str] | None = None,
 ) -> tuple[MaskReader, list[str]]:
     """Return the mask reader of a data set, and a note for each decision that was made from the masks.
 
@@ -108,6 +121,8 @@ def build_reader(
         masks: all mask files of the set.
         classes: the classes of the user or the layout; `None` makes a class of each value in the masks.
         ignored: mask values of the layout that belong to no class.
+        ignored_colours: colours of the layout that belong to no class.
+        problems: gets a sentence if the values look like shades of grey or soft edges.
 
     Raises:
         ConfigError: `masks.ignore` names a class that does not exist.
@@ -116,30 +131,19 @@ def build_reader(
     notes: list[str] = []
     values = config.values
     if values == "auto":
-        values = _detect_values(masks, classes, set(config.ignored_values))
+        values = detect_values(masks, classes, set(config.ignored_values))
         if values != "index":
-            notes.append(_NOTES[values])
+            notes.append(_NOTES["jpeg" if values == "binary" and are_lossy(masks) else values])
     ignore = {*config.ignored_values, *ignored}
-    reduced = config.reduce_zero_label is False and classes is not None and min(classes.values) == 1 and 0 in ignored
-    if reduced and classes is not None:  # the masks are already reduced: 0 is the first class
-        ignore -= {0} - config.ignored_values
-        classes = _shift_values(classes, -1)
-    if config.reduce_zero_label:
+    if classes is not None:
+        classes, ignore = _reduce_zero_label(config, classes, ignore)
+        classes, more_notes = _with_values_of_masks(config, classes, values, masks, ignore)
+        notes += more_notes
+    elif config.reduce_zero_label:
         ignore.add(0)
-        if classes is not None and 0 in classes.values:  # the names belong to 1, 2, ...
-            classes = _shift_values(classes, 1)
-    if classes is None and values == "binary":
-        classes = build_table(("background", "foreground"))
-    if classes is None and values == "colour":
-        raise DataError("masks of colours need a list of classes with their colours; give it with `masks.classes=FILE`")
     if classes is None:
-        classes = table_from_values(_all_values(masks) - {IGNORE} - ignore)
-        gaps = classes.values != tuple(range(len(classes)))
-        notes.append(
-            f"classes are called by the {number_of(len(classes), 'value')} that the masks hold"
-            + (", which have gaps" if gaps else "")
-            + "; give names with `masks.classes=FILE`"
-        )
+        classes, more_notes = _classes_of_values(values, masks, ignore, [] if problems is None else problems)
+        notes += more_notes
     check_ignored(config.ignored_names, classes.names)
     rows = list(zip(classes.names, classes.values, classes.colours, strict=True))
     dropped = [row for row in rows if row[0] in config.ignored_names or row[1] in ignore]
@@ -147,17 +151,95 @@ def build_reader(
         rows = [row for row in rows if row not in dropped]
         classes = build_table([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
     ignore.update(value for _, value, _ in dropped)
-    ignore_colours = tuple(colour for _, _, colour in dropped)
+    ignore_colours = (*(colour for _, _, colour in dropped), *ignored_colours)
     threshold = _threshold(masks, ignore) if values == "binary" else 1
     return MaskReader(classes, values, tuple(sorted(ignore)), ignore_colours, threshold), notes
+
+
+def _reduce_zero_label(config: MaskConfig, classes: ClassTable, ignore: set[int]) -> tuple[ClassTable, set[int]]:
+    """Return the classes and ignored values as `masks.reduce_zero_label` has them."""
+    if config.reduce_zero_label is False and min(classes.values) == 1 and 0 in ignore - config.ignored_values:
+        return _shift_values(classes, -1), ignore - {0}  # the masks are already reduced: 0 is the first class
+    if config.reduce_zero_label:
+        ignore = ignore | {0}
+        return (_shift_values(classes, 1) if 0 in classes.values else classes), ignore  # the names belong to 1, 2, ...
+    return classes, ignore
+
+
+def _with_values_of_masks(
+    config: MaskConfig, classes: ClassTable, values: Values, masks: Sequence[Path], ignore: set[int]
+) -> tuple[ClassTable, list[str]]:
+    """Return the classes of a file, with what it leaves out: a background, or that the masks count from 1."""
+    if classes.values == (0,) and (values == "binary" or (values == "index" and 1 in sampled_values(masks) - ignore)):
+        note = f"the one class that is named, {classes.names[0]}, has every value but 0, which is the background"
+        return build_table(("background", *classes.names)), [note]
+    if values == "binary" and len(classes) == 2:
+        if classes.names[1].strip("_ ").lower() in _BACKGROUNDS:
+            classes = build_table(classes.names[::-1], colours=classes.colours[::-1])
+        return classes, [f"0 is {classes.names[0]}, and the other value {classes.names[1]}"]
+    counts_from_0 = classes.values == tuple(range(len(classes))) and config.reduce_zero_label is None
+    if (
+        values != "index"
+        or not counts_from_0
+        or sampled_values(masks) & {0}
+        or len(classes) not in sampled_values(masks)
+    ):
+        return classes, []
+    if (_all_values(masks) - ignore - {IGNORE}) <= set(range(1, len(classes) + 1)):
+        note = f"no mask holds 0, and the highest value is {len(classes)}: the classes have the values from 1 on"
+        return _shift_values(classes, 1), [note]
+    return classes, []
+
+
+def _classes_of_values(
+    values: Values, masks: Sequence[Path], ignore: set[int], problems: list[str]
+) -> tuple[ClassTable, list[str]]:
+    """Return the classes of masks without names."""
+    if values == "binary":
+        return build_table(("background", "foreground")), []
+    if values == "colour":
+        raise DataError("masks of colours need a list of classes with their colours; give it with `masks.classes=FILE`")
+    if are_lossy(masks):
+        read_values(masks[0])  # raises DataError
+    counts = _count_values(masks)
+    classes = table_from_values(set(counts) - {IGNORE} - ignore)
+    problems += _grey_values(counts, classes.values)
+    gaps = classes.values != tuple(range(len(classes)))
+    return classes, [
+        f"classes are called by the {number_of(len(classes), 'value')} that the masks hold"
+        + (", which have gaps" if gaps else "")
+        + "; give names with `masks.classes=FILE`"
+    ]
+
+
+def _grey_values(counts: Counter[int], values: Sequence[int]) -> list[str]:
+    """Report masks without class names whose values are shades of grey or soft edges, with 255 as one of them."""
+    if not (white := counts[IGNORE]):
+        return []
+    total = counts.total()
+    extreme = (white + (counts[0] if 0 in values else 0)) / total
+    if len(values) > MAX_GREY_CLASSES and max(values) > 128 and extreme > 0.5:
+        return [
+            f"masks hold {len(values) + 1} values; 0 and 255 fill {extreme:.1%} of the pixels, and the others look "
+            'like soft edges or the noise of compression; set `masks.values="binary"`, or save masks of class values'
+        ]
+    if len(values) > 1 and min(np.diff(values)) >= GREY_STEP:
+        return [
+            f"255 is ignored and fills {white / total:.1%} of the pixels, although the values of the masks, "
+            f"{few(values)} and 255, are spread like shades of grey; if 255 is a class, list all classes with their "
+            "values in `masks.classes=FILE`"
+        ]
+    return []
 
 
 def _threshold(masks: Sequence[Path], ignore: set[int]) -> int:
     """Return the lowest foreground value of binary masks: half of white if they hold white, so that soft edges and the
     noise of compression are cut in the middle, otherwise 1.
     """
-    values = set().union(*(_mask_values(path) or () for path in _sample(masks))) - ignore
-    return next((white // 2 + 1 for white in (255, 65535) if max(values, default=0) == white), 1)
+    top = max(sampled_values(masks) - ignore, default=0)
+    if are_lossy(masks):
+        return 128
+    return next((white // 2 + 1 for white in (255, 65535) if top == white), 1)
 
 
 def check_ignored(names: Collection[str], classes: Sequence[str]) -> None:
@@ -167,7 +249,7 @@ def check_ignored(names: Collection[str], classes: Sequence[str]) -> None:
         raise ConfigError(f"`masks.ignore` names {unknown[0]!r}, which is no class{hint}")
 
 
-def read_values(path: Path, *, palette: bool = False) -> NDArray[Any]:
+def read_values(path: Path, *, palette: bool = False, lossy: bool = False) -> NDArray[Any]:
     """Return the pixels of a mask file: values `(H, W)` of 8 or 16 bits, or colours `(H, W, 3)`.
 
     A colour image whose three channels are equal everywhere gives values.
@@ -175,11 +257,12 @@ def read_values(path: Path, *, palette: bool = False) -> NDArray[Any]:
     Args:
         path: the mask file.
         palette: whether an image with a palette gives its colours instead of its indices.
+        lossy: whether JPEGs are read, whose compression changes values.
 
     Raises:
         DataError: the file is no image, damaged, or of a mode that holds no classes.
     """
-    if path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif"):
+    if not lossy and _is_jpeg(path):
         raise DataError(f"{path} is a JPEG, whose compression changes the values of classes; save masks as PNG")
     image = open_file(path)
     if palette and image.mode == "P":
@@ -203,19 +286,87 @@ def read_values(path: Path, *, palette: bool = False) -> NDArray[Any]:
 _NOTES = {
     "binary": "masks hold only 0 and 255: they are read as two classes, background and foreground",
     "colour": "masks are colour images: classes are read by their colours",
+    "jpeg": "masks are JPEGs of black and white: they are cut at half into two classes, background and foreground",
 }
 
 
-def _detect_values(masks: Sequence[Path], classes: ClassTable | None, ignore: set[int]) -> Values:
+def detect_values(masks: Sequence[Path], classes: ClassTable | None, ignore: Set[int] = frozenset()) -> Values:
     """Detect the content of mask pixels: colours by a sample of the masks, only 0 and 255 by all of them."""
     sampled: set[int] = set()
     for path in _sample(masks):
         if (values := _mask_values(path)) is None:
             return "colour"
         sampled |= values
-    if sampled - ignore - {0, IGNORE} or (classes is not None and classes.values != (0, 1)):
+    if classes is not None and has_own_colours(classes) and _are_colours(_sample(masks), sampled, classes):
+        return "colour"
+    if classes is not None and classes.values not in ((0, 1), (0,)):
         return "index"
-    return "binary" if _all_values(masks) - ignore == {0, IGNORE} else "index"
+    if are_lossy(masks):
+        return "binary" if _is_black_and_white(_sample(masks)) else "index"
+    if sampled - ignore - {0, IGNORE, 65535}:
+        return "index"
+    return "binary" if _all_values(masks) - ignore in ({0, IGNORE}, {0, 65535}) else "index"
+
+
+def are_lossy(masks: Sequence[Path]) -> bool:
+    """Return whether all masks are JPEGs."""
+    return bool(masks) and all(map(_is_jpeg, masks))
+
+
+def _is_jpeg(path: Path) -> bool:
+    return path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif")
+
+
+def _is_black_and_white(masks: Sequence[Path]) -> bool:
+    """Return whether nearly all pixels of masks are near 0 or near 255, and some are near 255."""
+    counts = _count_values(masks)
+    near = sum(count for value, count in counts.items() if value < 64 or value >= 192)
+    return near > 0.97 * counts.total() and max(counts, default=0) >= 192
+
+
+def _are_colours(masks: Sequence[Path], values: Set[int], classes: ClassTable) -> bool:
+    """Return whether masks of one channel hold the colours of classes: by their palette, or as shades of grey."""
+    colours, indices = dict(zip(classes.values, classes.colours, strict=True)), set(classes.values)
+    shown: dict[int, Colour] = {}
+    for path in masks:
+        shown |= palette_colours(path)
+    shown = {value: colour for value, colour in shown.items() if value != IGNORE}
+    if shown:
+        by_colour = set(shown.values()) <= set(classes.colours)
+        return by_colour and any(colours.get(value) != colour for value, colour in shown.items())
+    greys = {value: (value, value, value) for value in values}
+    fits_indices = values <= indices | {IGNORE} and (IGNORE, IGNORE, IGNORE) not in classes.colours
+    differ = len(values) > 1 and any(colours.get(value) != grey for value, grey in greys.items())
+    return bool(values) and set(greys.values()) <= set(classes.colours) and (differ or not fits_indices)
+
+
+def palette_colours(path: Path) -> dict[int, Colour]:
+    """Return the colours of the values in a mask with a palette; none if it has no palette or cannot be read."""
+    try:
+        image = open_file(path)
+    except (DataError, NotFoundError):
+        return {}
+    if image.mode != "P" or (palette := image.getpalette("RGB")) is None:
+        return {}
+    values = np.unique(np.asarray(image)).tolist()
+    return {
+        value: (palette[3 * value], palette[3 * value + 1], palette[3 * value + 2])
+        for value in values
+        if 3 * value + 2 < len(palette)
+    }
+
+
+def sample_colours(masks: Sequence[Path]) -> set[Colour]:
+    """Return the colours in some masks of colours; none if they hold values."""
+    colours: set[Colour] = set()
+    for path in _sample(masks):
+        try:
+            pixels = read_values(path, palette=True)
+        except (DataError, NotFoundError):
+            continue
+        flat = pixels.reshape(-1, 3) if pixels.ndim == 3 else np.repeat(np.unique(pixels)[:, None], 3, axis=1)
+        colours |= {(red, green, blue) for red, green, blue in np.unique(flat, axis=0).tolist()}
+    return colours
 
 
 def _sample(masks: Sequence[Path]) -> Sequence[Path]:
@@ -223,22 +374,45 @@ def _sample(masks: Sequence[Path]) -> Sequence[Path]:
     return masks[:: max(1, len(masks) // _SAMPLE)][:_SAMPLE]
 
 
+def sampled_values(masks: Sequence[Path]) -> set[int]:
+    """Return the values in some masks, spread evenly over a set; none of masks that hold colours."""
+    return set().union(*(_mask_values(path) or () for path in _sample(masks)))
+
+
 def _mask_values(path: Path) -> set[int] | None:
     """Return the values in one mask: an empty set if it cannot be read, `None` if it holds colours."""
+    counts = _mask_counts(path)
+    return None if counts is None else set(counts)
+
+
+def _mask_counts(path: Path) -> Counter[int] | None:
+    """Return the number of pixels of each value in one mask: none if it cannot be read, `None` if it holds colours."""
     try:
-        pixels = read_values(path)
-    except DataError:
-        return set()
-    return None if pixels.ndim == 3 else set(np.unique(pixels).tolist())
+        pixels = read_values(path, lossy=True)
+    except (DataError, NotFoundError):
+        return Counter()
+    if pixels.ndim == 3:
+        return None
+    counts = np.bincount(pixels.ravel())
+    return Counter({value: int(counts[value]) for value in np.flatnonzero(counts).tolist()})
+
+
+def _count_values(masks: Sequence[Path]) -> Counter[int]:
+    """Return the number of pixels of each value in a set of masks, without masks of colours and unreadable ones.
+
+    Raises:
+        DataError: there are none but 255.
+    """
+    with ThreadPoolExecutor() as pool:
+        counts: Counter[int] = sum((counts or Counter() for counts in pool.map(_mask_counts, masks)), Counter())
+    if not counts.keys() - {IGNORE}:
+        raise DataError("no mask can be read, or all of them hold only 255; check the masks")
+    return counts
 
 
 def _all_values(masks: Sequence[Path]) -> set[int]:
     """Return every value in a set of masks, without masks that hold colours or cannot be read."""
-    with ThreadPoolExecutor() as pool:
-        all_values: set[int] = set().union(*(values or () for values in pool.map(_mask_values, masks)))
-    if not all_values - {IGNORE}:
-        raise DataError("no mask can be read, or all of them hold only 255; check the masks")
-    return all_values
+    return set(_count_values(masks))
 
 
 def _binary(pixels: NDArray[Any], ignore: Sequence[int], threshold: int) -> NDArray[np.uint8]:
@@ -262,6 +436,11 @@ def _advice(values: list[Any], classes: ClassTable) -> str:
     if values == [0] and 1 in classes.values:
         return "if 0 is to be ignored, set `masks.reduce_zero_label=True`"
     first, last = min(classes.values), max(classes.values)
+    if values == [last + 1] and first == 0:
+        return (
+            f"the {len(classes)} classes have the values 0 to {last}; if 0 is a background without a name, add its "
+            "name to the file of classes as the first"
+        )
     known = (
         f"the {len(classes)} classes have the values {first} to {last}"
         if first < last

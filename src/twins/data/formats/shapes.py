@@ -31,7 +31,7 @@ from twins.data.classes import (
     with_bright_colours,
 )
 from twins.data.config import MaskConfig
-from twins.data.formats.coco import BACKGROUND
+from twins.data.formats.coco_maps import BACKGROUND
 from twins.data.formats.masks import IGNORE, check_ignored
 from twins.data.formats.shape_files import Shape, ShapeFile, ShapeFormat, ShapeImage, Target, describe_shape
 from twins.data.formats.shape_parts import assign_parts, files_of_parts, locate_images, unlisted_images

@@ -44,7 +44,8 @@ class SemanticSpec:
     summary_title = "classes"
 
     def open(self, config: DataConfig) -> Splits[LabelMapImages]:
-        return open_label_maps(config)
+        splits = open_label_maps(config)
+        return replace(splits, notes=(*splits.notes, *splits.problems))
 
     def check(self, config: DataConfig) -> CheckReport:
         return check(open_label_maps(config), LabelMapCheck())

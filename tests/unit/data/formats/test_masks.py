@@ -268,3 +268,85 @@ def test_the_values_of_a_single_class_are_named_in_the_singular(tmp_path, save_m
     path = save_mask(tmp_path / "a.png", [[0, 9]])
     with pytest.raises(DataError, match=r"the class has the value 0; fix it"):
         MaskReader(build_table(("soil",)))(path)
+
+
+def soft_jpeg(path, quality=75):
+    pixels = np.zeros((48, 48), dtype=np.uint8)
+    pixels[10:30, 10:30] = 255
+    Image.fromarray(pixels).save(path, quality=quality)
+    return path, pixels > 0
+
+
+def test_jpegs_of_black_and_white_are_cut_at_half(tmp_path):
+    path, inside = soft_jpeg(tmp_path / "a.jpg")
+    for settings in ({}, {"values": "binary"}):
+        reader, note = reader_for([path], **settings)
+        assert (reader(path) == inside).mean() > 0.99
+        assert settings or "JPEGs of black and white" in note
+    assert reader_for([path], TWO)[0].classes.names == ("plain", "spot")
+
+
+@pytest.mark.parametrize("values", [(0, 1, 2), (0, 90, 180)])
+def test_jpegs_of_class_values_are_refused(tmp_path, refused, values):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.repeat([values], 24, axis=0).astype(np.uint8).repeat(8, axis=1)).save(path)
+    with refused("is a JPEG, whose compression changes the values"):
+        reader_for([path])
+
+
+def test_masks_of_sixteen_bits_with_two_values_are_binary(tmp_path, save_mask):
+    path = save_mask(tmp_path / "a.png", [[0, 65535]], np.uint16)
+    assert reader_for([path])[0](path).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("row", [[0, 255, 255], [0, 1, 1]])
+def test_a_single_name_is_that_of_the_foreground(tmp_path, save_mask, row):
+    paths = [save_mask(tmp_path / "a.png", [row]), save_mask(tmp_path / "empty.png", [[0, 0, 0]])]
+    reader, note = reader_for(paths, build_table(("road",)))
+    assert reader.classes.names == ("background", "road")
+    assert [reader(path).tolist() for path in paths] == [[[0, 1, 1]], [[0, 0, 0]]]
+    assert "the one class that is named, road, has every value but 0" in note
+
+
+def test_the_background_is_0_in_masks_of_two_values_also_if_it_is_named_second(tmp_path, save_mask):
+    path = save_mask(tmp_path / "a.png", [[0, 255, 255]])
+    reader, note = reader_for([path], build_table(("road", "_background_")))
+    assert reader.classes.names == ("_background_", "road")
+    assert reader(path).tolist() == [[0, 1, 1]]
+    assert "0 is _background_, and the other value road" in note
+
+
+def test_masks_that_count_from_1_get_the_names_in_order(tmp_path, save_mask):
+    paths = [save_mask(tmp_path / "a.png", [[1, 2, 255]]), save_mask(tmp_path / "b.png", [[3, 3, 2]])]
+    reader, note = reader_for(paths, THREE)
+    assert [reader(path).tolist() for path in paths] == [[[0, 1, 255]], [[2, 2, 1]]]
+    assert "no mask holds 0, and the highest value is 3" in note
+    save_mask(paths[0], [[0, 1, 2]])
+    with pytest.raises(DataError, match=r"no class has: 3 .*if 0 is a background without a name, add its name"):
+        reader_for(paths, THREE)[0](paths[1])
+
+
+def test_shades_of_grey_are_colours_where_the_classes_have_them(tmp_path, save_mask):
+    path = save_mask(tmp_path / "a.png", [[0, 128, 255]])
+    classes = build_table(("a", "b", "c"), colours=(WHITE, BLACK, (128, 128, 128)))
+    assert reader_for([path], classes)[0](path).tolist() == [[1, 2, 0]]
+    two = build_table(("a", "b"), colours=(WHITE, BLACK))
+    path = save_mask(tmp_path / "b.png", [[0, 255, 255]])
+    assert reader_for([path], two)[0](path).tolist() == [[1, 0, 0]]
+    small = build_table(("a", "b"), colours=((1, 1, 1), BLACK))
+    path = save_mask(tmp_path / "c.png", [[0, 1, 1]])
+    assert reader_for([path], small)[0](path).tolist() == [[1, 0, 0]]
+
+
+def test_masks_without_any_object_are_used(tmp_path, save_mask):
+    paths = [save_mask(tmp_path / f"{i}.png", [[0, 255 * (i == 7)]]) for i in range(40)]
+    reader, _ = reader_for(paths)
+    assert [int(reader(path).sum()) for path in paths] == [int(i == 7) for i in range(40)]
+    assert reader_for(paths[:5], THREE)[0](paths[0]).tolist() == [[0, 0]]
+
+
+def test_grey_levels_and_soft_edges_are_problems_already_in_opening(tmp_path, save_mask):
+    path = save_mask(tmp_path / "a.png", [[0, 0, 128, 255]])
+    problems = []
+    build_reader(MaskConfig(), [path], None, problems=problems)
+    assert problems[0].startswith("255 is ignored and fills 25.0% of the pixels")
