@@ -54,7 +54,8 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
         TrainingError: the disk is full or not writable.
     """
     with atomic_file(Path(path)) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # JSON's form for what is no text
 
 
 def check_outputs(

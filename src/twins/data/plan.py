@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -79,11 +80,6 @@ class ReadingPlan:
     files: int = 0
     """Number of files in the data folder."""
 
-    @property
-    def images(self) -> int:
-        """Return the number of images in all parts."""
-        return sum(part["images"] for part in self.parts.values())
-
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON-ready values."""
         return {"format": FORMAT, **asdict(self)}
@@ -91,7 +87,7 @@ class ReadingPlan:
     def lines(self) -> list[str]:
         """Return the plan as text, a line for each fact."""
         recognised = f", recognised by {', '.join(self.recognised_by)}" if self.recognised_by else ""
-        used = ", ".join(f"{count} {kind}" for kind, count in self.used.items())
+        used = ", ".join(f"{count:,} {_singular(kind) if count == 1 else kind}" for kind, count in self.used.items())
         return [
             f"layout: {self.layout}{recognised}",
             *(f"{name}: {number_of(part['images'], 'image')}, {part['origin']}" for name, part in self.parts.items()),
@@ -102,7 +98,7 @@ class ReadingPlan:
 
     def short(self) -> list[str]:
         """Return the plan as a run's log has it: the parts in one line, then what somebody may miss."""
-        parts = ", ".join(f"{name} {part['images']} ({part['origin']})" for name, part in self.parts.items())
+        parts = ", ".join(f"{name} {part['images']:,} ({part['origin']})" for name, part in self.parts.items())
         missed = [group for group in self.passed_over if not group.quiet]
         rest = sum(group.count for group in missed[MAX_SHOWN:])
         return [
@@ -110,6 +106,11 @@ class ReadingPlan:
             *(f"passed over: {group}" for group in missed[:MAX_SHOWN]),
             *([f"passed over: {number_of(rest, 'more file')}; twins check lists them"] if rest else []),
         ]
+
+
+def _singular(kind: str) -> str:
+    """Return the name of one thing of a kind: `masks` and `files of class names` lose the first plural's `s`."""
+    return re.sub(r"(?<=[^s])s\b", "", kind, count=1)
 
 
 def account(
