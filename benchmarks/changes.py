@@ -22,10 +22,31 @@ NAMES = (
 )  # fmt: skip
 ENDINGS = (".png", ".JPG", ".jpeg", ".tif", ".txt", ".json", ".xml", ".yaml", ".zip", ".PNG", "", ".bak", ".names")
 VALUES = (
-    None, True, False, 0, -1, 1, 1.5, 1e308, 10**30, float("nan"), float("inf"), "", "1", "1.0", "nan", "cat", "名", [],
+    None, True, False, 0, -1, 1, 1.5, 1e308, 10**30,
+    10**400, float("nan"), float("inf"), "", "1", "1.0", "nan", "cat", "名", [],
     {}, [1], [[]], {"a": 1}, [None], "a/b.png", "..\\c.png", "\0", "x" * 300, "[1, 2, 3, 4]",
 )  # fmt: skip
-WORDS = ("nan", "inf", "-1", "1e400", "", "cat", "1,5", "0", "99", "名", "\t", "[", "{", "<", "&", ":", "-", "1e3", "'")
+WORDS = (
+    "nan",
+    "inf",
+    "-1",
+    "1e400",
+    "",
+    "cat",
+    "1,5",
+    "0",
+    "99",
+    "名",
+    "\t",
+    "[",
+    "{",
+    "<",
+    "&",
+    ":",
+    "-",
+    "'",
+    "9" * 400,
+)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -108,10 +129,10 @@ def to_folder(draw: random.Random, folder: Path) -> str:
 
 
 def link(draw: random.Random, folder: Path) -> str:
-    """Add a link: to a file or folder, to a folder around it, or to nothing."""
+    """Add a link: to a file or folder, to a folder around it, to itself, or to nothing."""
     parent = draw.choice([folder, *_folders(folder)])
-    target = draw.choice([*_files(folder), *_folders(folder), folder, parent, folder / "nothing"])
     place = parent / draw.choice(("link", "link.png", "test", "link.json", "val2", "classes.txt"))
+    target = draw.choice([*_files(folder), *_folders(folder), folder, parent, folder / "nothing", place])
     if not os.path.lexists(place):
         place.symlink_to(target)
     return f"{place.name} links to {target.name}"
@@ -231,7 +252,9 @@ def add(draw: random.Random, folder: Path) -> str:
         "x.npy", "extra.xml", "instances_test.json", "_annotations.coco.json", "images.zip", "photo.heic", "extra.png",
         "test/x.png", "twins.yaml", "train.txt", "a.json",
     ))  # fmt: skip
-    content = draw.choice((b"", b"{}", b"[]", b"a b c\n", b"0\n1\n", b"<a/>", b"names: [x]\n", b"layout: {train: .}\n"))
+    content = draw.choice(
+        (b"", b"{}", b"[]", b"a b c\n", b"0\n1\n", b"<a/>", b"names: [x]\n", b"layout: {train: .}\n", b"[" * 1100)
+    )
     with suppress(OSError):
         if not (parent / name).exists():
             (parent / name).parent.mkdir(exist_ok=True)

@@ -56,7 +56,7 @@ class PassedOver:
 
     def __str__(self) -> str:
         count = number_of(self.count, "file")
-        return f"{count} in {self.folder}: {self.reason}; {self.first} first"
+        return f"{count} in {name_of(self.folder)}: {self.reason}; {self.first} first"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ class ReadingPlan:
 
     def lines(self) -> list[str]:
         """Return the plan as text, a line for each fact."""
-        recognised = f", recognised by {', '.join(self.recognised_by)}" if self.recognised_by else ""
+        names = ", ".join(map(name_of, self.recognised_by))
+        recognised = f", recognised by {names}" if names else ""
         used = ", ".join(f"{count:,} {_singular(kind) if count == 1 else kind}" for kind, count in self.used.items())
         return [
             f"layout: {self.layout}{recognised}",
@@ -106,6 +107,11 @@ class ReadingPlan:
             *(f"passed over: {group}" for group in missed[:MAX_SHOWN]),
             *([f"passed over: {number_of(rest, 'more file')}; twins check lists them"] if rest else []),
         ]
+
+
+def name_of(folder: str) -> str:
+    """Return what a message calls a folder whose path is relative to the data folder."""
+    return "the data folder" if folder == "." else folder
 
 
 def _singular(kind: str) -> str:

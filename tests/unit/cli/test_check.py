@@ -51,10 +51,16 @@ def test_flags_decide_and_the_plan_is_printed(folder, check):
     assert "layout: class folders, recognised by batch 1, batch 2\n" in out
     assert "train: 6 images, batch 1\nval: 6 images, batch 2\nclass names: the folders\n" in out
     assert "used: 12 images of 13 files\n" in out
-    assert "passed over: 1 file in .: a file such as annotations come in, which this layout does not use; list" in out
+    assert "passed over: 1 file in the data folder: a file such as annotations come in, which this layout does" in out
     plan = json.loads(check(folder, *FLAGS, "--json")[1])["plan"]
     assert plan["parts"] == {"train": {"images": 6, "origin": "batch 1"}, "val": {"images": 6, "origin": "batch 2"}}
     assert plan["passed_over"][0]["count"] == 1
+
+
+def test_the_data_folder_is_called_so(folder, check):
+    _, out, _ = check(folder / "batch 1")
+    assert "recognised by the data folder\ntrain: 4 images, the rest of the data folder\n" in out
+    assert "val: 2 images, share 0.2, seed 0, of the data folder\n" in out
 
 
 def test_the_settings_are_written_once_and_open_the_same(folder, check):

@@ -57,9 +57,12 @@ def test_files_in_linked_folders_count_once_for_each_way_to_them_and_loops_end(t
     (other / "back").symlink_to(other)
     (root / "nothing.png").symlink_to(tmp_path / "missing.png")
     (root / "same.png").symlink_to(root / "a" / "1.png")
+    (root / "self").symlink_to(root / "self")
+    (root / "through").symlink_to(root / "a" / "1.png" / "b")
     assert groups(root, ["linked/2.png", "a/1.png"]) == {
         ("linked/deep", IMAGE): (1, "linked/deep/3.png"),
         (".", IMAGE): (2, "nothing.png"),
+        (".", NO_DATA): (2, "self"),
     }
 
 
@@ -80,7 +83,7 @@ def test_the_short_plan_shows_parts_and_what_somebody_may_miss(tmp_path):
     assert lines[1] == "passed over: 1 file in 0: an image that this layout does not use; 0/a.png first"
     assert lines[-1] == "passed over: 3 more files; twins check lists them"
     assert not any("LICENSE" in line or "hidden" in line for line in lines)
-    assert any("LICENSE" in line for line in plan.lines())
+    assert "passed over: 1 file in the data folder: neither image nor annotation; LICENSE first" in plan.lines()
     assert json.loads(json.dumps(plan.to_dict()))["passed_over"][0]["reason"] == IMAGE
 
 

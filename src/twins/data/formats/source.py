@@ -13,7 +13,7 @@ from unicodedata import normalize
 from twins.data.base import UNSPLIT, ImageSet, Opened, Splits, hold_out_images, missing_folder
 from twins.data.config import PARTS, DataConfig, LayoutConfig
 from twins.data.parts import group_parts
-from twins.data.plan import ReadingPlan, account
+from twins.data.plan import ReadingPlan, account, name_of
 from twins.errors import DataError, nearest, number_of
 from twins.files import is_invalid_path
 
@@ -224,7 +224,7 @@ def split(opened: Opened, source: Source) -> Splits[Any]:
     """
     _check_opened(opened, source)
     parts, config, share = dict(opened.parts), source.config, ""
-    origins = dict.fromkeys(parts, "the whole set") | dict(opened.origins)
+    origins = {part: name_of(opened.origins.get(part, "the whole set")) for part in parts}
     whole = UNSPLIT if UNSPLIT in parts else "train" if parts.keys() == {"train"} else None
     if whole is not None:
         images, origin = parts.pop(whole), origins[whole]
