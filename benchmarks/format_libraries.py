@@ -41,7 +41,7 @@ TASKS = {
     "supervision coco": OBJECTS, "supervision yolo": OBJECTS, "supervision voc": ("detection",),
     "supervision class folders": ("classification",), "pycocotools run lengths": (*OBJECTS, "semantic"),
     "datumaro coco": OBJECTS, "datumaro coco_instances": (*OBJECTS, "semantic"),
-    "datumaro coco_panoptic": ("semantic",), "datumaro voc": ("detection", "semantic"),
+    "datumaro coco_panoptic": ("semantic",), "datumaro voc": ("detection",),
     "datumaro voc_detection": ("detection",),
     "datumaro voc_segmentation": ("semantic",), "datumaro yolo": ("detection",),
     "datumaro yolo_ultralytics": ("detection",), "datumaro cvat": OBJECTS, "datumaro label_me": OBJECTS,

@@ -25,8 +25,13 @@ DATUMARO = (
     "mvtec_segmentation", "segment_anything", "imagenet", "imagenet_with_subset_dirs", "imagenet_txt",
 )  # fmt: skip
 """Names of datumaro's exporters."""
-LABELLED = ("imagenet", "imagenet_with_subset_dirs", "imagenet_txt")
-"""Exporters of images with a class each."""
+KINDS = (
+    dict.fromkeys(("imagenet", "imagenet_with_subset_dirs", "imagenet_txt"), "labels")
+    | dict.fromkeys(("coco_panoptic", "camvid", "cityscapes"), "masks")
+    | dict.fromkeys(("voc_segmentation", "kitti_segmentation", "mvtec_segmentation"), "masks")
+    | dict.fromkeys(("cvat", "label_me"), "polygons")
+)
+"""What describes an image: `labels`, `masks`, `polygons`, or else polygons with their boxes, `both`."""
 
 
 def write_supervision(parts: dict[str, Part], classes: list[str], folder: Path) -> dict[str, Callable[[], None]]:
@@ -81,7 +86,13 @@ def write_datumaro(parts: dict[str, Part], classes: list[str], folder: Path) -> 
     """Return the writers of datumaro, by the name of their folder."""
     import datumaro as dm
 
-    def dataset(labelled: bool, masks: bool) -> Any:
+    colours = dict(enumerate(((128, 0, 0), (0, 128, 0), (0, 0, 128))))
+    categories = {
+        dm.AnnotationType.label: dm.LabelCategories.from_iterable(classes),
+        dm.AnnotationType.mask: dm.MaskCategories(colours),
+    }
+
+    def dataset(kind: str) -> Any:
         items = []
         for name, part in parts.items():
             for image in part:
@@ -89,19 +100,20 @@ def write_datumaro(parts: dict[str, Part], classes: list[str], folder: Path) -> 
                 for number, item in enumerate(image["objects"], start=1 + 10 * len(items)):
                     left, top, right, bottom = item["box"]
                     common = {"label": item["label"], "group": number, "id": number}
-                    box = dm.Bbox(left, top, right - left, bottom - top, **common)
-                    mask = dm.Mask(image=_mask(item, image), **common)
-                    objects += [mask] if masks else [box, dm.Polygon([float(x) for x in item["polygon"]], **common)]
+                    if kind == "masks":
+                        objects.append(dm.Mask(image=_mask(item, image), **common))
+                    if kind == "both":
+                        objects.append(dm.Bbox(left, top, right - left, bottom - top, **common))
+                    if kind in ("both", "polygons"):
+                        objects.append(dm.Polygon([float(x) for x in item["polygon"]], **common))
                 labels = [dm.Label(image["objects"][0]["label"])] if image["objects"] else []
                 media = dm.Image.from_file(path=image["file"])
-                shown = labels if labelled else objects
+                shown = labels if kind == "labels" else objects
                 items.append(dm.DatasetItem(image["name"], subset=name, media=media, annotations=shown))
-        return dm.Dataset.from_iterable(items, categories=classes)
+        return dm.Dataset.from_iterable(items, categories=categories)
 
     def writer(name: str) -> Callable[[], None]:
-        masks = name in ("coco_panoptic", "camvid", "cityscapes", "voc_segmentation", "kitti_segmentation")
-        root = folder / f"datumaro {name}"
-        data = dataset(name in LABELLED, masks or name == "mvtec_segmentation")
+        root, data = folder / f"datumaro {name}", dataset(KINDS.get(name, "both"))
         return lambda: data.export(str(root), name, save_media=True)
 
     return {name: writer(name) for name in DATUMARO}

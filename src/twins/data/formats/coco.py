@@ -343,6 +343,8 @@ def open_coco_maps(source: Source, kind: Literal["panoptic", "instances"]) -> Op
     files = {path: read_coco(path) for group in paths.values() for path in group}
     for path, file in files.items():
         if file.annotations and file.panoptic != (kind == "panoptic"):
+            if given_files(source):
+                return None  # the settings give files of the other kind
             content = "panoptic segments" if file.panoptic else "instances"
             raise DataError(f"{path} holds {content}; give it a name that says so")
     if masks.classes != "auto" or masks.values != "auto" or masks.reduce_zero_label is not None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from twins.data.formats.source import LAYOUT_FILE, layout_text
 
 BENCHMARKS = Path(__file__).parents[4] / "benchmarks"
 COUNT = 12
@@ -35,6 +38,37 @@ def test_valid_sets_are_opened(mutations, tmp_path):
         kind.build(folder)
         for task in kind.tasks:
             mutations.open_and_check(folder, task, mutations.DataConfig(data=str(folder)))
+
+
+def paths_by_part(splits):
+    return {part: [images.path(index) for index in range(len(images))] for part, images in splits.parts.items()}
+
+
+def test_the_settings_that_were_recognised_open_the_same_images_again(mutations, tmp_path):
+    for kind in mutations.FORMATS:
+        folder = tmp_path / kind.name
+        kind.build(folder)
+        for task in kind.tasks:
+            splits = mutations.spec_of(task).open(mutations.DataConfig(data=str(folder)))
+            (folder / LAYOUT_FILE).write_text(layout_text(splits.layout), encoding="utf-8")
+            again = mutations.spec_of(task).open(mutations.DataConfig(data=str(folder)))
+            (folder / LAYOUT_FILE).unlink()
+            assert paths_by_part(again) == paths_by_part(splits), f"{kind.name}, {task}"
+            assert again.names == splits.names
+
+
+def test_settings_win_over_the_names_of_parts(mutations, tmp_path):
+    for kind in mutations.FORMATS:
+        folder = tmp_path / kind.name
+        kind.build(folder)
+        for task in kind.tasks:
+            splits = mutations.spec_of(task).open(mutations.DataConfig(data=str(folder)))
+            if not splits.layout.train:
+                continue  # an unsplit set
+            layout = replace(splits.layout, train=splits.layout.val, val=splits.layout.train)
+            swapped = mutations.spec_of(task).open(mutations.DataConfig(data=str(folder), layout=layout))
+            paths = paths_by_part(splits)
+            assert paths_by_part(swapped) == {"train": paths["val"], "val": paths["train"]}, f"{kind.name}, {task}"
 
 
 def test_a_draw_depends_on_its_format_seed_and_number_only(mutations):
