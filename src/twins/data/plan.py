@@ -68,7 +68,8 @@ class ReadingPlan:
     recognised_by: tuple[str, ...] = ()
     """Files and folders by which it was recognised, relative to the data folder."""
     parts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    """By part, `images`, the number of its images, and `origin`, where it comes from."""
+    """By part, `images`, the number of its images, `origin`, where it comes from, and `same_as` if another part has
+    the same images."""
     names: str = ""
     """Where the class names come from."""
     used: Mapping[str, int] = field(default_factory=dict)
@@ -79,6 +80,11 @@ class ReadingPlan:
     """Files in the data folder that are not used; with `used`, all of them."""
     files: int = 0
     """Number of files in the data folder."""
+
+    @property
+    def images(self) -> int:
+        """Return the number of images in all parts, each once."""
+        return sum(part["images"] for part in self.parts.values() if "same_as" not in part)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON-ready values."""

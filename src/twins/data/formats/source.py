@@ -161,7 +161,11 @@ class Source:
         return ReadingPlan(
             layout=opened.layout,
             recognised_by=tuple(dict.fromkeys(map(self.relative, opened.recognised_by))),
-            parts={name: {"images": len(images), "origin": origins[name]} for name, images in parts.items()},
+            parts={
+                name: {"images": len(images), "origin": origins[name]}
+                | ({"same_as": "test"} if name == "val" and images is parts.get("test") else {})
+                for name, images in parts.items()
+            },
             names=self.names_from,
             used=kinds,
             outside=sum(not path.startswith(os.path.join(base, "")) for path in used),
@@ -170,8 +174,10 @@ class Source:
         )
 
     def _check_settings(self, opened: Opened, used: Mapping[str, str], images_of: Mapping[str, Set[str]]) -> None:
-        """Raise DataError for a layout setting that the opened parts do not follow."""
+        """Raise DataError for a layout setting that is not followed; those of the parts win over `images`."""
         for name, value in asdict(self.layout).items():
+            if name == "images" and self.layout.parts:
+                continue
             for item in (value,) if isinstance(value, str) else value or ():
                 place = _inside(os.path.abspath(self.root / item), os.path.abspath(self.root))
                 below = {path for path in used if path == place or path.startswith(os.path.join(place, ""))}
@@ -280,7 +286,8 @@ def read_layout(file: Path) -> LayoutConfig:
     _check_known(file, layout, _SETTINGS)
     if (version := content.get("format", str(FORMAT))) != str(FORMAT):
         raise DataError(f"{file} is of format {version!r:.100}, and this version reads format {FORMAT}; update twins")
-    return LayoutConfig(**{name: _read_paths(file, name, value) for name, value in layout.items()})
+    values: dict[str, Any] = {name: _read_paths(file, name, value) for name, value in layout.items()}
+    return LayoutConfig(**values)
 
 
 def _check_known(file: Path, settings: Mapping[str, Any], names: Sequence[str]) -> None:

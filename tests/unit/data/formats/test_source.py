@@ -270,7 +270,8 @@ def test_a_test_part_that_serves_as_validation_is_counted_once(tmp_path, save_im
     splits = split(opened, source_of(tmp_path))
     assert list(splits.parts) == ["train", "val", "test"]
     assert splits.val is splits.parts["test"]
-    assert (splits.count, splits.plan.used, len(splits.select("all"))) == (6, {"images": 6}, 6)
+    assert (splits.count, splits.plan.images, splits.plan.used, len(splits.select("all"))) == (6, 6, {"images": 6}, 6)
+    assert splits.plan.parts["val"]["same_as"] == "test"
     assert splits.plan.parts["val"]["origin"] == "test, the test part, as there is no validation part"
     assert splits.plan.short() == [
         "images: train 3 (train), val 3 (test, the test part, as there is no validation part), test 3 (test)"
