@@ -55,7 +55,8 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
         TrainingError: the disk is full or not writable.
     """
     with atomic_file(Path(path)) as temporary:
-        temporary.write_text(json_text(content, indent=1) + "\n")
+        text = json_text(content, indent=1) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # JSON's form for what is no text
 
 
 def json_text(content: Any, *, indent: int | None = None) -> str:

@@ -76,13 +76,15 @@ def train(config: TrainConfig) -> RunResult:
     log = _open_log(run, config, accelerator)
     for note in (*splits.plan.short(), *_weights_notes(network), *splits.notes, *spec.warnings(splits)):
         log.info(f"note: {note}")
-    saved_data = read_config(run / CONFIG).data
-    metric, data_hash = spec.metric(splits.train.names), fingerprint(splits.train, Path(config.data), Path(saved_data))
+    saved = read_config(run / CONFIG)
+    roots = _data_folder(config.data), _data_folder(saved.data)
+    metric, data_hash = spec.metric(splits.train.names), fingerprint(splits.train, *roots)
     monitor = facts_of(config.task).monitor
     outcome = training_loop(network, source, metric, config, accelerator, log, monitor=monitor, fingerprint=data_hash)
     main = accelerator.is_main_process
-    if main and config.data != saved_data:
-        _write_config(run, replace(read_config(run / CONFIG), data=config.data))
+    if main and (config.data, config.layout) != (saved.data, saved.layout):
+        _write_config(run, replace(saved, data=config.data, layout=config.layout))
+        _write_plan(run, splits)
     if config.trackers or accelerator.num_processes > 1:
         accelerator.end_training()
     if outcome.reason == "stopped" or not main:
@@ -210,6 +212,12 @@ def _first_change(value: Any, default: Any, name: str) -> str | None:
     return next(f"{name}.{f.name}" for f in fields(value) if getattr(value, f.name) != getattr(default, f.name))
 
 
+def _data_folder(data: str) -> Path:
+    """Return the folder of a data set, which may be given by its `data.yaml`; neither need exist any longer."""
+    path = Path(data)
+    return path.parent if path.suffix.lower() in (".yaml", ".yml") and not path.is_dir() else path
+
+
 def _absolute_path(path_or_name: str) -> str:
     """Return an existing path as an absolute one, and anything else, such as a name, unchanged."""
     if is_invalid_path(path_or_name):
@@ -291,8 +299,12 @@ def _open_run(config: TrainConfig, network: TaskNetwork, splits: Splits[Any], de
         resolved: dict[str, Any] = {"out": str(run), "padding": info.padding, "device": device, "head": info.head}
         resolved["detection"] = replace(config.detection, anchor_scale=info.anchor_scale)
         _write_config(run, replace(config, **resolved))
-        write_json(run / DATA, {"data": splits.source, **splits.plan.to_dict()})
+        _write_plan(run, splits)
     return run
+
+
+def _write_plan(run: Path, splits: Splits[Any]) -> None:
+    write_json(run / DATA, {"data": splits.source, **splits.plan.to_dict()})
 
 
 def _write_config(run: Path, config: TrainConfig) -> None:

@@ -88,3 +88,7 @@ def test_a_run_resumes_exactly_after_its_data_has_moved(tmp_path, start, assert_
     assert main(["train", "--resume", str(interrupted), "--data", str(moved)]) == 0
     assert_equal_weights(uninterrupted, interrupted)
     assert read_config(interrupted / "config.yaml").data == str(moved)
+    plans = [json.loads((run / "data.json").read_text()) for run in (uninterrupted, interrupted)]
+    assert [plan.pop("data") for plan in plans] == [str(data), str(moved)]
+    assert plans[0] == plans[1]
+    assert plans[0]["used"] == {"images": 12}

@@ -11,7 +11,7 @@ import twins.report.page
 from twins.engine.config import TrainConfig
 from twins.errors import NotFoundError
 from twins.evaluation import EvalResult
-from twins.training import _measure_and_report, fingerprint, train
+from twins.training import _data_folder, _measure_and_report, fingerprint, train
 
 
 def test_the_final_evaluation_and_the_report_use_the_runs_device_and_workers(tmp_path, monkeypatch):
@@ -38,6 +38,11 @@ def test_a_run_whose_newest_state_is_missing_is_not_changed(tmp_path, broken):
     with pytest.raises(NotFoundError, match="copy the run again with its links"):
         train(TrainConfig(resume=str(tmp_path)))
     assert (tmp_path / "states" / "000000004").is_dir()
+
+
+@pytest.mark.parametrize("data", ["data", "data/data.yaml", "data/SET.YML"])
+def test_the_folder_of_data_that_is_given_by_its_yaml_file_is_the_files(data):
+    assert _data_folder(data) == Path("data")
 
 
 def test_the_fingerprint_of_a_moved_data_set_is_that_of_its_first_folder():

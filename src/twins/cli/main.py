@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -45,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     module = import_module(f"twins.cli.{verb}")
     from twins.cli.parse import stderr_in_flags
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
     with stderr_in_flags(module.ARGS):
         return _run(module.run, verb_arguments)
 

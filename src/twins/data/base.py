@@ -142,7 +142,7 @@ Images = TypeVar("Images", bound=ImageSet)
 class Joined:
     """Several sets of the same classes as one.
 
-    Images of different sets may have the same id; then objects get the image's index as its id.
+    Images of different sets may have the same id, so objects get the image's index as its id.
     """
 
     def __init__(self, sets: Sequence[Any]) -> None:

@@ -70,12 +70,19 @@ def _walk(folder: str, inside: str, parents: tuple[str, ...], hidden: bool) -> I
         if not hidden and entry.name.startswith("."):
             continue
         name = f"{inside}/{entry.name}" if inside else entry.name
-        if not entry.is_dir():
+        if not _is_folder(entry):
             yield name
         elif not entry.is_symlink():
             yield from _walk(entry.path, name, (*parents, os.path.join(parents[-1], entry.name)), hidden)
         elif (real := os.path.realpath(entry.path)) not in parents:
             yield from _walk(entry.path, name, (*parents, real), hidden)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself, or through a file
 
 
 def count_unread(folder: Path) -> dict[str, int]:

@@ -23,15 +23,17 @@ _FILLERS = frozenset(
 def part_of(name: str, fillers: Set[str] = frozenset()) -> str | None:
     """Return the part that a name says: `train`, `trainval`, `val` or `test`; `None` if it says none, or more.
 
-    Case, digits and separators do not count: `Train`, `train2017`, `training_set`, `seg_train` are all `train`. A name
-    with any other word, such as `test_tube`, is none.
+    Case, digits and separators do not count: `Train`, `train2017`, `training_set`, `TrainImages` are all `train`. A
+    name with any other word, such as `test_tube`, is none.
 
     Args:
         name: a file's or folder's name, without the file's ending.
         fillers: further words that may stand beside the part's, such as `instances`.
     """
-    words = re.findall(r"[^\W\d_]+", name.lower())
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    words = re.findall(r"[^\W\d_]+", spaced.lower())
     parts = {_PART_OF[word] for word in words if word in _PART_OF}
+    parts = {"trainval"} if parts == {"train", "val"} else parts
     others = [word for word in words if word not in _PART_OF and word not in _FILLERS and word not in fillers]
     return parts.pop() if len(parts) == 1 and not others else None
 

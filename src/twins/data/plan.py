@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -55,7 +56,7 @@ class PassedOver:
 
     def __str__(self) -> str:
         count = number_of(self.count, "file")
-        return f"{count} in {self.folder}: {self.reason}; {self.first} first"
+        return f"{count} in {name_of(self.folder)}: {self.reason}; {self.first} first"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class ReadingPlan:
     recognised_by: tuple[str, ...] = ()
     """Files and folders by which it was recognised, relative to the data folder."""
     parts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    """By part, `images`, the number of its images, and `origin`, where it comes from."""
+    """By part, `images`, the number of its images, `origin`, where it comes from, and `same_as` if another part has
+    the same images."""
     names: str = ""
     """Where the class names come from."""
     used: Mapping[str, int] = field(default_factory=dict)
@@ -81,8 +83,8 @@ class ReadingPlan:
 
     @property
     def images(self) -> int:
-        """Return the number of images in all parts."""
-        return sum(part["images"] for part in self.parts.values())
+        """Return the number of images in all parts, each once."""
+        return sum(part["images"] for part in self.parts.values() if "same_as" not in part)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON-ready values."""
@@ -90,8 +92,9 @@ class ReadingPlan:
 
     def lines(self) -> list[str]:
         """Return the plan as text, a line for each fact."""
-        recognised = f", recognised by {', '.join(self.recognised_by)}" if self.recognised_by else ""
-        used = ", ".join(f"{count} {kind}" for kind, count in self.used.items())
+        names = ", ".join(map(name_of, self.recognised_by))
+        recognised = f", recognised by {names}" if names else ""
+        used = ", ".join(f"{count:,} {_singular(kind) if count == 1 else kind}" for kind, count in self.used.items())
         return [
             f"layout: {self.layout}{recognised}",
             *(f"{name}: {number_of(part['images'], 'image')}, {part['origin']}" for name, part in self.parts.items()),
@@ -102,7 +105,7 @@ class ReadingPlan:
 
     def short(self) -> list[str]:
         """Return the plan as a run's log has it: the parts in one line, then what somebody may miss."""
-        parts = ", ".join(f"{name} {part['images']} ({part['origin']})" for name, part in self.parts.items())
+        parts = ", ".join(f"{name} {part['images']:,} ({part['origin']})" for name, part in self.parts.items())
         missed = [group for group in self.passed_over if not group.quiet]
         rest = sum(group.count for group in missed[MAX_SHOWN:])
         return [
@@ -110,6 +113,16 @@ class ReadingPlan:
             *(f"passed over: {group}" for group in missed[:MAX_SHOWN]),
             *([f"passed over: {number_of(rest, 'more file')}; twins check lists them"] if rest else []),
         ]
+
+
+def name_of(folder: str) -> str:
+    """Return what a message calls a folder whose path is relative to the data folder."""
+    return "the data folder" if folder == "." else folder
+
+
+def _singular(kind: str) -> str:
+    """Return the name of one thing of a kind: `masks` and `files of class names` lose the first plural's `s`."""
+    return re.sub(r"(?<=[^s])s\b", "", kind, count=1)
 
 
 def account(

@@ -31,7 +31,7 @@ MACHINE_FIELDS = (
     "max_skipped",
 )
 """Settings that may change with `resume`: they change how a run is computed, not its result."""
-RESUME_FIELDS = ("data", *MACHINE_FIELDS)
+RESUME_FIELDS = ("data", "layout", *MACHINE_FIELDS)
 """Settings that `resume` accepts: the data may have moved, and its fingerprint says whether it is the same."""
 
 
@@ -386,7 +386,8 @@ def merge_resumed(requested: TrainConfig, saved: TrainConfig) -> TrainConfig:
             f"`resume` continues the run with its settings and cannot change {forbidden_names}; leave it out, or start "
             f"a new run (what can change: {allowed_names})"
         )
-    return replace(saved, resume=requested.resume, **changes)
+    layout = {name: value for name, value in asdict(requested.layout).items() if value}
+    return replace(saved, resume=requested.resume, **changes | {"layout": replace(saved.layout, **layout)})
 
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {

@@ -125,7 +125,7 @@ class Log:
 
     def _append(self, name: str, line: str) -> None:
         try:
-            with (self.run / name).open("a") as file:
+            with (self.run / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(line + "\n")
         except OSError as error:
             raise TrainingError(

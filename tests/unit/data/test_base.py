@@ -8,7 +8,7 @@ from operator import getitem
 
 import pytest
 
-from twins.data.base import UNSPLIT, Derived, Opened, hold_out, hold_out_per_class
+from twins.data.base import UNSPLIT, Derived, Joined, Opened, Splits, hold_out, hold_out_per_class, join
 from twins.data.config import DataConfig
 from twins.data.formats.digits import Digits
 from twins.data.formats.scenes import SceneObjects
@@ -55,6 +55,55 @@ def test_the_same_share_of_each_class_is_held_out():
     train, val = hold_out_per_class(labels, 0, 0.2)
     assert sorted(train + val) == list(range(16))
     assert [labels[i] for i in val] == [0, 0, 1]
+
+
+def test_joined_sets_are_one_set_in_their_order():
+    train, val = SceneObjects(train=True, masks=True), SceneObjects(train=False, masks=True)
+    some = Derived(train, [2, 5])
+    joined = pickle.loads(pickle.dumps(join([some, val])))
+    assert isinstance(joined, Joined)
+    assert (len(joined), joined.names, joined.classes) == (2 + len(val), val.names, val.classes)
+    for index, (images, inside) in {1: (some, 1), 2: (val, 0), len(joined) - 1: (val, len(val) - 1)}.items():
+        assert joined.path(index) == images.path(inside)
+        assert joined.shape(index) == images.shape(inside)
+        assert joined.load(index).tobytes() == images.load(inside).tobytes()
+        assert (joined.target(index).boxes == images.target(inside).boxes).all()
+        assert joined.target(index).image_id == index
+        assert joined.describe_object(index, 0) == images.describe_object(inside, 0)
+        assert joined.names_without_area(index) == images.names_without_area(inside)
+    assert join([some]) is some
+
+
+def test_joined_class_ids_keep_their_labels_and_are_held_out_by_class():
+    digits = Digits(train=False)
+    joined = join([Derived(digits, range(40)), Derived(digits, range(40, 90))])
+    assert joined.labels == [digits.target(index) for index in range(90)]
+    assert joined.target(41) == digits.target(41)
+    splits = split(Opened({UNSPLIT: joined}), Source(DataConfig(data="."), "a folder"))
+    assert sorted(splits.train.labels + splits.val.labels) == sorted(joined.labels)
+    assert set(splits.val.labels) == set(range(10))
+
+
+def test_what_is_measured_is_a_part_or_all_images_once():
+    train, val, test = (Derived(Digits(train=False), indices) for indices in ([0, 1, 2], [3, 4], [5]))
+
+    def selected(part, **parts):
+        splits = Splits(parts, "somewhere")
+        images = splits.select(part)
+        return [images.target(index) for index in range(len(images))], splits.count
+
+    targets = [Digits(train=False).target(index) for index in range(6)]
+    assert selected("val", train=train, val=val, test=test) == (targets[3:5], 6)
+    assert selected("test", train=train, val=val, test=test) == (targets[5:], 6)
+    assert selected("all", train=train, val=val, test=test) == (targets, 6)
+    assert selected("all", train=train, val=test, test=test) == ([*targets[:3], targets[5]], 4)
+    assert selected("val", test=test) == (targets[5:], 1)
+    assert selected("all", val=val, test=test) == (targets[3:], 3)
+    assert selected("all", train=Derived(Digits(train=False), []), val=val) == (targets[3:5], 2)
+    with pytest.raises(DataError, match="somewhere has no val part, found train; add one, or say where it is with"):
+        selected("val", train=train)
+    with pytest.raises(DataError, match="leaves no image to train on"):
+        selected("all", train=Derived(Digits(train=False), []))
 
 
 def test_a_part_without_an_image_is_refused(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from twins.data.config import LayoutConfig
 from twins.data.transforms.config import AugmentConfig, DetectionConfig, SemanticConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig, merge_resumed, read_config
 from twins.errors import ConfigError, NotFoundError
@@ -20,6 +21,7 @@ def test_yaml_round_trips_every_setting() -> None:
         minutes=1.5,
         ema_decay=0.999,
         trackers=("tensorboard",),
+        layout=LayoutConfig(images="pictures", train=("a", "b c"), val=("größe.txt",)),
         optimizer=OptimizerConfig(lr=1e-6, layer_decay=None),
         augment=AugmentConfig(scale=(0.3, 0.9), rand_augment=None),
     )
@@ -138,6 +140,22 @@ def test_resuming_accepts_machine_settings_and_refuses_others() -> None:
         merge_resumed(TrainConfig(resume="runs/a", epochs=60), saved)
     assert merge_resumed(TrainConfig(resume="runs/a", epochs=50), saved).epochs == 50
     assert merge_resumed(TrainConfig(resume="runs/a", data="moved"), saved).data == "moved"
+
+
+def test_resuming_moved_data_changes_the_layout_settings_that_are_given() -> None:
+    saved = TrainConfig(data="photos", layout=LayoutConfig(images="pictures", train=("/old/train.txt",)))
+    requested = TrainConfig(resume="runs/a", data="moved", layout=LayoutConfig(train=("train.txt",)))
+    assert merge_resumed(requested, saved).layout == LayoutConfig(images="pictures", train=("train.txt",))
+    assert merge_resumed(replace(requested, layout=LayoutConfig()), saved).layout == saved.layout
+
+
+def test_a_run_of_a_version_without_layout_settings_is_read_and_resumed() -> None:
+    lines = TrainConfig(data="photos").to_yaml().splitlines(keepends=True)
+    first = lines.index("layout:\n")
+    older = "".join(lines[:first] + lines[first + 1 + len(fields(LayoutConfig)) :])
+    assert "layout" not in older
+    assert TrainConfig.from_yaml(older) == TrainConfig(data="photos")
+    assert merge_resumed(TrainConfig(resume="runs/a"), TrainConfig.from_yaml(older)).layout == LayoutConfig()
 
 
 def test_the_error_of_a_folder_without_a_config_names_the_file(tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ def _read_ids(content: dict[str, Any]) -> int:
         for record in content[name] if isinstance(content[name], list) else ():
             if isinstance(record, dict):
                 count += _replace_ids(record, keys)
-                for segment in record.get("segments_info") or ():
+                segments = record.get("segments_info")
+                for segment in segments if isinstance(segments, list) else ():
                     count += _replace_ids(segment, ("id", "category_id")) if isinstance(segment, dict) else 0
     return count
 

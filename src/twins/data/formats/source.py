@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import asdict, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from twins.data.base import UNSPLIT, ImageSet, Opened, Splits, hold_out_images, missing_folder
 from twins.data.config import PARTS, DataConfig, LayoutConfig
 from twins.data.parts import group_parts
-from twins.data.plan import ReadingPlan, account
+from twins.data.plan import ReadingPlan, account, name_of
 from twins.errors import DataError, nearest, number_of
 from twins.files import is_invalid_path
 
-LAYOUT_FILE = "twins.yaml"
-"""File beside the data with the settings of `LayoutConfig`."""
+LAYOUT_FILE, FORMAT = "twins.yaml", 1
+"""File beside the data with the settings of `LayoutConfig`, and its version."""
+_SETTINGS = tuple(field.name for field in fields(LayoutConfig))
 IMAGES, ANNOTATIONS, MASKS, LISTS, NAMES, LAYOUT = (
     "images",
     "annotation files",
@@ -41,9 +44,10 @@ class Source:
 
     def __init__(self, config: DataConfig, expected: str) -> None:
         path = Path(config.data)
-        self.settings_file = path if path.suffix.lower() in (".yaml", ".yml") and path.is_file() else None
+        is_yaml = path.suffix.lower() in (".yaml", ".yml") and path.is_file()
+        self.settings_file = path if is_yaml and path.name != LAYOUT_FILE else None
         """The `data.yaml` that was given as the data."""
-        self.root = path.parent if self.settings_file else path
+        self.root = path.parent if is_yaml else path
         if not self.root.is_dir():
             raise missing_folder(self.root, expected)
         self.config = config
@@ -113,6 +117,10 @@ class Source:
         """Record files that are read besides the images of the parts."""
         self._used |= {os.path.abspath(path): kind for path in paths}
 
+    def uses(self, path: Path) -> bool:
+        """Return whether a file was recorded by `use`."""
+        return os.path.abspath(path) in self._used
+
     def use_names(self, path: Path) -> None:
         """Record the file that the class names come from."""
         self.use(NAMES, path)
@@ -137,44 +145,78 @@ class Source:
             opened: the data set as its files define it.
             parts: its parts as they are used.
             origins: where these come from.
+
+        Raises:
+            DataError: nothing is used of what a layout setting gives.
         """
-        used = dict(self._used)
-        for images in opened.parts.values():
-            used |= {os.path.abspath(images.path(index)): IMAGES for index in range(len(images))}
+        base = os.path.abspath(self.root)
+        images_of = {
+            part: {_inside(os.path.abspath(images.path(index)), base) for index in range(len(images))}
+            for part, images in opened.parts.items()
+        }
+        used = {_inside(path, base): kind for path, kind in self._used.items()}
+        used |= dict.fromkeys(chain(*images_of.values()), IMAGES)
+        self._check_settings(opened, used, images_of)
         kinds, passed, total = account(self.root, used, self._reasons)
-        base = os.path.join(os.path.abspath(self.root), "")
         return ReadingPlan(
             layout=opened.layout,
             recognised_by=tuple(dict.fromkeys(map(self.relative, opened.recognised_by))),
-            parts={name: {"images": len(images), "origin": origins[name]} for name, images in parts.items()},
+            parts={
+                name: {"images": len(images), "origin": origins[name]}
+                | ({"same_as": "test"} if name == "val" and images is parts.get("test") else {})
+                for name, images in parts.items()
+            },
             names=self.names_from,
             used=kinds,
-            outside=sum(not path.startswith(base) for path in used),
+            outside=sum(not path.startswith(os.path.join(base, "")) for path in used),
             passed_over=passed,
             files=total,
         )
 
+    def _check_settings(self, opened: Opened, used: Mapping[str, str], images_of: Mapping[str, Set[str]]) -> None:
+        """Raise DataError for a layout setting that is not followed; those of the parts win over `images`."""
+        for name, value in asdict(self.layout).items():
+            if name == "images" and self.layout.parts:
+                continue
+            for item in (value,) if isinstance(value, str) else value or ():
+                place = _inside(os.path.abspath(self.root / item), os.path.abspath(self.root))
+                below = {path for path in used if path == place or path.startswith(os.path.join(place, ""))}
+                images = {path for path in below if used[path] == IMAGES}
+                follows = name not in PARTS or (name in images_of and (not images or images & images_of[name]))
+                if not below or not follows:
+                    raise DataError(
+                        f"`layout.{name}` gives {item}, of which nothing is used as such: {self.root} is read as "
+                        f"{opened.layout}; correct the setting, or leave it out"
+                    )
+
     def _merge_layout(self, given: LayoutConfig) -> LayoutConfig:
         """Return the given settings, and for the others those of `twins.yaml`."""
         file = self.root / LAYOUT_FILE
-        saved = read_layout(file) if file.is_file() else LayoutConfig()
-        if file.is_file():
+        saved = LayoutConfig()
+        if os.path.lexists(file):
+            saved = read_layout(file)
             self.use(LAYOUT, file)
-        changes = {name: value for name, value in asdict(given).items() if value}
-        merged = replace(saved, **changes)
-        for name, value in asdict(merged).items():
-            for item in (value,) if isinstance(value, str) else value or ():
-                self._check_exists(name, item, file if name not in changes else None)
-        return merged
+        merged: dict[str, Any] = {}
+        for name, value in asdict(given).items():
+            origin = f"`layout.{name}`" if value else f"`{name}` of {file}"
+            chosen = value or getattr(saved, name) or ()
+            paths = [self._existing(item, origin) for item in ((chosen,) if isinstance(chosen, str) else chosen)]
+            if name == "images" and paths and not (self.root / paths[0]).is_dir():
+                raise DataError(f"{origin} leads to the file {paths[0]}; give the folder of the images")
+            merged[name] = tuple(paths) if name in PARTS else next(iter(paths), None)
+        return LayoutConfig(**merged)
 
-    def _check_exists(self, name: str, item: str, file: Path | None) -> None:
-        if is_invalid_path(item) or not os.path.exists(self.root / item):
-            names = [path.name for path in self.root.iterdir()]
-            setting = f"`{name}` of {file}" if file else f"`layout.{name}`"
-            raise DataError(
-                f"{setting} leads to {item:.250}, which is not in {self.root}{nearest(item, names)}; give a path "
-                "relative to that folder"
-            )
+    def _existing(self, item: str, origin: str) -> str:
+        """Return a path of a setting as the disk spells it; raises DataError if it does not exist."""
+        for text in () if is_invalid_path(item) else (item, item.replace("\\", "/")):
+            for spelling in (text, normalize("NFC", text), normalize("NFD", text)):
+                if os.path.exists(self.root / spelling):
+                    return spelling
+        hint = nearest(item, [path.name for path in self.root.iterdir()])
+        raise DataError(
+            f"{origin} leads to {item:.250}, which does not exist in {self.root}{hint}; give a path relative to that "
+            "folder"
+        )
 
 
 def split(opened: Opened, source: Source) -> Splits[Any]:
@@ -182,9 +224,13 @@ def split(opened: Opened, source: Source) -> Splits[Any]:
 
     A share of an unsplit set is held out at random; so is one of the training part where it is the only part. A test
     part is also the validation part where there is a training part and no other.
+
+    Raises:
+        DataError: the layout does not use the `data.yaml` that was given, or a class name is no text.
     """
+    _check_opened(opened, source)
     parts, config, share = dict(opened.parts), source.config, ""
-    origins = dict.fromkeys(parts, "the whole set") | dict(opened.origins)
+    origins = {part: name_of(opened.origins.get(part, "the whole set")) for part in parts}
     whole = UNSPLIT if UNSPLIT in parts else "train" if parts.keys() == {"train"} else None
     if whole is not None:
         images, origin = parts.pop(whole), origins[whole]
@@ -205,36 +251,58 @@ def split(opened: Opened, source: Source) -> Splits[Any]:
         tuple(source.faults),
         tuple(source.problems),
         source.plan(opened, parts, origins),
-        source.found,
+        replace(source.layout, **{name: value for name, value in asdict(source.found).items() if value}),
         share,
     )
+
+
+def _check_opened(opened: Opened, source: Source) -> None:
+    """Raise DataError for a `data.yaml` that the layout does not use, and for class names that are no text."""
+    if (file := source.settings_file) is not None and not source.uses(file):
+        raise DataError(
+            f"{file} is not used: {source.root} is read as {opened.layout}; give the folder, or choose another `task`"
+        )
+    for name in next(iter(opened.parts.values())).names:
+        if any("\ud800" <= character <= "\udfff" for character in name):  # bytes of a file name that are not UTF-8
+            raise DataError(f"the class name {name!r} in {source.root} is no Unicode text; rename its folder or file")
 
 
 def read_layout(file: Path) -> LayoutConfig:
     """Return the settings in a `twins.yaml`.
 
     Raises:
-        DataError: the file is no YAML, or has an unknown setting or a value that is no path.
+        DataError: the file is no YAML or of a newer format, or has an unknown setting or a value that is no path.
     """
     import yaml
 
     try:
         content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataError(f"{file} is no YAML ({str(error).partition(chr(10))[0]}); fix it") from error
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise DataError(f"{file} cannot be read as YAML ({str(error).partition(chr(10))[0]}); fix it") from error
     layout = content.get("layout") if isinstance(content, dict) else None
     if not isinstance(layout, dict):
-        raise DataError(f"{file} has no settings under `layout`; give images, annotations, train, val or test there")
-    known = asdict(LayoutConfig())
-    values: dict[str, Any] = {}
-    for name, value in layout.items():
-        if name not in known:
-            raise DataError(f"{file} has the setting `{name}`{nearest(str(name), known)}, and knows {', '.join(known)}")
-        items = value if isinstance(value, list) else [value] if value not in ("", "null", "~", None) else []
-        if not all(isinstance(item, str) and item for item in items) or (len(items) > 1 and name not in PARTS):
-            raise DataError(f"{file} has the value {value!r:.100} for `{name}`; give a path relative to the folder")
-        values[name] = tuple(items) if name in PARTS else items[0] if items else None
+        raise DataError(f"{file} has no settings under `layout`; give {', '.join(_SETTINGS)} there")
+    _check_known(file, content, ("format", "layout"))
+    _check_known(file, layout, _SETTINGS)
+    if (version := content.get("format", str(FORMAT))) != str(FORMAT):
+        raise DataError(f"{file} is of format {version!r:.100}, and this version reads format {FORMAT}; update twins")
+    values: dict[str, Any] = {name: _read_paths(file, name, value) for name, value in layout.items()}
     return LayoutConfig(**values)
+
+
+def _check_known(file: Path, settings: Mapping[str, Any], names: Sequence[str]) -> None:
+    for name in settings:
+        if name not in names:
+            hint = nearest(name, names) or f"; the settings are {', '.join(names)}"
+            raise DataError(f"{file} has the unknown setting `{name:.100}`{hint}")
+
+
+def _read_paths(file: Path, name: str, value: Any) -> str | tuple[str, ...] | None:
+    """Return the value of a setting, a path or several; raises DataError if it is none."""
+    items = value if isinstance(value, list) else [] if value in ("", "null", "~") else [value]
+    if not all(isinstance(item, str) and item for item in items) or (len(items) > 1 and name not in PARTS):
+        raise DataError(f"{file} has the value {value!r:.100} for `{name}`; give a path relative to the folder")
+    return tuple(items) if name in PARTS else items[0] if items else None
 
 
 def layout_text(layout: LayoutConfig) -> str:
@@ -242,7 +310,7 @@ def layout_text(layout: LayoutConfig) -> str:
     import yaml
 
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(layout).items()}
-    content = {"format": 1, "layout": {name: value for name, value in values.items() if value}}
+    content = {"format": FORMAT, "layout": {name: value for name, value in values.items() if value}}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
@@ -255,3 +323,15 @@ def _is_below(path: Path, folder: Path) -> bool:
     """Return whether a path is a folder or in it, by its text."""
     path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
     return path == folder or path.is_relative_to(folder)
+
+
+def _inside(path: str, base: str) -> str:
+    """Return an absolute path as one below `base` if it leads there by another way, such as a link."""
+    if path == base or path.startswith(os.path.join(base, "")):
+        return path
+    real, real_base = os.path.realpath(path), os.path.realpath(base)
+    return (
+        os.path.normpath(os.path.join(base, os.path.relpath(real, real_base)))
+        if _is_below(Path(real), Path(real_base))
+        else path
+    )

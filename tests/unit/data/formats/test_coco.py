@@ -152,6 +152,7 @@ def test_panoptic_segments_are_identified_by_their_three_bytes(panoptic):
         (lambda c: c["annotations"][1].pop("segments_info"), r"has a record without 'segments_info'; fix the file"),
         (lambda c: c["annotations"][0].pop("file_name"), r"without 'file_name'"),
         (lambda c: c["annotations"][0]["segments_info"][0].pop("id"), r"without 'id'"),
+        (lambda c: c["annotations"][1].update(segments_info=5), "has a record that is none of COCO's"),
         (lambda c: c["images"][0].pop("file_name"), r"without 'file_name'"),
         (lambda c: c["images"][0].update(file_name=3), r"none of COCO's"),
         (lambda c: c["images"][0].update(id=[3]), r"none of COCO's"),
