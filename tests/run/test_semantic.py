@@ -508,7 +508,7 @@ def test_a_network_of_another_task_is_refused(data, expect_error, trained, class
     network, classes = classifier
     assert "holds no images with masks" in expect_error("eval", trained, "--data", classes)
     message = expect_error("eval", network, "--data", data)
-    assert "named like a folder of images and one of masks; choose --task semantic" in message
+    assert "instead of class folders; choose --task semantic" in message
     assert "for semantic networks" in expect_error("eval", network, "--data", classes, "--flip")
     assert "--crop is for classifiers" in expect_error("eval", trained, "--data", data, "--crop", 0.5)
 
@@ -516,7 +516,7 @@ def test_a_network_of_another_task_is_refused(data, expect_error, trained, class
 def test_a_note_warns_if_images_and_masks_are_read_as_classes(run_cli, data, classifier):
     code, _, message = run_cli("check", data)
     assert code == 2
-    assert "named like a folder of images and one of masks; choose --task semantic" in message
+    assert "instead of class folders; choose --task semantic" in message
     code, out, _ = run_cli("check", classifier[1])
     assert code == 0
     assert "--task semantic" not in out

@@ -12,7 +12,6 @@ from pathlib import Path
 from twins.data.base import UNSPLIT, Opened
 from twins.data.config import LayoutConfig
 from twins.data.formats.files import ImageFiles
-from twins.data.formats.mask_folders import MASK_FOLDERS
 from twins.data.formats.source import Source, names_in
 from twins.data.images import count_unread, is_image_file, list_images, walk
 from twins.data.parts import part_of
@@ -253,11 +252,6 @@ def _check_not_parts(base: Path, folders: Sequence[Path]) -> None:
     counts = Counter(name for group in inner for name in group)
     shared = [name for name, count in counts.items() if count > 1]
     if all(inner) and len(shared) > 1 and 2 * len(shared) >= len(counts):
-        if {path.name for path in folders} & set(MASK_FOLDERS):
-            raise DataError(
-                f"{few([folder.name for folder in folders])} in {base} are named like a folder of images and one of "
-                'masks; choose `task="semantic"`'
-            )
         names = few([folder.name for folder in folders])
         raise DataError(
             f"{names} in {base} hold folders of the same names, {few(sorted(shared))}, so either could be the "

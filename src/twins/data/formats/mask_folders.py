@@ -23,7 +23,7 @@ from twins.data.formats.mask_pairs import Paired, Pairs, pair_by_endings, pair_f
 from twins.data.formats.masks import IGNORE, MaskReader, build_reader, sampled_values
 from twins.data.formats.masks_per_object import find_object_masks, open_object_masks
 from twins.data.formats.source import LISTS, MASKS, NAMES, Source, names_in
-from twins.errors import DataError
+from twins.errors import DataError, number_of
 
 __all__ = ["IMAGE_FOLDERS", "MASK_FOLDERS", "MaskedFiles", "find_mask_folders", "open_mask_folders"]
 
@@ -178,11 +178,12 @@ def _note_rest(source: Source, layout: MaskLayout, images: list[Path], masks: li
         without = [path for path in images if path.is_relative_to(pair.images)]
         if alone:
             source.notes.append(
-                f"{len(alone)} masks in {pair.masks} have no image in {pair.images}, {alone[0].name} first"
+                f"{number_of(len(alone), 'mask')} in {pair.masks} without an image in {pair.images}, "
+                f"{alone[0].name} first"
             )
         if without:
             source.notes.append(
-                f"{len(without)} images in {pair.images} have no mask in {pair.masks} and are left out, "
+                f"{number_of(len(without), 'image')} in {pair.images} without a mask in {pair.masks}, left out, "
                 f"{without[0].name} first"
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from twins.data.formats.mask_names import mask_ending, stripped
 from twins.data.formats.names import find_listed, match_stems, with_slashes
 from twins.data.images import is_image_file, list_images
-from twins.errors import DataError, few
+from twins.errors import DataError, few, number_of
 
 Pairs = list[tuple[Path, Path]]
 """Images and their masks."""
@@ -119,14 +120,15 @@ def select_listed(pairs: Pairs, images: Iterable[Path], lines: Sequence[str], pa
         names, notes = find_listed(missing, path, index.keys())
         if unknown := [name for name in names if name not in index]:
             raise DataError(
-                f"{path} lists {unknown[0]:.250}, but {_common(pairs)} has no image of that name with a mask; "
+                f"{path} lists {unknown[0]:.250}, but {_common(index.values())} has no image of that name with a mask; "
                 f"{len(unknown)} such names"
             )
         chosen |= {str(index[name]): index[name] for name in names}
     mask_of = dict(pairs)
     without = [image for image in chosen.values() if image not in mask_of]
     if without:
-        notes = [*notes, f"{len(without)} images that {path} lists have no mask and are left out, {without[0]} first"]
+        count = number_of(len(without), "image")
+        notes = [*notes, f"{count} that {path} lists without a mask, left out, {without[0]} first"]
     return [(image, mask_of[image]) for image in chosen.values() if image in mask_of], notes
 
 
@@ -171,8 +173,9 @@ def _look_up(word: str, index: Mapping[str, Path]) -> Path | None:
     return None
 
 
-def _common(pairs: Pairs) -> Path:
-    return pairs[0][0].parent.parent
+def _common(images: Iterable[Path]) -> Path:
+    """Return the folder that all images are in."""
+    return Path(os.path.commonpath([str(path.parent) for path in images] or ["."]))
 
 
 def _by_short_names(

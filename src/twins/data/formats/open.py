@@ -1,17 +1,20 @@
-"""Opens data sets: a function for each type of target, which tries the formats of folders in the order of this table.
+"""Opens data sets: a function for each type of target, which opens a folder in the one format that it has.
 
 | target of an image | embedded | folders |
 | --- | --- | --- |
 | a class id | `digits` | `class_lists`, `class_folders` |
-| a label map | `scenes` | `coco` panoptic, `mask_folders`, `coco` instances |
-| objects, with or without masks | `scenes` | `coco_objects`, `voc` (without masks), `yolo` |
+| a label map | `scenes` | `coco_maps` of panoptic segments or instances, `mask_folders`, `shape_formats` |
+| objects, with or without masks | `scenes` | `coco_objects`, `voc` (without masks), `yolo`, `shape_formats` |
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from twins.data.base import (
     AnnotatedImages,
@@ -21,23 +24,26 @@ from twins.data.base import (
     Opened,
     Splits,
 )
-from twins.data.config import BoxConfig, DataConfig, MaskConfig
-from twins.data.formats.class_folders import open_class_folders
+from twins.data.config import BoxConfig, DataConfig, LayoutConfig, MaskConfig
+from twins.data.formats.class_folders import class_folders, open_class_folders
 from twins.data.formats.class_lists import open_class_lists
+from twins.data.formats.coco_files import Kind, find_coco
 from twins.data.formats.coco_maps import open_coco_maps
 from twins.data.formats.coco_objects import open_coco_objects
-from twins.data.formats.cvat import find_cvat
 from twins.data.formats.digits import Digits
-from twins.data.formats.mask_folders import open_mask_folders
+from twins.data.formats.mask_folders import find_mask_folders, open_mask_folders
+from twins.data.formats.mask_names import IMAGE_FOLDERS, MASK_FOLDERS
 from twins.data.formats.scenes import SceneMaps, SceneObjects
 from twins.data.formats.shape_files import Target
-from twins.data.formats.shape_formats import are_given, open_shape_formats
+from twins.data.formats.shape_formats import SHAPE_FORMATS
 from twins.data.formats.shapes import listed_classes
 from twins.data.formats.source import Source, split
 from twins.data.formats.unread import unread_format
-from twins.data.formats.voc import open_voc
-from twins.data.formats.yolo import open_yolo
+from twins.data.formats.voc import find_voc, open_voc
+from twins.data.formats.yolo import find_yolo, open_yolo
+from twins.data.formats.yolo_lines import OtherFormatError
 from twins.data.images import list_images
+from twins.data.parts import part_of
 from twins.data.plan import ReadingPlan
 from twins.errors import ConfigError, DataError
 
@@ -52,7 +58,10 @@ def open_class_ids(config: DataConfig) -> Splits[LabelledImages]:
         return embedded(Digits(train=True), Digits(train=False), "digits")
     source = Source(config, "a folder with one folder per class, digits, or another `task`")
     try:
-        return split(open_class_lists(source) or open_class_folders(source), source)
+        opened = open_class_lists(source)
+        if opened is None:
+            _refuse_other_tasks(source)
+        return split(opened or open_class_folders(source), source)
     except DataError as error:
         unread = None if list_images(source.root) else unread_format(source)
         if unread is None:
@@ -73,15 +82,13 @@ def open_label_maps(config: DataConfig) -> Splits[LabelMapImages]:
     if config.boxes != BoxConfig():
         raise ConfigError("`boxes` sets how the classes of boxes are read; leave it out for semantic")
     source = Source(config, "a folder with images and masks, or scenes")
-    root = source.root
-    opened = open_shape_formats(source, "maps") if are_given(source) else None
-    opened = opened or open_coco_maps(source, "panoptic") or open_mask_folders(source)
-    opened = opened or open_coco_maps(source, "instances") or open_shape_formats(source, "maps")
+    opened = _open_one(source, _formats_of_maps())
     if opened is None:
-        raise DataError(
-            unread_format(source)
-            or f"{root} holds no images with masks; put images in {root / 'images'} and masks of the same names in "
-            f"{root / 'masks'}, each with train and val in it if the set is split"
+        raise _unknown_layout(
+            source,
+            "images with masks",
+            f"put images in {source.root / 'images'} and masks of the same names in {source.root / 'masks'}, each with "
+            "train and val in it if the set is split",
         )
     return split(opened, source)
 
@@ -115,16 +122,13 @@ def open_objects(config: DataConfig, *, masks: bool) -> Splits[NamedObjects]:
     if config.data == "scenes":
         return embedded(SceneObjects(train=True, masks=masks), SceneObjects(train=False, masks=masks), "scenes")
     source = Source(config, "a folder with images and annotations, or scenes")
-    target: Target = "masks" if masks else "boxes"
-    opened = open_shape_formats(source, target) if are_given(source) else None
-    opened = opened or open_coco_objects(source, masks=masks) or _open_voc_or_yolo(source, masks=masks)
-    opened = opened or open_shape_formats(source, target)
+    opened = _open_one(source, _formats_of_objects(masks=masks))
     if opened is None:
-        raise DataError(
-            unread_format(source)
-            or f"{source.root} holds no images with objects in a known layout, COCO's "
-            "(annotations/instances_train.json), Pascal VOC's (JPEGImages and Annotations) or YOLO's (images/train and "
-            "labels/train, data.yaml); bring it into one"
+        raise _unknown_layout(
+            source,
+            "images with objects",
+            "known are COCO's JSON, Pascal VOC's XML, YOLO's label files, and the files of LabelMe, CVAT, Label Studio "
+            "and VIA, and CSV; bring it into one of them, or say where the annotations are with `layout.annotations`",
         )
     return split(opened, source)
 
@@ -136,18 +140,120 @@ def embedded(train: Any, val: Any, name: str) -> Splits[Any]:
     return Splits(parts, name, plan=ReadingPlan(f"embedded {name}", parts=counts))
 
 
-def _open_voc_or_yolo(source: Source, *, masks: bool) -> Opened | None:
-    classes = listed_classes(source)
-    before = source.names_from, list(source.notes)
+_ROLES = frozenset(map(str.lower, (*IMAGE_FOLDERS, *MASK_FOLDERS, "Annotations", "ImageSets", "xmls", "panoptic")))
+"""Names of folders that hold images, masks or boxes, in lower case; a class is rarely called so."""
+
+
+def _refuse_other_tasks(source: Source) -> None:
+    """Raise DataError if folders that could be classes are called like those of another task, and have its format."""
+    folders = class_folders(source.root)
+    inner = [path for folder in folders if part_of(folder.name) for path in class_folders(folder)]
+    names = {path.name.lower() for path in (*folders, *inner)}
+    if not names & _ROLES or source.layout != LayoutConfig():
+        return
+    for task, formats in (("detection", _formats_of_objects(masks=False)), ("semantic", _formats_of_maps())):
+        for kind in formats:
+            if paths := kind.find(source):
+                raise DataError(
+                    f"{source.root} has {_shown(source, kind, paths)} instead of class folders; choose "
+                    f'`task="{task}"`, or give `layout.images="."` if all of its folders are classes'
+                )
+
+
+class _Format(NamedTuple):
+    """A format of annotations."""
+
+    name: str
+    """For people."""
+    find: Callable[[Source], Sequence[Path]]
+    """Returns the files and folders by which a folder is recognised; none if it has another format."""
+    open: Callable[[Source], Opened | None]
+    rank: int = 0
+    """Of two formats that fit, the one of lower rank is read; two of one rank are refused."""
+
+
+def _formats_of_maps() -> list[_Format]:
+    """Return the formats of label maps: panoptic files are complete, masks are often made from instances or shapes."""
+    kinds: dict[Kind, int] = {"panoptic": 0, "instances": 2}
+    panoptic, instances = (
+        _Format(f"COCO's JSON of {kind}", partial(find_coco, kind=kind), partial(open_coco_maps, kind=kind), rank)
+        for kind, rank in kinds.items()
+    )
+    return [panoptic, _Format("masks", find_mask_folders, open_mask_folders, 1), instances, *_shape_formats("maps", 3)]
+
+
+def _formats_of_objects(*, masks: bool) -> list[_Format]:
+    """Return the formats of objects; people convert from the higher ranks to the lower, and COCO to YOLO."""
+    return [
+        _Format("COCO's JSON", find_coco, partial(open_coco_objects, masks=masks)),
+        _Format("VOC's XML files", find_voc, partial(_open_labels, open_voc, masks=masks), 3 if masks else 0),
+        _Format("YOLO's label files", find_yolo, partial(_open_labels, open_yolo, masks=masks), 1),
+        *_shape_formats("masks" if masks else "boxes", 2),
+    ]
+
+
+def _shape_formats(target: Target, rank: int) -> list[_Format]:
+    return [_Format(name, find, partial(_open_shapes, name, target), rank) for name, (find, _) in SHAPE_FORMATS.items()]
+
+
+def _open_shapes(name: str, target: Target, source: Source) -> Opened | None:
+    return SHAPE_FORMATS[name][1](source, target)
+
+
+def _open_one(source: Source, formats: Sequence[_Format]) -> Opened | None:
+    """Open a folder in the format that it has; `None` if it has none.
+
+    Raises:
+        DataError: it has two formats, neither of which is usually made from the other.
+    """
+    found = [(kind, paths) for kind in formats if (paths := kind.find(source))]
+    found = [(kind, paths) for kind, paths in found if _is_given(source, paths)] or found
+    if not found:  # opening says why a folder that looks like a format is none
+        return next((opened for kind in formats if (opened := kind.open(source))), None)
+    (chosen, paths), *others = sorted(found, key=lambda item: item[0].rank)
+    if others and others[0][0].rank == chosen.rank:
+        other, files = others[0]
+        raise DataError(
+            f"{source.root} has annotations in two formats, {_shown(source, chosen, paths)} and "
+            f"{_shown(source, other, files)}; give the file or folder to read as `layout.annotations`"
+        )
+    for other, files in others:
+        source.notes.append(
+            f"of {_shown(source, chosen, paths)} and {_shown(source, other, files)} the first is read; "
+            "`layout.annotations` decides otherwise"
+        )
+    return chosen.open(source)
+
+
+def _shown(source: Source, kind: _Format, paths: Sequence[Path]) -> str:
+    """Return a format's name, and the first files or folders by which it was recognised."""
+    return f"{kind.name} ({', '.join(map(source.relative, paths[:2]))})"
+
+
+def _is_given(source: Source, paths: Sequence[Path]) -> bool:
+    """Return whether a format was recognised by the annotations that the layout settings give."""
+    parts = [path for group in source.part_paths().values() for path in group]
+    given = [source.path(source.layout.annotations), *(path for path in parts if path.suffix and path.is_file())]
+    given_paths = [os.path.abspath(path) for path in given if path is not None and path.suffix.lower() != ".txt"]
+    found = [os.path.abspath(path) for path in paths]
+    return any(path == folder or path.startswith(folder + os.sep) for folder in given_paths for path in found)
+
+
+def _open_labels(open_format: Callable[..., Opened | None], source: Source, *, masks: bool) -> Opened | None:
+    """Open VOC's or YOLO's files; files of another format that look like them get its sentence."""
     try:
-        return open_voc(source, classes, masks=masks) or open_yolo(source, classes, masks=masks)
+        return open_format(source, listed_classes(source), masks=masks)
+    except OtherFormatError:
+        raise
     except DataError as error:
-        if find_cvat(source):  # its XML may be in a folder that is called as VOC's
-            source.names_from, source.notes[:] = before
-            return None
         if (unread := unread_format(source, labels_only=True)) is None:
             raise
         raise DataError(unread) from error
+
+
+def _unknown_layout(source: Source, content: str, advice: str) -> DataError:
+    """Return the error for a folder whose layout is not known."""
+    return DataError(unread_format(source) or f"{source.root} holds no {content} in a known layout; {advice}")
 
 
 def _fault_notes(faults: Sequence[str]) -> list[str]:

@@ -83,7 +83,7 @@ _FORMATS = (
     _Format("archives", "unpack them", r"\.(zip|tar|tgz|gz|bz2|xz|7z|rar)$"),
 )  # fmt: skip
 """The formats, the surest first."""
-_LABELS = (r"\.txt$", r"\.xml$")
+_LABELS = (r"\.txt$", r"\.xml$", r"(^|/)gt/gt\.txt$|(^|/)seqinfo\.ini$")
 """Paths of formats whose files could be taken for VOC's or YOLO's."""
 
 
@@ -96,7 +96,7 @@ def unread_format(source: Source, *, labels_only: bool = False) -> str | None:
     """
     names = list(walk(source.root, hidden=False))
     starts = {name: read_start(source.root / name).replace("\r", "") for name in _sample(names)}
-    for kind in (kind for kind in _FORMATS if not labels_only or (kind.content and kind.path in _LABELS)):
+    for kind in (kind for kind in _FORMATS if not labels_only or kind.path in _LABELS):
         path, content = re.compile(kind.path), re.compile(kind.content, re.MULTILINE | re.DOTALL)
         for name in starts if kind.content else names:
             if path.search(name.lower()) and (not kind.content or content.search(starts[name])):

@@ -73,9 +73,9 @@ def read_id(value: Any) -> int | str | None:
 
 
 def read_flag(value: Any) -> bool | None:
-    """Return a flag; a missing value, `None` or not a number, is false."""
+    """Return a flag: a missing value, `None` or not a number, is false; a negative one is none."""
     if isinstance(value, int):
-        return bool(value)
+        return None if value < 0 else bool(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return False
     if isinstance(value, str):
@@ -83,7 +83,7 @@ def read_flag(value: Any) -> bool | None:
         if text in _FLAGS or text in _MISSING:
             return _FLAGS.get(text, False)
     number = read_number(value)
-    return None if number is None else number != 0
+    return None if number is None or number < 0 else number != 0
 
 
 def fraction_problems(boxes: NDArray[np.float64], source: str, expected: str) -> list[str]:

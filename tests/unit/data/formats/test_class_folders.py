@@ -72,8 +72,9 @@ def test_a_folder_that_is_no_data_set_is_refused_in_one_sentence(tmp_path, conte
 def test_another_tasks_layout_is_recognised(tmp_path):
     write(tmp_path, "images", 3)
     (tmp_path / "instances.json").write_text("{}")
-    with pytest.raises(DataError, match=r"if instances\.json lists boxes, use `task=\"detection\"`"):
+    with pytest.raises(DataError, match=r"COCO's JSON \(instances\.json\) instead .* `task=\"detection\"`"):
         open_class_ids(DataConfig(data=str(tmp_path)))
+    (tmp_path / "instances.json").unlink()
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "images").rename(tmp_path / "JPEGImages")
     with pytest.raises(DataError, match=r"Pascal VOC's folders .* use `task=\"detection\"`"):

@@ -9,7 +9,7 @@ import pytest
 from faster_coco_eval import mask as rle
 from PIL import Image
 
-from twins.data.config import DataConfig, MaskConfig
+from twins.data.config import DataConfig, LayoutConfig, MaskConfig
 from twins.data.formats.open import open_objects_for_run
 from twins.data.formats.scenes import draw_scene
 from twins.data.images import image_size
@@ -432,7 +432,7 @@ def test_opening_opens_no_image(coco):
 
 def test_for_an_unknown_layout_the_known_ones_are_listed(tmp_path, refused, save_image):
     save_image(tmp_path / "cats" / "1.jpg")
-    with refused(r"known layout, COCO's .*Pascal VOC's .*YOLO's .*; bring it into one"):
+    with refused(r"known layout; known are COCO's .*Pascal VOC's .*YOLO's .*; bring it into one"):
         opened(tmp_path)
 
 
@@ -542,16 +542,21 @@ def test_the_same_objects_in_every_format_are_the_same_objects(tmp_path, save_im
             assert (mask == expected).all()
 
 
-def test_coco_comes_before_voc_and_voc_before_yolo(tmp_path, save_image):
+def test_voc_comes_before_yolo_and_coco_beside_voc_is_refused(tmp_path, save_image, refused):
     write_yolo(tmp_path, save_image)
     assert opened(tmp_path).train.path(0).endswith("png")
     (tmp_path / "data.yaml").write_text("names: [from_yolo, dog]\n")
     assert opened(tmp_path).train.names == ("from_yolo", "dog")
     write_voc(tmp_path, save_image)
-    assert opened(tmp_path).train.names == ("cat", "dog")
-    assert "JPEGImages" in opened(tmp_path).train.path(0)
+    splits = opened(tmp_path)
+    assert splits.train.names == ("cat", "dog")
+    assert "JPEGImages" in splits.train.path(0)
+    assert any("VOC's XML files" in note and "YOLO's" in note and "first is read" in note for note in splits.notes)
     write_coco(tmp_path, save_image)
-    assert "JPEGImages" not in opened(tmp_path).train.path(0)
+    with refused(r"two formats, COCO's JSON \(.*\) and VOC's XML files \(.*\); give .* `layout\.annotations`"):
+        opened(tmp_path)
+    decided = DataConfig(data=str(tmp_path), layout=LayoutConfig(annotations="Annotations"))
+    assert "JPEGImages" in open_objects_for_run(decided, masks=False).train.path(0)
 
 
 # Scenes

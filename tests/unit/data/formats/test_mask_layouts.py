@@ -193,7 +193,7 @@ def test_lists_of_objects_make_the_parts_where_there_are_none_of_masks(tmp_path)
     write(root, files={f"ImageSets/Main/{name}.txt": lines for name, lines in lists.items()})
     splits = opened(root)
     assert {part: len(images) for part, images in splits.parts.items()} == {"train": 2, "val": 1}
-    assert any("1 images that" in note and "have no mask and are left out" in note for note in splits.notes)
+    assert any("1 image that" in note and "without a mask, left out" in note for note in splits.notes)
 
 
 @pytest.mark.parametrize(

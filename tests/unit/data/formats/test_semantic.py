@@ -199,7 +199,11 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path, refused):
 @pytest.mark.parametrize(
     ("images", "masks", "message"),
     [
-        ([], [], r"holds no images with masks; put images in .*images and masks of the same names in .*masks"),
+        (
+            [],
+            [],
+            r"no images with masks in a known layout; put images in .*images and masks of .*masks",
+        ),
         (["images/a.png"], [], r"holds no images with masks"),
         (["images/a.png"], ["masks/b.png"], r"no image in .*a\.png first; give both the same name"),
         (["images/a.png"], ["masks/a.png"], r"leaves no image to evaluate on .*; add images"),
