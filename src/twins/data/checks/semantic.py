@@ -11,7 +11,8 @@ from PIL.Image import Image
 
 from twins.data.base import LabelMapImages
 from twins.data.checks.scan import CheckReport, Scan, extremes, missing_from_training, summaries_of
-from twins.data.formats.masks import IGNORE, VALUE_PROBLEMS
+from twins.data.formats.mask_problems import VALUE_PROBLEMS
+from twins.data.formats.masks import IGNORE
 from twins.data.transforms.semantic import check_mask_size
 from twins.errors import DataError, few, number_of
 
@@ -44,7 +45,7 @@ class LabelMapCheck:
             report.shares[part] = _shares(pixels, report.names)
         both = [pixels for part in maps.values() for pixels in part]
         are_no_classes = any(problem.startswith(VALUE_PROBLEMS) for problem in report.problems)
-        values = [] if are_no_classes else _two_values(both) or _class_problems(report.counts)
+        values = [] if are_no_classes else _two_values(both) or _mixed_values(both) or _class_problems(report.counts)
         report.problems += [*values, *_empty(scan)]
         report.notes += [*_unseen(report.counts), *_unbalanced(report.shares.get("train", {})), *_ignored(both)]
 
@@ -68,6 +69,19 @@ def _two_values(maps: Sequence[Pixels]) -> list[str]:
     if not total[0] or total[1:-1].any() or sum(pixels[-1] > 0 for pixels in maps) < len(maps) / 2:
         return []
     return ['masks hold only the first class and 255, which is ignored; if 255 is a class, set `masks.values="binary"`']
+
+
+def _mixed_values(maps: Sequence[Pixels]) -> list[str]:
+    """Report masks of 0 and 255 among masks of class ids, where no mask holds both 255 and another class than 0."""
+    ignored = np.array([pixels[-1] > 0 for pixels in maps], dtype=bool)
+    others = np.array([pixels[1:-1].any() for pixels in maps], dtype=bool)
+    white = np.array([pixels[0] > 0 for pixels in maps], dtype=bool) & ignored
+    if not white.any() or not others.any() or (ignored & others).any():
+        return []
+    return [
+        f"{number_of(int(white.sum()), 'mask')} of {len(maps)} with only the first class and 255, which is ignored, "
+        "and no other mask with 255; if 255 is a class in them, save all masks with the same values"
+    ]
 
 
 def _ignored(maps: Sequence[Pixels]) -> list[str]:

@@ -142,7 +142,7 @@ def embedded(train: Any, val: Any, name: str) -> Splits[Any]:
 
 _ROLES = frozenset(map(str.lower, (*IMAGE_FOLDERS, *MASK_FOLDERS, "Annotations", "ImageSets", "xmls", "panoptic")))
 """Names of folders that hold images, masks or boxes, in lower case; a class is rarely called so."""
-_LEVELS = 2
+_DEPTH = 2
 """Number of folders above one without a known layout in which the data folder is looked for."""
 _LISTS = (".json", ".csv", ".yaml", ".xml")
 """Endings of files that lie beside the folders of a data set."""
@@ -265,7 +265,7 @@ def _unknown_layout(source: Source, content: str, advice: str) -> DataError:
 def _data_folder_above(root: Path) -> Path | None:
     """Return the data folder of a folder called like its images, annotations or parts, as `images/train` is."""
     top = None
-    for path in (folder := Path(os.path.abspath(root)), *folder.parents[:_LEVELS]):
+    for path in (folder := Path(os.path.abspath(root)), *folder.parents[:_DEPTH]):
         if not (_is_inner(path.name) or top is None):
             break
         siblings = [item for item in _entries(path.parent) if item != path]
