@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from twins.data.classes import MAX_CLASSES, ClassTable, Colour, build_table, has_own_colours, table_from_values
+from twins.data.classes import (
+    MAX_CLASSES,
+    ClassTable,
+    Colour,
+    build_table,
+    has_own_colours,
+    table_from_values,
+    voc_colours,
+)
 from twins.data.config import MaskConfig
 from twins.data.formats.mask_problems import binary_problems, binary_threshold, palette_problems, value_problems
 from twins.data.images import open_file
@@ -24,7 +32,9 @@ IGNORE = 255
 Values = Literal["index", "binary", "colour"]
 """Content of mask pixels; see `MaskConfig.values`."""
 _BACKGROUNDS = ("background", "bg", "unlabeled", "unlabelled", "void", "none")
-"""Names of what is 0 in masks of two values, also if it is named second."""
+"""Names of what is 0 in masks, in masks of two values also if it is named second."""
+_BORDER: Colour = (224, 224, 192)
+"""Colour of ignored pixels in Pascal VOC's palette."""
 _UNKNOWN = -1
 _SAMPLE = 24
 """Number of masks that are read to detect whether a set's masks hold colours, or white."""
@@ -137,6 +147,10 @@ def build_reader(
         classes, ignore = _reduce_zero_label(config, classes, ignore)
         classes, more_notes = _with_values_of_masks(config, classes, values, masks, ignore)
         notes += more_notes
+        if values == "colour" and not has_own_colours(classes):
+            classes = _with_colours_by_position(classes, masks)
+            ignored_colours = (*ignored_colours, _BORDER)
+            notes.append("the classes have no colours in their file: they are those of Pascal VOC, by position")
     elif config.reduce_zero_label:
         ignore.add(0)
     if classes is None:
@@ -162,10 +176,14 @@ def _reduce_zero_label(config: MaskConfig, classes: ClassTable, ignore: set[int]
     """Return the classes and ignored values as `masks.reduce_zero_label` has them."""
     if config.reduce_zero_label is False and min(classes.values) == 1 and 0 in ignore - config.ignored_values:
         return _shift_values(classes, -1), ignore - {0}  # the masks are already reduced: 0 is the first class
-    if config.reduce_zero_label:
-        ignore = ignore | {0}
-        return (_shift_values(classes, 1) if 0 in classes.values else classes), ignore  # the names belong to 1, 2, ...
-    return classes, ignore
+    if not config.reduce_zero_label:
+        return classes, ignore
+    has_zero = 0 in classes.values and not _is_background(classes.names[classes.values.index(0)])
+    return (_shift_values(classes, 1) if has_zero else classes), ignore | {0}  # without a background: 1, 2, ...
+
+
+def _is_background(name: str) -> bool:
+    return name.lower().strip("_ ") in _BACKGROUNDS
 
 
 def _with_values_of_masks(
@@ -176,7 +194,7 @@ def _with_values_of_masks(
         note = f"the one class that is named, {classes.names[0]}, has every value but 0, which is the background"
         return build_table(("background", *classes.names)), [note]
     if values == "binary" and len(classes) == 2:
-        if classes.names[1].strip("_ ").lower() in _BACKGROUNDS:
+        if _is_background(classes.names[1]):
             classes = build_table(classes.names[::-1], colours=classes.colours[::-1])
         return classes, [f"0 is {classes.names[0]}, and the other value {classes.names[1]}"]
     counts_from_0 = classes.values == tuple(range(len(classes))) and config.reduce_zero_label is None
@@ -191,6 +209,21 @@ def _with_values_of_masks(
         note = f"no mask holds 0, and the highest value is {len(classes)}: the classes have the values from 1 on"
         return _shift_values(classes, 1), [note]
     return classes, []
+
+
+def _with_colours_by_position(classes: ClassTable, masks: Sequence[Path]) -> ClassTable:
+    """Return classes with the colours that CVAT means where its `labelmap.txt` has none; raises DataError if the masks
+    hold others.
+    """
+    colours = voc_colours(len(classes))
+    unknown = sample_colours(masks) - {*colours, _BORDER}
+    if unknown or not _is_background(classes.names[0]):
+        raise DataError(
+            f"masks are colour images, {masks[0]} first, and the {number_of(len(classes), 'class', 'classes')} have no "
+            f"colours{f'; masks hold {few(sorted(unknown))}' if unknown else ''}; give each class its colour in a file "
+            "of classes, `masks.classes=FILE`"
+        )
+    return ClassTable(classes.names, classes.values, colours)
 
 
 def _classes_of_values(

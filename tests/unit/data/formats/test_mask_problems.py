@@ -122,3 +122,54 @@ def test_masks_of_255_among_masks_of_class_ids_are_a_problem(tmp_path, save_imag
         save_mask(tmp_path / "masks" / f"{number}.png", np.tile([0, 1 if number % 2 else 255], (6, 4)))
     (problem,) = SPEC.check(DataConfig(data=str(tmp_path))).problems
     assert problem.startswith("3 masks of 6 with only the first class and 255, which is ignored")
+
+
+def colour_masks(folder, save_image):
+    """Save images, and masks of Pascal VOC's first three colours and its border."""
+    colours = np.array([BLACK, (128, 0, 0), (0, 128, 0), (224, 224, 192)], dtype=np.uint8)
+    (folder / "masks").mkdir()
+    for number in range(4):
+        save_image(folder / "images" / f"{number}.png", (4, 4))
+        Image.fromarray(np.tile(colours, (4, 1, 1))).save(folder / "masks" / f"{number}.png")
+
+
+def test_a_labelmap_without_colours_means_vocs_palette_by_position(tmp_path, save_image):
+    colour_masks(tmp_path, save_image)
+    (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:::\ncat:::\ndog:::\n")
+    splits = SPEC.open(DataConfig(data=str(tmp_path)))
+    assert tuple(splits.names) == ("background", "cat", "dog")
+    assert splits.train.target(0)[0].tolist() == [0, 1, 2, 255]
+
+
+@pytest.mark.parametrize("names", ["cat\ndog\nbird\n", "background\ncat\n"])
+def test_names_without_colours_do_not_read_masks_of_colours(tmp_path, save_image, names):
+    colour_masks(tmp_path, save_image)
+    (tmp_path / "classes.txt").write_text(names)
+    with pytest.raises(DataError, match="have no colours"):
+        SPEC.open(DataConfig(data=str(tmp_path)))
+
+
+@pytest.mark.parametrize("names", ["cat\ndog\n", "background\ncat\ndog\n"])
+def test_a_background_that_is_to_be_ignored_shifts_no_names(tmp_path, save_mask, names):
+    mask = save_mask(tmp_path / "a.png", [[0, 1, 2]])
+    reader, _ = problems_of([mask], build_table(names.split()), reduce_zero_label=True)
+    assert reader.classes.names == ("cat", "dog")
+    assert reader(mask).tolist() == [[255, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("meta.csv", "id,name\n0,0\n1,1\n2,2\n3,3\n"),
+        ("data.csv", "id,name\n0,0.png\n1,1.png\n2,2.png\n3,3.png\n"),
+        ("labels.csv", "image,label\n0.png,benign\n1.png,malignant\n2.png,normal\n"),
+    ],
+)
+def test_a_table_of_the_images_names_no_classes(tmp_path, save_image, save_mask, file, text):
+    for number in range(4):
+        save_image(tmp_path / "images" / f"{number}.png", (3, 4))
+        save_mask(tmp_path / "masks" / f"{number}.png", np.tile([0, 5, 9], (4, 1)))
+    (tmp_path / file).write_text(text)
+    splits = SPEC.open(DataConfig(data=str(tmp_path)))
+    assert tuple(splits.names) == ("0", "5", "9")
+    assert any(group.first == file for group in splits.plan.passed_over)
