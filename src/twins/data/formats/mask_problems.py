@@ -1,4 +1,4 @@
-"""Values of masks that are no classes: soft edges, shades of grey, ids of objects, palettes that differ."""
+"""Masks that hold no classes: soft edges, shades of grey, ids of objects, differing palettes, alpha, several pages."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
 
 from twins.data.classes import Colour
-from twins.errors import few
+from twins.errors import DataError, few
 
 WHITES = (255, 65535)
 """White in masks of 8 and of 16 bits."""
@@ -116,3 +118,36 @@ def palette_problems(palettes: Mapping[Path, Mapping[int, Colour]]) -> list[str]
                     'classes, set `masks.values="index"`'
                 ]
     return []
+
+
+def alpha_problem(image: Image) -> str:
+    """Return why a mask's alpha channel, which is not read, seems to say what its pixels are; else an empty text."""
+    if image.mode not in ("RGBA", "LA"):
+        return ""
+    *colours, alpha = (np.asarray(channel) for channel in image.split())
+    if not np.ptp(alpha):
+        return ""
+    if not any(np.ptp(channel) for channel in colours):
+        return (
+            "has one colour and differs only in its alpha channel, which is not read; save the alpha channel as a grey "
+            "image"
+        )
+    codes = sum((channel.astype(np.int64) << 8 * i for i, channel in enumerate(colours)), np.zeros((), np.int64))
+    both = np.intersect1d(codes[alpha == 0], codes[alpha > 0])
+    if not both.any():
+        return ""
+    colour = tuple(int(both.max()) >> 8 * i & 255 for i in range(len(colours)))
+    return f"has the colour {colour} in pixels that are transparent and in others; save it without alpha"
+
+
+def single_page(image: Image) -> Image:
+    """Return a copy of a mask's first page; raises DataError if another page of its size holds other values."""
+    page = image.copy()
+    if getattr(image, "n_frames", 1) > 1:
+        image.seek(1)
+        if image.size == page.size and image.tobytes() != page.tobytes():
+            raise DataError(
+                f"{getattr(image, 'filename', '')} has several pages of one size, and a mask has one; save the classes "
+                "of all pages in one"
+            )
+    return page

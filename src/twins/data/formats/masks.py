@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.Image import Image
 
 from twins.data.classes import (
     MAX_CLASSES,
@@ -23,7 +22,14 @@ from twins.data.classes import (
     voc_colours,
 )
 from twins.data.config import MaskConfig
-from twins.data.formats.mask_problems import binary_problems, binary_threshold, palette_problems, value_problems
+from twins.data.formats.mask_problems import (
+    alpha_problem,
+    binary_problems,
+    binary_threshold,
+    palette_problems,
+    single_page,
+    value_problems,
+)
 from twins.data.images import open_file
 from twins.errors import ConfigError, DataError, NotFoundError, few, nearest, number_of
 
@@ -281,8 +287,9 @@ def read_values(path: Path, *, palette: bool = False, lossy: bool = False) -> ND
     """
     if not lossy and (kind := _lossy_kind(path)):
         raise DataError(f"{path} is a {kind}, whose compression changes the values of classes; save masks as PNG")
-    image = open_file(path)
-    _refuse_alpha(path, image)
+    image = open_file(path, single_page)
+    if reason := alpha_problem(image):
+        raise DataError(f"{path} {reason}")
     if palette and image.mode == "P":
         image = image.convert("RGB")
     if image.mode == "1":
@@ -341,18 +348,6 @@ def _lossy_kind(path: Path) -> str:
     if start.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     return "lossy WebP" if start.startswith(b"RIFF") and start.endswith(b"WEBPVP8 ") else ""
-
-
-def _refuse_alpha(path: Path, image: Image) -> None:
-    """Raise DataError for a mask of one colour whose alpha channel is not the same everywhere."""
-    if image.mode not in ("RGBA", "LA"):
-        return
-    *colours, alpha = (np.asarray(channel) for channel in image.split())
-    if np.ptp(alpha) and not any(np.ptp(channel) for channel in colours):
-        raise DataError(
-            f"{path} has one colour and differs only in its alpha channel, which is not read; save the alpha channel "
-            "as a grey image"
-        )
 
 
 def _is_black_and_white(masks: Sequence[Path]) -> bool:

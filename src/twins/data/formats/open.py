@@ -88,7 +88,8 @@ def open_label_maps(config: DataConfig) -> Splits[LabelMapImages]:
             source,
             "images with masks",
             f"put images in {source.root / 'images'} and masks of the same names in {source.root / 'masks'}, each with "
-            "train and val in it if the set is split",
+            "train and val in it if the set is split, or say where both are with `layout.images` and "
+            "`layout.annotations`",
         )
     return split(opened, source)
 

@@ -221,7 +221,8 @@ def _class_names(
     dropped = {IGNORED_NAME, *BACKGROUNDS} - ({BACKGROUND} if has_background else set())
     names = [name for name in names if name.lower() not in dropped]
     if not names:
-        error = next((image.error for image in images if image.error), "")
+        reasons = [*(image.error for image in images), *(fault for file in files for fault in file.faults)]
+        error = next(filter(None, reasons), "")
         raise DataError(error or f"no annotation of {kind.layout} in {source.root} names a class; add objects")
     source.problems += _alike(names)
     return names

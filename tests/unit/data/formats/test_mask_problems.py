@@ -173,3 +173,33 @@ def test_a_table_of_the_images_names_no_classes(tmp_path, save_image, save_mask,
     splits = SPEC.open(DataConfig(data=str(tmp_path)))
     assert tuple(splits.names) == ("0", "5", "9")
     assert any(group.first == file for group in splits.plan.passed_over)
+
+
+def test_a_colour_that_is_transparent_in_places_is_refused(tmp_path):
+    pixels = np.array([[(0, 0, 0, 0), (128, 0, 0, 255), (128, 0, 0, 0), (0, 9, 0, 255)]], dtype=np.uint8)
+    classes = build_table(("plain", "red", "green"), colours=(BLACK, (128, 0, 0), (0, 9, 0)))
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"has the colour \(128, 0, 0\) in pixels that are transparent and in others"):
+        problems_of([tmp_path / "a.png"], classes, values="colour")[0](tmp_path / "a.png")
+    Image.fromarray(pixels[:, [0, 1, 3]]).save(tmp_path / "b.png")
+    assert problems_of([tmp_path / "b.png"], classes)[0](tmp_path / "b.png").tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize(("size", "is_refused"), [((4, 4), True), ((2, 2), False)])
+def test_a_second_page_of_a_mask_is_refused_unless_it_is_an_overview(tmp_path, size, is_refused):
+    page = Image.fromarray(np.eye(4, dtype=np.uint8))
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[Image.new("L", size, 1)])
+    if is_refused:
+        with pytest.raises(DataError, match="has several pages of one size"):
+            problems_of([tmp_path / "a.tif"])
+    else:
+        assert (problems_of([tmp_path / "a.tif"])[0](tmp_path / "a.tif") == np.eye(4)).all()
+
+
+def test_soft_edges_of_a_mask_for_each_object_are_cut_at_half(tmp_path, save_image, save_mask):
+    for name in "abc":
+        save_image(tmp_path / name / "images" / f"{name}.png", (4, 1))
+        save_mask(tmp_path / name / "masks" / "first.png", [[255, 200, 90, 0]])
+        save_mask(tmp_path / name / "masks" / "second.png", [[0, 0, 0, 1]])
+    splits = SPEC.open(DataConfig(data=str(tmp_path)))
+    assert splits.train.target(0).tolist() == [[1, 1, 0, 1]]
