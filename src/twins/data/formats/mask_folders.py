@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from twins.data.base import UNSPLIT, Opened
 from twins.data.classes import ClassTable, build_table
+from twins.data.formats.class_names import alike_problems
 from twins.data.formats.files import ImageFiles
 from twins.data.formats.mask_classes import MaskSet, find_classes
 from twins.data.formats.mask_layouts import FolderPair, MaskLayout, find_layout
@@ -108,6 +109,7 @@ def open_mask_folders(source: Source) -> Opened | None:
     )
     source.notes += notes
     source.names_from = source.names_from or "the values in the masks"
+    source.problems += alike_problems(reader.classes.names, source.names_from)
     source.use(MASKS, *masks)
     _recognise(source, layout, parts)
     sets = {part: MaskedFiles(pairs, reader) for part, pairs in parts.pairs.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL.Image import Image
 
-from twins.data.classes import Colour
+from twins.data.classes import ClassTable, Colour, has_own_colours
 from twins.errors import DataError, few
 
 WHITES = (255, 65535)
@@ -104,8 +104,9 @@ def binary_problems(masks: Sequence[Counter[int]], threshold: int) -> list[str]:
     ]
 
 
-def palette_problems(palettes: Mapping[Path, Mapping[int, Colour]]) -> list[str]:
-    """Report masks whose palettes give a value different colours, so that it is no class."""
+def palette_problems(palettes: Mapping[Path, Mapping[int, Colour]], classes: ClassTable) -> list[str]:
+    """Report masks whose palettes give a value different colours, or the colour of another class."""
+    value_of = dict(zip(classes.colours, classes.values, strict=True)) if has_own_colours(classes) else {}
     first: dict[int, tuple[Path, Colour]] = {}
     for path, colours in palettes.items():
         for value, colour in colours.items():
@@ -115,6 +116,12 @@ def palette_problems(palettes: Mapping[Path, Mapping[int, Colour]]) -> list[str]
                     f"masks hold palettes that differ: the value {value} is {earlier} in {other} and {colour} in "
                     f"{path}; list the classes with their colours in `masks.classes=FILE`, or, if the values are the "
                     'classes, set `masks.values="index"`'
+                ]
+            if value_of.get(colour, value) != value and value in classes.values:
+                return [
+                    f"masks hold the value {value}, that of the class {classes.names[classes.values.index(value)]}, in "
+                    f"the colour {colour} of the class {classes.names[classes.values.index(value_of[colour])]}, {path} "
+                    'first; set `masks.values` to "index" or "colour", or correct the file of classes'
                 ]
     return []
 

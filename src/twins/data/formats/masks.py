@@ -172,7 +172,7 @@ def build_reader(
     ignore_colours = (*(colour for _, _, colour in dropped), *ignored_colours)
     threshold, found = _cut(masks, ignore) if values == "binary" else (1, [])
     if values == "index" and config.values == "auto":
-        found = palette_problems({path: palette_colours(path) for path in _sample(masks)})
+        found = palette_problems({path: palette_colours(path) for path in _sample(masks)}, classes)
     if problems is not None:
         problems += found
     return MaskReader(classes, values, tuple(sorted(ignore)), ignore_colours, threshold), notes

@@ -203,3 +203,22 @@ def test_soft_edges_of_a_mask_for_each_object_are_cut_at_half(tmp_path, save_ima
         save_mask(tmp_path / name / "masks" / "second.png", [[0, 0, 0, 1]])
     splits = SPEC.open(DataConfig(data=str(tmp_path)))
     assert splits.train.target(0).tolist() == [[1, 1, 0, 1]]
+
+
+def test_a_palette_that_contradicts_the_file_of_classes_is_a_problem(tmp_path):
+    masks = palette_masks(tmp_path)[:1]
+    other = build_table(("plain", "green", "red"), colours=(BLACK, (1, 255, 0), RED))
+    _, problems = problems_of(masks, other)
+    assert problems.startswith(
+        "masks hold the value 1, that of the class green, in the colour (255, 0, 0) of the class red"
+    )
+    assert problems_of(masks, other, values="index")[1] == ""
+    assert problems_of(masks, build_table(("plain", "red", "green"), colours=(BLACK, RED, (1, 255, 0))))[1] == ""
+
+
+def test_names_that_differ_by_case_only_are_a_problem(tmp_path, save_image, save_mask):
+    for number in range(4):
+        save_image(tmp_path / "images" / f"{number}.png", (3, 4))
+        save_mask(tmp_path / "masks" / f"{number}.png", np.tile([0, 1, 2], (4, 1)))
+    (tmp_path / "classes.txt").write_text("soil\nroot\nRoot\n")
+    assert "'Root' and 'root' in classes.txt differ by case" in SPEC.open(DataConfig(data=str(tmp_path))).problems[0]
