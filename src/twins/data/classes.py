@@ -156,6 +156,14 @@ def distinct_colours(count: int) -> tuple[Colour, ...]:
     return tuple(colours[:count])
 
 
+def voc_colours(count: int) -> tuple[Colour, ...]:
+    """Return the first colours of Pascal VOC's palette: each channel collects every third bit of the class id."""
+    return tuple(
+        tuple(sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(3)) for channel in range(3))  # type: ignore[misc]
+        for index in range(count)
+    )
+
+
 class _Row(NamedTuple):
     """A class as a file has it."""
 

@@ -140,6 +140,15 @@ def image_size(path: Path) -> tuple[int, int]:
         return opened.height, opened.width
 
 
+def is_turned(path: Path) -> bool:
+    """Return whether an image's EXIF tag turns or mirrors it; false if the file cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return bool(image.getexif().get(ORIENTATION, 1) in range(2, 9))
+    except Exception:  # whatever Pillow raises for a damaged file
+        return False
+
+
 def open_file(path: Path, convert: Callable[[Image.Image], Image.Image] = Image.Image.copy) -> Image.Image:
     """Open the image of a file, unchanged or converted.
 

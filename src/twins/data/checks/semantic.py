@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ from PIL.Image import Image
 
 from twins.data.base import LabelMapImages
 from twins.data.checks.scan import CheckReport, Scan, extremes, missing_from_training, summaries_of
-from twins.data.formats.masks import IGNORE, VALUE_PROBLEMS
+from twins.data.formats.mask_problems import VALUE_PROBLEMS
+from twins.data.formats.masks import IGNORE
+from twins.data.images import is_turned
 from twins.data.transforms.semantic import check_mask_size
 from twins.errors import DataError, few, number_of
 
 Pixels = NDArray[np.int64]
 """Number of pixels of each class in one mask, then of ignored pixels."""
+_TURNED = "; the image is turned by its EXIF tag, and the mask is not"
 MIN_IGNORED = 0.01
 """Share of ignored pixels from which a note says it."""
 
@@ -32,7 +36,8 @@ class LabelMapCheck:
         try:
             check_mask_size(image, target)
         except DataError as error:
-            return None, [f"{images.path(index)}: {error}"]
+            reason = _TURNED if is_turned(Path(images.path(index))) else ""
+            return None, [f"{images.path(index)}: {error}{reason}"]
         counts = np.bincount(target.ravel(), minlength=IGNORE + 1)
         return np.append(counts[: len(images.names)], counts[IGNORE]), []
 
@@ -44,9 +49,10 @@ class LabelMapCheck:
             report.shares[part] = _shares(pixels, report.names)
         both = [pixels for part in maps.values() for pixels in part]
         are_no_classes = any(problem.startswith(VALUE_PROBLEMS) for problem in report.problems)
-        values = [] if are_no_classes else _two_values(both) or _class_problems(report.counts)
+        values = [] if are_no_classes else _two_values(both) or _mixed_values(both) or _class_problems(report.counts)
         report.problems += [*values, *_empty(scan)]
-        report.notes += [*_unseen(report.counts), *_unbalanced(report.shares.get("train", {})), *_ignored(both)]
+        report.notes += [*_unseen(report.counts), *_unbalanced(report.shares.get("train", {}))]
+        report.notes += [*_ignored(both), *_turned(scan)]
 
 
 def _by_class(rows: Iterable[NDArray[Any]], names: Sequence[str]) -> dict[str, int]:
@@ -70,11 +76,36 @@ def _two_values(maps: Sequence[Pixels]) -> list[str]:
     return ['masks hold only the first class and 255, which is ignored; if 255 is a class, set `masks.values="binary"`']
 
 
+def _mixed_values(maps: Sequence[Pixels]) -> list[str]:
+    """Report masks of 0 and 255 among masks of class ids, where no mask holds both 255 and another class than 0."""
+    ignored = np.array([pixels[-1] > 0 for pixels in maps], dtype=bool)
+    others = np.array([pixels[1:-1].any() for pixels in maps], dtype=bool)
+    white = np.array([pixels[0] > 0 for pixels in maps], dtype=bool) & ignored
+    if not white.any() or not others.any() or (ignored & others).any():
+        return []
+    return [
+        f"{number_of(int(white.sum()), 'mask')} of {len(maps)} with only the first class and 255, which is ignored, "
+        "and no other mask with 255; if 255 is a class in them, save all masks with the same values"
+    ]
+
+
 def _ignored(maps: Sequence[Pixels]) -> list[str]:
     """Report the share of pixels that are in no loss and no score."""
     total = sum(int(pixels.sum()) for pixels in maps)
     ignored = sum(int(pixels[-1]) for pixels in maps)
     return [f"{ignored / total:.1%} of the pixels are ignored"] if total and ignored >= MIN_IGNORED * total else []
+
+
+def _turned(scan: Scan) -> list[str]:
+    """Report images that are turned and whose masks have a size that fits both before and after."""
+    usable = [image.path for images in scan.values() for image in images if image.summary is not None]
+    turned = [path for path in usable if is_turned(Path(path))]
+    if not turned:
+        return []
+    return [
+        f"{number_of(len(turned), 'image')} turned by the EXIF tag, {turned[0]} first, with masks that are not turned; "
+        "check that they fit"
+    ]
 
 
 def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:

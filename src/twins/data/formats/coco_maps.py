@@ -34,6 +34,8 @@ _COUNTED = 1000
 """Number of images in which overlapping boxes are counted, so that opening takes little longer than reading."""
 BACKGROUND = "background"
 """Class name of pixels without an instance when instances are read as a label map."""
+BACKGROUNDS = frozenset((BACKGROUND, "_background_", "__background__"))
+"""Names of the pixels without an object, in lower case."""
 
 
 class PanopticMaps(CocoImages):
@@ -84,7 +86,8 @@ class InstanceMaps(CocoImages):
 
     def __init__(self, source: Source, file: CocoFile, classes: ClassTable, part: str = UNSPLIT) -> None:
         super().__init__(source, file, classes, part)
-        self.class_id_of = {number: label for number, label in self.class_id_of.items() if label}
+        if classes.values[0] not in self.class_id_of:  # a category `background` is ignored
+            self.class_id_of = {number: label for number, label in self.class_id_of.items() if label}
 
     def notes(self) -> list[str]:
         """Return sentences on what is read otherwise than written, and on pixels that are ignored."""
@@ -112,12 +115,14 @@ class InstanceMaps(CocoImages):
         """Return the label map `(H, W)`; raises DataError if a mask is damaged or of another size."""
         size = self.size(index)
         label_map = np.zeros(size, dtype=np.uint8)
+        is_covered = np.zeros(size, dtype=np.bool_)
         for annotation in self.file.annotations.get(self.records[index]["id"], ()):
             mask = decode_masks([read_mask(annotation, size, self.file.path)], size)[0]
             label = self.class_id_of.get(annotation["category_id"], IGNORE)
-            overlap = mask & (label_map != 0) & (label_map != label)
+            overlap = mask & is_covered & (label_map != label)
             label_map[mask] = label
             label_map[overlap] = IGNORE
+            is_covered |= mask
         return label_map
 
 
@@ -171,13 +176,22 @@ def _classes(path: Path, categories: Categories, masks: MaskConfig, *, backgroun
     try:
         classes = class_table(categories)
         if background:
-            dark = build_table((BACKGROUND,)).colours
-            classes = ClassTable((BACKGROUND, *classes.names), (-1, *classes.values), dark + classes.colours)
+            classes = _with_background(classes)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     if len(classes) > MAX_CLASSES:
         raise DataError(f"{path}: semantic maps have at most {MAX_CLASSES} classes, found {len(classes)}; join some")
     return classes
+
+
+def _with_background(classes: ClassTable) -> ClassTable:
+    """Return the classes after a background: the category of that name, or one that no annotation has."""
+    dark = build_table((BACKGROUND,)).colours
+    rows = list(zip(classes.names, classes.values, classes.colours, strict=True))
+    listed = [(name, value, *dark) for name, value, _ in rows if name.lower() in BACKGROUNDS][:1]
+    first = listed or [(BACKGROUND, -1, *dark)]
+    names, values, colours = zip(*first, *(row for row in rows if row[:2] != first[0][:2]), strict=True)
+    return ClassTable(names, values, colours)
 
 
 def _map_folder(file: CocoFile) -> Path:

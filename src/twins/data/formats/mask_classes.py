@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from xml.etree import ElementTree
 from twins.data.classes import MAX_CLASSES, ClassTable, Colour, build_table, built_in, has_own_colours, read_table
 from twins.data.formats.mask_names import compact
 from twins.data.formats.masks import IGNORE, detect_values, palette_colours, sample_colours, sampled_values
+from twins.data.formats.names import read_list
 from twins.data.formats.source import NAMES, Source
+from twins.data.images import is_image_file
 from twins.errors import DataError
 
 _NAMES = frozenset((
@@ -80,7 +83,7 @@ def find_classes(source: Source, found: MaskSet) -> MaskClasses:
             source.use_names(Path(name))
             return MaskClasses(read_table(Path(name)))
         return _built_in(source, name, found.masks)
-    if (path := find_names_file(source, found.folders)) is not None:
+    if (path := find_names_file(source, found)) is not None:
         source.use_names(path)
         return MaskClasses(_with_background(read_table(path), path))
     if found.table is not None:
@@ -91,15 +94,15 @@ def find_classes(source: Source, found: MaskSet) -> MaskClasses:
     return MaskClasses() if found.name is None else _built_in(source, found.name, found.masks)
 
 
-def find_names_file(source: Source, folders: Sequence[Path]) -> Path | None:
-    """Return the file of class names in a data folder, in one of these folders or around them; `None` without any.
+def find_names_file(source: Source, found: MaskSet) -> Path | None:
+    """Return the file of class names in a data folder, in the folders of masks or around them; `None` without any.
 
     Files that agree are used; of these, one with colours is returned.
 
     Raises:
         DataError: a file of this purpose cannot be read, or two contradict each other.
     """
-    if (tables := _read_tables(source, folders)) == {}:
+    if (tables := _read_tables(source, found)) == {}:
         return None
     (first, *others), chosen = tables, next(iter(tables))
     for path in others:
@@ -113,9 +116,9 @@ def find_names_file(source: Source, folders: Sequence[Path]) -> Path | None:
     return chosen
 
 
-def _read_tables(source: Source, folders: Sequence[Path]) -> dict[Path, ClassTable]:
+def _read_tables(source: Source, found: MaskSet) -> dict[Path, ClassTable]:
     """Return the tables of classes in a data folder and around the masks, by file."""
-    around = [folder for path in folders for folder in (path, *path.parents)]
+    around = [folder for path in found.folders for folder in (path, *path.parents)]
     below = [folder for folder in around if folder == source.root or folder.is_relative_to(source.root)]
     paths = [source.settings_file] if source.settings_file else []
     for folder in dict.fromkeys((source.root, *below)):
@@ -125,19 +128,21 @@ def _read_tables(source: Source, folders: Sequence[Path]) -> dict[Path, ClassTab
         name = "objnames" if path.name.lower() == "obj.names" else compact(path.stem)
         if name in _NAMES or name == "objnames":
             tables[path] = read_table(path)
-        elif (name in _POSSIBLE_NAMES or path == source.settings_file) and (table := _possible_table(path)):
+        elif (name in _POSSIBLE_NAMES or path == source.settings_file) and (table := _possible_table(path, found)):
             tables[path] = table
     machine = {path: table for path, table in tables.items() if compact(path.stem) == _SUPERVISELY}
     return machine or tables
 
 
-def _possible_table(path: Path) -> ClassTable | None:
-    """Return the classes in a file that may hold something else; `None` if it does."""
+def _possible_table(path: Path, found: MaskSet) -> ClassTable | None:
+    """Return the classes in a file that may hold something else, such as a list of the images; `None` if it does."""
     try:
         table = read_table(path)
+        words = {Path(word.strip()) for line in read_list(path) for word in re.split('[,;\t"]', line)}
     except DataError:
         return None
-    return table if len(table) <= MAX_CLASSES else None
+    names_images = set(table.names) <= {mask.stem for mask in found.masks} or any(map(is_image_file, words))
+    return table if len(table) <= MAX_CLASSES and not names_images else None
 
 
 def _agree(first: ClassTable, second: ClassTable) -> bool:

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from twins.data.base import UNSPLIT, Opened
 from twins.data.classes import ClassTable, build_table
+from twins.data.formats.class_names import alike_problems
 from twins.data.formats.files import ImageFiles
 from twins.data.formats.mask_classes import MaskSet, find_classes
 from twins.data.formats.mask_layouts import FolderPair, MaskLayout, find_layout
 from twins.data.formats.mask_lists import find_lists, parts_by_lists
 from twins.data.formats.mask_names import IMAGE_FOLDERS, MASK_FOLDERS
-from twins.data.formats.mask_pairs import Paired, Pairs, pair_by_endings, pair_folders
+from twins.data.formats.mask_pairs import Paired, Pairs, further_masks, pair_by_endings, pair_folders
 from twins.data.formats.masks import IGNORE, MaskReader, build_reader, sampled_values
 from twins.data.formats.masks_per_object import find_object_masks, open_object_masks
 from twins.data.formats.source import LISTS, MASKS, NAMES, Source, names_in
@@ -30,10 +31,11 @@ __all__ = ["IMAGE_FOLDERS", "MASK_FOLDERS", "MaskedFiles", "find_mask_folders", 
 _LABEL_STUDIO = re.compile(r"task-\d+-annotation-\d+-.*tag-.*\.(png|npy)")
 _TRIMAPS = build_table(("pet", "background", "border"), (1, 2, 3))
 """Oxford-IIIT Pet's classes."""
-NO_MASK, NO_IMAGE, UNLISTED = (
+NO_MASK, NO_IMAGE, UNLISTED, FURTHER = (
     "an image without a mask",
     "a mask without an image",
     "an image or a mask that no list names",
+    "a further mask of an image that has one",
 )
 """Reasons why files are passed over."""
 
@@ -107,6 +109,7 @@ def open_mask_folders(source: Source) -> Opened | None:
     )
     source.notes += notes
     source.names_from = source.names_from or "the values in the masks"
+    source.problems += alike_problems(reader.classes.names, source.names_from)
     source.use(MASKS, *masks)
     _recognise(source, layout, parts)
     sets = {part: MaskedFiles(pairs, reader) for part, pairs in parts.pairs.items()}
@@ -121,6 +124,7 @@ def _pair(source: Source, layout: MaskLayout) -> _Parts:
     used = {path for result in results for pair in result.pairs for path in pair}
     images = sorted({path for result in results for path in result.images} - used)
     masks = sorted({path for result in results for path in result.masks} - used)
+    images, masks = _drop_further(source, [pair for result in results for pair in result.pairs], images, masks)
     source.notes += dict.fromkeys(note for result in results for note in result.notes)
     source.pass_over("another form of the masks that are read", *(p for result in results for p in result.other_masks))
     for part, result in paired.items():
@@ -138,6 +142,20 @@ def _pair(source: Source, layout: MaskLayout) -> _Parts:
     source.pass_over(NO_MASK, *images)
     source.pass_over(NO_IMAGE, *masks)
     return parts
+
+
+def _drop_further(source: Source, pairs: Pairs, images: list[Path], masks: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Return files without a partner but for further masks of images that have one, which are a problem."""
+    further = further_masks(pairs, [*images, *masks])
+    if not further:
+        return images, masks
+    first, used = next(iter(further.items()))
+    source.problems.append(
+        f"{number_of(len(further), 'file')} that may be a further mask of an image, {source.relative(first)} beside "
+        f"{source.relative(used)} first: only one is read; join the masks of an image in one file"
+    )
+    source.pass_over(FURTHER, *further)
+    return [path for path in images if path not in further], [path for path in masks if path not in further]
 
 
 def _pair_all(pairs: list[FolderPair]) -> Paired:

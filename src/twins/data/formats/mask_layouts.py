@@ -218,6 +218,8 @@ def _below(source: Source, base: FolderPair) -> MaskLayout:
         if any(pair is None for pair in pairs):
             raise DataError(f"{base.masks} has no folder {folders[0].name} for the images in {folders[0]}; add it")
         parts[part] = [pair for pair in pairs if pair is not None]
+        others = [pair.masks for pair in parts[part] if part_of(pair.masks.name) not in (None, part)]
+        source.notes += [f"the masks of the {part} part are those in {source.relative(path)}" for path in others]
     given = {part: [path for pair in pairs for path in pair] for part, pairs in parts.items()}
     return MaskLayout(name, parts or {UNSPLIT: [base]}, list(base), base, given)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ Pairs = list[tuple[Path, Path]]
 """Images and their masks."""
 _CITYSCAPES = ("_labelIds", "_labelTrainIds", "_color")
 """Cityscapes' forms of a mask with the classes, the first one that exists is read."""
+_NUMBERED = re.compile(r"[ _-]?\(\d+\)$|[ _-]\d+$")
+"""The number at the end of a further mask's name."""
 MAX_FOLDERS = 8
 """Number of folders, and the name, by which a list may name an image."""
 
@@ -71,15 +74,17 @@ def pair_by_endings(folder: Path) -> Paired:
     """Match the images and masks of one folder, where only a mask's name has an ending such as `_mask`.
 
     Raises:
-        DataError: images have masks of two kinds.
+        DataError: images have masks of two kinds, or two images or two masks have the same name.
     """
     files = list_images(folder)
-    images = {_key(path, folder): path for path in files if not mask_ending(path.stem)}
+    images = _by_key([path for path in files if not mask_ending(path.stem)], folder)
     masks: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in files:
         key = _key(path, folder)
-        if (ending := mask_ending(path.stem)) and (short := _short(key, "masks")) in images:
-            masks[ending][short] = path
+        if not (ending := mask_ending(path.stem)) or (short := _short(key, "masks")) not in images:
+            continue
+        if (earlier := masks[ending].setdefault(short, path)) is not path:
+            raise _same_name(earlier, path)
     if len(masks) > 1:
         raise DataError(
             f"images in {folder} have masks of several kinds, ending in {few(sorted(masks))}; move those to use into a "
@@ -94,6 +99,19 @@ def pair_by_endings(folder: Path) -> Paired:
     )
 
 
+def further_masks(pairs: Pairs, rest: Iterable[Path]) -> dict[Path, Path]:
+    """Return the files that look like another mask of an image that has one, `a_mask_1.png` beside `a_mask.png`, each
+    with that one.
+
+    Args:
+        pairs: the images and their masks.
+        rest: the files without a partner.
+    """
+    mask_of = {(mask.parent, mask.stem): mask for _, mask in pairs}
+    keys = {path: (path.parent, _NUMBERED.sub("", path.stem)) for path in rest if _NUMBERED.search(path.stem)}
+    return {path: mask_of[key] for path, key in keys.items() if key in mask_of}
+
+
 def select_listed(pairs: Pairs, images: Iterable[Path], lines: Sequence[str], path: Path) -> tuple[Pairs, list[str]]:
     """Return the pairs that a list names, and notes on names in another spelling or without a mask.
 
@@ -106,7 +124,7 @@ def select_listed(pairs: Pairs, images: Iterable[Path], lines: Sequence[str], pa
         path: the list, for messages.
 
     Raises:
-        DataError: the list names what is no image.
+        DataError: the list names what is no image, or the mask of another image.
     """
     index = _name_index(pairs, images)
     notes: list[str] = []
@@ -114,6 +132,11 @@ def select_listed(pairs: Pairs, images: Iterable[Path], lines: Sequence[str], pa
     missing: list[str] = []
     for line in lines:
         images_of = {word: _look_up(word, index) for word in _readings(line, index)}
+        if len({image for image in images_of.values() if image is not None}) > 1:
+            raise DataError(
+                f"{path} has the line {line:.250}, with names of two images; an image and its mask are paired by their "
+                "names, so give both the same one"
+            )
         missing += [word for word, image in images_of.items() if image is None]
         chosen |= {str(image): image for image in images_of.values() if image is not None}
     if missing:
@@ -140,10 +163,13 @@ def names_any(pairs: Pairs, images: Iterable[Path], lines: Sequence[str]) -> boo
 
 def _readings(line: str, index: Mapping[str, Path]) -> list[str]:
     """Return the names in a line: all of it, or each of its words, without flags behind the first."""
-    if _look_up(line, index) is not None:
-        return [line]
+    for text in (line, re.sub(r"(\s+-?\d+)+$", "", line)):
+        if _without_image(text) in index:
+            return [text]
     first, *words = (line.replace(",", " ") if "," in line else line).split() or [line]
-    return [first, *(word for word in words if not word.lstrip("-").isdigit())]
+    words = [first, *(word for word in words if not word.lstrip("-").isdigit())]
+    are_names = len(words) > 1 and all(_look_up(word, index) for word in words)
+    return [line] if not are_names and _look_up(line, index) is not None else words
 
 
 def _name_index(pairs: Pairs, images: Iterable[Path]) -> dict[str, Path]:
@@ -163,14 +189,23 @@ def _name_index(pairs: Pairs, images: Iterable[Path]) -> dict[str, Path]:
 
 def _look_up(word: str, index: Mapping[str, Path]) -> Path | None:
     """Return the image of a name, with fewer and fewer of the folders in front."""
-    path = Path(with_slashes(word.strip("\"'")))
-    for name in (str(path.with_suffix("")) if is_image_file(path) else str(path), str(path)):
+    for name in (_without_image(word), str(_as_path(word))):
         parts = [part for part in name.split("/") if part]
         for start in range(len(parts)):
             image = index.get("/".join(parts[start:]))
             if image is not None:
                 return image
     return None
+
+
+def _as_path(word: str) -> Path:
+    return Path(with_slashes(word.strip("\"'")))
+
+
+def _without_image(word: str) -> str:
+    """Return a name of a list without an image's ending."""
+    path = _as_path(word)
+    return str(path.with_suffix("")) if is_image_file(path) else str(path)
 
 
 def _common(images: Iterable[Path]) -> Path:

@@ -12,8 +12,24 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.data.classes import MAX_CLASSES, ClassTable, Colour, build_table, has_own_colours, table_from_values
+from twins.data.classes import (
+    MAX_CLASSES,
+    ClassTable,
+    Colour,
+    build_table,
+    has_own_colours,
+    table_from_values,
+    voc_colours,
+)
 from twins.data.config import MaskConfig
+from twins.data.formats.mask_problems import (
+    alpha_problem,
+    binary_problems,
+    binary_threshold,
+    palette_problems,
+    single_page,
+    value_problems,
+)
 from twins.data.images import open_file
 from twins.errors import ConfigError, DataError, NotFoundError, few, nearest, number_of
 
@@ -21,12 +37,10 @@ IGNORE = 255
 """Class id of ignored pixels."""
 Values = Literal["index", "binary", "colour"]
 """Content of mask pixels; see `MaskConfig.values`."""
-MAX_GREY_CLASSES, GREY_STEP = 8, 16
-"""More unnamed values than these, most pixels at 0 and 255, are soft edges; values this far apart are grey shades."""
-VALUE_PROBLEMS = ("masks hold ", "255 is ignored ")
-"""Beginnings of the sentences on values that are no classes."""
 _BACKGROUNDS = ("background", "bg", "unlabeled", "unlabelled", "void", "none")
-"""Names of what is 0 in masks of two values, also if it is named second."""
+"""Names of what is 0 in masks, in masks of two values also if it is named second."""
+_BORDER: Colour = (224, 224, 192)
+"""Colour of ignored pixels in Pascal VOC's palette."""
 _UNKNOWN = -1
 _SAMPLE = 24
 """Number of masks that are read to detect whether a set's masks hold colours, or white."""
@@ -139,6 +153,10 @@ def build_reader(
         classes, ignore = _reduce_zero_label(config, classes, ignore)
         classes, more_notes = _with_values_of_masks(config, classes, values, masks, ignore)
         notes += more_notes
+        if values == "colour" and not has_own_colours(classes):
+            classes = _with_colours_by_position(classes, masks)
+            ignored_colours = (*ignored_colours, _BORDER)
+            notes.append("the classes have no colours in their file: they are those of Pascal VOC, by position")
     elif config.reduce_zero_label:
         ignore.add(0)
     if classes is None:
@@ -152,7 +170,11 @@ def build_reader(
         classes = build_table([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
     ignore.update(value for _, value, _ in dropped)
     ignore_colours = (*(colour for _, _, colour in dropped), *ignored_colours)
-    threshold = _threshold(masks, ignore) if values == "binary" else 1
+    threshold, found = _cut(masks, ignore) if values == "binary" else (1, [])
+    if values == "index" and config.values == "auto":
+        found = palette_problems({path: palette_colours(path) for path in _sample(masks)}, classes)
+    if problems is not None:
+        problems += found
     return MaskReader(classes, values, tuple(sorted(ignore)), ignore_colours, threshold), notes
 
 
@@ -160,10 +182,14 @@ def _reduce_zero_label(config: MaskConfig, classes: ClassTable, ignore: set[int]
     """Return the classes and ignored values as `masks.reduce_zero_label` has them."""
     if config.reduce_zero_label is False and min(classes.values) == 1 and 0 in ignore - config.ignored_values:
         return _shift_values(classes, -1), ignore - {0}  # the masks are already reduced: 0 is the first class
-    if config.reduce_zero_label:
-        ignore = ignore | {0}
-        return (_shift_values(classes, 1) if 0 in classes.values else classes), ignore  # the names belong to 1, 2, ...
-    return classes, ignore
+    if not config.reduce_zero_label:
+        return classes, ignore
+    has_zero = 0 in classes.values and not _is_background(classes.names[classes.values.index(0)])
+    return (_shift_values(classes, 1) if has_zero else classes), ignore | {0}  # without a background: 1, 2, ...
+
+
+def _is_background(name: str) -> bool:
+    return name.lower().strip("_ ") in _BACKGROUNDS
 
 
 def _with_values_of_masks(
@@ -174,7 +200,7 @@ def _with_values_of_masks(
         note = f"the one class that is named, {classes.names[0]}, has every value but 0, which is the background"
         return build_table(("background", *classes.names)), [note]
     if values == "binary" and len(classes) == 2:
-        if classes.names[1].strip("_ ").lower() in _BACKGROUNDS:
+        if _is_background(classes.names[1]):
             classes = build_table(classes.names[::-1], colours=classes.colours[::-1])
         return classes, [f"0 is {classes.names[0]}, and the other value {classes.names[1]}"]
     counts_from_0 = classes.values == tuple(range(len(classes))) and config.reduce_zero_label is None
@@ -191,6 +217,21 @@ def _with_values_of_masks(
     return classes, []
 
 
+def _with_colours_by_position(classes: ClassTable, masks: Sequence[Path]) -> ClassTable:
+    """Return classes with the colours that CVAT means where its `labelmap.txt` has none; raises DataError if the masks
+    hold others.
+    """
+    colours = voc_colours(len(classes))
+    unknown = sample_colours(masks) - {*colours, _BORDER}
+    if unknown or not _is_background(classes.names[0]):
+        raise DataError(
+            f"masks are colour images, {masks[0]} first, and the {number_of(len(classes), 'class', 'classes')} have no "
+            f"colours{f'; masks hold {few(sorted(unknown))}' if unknown else ''}; give each class its colour in a file "
+            "of classes, `masks.classes=FILE`"
+        )
+    return ClassTable(classes.names, classes.values, colours)
+
+
 def _classes_of_values(
     values: Values, masks: Sequence[Path], ignore: set[int], problems: list[str]
 ) -> tuple[ClassTable, list[str]]:
@@ -202,8 +243,10 @@ def _classes_of_values(
     if are_lossy(masks):
         read_values(masks[0])  # raises DataError
     counts = _count_values(masks)
-    classes = table_from_values(set(counts) - {IGNORE} - ignore)
-    problems += _grey_values(counts, classes.values)
+    classes = table_from_values(set().union(*counts) - {IGNORE} - ignore)
+    problems += (found := value_problems(counts, classes.values))
+    if found and len(classes) > MAX_CLASSES:
+        raise DataError(found[0])
     gaps = classes.values != tuple(range(len(classes)))
     return classes, [
         f"classes are called by the {number_of(len(classes), 'value')} that the masks hold"
@@ -212,34 +255,14 @@ def _classes_of_values(
     ]
 
 
-def _grey_values(counts: Counter[int], values: Sequence[int]) -> list[str]:
-    """Report masks without class names whose values are shades of grey or soft edges, with 255 as one of them."""
-    if not (white := counts[IGNORE]):
-        return []
-    total = counts.total()
-    extreme = (white + (counts[0] if 0 in values else 0)) / total
-    if len(values) > MAX_GREY_CLASSES and max(values) > 128 and extreme > 0.5:
-        return [
-            f"masks hold {len(values) + 1} values; 0 and 255 fill {extreme:.1%} of the pixels, and the others look "
-            'like soft edges or the noise of compression; set `masks.values="binary"`, or save masks of class values'
-        ]
-    if len(values) > 1 and min(np.diff(values)) >= GREY_STEP:
-        return [
-            f"255 is ignored and fills {white / total:.1%} of the pixels, although the values of the masks, "
-            f"{few(values)} and 255, are spread like shades of grey; if 255 is a class, list all classes with their "
-            "values in `masks.classes=FILE`"
-        ]
-    return []
-
-
-def _threshold(masks: Sequence[Path], ignore: set[int]) -> int:
-    """Return the lowest foreground value of binary masks: half of white if they hold white, so that soft edges and the
-    noise of compression are cut in the middle, otherwise 1.
-    """
-    top = max(sampled_values(masks) - ignore, default=0)
+def _cut(masks: Sequence[Path], ignore: set[int]) -> tuple[int, list[str]]:
+    """Return the lowest foreground value of binary masks, and problems."""
     if are_lossy(masks):
-        return 128
-    return next((white // 2 + 1 for white in (255, 65535) if top == white), 1)
+        return 128, []
+    counts = [_mask_counts(path) or Counter[int]() for path in _sample(masks)]
+    counts = [Counter({value: n for value, n in mask.items() if value not in ignore}) for mask in counts]
+    threshold = binary_threshold(counts)
+    return threshold, binary_problems(counts, threshold)
 
 
 def check_ignored(names: Collection[str], classes: Sequence[str]) -> None:
@@ -262,9 +285,11 @@ def read_values(path: Path, *, palette: bool = False, lossy: bool = False) -> ND
     Raises:
         DataError: the file is no image, damaged, or of a mode that holds no classes.
     """
-    if not lossy and _is_jpeg(path):
-        raise DataError(f"{path} is a JPEG, whose compression changes the values of classes; save masks as PNG")
-    image = open_file(path)
+    if not lossy and (kind := _lossy_kind(path)):
+        raise DataError(f"{path} is a {kind}, whose compression changes the values of classes; save masks as PNG")
+    image = open_file(path, single_page)
+    if reason := alpha_problem(image):
+        raise DataError(f"{path} {reason}")
     if palette and image.mode == "P":
         image = image.convert("RGB")
     if image.mode == "1":
@@ -309,17 +334,25 @@ def detect_values(masks: Sequence[Path], classes: ClassTable | None, ignore: Set
 
 
 def are_lossy(masks: Sequence[Path]) -> bool:
-    """Return whether all masks are JPEGs."""
-    return bool(masks) and all(map(_is_jpeg, masks))
+    """Return whether all masks are compressed with loss, such as JPEGs."""
+    return bool(masks) and all(map(_lossy_kind, masks))
 
 
-def _is_jpeg(path: Path) -> bool:
-    return path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif")
+def _lossy_kind(path: Path) -> str:
+    """Return the name of a file's compression with loss, by its first bytes; empty for other files."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError:
+        return ""
+    if start.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    return "lossy WebP" if start.startswith(b"RIFF") and start.endswith(b"WEBPVP8 ") else ""
 
 
 def _is_black_and_white(masks: Sequence[Path]) -> bool:
     """Return whether nearly all pixels of masks are near 0 or near 255, and some are near 255."""
-    counts = _count_values(masks)
+    counts: Counter[int] = sum(_count_values(masks), Counter())
     near = sum(count for value, count in counts.items() if value < 64 or value >= 192)
     return near > 0.97 * counts.total() and max(counts, default=0) >= 192
 
@@ -397,22 +430,23 @@ def _mask_counts(path: Path) -> Counter[int] | None:
     return Counter({value: int(counts[value]) for value in np.flatnonzero(counts).tolist()})
 
 
-def _count_values(masks: Sequence[Path]) -> Counter[int]:
-    """Return the number of pixels of each value in a set of masks, without masks of colours and unreadable ones.
+def _count_values(masks: Sequence[Path]) -> list[Counter[int]]:
+    """Return the number of pixels of each value in each mask; none of masks of colours and unreadable ones.
 
     Raises:
         DataError: there are none but 255.
     """
     with ThreadPoolExecutor() as pool:
-        counts: Counter[int] = sum((counts or Counter() for counts in pool.map(_mask_counts, masks)), Counter())
-    if not counts.keys() - {IGNORE}:
+        counts = [counts or Counter() for counts in pool.map(_mask_counts, masks)]
+    if not set().union(*counts) - {IGNORE}:
+        read_values(masks[0], lossy=True)  # raises DataError if it cannot be read
         raise DataError("no mask can be read, or all of them hold only 255; check the masks")
     return counts
 
 
 def _all_values(masks: Sequence[Path]) -> set[int]:
     """Return every value in a set of masks, without masks that hold colours or cannot be read."""
-    return set(_count_values(masks))
+    return set().union(*_count_values(masks))
 
 
 def _binary(pixels: NDArray[Any], ignore: Sequence[int], threshold: int) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from twins.data.base import UNSPLIT, Opened
 from twins.data.classes import build_table
 from twins.data.formats.files import ImageFiles
 from twins.data.formats.mask_names import role_of, stripped, subfolders
+from twins.data.formats.mask_problems import WHITES
 from twins.data.formats.masks import read_values
 from twins.data.formats.source import MASKS, Source
 from twins.data.images import list_images
@@ -32,11 +33,17 @@ class ObjectMaskFiles(ImageFiles):
         self.masks = list(images.values())
 
     def target(self, index: int) -> NDArray[np.uint8]:
-        """Return the label map `(H, W)`: 1 where any mask is not 0; raises DataError if a mask cannot be read."""
+        """Return the label map `(H, W)`: 1 where any mask is not 0, or above half of white if it holds white.
+
+        Raises:
+            DataError: a mask cannot be read.
+        """
         total: NDArray[np.bool_] | None = None
         for path in self.masks[index]:
             pixels = read_values(path)
-            inside = np.asarray(pixels > 0 if pixels.ndim == 2 else (pixels > 0).any(axis=2), dtype=np.bool_)
+            top = int(pixels.max(initial=0))
+            above = pixels > (top // 2 if top in WHITES else 0)  # soft edges are cut at half
+            inside = np.asarray(above if pixels.ndim == 2 else above.any(axis=2), dtype=np.bool_)
             if total is not None and total.shape != inside.shape:
                 raise DataError(f"{path} has another size than the masks beside it; save all at the image's size")
             total = inside if total is None else total | inside

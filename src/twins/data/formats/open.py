@@ -32,7 +32,7 @@ from twins.data.formats.coco_maps import open_coco_maps
 from twins.data.formats.coco_objects import open_coco_objects
 from twins.data.formats.digits import Digits
 from twins.data.formats.mask_folders import find_mask_folders, open_mask_folders
-from twins.data.formats.mask_names import IMAGE_FOLDERS, MASK_FOLDERS
+from twins.data.formats.mask_names import IMAGE_FOLDERS, MASK_FOLDERS, role_of
 from twins.data.formats.scenes import SceneMaps, SceneObjects
 from twins.data.formats.shape_files import Target
 from twins.data.formats.shape_formats import SHAPE_FORMATS
@@ -88,7 +88,8 @@ def open_label_maps(config: DataConfig) -> Splits[LabelMapImages]:
             source,
             "images with masks",
             f"put images in {source.root / 'images'} and masks of the same names in {source.root / 'masks'}, each with "
-            "train and val in it if the set is split",
+            "train and val in it if the set is split, or say where both are with `layout.images` and "
+            "`layout.annotations`",
         )
     return split(opened, source)
 
@@ -142,6 +143,10 @@ def embedded(train: Any, val: Any, name: str) -> Splits[Any]:
 
 _ROLES = frozenset(map(str.lower, (*IMAGE_FOLDERS, *MASK_FOLDERS, "Annotations", "ImageSets", "xmls", "panoptic")))
 """Names of folders that hold images, masks or boxes, in lower case; a class is rarely called so."""
+_DEPTH = 2
+"""Number of folders above one without a known layout in which the data folder is looked for."""
+_LISTS = (".json", ".csv", ".yaml", ".xml")
+"""Endings of files that lie beside the folders of a data set."""
 
 
 def _refuse_other_tasks(source: Source) -> None:
@@ -252,8 +257,34 @@ def _open_labels(open_format: Callable[..., Opened | None], source: Source, *, m
 
 
 def _unknown_layout(source: Source, content: str, advice: str) -> DataError:
-    """Return the error for a folder whose layout is not known."""
+    """Return the error for a folder whose layout is not known; a folder in a data set gets the one to give instead."""
+    if (above := _data_folder_above(source.root)) is not None:
+        advice = f"it looks like a part of the data in {above}; give that folder"
     return DataError(unread_format(source) or f"{source.root} holds no {content} in a known layout; {advice}")
+
+
+def _data_folder_above(root: Path) -> Path | None:
+    """Return the data folder of a folder called like its images, annotations or parts, as `images/train` is."""
+    top = None
+    for path in (folder := Path(os.path.abspath(root)), *folder.parents[:_DEPTH]):
+        if not (_is_inner(path.name) or top is None):
+            break
+        siblings = [item for item in _entries(path.parent) if item != path]
+        if _is_inner(path.name) and any(_is_inner(item.stem) or item.suffix in _LISTS for item in siblings):
+            top = path.parent
+    return top
+
+
+def _is_inner(name: str) -> bool:
+    """Return whether a name is that of a folder or file in a data set: of images, of annotations, or of a part."""
+    return role_of(name) is not None or part_of(name) is not None
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _fault_notes(faults: Sequence[str]) -> list[str]:

@@ -31,7 +31,7 @@ from twins.data.classes import (
     with_bright_colours,
 )
 from twins.data.config import MaskConfig
-from twins.data.formats.coco_maps import BACKGROUND
+from twins.data.formats.coco_maps import BACKGROUND, BACKGROUNDS
 from twins.data.formats.masks import IGNORE, check_ignored
 from twins.data.formats.shape_files import Shape, ShapeFile, ShapeFormat, ShapeImage, Target, describe_shape
 from twins.data.formats.shape_parts import assign_parts, files_of_parts, locate_images, unlisted_images
@@ -42,8 +42,6 @@ from twins.errors import ConfigError, DataError, count_list, nearest, number_of
 
 IGNORED_NAME = "__ignore__"
 """LabelMe's name of shapes to ignore."""
-BACKGROUNDS = frozenset(("background", "_background_", "__background__"))
-"""Names of the pixels without an object, in lower case."""
 
 
 def open_shapes(source: Source, kind: ShapeFormat, files: Sequence[ShapeFile], target: Target) -> Opened:
@@ -223,7 +221,8 @@ def _class_names(
     dropped = {IGNORED_NAME, *BACKGROUNDS} - ({BACKGROUND} if has_background else set())
     names = [name for name in names if name.lower() not in dropped]
     if not names:
-        error = next((image.error for image in images if image.error), "")
+        reasons = [*(image.error for image in images), *(fault for file in files for fault in file.faults)]
+        error = next(filter(None, reasons), "")
         raise DataError(error or f"no annotation of {kind.layout} in {source.root} names a class; add objects")
     source.problems += _alike(names)
     return names

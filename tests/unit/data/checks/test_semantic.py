@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from twins.data.config import DataConfig, MaskConfig
 from twins.tasks.semantic.spec import SPEC
@@ -194,3 +195,19 @@ def test_soft_edges_between_0_and_255_are_named(tmp_path, save_image, save_mask)
     assert only_problem(root).startswith("masks hold 13 values; 0 and 255 fill 73.2% of the pixels")
     report = check(root, values="binary")
     assert (report.problems, report.names) == ([], ["background", "foreground"])
+
+
+@pytest.mark.parametrize(("orientation", "sides"), [(6, (8, 6)), (3, (8, 6)), (6, (8, 8))])
+def test_images_that_their_exif_tag_turns_are_reported(tmp_path, save_mask, orientation, sides):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for number in range(4):
+        path = tmp_path / "images" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", sides, (number, 0, 0)).save(path, exif=exif if number == 0 else Image.Exif())
+        save_mask(tmp_path / "masks" / f"{number}.png", np.tile([0, 1], (sides[1], sides[0] // 2)))
+    report = check(tmp_path)
+    is_seen = orientation == 6 and sides[0] != sides[1]
+    found = report.problems if is_seen else report.notes
+    assert any("the image is turned by its EXIF tag" in text for text in found) == is_seen
+    assert any("1 image turned by the EXIF tag" in text for text in found) == (not is_seen)

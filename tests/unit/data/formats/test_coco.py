@@ -225,11 +225,21 @@ def test_a_file_is_read_as_what_it_holds_whatever_its_name(coco, panoptic):
     assert (targets(opened(root))["1.jpg"] == np.where(SQUARE, 1, 255)).all()
 
 
-@pytest.mark.parametrize(("name", "count"), [("background", 1), ("x", 255)])
-def test_categories_that_a_label_map_cannot_hold_are_refused(coco, refused, name, count):
-    categories = [{"id": i, "name": f"{name}{i or ''}"} for i in range(count)]
-    with refused(r"instances\.json: .*(same name, 'background'|at most 255 classes, found 256)"):
+def test_categories_that_a_label_map_cannot_hold_are_refused(coco, refused):
+    categories = [{"id": i, "name": f"x{i}"} for i in range(255)]
+    with refused(r"instances\.json: .*at most 255 classes, found 256"):
         opened(coco([annotation(POLYGON, 0)], categories=categories))
+
+
+@pytest.mark.parametrize("name", ["background", "Background", "_background_"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_category_of_the_background_is_the_background(coco, name, order):
+    left, full = [[0, 0, 4, 0, 4, 6, 0, 6]], [[2, 0, 8, 0, 8, 6, 2, 6]]
+    categories = [{"id": 5, "name": "dog"}, {"id": 9, "name": name}]
+    splits = opened(coco([annotation(left, 9), annotation(full, 5)][::order], categories=categories))
+    assert splits.train.names == (name, "dog")
+    assert targets(splits)["1.jpg"][0].tolist() == [0, 0, 255, 255, 1, 1, 1, 1]
+    assert not targets(splits)["2.jpg"].any()
 
 
 def test_two_files_with_no_category_in_common_are_refused(coco, refused):

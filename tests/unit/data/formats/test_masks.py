@@ -202,12 +202,15 @@ def test_damaged_masks_are_named(tmp_path, save_mask, refused):
             MaskReader(THREE)(tmp_path / f"{name}.png")
 
 
-@pytest.mark.parametrize("content", [b"", None])
-def test_masks_without_any_class_are_refused(tmp_path, save_mask, refused, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", r"a\.png is empty"), (None, "no mask can be read, or all of them hold only 255; check the masks")],
+)
+def test_masks_without_any_class_are_refused(tmp_path, save_mask, refused, content, message):
     path = save_mask(tmp_path / "a.png", 255)
     if content is not None:
         path.write_bytes(content)
-    with refused("no mask can be read, or all of them hold only 255; check the masks"):
+    with refused(message):
         reader_for([path])
 
 
