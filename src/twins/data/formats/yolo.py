@@ -80,8 +80,8 @@ def open_yolo(source: Source, listed_classes: ClassTable | None, *, masks: bool)
 
     Args:
         source: the data set.
-        listed_classes: the classes of the folder's class table, used if no settings file has names. `None` takes a
-            `classes.txt` among the labels, else the class ids or names in the label files.
+        listed_classes: the classes of `boxes.classes`, which win, or of the folder's class table, used if no settings
+            file has names. `None` takes a `classes.txt` among the labels, else the ids or names in the label files.
         masks: whether objects need masks.
 
     Raises:
@@ -109,11 +109,14 @@ def open_yolo(source: Source, listed_classes: ClassTable | None, *, masks: bool)
         first = next(label for part in pairs.values() for _, label in part)
         raise DataError(f"no image of {file} has a label file, such as {first}; add them")
     labelled = {name: _LabelledPart(part) for name, part in pairs.items()}
-    classes = settings.classes(source) or listed_classes or _classes_beside(source, list(labelled.values()))
+    is_given = source.config.boxes.classes != "auto"
+    classes = listed_classes if is_given else settings.classes(source) or listed_classes
+    classes = classes or _classes_beside(source, list(labelled.values()))
     form = _read_lines(source, settings, labelled, classes)
     if classes is None:
         classes = _classes_from_lines(source, labelled, form)
-    source.problems += [*settings.problems(classes), *other_names_problems(source, settings, classes)]
+    others = other_names_problems(source, settings, classes, _names_beside(labelled.values()))
+    source.problems += [] if is_given else [*settings.problems(classes), *others]
     source.problems += alike_problems(classes.names, source.names_from or str(root))
     source.problems += class_problems(_values(labelled.values()), classes, _where(labelled))
     sets = {name: YoloObjects(part, classes, source.faults, masks=masks) for name, part in labelled.items()}
@@ -275,13 +278,18 @@ def _parts(points: NDArray[np.float64]) -> list[NDArray[np.float64]]:
 
 def _classes_beside(source: Source, labelled: Sequence[_LabelledPart]) -> ClassTable | None:
     """Return the classes of a `classes.txt` among the label files, where labelImg writes it."""
-    folders = [label.parent for part in labelled for label in part.labels[:1]]
-    candidates = [parent / "classes.txt" for folder in folders for parent in (folder, folder.parent)]
-    path = next((path for path in candidates if path.is_file()), None)
-    if path is None:
+    paths = _names_beside(labelled)
+    if not paths:
         return None
-    source.use_names(path)
-    return with_bright_colours(read_table(path))
+    source.use_names(paths[0])
+    return with_bright_colours(read_table(paths[0]))
+
+
+def _names_beside(labelled: Iterable[_LabelledPart]) -> list[Path]:
+    """Return the `classes.txt` among and above the label files."""
+    folders = dict.fromkeys(label.parent for part in labelled for label in part.labels)
+    candidates = dict.fromkeys(parent / "classes.txt" for folder in folders for parent in (folder, folder.parent))
+    return [path for path in candidates if path.is_file()]
 
 
 def _read_lines(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -343,9 +343,11 @@ def report_labels(source: Source, labels: Sequence[Path], images: Sequence[Path]
         count = number_of(len(strays), "label file")
         source.notes.append(f"{count} in {strays[0].parent} without an image, left out; {strays[0].name:.100} first")
         source.pass_over("a label file without an image", *strays)
-    images_of = Counter(str(label) for label in labels)
-    if shared := [label for label, count in images_of.items() if count > 1 and os.path.isfile(label)]:
-        both = [image.name for image, label in zip(images, labels, strict=True) if str(label) == shared[0]]
+    images_of: dict[str, dict[Path, None]] = defaultdict(dict)
+    for image, label in zip(images, labels, strict=True):
+        images_of[str(label)][image] = None  # once, although two parts may have it
+    if shared := [label for label, group in images_of.items() if len(group) > 1 and os.path.isfile(label)]:
+        both = [source.relative(image) for image in images_of[shared[0]]]
         source.problems.append(
             f"{number_of(len(shared), 'label file')} with two images, such as {' and '.join(both[:2]):.200} for "
             f"{shared[0]}; give each image its own"

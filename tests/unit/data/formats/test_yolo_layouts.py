@@ -229,7 +229,7 @@ def test_labels_without_image_and_labels_of_two_images_are_said(tmp_path):
     assert any("1 label file in" in note and "without an image, left out; x.txt first" in note for note in splits.notes)
     assert splits.plan.passed_over[0].reason == "a label file without an image"
     (problem,) = splits.problems
-    assert "1 label file with two images, such as a.jpg and a.png for " in problem
+    assert "1 label file with two images, such as images/a.jpg and images/a.png for " in problem
 
 
 def test_images_in_two_parts_are_a_problem_and_one_folder_for_both_is_said(tmp_path):
