@@ -119,6 +119,8 @@ def open_yolo(source: Source, listed_classes: ClassTable | None, *, masks: bool)
     source.problems += [] if is_given else [*settings.problems(classes), *others]
     source.problems += alike_problems(classes.names, source.names_from or str(root))
     source.problems += class_problems(_values(labelled.values()), classes, _where(labelled))
+    if masks:
+        _check_masks(source, labelled.values())
     sets = {name: YoloObjects(part, classes, source.faults, masks=masks) for name, part in labelled.items()}
     _record(source, settings, parts, labelled)
     return Opened(
@@ -285,6 +287,16 @@ def _classes_beside(source: Source, labelled: Sequence[_LabelledPart]) -> ClassT
     return with_bright_colours(read_table(paths[0]))
 
 
+def _check_masks(source: Source, labelled: Iterable[_LabelledPart]) -> None:
+    """Raise DataError if all lines are boxes, which are no masks."""
+    lines = [line for part in labelled for lines in part.lines for line in lines]
+    if lines and not any(line.points for line in lines):
+        raise DataError(
+            f'{source.root} holds YOLO\'s label files, which have boxes and no masks; choose `task="detection"`, or '
+            "add polygons"
+        )
+
+
 def _names_beside(labelled: Iterable[_LabelledPart]) -> list[Path]:
     """Return the `classes.txt` among and above the label files."""
     folders = dict.fromkeys(label.parent for part in labelled for label in part.labels)
@@ -308,9 +320,14 @@ def _read_lines(
     problems = coordinate_problems(rows, form, where)
     source.notes += notes
     source.problems += problems
-    for part in labelled.values():
+    for name, part in labelled.items():
         part.read(form)
         source.notes += part.notes()
+        if name != "test" and not any(map(os.path.exists, part.labels)):  # those of a test part are often kept back
+            source.problems.append(
+                f"no image of the {name} part has a label file, such as {part.labels[0]}, so it is without objects; "
+                "add the files"
+            )
     if classes is None and problems and not any(lines for part in labelled.values() for lines in part.lines):
         raise DataError(problems[0])
     return form

@@ -374,8 +374,21 @@ def test_a_kpt_shape_that_is_none_is_named(yolo, refused, shape):
 
 def test_masks_are_refused_where_lines_have_keypoints(yolo, refused):
     labels = {"labels/train/a.txt": pose(4, 2), "labels/val/b.txt": ""}
-    with refused("is a box, and instance segmentation needs polygons"):
-        opened(yolo(labels, f"{NAMES}kpt_shape: [4, 2]\n"), masks=True).train.target(0)
+    with refused("which have boxes and no masks; choose"):
+        opened(yolo(labels, f"{NAMES}kpt_shape: [4, 2]\n"), masks=True)
+
+
+def test_label_files_of_boxes_only_are_refused_for_masks(yolo, refused):
+    with refused("holds YOLO's label files, which have boxes and no masks; choose"):
+        opened(yolo({"labels/train/a.txt": "0 .5 .5 1 1", "labels/val/b.txt": ""}), masks=True)
+
+
+def test_a_part_without_any_label_file_is_a_problem_except_the_test_part(yolo):
+    labels = {"labels/train/a.txt": "0 .5 .5 1 1", "labels/val/a.txt": None, "labels/test/a.txt": None}
+    splits = opened(yolo(labels))
+    [problem] = splits.problems
+    assert problem.startswith("no image of the val part has a label file, such as ")
+    assert [len(splits.parts[part].target(0)) for part in ("train", "val", "test")] == [1, 0, 0]
 
 
 def test_labels_in_another_unicode_form_or_case_are_those_of_their_images(yolo):
