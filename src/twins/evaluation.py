@@ -282,13 +282,14 @@ class _CocoResults:
 def _data_config(model: str | Path | TaskNetwork, data: str, config: EvalConfig) -> DataConfig:
     """Return how the data is read and split: as in the run, for the same validation images, unless `config` differs."""
     run = _run_config(model)
+    is_same = _is_same_data(data, run.data)
     return DataConfig(
         data=data,
         seed=run.seed if config.seed is None else config.seed,
         val_share=run.val_share if config.val_share is None else config.val_share,
         masks=_merge(config.masks, run.masks),
-        boxes=_merge(config.boxes, run.boxes),
-        layout=_merge(config.layout, run.layout) if _is_same_data(data, run.data) else config.layout,
+        boxes=_merge(config.boxes, run.boxes) if is_same else config.boxes,  # other data may count other classes
+        layout=_merge(config.layout, run.layout) if is_same else config.layout,
     )
 
 

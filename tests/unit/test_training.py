@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 import twins.evaluation
 import twins.report.page
-from twins.engine.config import TrainConfig
+from twins.data.config import BoxConfig
+from twins.engine.config import EvalConfig, TrainConfig
 from twins.errors import NotFoundError
-from twins.evaluation import EvalResult
+from twins.evaluation import EvalResult, _data_config
+from twins.run_folder import CONFIG
 from twins.training import _data_folder, _measure_and_report, fingerprint, train
 
 
@@ -61,3 +64,14 @@ def test_the_fingerprint_of_a_moved_data_set_is_that_of_its_first_folder():
     first, moved = Path("/data"), Path("/elsewhere/pictures")
     assert fingerprint(Images(moved), moved, first) == fingerprint(Images(first), first, first)
     assert fingerprint(Images(moved), moved, moved) != fingerprint(Images(first), first, first)
+
+
+def test_the_classes_of_a_runs_boxes_are_not_those_of_other_data(tmp_path):
+    for name in ("own", "other"):
+        (tmp_path / name).mkdir()
+    boxes = BoxConfig(classes="coco")
+    config = {"data": str(tmp_path / "own"), "task": "detection", "boxes": {"classes": "coco"}}
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    assert _data_config(tmp_path, str(tmp_path / "own"), EvalConfig()).boxes == boxes
+    assert _data_config(tmp_path, str(tmp_path / "other"), EvalConfig()).boxes == BoxConfig()
+    assert _data_config(tmp_path, str(tmp_path / "other"), EvalConfig(boxes=boxes)).boxes == boxes

@@ -30,7 +30,7 @@ from twins.data.formats.source import Source
 from twins.data.formats.values import fraction_problems, read_flag, read_number, read_numbers
 from twins.data.images import image_size
 from twins.data.objects import Objects, Rle, build_objects, has_area, mask_areas, mask_boxes
-from twins.errors import DataError, number_of
+from twins.errors import ConfigError, DataError, number_of
 
 Record = dict[str, Any]
 """An annotation, or an image's record, as JSON has it."""
@@ -43,6 +43,7 @@ def open_coco_objects(source: Source, *, masks: bool) -> Opened | None:
     or image, a repeated id) are left out and reported.
 
     Raises:
+        ConfigError: `boxes.classes` is set, which does not apply here.
         DataError: a file is damaged or holds panoptic segments, its images cannot be found, or two files have no class
             in common.
     """
@@ -50,6 +51,11 @@ def open_coco_objects(source: Source, *, masks: bool) -> Opened | None:
     if not groups:
         return None
     paths = dict.fromkeys(path for group in groups.values() for path in group)
+    if source.config.boxes.classes != "auto":
+        raise ConfigError(
+            f"{next(iter(paths))} lists the classes of its boxes itself; leave out `boxes.classes`, which is given "
+            "here or for the run"
+        )
     files = {path: _read_instances(path, source.faults, masks=masks) for path in paths}
     lists = [(path, unique_categories(file)) for path, file in files.items()]
     try:

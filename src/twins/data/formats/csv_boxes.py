@@ -27,7 +27,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "image": ("filename", "file_name", "image", "path", "image_path", "filepath", "file", "img", "image_name",
               "img_path", "image_id", "imageid", "img_name", "name"),
     "class": ("class", "label", "class_name", "labelname", "label_name", "category", "category_name", "classname",
-              "cls", "object", "name"),
+              "cls", "object", "name", "class_id", "category_id", "label_id"),
     "left": ("xmin", "x_min", "x1", "left", "xtl", "bbox_x1", "x_1", "box_xmin"),
     "top": ("ymin", "y_min", "y1", "top", "ytl", "bbox_y1", "y_1", "box_ymin"),
     "right": ("xmax", "x_max", "x2", "right", "xbr", "bbox_x2", "x_2", "box_xmax"),
@@ -139,7 +139,7 @@ def _table(path: Path) -> _Table | None:
         names = [re.sub(r"\W+", "_", cell.strip().lower()).strip("_") for cell in first]
         if columns := _named_columns(names):
             return _Table(path, delimiter, columns, True, set(names) >= _OPEN_IMAGES)
-        if any(map(_is_headerless, csv.reader(lines[:_FIRST_LINES], delimiter=delimiter))):
+        if not _is_header(names) and any(map(_is_headerless, csv.reader(lines[:_FIRST_LINES], delimiter=delimiter))):
             columns = {key: column for column, key in enumerate(_HEADERLESS)}
             return _Table(path, delimiter, columns, False, False)
     return None
@@ -154,6 +154,12 @@ def _named_columns(names: Sequence[str]) -> dict[str, int] | None:
             columns[key] = names.index(free[0])
     has_box = set(_SIDES) <= columns.keys() or "box" in columns
     return columns if has_box and "image" in columns else None
+
+
+def _is_header(names: Sequence[str]) -> bool:
+    """Return whether names of columns say another box than left, top, right and bottom, as `x, y, w, h` do."""
+    known = all(name in _COLUMNS[key] for name, key in zip(names[1:5], _SIDES, strict=False))
+    return len(names) > 4 and not known and all(re.fullmatch(r"[a-z]\w*", name) for name in names[:5])
 
 
 def _is_headerless(row: Sequence[str]) -> bool:

@@ -28,6 +28,8 @@ _UPLOAD_HASH = re.compile(r"^[0-9a-f]{8}-")
 _GEOMETRY = ("rectangle", "polygon", "ellipse", "brush")
 _EXTRAS = ("labels", "textarea", "rating", "number", "taxonomy", "datetime", "pairwise", "ranker", "relation")
 """Results that say more of a region or an image."""
+_IMAGE_KEYS = ("image", "img")
+"""Keys of the image in the data of a task, as Label Studio's templates call it."""
 _COUNTS = ("predictions", "several", "skipped")
 _MAX_SIDE = 65536
 
@@ -86,16 +88,17 @@ def _tasks(path: Path) -> list[dict[str, Any]] | None:
 def _read(path: Path, tasks: Sequence[dict[str, Any]]) -> ShapeFile:
     file = ShapeFile(path, [])
     for number, task in enumerate(tasks, start=1):
-        name = _image_name(task["data"] if isinstance(task.get("data"), dict) else task)
-        if name is None:
-            file.faults.append(
-                f"task {task.get('id', number)!r:.40} of {path} names no image; add it or remove the task"
-            )
+        data = task["data"] if isinstance(task.get("data"), dict) else task
+        try:
+            name = _image_name(data)
+            results = _results(task, file.left_out)
+            by_image = {} if results is None else _by_image(data, name, results)
+        except ValueError as error:
+            file.faults.append(f"task {task.get('id', number)!r:.40} of {path} {error}")
             continue
-        results = _results(task, file.left_out)
-        if results is not None:
-            image = ShapeImage(_file_names(name), path)
-            _add_shapes(image, results, file)
+        for address, regions in by_image.items():
+            image = ShapeImage(_file_names(address), path)
+            _add_shapes(image, regions, file)
             file.images.append(image)
     if not file.images:
         reason = file.faults[0] if file.faults else f"no task of {path} has an annotation; label some images"
@@ -103,12 +106,45 @@ def _read(path: Path, tasks: Sequence[dict[str, Any]]) -> ShapeFile:
     return file
 
 
-def _image_name(data: Mapping[str, Any]) -> str | None:
-    """Return the value of a task's data that is the address of an image."""
+def _by_image(data: Mapping[str, Any], name: str, results: Sequence[Any]) -> dict[str, list[Any]]:
+    """Return the results by the address of their image: where a task has several, the one that `to_name` says.
+
+    Raises:
+        ValueError: it says none of them.
+    """
+    images = {key: value for key, value in data.items() if isinstance(value, str) and _is_image(value)}
+    drawn = [result for result in results if isinstance(result, dict) and _kind(result) in _GEOMETRY]
+    names = dict.fromkeys(str(result.get("to_name")) for result in drawn)
+    if len(images) < 2 or (len(names) < 2 and not names.keys() & images.keys() and name in map(data.get, _IMAGE_KEYS)):
+        return {name: list(results)}
+    if others := [other for other in names if other not in images]:
+        raise ValueError(
+            f"has several images, {', '.join(images):.100}, and regions of {others[0]:.60}; give the keys of its data "
+            "the names of the regions' images (to_name), or remove the task"
+        )
+    by_image: dict[str, list[Any]] = {}
+    for result in results:
+        key = result.get("to_name") if isinstance(result, dict) else None
+        by_image.setdefault(images.get(str(key), name), []).append(result)
+    return by_image or {name: []}
+
+
+def _is_image(address: str) -> bool:
+    return any(is_image_file(Path(name)) for name in _file_names(address))
+
+
+def _kind(result: Mapping[str, Any]) -> str:
+    return str(result.get("type")).removesuffix("labels")
+
+
+def _image_name(data: Mapping[str, Any]) -> str:
+    """Return the value of a task's data that is the address of an image; raises ValueError if there is none."""
     texts = {key: value for key, value in data.items() if isinstance(value, str) and value.strip()}
-    ordered = sorted(texts, key=lambda key: (key not in ("image", "img"), "im" not in key.lower()))
-    images = [texts[key] for key in ordered if any(is_image_file(Path(name)) for name in _file_names(texts[key]))]
-    return images[0] if images else texts.get("image")
+    ordered = sorted(texts, key=lambda key: (key not in _IMAGE_KEYS, "im" not in key.lower()))
+    images = [texts[key] for key in ordered if _is_image(texts[key])]
+    if not images and "image" not in texts:
+        raise ValueError("names no image; add it or remove the task")
+    return images[0] if images else texts["image"]
 
 
 def _file_names(address: str) -> tuple[str, ...]:
@@ -193,7 +229,7 @@ def _regions(results: Sequence[Any]) -> Iterator[tuple[str, dict[str, Any], list
         if isinstance(result, dict) and isinstance(result.get("value"), dict):
             by_id.setdefault(str(result.get("id") or f"at {position}"), []).append(result)
     for group in by_id.values():
-        kinds = [str(result.get("type")).removesuffix("labels") for result in group]
+        kinds = [_kind(result) for result in group]
         labels = [name for result in group for name in _labels(result["value"])]
         position = next((i for i, kind in enumerate(kinds) if kind in _GEOMETRY), 0)
         kind = kinds[position] if kinds[position] in _GEOMETRY else str(group[0].get("type"))

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from twins.data.formats.shape_parts import annotation_files
 from twins.data.formats.shapes import open_shapes
 from twins.data.formats.source import Source
 from twins.data.images import image_endings
-from twins.errors import DataError
+from twins.errors import DataError, number_of
 
 _SHAPES = re.compile(r'"shapes"\s*:\s*\[')
 _KEYS = re.compile(r'"(label|flags|imagePath|imageHeight|lineColor)"\s*:')
@@ -85,7 +85,27 @@ def open_labelme(source: Source, target: Target) -> Opened | None:
         paints=True,
         unlisted="an image without a JSON file of LabelMe",
     )
-    return open_shapes(source, kind, files, target)
+    opened = open_shapes(source, kind, files, target)
+    source.problems += _other_image_problems(source, files)
+    return opened
+
+
+def _other_image_problems(source: Source, files: Sequence[ShapeFile]) -> list[str]:
+    """Return a sentence on files whose `imagePath` is another image than the one of their own name beside it."""
+    pairs = [(file.path, image.path) for file in files for image in file.images if image.path]
+    others = [
+        (path, image, own)
+        for path, image in pairs
+        if path.stem != image.stem and (own := _beside(image.parent / path.name))
+    ]
+    if not others:
+        return []
+    path, image, own = others[0]
+    return [
+        f"{number_of(len(others), 'JSON file')} of LabelMe with another image as imagePath than that of the file's own "
+        f"name, such as {source.relative(path)}, read for {image.name:.100} and not for {own:.100}; fix the imagePath "
+        "or rename the file"
+    ]
 
 
 def read_embedded(path: Path) -> Image.Image:

@@ -149,7 +149,7 @@ def _match_others(source: Source, images: Sequence[ShapeImage], taken: Set[str])
     base = source.path(source.layout.images) or source.root
     names_of_images = (name for name in walk(base, hidden=False) if is_image_file(Path(name)))
     files = [name for name in names_of_images if os.path.abspath(base / name) not in taken]
-    _match_stems(base, files, images)
+    _match_stems(source, base, files, images)
     for position in range(max(len(image.names) for image in images)):
         waiting: dict[str, list[ShapeImage]] = defaultdict(list)
         for image in images:
@@ -163,16 +163,22 @@ def _match_others(source: Source, images: Sequence[ShapeImage], taken: Set[str])
         source.notes += FoundFiles(paths, matches).note(str(images[0].file)) if position == 0 else []
 
 
-def _match_stems(base: Path, files: Sequence[str], images: Sequence[ShapeImage]) -> None:
+def _match_stems(source: Source, base: Path, files: Sequence[str], images: Sequence[ShapeImage]) -> None:
     """Find the files of names that have no ending, such as Open Images' ids."""
     by_stem: dict[str, list[str]] = defaultdict(list)
     for file in files:
-        by_stem[PurePath(file).stem].append(file)
+        by_stem[os.path.splitext(file)[0]].append(file)
+    waiting: dict[str, list[ShapeImage]] = defaultdict(list)
     for image in images:
-        stem = PurePath(with_slashes(image.names[0])).name
-        alike = [] if is_image_file(Path(stem)) else by_stem.get(stem, [])
-        if len(alike) == 1:
-            image.path = base / alike[0]
+        if not is_image_file(Path(name := with_slashes(image.names[0]))):
+            waiting[name].append(image)
+    matches = match_names(waiting, [stem for stem, group in by_stem.items() if len(group) == 1])
+    for name, match in matches.items():
+        for image in waiting[name]:
+            image.path = base / by_stem[match.file][0]
+    others = {name: match for name, match in matches.items() if "/" in name and match.file != name}
+    found = FoundFiles({name: base / by_stem[match.file][0] for name, match in others.items()}, others)
+    source.notes += found.note(str(images[0].file))
 
 
 def _from_root(source: Source, image: ShapeImage, position: int) -> str:

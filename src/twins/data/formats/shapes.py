@@ -272,7 +272,10 @@ def listed_classes(source: Source) -> ClassTable | None:
         source.use_names(path)
         return with_bright_colours(read_table(path))
     source.names_from = f"the built-in table {name}"
-    return built_in(name)
+    rows = zip(built_in(name).names, built_in(name).colours, strict=True)
+    objects = [row for row in rows if row[0] not in BACKGROUNDS]
+    # ids of boxes count the names, as in YOLO's files; those of the table are mask values or COCO's categories
+    return build_table([row[0] for row in objects], colours=[row[1] for row in objects])
 
 
 def is_class_mapping(path: Path) -> bool:

@@ -54,6 +54,9 @@ _FORMATS = (
             r'"asset"\s*:\s*\{.*"format"|"sourceConnection"\s*:'),
     _Format("JSON lines", _TO_COCO, r"\.(ndjson|jsonl)$", r"^\s*\{"),
     _Format("VIA's CSV", "export the annotations in VIA as JSON", r"\.csv$", r"region_shape_attributes"),
+    _Format("a CSV file of boxes by a point and two sides", "give the columns xmin, ymin, xmax and ymax, in pixels",
+            r"\.csv$", r"\A[^\n]*\b(x|x_?min|x1|left|c_?x|x_?c|x_?cent(er|re)|bbox_x)\b[^\n]*"
+            r"\b(w|width|bbox_w(idth)?)\b"),
     _Format("old LabelMe XML files, or CVAT's LabelMe 3.0", "export them as COCO, or as CVAT for images", r"\.xml$",
             r"<annotation>(?!.*<bndbox>).*<polygon>"),
     _Format("WIDER FACE's list of boxes", f"{_TO_COCO} with datum convert -if wider_face -f coco",

@@ -17,7 +17,7 @@ from twins.data.formats.shape_parts import annotation_files
 from twins.data.formats.shapes import open_shapes
 from twins.data.formats.source import Source
 from twins.data.formats.values import read_number
-from twins.errors import DataError
+from twins.errors import DataError, number_of
 
 _KEYS = re.compile(r'"(_via_img_metadata|_via_settings|regions|filename|fileref|base64_img_data)"\s*:')
 _REGIONS = re.compile(r'"(_via_img_metadata|_via_settings|regions|shape_attributes)"\s*:')
@@ -52,7 +52,7 @@ def open_via(source: Source, target: Target) -> Opened | None:
     entries = {path: items for path in paths if (items := _entries(path)) is not None}
     if not entries:
         return None
-    key = _class_attribute(entries)
+    key = _class_attribute(entries, source.notes)
     if key is None:
         source.notes.append(f"no region of VIA's files has an attribute, so all are of one class, {_ONLY_CLASS}")
     files = [_read(path, items, key) for path, items in entries.items()]
@@ -87,8 +87,8 @@ def _all_attributes(entries: Mapping[Path, Sequence[Mapping[str, Any]]]) -> Iter
                     yield {str(key) for key, value in values.items() if _class_name(value)}
 
 
-def _class_attribute(entries: Mapping[Path, Sequence[Mapping[str, Any]]]) -> str | None:
-    """Return the attribute that is the class; `None` if no region has one.
+def _class_attribute(entries: Mapping[Path, Sequence[Mapping[str, Any]]], notes: list[str]) -> str | None:
+    """Return the attribute that is the class; `None` if no region has one. Others are noted.
 
     Raises:
         DataError: there are several, and not one of them is the only one that all regions have.
@@ -96,11 +96,16 @@ def _class_attribute(entries: Mapping[Path, Sequence[Mapping[str, Any]]]) -> str
     regions = list(_all_attributes(entries))
     counts = Counter(key for keys in regions for key in keys)
     shared = [key for key, count in counts.items() if count == len(regions)]
+    shown = ", ".join(f"{key!r:.40} ({count})" for key, count in sorted(counts.items())[:8])
+    if len(shared) == 1 and len(counts) > 1:
+        notes.append(
+            f"of the attributes of VIA's {number_of(len(regions), 'region')}, {shown}, the class is {shared[0]!r:.40}, "
+            "the only one that all have"
+        )
     if len(counts) == 1 or len(shared) == 1:
         return shared[0] if shared else next(iter(counts))
     if not counts:
         return None
-    shown = ", ".join(f"{key!r:.40} ({count})" for key, count in sorted(counts.items())[:8])
     raise DataError(
         f"the regions of {next(iter(entries))} have several attributes, {shown}, of which any could be the class; keep "
         "the one that is and remove the others in VIA"

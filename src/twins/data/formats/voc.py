@@ -196,7 +196,8 @@ def _classes_of(files: Sequence[VocFile | DataError], source: Source, folders: S
     names = {item.name for file in files if isinstance(file, VocFile) for item in file.objects}
     if not names:
         error = next((file for file in files if isinstance(file, DataError)), None)
-        raise DataError(str(error) if error else f"no XML file in {source.root} has an object; add objects")
+        reason = next(iter(source.problems), f"no XML file in {source.root} has an object; add objects")
+        raise DataError(str(error) if error else reason)
     if listed := find_names(source, [source.root, *(folder.parent for folder in folders), *folders], names):
         return listed
     voc = built_in("voc")

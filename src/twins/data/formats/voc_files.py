@@ -100,14 +100,19 @@ def first_pixel(files: Sequence[VocFile], where: str) -> tuple[int, list[str], l
     """Return the number of the first pixel in a set of files, 0 or 1, with notes and problems that say why.
 
     VOC counts from 1. A set counts from 0 if a box reaches from 0 to the image's width or height, or if at least as
-    many boxes begin before 1 as begin at 1, where those on the image's border begin by VOC.
+    many boxes begin before 1 as begin at 1, where those on the image's border begin by VOC; or if most boxes have
+    fractions, as CVAT writes them, which no number of a pixel has.
     """
     rows = [(*item.corners, *(file.size or (0, 0))) for file in files for item in file.objects if item.corners]
     values = np.array(rows, dtype=np.float64).reshape(-1, 6)
     low, high, sizes = values[:, :2], values[:, 2:4], values[:, :3:-1]
     below = ((low >= 0) & (low < 1) & (low < high)).any(axis=1)
-    if not below.any() or fraction_problems(values[:, :4], where, ""):
+    fractional = int((values[:, :4] % 1 != 0).any(axis=1).sum())
+    if not (below.any() or 2 * fractional > len(values)) or fraction_problems(values[:, :4], where, ""):
         return 1, [], []
+    if not below.any():
+        boxes = f"{fractional} of {number_of(len(values), 'box', 'boxes')} in {where}"
+        return 0, [f"{boxes} have fractions, so corners are no numbers of pixels, and are read as written"], []
     begin_at_1, count = int((low == 1).any(axis=1).sum()), int(below.sum())
     shown = f"{count} of {number_of(len(values), 'box', 'boxes')} in {where}"
     if ((low == 0) & (high == sizes) & (sizes > 0)).any() or count >= begin_at_1:

@@ -298,14 +298,26 @@ def _match(pool: Pool) -> None:
 
 def _match_by_content(pool: Pool) -> None:
     """Give XML files without an image of their own name the image that they name themselves."""
-    free = {pool.images[name][0].name: name for name in pool.unannotated()}
-    by_stem = {os.path.splitext(name)[0]: image for name, image in free.items()}
+    free: dict[str, list[str]] = defaultdict(list)
+    for name in pool.unannotated():
+        for key in dict.fromkeys((pool.images[name][0].name, pool.images[name][0].stem)):
+            free[key].append(name)
     matches: dict[str, str] = {}
+    undecided: dict[str, list[str]] = {}
     for name in pool.without_image() if free else ():
         filename = read_filename(pool.xmls[name])
-        image = free.get(filename) or by_stem.get(os.path.splitext(filename)[0])
-        if image is not None and image not in matches.values():
-            matches[name] = image
+        images = free.get(filename) or free.get(os.path.splitext(filename)[0]) or []
+        if len(images) == 1 and images[0] not in matches.values():
+            matches[name] = images[0]
+        elif len(images) > 1:
+            undecided[name] = images
+    if undecided:
+        name, images = next(iter(undecided.items()))
+        pool.problems.append(
+            f"{number_of(len(undecided), 'XML file')} in {pool.unit.annotations} could belong to several images, such "
+            f"as {name:.100}.xml to {' and '.join(images[:3]):.200}, and to none is it given; put each in a folder of "
+            "the same name as its image's"
+        )
     pool.match(matches)
     if matches:
         first = next(iter(matches))

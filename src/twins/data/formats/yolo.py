@@ -80,8 +80,8 @@ def open_yolo(source: Source, listed_classes: ClassTable | None, *, masks: bool)
 
     Args:
         source: the data set.
-        listed_classes: the classes of the folder's class table, used if no settings file has names. `None` takes a
-            `classes.txt` among the labels, else the class ids or names in the label files.
+        listed_classes: the classes of `boxes.classes`, which win, or of the folder's class table, used if no settings
+            file has names. `None` takes a `classes.txt` among the labels, else the ids or names in the label files.
         masks: whether objects need masks.
 
     Raises:
@@ -109,13 +109,18 @@ def open_yolo(source: Source, listed_classes: ClassTable | None, *, masks: bool)
         first = next(label for part in pairs.values() for _, label in part)
         raise DataError(f"no image of {file} has a label file, such as {first}; add them")
     labelled = {name: _LabelledPart(part) for name, part in pairs.items()}
-    classes = settings.classes(source) or listed_classes or _classes_beside(source, list(labelled.values()))
+    is_given = source.config.boxes.classes != "auto"
+    classes = listed_classes if is_given else settings.classes(source) or listed_classes
+    classes = classes or _classes_beside(source, list(labelled.values()))
     form = _read_lines(source, settings, labelled, classes)
     if classes is None:
         classes = _classes_from_lines(source, labelled, form)
-    source.problems += [*settings.problems(classes), *other_names_problems(source, settings, classes)]
+    others = other_names_problems(source, settings, classes, _names_beside(labelled.values()))
+    source.problems += [] if is_given else [*settings.problems(classes), *others]
     source.problems += alike_problems(classes.names, source.names_from or str(root))
     source.problems += class_problems(_values(labelled.values()), classes, _where(labelled))
+    if masks:
+        _check_masks(source, labelled.values())
     sets = {name: YoloObjects(part, classes, source.faults, masks=masks) for name, part in labelled.items()}
     _record(source, settings, parts, labelled)
     return Opened(
@@ -275,13 +280,28 @@ def _parts(points: NDArray[np.float64]) -> list[NDArray[np.float64]]:
 
 def _classes_beside(source: Source, labelled: Sequence[_LabelledPart]) -> ClassTable | None:
     """Return the classes of a `classes.txt` among the label files, where labelImg writes it."""
-    folders = [label.parent for part in labelled for label in part.labels[:1]]
-    candidates = [parent / "classes.txt" for folder in folders for parent in (folder, folder.parent)]
-    path = next((path for path in candidates if path.is_file()), None)
-    if path is None:
+    paths = _names_beside(labelled)
+    if not paths:
         return None
-    source.use_names(path)
-    return with_bright_colours(read_table(path))
+    source.use_names(paths[0])
+    return with_bright_colours(read_table(paths[0]))
+
+
+def _check_masks(source: Source, labelled: Iterable[_LabelledPart]) -> None:
+    """Raise DataError if all lines are boxes, which are no masks."""
+    lines = [line for part in labelled for lines in part.lines for line in lines]
+    if lines and not any(line.points for line in lines):
+        raise DataError(
+            f'{source.root} holds YOLO\'s label files, which have boxes and no masks; choose `task="detection"`, or '
+            "add polygons"
+        )
+
+
+def _names_beside(labelled: Iterable[_LabelledPart]) -> list[Path]:
+    """Return the `classes.txt` among and above the label files."""
+    folders = dict.fromkeys(label.parent for part in labelled for label in part.labels)
+    candidates = dict.fromkeys(parent / "classes.txt" for folder in folders for parent in (folder, folder.parent))
+    return [path for path in candidates if path.is_file()]
 
 
 def _read_lines(
@@ -300,9 +320,14 @@ def _read_lines(
     problems = coordinate_problems(rows, form, where)
     source.notes += notes
     source.problems += problems
-    for part in labelled.values():
+    for name, part in labelled.items():
         part.read(form)
         source.notes += part.notes()
+        if name != "test" and not any(map(os.path.exists, part.labels)):  # those of a test part are often kept back
+            source.problems.append(
+                f"no image of the {name} part has a label file, such as {part.labels[0]}, so it is without objects; "
+                "add the files"
+            )
     if classes is None and problems and not any(lines for part in labelled.values() for lines in part.lines):
         raise DataError(problems[0])
     return form

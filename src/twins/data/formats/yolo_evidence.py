@@ -13,7 +13,7 @@ from twins.data.formats.yolo_lines import BOX, MAX_COORDINATE, Keypoints, LineFo
 from twins.errors import DataError, number_of
 
 _ENOUGH = 5
-"""Lines from which on points inside a box are not by chance."""
+"""Lines from which on what all of them show is not by chance."""
 _SLACK = 0.01
 """Share of the image by which a box may reach beyond it."""
 _POLYGON_TASKS = ("segment", "obb", "detect")
@@ -29,9 +29,10 @@ def decide_form(rows: Sequence[Row], keypoints: Keypoints | None, task: str, whe
         where: the data set, for messages.
 
     Raises:
-        DataError: the lines could be polygons or boxes with keypoints, and nothing decides.
+        DataError: the lines could be polygons or boxes with keypoints, and nothing decides; or they are of tracks.
     """
     notes: list[str] = []
+    _check_tracks(rows, where)
     keypoints = keypoints or (infer_keypoints(rows) if task not in _POLYGON_TASKS else None)
     form = LineForm(keypoints)
     if keypoints is None and _have_confidence(rows):
@@ -83,6 +84,18 @@ def _have_confidence(rows: Sequence[Row]) -> bool:
     return bool(rows) and all(
         len(row.values) >= BOX + 1 and len(row.values) % 2 == 0 and 0 <= row.values[-1] <= 1 for row in rows
     )
+
+
+def _check_tracks(rows: Sequence[Row], where: str) -> None:
+    """Raise DataError if all lines are a box, a confidence and the number of a track, which look like triangles."""
+    last = [row.values[-1] for row in rows if len(row.values) == BOX + 2]
+    if len(last) < max(2, len(rows)) or not all(value >= 1 and value.is_integer() for value in last):
+        return
+    if max(last) > 1 or len(last) >= _ENOUGH:
+        raise DataError(
+            f"{number_of(len(rows), 'line')} in {where} end in a whole number, as the number of a track after a "
+            "confidence in predictions; remove both numbers"
+        )
 
 
 def _infer_points(rows: Sequence[Row], task: str, where: str) -> Keypoints | None:

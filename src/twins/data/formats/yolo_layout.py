@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +69,8 @@ def children(folder: Path, names: Sequence[str]) -> list[Path]:
 def record_layout(source: Source, parts: Mapping[str, ImagePart]) -> None:
     """Record the layout settings that give the same parts, and lists and images that are not used."""
     for part, found in parts.items():
+        if outside := [path for path in found.origins if os.path.relpath(path, source.root).startswith("..")]:
+            source.notes.append(f"the {part} part is outside of {source.root}: {outside[0]} is read")
         source.use(LISTS, *(path for path in found.origins if path.is_file()))
         if part != UNSPLIT:
             source.recognise(**{part: names_in(found.origins, source.root)})
@@ -222,11 +224,20 @@ def _find_entry(source: Source, settings: YoloSettings, item: str) -> Path | Non
 
     Entries of another machine lead to `C:\\data\\images\\train` or `/content/data/images/train`; then the longest end
     that exists below the root is taken. Roboflow writes `../train/images` for a folder beside the file.
+
+    Raises:
+        DataError: the entry leads to a folder outside, and there is one beside the file too.
     """
     root, inside = settings.root, re.sub(r"^(\.\.?/)+", "", item)
-    for path in (root / settings.base / item, root / item, root / inside):
-        if _exists(path) and not _holds(path, source.root):
-            return Path(os.path.normpath(path))
+    paths = [root / settings.base / item, root / item, root / inside]
+    found = [Path(os.path.normpath(path)) for path in paths if _exists(path) and not _holds(path, source.root)]
+    if found:
+        if not settings.base and item.startswith("../") and not os.path.samefile(found[0], found[-1]):
+            raise DataError(
+                f"{_name(settings)} of {source.root} leads to {item:.250}, which could be {found[0]} or {found[-1]}; "
+                "give the one to read without `..`, or its parts as `layout.train` and `layout.val`"
+            )
+        return found[0]
     folders = [part for part in item.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     bases = dict.fromkeys((root, source.root))
     ends = (base.joinpath(*folders[first:]) for first in range(len(folders)) for base in bases)
@@ -343,9 +354,11 @@ def report_labels(source: Source, labels: Sequence[Path], images: Sequence[Path]
         count = number_of(len(strays), "label file")
         source.notes.append(f"{count} in {strays[0].parent} without an image, left out; {strays[0].name:.100} first")
         source.pass_over("a label file without an image", *strays)
-    images_of = Counter(str(label) for label in labels)
-    if shared := [label for label, count in images_of.items() if count > 1 and os.path.isfile(label)]:
-        both = [image.name for image, label in zip(images, labels, strict=True) if str(label) == shared[0]]
+    images_of: dict[str, dict[Path, None]] = defaultdict(dict)
+    for image, label in zip(images, labels, strict=True):
+        images_of[str(label)][image] = None  # once, although two parts may have it
+    if shared := [label for label, group in images_of.items() if len(group) > 1 and os.path.isfile(label)]:
+        both = [source.relative(image) for image in images_of[shared[0]]]
         source.problems.append(
             f"{number_of(len(shared), 'label file')} with two images, such as {' and '.join(both[:2]):.200} for "
             f"{shared[0]}; give each image its own"

@@ -200,12 +200,22 @@ def _only_names_file(folder: Path) -> Path | None:
     return paths[0] if paths else None
 
 
-def other_names_problems(source: Source, settings: YoloSettings, classes: ClassTable) -> list[str]:
-    """Return a sentence for each other file that lists class names beside those used, and lists different ones."""
+def other_names_problems(
+    source: Source, settings: YoloSettings, classes: ClassTable, beside: Sequence[Path]
+) -> list[str]:
+    """Return a sentence for each other file that lists class names beside those used, and lists different ones.
+
+    Args:
+        source: the data set.
+        settings: its settings.
+        classes: the classes that are used.
+        beside: files of class names among the label files.
+    """
     root = settings.root
-    paths = [root / name for name in TABLE_FILES] + sorted(root.glob("*.names"))
+    paths = [*(root / name for name in TABLE_FILES), *sorted(root.glob("*.names"))]
+    paths += [path for path in beside if path.is_relative_to(source.root)]
     paths += [path for found in _darknet_files(root) if (path := found.names_file)]
-    used = {settings.file, settings.names_file}
+    used = {settings.file, settings.names_file} if source.config.boxes.classes == "auto" else {settings.file}
     problems = []
     for path in dict.fromkeys(paths):
         if path in used or not path.is_file() or source.relative(path) == source.names_from:

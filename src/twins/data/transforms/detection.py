@@ -80,8 +80,8 @@ class WholeView:
         self.preprocess = preprocess
 
     def __call__(self, image: Picture, target: Objects) -> tuple[Tensor, Objects]:
-        """Return the image as uint8 `(3, h, w)` and its objects; raises DataError for masks of another size."""
-        check_mask_sizes(image, target)
+        """Return the image as uint8 `(3, h, w)` and its objects; raises DataError if they are of another size."""
+        check_size(image, target)
         return self.preprocess.pixels(image), target
 
 
@@ -99,9 +99,9 @@ class RandomView:
         """Return a random view, uint8 `(3, h, w)`, and its target; see `twins.heads.targets.Target`.
 
         Raises:
-            DataError: masks of another size than the image.
+            DataError: the annotations are for another size than the image has.
         """
-        check_mask_sizes(image, target)
+        check_size(image, target)
         view = self.sample_view(image)
         result = view.transform_image(image)
         if self.config.photometric:
@@ -146,12 +146,12 @@ class RandomView:
         return View(source, output_size, hflip, vflip)
 
 
-def check_mask_sizes(image: Picture, objects: Objects) -> None:
-    """Raise DataError if the masks of objects have another size than their image."""
-    if objects.masks is not None and objects.size != (image.height, image.width):
+def check_size(image: Picture, objects: Objects) -> None:
+    """Raise DataError if objects are annotated for another size than that of their image, as of a turned copy."""
+    if len(objects) and objects.size != (image.height, image.width):
         raise DataError(
             f"the annotations say {objects.size[1]} x {objects.size[0]} pixels, the image has {image.width} x "
-            f"{image.height}, so its masks do not fit; fix one of them"
+            f"{image.height}, so its objects do not fit; fix one of them"
         )
 
 

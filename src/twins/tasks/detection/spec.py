@@ -24,7 +24,7 @@ from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.objects import Objects, build_objects, encode_mask
 from twins.data.transforms.config import DetectionConfig
-from twins.data.transforms.detection import RandomView, WholeView
+from twins.data.transforms.detection import RandomView, WholeView, check_size
 from twins.engine.config import EvalConfig, TrainConfig
 from twins.errors import ConfigError, DataError, NotFoundError, count_list, number_of
 from twins.heads.roi import RoIHead
@@ -111,7 +111,7 @@ class DetectionSpec:
         return number_of(count, "object")
 
     def check_pair(self, image: Image, target: Objects) -> None:
-        """Do nothing: the transforms check the size of masks."""
+        check_size(image, target)
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
         """Return the selection of the predicted objects."""

@@ -9,8 +9,9 @@ import pytest
 from faster_coco_eval import mask as rle
 from PIL import Image
 
-from twins.data.config import DataConfig, MaskConfig
-from twins.data.formats.open import open_label_maps
+from twins.data.config import BoxConfig, DataConfig, MaskConfig
+from twins.data.formats.open import open_label_maps, open_objects
+from twins.errors import ConfigError
 
 SQUARE = np.zeros((6, 8), dtype=np.uint8)
 SQUARE[1:4, 2:6] = 1
@@ -299,3 +300,9 @@ def test_panoptic_maps_with_names_of_another_system_are_found(panoptic, form):
     assert (targets(splits)["1.jpg"] == SQUARE).all()
     assert any("2 names found although spelled otherwise" in note for note in splits.notes)
     assert any(note.startswith("10 ids in ") for note in splits.notes)
+
+
+def test_classes_of_boxes_in_the_settings_are_refused_as_the_file_lists_them_itself(coco):
+    root = coco([annotation(POLYGON) | {"bbox": [2, 1, 4, 3]}])
+    with pytest.raises(ConfigError, match=r"instances\.json lists the classes of its boxes itself; leave out `boxes"):
+        open_objects(DataConfig(data=str(root), boxes=BoxConfig(classes="coco")), masks=False)

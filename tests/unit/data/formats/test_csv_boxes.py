@@ -189,3 +189,30 @@ def test_a_missing_image_is_never_another_ones_file(folder, reading):
     root = folder({"boxes.csv": "other/a.jpg,1,2,3,4,cat\na.jpg,4,6,24,18,cat\n"}, ["images/a.jpg"])
     splits = reading.open(root, val="images")
     assert splits.parts["val"].target(0).boxes.tolist() == [BOX]
+
+
+@pytest.mark.parametrize(
+    "head", ["image,x,y,w,h,class", "filename,xmin,ymin,width,height,class", "img,cx,cy,w,h,label"]
+)
+def test_columns_of_other_numbers_are_never_read_as_corners(folder, reading, refused, head):
+    root = folder({"boxes.csv": f"{head}\na.jpg,4,6,20,12,cat\nb.jpg,4,6,20,12,cat\n"})
+    with refused("holds a CSV file of boxes by a point and two sides .*; give the columns xmin, ymin, xmax and ymax"):
+        reading.open(root)
+
+
+def test_a_column_of_class_ids_gives_the_classes(folder, reading):
+    root = folder({"boxes.csv": "filename,class_id,xmin,ymin,xmax,ymax\na.jpg,0,4,6,24,18\nb.jpg,1,4,6,24,18\n"})
+    assert reading.objects(reading.open(root)) == {"a.jpg": [("0", BOX)], "b.jpg": [("1", BOX)]}
+
+
+def test_names_without_ending_are_found_by_their_folders(folder, reading):
+    text = "image,class,xmin,ymin,xmax,ymax\n1/a,cat,4,6,24,18\n2/a,dog,4,6,24,18\n3/b,cat,4,6,24,18\n"
+    splits = reading.open(folder({"boxes.csv": text}, ["1/a.jpg", "2/a.jpg", "2/b.jpg"]))
+    found = {images.path(i)[-7:]: images.names[images.target(i).labels[0]] for images, i in _items(splits)}
+    assert found == {"1/a.jpg": "cat", "2/a.jpg": "dog", "2/b.jpg": "cat"}
+    assert any("'3/b' is " in note and "in folders (1)" in note for note in splits.notes)
+
+
+def _items(splits):
+    parts = {id(images): images for images in splits.parts.values()}.values()
+    return [(images, i) for images in parts for i in range(len(images))]

@@ -233,3 +233,30 @@ def test_results_that_are_no_region_are_counted(folder, reading):
     splits = reading.open(folder([task("a.jpg", *results, cuboid)], ["a.jpg"]))
     assert splits.names == ("cat",)
     assert any("1 × keypointlabels, 1 × videorectangle" in note for note in splits.notes)
+
+
+def two_images(first, second, keys=("left", "right")):
+    """Return a task with two images, and a region on each."""
+    regions = [
+        region("rectangle", "cat", BOX, to_name=first, id="1"),
+        region("rectangle", "dog", BOX, to_name=second, id="2"),
+    ]
+    data = dict(zip(keys, ("/data/upload/1/a.jpg", "/data/upload/1/b.jpg"), strict=True))
+    return task("", *regions, data=data)
+
+
+def test_regions_are_on_the_image_of_the_task_that_they_name(folder, reading):
+    splits = reading.open(folder([two_images("left", "right")]))
+    assert reading.objects(splits) == {"a.jpg": [("cat", PIXELS)], "b.jpg": [("dog", PIXELS)]}
+    splits = reading.open(folder([two_images("right", "right")]))
+    assert reading.objects(splits) == {"b.jpg": [("cat", PIXELS), ("dog", PIXELS)]}
+
+
+@pytest.mark.parametrize(
+    "names", [("first", "second", ("left", "right")), ("image", "second", ("image", "other")), ("x", "x", ("a", "b"))]
+)
+def test_a_task_whose_regions_could_be_on_several_images_is_left_out_and_named(folder, reading, names):
+    splits = reading.open(folder([two_images(*names), task("b.jpg", region("rectangle", "cat", BOX), number=2)]))
+    assert reading.objects(splits) == {"b.jpg": [("cat", PIXELS)]}
+    [fault] = splits.faults
+    assert "has several images, " in fault

@@ -257,3 +257,12 @@ def test_lists_name_images_with_their_folders(folder, reading, refused):
     (root / "val.txt").write_text("0\n")
     with refused("lists 0, the name of 3 images; give it with its folder"):
         reading.open(root, train="train.txt", val="val.txt")
+
+
+def test_an_image_path_that_is_another_image_than_that_of_the_files_name_is_a_problem(folder, reading):
+    root = folder({"a": labelme(SQUARE, image="b.jpg"), "b": labelme(RECTANGLE, image="a.jpg")})
+    splits = reading.open(root)
+    assert reading.objects(splits) == {"a.jpg": [("dog", [20, 10, 30, 20])], "b.jpg": [("cat", [4, 5, 14, 25])]}
+    [problem] = splits.problems
+    assert "2 JSON files of LabelMe with another image as imagePath" in problem
+    assert "such as a.json, read for b.jpg and not for a.jpg" in problem

@@ -105,3 +105,10 @@ def test_boxes_have_no_masks(folder, reading, refused):
 def test_a_changed_file_is_read_or_refused_in_one_sentence(folder, reading):
     root = folder([("a.jpg", [(RECT, {"type": "cat"}), (POLYGON, {"type": "dog"})]), ("b.jpg", [])], project=True)
     reading.survive(root, "via_region_data.json")
+
+
+def test_attributes_that_are_not_the_class_are_said(folder, reading):
+    regions = [(RECT, {"number": "1", "type": "cat"}), (RECT, {"number": "2"})]
+    splits = reading.open(folder([("a.jpg", regions)]))
+    assert splits.names == ("1", "2")
+    assert any("'number' (2), 'type' (1), the class is 'number', the only one that all have" in n for n in splits.notes)

@@ -374,3 +374,26 @@ def test_damaged_files_never_end_in_a_traceback(tmp_path, refused):
         assert len(splits.train) == 2
         plan = splits.plan
         assert sum(plan.used.values()) + sum(group.count for group in plan.passed_over) == plan.files
+
+
+@pytest.mark.parametrize(("box", "first"), [((2.5, 2.25, 6, 5), [2.5, 2.25, 6, 5]), ((3, 2, 6, 5.5), [2, 1, 6, 5.5])])
+def test_boxes_that_mostly_have_fractions_are_no_numbers_of_pixels(tmp_path, box, first):
+    more = [] if box[0] % 1 else [(3, 2, 6, 5)]  # the published sets have a few fractions
+    splits = opened(write(tmp_path, voc("ab", content=xml(box, *more))))
+    assert splits.train.target(0).boxes[0].tolist() == first
+    assert any("2 of 2 boxes" in note and "have fractions" in note for note in splits.notes) == bool(box[0] % 1)
+
+
+@pytest.mark.parametrize("folders", [("cam1", "cam2"), ("train", "val")])
+def test_an_xml_file_that_could_belong_to_two_images_belongs_to_none(tmp_path, folders, refused):
+    images = {f"JPEGImages/{folder}/a.jpg": None for folder in folders} | {"JPEGImages/b.jpg": None}
+    xmls = {f"Annotations/{name}.xml": xml(more=f"<filename>{name}.jpg</filename>") for name in "ab"}
+    write(tmp_path, images | xmls)
+    message = "could belong to several images, such as a.xml to "
+    if folders == ("train", "val"):  # the parts of folders, in which no image is annotated
+        with refused(message):
+            opened(tmp_path)
+    else:
+        splits = opened(tmp_path)
+        assert any(message in problem for problem in splits.problems)
+        assert splits.plan.used["images"] == 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twins.data.config import DataConfig
+from twins.data.config import BoxConfig, DataConfig
 from twins.data.formats.open import open_objects_for_run
 from twins.data.formats.yolo import read_yolo
 from twins.data.objects import decode_masks
@@ -148,6 +148,47 @@ def test_names_may_be_in_a_classes_file(yolo, path):
     root = yolo({"labels/a.txt": "1 .5 .5 1 1", "labels/b.txt": ""}, None)
     (root / path).write_text("cat\ndog\n")
     assert opened(root).train.names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("beside", ["data.yaml", "obj.names", "classes.txt", "labels/classes.txt"])
+def test_classes_of_the_settings_win_over_every_file(yolo, beside):
+    root = yolo({"labels/a.txt": "1 .5 .5 1 1", "labels/b.txt": ""}, None)
+    (root / beside).write_text(NAMES if beside == "data.yaml" else "cat\ndog\n")
+    (root / "mine.txt").write_text("emu\nyak\n")
+    splits = open_objects_for_run(
+        DataConfig(data=str(root), boxes=BoxConfig(classes=str(root / "mine.txt"))), masks=False
+    )
+    assert (splits.names, splits.plan.names, splits.problems) == (("emu", "yak"), "mine.txt", ())
+    assert targets(splits)["a.png"].labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(("name", "first", "count"), [("coco", ("person", "bicycle"), 80), ("voc", ("aeroplane",), 20)])
+def test_ids_count_the_classes_of_a_built_in_set_from_0_without_a_background(yolo, name, first, count):
+    root = yolo({"labels/a.txt": "0 .5 .5 1 1", "labels/b.txt": ""}, None)
+    splits = open_objects_for_run(DataConfig(data=str(root), boxes=BoxConfig(classes=name)), masks=False)
+    assert (splits.names[: len(first)], len(splits.names)) == (first, count)
+    assert targets(splits)["a.png"].labels.tolist() == [0]
+    assert splits.faults == ()
+
+
+@pytest.mark.parametrize("used", ["data.yaml", "classes.txt", "labels/train/classes.txt"])
+def test_files_of_names_that_disagree_are_a_problem(yolo, used):
+    root = yolo({"labels/train/a.txt": "1 .5 .5 1 1", "labels/val/b.txt": ""}, None)
+    (root / used).write_text(NAMES if used == "data.yaml" else "cat\ndog\n")
+    (root / "labels" / "val" / "classes.txt").write_text("dog\ncat\n")
+    splits = opened(root)
+    assert splits.names == ("cat", "dog")
+    assert splits.problems == (
+        f"labels/val/classes.txt lists other classes than {used}, which is used, such as 'dog' for 'cat'; remove one "
+        "of them",
+    )
+
+
+def test_a_label_file_of_one_image_in_two_parts_has_one_image(yolo):
+    yaml = f"{NAMES}train: images/train\nval: images/val\ntest: images/val\n"
+    splits = opened(yolo({"labels/train/a.txt": "1 .5 .5 1 1", "labels/val/b.txt": "0 .5 .5 1 1"}, yaml))
+    assert splits.problems == ()
+    assert any("the val and the test part" in note for note in splits.notes)
 
 
 def test_colours_of_the_user_are_kept_and_others_are_bright(yolo):
@@ -333,8 +374,21 @@ def test_a_kpt_shape_that_is_none_is_named(yolo, refused, shape):
 
 def test_masks_are_refused_where_lines_have_keypoints(yolo, refused):
     labels = {"labels/train/a.txt": pose(4, 2), "labels/val/b.txt": ""}
-    with refused("is a box, and instance segmentation needs polygons"):
-        opened(yolo(labels, f"{NAMES}kpt_shape: [4, 2]\n"), masks=True).train.target(0)
+    with refused("which have boxes and no masks; choose"):
+        opened(yolo(labels, f"{NAMES}kpt_shape: [4, 2]\n"), masks=True)
+
+
+def test_label_files_of_boxes_only_are_refused_for_masks(yolo, refused):
+    with refused("holds YOLO's label files, which have boxes and no masks; choose"):
+        opened(yolo({"labels/train/a.txt": "0 .5 .5 1 1", "labels/val/b.txt": ""}), masks=True)
+
+
+def test_a_part_without_any_label_file_is_a_problem_except_the_test_part(yolo):
+    labels = {"labels/train/a.txt": "0 .5 .5 1 1", "labels/val/a.txt": None, "labels/test/a.txt": None}
+    splits = opened(yolo(labels))
+    [problem] = splits.problems
+    assert problem.startswith("no image of the val part has a label file, such as ")
+    assert [len(splits.parts[part].target(0)) for part in ("train", "val", "test")] == [1, 0, 0]
 
 
 def test_labels_in_another_unicode_form_or_case_are_those_of_their_images(yolo):

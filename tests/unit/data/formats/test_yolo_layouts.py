@@ -229,7 +229,7 @@ def test_labels_without_image_and_labels_of_two_images_are_said(tmp_path):
     assert any("1 label file in" in note and "without an image, left out; x.txt first" in note for note in splits.notes)
     assert splits.plan.passed_over[0].reason == "a label file without an image"
     (problem,) = splits.problems
-    assert "1 label file with two images, such as a.jpg and a.png for " in problem
+    assert "1 label file with two images, such as images/a.jpg and images/a.png for " in problem
 
 
 def test_images_in_two_parts_are_a_problem_and_one_folder_for_both_is_said(tmp_path):
@@ -426,3 +426,32 @@ def test_an_entry_that_leads_out_of_the_data_reads_nothing_else(tmp_path, entry)
     write(tmp_path, {"other.jpg": None})
     root = write(tmp_path / "set", yolo("abcde") | {"data.yaml": f"train: {entry}\n{NAMES}"})
     assert whole(opened(root)) == "abcde"
+
+
+def test_an_entry_that_could_lead_out_of_the_data_or_into_it_is_refused(tmp_path, refused):
+    yaml = f"{NAMES}train: ../train/images\nval: ../valid/images\n"
+    root = write(tmp_path / "set", {"data.yaml": yaml} | yolo("a", "train/images/{}.jpg", "train/labels/{}.txt"))
+    write(root, yolo("b", "valid/images/{}.jpg", "valid/labels/{}.txt"))
+    assert set(opened(root).parts) == {"train", "val"}
+    write(tmp_path, yolo("cd", "train/images/{}.jpg", "train/labels/{}.txt"))
+    with refused(r"the data.yaml of .* leads to \.\./train/images, which could be .*/train/images or .*/set/train"):
+        opened(root)
+
+
+def test_a_part_outside_of_the_data_is_said(tmp_path):
+    root = write(tmp_path / "set", {"data.yaml": f"{NAMES}path: ../other\ntrain: images\n"} | yolo("a"))
+    write(tmp_path / "other", yolo("bc"))
+    splits = opened(root)
+    assert whole(splits) == "bc"
+    assert any(note.startswith("the train part is outside of ") for note in splits.notes)
+
+
+@pytest.mark.parametrize(("numbers", "is_track"), [(("1", "2"), True), (("1", ".9"), False), (("1", "1"), False)])
+def test_lines_of_tracks_are_no_triangles(tmp_path, refused, numbers, is_track):
+    files = yolo("ab") | {f"labels/{n}.txt": f"0 .5 .5 .2 .2 .9 {i}" for n, i in zip("ab", numbers, strict=True)}
+    root = write(tmp_path, files | {"data.yaml": NAMES})
+    if is_track:
+        with refused("2 lines in .* end in a whole number, as the number of a track after a confidence"):
+            opened(root)
+    else:
+        assert whole(opened(root)) == "ab"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,9 +112,11 @@ def test_an_object_whose_mask_is_cropped_away_is_left_out_with_its_box_and_label
     assert [len(target[name]) for name in ("boxes", "labels", "masks")] == [0, 0, 0]
 
 
+@pytest.mark.parametrize("masks", [True, False])
 @pytest.mark.parametrize("view", [WholeView(PREPROCESS), RandomView(settings(), PREPROCESS)])
-def test_masks_of_another_size_than_the_image_are_refused(view):
+def test_objects_of_another_size_than_the_image_are_refused(view, masks):
     _, objects = coloured_blocks()
+    objects = objects if masks else replace(objects, masks=None)
     with pytest.raises(DataError, match="the annotations say 100 x 80 pixels, the image has 90 x 80"):
         view(Image.new("RGB", (90, 80)), objects)
 
