@@ -182,12 +182,24 @@ def read_coco(path: Path) -> CocoFile:
             annotations[annotation["image_id"]].append(annotation)
         categories = list_categories(content)
         panoptic = any("segments_info" in annotation for annotation in content["annotations"][:1])
-        for record in content["images"]:
-            hash(record["id"]), Path(record["file_name"])
+        images = _unique_images(content["images"], notes, path)
         category_ids = {category_id for category_id, _ in categories}
         for annotation in content["annotations"]:
             _check_categories(annotation, category_ids, panoptic=panoptic)
-    return CocoFile(path, content["images"], categories, dict(annotations), panoptic, notes)
+    return CocoFile(path, images, categories, dict(annotations), panoptic, notes)
+
+
+def _unique_images(records: Sequence[dict[str, Any]], notes: list[str], path: Path) -> list[dict[str, Any]]:
+    """Return the records of images, each once; raises DataError if two images have the same id."""
+    by_id: dict[Any, dict[str, Any]] = {}
+    for record in records:
+        Path(name := record["file_name"])
+        first = by_id.setdefault(record["id"], record)["file_name"]
+        if first != name:
+            raise DataError(f"image id {record['id']} is given to {first} and to {name}; give each its own")
+    if repeated := len(records) - len(by_id):
+        notes.append(f"{number_of(repeated, 'image')} of {path} listed twice with the same id, and used once")
+    return list(by_id.values())
 
 
 @contextmanager
