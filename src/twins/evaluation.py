@@ -128,6 +128,7 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
             *splits.notes,
             *_matching_notes(match, left_out),
             *_share_notes(splits, images),
+            *writer.notes,
         ),
     )
     check_measured(result.metrics, facts_of(network.task).monitor, len(relabelled))
@@ -254,16 +255,20 @@ class _CocoResults:
     """
 
     def __init__(self, path: str | None, network: TaskNetwork, images: ImageSet, match: ClassMatch) -> None:
-        self.path = path
+        self.path, self.notes = path, list[str]()
         if path is None:
             return
         if "boxes" not in facts_of(network.task).prediction_fields:
             raise ConfigError(
                 f"`results` is for {' and '.join(tasks_with('prediction_fields', 'boxes'))}, found {network.task}"
             )
-        values = images.classes.values  # type: ignore[attr-defined]
-        category_ids = dict(zip(reversed(match.class_ids), reversed(values), strict=True))  # the first class wins
+        values = getattr(images, "category_ids", None) or images.classes.values  # type: ignore[attr-defined]
+        pairs = list(zip(match.class_ids, values, strict=True))
+        category_ids = {
+            label: number for label, number in reversed(pairs) if number is not None
+        }  # the first class wins
         self.category_ids = [category_ids.get(class_id) for class_id in range(len(match.names))]
+        self.notes = _results_notes(path, images)
         self.entries: list[dict[str, Any]] = []
 
     def add(self, predictions: Sequence[Prediction], targets: Sequence[Any]) -> None:
@@ -277,6 +282,22 @@ class _CocoResults:
             return
         with atomic_file(Path(self.path)) as temporary:
             temporary.write_text(json_text(self.entries) + "\n")
+
+
+def _results_notes(path: str, images: Any) -> list[str]:
+    """Return a sentence if the ids in a results file are not those of the annotation files that were joined."""
+    sets = getattr(images, "sets", ())
+    if not any(hasattr(part, "image_ids") and part.image_ids is not None for part in sets):
+        return []
+    kinds = [
+        name for name, key in (("image", "image_ids"), ("category", "category_ids")) if getattr(images, key) is None
+    ]
+    if not kinds:
+        return []
+    return [
+        f"the {' and '.join(kinds)} ids in {path} are those of this evaluation, because the annotation files give the "
+        "same ids to different ones; to score it against a file, measure that part alone"
+    ]
 
 
 def _data_config(model: str | Path | TaskNetwork, data: str, config: EvalConfig) -> DataConfig:

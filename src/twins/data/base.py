@@ -102,6 +102,17 @@ class Derived:
         return len(self.indices)
 
     @property
+    def image_ids(self) -> list[int] | None:
+        """Id of each image in its annotation file; `None` if the set has none."""
+        ids = getattr(self.images, "image_ids", None)
+        return None if ids is None else [ids[index] for index in self.indices]
+
+    @property
+    def category_ids(self) -> Sequence[int | None] | None:
+        """Category id of each class in the annotation file; `None` if the set has none."""
+        return getattr(self.images, "category_ids", None)
+
+    @property
     def labels(self) -> list[int]:
         """Class id of each image, in sets of class ids."""
         labels = [self.images.labels[index] for index in self.indices]
@@ -142,12 +153,25 @@ Images = TypeVar("Images", bound=ImageSet)
 class Joined:
     """Several sets of the same classes as one.
 
-    Images of different sets may have the same id, so objects get the image's index as its id.
+    Images of different sets may have the same id; then objects get the image's index as its id.
     """
 
     def __init__(self, sets: Sequence[Any]) -> None:
         self.sets, self.names, self.classes = sets, sets[0].names, getattr(sets[0], "classes", None)
         self._positions = [(images, index) for images in sets for index in range(len(images))]
+        lists = [getattr(images, "image_ids", None) for images in sets]
+        ids = [number for group in lists for number in group or ()]
+        self.image_ids = ids if None not in lists and len(set(ids)) == len(ids) else None
+        """Id of each image in its annotation file; `None` if two have the same, or the sets have none."""
+
+    @property
+    def category_ids(self) -> list[int | None] | None:
+        """Category id of each class in the annotation files; `None` if they differ, or the sets have none."""
+        lists = [getattr(images, "category_ids", None) for images in self.sets]
+        if any(ids is None for ids in lists):
+            return None
+        ids_of = [{number for number in numbers if number is not None} for numbers in zip(*lists, strict=True)]
+        return None if any(len(ids) > 1 for ids in ids_of) else [next(iter(ids), None) for ids in ids_of]
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -165,7 +189,9 @@ class Joined:
     def target(self, index: int) -> Any:
         """Return an image's target; raises DataError if it cannot be read."""
         target = self._call("target", index)
-        return replace(target, image_id=index) if hasattr(target, "image_id") else target
+        if self.image_ids is not None or not hasattr(target, "image_id"):
+            return target
+        return replace(target, image_id=index)
 
     def path(self, index: int) -> str:
         """Return the name of an image."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import reprlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from twins.data.formats.coco import list_categories, parse_mask, read_coco_json, read_json, record_errors, record_size
-from twins.data.formats.coco_objects import read_box, read_object, valid_annotations
+from twins.data.formats.coco_objects import box_problems, read_box, read_object, valid_annotations
 from twins.data.formats.values import read_id, read_number
 from twins.data.objects import Rle, encode_mask, mask_areas, mask_boxes
 from twins.errors import DataError, number_of
@@ -81,7 +81,11 @@ def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:
     by_image: dict[int, list[_Entry]] = defaultdict(list)
     for entry in _read_entries(results, entries, ground_truth, masks=masks):
         by_image[entry.image].append(entry)
-    notes = ground_truth.notes() + _coverage_note(len(by_image), len(ground_truth.sizes))
+    notes = [
+        *ground_truth.notes(),
+        *_coverage_note(by_image.keys(), ground_truth),
+        *_entry_notes(by_image, ground_truth.sizes, results),
+    ]
     metric = DetectionMetric(ground_truth.names, masks=masks, full=True, category_ids=ground_truth.category_ids)
     metric.add(
         CocoImage(
@@ -99,11 +103,30 @@ def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:
     return {"metrics": metrics, "per_class": metric.details()["per_class"], "notes": notes}
 
 
-def _coverage_note(covered: int, count: int) -> list[str]:
-    """Return a sentence if more than half of the images have no results: the file may cover a part of them."""
-    if not covered or 2 * covered >= count:
+def _coverage_note(covered: Set[int], ground_truth: _GroundTruthFile) -> list[str]:
+    """Return a sentence if images with objects, or most images, have no results: the file may cover a part of them."""
+    count = len(ground_truth.sizes)
+    with_objects = {ground_truth.images[image_id] for image_id in ground_truth.annotations}
+    if not covered or (with_objects <= covered and 2 * len(covered) >= count):
         return []
-    return [f"{covered} of {number_of(count, 'image')} have results; in the others every object counts as missed"]
+    return [f"{len(covered)} of {number_of(count, 'image')} have results; in the others every object counts as missed"]
+
+
+def _entry_notes(
+    by_image: Mapping[int, Sequence[_Entry]], sizes: Sequence[tuple[int, int] | None], path: Path
+) -> list[str]:
+    """Return sentences if results are repeated, or their boxes look like fractions, corners or centres."""
+    pairs = [(entry.box, sizes[image]) for image, group in by_image.items() for entry in group if entry.box is not None]
+    notes = box_problems(pairs, path)
+    keys = [
+        (image, entry.label, entry.score, *(entry.box or (str(entry.mask),)))
+        for image, group in by_image.items()
+        for entry in group
+    ]
+    if repeated := len(keys) - len(set(keys)):
+        entries = number_of(repeated, "entry", "entries")
+        notes.append(f"{entries} of {path} repeat another, and count as wrong detections; remove them")
+    return notes
 
 
 class _GroundTruthFile:
@@ -119,6 +142,8 @@ class _GroundTruthFile:
             self.images = {image_id: image for image, image_id in enumerate(self.ids)}
             self.sizes = [record_size(images[image_id]) for image_id in self.ids]
             annotations = list(content["annotations"])
+            _check_ids(content["images"], "file_name")
+            _check_ids(content["categories"], "name")
         self.category_ids = [category_id for category_id, _ in categories]
         self.names = [name for _, name in categories]
         self.labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
@@ -130,7 +155,13 @@ class _GroundTruthFile:
         """Return sentences on ids that are written otherwise, and on annotations that are left out."""
         count = number_of(len(self.faults), "annotation")
         left_out = [f"{count} of the ground truth left out, the first: {fault}" for fault in self.faults[:1]]
-        return [*self.id_notes, *left_out]
+        pairs = [
+            (box, self.sizes[self.images[image_id]])
+            for image_id, records in self.annotations.items()
+            for record in records
+            if (box := read_box(record)) is not None
+        ]
+        return [*self.id_notes, *left_out, *box_problems(pairs, self.path)]
 
     def objects(self, image: int, *, masks: bool) -> GroundTruth:
         """Return an image's objects; raises DataError for a malformed annotation."""
@@ -143,6 +174,15 @@ class _GroundTruthFile:
             crowd=np.array([item.crowd for item in objects], dtype=np.bool_),
             masks=tuple(item.mask for item in objects if item.mask is not None) if masks else None,
         )
+
+
+def _check_ids(records: Sequence[Any], key: str) -> None:
+    """Raise DataError if two images or categories have the same id and different names."""
+    names: dict[Any, Any] = {}
+    for record in records:
+        first, name = names.setdefault(record["id"], record.get(key)), record.get(key)
+        if first != name:
+            raise DataError(f"the id {record['id']} is given to {first} and to {name}; give each its own")
 
 
 class _Entry(NamedTuple):
@@ -190,7 +230,10 @@ def _detections(entries: Sequence[_Entry], *, masks: bool) -> Detections:
 
 def _listed_id(record: dict[str, Any], key: str, numbers: Mapping[Any, int]) -> int:
     """Return the number of an id that the ground truth lists."""
-    number = numbers.get(read_id(record.get(key)))
+    value = read_id(record.get(key))
+    number = numbers.get(value)
+    if number is None and isinstance(value, str) and value.isascii() and value.isdigit():  # such as "007"
+        number = numbers.get(int(value))
     return int(_field(record, key, number, "which the ground truth does not list"))
 
 

@@ -281,3 +281,56 @@ def test_an_id_that_is_a_text_stays_one(score):
     assert score([ENTRY | {"image_id": "a.jpg"}], content)["metrics"]["box_ap"] == pytest.approx(1.0)
     with pytest.raises(DataError, match="the image_id 7, which the ground truth does not list"):
         score([ENTRY], content)
+
+
+@pytest.mark.parametrize("form", ["{:03}", "{}"])
+def test_image_ids_with_zeros_in_front_are_numbers_in_both_files(score, form):
+    content = truth(image_id="007")
+    for record in content["images"]:
+        record["id"] = f"{record['id']:03}"
+    result = score([ENTRY | {"image_id": form.format(7)}], content)
+    assert result["metrics"]["box_ap"] == pytest.approx(1.0)
+    assert any('written as "007"' in note for note in result["notes"])
+
+
+def test_results_that_miss_an_image_with_objects_give_a_note(score):
+    content = truth()
+    content["annotations"].append(truth()["annotations"][0] | {"id": 2, "image_id": 9})
+    assert score([ENTRY], content)["notes"] == [
+        "1 of 2 images have results; in the others every object counts as missed"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("box", "note"),
+    [
+        ([14.0, 12.0, 29.0, 19.0], "all fit if their numbers are left, top, right and bottom"),
+        ([4 / 30, 5 / 20, 10 / 30, 10 / 20], "so they look like fractions of its width and height"),
+    ],
+)
+@pytest.mark.parametrize("which", ["results", "truth"])
+def test_boxes_in_another_form_give_a_note(score, box, note, which):
+    entry, content = ENTRY | {"bbox": box}, truth()
+    if which == "truth":
+        entry, content = ENTRY, truth(bbox=box)
+    (found,) = score([entry], content)["notes"]
+    assert note in found
+    assert f"{which}.json" in found
+
+
+def test_results_that_are_repeated_give_a_note(score):
+    (note,) = score([ENTRY, ENTRY, ENTRY | {"score": 0.25}])["notes"]
+    assert note.startswith("1 entry of ")
+    assert note.endswith("repeat another, and count as wrong detections; remove them")
+
+
+@pytest.mark.parametrize(
+    ("name", "records"),
+    [
+        ("images", [{"id": 7, "file_name": "a.jpg"}, {"id": 7, "file_name": "b.jpg"}]),
+        ("categories", [{"id": 90, "name": "cat"}, {"id": 90, "name": "dog"}]),
+    ],
+)
+def test_an_id_of_two_images_or_categories_is_an_error(score, name, records):
+    with pytest.raises(DataError, match=r"the id \d+ is given to .* and to .*; give each its own"):
+        score([ENTRY], truth() | {name: records})

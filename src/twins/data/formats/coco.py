@@ -63,7 +63,7 @@ def _check_repeated(pairs: list[tuple[str, Any]]) -> None:
 
 
 def read_coco_json(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the content of a JSON file that has COCO's keys, with whole numbers as ids, and a note if some were not.
+    """Return the content of a JSON file that has COCO's keys, with whole numbers as ids, and notes if some were not.
 
     The keys are `images`, `annotations` and `categories`.
 
@@ -75,21 +75,22 @@ def read_coco_json(path: Path) -> tuple[dict[str, Any], list[str]]:
     missing = [key for key in KEYS if key not in keys]
     if missing:
         raise DataError(f"{path} has no {' and no '.join(missing)}, so it is no COCO file; check which file it is")
-    if not (count := _read_ids(content)):
-        return dict(content), []
-    return dict(content), [f'{number_of(count, "id")} in {path}, written as 1.0 or "1", read as whole numbers']
+    counts = {'1.0 or "1"': _read_ids(content), '"007"': _read_padded_ids(content)}
+    return dict(content), [
+        f"{number_of(count, 'id')} in {path}, written as {form}, read as whole numbers"
+        for form, count in counts.items()
+        if count
+    ]
 
 
 def read_image_list(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the content of a COCO file as `read_coco_json` does, with a name and a whole id for each image.
+    """Return the content of a COCO file as `read_coco_json` does, with a name for each image.
 
     Raises:
         DataError: the file is damaged, or lacks a key.
     """
     content, notes = read_coco_json(path)
     _name_images(content["images"])
-    if count := _read_padded_ids(content):
-        notes.append(f'{number_of(count, "id")} in {path}, written as "007", read as whole numbers')
     return content, notes
 
 
@@ -120,20 +121,35 @@ def _replace_ids(record: dict[str, Any], keys: Sequence[str]) -> int:
 
 
 def _read_padded_ids(content: dict[str, Any]) -> int:
-    """Make whole numbers of image ids such as `"000123"`, if no two images get the same; return their number."""
-    images = [record for record in content["images"] if isinstance(record, dict)] if _is_list(content["images"]) else []
-    ids = [record.get("id") for record in images]
-    texts = {text: int(text) for text in ids if isinstance(text, str) and text.isascii() and text.isdigit()}
-    wholes = {*texts.values(), *(number for number in ids if isinstance(number, int))}
-    if not texts or len(wholes) < len(texts) + len({number for number in ids if isinstance(number, int)}):
-        return 0
+    """Make whole numbers of the ids of images and categories such as `"000123"`; return their number.
+
+    They stay texts if two of them would get the same number, or if another id is no number.
+    """
     count = 0
-    for records, key in ((images, "id"), (content["annotations"], "image_id")):
-        for record in records if _is_list(records) else ():
-            if isinstance(record, dict) and isinstance(text := record.get(key), str) and text in texts:
-                record[key] = texts[text]
-                count += 1
+    for owner, key in (("images", "image_id"), ("categories", "category_id")):
+        ids = {record.get("id") for record in _records(content[owner]) if _is_id(record.get("id"))}
+        texts = {text: int(text) for text in ids if isinstance(text, str) and text.isascii() and text.isdigit()}
+        numbers = {number for number in ids if isinstance(number, int)}
+        wholes = numbers | set(texts.values())
+        if texts and len(ids) == len(texts) + len(numbers) == len(wholes):
+            count += sum(_replace_text(record, "id", texts) for record in _records(content[owner]))
+            count += sum(_replace_text(record, key, texts) for record in _records(content["annotations"]))
     return count
+
+
+def _replace_text(record: dict[str, Any], key: str, numbers: dict[str, int]) -> bool:
+    if not isinstance(text := record.get(key), str) or text not in numbers:
+        return False
+    record[key] = numbers[text]
+    return True
+
+
+def _records(value: Any) -> list[dict[str, Any]]:
+    return [record for record in value if isinstance(record, dict)] if _is_list(value) else []
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str)
 
 
 def _is_list(value: Any) -> bool:
@@ -166,12 +182,24 @@ def read_coco(path: Path) -> CocoFile:
             annotations[annotation["image_id"]].append(annotation)
         categories = list_categories(content)
         panoptic = any("segments_info" in annotation for annotation in content["annotations"][:1])
-        for record in content["images"]:
-            hash(record["id"]), Path(record["file_name"])
+        images = _unique_images(content["images"], notes, path)
         category_ids = {category_id for category_id, _ in categories}
         for annotation in content["annotations"]:
             _check_categories(annotation, category_ids, panoptic=panoptic)
-    return CocoFile(path, content["images"], categories, dict(annotations), panoptic, notes)
+    return CocoFile(path, images, categories, dict(annotations), panoptic, notes)
+
+
+def _unique_images(records: Sequence[dict[str, Any]], notes: list[str], path: Path) -> list[dict[str, Any]]:
+    """Return the records of images, each once; raises DataError if two images have the same id."""
+    by_id: dict[Any, dict[str, Any]] = {}
+    for record in records:
+        Path(name := record["file_name"])
+        first = by_id.setdefault(record["id"], record)["file_name"]
+        if first != name:
+            raise DataError(f"image id {record['id']} is given to {first} and to {name}; give each its own")
+    if repeated := len(records) - len(by_id):
+        notes.append(f"{number_of(repeated, 'image')} of {path} listed twice with the same id, and used once")
+    return list(by_id.values())
 
 
 @contextmanager
@@ -189,10 +217,12 @@ def record_errors(path: Path) -> Iterator[None]:
 
 def list_categories(content: dict[str, Any]) -> list[tuple[int, str]]:
     """Return category ids and names, sorted by id."""
-    categories = [(read_whole(record["id"]), str(record["name"])) for record in content["categories"]]
+    categories = [(read_whole(record["id"]), record["name"]) for record in content["categories"]]
+    if unnamed := [number for number, name in categories if not isinstance(name, str | int | float)]:
+        raise ValueError(f"the name of category {unnamed[0]} is no text")
     if unnumbered := [name for number, name in categories if number is None]:
         raise ValueError(f"the id of category {unnumbered[0]} is no whole number")
-    return sorted((number, name) for number, name in categories if number is not None)
+    return sorted((number, str(name)) for number, name in categories if number is not None)
 
 
 def record_size(record: dict[str, Any]) -> tuple[int, int] | None:

@@ -10,12 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 from twins.data.base import UNSPLIT
-from twins.data.formats.source import LAYOUT_FILE, Source
+from twins.data.formats.source import LAYOUT_FILE, SeveralSetsError, Source
 from twins.data.parts import part_of
 from twins.errors import DataError, few
 
@@ -75,6 +76,16 @@ def find_coco(source: Source, kind: Kind | None = None) -> tuple[Path, ...]:
         return ()  # the user chose YOLO's
     paths = dict.fromkeys((*_given(source), *_discovered(source)))
     return tuple(path for path in paths if _is_of(path, kind))
+
+
+def holds_coco(folder: Path) -> bool:
+    """Return whether a folder has a COCO file in it, or in its folders of annotations or parts.
+
+    Of each folder, the first files are opened.
+    """
+    inner = [path for path in _folders(folder) if _holds_annotations(path.name.lower()) or part_of(path.name)]
+    files = (path for parent in (folder, *inner) for path in islice(_json_in(parent), _SHOWN))
+    return any(inspect(path).kind for path in files)
 
 
 def group_files(source: Source, kind: Kind) -> dict[str, list[Path]]:
@@ -207,7 +218,7 @@ def _check_one_folder(source: Source, files: Sequence[Path]) -> None:
         {parts[0] for parts in inside if len(parts) > 1 and not _is_usual(parts[0]) and parts[0] != os.pardir}
     )
     if len(tops) > 1:
-        raise DataError(
+        raise SeveralSetsError(
             f"{source.root} has COCO files in {few(tops)}, which may be several data sets; give one of these folders "
             "as the data, or the files as `layout.train` and `layout.val`"
         )
@@ -270,7 +281,11 @@ def _folders(folder: Path) -> list[Path]:
 
 def _is_usual(name: str) -> bool:
     lower = name.lower()
-    return lower.startswith(("annot", "panoptic")) or lower in _FOLDER_WORDS or part_of(lower, NAME_WORDS) is not None
+    return _holds_annotations(lower) or part_of(lower, NAME_WORDS) is not None
+
+
+def _holds_annotations(lower: str) -> bool:
+    return lower.startswith(("annot", "panoptic")) or lower in _FOLDER_WORDS
 
 
 def _is_json(path: Path) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -14,10 +15,12 @@ from twins.data.formats.coco import CocoFile
 from twins.data.formats.coco_files import NAME_WORDS
 from twins.data.formats.names import FoundFiles, Match, find_files, with_slashes
 from twins.data.formats.source import Source
-from twins.data.images import is_image_file
+from twins.data.images import is_image_file, walk
 from twins.data.parts import part_of
-from twins.errors import DataError
+from twins.errors import DataError, few
 
+_OF_ANNOTATIONS = re.compile(r"ann|label|panoptic|json|gt|mask")
+"""Beginning of the names of folders that hold annotations, in lower case."""
 _SAMPLE = 20
 """Number of listed images by which a file's image folder is recognised."""
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "data", "pictures", "photos", "frames", "rgb")
@@ -97,46 +100,93 @@ def _is_of_part(path: Path, folder: Path, part: str) -> bool:
 
 
 def image_folder(source: Source, file: CocoFile, part: str) -> Path:
-    """Find the folder that the image names in a file are relative to."""
+    """Find the folder that the image names in a file are relative to.
+
+    Raises:
+        DataError: the file lists no image, none of them is there, or two folders hold different images of its names.
+    """
     if not file.images:
         raise DataError(f"{file.path} lists no image; check which file it is")
-    first = str(file.images[0]["file_name"])
-    folders = list(dict.fromkeys(_possible_folders(source, file.path, part)))
-    names = [record["file_name"] for record in file.images[:: max(1, len(file.images) // _SAMPLE)]]
-    counts = {folder: _count(folder, names) for folder in folders if folder.is_dir()}
-    best = max(counts, key=lambda folder: counts[folder], default=None)
-    if best is None or not counts[best]:
-        tests = ((holds, folder) for holds in (_holds_with_slashes, _holds_another_spelling) for folder in counts)
-        best = next((folder for holds, folder in tests if holds(folder, names, part)), None)
-    if best is not None:
-        return _fuller_folder(best, source.path(source.layout.images) or source.root, names, part)
-    for folder in counts:
+    every = [record["file_name"] for record in file.images]
+    names = every[:: max(1, len(every) // _SAMPLE)]
+    groups = _possible_folders(source, file.path, part)
+    for locate in (_as_written, _with_slashes, _in_another_spelling):
+        fullest = _fullest({folder: locate(folder, names, part) for group in groups for folder in group})
+        if not fullest:
+            continue
+        group = next(group for group in groups if fullest.keys() & set(group))
+        likely = {folder: fullest[folder] for folder in group if folder in fullest}
+        if len(likely) > 1:
+            likely = _fullest({folder: locate(folder, every, part) for folder in likely})
+            _check_same_images(file, likely)
+        return _fuller_folder(next(iter(likely)), source.path(source.layout.images) or source.root, names, part)
+    for folder in (folder for group in groups for folder in group):
         if any(
             is_image_file(Path(name)) for name in list_names(str(folder))
         ):  # the listed images are missing, as `load` reports
             return folder
-    raise DataError(
+    raise _no_folder(source, file, str(every[0]))
+
+
+def _no_folder(source: Source, file: CocoFile, first: str) -> DataError:
+    """Return the error for a file whose images are nowhere, or in several folders of any names."""
+    last = with_slashes(first).rpartition("/")[2]
+    folders = [name.rpartition("/")[0] or "." for name in walk(source.root) if name.rpartition("/")[2] == last]
+    if len(folders) > 1:
+        return DataError(
+            f"the images of {file.path}, such as {first:.250}, could be those in {few(folders)}; say where its images "
+            "are with `layout.images`"
+        )
+    return DataError(
         f"the images of {file.path}, such as {first:.250}, are not in {source.root}; put them in "
         f"{source.root / 'images'}, or say where they are with `layout.images`"
     )
 
 
-def _possible_folders(source: Source, path: Path, part: str) -> Iterator[Path]:
-    """Yield the folders that may hold a file's images, likeliest first: those named like its part, nearest first."""
+def _fullest(found: Mapping[Path, dict[str, Path]]) -> dict[Path, dict[str, Path]]:
+    """Return the folders in which most names are found; empty if none is found in any."""
+    most = max(map(len, found.values()), default=0)
+    return {folder: paths for folder, paths in found.items() if most and len(paths) == most}
+
+
+def _check_same_images(file: CocoFile, found: Mapping[Path, Mapping[str, Path]]) -> None:
+    """Raise DataError if folders that are as likely hold different images of the same names."""
+    (first, paths), *others = found.items()
+    for folder, other_paths in others:
+        for name in paths:
+            if name in other_paths and not filecmp.cmp(paths[name], other_paths[name], shallow=False):
+                raise DataError(
+                    f"{file.path} lists {name:.100}, and {first} and {folder} each have another image of that name; "
+                    "say where its images are with `layout.images`"
+                )
+
+
+def _possible_folders(source: Source, path: Path, part: str) -> list[list[Path]]:
+    """Return the folders that may hold a file's images, in groups of equally likely ones, the likeliest first.
+
+    Those named like the file are the likeliest, then those named like its part, the nearest first. Folders of
+    annotations are the last, because they may hold masks of the images' names.
+    """
     given = source.path(source.layout.images)
     bases = [given] if given else [*_parents(path, source.root)]
     rest = re.sub(r"^(annotations|instances|panoptic)[ _-]*", "", path.stem)
-    named = re.compile(r"ann|label|panoptic|json|gt|mask")
-    last = [base for base in bases[:-1] if named.match(base.name.lower())]
+    last = [base for base in bases[:-1] if _OF_ANNOTATIONS.match(base.name.lower())]
+    groups: list[list[Path]] = []
     for base in bases:
         containers = [*_usual_folders(base), *([] if base in last else [base])]
-        for container in containers:
-            yield from [container / rest] if rest else []
-        for container in containers:
-            for folder in _folders_of_part(container, part):
-                yield from (*_usual_folders(folder), folder)
-        yield from containers
-    yield from last  # folders of annotations may hold masks of the images' names
+        same_name = [container / rest for container in containers] if rest else []
+        of_part = [folder for container in containers for folder in _folders_of_part(container, part)]
+        for folder in (*same_name, *of_part):
+            last += [folder] if _OF_ANNOTATIONS.match(folder.name.lower()) else []
+        inside = [item for folder in of_part if folder not in last for item in (*_usual_folders(folder), folder)]
+        groups += [same_name, inside + containers] if part == UNSPLIT else [same_name, inside, containers]
+    first_group: dict[Path, int] = {}
+    for number, group in enumerate(groups):
+        for folder in group:
+            if folder not in last and folder.is_dir():
+                first_group.setdefault(folder, number)
+    unique = [[folder for folder, first in first_group.items() if first == number] for number in range(len(groups))]
+    return [*unique, [folder for folder in dict.fromkeys(last) if folder.is_dir()]]
 
 
 def _parents(path: Path, root: Path) -> Iterator[Path]:
@@ -183,12 +233,16 @@ def _count(folder: Path, names: Sequence[str]) -> int:
     return sum(os.path.exists(folder / name) for name in names)
 
 
-# What makes a folder that of a file's images although it holds none of the names as written, surest first.
+# The files of names in a folder, by name: ways to find them, the surest first.
 
 
-def _holds_with_slashes(folder: Path, names: Sequence[str], part: str) -> bool:
-    return any(os.path.exists(folder / with_slashes(name)) for name in names)
+def _as_written(folder: Path, names: Sequence[str], part: str) -> dict[str, Path]:
+    return {name: folder / name for name in names if os.path.exists(folder / name)}
 
 
-def _holds_another_spelling(folder: Path, names: Sequence[str], part: str) -> bool:
-    return bool(find_images(names, folder, part).paths)
+def _with_slashes(folder: Path, names: Sequence[str], part: str) -> dict[str, Path]:
+    return {name: path for name in names if os.path.exists(path := folder / with_slashes(name))}
+
+
+def _in_another_spelling(folder: Path, names: Sequence[str], part: str) -> dict[str, Path]:
+    return dict(find_images(names, folder, part).paths)

@@ -26,7 +26,7 @@ from twins.data.formats.coco_images import (
 from twins.data.formats.masks import IGNORE, check_ignored, read_values
 from twins.data.formats.names import find_files
 from twins.data.formats.source import MASKS, Source
-from twins.data.formats.values import read_numbers
+from twins.data.formats.values import fraction_problems, read_numbers
 from twins.data.objects import decode_masks
 from twins.errors import ConfigError, DataError, few, number_of
 
@@ -86,8 +86,9 @@ class InstanceMaps(CocoImages):
 
     def __init__(self, source: Source, file: CocoFile, classes: ClassTable, part: str = UNSPLIT) -> None:
         super().__init__(source, file, classes, part)
-        if classes.values[0] not in self.class_id_of:  # a category `background` is ignored
-            self.class_id_of = {number: label for number, label in self.class_id_of.items() if label}
+        background = classes.names[0].lower() in BACKGROUNDS  # else a category of that name is ignored
+        self.background = {number for number, label in self.class_id_of.items() if not label and background}
+        self.class_id_of = {number: label for number, label in self.class_id_of.items() if label}
 
     def notes(self) -> list[str]:
         """Return sentences on what is read otherwise than written, and on pixels that are ignored."""
@@ -102,7 +103,8 @@ class InstanceMaps(CocoImages):
         rows = [
             (*box, self.class_id_of.get(annotation["category_id"], IGNORE))
             for annotation in annotations
-            if (box := read_numbers(annotation.get("bbox"), 4)) is not None
+            if annotation["category_id"] not in self.background
+            and (box := read_numbers(annotation.get("bbox"), 4)) is not None
         ]
         left, top, width, height, labels = np.array(rows, dtype=np.float64).reshape(-1, 5).T
         if len(np.unique(labels)) < 2:
@@ -117,6 +119,8 @@ class InstanceMaps(CocoImages):
         label_map = np.zeros(size, dtype=np.uint8)
         is_covered = np.zeros(size, dtype=np.bool_)
         for annotation in self.file.annotations.get(self.records[index]["id"], ()):
+            if annotation["category_id"] in self.background:
+                continue
             mask = decode_masks([read_mask(annotation, size, self.file.path)], size)[0]
             label = self.class_id_of.get(annotation["category_id"], IGNORE)
             overlap = mask & is_covered & (label_map != label)
@@ -148,8 +152,12 @@ def open_coco_maps(source: Source, kind: Kind) -> Opened | None:
         )
     maps = PanopticMaps if kind == "panoptic" else InstanceMaps
     lists = [(path, file.categories if file.panoptic else unique_categories(file)) for path, file in files.items()]
-    source.problems += [problem for file in files.values() for problem in repeated_images(file)]
-    classes = _classes(lists[0][0], join_categories(lists, source.notes), masks, background=kind == "instances")
+    for file in files.values():
+        source.problems += [*repeated_images(file), *_unlisted_images(file), *_fractions(file)]
+    categories = join_categories(lists, source.notes)
+    if kind == "instances" and (listed := [name for _, name in categories if name.lower() in BACKGROUNDS]):
+        source.notes.append(f"the category {listed[0]} is one class with the pixels outside of all objects")
+    classes = _classes(lists[0][0], categories, masks, background=kind == "instances")
     sets: list[PanopticMaps | InstanceMaps] = []
 
     def build(path: Path, part: str) -> CocoImages:
@@ -163,6 +171,33 @@ def open_coco_maps(source: Source, kind: Kind) -> Opened | None:
     if kind == "panoptic" and (others := find_coco(source, "instances")):
         source.notes.append(f"panoptic segments are read, and not the instances of {few(list(others))}")
     return opened
+
+
+def _unlisted_images(file: CocoFile) -> list[str]:
+    """Return a sentence if annotations are for images that are not listed; raises DataError if all are."""
+    listed = {record["id"] for record in file.images}
+    unlisted = {image: len(group) for image, group in file.annotations.items() if image not in listed}
+    if not unlisted or not listed:
+        return []
+    count, image = number_of(sum(unlisted.values()), "annotation"), next(iter(unlisted))
+    sentence = f"{count} of {file.path} for images that are not listed, the first {image!r:.60}; list them or remove it"
+    if len(unlisted) == len(file.annotations):
+        raise DataError(f"{sentence}; none is for an image that is")
+    return [sentence]
+
+
+def _fractions(file: CocoFile) -> list[str]:
+    """Return a sentence if polygons look like fractions of their image."""
+    boxes = []
+    for annotation in (annotation for group in file.annotations.values() for annotation in group):
+        parts = annotation.get("segmentation")
+        lists = [part for part in parts if isinstance(part, list)] if isinstance(parts, list) else []
+        polygons = [numbers for part in lists if (numbers := read_numbers(part, len(part))) and len(part) % 2 == 0]
+        if polygons:
+            points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons])
+            boxes.append([*points.min(axis=0), *points.max(axis=0)])
+    values = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    return fraction_problems(values, f"{file.path}, around polygons,", "x and y")
 
 
 def _classes(path: Path, categories: Categories, masks: MaskConfig, *, background: bool = False) -> ClassTable:

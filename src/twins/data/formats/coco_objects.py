@@ -79,6 +79,10 @@ class CocoObjects(CocoImages):
     ) -> None:
         super().__init__(source, file, classes, part)
         self.masks = masks
+        self.image_ids = [record["id"] for record in file.images]
+        numbers = {name: number for number, name in unique_categories(file)}
+        self.category_ids = [numbers.get(name) for name in classes.names]
+        """The file's own id of each class; `None` for one that it does not list."""
 
     def target(self, index: int) -> Objects:
         """Return an image's objects.
@@ -179,33 +183,50 @@ def _background_problems(file: CocoFile) -> list[str]:
 
 
 def _area_problems(file: CocoFile) -> list[str]:
-    """Return a sentence if boxes of some pixels have the area 0, by which objects count as small."""
+    """Return a sentence if areas cannot be those of their boxes, by which objects count as small or large."""
     areas = [
-        (read_number(annotation.get("area")), box[2] * box[3])
+        (area, box[2] * box[3], (box[2] + 2) * (box[3] + 2))
         for group in file.annotations.values()
         for annotation in group
-        if annotation.get("area") is not None and (box := read_box(annotation)) is not None
+        if (area := read_number(annotation.get("area"))) is not None and (box := read_box(annotation)) is not None
     ]
-    count = sum(area == 0 and expected > 1 for area, expected in areas)
-    return (
-        [f"{count} of {len(areas)} areas in {file.path} are 0 although the box has pixels; fix them"] if count else []
-    )
+    small = sum(area < 1 < expected / 4 for area, expected, _ in areas)
+    large = sum(area > 2 * most > 0 for area, _, most in areas)
+    return [
+        f"{count} of {len(areas)} areas in {file.path} are {fault}; fix them"
+        for count, fault in (
+            (small, "below 1 although the box has pixels"),
+            (large, "more than twice as large as the box"),
+        )
+        if count
+    ]
 
 
 def _box_problems(file: CocoFile) -> list[str]:
     """Return a sentence if the boxes of a file look like fractions, corners or centres."""
-    size_of = {record["id"]: record_size(record) or (np.inf, np.inf) for record in file.images}
-    rows = [
-        (*box, *size_of[image])
+    size_of = {record["id"]: record_size(record) for record in file.images}
+    pairs = [
+        (box, size_of[image])
         for image, group in file.annotations.items()
         for annotation in group
         if (box := read_box(annotation)) is not None
     ]
+    return box_problems(pairs, file.path)
+
+
+def box_problems(pairs: Iterable[tuple[Sequence[float], tuple[int, int] | None]], path: Path) -> list[str]:
+    """Return a sentence if boxes look like fractions, corners or centres.
+
+    Args:
+        pairs: boxes as left, top, width and height, and the height and width of the image of each.
+        path: the file that they are from.
+    """
+    rows = [(*box, *(size or (np.inf, np.inf))) for box, size in pairs]
     values = np.array(rows, dtype=np.float64).reshape(-1, 6)
     boxes, sizes = values[:, :4], values[:, :3:-1]
     xyxy = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
-    fractions = fraction_problems(xyxy, str(file.path), "left, top, width and height")
-    return fractions or _convention_problems(boxes, sizes, file.path)
+    fractions = fraction_problems(xyxy, str(path), "left, top, width and height")
+    return fractions or _convention_problems(boxes, sizes, path)
 
 
 def _convention_problems(boxes: NDArray[np.float64], sizes: NDArray[np.float64], path: Path) -> list[str]:
@@ -320,9 +341,11 @@ def _unique_images(path: Path, records: Sequence[Record], faults: list[str]) -> 
             raise DataError(f"image {record['file_name']} has the id {record['id']!r}; give it a whole number")
         first = by_id.setdefault(record["id"], record)
         if first is not record:
+            names = first["file_name"], record["file_name"]
             faults.append(
-                f"image id {record['id']} of {path} is given to {first['file_name']} and to {record['file_name']}; "
-                "give each its own"
+                f"image id {record['id']} of {path} is given to {names[0]} and to {names[1]}; give each its own"
+                if names[0] != names[1]
+                else f"{path} lists {names[0]} twice with the image id {record['id']}; remove one"
             )
     return list(by_id.values())
 

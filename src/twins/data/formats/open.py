@@ -34,6 +34,7 @@ from twins.data.formats.digits import Digits
 from twins.data.formats.mask_folders import find_mask_folders, open_mask_folders
 from twins.data.formats.mask_names import IMAGE_FOLDERS, MASK_FOLDERS, role_of
 from twins.data.formats.scenes import SceneMaps, SceneObjects
+from twins.data.formats.several import open_one_set, sets_inside
 from twins.data.formats.shape_files import Target
 from twins.data.formats.shape_formats import SHAPE_FORMATS
 from twins.data.formats.shapes import listed_classes
@@ -45,7 +46,7 @@ from twins.data.formats.yolo_lines import OtherFormatError
 from twins.data.images import list_images
 from twins.data.parts import part_of
 from twins.data.plan import ReadingPlan
-from twins.errors import ConfigError, DataError
+from twins.errors import ConfigError, DataError, few, number_of
 
 
 def open_class_ids(config: DataConfig) -> Splits[LabelledImages]:
@@ -61,6 +62,7 @@ def open_class_ids(config: DataConfig) -> Splits[LabelledImages]:
         opened = open_class_lists(source)
         if opened is None:
             _refuse_other_tasks(source)
+            _refuse_sets(source)
         return split(opened or open_class_folders(source), source)
     except DataError as error:
         unread = None if list_images(source.root) else unread_format(source)
@@ -82,7 +84,7 @@ def open_label_maps(config: DataConfig) -> Splits[LabelMapImages]:
     if config.boxes != BoxConfig():
         raise ConfigError("`boxes` sets how the classes of boxes are read; leave it out for semantic")
     source = Source(config, "a folder with images and masks, or scenes")
-    opened = _open_one(source, _formats_of_maps())
+    opened = open_one_set(source, lambda: _open_one(source, _formats_of_maps()))
     if opened is None:
         raise _unknown_layout(
             source,
@@ -123,7 +125,7 @@ def open_objects(config: DataConfig, *, masks: bool) -> Splits[NamedObjects]:
     if config.data == "scenes":
         return embedded(SceneObjects(train=True, masks=masks), SceneObjects(train=False, masks=masks), "scenes")
     source = Source(config, "a folder with images and annotations, or scenes")
-    opened = _open_one(source, _formats_of_objects(masks=masks))
+    opened = open_one_set(source, lambda: _open_one(source, _formats_of_objects(masks=masks)))
     if opened is None:
         raise _unknown_layout(
             source,
@@ -163,6 +165,16 @@ def _refuse_other_tasks(source: Source) -> None:
                     f"{source.root} has {_shown(source, kind, paths)} instead of class folders; choose "
                     f'`task="{task}"`, or give `layout.images="."` if all of its folders are classes'
                 )
+
+
+def _refuse_sets(source: Source) -> None:
+    """Raise DataError if folders that could be classes are data sets of other tasks."""
+    if sets := sets_inside(source):
+        raise DataError(
+            f"{source.root} holds {number_of(len(sets), 'data set')} of other tasks instead of class folders, "
+            f"{few(list(map(source.relative, sets)), limit=10)}; give one of these folders as the data, with its "
+            '`task`, or give `layout.images="."` if all folders are classes'
+        )
 
 
 class _Format(NamedTuple):

@@ -31,6 +31,10 @@ IMAGES, ANNOTATIONS, MASKS, LISTS, NAMES, LAYOUT = (
 """Kinds of files that are used."""
 
 
+class SeveralSetsError(DataError):
+    """A folder holds several data sets, and the message names them."""
+
+
 class Source:
     """The folder of a data set, the settings that decide how it is read, and a record of what is read.
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from twins.data.formats.names import FoundFiles, match_names
-from twins.data.formats.source import Source
+from twins.data.formats.source import SeveralSetsError, Source
 from twins.data.formats.voc_files import ROOT, read_filename
 from twins.data.images import is_image_file, list_images, walk
 from twins.data.parts import group_parts
@@ -410,7 +410,7 @@ def choose(units: Sequence[Unit], source: Source) -> list[Unit]:
         return chosen
     bases = " and ".join(source.relative(unit.base) for unit in units)
     first = source.relative(units[0].base)
-    raise DataError(
+    raise SeveralSetsError(
         f"{source.root} holds several data sets with VOC's XML files, {bases:.200}; give one of them as the data, or "
         f"the lists to read, of one or of several, as `layout.train` and `layout.val`, such as "
         f"{first}/ImageSets/Main/train.txt"
