@@ -80,24 +80,6 @@ def record_layout(source: Source, parts: Mapping[str, ImagePart]) -> None:
     if any(path.is_file() for part in parts.values() for path in part.origins):
         others = {image for folder in {Path(image).parent for image in used} for image in _direct_images(folder)}
         source.pass_over("an image that no list names", *(image for image in others if str(image) not in used))
-    _report_shared(source, parts)
-
-
-def _report_shared(source: Source, parts: Mapping[str, ImagePart]) -> None:
-    names = list(parts)
-    for i, part in enumerate(names):
-        for other in names[i + 1 :]:
-            first, second = set(parts[part].images), set(parts[other].images)
-            shared = first & second
-            if not shared:
-                continue
-            if first == second:  # ultralytics' smallest sets have one folder for both
-                source.notes.append(f"the {part} and the {other} part of {source.root} are the same images")
-                continue
-            source.problems.append(
-                f"{number_of(len(shared), 'image')} in both the {part} and the {other} part, "
-                f"{min(shared).name:.100} first; remove each from one of them"
-            )
 
 
 def _part_folders(source: Source, root: Path, images: Path | None) -> dict[str, list[Path]]:
@@ -343,9 +325,10 @@ def report_labels(source: Source, labels: Sequence[Path], images: Sequence[Path]
         count = number_of(len(strays), "label file")
         source.notes.append(f"{count} in {strays[0].parent} without an image, left out; {strays[0].name:.100} first")
         source.pass_over("a label file without an image", *strays)
-    images_of = Counter(str(label) for label in labels)
+    pairs = dict.fromkeys((str(label), str(image)) for image, label in zip(images, labels, strict=True))
+    images_of = Counter(label for label, _ in pairs)
     if shared := [label for label, count in images_of.items() if count > 1 and os.path.isfile(label)]:
-        both = [image.name for image, label in zip(images, labels, strict=True) if str(label) == shared[0]]
+        both = [os.path.basename(image) for label, image in pairs if label == shared[0]]
         source.problems.append(
             f"{number_of(len(shared), 'label file')} with two images, such as {' and '.join(both[:2]):.200} for "
             f"{shared[0]}; give each image its own"

@@ -257,3 +257,19 @@ def test_lists_name_images_with_their_folders(folder, reading, refused):
     (root / "val.txt").write_text("0\n")
     with refused("lists 0, the name of 3 images; give it with its folder"):
         reading.open(root, train="train.txt", val="val.txt")
+
+
+def test_a_stray_file_of_another_format_does_not_hide_the_annotations(folder, reading):
+    root = folder({"a": single("a", SQUARE), "b": single("b", SQUARE)})
+    (root / "backup").mkdir()
+    (root / "backup" / "old.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    assert reading.open(root).plan.layout == "LabelMe's JSON files"
+
+
+def test_images_outside_the_parts_of_the_settings_are_not_called_unannotated(folder, reading):
+    root = folder({f"{part}/{name}": single(f"{part}/{name}", SQUARE) for part in ("train", "val") for name in "ab"})
+    splits = reading.open(root, val="val")
+    assert splits.notes == ()
+    assert {group.reason for group in splits.plan.passed_over if not group.quiet} >= {
+        "an image that this layout does not use"
+    }
