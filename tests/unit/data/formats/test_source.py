@@ -290,6 +290,15 @@ def test_an_image_in_two_parts_is_a_problem_where_one_is_learned_and_said_otherw
     assert splits.problems == (f"the train and the val part of {tmp_path} are the same images; {advice}",)
 
 
+def test_an_image_of_two_parts_is_once_in_the_whole(tmp_path, save_image):
+    a, b, c = (save_image(tmp_path / f"{name}.png") for name in "abc")
+    splits = split(Opened({"train": Pictures([a, b]), "val": Pictures([b, c])}), source_of(tmp_path))
+    whole = splits.select(UNSPLIT)
+    assert [whole.path(index) for index in range(len(whole))] == [str(a), str(b), str(c)]
+    assert splits.count == 3
+    assert len(splits.val) == 2
+
+
 def test_an_image_that_is_in_a_part_twice_is_a_problem_and_a_setting_given_twice_is_one(tmp_path, save_image):
     a, b = (save_image(tmp_path / "images" / f"{name}.png") for name in "ab")
     splits = split(
