@@ -13,6 +13,7 @@ from unicodedata import normalize
 
 from twins.data.base import UNSPLIT, ImageSet, Opened, Splits, hold_out_images, missing_folder
 from twins.data.config import PARTS, DataConfig, LayoutConfig
+from twins.data.images import walk
 from twins.data.parts import group_parts
 from twins.data.plan import ReadingPlan, account, name_of
 from twins.errors import DataError, nearest, number_of
@@ -64,11 +65,17 @@ class Source:
         """The layout as it was recognised, for `twins.yaml`."""
         self._used: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
+        self._files: list[str] | None = None
         self.layout = self._merge_layout(config.layout)
 
     def path(self, name: str | None) -> Path | None:
         """Return the path of a layout setting; `None` if it is not set."""
         return None if name is None else Path(os.path.normpath(self.root / name))
+
+    def list_files(self) -> list[str]:
+        """Return all files that are not hidden as paths relative to the folder, listed once for all formats."""
+        self._files = list(walk(self.root, hidden=False)) if self._files is None else self._files
+        return self._files
 
     def part_paths(self) -> dict[str, list[Path]]:
         """Return the paths that the layout settings give for each part, in order of `PARTS`."""
