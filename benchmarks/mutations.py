@@ -23,13 +23,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from changes import CHANGES
-from small_sets import FORMATS, Format
+from small_sets import FORMATS as PLAIN_FORMATS
+from small_sets import Format
+from tool_sets import TOOL_FORMATS
 
 from twins.data.config import PARTS, DataConfig, LayoutConfig
 from twins.errors import TwinsError
 from twins.files import write_json
 from twins.tasks.contract import spec_of
 from twins.tasks.table import TASKS
+
+FORMATS = (*PLAIN_FORMATS, *TOOL_FORMATS)
+"""The formats to draw from."""
 
 
 class Draw(NamedTuple):

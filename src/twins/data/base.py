@@ -282,8 +282,14 @@ class Splits(Generic[Images]):
         return sum(len(images) for images in self._different())
 
     def _different(self) -> list[Images]:
-        """Return the parts; a test part may also be the validation part."""
-        return list({id(images): images for images in self.parts.values()}.values())
+        """Return the parts, each image in the first that has it; a test part may also be the validation part."""
+        seen, different = set[str](), list[Any]()
+        for images in {id(images): images for images in self.parts.values()}.values():
+            paths = [images.path(index) for index in range(len(images))]
+            new = [index for index, path in enumerate(paths) if path not in seen]
+            different.append(images if len(new) == len(images) else Derived(images, new))
+            seen.update(paths)
+        return different
 
     def part(self, name: str) -> Images:
         """Return the images of a part; raises DataError if there are none."""

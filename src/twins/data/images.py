@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from twins.errors import DataError, InputError, NotFoundError
+from twins.files import is_invalid_path
 
 _NO_PIXELS = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PCD", "PDF", "WMF"))
 """Formats of Pillow that it cannot decode by itself, and endings of documents, data, videos and point clouds."""
@@ -57,7 +58,8 @@ def list_images(folder: Path) -> list[Path]:
 
 def walk(folder: Path, *, hidden: bool = True) -> Iterator[str]:
     """Yield the files below a folder, also in linked folders, as paths relative to it; `hidden` ones too if true."""
-    yield from _walk(str(folder), "", (os.path.realpath(folder),), hidden)
+    if not is_invalid_path(str(folder)):
+        yield from _walk(str(folder), "", (os.path.realpath(folder),), hidden)
 
 
 def _walk(folder: str, inside: str, parents: tuple[str, ...], hidden: bool) -> Iterator[str]:

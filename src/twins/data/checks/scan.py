@@ -114,12 +114,21 @@ def check(splits: Splits[Any], task: TaskCheck) -> CheckReport:
     if "train" not in scan:
         report.notes.append("there is no training part: the set can be measured, not learned from")
     task.conclude(scan, report)
-    report.problems += [
-        f"the same image is in training and in evaluation: {first_paths(copies)}; keep it in one"
-        for copies in find_duplicates(scan)
-        if len({part for part, _ in copies}) > 1 and any(part == "train" for part, _ in copies)
-    ]
+    _add_shared(scan, report)
     return report
+
+
+def _add_shared(scan: Scan, report: CheckReport) -> None:
+    """Add the images with equal pixels in two parts; opening has reported the files that are in two."""
+    in_two = [copies for copies in find_duplicates(scan) if len({part for part, _ in copies}) > 1]
+    in_two = [copies for copies in in_two if len({image.path for _, image in copies}) > 1]
+    learned = [copies for copies in in_two if any(part == "train" for part, _ in copies)]
+    report.problems += [
+        f"the same image is in training and in evaluation: {first_paths(copies)}; keep it in one" for copies in learned
+    ]
+    if held_out := [copies for copies in in_two if copies not in learned]:
+        count, paths = number_of(len(held_out), "image"), first_paths(held_out[0])
+        report.notes.append(f"{count} with the same pixels in both the val and the test part; {paths} first")
 
 
 def _is_repeated(splits: Splits[Any], name: str) -> bool:

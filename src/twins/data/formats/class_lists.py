@@ -110,23 +110,13 @@ def _open(
     source.use(LISTS, *used)
     source.names_from = source.names_from or ", ".join(map(source.relative, used))
     _recognise(source, paths, explicit=explicit)
-    source.problems += [*_in_two_parts(source, listed), *_joined_classes(used, names)]
+    source.problems += _joined_classes(used, names)
     origins = {part: ", ".join(map(source.relative, group)) for part, group in paths.items()}
     _pass_over(source, index, listed)
     if folders is None:
         return Opened(_in_order(sets), "class lists", used, origins)
     origins = dict(folders.origins) | origins
     return Opened(_in_order({**folders.parts, **sets}), "class folders and lists", used, origins)
-
-
-def _in_two_parts(source: Source, listed: _Parts) -> list[str]:
-    """Return a sentence if an image to measure on is also one to train on."""
-    train = {row.path for row in listed.get("train", ())}
-    shared = [row.path for part, rows in listed.items() if part != "train" for row in rows if row.path in train]
-    if not shared:
-        return []
-    count = number_of(len(shared), "image")
-    return [f"{count} both in the list of the training part and in another, {source.relative(shared[0])} first"]
 
 
 def _joined_classes(lists: Sequence[Path], labels: Iterable[str]) -> list[str]:

@@ -266,7 +266,8 @@ def _json_below(folder: Path) -> list[Path]:
 
 def _json_in(folder: Path) -> Iterator[Path]:
     try:
-        names = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
+        entries = (entry for entry in os.scandir(folder) if entry.name.lower().endswith(".json"))
+        names = sorted(entry.name for entry in entries if not entry.is_dir())
     except OSError:
         return
     yield from (folder / name for name in names if _is_json(Path(name)) and not name.startswith("."))

@@ -134,7 +134,7 @@ def _parts(
     for part, paths in groups.items():
         images = join([sets[path] for path in paths])
         if others.get(part):
-            images = _select(source, images, part, others[part])
+            images = _select(source, images, part, others[part], names[part])
             names[part] = f"{', '.join(map(source.relative, others[part]))}, with {names[part]}"
         parts[part] = images
     _recognise(source, groups, {path for part in others for path in groups[part]})
@@ -188,7 +188,7 @@ def _folder_of(source: Source, images: CocoImages, index: int) -> str:
     return source.relative(Path(images.path(index)).parent)
 
 
-def _select(source: Source, images: Any, part: str, paths: Sequence[Path]) -> Any:
+def _select(source: Source, images: Any, part: str, paths: Sequence[Path], files: str) -> Any:
     """Return the images that lists name or that are in folders.
 
     Raises:
@@ -201,13 +201,13 @@ def _select(source: Source, images: Any, part: str, paths: Sequence[Path]) -> An
             indices |= {i for i in range(len(images)) if os.path.abspath(images.path(i)).startswith(inside)}
         else:
             source.use(LISTS, path)
-            indices |= _listed_indices(source, images, path)
+            indices |= _listed_indices(source, images, path, files)
     if not indices:
-        raise DataError(f"{few(paths)} names no image of the COCO files; check `layout.{part}`")
+        raise DataError(f"{few(paths)} names no image of {files}; check `layout.{part}`")
     return Derived(images, sorted(indices))
 
 
-def _listed_indices(source: Source, images: Any, path: Path) -> set[int]:
+def _listed_indices(source: Source, images: Any, path: Path, files: str) -> set[int]:
     """Return the indices of the images that a list names, with or without folders and endings."""
     lines = read_list(path)
     flat = not any("/" in line or "\\" in line for line in lines)
@@ -219,7 +219,7 @@ def _listed_indices(source: Source, images: Any, path: Path) -> set[int]:
     source.notes += notes
     if missing := [name for name in names if name not in stems]:
         count = f"{len(missing)} of {number_of(len(names), 'name')} in {path}"
-        source.notes.append(f"{count} are of no image of the COCO files, the first {missing[0]:.100}")
+        source.notes.append(f"{count} without an image in {files}, {missing[0]:.100} first")
     return {index for name in names for index in stems.get(name, ())}
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from twins.data.images import is_image_file
+from twins.data.images import is_image_file, walk
 from twins.data.parts import part_of
 from twins.errors import DataError, number_of
 
@@ -76,7 +76,7 @@ def find_files(
         return FoundFiles()
     base = search or folder
     taken = {os.path.normpath(os.path.join(folder, name)) for name, exists in there.items() if exists}
-    free = [file for file in _walk(base) if os.path.normpath(os.path.join(base, file)) not in taken]
+    free = [file for file in walk(base, hidden=False) if os.path.normpath(os.path.join(base, file)) not in taken]
     matches = match_names([name for name, exists in there.items() if not exists], free, by_last_part=by_last_part)
     return FoundFiles({name: base / match.file for name, match in matches.items()}, matches)
 
@@ -119,7 +119,7 @@ def find_listed(lines: Sequence[str], path: Path, known: Set[str]) -> tuple[list
     """
     as_written = {line: name for line in lines for name in _readings(line) if name in known}  # the last one wins
     matches: dict[str, Match] = {}
-    for reading in (-1, 0):
+    for reading in (-2, -1, 0):
         free = known - set(as_written.values()) - {match.file for match in matches.values()}
         missing = {_readings(line)[reading]: line for line in lines if line not in as_written and line not in matches}
         matches |= {missing[name]: match for name, match in match_names(missing, sorted(free)).items()}
@@ -247,11 +247,3 @@ def _list(folder: str) -> frozenset[str]:
         return frozenset(os.listdir(folder or "."))
     except (OSError, ValueError):
         return frozenset()
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    """Yield the files below a folder, without hidden ones, as paths relative to it with `/` between folders."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = os.path.relpath(parent, folder).replace(os.sep, "/")
-        yield from (posixpath.normpath(f"{inside}/{name}") for name in sorted(files) if not name.startswith("."))

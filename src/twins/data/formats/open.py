@@ -227,19 +227,29 @@ def _open_one(source: Source, formats: Sequence[_Format]) -> Opened | None:
     found = [(kind, paths) for kind, paths in found if _is_given(source, paths)] or found
     if not found:  # opening says why a folder that looks like a format is none
         return next((opened for kind in formats if (opened := kind.open(source))), None)
-    (chosen, paths), *others = sorted(found, key=lambda item: item[0].rank)
-    if others and others[0][0].rank == chosen.rank:
-        other, files = others[0]
+    found.sort(key=lambda item: item[0].rank)
+    while found:
+        (chosen, paths), *found = found
+        _refuse_equals(source, (chosen, paths), found)
+        if (opened := chosen.open(source)) is not None:  # else files that only look like the format
+            source.notes[:0] = [
+                f"of {_shown(source, chosen, paths)} and {_shown(source, other, files)} the first is read; "
+                "`layout.annotations` decides otherwise"
+                for other, files in found
+            ]
+            return opened
+    return None
+
+
+def _refuse_equals(
+    source: Source, chosen: tuple[_Format, Sequence[Path]], others: Sequence[tuple[_Format, Sequence[Path]]]
+) -> None:
+    """Raise DataError if the next of the other formats has the rank of the chosen one."""
+    if others and others[0][0].rank == chosen[0].rank:
         raise DataError(
-            f"{source.root} has annotations in two formats, {_shown(source, chosen, paths)} and "
-            f"{_shown(source, other, files)}; give the file or folder to read as `layout.annotations`"
+            f"{source.root} has annotations in two formats, {_shown(source, *chosen)} and "
+            f"{_shown(source, *others[0])}; give the file or folder to read as `layout.annotations`"
         )
-    for other, files in others:
-        source.notes.append(
-            f"of {_shown(source, chosen, paths)} and {_shown(source, other, files)} the first is read; "
-            "`layout.annotations` decides otherwise"
-        )
-    return chosen.open(source)
 
 
 def _shown(source: Source, kind: _Format, paths: Sequence[Path]) -> str:

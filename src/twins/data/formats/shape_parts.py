@@ -44,14 +44,16 @@ def annotation_files(source: Source, ending: str, is_one: Callable[[Path], bool]
     if files or (annotations is not None and annotations.is_file()):
         return [path for path in files if is_one(path)]
     folders = [annotations] if annotations else [path for path in given if path.is_dir()]
-    found = [path for folder in folders for path in _matching(folder, ending, is_one, alike=alike)]
-    return found if found or annotations else list(_matching(source.root, ending, is_one, alike=alike))
+    found = [path for folder in folders for path in _matching(source, folder, ending, is_one, alike=alike)]
+    return found if found or annotations else list(_matching(source, source.root, ending, is_one, alike=alike))
 
 
-def _matching(folder: Path, ending: str, is_one: Callable[[Path], bool], *, alike: bool) -> Iterator[Path]:
+def _matching(
+    source: Source, folder: Path, ending: str, is_one: Callable[[Path], bool], *, alike: bool
+) -> Iterator[Path]:
     """Yield the files below a folder that look like a format; of each folder at first only some are looked at."""
     groups: dict[str, list[Path]] = defaultdict(list)
-    for name in walk(folder, hidden=False):
+    for name in source.list_files() if folder == source.root else walk(folder, hidden=False):
         if name.lower().endswith(ending) and name.count("/") <= _MAX_DEPTH:
             groups[os.path.dirname(name)].append(folder / name)
     for files in groups.values():

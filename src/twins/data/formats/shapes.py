@@ -10,6 +10,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -346,7 +347,9 @@ def _pass_over_unlisted(
     source: Source, kind: ShapeFormat, images: Sequence[ShapeImage], used: Sequence[ShapeImage]
 ) -> None:
     """Give the reason why other images are not used."""
-    unlisted = unlisted_images(source, images)
+    unlisted, settings = unlisted_images(source, images), [*chain(*source.part_paths().values())]
+    if settings:  # annotations elsewhere were not read
+        unlisted = [path for path in unlisted if any(path.is_relative_to(folder) for folder in settings)]
     source.pass_over(kind.unlisted, *unlisted)
     if unlisted:
         count = number_of(len(unlisted), "image")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, fields, replace
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
 from twins.data.base import UNSPLIT, ImageSet, Opened, Splits, hold_out_images, missing_folder
 from twins.data.config import PARTS, DataConfig, LayoutConfig
+from twins.data.images import walk
 from twins.data.parts import group_parts
 from twins.data.plan import ReadingPlan, account, name_of
 from twins.errors import DataError, nearest, number_of
@@ -67,11 +69,17 @@ class Source:
         """The layout as it was recognised, for `twins.yaml`."""
         self._used: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
+        self._files: list[str] | None = None
         self.layout = self._merge_layout(config.layout)
 
     def path(self, name: str | None) -> Path | None:
         """Return the path of a layout setting; `None` if it is not set."""
         return None if name is None else Path(os.path.normpath(self.root / name))
+
+    def list_files(self) -> list[str]:
+        """Return all files that are not hidden as paths relative to the folder, listed once for all formats."""
+        self._files = list(walk(self.root, hidden=False)) if self._files is None else self._files
+        return self._files
 
     def part_paths(self) -> dict[str, list[Path]]:
         """Return the paths that the layout settings give for each part, in order of `PARTS`."""
@@ -143,7 +151,7 @@ class Source:
         return os.path.relpath(path, self.root) if _is_below(path, self.root) else str(path)
 
     def plan(self, opened: Opened, parts: Mapping[str, ImageSet], origins: Mapping[str, str]) -> ReadingPlan:
-        """Return what was read and what was passed over.
+        """Return what was read and what was passed over; adds problems and notes on images in two parts.
 
         Args:
             opened: the data set as its files define it.
@@ -158,6 +166,8 @@ class Source:
             part: {_inside(os.path.abspath(images.path(index)), base) for index in range(len(images))}
             for part, images in opened.parts.items()
         }
+        self._report_doubled(opened, images_of)
+        self._report_shared(images_of)
         used = {_inside(path, base): kind for path, kind in self._used.items()}
         used |= dict.fromkeys(chain(*images_of.values()), IMAGES)
         self._check_settings(opened, used, images_of)
@@ -176,6 +186,32 @@ class Source:
             passed_over=passed,
             files=total,
         )
+
+    def _report_doubled(self, opened: Opened, images_of: Mapping[str, Set[str]]) -> None:
+        """Report the images that are in a part more than once, as by two settings."""
+        for part, paths in images_of.items():
+            if doubled := len(opened.parts[part]) - len(paths):
+                where = "the whole set" if part == UNSPLIT else f"the {part} part"
+                counts = Counter(opened.parts[part].path(index) for index in range(len(opened.parts[part])))
+                first = self.relative(Path(counts.most_common(1)[0][0]))
+                count = number_of(doubled, "image")
+                self.problems.append(f"{count} in {where} more than once, {first:.100} first; give each once")
+
+    def _report_shared(self, images_of: Mapping[str, Set[str]]) -> None:
+        """Report the images that are in two parts."""
+        for part, other in combinations(images_of, 2):
+            if not (shared := images_of[part] & images_of[other]):
+                continue
+            first = self.relative(Path(min(shared)))
+            sentence = (
+                f"{number_of(len(shared), 'image')} in both the {part} and the {other} part, {first:.100} first"
+                if images_of[part] != images_of[other]
+                else f"the {part} and the {other} part of {self.root} are the same images"
+            )
+            if "train" in (part, other):
+                self.problems.append(f"{sentence}; keep each in one of them, as metrics of learned images say nothing")
+            else:
+                self.notes.append(sentence)
 
     def _check_settings(self, opened: Opened, used: Mapping[str, str], images_of: Mapping[str, Set[str]]) -> None:
         """Raise DataError for a layout setting that is not followed; those of the parts win over `images`."""
@@ -207,7 +243,11 @@ class Source:
             paths = [self._existing(item, origin) for item in ((chosen,) if isinstance(chosen, str) else chosen)]
             if name == "images" and paths and not (self.root / paths[0]).is_dir():
                 raise DataError(f"{origin} leads to the file {paths[0]}; give the folder of the images")
-            merged[name] = tuple(paths) if name in PARTS else next(iter(paths), None)
+            merged[name] = (
+                tuple({os.path.normpath(path): path for path in paths}.values())
+                if name in PARTS
+                else next(iter(paths), None)
+            )
         return LayoutConfig(**merged)
 
     def _existing(self, item: str, origin: str) -> str:
@@ -248,13 +288,14 @@ def split(opened: Opened, source: Source) -> Splits[Any]:
         parts["val"] = parts["test"]
         origins["val"] = f"{origins['test']}, the test part, as there is no validation part"
     parts = {name: parts[name] for name in PARTS if name in parts}
+    plan = source.plan(opened, parts, origins)  # adds problems and notes
     return Splits(
         parts,
         str(source.root),
         tuple(source.notes),
         tuple(source.faults),
         tuple(source.problems),
-        source.plan(opened, parts, origins),
+        plan,
         replace(source.layout, **{name: value for name, value in asdict(source.found).items() if value}),
         share,
     )

@@ -259,7 +259,8 @@ def _nested_units(root: Path) -> list[Unit]:
 def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    entries = (entry for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir())
+    return sorted(folder / entry.name for entry in entries)
 
 
 def _has_image_beside(folder: Path) -> bool:
@@ -270,10 +271,8 @@ def _has_image_beside(folder: Path) -> bool:
 
 
 def _has_direct(folder: Path) -> bool:
-    xmls = (
-        path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".xml" and not path.name.startswith(".")
-    )
-    return any(looks_like_voc(path, damaged=False) for path in islice(xmls, _PEEKED))
+    names = (name for name in os.listdir(folder) if name.lower().endswith(".xml") and not name.startswith("."))
+    return any(looks_like_voc(folder / name, damaged=False) for name in sorted(names)[:_PEEKED])
 
 
 def _name(path: Path, folder: Path) -> str:

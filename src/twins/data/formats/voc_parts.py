@@ -181,7 +181,7 @@ def _recognise(source: Source, pools: Sequence[Pool], parts: Mapping[str, VocPar
 
 
 def _account(source: Source, pools: Iterable[Pool], parts: Mapping[str, VocPart]) -> None:
-    """Say which images and XML files are not used, and which are in two parts."""
+    """Say which images and XML files are not used."""
     pairs = [pair for part in parts.values() for pair in part.pairs]
     used = {str(path) for pair in pairs for path in pair}
     by_list = any(path.is_file() for part in parts.values() for path in part.origins)
@@ -201,19 +201,7 @@ def _account(source: Source, pools: Iterable[Pool], parts: Mapping[str, VocPart]
         source.pass_over(f"an image {outside}", *images)
         xmls = [path for path in pool.xmls.values() if str(path) not in used]
         source.pass_over(f"the XML file of an image {outside}", *xmls)
-    _report_shared(source, parts)
 
 
 def _images_of(pool: Pool, name: str) -> list[Path]:
     return pool.images.get(pool.image_names.get(name, name), [])
-
-
-def _report_shared(source: Source, parts: Mapping[str, VocPart]) -> None:
-    for part, found in parts.items():
-        for other in list(parts)[list(parts).index(part) + 1 :]:
-            if shared := set(found.pairs).intersection(parts[other].pairs):
-                first = min(shared).image.name
-                source.problems.append(
-                    f"{number_of(len(shared), 'image')} in both the {part} and the {other} part, {first:.100} first; "
-                    "remove each from one of them"
-                )

@@ -48,6 +48,15 @@ def test_the_same_image_in_both_parts_is_named_once_for_all_its_copies(data):
     ]
 
 
+def test_the_same_image_in_the_val_and_the_test_part_is_said(data):
+    save(data / "test" / "a" / "8.png", 98), save(data / "test" / "b" / "9.png", 97)
+    copies = save(data / "val" / "a" / "4.png", 99), save(data / "test" / "a" / "10.png", 99)
+    report = check(data)
+    assert report.problems == []
+    expected = f"1 image with the same pixels in both the val and the test part; {copies[0]}, {copies[1]} first"
+    assert expected in report.notes
+
+
 def test_the_same_image_in_two_classes_is_named(data):
     paths = save(data / "val" / "a" / "4.png", 99), save(data / "val" / "b" / "6.png", 99)
     assert check(data).problems == [f"the same image is in two classes: {paths[0]}, {paths[1]}; keep it in one"]

@@ -209,7 +209,9 @@ def test_masks_are_never_taken_for_images_of_the_same_name(put, refused):
 
 def test_one_image_with_two_ids_is_a_problem(put):
     splits = opened(put(**{"x.json": [*TRAIN, TRAIN[0]], "images": A}))
-    assert [problem.partition(" lists ")[2][:20] for problem in splits.problems] == ["1 image several times"[:20]]
+    first, second = splits.problems
+    assert "x.json lists 1 image several times" in first
+    assert second.startswith("1 image in the whole set more than once, images/")
 
 
 def test_a_file_for_each_image_is_refused_in_one_sentence(put, refused):
@@ -313,7 +315,7 @@ def test_lists_of_names_make_the_parts_of_an_unsplit_file(put, form):
 def test_folders_make_the_parts_of_an_unsplit_file(put, refused):
     root = put(**{"all.json": TRAIN + VAL, "first": A, "second": B, "third": C})
     assert parts(opened(root, train=("first",), val=("second",))) == {"train": A, "val": B}
-    with refused("names no image of the COCO files; check `layout.val`"):
+    with refused("names no image of all.json; check `layout.val`"):
         opened(root, train=("first",), val=("third",))
 
 

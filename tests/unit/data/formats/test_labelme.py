@@ -266,3 +266,19 @@ def test_an_image_path_that_is_another_image_than_that_of_the_files_name_is_a_pr
     [problem] = splits.problems
     assert "2 JSON files of LabelMe with another image as imagePath" in problem
     assert "such as a.json, read for b.jpg and not for a.jpg" in problem
+
+
+def test_a_stray_file_of_another_format_does_not_hide_the_annotations(folder, reading):
+    root = folder({"a": single("a", SQUARE), "b": single("b", SQUARE)})
+    (root / "backup").mkdir()
+    (root / "backup" / "old.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    assert reading.open(root).plan.layout == "LabelMe's JSON files"
+
+
+def test_images_outside_the_parts_of_the_settings_are_not_called_unannotated(folder, reading):
+    root = folder({f"{part}/{name}": single(f"{part}/{name}", SQUARE) for part in ("train", "val") for name in "ab"})
+    splits = reading.open(root, val="val")
+    assert splits.notes == ()
+    assert {group.reason for group in splits.plan.passed_over if not group.quiet} >= {
+        "an image that this layout does not use"
+    }

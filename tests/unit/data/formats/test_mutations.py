@@ -22,7 +22,7 @@ def mutations():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(BENCHMARKS)
         yield importlib.import_module("mutations")
-    for name in ("mutations", "changes", "small_sets"):
+    for name in ("mutations", "changes", "small_sets", "tool_sets"):
         sys.modules.pop(name)
 
 

@@ -132,3 +132,12 @@ def test_a_list_is_read_in_the_encodings_of_text_editors(tmp_path, encoding):
 def test_a_list_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(DataError, match=r"none\.txt cannot be read"):
         read_list(tmp_path / "none.txt")
+
+
+def test_a_folder_that_no_disk_can_have_holds_no_files(tmp_path):
+    assert find_files(["a.txt"], tmp_path / "x\0").paths == {}
+
+
+def test_a_listed_path_with_folders_and_spaces_is_the_image_of_its_whole_name(tmp_path):
+    names, _ = find_listed(["JPEGImages/b 2.jpg", "JPEGImages/c.jpg 1"], tmp_path / "list.txt", {"b", "b 2", "c"})
+    assert names == ["b 2", "c"]

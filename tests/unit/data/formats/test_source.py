@@ -278,6 +278,36 @@ def test_a_test_part_that_serves_as_validation_is_counted_once(tmp_path, save_im
     ]
 
 
+def test_an_image_in_two_parts_is_a_problem_where_one_is_learned_and_said_otherwise(tmp_path, save_image):
+    a, b, c, d = (save_image(tmp_path / f"{name}.png") for name in "abcd")
+    splits = split(
+        Opened({"train": Pictures([a, b]), "val": Pictures([b, c]), "test": Pictures([c, d])}), source_of(tmp_path)
+    )
+    advice = "keep each in one of them, as metrics of learned images say nothing"
+    assert splits.problems == (f"1 image in both the train and the val part, b.png first; {advice}",)
+    assert splits.notes == ("1 image in both the val and the test part, c.png first",)
+    splits = split(Opened({"train": Pictures([a, b]), "val": Pictures([b, a])}), source_of(tmp_path))
+    assert splits.problems == (f"the train and the val part of {tmp_path} are the same images; {advice}",)
+
+
+def test_an_image_of_two_parts_is_once_in_the_whole(tmp_path, save_image):
+    a, b, c = (save_image(tmp_path / f"{name}.png") for name in "abc")
+    splits = split(Opened({"train": Pictures([a, b]), "val": Pictures([b, c])}), source_of(tmp_path))
+    whole = splits.select(UNSPLIT)
+    assert [whole.path(index) for index in range(len(whole))] == [str(a), str(b), str(c)]
+    assert splits.count == 3
+    assert len(splits.val) == 2
+
+
+def test_an_image_that_is_in_a_part_twice_is_a_problem_and_a_setting_given_twice_is_one(tmp_path, save_image):
+    a, b = (save_image(tmp_path / "images" / f"{name}.png") for name in "ab")
+    splits = split(
+        Opened({"train": Pictures([a, b, a]), "val": Pictures([save_image(tmp_path / "c.png")])}), source_of(tmp_path)
+    )
+    assert splits.problems == ("1 image in the train part more than once, images/a.png first; give each once",)
+    assert source_of(tmp_path, train=("images", "images/", "./images")).layout.parts == {"train": ("./images",)}
+
+
 def test_class_names_of_bytes_that_are_no_text_are_refused(tmp_path, save_image, refused):
     for name in ("caf\udce9", "b"):
         save_image(tmp_path / "1.png")

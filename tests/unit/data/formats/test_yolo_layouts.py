@@ -235,10 +235,12 @@ def test_labels_without_image_and_labels_of_two_images_are_said(tmp_path):
 def test_images_in_two_parts_are_a_problem_and_one_folder_for_both_is_said(tmp_path):
     root = write(tmp_path, yolo("ab") | {"data.yaml": f"train: images\nval: images\n{NAMES}"})
     splits = opened(root)
-    assert any("the train and the val part of" in note and "are the same images" in note for note in splits.notes)
+    (problem,) = splits.problems
+    assert problem.startswith(f"the train and the val part of {root} are the same images; keep each in one of them")
     write(root, {"data.yaml": f"train: images\nval: v.txt\n{NAMES}", "v.txt": "images/a.jpg\nimages/a.jpg\n"})
     splits = opened(root)
-    assert splits.problems[0].startswith("1 image in both the train and the val part, a.jpg first")
+    (problem,) = splits.problems
+    assert problem.startswith("1 image in both the train and the val part, images/a.jpg first")
     assert any("v.txt names 1 image more than once" in note for note in splits.notes)
 
 
