@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from twins.data.base import ImageSet, Splits
+from twins.data.base import ImageSet, Splits, own_category_ids, own_image_ids
 from twins.data.channels import in_channels
 from twins.data.class_map import read_class_map
 from twins.data.class_matching import ClassMatch, match_names
@@ -250,7 +250,7 @@ class _CocoResults:
     """Collects the predictions of a detector for a COCO results file; without a path it does nothing.
 
     Raises:
-        ConfigError: a path is set for a network that predicts no boxes.
+        ConfigError: a path is set for a network that predicts no boxes, or for images whose ids are not unique.
     """
 
     def __init__(self, path: str | None, network: TaskNetwork, images: ImageSet, match: ClassMatch) -> None:
@@ -261,8 +261,15 @@ class _CocoResults:
             raise ConfigError(
                 f"`results` is for {' and '.join(tasks_with('prediction_fields', 'boxes'))}, found {network.task}"
             )
-        values = images.classes.values  # type: ignore[attr-defined]
-        category_ids = dict(zip(reversed(match.class_ids), reversed(values), strict=True))  # the first class wins
+        values = own_category_ids(images)
+        if values is None or own_image_ids(images) is None:
+            what = "category ids differ" if values is None else "images have the same ids"
+            raise ConfigError(
+                f"`results` cannot be written, as {what} in the annotations of the parts that are measured; measure "
+                "each part alone"
+            )
+        pairs = list(zip(match.class_ids, values, strict=True))
+        category_ids = {class_id: value for class_id, value in reversed(pairs) if value is not None}  # first wins
         self.category_ids = [category_ids.get(class_id) for class_id in range(len(match.names))]
         self.entries: list[dict[str, Any]] = []
 

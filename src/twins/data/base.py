@@ -135,6 +135,15 @@ class Derived:
         names: Sequence[str] = self.images.names_without_area(self.indices[index])
         return names
 
+    def image_ids(self) -> list[int] | None:
+        """Return the id of each image in its annotations, see `own_image_ids`."""
+        ids = own_image_ids(self.images)
+        return None if ids is None else [ids[index] for index in self.indices]
+
+    def category_ids(self) -> list[int | None] | None:
+        """Return the category id of each class in the annotations, see `own_category_ids`."""
+        return own_category_ids(self.images)
+
 
 Images = TypeVar("Images", bound=ImageSet)
 
@@ -142,11 +151,12 @@ Images = TypeVar("Images", bound=ImageSet)
 class Joined:
     """Several sets of the same classes as one.
 
-    Images of different sets may have the same id, so objects get the image's index as its id.
+    Objects keep the id of their image, unless images of different sets have the same: then it is the image's index.
     """
 
     def __init__(self, sets: Sequence[Any]) -> None:
         self.sets, self.names, self.classes = sets, sets[0].names, getattr(sets[0], "classes", None)
+        self._ids = self.image_ids()
         self._positions = [(images, index) for images in sets for index in range(len(images))]
 
     def __len__(self) -> int:
@@ -165,7 +175,9 @@ class Joined:
     def target(self, index: int) -> Any:
         """Return an image's target; raises DataError if it cannot be read."""
         target = self._call("target", index)
-        return replace(target, image_id=index) if hasattr(target, "image_id") else target
+        if not hasattr(target, "image_id"):
+            return target
+        return replace(target, image_id=index if self._ids is None else self._ids[index])
 
     def path(self, index: int) -> str:
         """Return the name of an image."""
@@ -185,9 +197,36 @@ class Joined:
         names: Sequence[str] = self._call("names_without_area", index)
         return names
 
+    def image_ids(self) -> list[int] | None:
+        """Return the id of each image in its annotations; `None` if images of different sets have the same."""
+        groups = [own_image_ids(images) for images in self.sets]
+        ids = [image_id for group in groups for image_id in group or ()]
+        are_unique = len(set(ids)) == sum(len(set(group or ())) for group in groups)
+        return ids if None not in groups and are_unique and len(set(map(type, ids))) < 2 else None
+
+    def category_ids(self) -> list[int | None] | None:
+        """Return the category id of each class in the annotations; `None` if the sets have different ones."""
+        first, *others = map(own_category_ids, self.sets)
+        return first if all(other == first for other in others) else None
+
     def _call(self, method: str, index: int, *arguments: Any) -> Any:
         images, inside = self._positions[index]
         return getattr(images, method)(inside, *arguments)
+
+
+def own_image_ids(images: Any) -> list[int] | None:
+    """Return the id of each image in its annotations, or its index in their files; `None` if those are not unique."""
+    own: Callable[[], list[int] | None] | None = getattr(images, "image_ids", None)
+    return list(range(len(images))) if own is None else own()
+
+
+def own_category_ids(images: Any) -> list[int | None] | None:
+    """Return the category id of each class in the annotations of these images.
+
+    It is `None` for a class that they lack; the whole is `None` if files of these images have different ids.
+    """
+    own: Callable[[], list[int | None] | None] | None = getattr(images, "category_ids", None)
+    return list(images.classes.values) if own is None else own()
 
 
 def join(sets: Sequence[Any]) -> Any:
@@ -255,9 +294,18 @@ class Splits(Generic[Images]):
         """The number of images in all parts, without those that two parts share."""
         return sum(len(images) for images in self._different())
 
-    def _different(self) -> list[Images]:
-        """Return the parts; a test part may also be the validation part."""
-        return list({id(images): images for images in self.parts.values()}.values())
+    def _different(self) -> list[Any]:
+        """Return the parts, without images that an earlier one has; a test part may also be the validation part."""
+        parts: list[Any] = list({id(images): images for images in self.parts.values()}.values())
+        if self.share or len(parts) < 2:
+            return parts
+        seen: set[str] = set()
+        for position, images in enumerate(parts):
+            paths = [os.path.abspath(images.path(index)) for index in range(len(images))]
+            new = [index for index, path in enumerate(paths) if path not in seen]
+            parts[position] = images if len(new) == len(paths) else Derived(images, new)
+            seen.update(paths)
+        return parts
 
     def part(self, name: str) -> Images:
         """Return the images of a part; raises DataError if there are none."""

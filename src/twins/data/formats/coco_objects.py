@@ -92,6 +92,17 @@ class CocoObjects(CocoImages):
             masks=[item.mask for item in objects if item.mask is not None] if self.masks else None,
         )
 
+    def image_ids(self) -> list[int]:
+        """Return the id of each image in the file."""
+        return [record["id"] for record in self.records]
+
+    def category_ids(self) -> list[int | None]:
+        """Return the category id of each class in the file; `None` for a class that only other files list."""
+        ids: dict[int, int] = {}
+        for number, class_id in self.class_id_of.items():
+            ids.setdefault(class_id, number)
+        return [ids.get(class_id) for class_id in range(len(self.names))]
+
     def shape(self, index: int) -> tuple[int, int] | None:
         """Return an image's height and width from its record; `None` if it has none."""
         return record_size(self.records[index])
