@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ from twins.metrics.coco_results import coco_results
 from twins.predictions import Prediction
 from twins.predictor import check_inference, inference_form, pick_device, set_selection
 from twins.preprocess import Preprocess
-from twins.run_folder import CONFIG, parts_of, weights_note, weights_of
+from twins.run_folder import CONFIG, DATA, find_run, parts_of, weights_note, weights_of
 from twins.tasks.contract import TaskSpec, spec_of
 from twins.tasks.inference import InferenceConfig, SelectionConfig
 from twins.tasks.network import TaskNetwork
@@ -127,7 +128,7 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
             *splits.plan.short(),
             *splits.notes,
             *_matching_notes(match, left_out),
-            *_share_notes(splits, images),
+            *_share_notes(model, splits, images, source),
         ),
     )
     check_measured(result.metrics, facts_of(network.task).monitor, len(relabelled))
@@ -195,13 +196,55 @@ def _matching_notes(match: ClassMatch, left_out: str) -> list[str]:
     return [match.note + (f"; left out: {left_out}" if left_out else "")] if match.note else []
 
 
-def _share_notes(splits: Splits[Any], images: ImageSet) -> list[str]:
-    """Return a sentence if a share of an unsplit set is measured."""
+def _share_notes(
+    model: str | Path | TaskNetwork, splits: Splits[Any], images: ImageSet, source: DataConfig
+) -> list[str]:
+    """Return sentences if a share of an unsplit set is measured, and if the run held out another or may have."""
+    notes = _layout_notes(model, source)
     if not splits.share or len(images) == splits.count:
+        return notes
+    count = f"{len(images)} of {number_of(splits.count, 'image')}"
+    notes.append(
+        f"{count} are measured, those that a training with `seed={source.seed}` and `val_share={source.val_share:g}` "
+        'holds out; `part="all"` measures all of them'
+    )
+    run = find_run(model) if isinstance(model, str | Path) else None
+    return notes if run is None else [*notes, *_other_share_notes(run, splits, source)]
+
+
+def _other_share_notes(run: Path, splits: Splits[Any], source: DataConfig) -> list[str]:
+    """Return a sentence if a run held out other images; a smaller share of one seed is a part of a larger one."""
+    saved = read_config(run / CONFIG)
+    is_same = _is_same_data(source.data, saved.data)
+    if source.seed != saved.seed or source.val_share > saved.val_share or (is_same and source.layout != saved.layout):
+        how = f"`seed={saved.seed}`, `val_share={saved.val_share:g}` and its own layout settings"
+        return [f"the run held out images by {how}, so on its own data, images that it was trained on are measured"]
+    before = _images_before(run) if is_same else None
+    if before is None or before == splits.count:
         return []
     return [
-        f"{len(images)} of {number_of(splits.count, 'image')} are measured, those that a training would hold out; "
-        '`part="all"` measures all of them'
+        f"the data had {number_of(before, 'image')} when the run began and has {splits.count} now, so others are held "
+        "out, and images that it was trained on may be measured"
+    ]
+
+
+def _images_before(run: Path) -> int | None:
+    """Return how many images the data had when a run began; `None` if the run does not say."""
+    try:
+        parts = json.loads((run / DATA).read_text(encoding="utf-8"))["parts"]
+        return sum(part["images"] for part in parts.values() if "same_as" not in part)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _layout_notes(model: str | Path | TaskNetwork, source: DataConfig) -> list[str]:
+    """Return a sentence if a run's layout settings are not used, because its data may have moved."""
+    run = _run_config(model)
+    if run.layout == LayoutConfig() or source.layout != LayoutConfig() or _is_same_data(source.data, run.data):
+        return []
+    return [
+        f"the layout settings of the run are for {run.data} and are not used here; give them again if {source.data} is "
+        "the same data"
     ]
 
 
@@ -300,9 +343,9 @@ def _data_config(model: str | Path | TaskNetwork, data: str, config: EvalConfig)
 
 
 def _run_config(model: str | Path | TaskNetwork) -> TrainConfig:
-    """Return the settings of a run folder, or the defaults if there are none."""
-    file = Path(model) / CONFIG if isinstance(model, str | Path) else None
-    return read_config(file) if file is not None and file.is_file() else TrainConfig()
+    """Return the settings of the run that a network is of, or the defaults if there is none."""
+    run = find_run(model) if isinstance(model, str | Path) else None
+    return TrainConfig() if run is None else read_config(run / CONFIG)
 
 
 def _is_same_data(data: str, other: str) -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image, ImageDraw
 import twins
 from twins.data.config import LayoutConfig
 from twins.data.objects import encode_mask
+from twins.engine.config import read_config
 from twins.errors import ConfigError, DataError
 from twins.tasks.inference import SelectionConfig
 
@@ -249,3 +253,53 @@ def test_an_image_of_two_parts_is_measured_once(measure, tmp_path):
         (root / f"{part}.csv").write_text("\n".join(["image,label", *lines]))
     assert counts(measure("classification", root, part="all")) == ("all", 6, 6)
     assert counts(measure("classification", root, part="test")) == ("test", 4, 6)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on ten images without parts, of which it held out four by seed 3."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = {"data": str(write(folder / "data", "classification", {"": 10})), "seed": 3, "val_share": 0.4}
+    model = {"model": "twins_svt_nano", "weights": "none", "size": 32, "steps": 1, "batch_size": 2}
+    twins.train(twins.TrainConfig(**data, **model, workers=0, device="cpu", out=str(folder / "run")))
+    return folder / "run"
+
+
+def held_out(run, model, data, **settings):
+    """Return whether the images are those that the run held out, and the notes on what is measured."""
+    result = twins.evaluate(model, data, twins.EvalConfig(device="cpu", **settings))
+    same = result.hashes["images"] == json.loads((run / "eval.json").read_text())["hashes"]["images"]
+    return same, [note for note in result.notes if "trained on" in note]
+
+
+@pytest.mark.parametrize(
+    "file", ["", "best.safetensors", "last/model.safetensors", "states/000000001/model.safetensors"]
+)
+def test_the_weight_files_of_a_run_are_measured_on_what_it_held_out(run, tmp_path, file):
+    assert held_out(run, run / file, run.parent / "data") == (True, [])
+    moved = shutil.copytree(run.parent / "data", tmp_path / "data")
+    assert held_out(run, run / file, moved) == (True, [])
+
+
+def test_a_measure_of_images_that_were_trained_on_is_said(run, tmp_path):
+    data = run.parent / "data"
+    assert held_out(run, run, data, val_share=0.2) == (False, [])
+    for settings in ({"val_share": 0.5}, {"seed": 4}, {"layout": LayoutConfig(images=".")}):
+        _, (note,) = held_out(run, run, data, **settings)
+        assert note.startswith("the run held out images by `seed=3`, `val_share=0.4`")
+    lone = shutil.copy(run / "best.safetensors", tmp_path)
+    result = twins.evaluate(lone, data, twins.EvalConfig(device="cpu"))
+    assert any("a training with `seed=0` and `val_share=0.2` holds out" in note for note in result.notes)
+    picture = shutil.copy(data / "cat" / "0.png", data / "cat" / "new.png")
+    _, (note,) = held_out(run, run, data)
+    os.remove(picture)
+    assert note.startswith("the data had 10 images when the run began and has 11 now")
+
+
+def test_layout_settings_of_a_run_whose_data_has_moved_are_not_passed_over_in_silence(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    config = read_config(other / "config.yaml")
+    (other / "config.yaml").write_text(replace(config, layout=LayoutConfig(images=".")).to_yaml())
+    moved = shutil.copytree(run.parent / "data", tmp_path / "data")
+    notes = twins.evaluate(other, moved, twins.EvalConfig(device="cpu")).notes
+    assert any(note.startswith(f"the layout settings of the run are for {config.data}") for note in notes)
