@@ -13,8 +13,8 @@ from twins.data.base import UNSPLIT, Opened
 from twins.data.config import LayoutConfig
 from twins.data.formats.files import ImageFiles
 from twins.data.formats.source import Source, names_in
-from twins.data.images import count_unread, is_image_file, list_images, walk
-from twins.data.parts import part_of
+from twins.data.images import count_unread, is_hidden, is_image_file, list_images, walk
+from twins.data.parts import part_of, split_part
 from twins.errors import DataError, count_list, few, number_of
 
 
@@ -30,6 +30,7 @@ class LabelledFiles(ImageFiles):
         return self.labels[index]
 
 
+_MASK_NAME = re.compile(r"(.+?)[ _-](?:masks?|gt|groundtruth|segmentation)(?:[ _-]?\d+)?", re.IGNORECASE)
 Groups = list[tuple[Path, list[Path]]]
 """Folders with their class folders."""
 
@@ -99,7 +100,7 @@ def class_folders(root: Path) -> list[Path]:
         entry
         for entry in root.iterdir()
         if entry.is_dir()
-        and not entry.name.startswith((".", "__MACOSX", "@"))
+        and not is_hidden(entry.name)
         and not (entry.is_symlink() and os.path.realpath(entry) in around)
     )
 
@@ -244,7 +245,8 @@ def _ambiguous(base: Path, parts: Sequence[Path], others: Sequence[Path]) -> Dat
 
 
 def _check_not_parts(base: Path, folders: Sequence[Path]) -> None:
-    """Raise DataError if folders without images of their own hold class folders of which most have the same names."""
+    """Raise DataError if folders may be parts, by their names or as most of those in them have the same names."""
+    _check_part_names(base, folders)
     inner = [
         frozenset() if _has_own_images(folder) else frozenset(path.name for path in class_folders(folder))
         for folder in folders
@@ -257,6 +259,27 @@ def _check_not_parts(base: Path, folders: Sequence[Path]) -> None:
             f"{names} in {base} hold folders of the same names, {few(sorted(shared))}, so either could be the "
             'classes; give the folders of the parts as `layout.train="..."` and `layout.val="..."`, or '
             f'`layout.images="."` if {names} are the classes'
+        )
+
+
+def _check_part_names(base: Path, folders: Sequence[Path]) -> None:
+    """Raise DataError if names differ by the name of a part only, or if parts are inside the folders."""
+    named: dict[str, dict[str, str]] = defaultdict(dict)
+    for folder in folders:
+        if found := split_part(folder.name):
+            named[found[1]].setdefault(found[0], folder.name)
+    if alike := next((list(group.values()) for group in named.values() if len(group) > 1), None):
+        raise DataError(
+            f"{few(alike)} in {base} differ only by the name of a part; give the folders of the parts as "
+            '`layout.train="..."` and `layout.val="..."`, or `layout.images="."` if they are classes'
+        )
+    inside = {part_of(path.name): path for folder in folders for path in class_folders(folder) if _holds_images(path)}
+    inside.pop(None, None)
+    if len(inside) > 1:
+        names = few([os.path.relpath(path, base) for path in inside.values()])
+        raise DataError(
+            f"{base} has folders of parts inside those of classes, {names}; move them to {next(iter(inside))}/"
+            f'{folders[0].name} and so on, or give `layout.images="."` if the images of all parts are one set'
         )
 
 
@@ -289,10 +312,11 @@ def _collect(source: Source, groups: Groups, names: Sequence[str], name_of: Mapp
     """Return the images of a part; a class whose pictures cannot be read is a problem."""
     positions = {name: label for label, name in enumerate(names)}
     label_of = {name: positions[form] for name, form in name_of.items()}
-    files, labels = [], []
+    files, labels, mixed = [], [], []
     for _, entries in groups:
         for entry in sorted(entries, key=lambda path: label_of[path.name]):
             images = list_images(entry)
+            mixed += [entry] if len(_places(entry, images)) > 1 else []
             if not images and (pictures := count_unread(entry)):
                 source.problems.append(f"{entry} holds only pictures that Pillow cannot read, {count_list(pictures)}")
             files += images
@@ -303,4 +327,26 @@ def _collect(source: Source, groups: Groups, names: Sequence[str], name_of: Mapp
         hint = "known endings are .jpg, .png, .webp and others"
         hint = hint if unread == "nothing" else f"Pillow cannot read its pictures ({unread}); convert them"
         raise DataError(f"{folder} holds no images in its class folders; {hint}")
+    if mixed:
+        inside = few([name for name in _places(mixed[0], list_images(mixed[0])) if name != "."])
+        count = number_of(len(mixed), "class folder")
+        source.notes.append(f"{count} with folders inside, whose images are of the class: {mixed[0]} has {inside}")
+    source.problems += _masks_among(files)
     return LabelledFiles(files, labels, names)
+
+
+def _places(folder: Path, images: Sequence[Path]) -> list[str]:
+    """Return the names of the folders in a class folder that hold its images, `.` for those directly in it."""
+    inside = (path.relative_to(folder).parts for path in images)
+    return sorted({parts[0] if len(parts) > 1 else "." for parts in inside})
+
+
+def _masks_among(files: Sequence[Path]) -> list[str]:
+    """Return a sentence if images are called like the masks of others in their folder, as `x_mask.png` of `x.jpg`."""
+    stems = {(path.parent, path.stem) for path in files}
+    matches = [(path, _MASK_NAME.fullmatch(path.stem)) for path in files]
+    masks = [path for path, match in matches if match and (path.parent, match[1]) in stems]
+    if not masks:
+        return []
+    count = number_of(len(masks), "image")
+    return [f"{count} called like the masks of others, and read as images of the class, {masks[0]} first; remove them"]

@@ -110,23 +110,13 @@ def _open(
     source.use(LISTS, *used)
     source.names_from = source.names_from or ", ".join(map(source.relative, used))
     _recognise(source, paths, explicit=explicit)
-    source.problems += [*_in_two_parts(source, listed), *_joined_classes(used, names)]
+    source.problems += _joined_classes(used, names)
     origins = {part: ", ".join(map(source.relative, group)) for part, group in paths.items()}
     _pass_over(source, index, listed)
     if folders is None:
         return Opened(_in_order(sets), "class lists", used, origins)
     origins = dict(folders.origins) | origins
     return Opened(_in_order({**folders.parts, **sets}), "class folders and lists", used, origins)
-
-
-def _in_two_parts(source: Source, listed: _Parts) -> list[str]:
-    """Return a sentence if an image to measure on is also one to train on."""
-    train = {row.path for row in listed.get("train", ())}
-    shared = [row.path for part, rows in listed.items() if part != "train" for row in rows if row.path in train]
-    if not shared:
-        return []
-    count = number_of(len(shared), "image")
-    return [f"{count} both in the list of the training part and in another, {source.relative(shared[0])} first"]
 
 
 def _joined_classes(lists: Sequence[Path], labels: Iterable[str]) -> list[str]:
@@ -330,7 +320,8 @@ def _folders_say_the_same(source: Source, listed: _Parts, lists: Sequence[Path])
             f'another; name the list as `layout.annotations="{source.relative(other[0].list)}"`, or the folders as '
             '`layout.images="."`'
         )
-    if set(listed) <= {UNSPLIT, "train"} or any(_part_of_image(source, row.path) for row in rows):
+    in_folders = any(_part_of_image(source, row.path) for row in rows)
+    if in_folders or (set(listed) <= {UNSPLIT, "train"} and not _leaves_out(source, listed)):
         _check_parts(source, listed)
         names = few([source.relative(path) for path in lists])
         source.notes.append(f"{names} and the class folders give the images the same classes; the folders are read")
@@ -341,6 +332,12 @@ def _folders_say_the_same(source: Source, listed: _Parts, lists: Sequence[Path])
         for part, group in listed.items()
     }
     return False
+
+
+def _leaves_out(source: Source, listed: _Parts) -> bool:
+    """Return whether class folders hold images that lists give no class."""
+    paths = {os.path.abspath(row.path) for rows in listed.values() for row in rows}
+    return any(os.path.abspath(path) not in paths for path in list_images(images_folder(source)))
 
 
 def _check_parts(source: Source, listed: _Parts) -> None:
@@ -457,6 +454,11 @@ def _name_numbers(
         missing = few(sorted(numbers - set(table.values)))
         raise DataError(f"{first.list} has the classes {missing}, which {file} does not name; add them")
     source.use_names(file)
+    least = min(numbers)
+    source.notes.append(
+        f"the numbers in {source.relative(first.list)} are those of {source.relative(file)}: {least} is "
+        f"{table.names[table.values.index(least)]}"
+    )
     return {str(value): name for value, name in zip(table.values, table.names, strict=True)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, fields, replace
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -157,6 +157,7 @@ class Source:
         used = {_inside(path, base): kind for path, kind in self._used.items()}
         used |= dict.fromkeys(chain(*images_of.values()), IMAGES)
         self._check_settings(opened, used, images_of)
+        self.problems += _shared_images(images_of, base)
         kinds, passed, total = account(self.root, used, self._reasons)
         return ReadingPlan(
             layout=opened.layout,
@@ -244,16 +245,29 @@ def split(opened: Opened, source: Source) -> Splits[Any]:
         parts["val"] = parts["test"]
         origins["val"] = f"{origins['test']}, the test part, as there is no validation part"
     parts = {name: parts[name] for name in PARTS if name in parts}
+    plan = source.plan(opened, parts, origins)
     return Splits(
         parts,
         str(source.root),
         tuple(source.notes),
         tuple(source.faults),
         tuple(source.problems),
-        source.plan(opened, parts, origins),
+        plan,
         replace(source.layout, **{name: value for name, value in asdict(source.found).items() if value}),
         share,
     )
+
+
+def _shared_images(images_of: Mapping[str, Set[str]], base: str) -> list[str]:
+    """Return a sentence for each two parts with the same images."""
+    sentences = []
+    for first, second in combinations(images_of, 2):
+        if shared := images_of[first] & images_of[second]:
+            count = number_of(len(shared), "image")
+            sentences.append(
+                f"{count} both in the {first} part and in the {second} part, {os.path.relpath(min(shared), base)} first"
+            )
+    return sentences
 
 
 def _check_opened(opened: Opened, source: Source) -> None:
