@@ -219,6 +219,8 @@ def _resolve(source: Source, index: ImageIndex, tables: Sequence[tuple[str, Labe
         files = index.find([row.image for row in table.rows], folder, part, table.path)
         source.notes += files.note(str(table.path))
         rows = [(row, files.paths[row.image]) for row in table.rows if row.image in files.paths]
+        if kind_of(table.path) == "paths":  # the class is the folder, so a path with another folder names no image
+            rows = [(row, image) for row, image in rows if fold(row.label) == fold(image.parent.name)]
         if not rows or (not explicit and _is_of_one_folder(table)):
             _pass_over_list(source, table, explicit=explicit)
             continue

@@ -30,8 +30,11 @@ _LABEL_COLUMNS = (
     "predictionstring",
 )  # fmt: skip
 _PART_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase")
-_FLAG_COLUMNS = {"isvalid": ("val", "train"), "isval": ("val", "train"), "istrain": ("train", "test")}
-"""Columns of flags: the part of a true one and of a false one."""
+_FLAG_COLUMNS = {
+    "isvalid": ("val", "train"), "isval": ("val", "train"), "istrain": ("train", "test"), "istest": ("test", "train"),
+    "valid": ("val", "train"), "val": ("val", "train"), "train": ("train", "test"), "test": ("test", "train"),
+}  # fmt: skip
+"""Columns of flags: the part of a true one and of a false one; the names of parts only beside a column of classes."""
 _OTHER_COLUMNS = frozenset(
     ("score", "confidence", "probability", "prediction", "predicted", "pred", "xmin", "x1", "bbox")
 )
@@ -262,13 +265,16 @@ def _read_header(header: Sequence[str], rows: Sequence[Sequence[str]]) -> _Colum
     image = next((keys.index(key) for key in _IMAGE_COLUMNS if key in keys), None)
     if image is None or _OTHER_COLUMNS & set(keys):
         return None
-    part = next((keys.index(key) for key in (*_PART_COLUMNS, *_FLAG_COLUMNS) if key in keys), None)
+    has_class = any(key in keys and keys.index(key) != image for key in _LABEL_COLUMNS)
+    flags = [key for key in _FLAG_COLUMNS if has_class or key.startswith("is")]
+    part = next((keys.index(key) for key in (*_PART_COLUMNS, *flags) if key in keys), None)
     others = [index for index in range(len(keys)) if index not in (image, part)]
     labels = [keys.index(key) for key in _LABEL_COLUMNS if key in keys and keys.index(key) in others]
     labels = [index for index in labels if keys[index] != "y" or "x" not in keys]
     full = [row for row in rows if len(row) == len(keys)]
     if not labels:
         labels = [i for i in others if full and all(read_number(row[i]) in (0, 1) for row in full)]
+        labels = [] if all(part_of(keys[i]) for i in labels) else labels
         labels = labels if len(labels) > 1 else others if _is_pair(keys, image, others, full) else []
     names = [keys[i] if i in labels and keys[i] in _LABEL_COLUMNS else cell for i, cell in enumerate(header)]
     return _Columns(image, tuple(labels), part, names)

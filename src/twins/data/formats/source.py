@@ -259,10 +259,17 @@ def split(opened: Opened, source: Source) -> Splits[Any]:
 
 
 def _shared_images(images_of: Mapping[str, Set[str]], base: str) -> list[str]:
-    """Return a sentence for each two parts with the same images."""
-    sentences = []
-    for first, second in combinations(images_of, 2):
-        if shared := images_of[first] & images_of[second]:
+    """Return a sentence for each two parts with the same images, also by links to folders."""
+    real = {
+        folder: os.path.realpath(folder) for folder in {os.path.dirname(path) for path in chain(*images_of.values())}
+    }
+    files = {
+        part: {os.path.join(real[os.path.dirname(path)], os.path.basename(path)) for path in paths}
+        for part, paths in images_of.items()
+    }
+    base, sentences = os.path.realpath(base), []
+    for first, second in combinations(files, 2):
+        if shared := files[first] & files[second]:
             count = number_of(len(shared), "image")
             sentences.append(
                 f"{count} both in the {first} part and in the {second} part, {os.path.relpath(min(shared), base)} first"

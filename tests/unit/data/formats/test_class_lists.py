@@ -136,6 +136,27 @@ def test_a_column_that_names_parts_gives_them_whatever_its_name(folder, header):
     assert folder.classes()["train"] == {"im/0.jpg": "a", "im/1.jpg": "b"}
 
 
+@pytest.mark.parametrize(("column", "flags"), [("is_test", "0011"), ("train", "1100"), ("Test", "0011")])
+def test_a_flag_of_a_part_is_no_class(folder, column, flags):
+    rows = [f"{index}.jpg,{'ab'[index % 2]},{flag}" for index, flag in enumerate(flags)]
+    folder.images("im", *numbered(4)).text("labels.csv", "\n".join([f"image,label,{column}", *rows]))
+    assert folder.classes()["train"] == {"im/0.jpg": "a", "im/1.jpg": "b"}
+
+
+def test_parts_that_link_to_the_same_folder_are_a_problem(folder):
+    folder.images("train/cat", *numbered(3)).images("train/dog", *numbered(3))
+    (folder.root / "val").symlink_to("train")
+    assert folder.open().problems == ("6 images both in the train part and in the val part, train/cat/0.jpg first",)
+
+
+def test_lines_with_a_number_before_the_path_give_no_classes(folder, refused):
+    names = [f"{name}/{index}.jpg" for name in ("001.cat", "002.dog") for index in range(2)]
+    folder.images("images", *names).text("images.txt", "".join(f"{i} {name}\n" for i, name in enumerate(names, 1)))
+    with refused("images.txt names no image .* such as 1 001.cat/0.jpg; give the images' folder"):
+        folder.open()
+    assert folder.open(images="images").names == ("001.cat", "002.dog")
+
+
 def test_a_list_leaves_images_of_class_folders_out(folder):
     folder.images("cat", *numbered(3)).images("dog", *numbered(3))
     folder.text("train.txt", "cat/0.jpg\ncat/1.jpg\ndog/0.jpg\ndog/1.jpg\n")
