@@ -230,6 +230,8 @@ def _read_map(class_map: Mapping[str, str | None], data: Sequence[str], names: S
         raise DataError(f"`class_map` has {few(missing)}, which the data does not have{hint}; correct the map")
     exact, folded = {name: i for i, name in enumerate(names) if names.count(name) == 1}, _folded_ids(names)
     ids = {name: _id_of(other, exact, folded, len(names)) for name, other in class_map.items() if other is not None}
+    if class_map and not ids and len(class_map) == len(data):
+        raise DataError("`class_map` leaves out every class of the data, so nothing can be measured; give some a name")
     if unknown := [class_map[name] for name, class_id in ids.items() if class_id is None]:
         hint = nearest(unknown[0] or "", names) or f"; it has {few(names)}"
         raise DataError(

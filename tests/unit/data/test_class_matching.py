@@ -139,6 +139,11 @@ def test_a_network_without_names_does_not_guess_between_two_orders(table):
         match_names(names[::-1], (), count, table=table)
 
 
+def test_a_map_that_leaves_out_every_class_is_refused():
+    with pytest.raises(DataError, match="leaves out every class"):
+        ids(("cat", "dog"), ("cat", "dog"), class_map={"cat": None, "dog": None})
+
+
 def test_a_map_comes_first_and_may_leave_classes_out():
     match = ids(("kitty", "dog", "pebble"), ("cat", "dog"), class_map={"kitty": "cat", "pebble": None})
     assert (match.class_ids, match.by) == ((0, 1, None), "class_map")

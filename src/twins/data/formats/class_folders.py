@@ -12,6 +12,7 @@ from pathlib import Path
 from twins.data.base import UNSPLIT, Opened
 from twins.data.config import LayoutConfig
 from twins.data.formats.files import ImageFiles
+from twins.data.formats.mask_names import IMAGE_FOLDERS
 from twins.data.formats.source import Source, names_in
 from twins.data.images import count_unread, is_hidden, is_image_file, list_images, walk
 from twins.data.parts import part_of, split_part
@@ -137,7 +138,8 @@ def _match_names(source: Source, classes: Mapping[str, Groups], *, strict: bool)
     first = next(iter(classes))
     chosen = [classes[first]] if first in ("train", UNSPLIT) else list(classes.values())
     folder = classes[first][0][0]
-    names = _class_names(folder, [entry.name for groups in chosen for _, entries in groups for entry in entries])
+    found = [entry.name for groups in chosen for _, entries in groups for entry in entries]
+    names = _class_names(folder, found, learned=first in ("train", UNSPLIT))
     if strict:
         check_spellings(names, str(folder), 'rename one, or give `layout.images="."` if both are classes')
     form_of = {_composed(name): name for name in reversed(names)} | {name: name for name in names}
@@ -292,8 +294,8 @@ def _holds_images(folder: Path) -> bool:
     return next((True for name in walk(folder, hidden=False) if is_image_file(Path(name))), False)
 
 
-def _class_names(folder: Path, names: Sequence[str]) -> list[str]:
-    """Return the sorted class names; raises DataError if they can be none."""
+def _class_names(folder: Path, names: Sequence[str], *, learned: bool) -> list[str]:
+    """Return the sorted class names; raises DataError if they can be none, or too few to be `learned`."""
     names = sorted(set(names))
     if not names:
         raise DataError(f"{folder} has no class folders; put the images of each class in a folder with its name")
@@ -301,7 +303,7 @@ def _class_names(folder: Path, names: Sequence[str]) -> list[str]:
         raise DataError(
             f'{folder} has Pascal VOC\'s folders instead of class folders; for its boxes use `task="detection"`'
         )
-    if len(names) == 1:
+    if len(names) == 1 and (learned or names[0].lower() in IMAGE_FOLDERS):
         lists = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() == ".json")
         hint = f'; if {lists[0]} lists boxes, use `task="detection"` or `task="instance"`' if lists else ""
         raise DataError(f"{folder} has one class folder only, {names[0]}; at least two classes are needed{hint}")
@@ -316,7 +318,7 @@ def _collect(source: Source, groups: Groups, names: Sequence[str], name_of: Mapp
     for _, entries in groups:
         for entry in sorted(entries, key=lambda path: label_of[path.name]):
             images = list_images(entry)
-            mixed += [entry] if len(_places(entry, images)) > 1 else []
+            mixed += [entry] if len(_inner_folders(entry, images)) > 1 else []
             if not images and (pictures := count_unread(entry)):
                 source.problems.append(f"{entry} holds only pictures that Pillow cannot read, {count_list(pictures)}")
             files += images
@@ -328,15 +330,15 @@ def _collect(source: Source, groups: Groups, names: Sequence[str], name_of: Mapp
         hint = hint if unread == "nothing" else f"Pillow cannot read its pictures ({unread}); convert them"
         raise DataError(f"{folder} holds no images in its class folders; {hint}")
     if mixed:
-        inside = few([name for name in _places(mixed[0], list_images(mixed[0])) if name != "."])
+        inside = few([name for name in _inner_folders(mixed[0], list_images(mixed[0])) if name != "."])
         count = number_of(len(mixed), "class folder")
         source.notes.append(f"{count} with folders inside, whose images are of the class: {mixed[0]} has {inside}")
     source.problems += _masks_among(files)
     return LabelledFiles(files, labels, names)
 
 
-def _places(folder: Path, images: Sequence[Path]) -> list[str]:
-    """Return the names of the folders in a class folder that hold its images, `.` for those directly in it."""
+def _inner_folders(folder: Path, images: Sequence[Path]) -> list[str]:
+    """Return the folders in a class folder that hold its images by name, `.` for those directly in it."""
     inside = (path.relative_to(folder).parts for path in images)
     return sorted({parts[0] if len(parts) > 1 else "." for parts in inside})
 

@@ -418,7 +418,7 @@ def _class_names(
         names = {label: label for label in sorted(labels, key=lambda label: (is_number(label) and int(label), label))}
         if known is not None and (unknown := sorted(labels - set(known))):
             raise DataError(f"{where} has classes that the class folders lack: {few(unknown)}; rename or remove them")
-    if len(names) < 2:
+    if len(names) < 2 and {"train", UNSPLIT} & listed.keys():
         raise DataError(f"{where} has one class only, {few(list(names))}; at least two classes are needed")
     check_spellings(names.values(), str(where), "correct the list")
     return names

@@ -157,7 +157,7 @@ class Source:
         used = {_inside(path, base): kind for path, kind in self._used.items()}
         used |= dict.fromkeys(chain(*images_of.values()), IMAGES)
         self._check_settings(opened, used, images_of)
-        self.problems += _shared_images(images_of, base)
+        self._report_shared(images_of)
         kinds, passed, total = account(self.root, used, self._reasons)
         return ReadingPlan(
             layout=opened.layout,
@@ -189,6 +189,25 @@ class Source:
                         f"`layout.{name}` gives {item}, of which nothing is used as such: {self.root} is read as "
                         f"{opened.layout}; correct the setting, or leave it out"
                     )
+
+    def _report_shared(self, images_of: Mapping[str, Set[str]]) -> None:
+        """Say which images two parts share, also by links to folders."""
+        folders = {os.path.dirname(path) for path in chain(*images_of.values())}
+        real = {folder: os.path.realpath(folder) for folder in folders}
+        files = {
+            part: {(real[os.path.dirname(path)], os.path.basename(path)): path for path in paths}
+            for part, paths in images_of.items()
+        }
+        for part, other in combinations(files, 2):
+            shared = sorted(files[part].keys() & files[other].keys())
+            if shared and len(shared) == len(files[part]) == len(files[other]):  # as in ultralytics' smallest sets
+                self.notes.append(f"the {part} and the {other} part of {self.root} are the same images")
+            elif shared:
+                first = self.relative(Path(files[part][shared[0]]))
+                self.problems.append(
+                    f"{number_of(len(shared), 'image')} in both the {part} and the {other} part, {first:.100} first; "
+                    "remove each from one of them"
+                )
 
     def _merge_layout(self, given: LayoutConfig) -> LayoutConfig:
         """Return the given settings, and for the others those of `twins.yaml`."""
@@ -256,25 +275,6 @@ def split(opened: Opened, source: Source) -> Splits[Any]:
         replace(source.layout, **{name: value for name, value in asdict(source.found).items() if value}),
         share,
     )
-
-
-def _shared_images(images_of: Mapping[str, Set[str]], base: str) -> list[str]:
-    """Return a sentence for each two parts with the same images, also by links to folders."""
-    real = {
-        folder: os.path.realpath(folder) for folder in {os.path.dirname(path) for path in chain(*images_of.values())}
-    }
-    files = {
-        part: {os.path.join(real[os.path.dirname(path)], os.path.basename(path)) for path in paths}
-        for part, paths in images_of.items()
-    }
-    base, sentences = os.path.realpath(base), []
-    for first, second in combinations(files, 2):
-        if shared := files[first] & files[second]:
-            count = number_of(len(shared), "image")
-            sentences.append(
-                f"{count} both in the {first} part and in the {second} part, {os.path.relpath(min(shared), base)} first"
-            )
-    return sentences
 
 
 def _check_opened(opened: Opened, source: Source) -> None:

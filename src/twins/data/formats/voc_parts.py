@@ -201,19 +201,7 @@ def _account(source: Source, pools: Iterable[Pool], parts: Mapping[str, VocPart]
         source.pass_over(f"an image {outside}", *images)
         xmls = [path for path in pool.xmls.values() if str(path) not in used]
         source.pass_over(f"the XML file of an image {outside}", *xmls)
-    _report_shared(source, parts)
 
 
 def _images_of(pool: Pool, name: str) -> list[Path]:
     return pool.images.get(pool.image_names.get(name, name), [])
-
-
-def _report_shared(source: Source, parts: Mapping[str, VocPart]) -> None:
-    for part, found in parts.items():
-        for other in list(parts)[list(parts).index(part) + 1 :]:
-            if shared := set(found.pairs).intersection(parts[other].pairs):
-                first = min(shared).image.name
-                source.problems.append(
-                    f"{number_of(len(shared), 'image')} in both the {part} and the {other} part, {first:.100} first; "
-                    "remove each from one of them"
-                )

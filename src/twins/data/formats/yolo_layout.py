@@ -80,24 +80,6 @@ def record_layout(source: Source, parts: Mapping[str, ImagePart]) -> None:
     if any(path.is_file() for part in parts.values() for path in part.origins):
         others = {image for folder in {Path(image).parent for image in used} for image in _direct_images(folder)}
         source.pass_over("an image that no list names", *(image for image in others if str(image) not in used))
-    _report_shared(source, parts)
-
-
-def _report_shared(source: Source, parts: Mapping[str, ImagePart]) -> None:
-    names = list(parts)
-    for i, part in enumerate(names):
-        for other in names[i + 1 :]:
-            first, second = set(parts[part].images), set(parts[other].images)
-            shared = first & second
-            if not shared:
-                continue
-            if first == second:  # ultralytics' smallest sets have one folder for both
-                source.notes.append(f"the {part} and the {other} part of {source.root} are the same images")
-                continue
-            source.problems.append(
-                f"{number_of(len(shared), 'image')} in both the {part} and the {other} part, "
-                f"{min(shared).name:.100} first; remove each from one of them"
-            )
 
 
 def _part_folders(source: Source, root: Path, images: Path | None) -> dict[str, list[Path]]:

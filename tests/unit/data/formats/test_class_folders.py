@@ -226,3 +226,9 @@ def test_folders_and_masks_in_class_folders_are_said(tmp_path):
     assert "cat has thumbs" in note
     (problem,) = splits.problems
     assert problem.startswith("1 image called like the masks of others")
+
+
+def test_one_class_is_enough_to_measure_on(tmp_path):
+    write_all(tmp_path, "val/cat")
+    splits = open_folder(tmp_path)
+    assert (splits.names, sizes(splits)) == (("cat",), {"val": 3})

@@ -143,10 +143,16 @@ def test_a_flag_of_a_part_is_no_class(folder, column, flags):
     assert folder.classes()["train"] == {"im/0.jpg": "a", "im/1.jpg": "b"}
 
 
-def test_parts_that_link_to_the_same_folder_are_a_problem(folder):
+def test_parts_that_link_to_the_same_folder_are_said(folder):
     folder.images("train/cat", *numbered(3)).images("train/dog", *numbered(3))
     (folder.root / "val").symlink_to("train")
-    assert folder.open().problems == ("6 images both in the train part and in the val part, train/cat/0.jpg first",)
+    assert any("the train and the val part of" in note for note in folder.open().notes)
+    folder.images("train/dog", "a.jpg")
+    (folder.root / "val").unlink()
+    (folder.root / "val" / "cat").mkdir(parents=True)
+    (folder.root / "val" / "dog").symlink_to("../train/dog")
+    (problem,) = folder.images("val/cat", "7.jpg").open().problems
+    assert problem.startswith("4 images in both the train and the val part, train/dog/0.jpg first")
 
 
 def test_lines_with_a_number_before_the_path_give_no_classes(folder, refused):

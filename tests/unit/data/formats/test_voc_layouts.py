@@ -247,7 +247,8 @@ def test_a_listed_image_without_an_xml_file_is_left_out_and_said(tmp_path):
 
 def test_images_in_two_parts_are_a_problem(tmp_path):
     splits = opened(write(tmp_path, voc("ab") | {"ImageSets/Main/train.txt": "a\nb", "ImageSets/Main/val.txt": "b"}))
-    assert splits.problems == ("1 image in both the train and the val part, b.jpg first; remove each from one of them",)
+    first = "JPEGImages/b.jpg first; remove each from one of them"
+    assert splits.problems == (f"1 image in both the train and the val part, {first}",)
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,7 @@ def test_images_in_two_parts_are_a_problem_and_one_folder_for_both_is_said(tmp_p
     assert any("the train and the val part of" in note and "are the same images" in note for note in splits.notes)
     write(root, {"data.yaml": f"train: images\nval: v.txt\n{NAMES}", "v.txt": "images/a.jpg\nimages/a.jpg\n"})
     splits = opened(root)
-    assert splits.problems[0].startswith("1 image in both the train and the val part, a.jpg first")
+    assert splits.problems[-1].startswith("1 image in both the train and the val part, images/a.jpg first")
     assert any("v.txt names 1 image more than once" in note for note in splits.notes)
 
 
