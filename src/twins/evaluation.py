@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ from twins.metrics.coco_results import coco_results
 from twins.predictions import Prediction
 from twins.predictor import check_inference, inference_form, pick_device, set_selection
 from twins.preprocess import Preprocess
-from twins.run_folder import CONFIG, parts_of, weights_note, weights_of
+from twins.run_folder import CONFIG, DATA, find_run, parts_of, weights_note, weights_of
 from twins.tasks.contract import TaskSpec, spec_of
 from twins.tasks.inference import InferenceConfig, SelectionConfig
 from twins.tasks.network import TaskNetwork
@@ -127,8 +128,7 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
             *splits.plan.short(),
             *splits.notes,
             *_matching_notes(match, left_out),
-            *_share_notes(splits, images),
-            *writer.notes,
+            *_share_notes(model, splits, images, source),
         ),
     )
     check_measured(result.metrics, facts_of(network.task).monitor, len(relabelled))
@@ -196,13 +196,55 @@ def _matching_notes(match: ClassMatch, left_out: str) -> list[str]:
     return [match.note + (f"; left out: {left_out}" if left_out else "")] if match.note else []
 
 
-def _share_notes(splits: Splits[Any], images: ImageSet) -> list[str]:
-    """Return a sentence if a share of an unsplit set is measured."""
+def _share_notes(
+    model: str | Path | TaskNetwork, splits: Splits[Any], images: ImageSet, source: DataConfig
+) -> list[str]:
+    """Return sentences if a share of an unsplit set is measured, and if the run held out another or may have."""
+    notes = _layout_notes(model, source)
     if not splits.share or len(images) == splits.count:
+        return notes
+    count = f"{len(images)} of {number_of(splits.count, 'image')}"
+    notes.append(
+        f"{count} are measured, those that a training with `seed={source.seed}` and `val_share={source.val_share:g}` "
+        'holds out; `part="all"` measures all of them'
+    )
+    run = find_run(model) if isinstance(model, str | Path) else None
+    return notes if run is None else [*notes, *_other_share_notes(run, splits, source)]
+
+
+def _other_share_notes(run: Path, splits: Splits[Any], source: DataConfig) -> list[str]:
+    """Return a sentence if a run held out other images; a smaller share of one seed is a part of a larger one."""
+    saved = read_config(run / CONFIG)
+    is_same = _is_same_data(source.data, saved.data)
+    if source.seed != saved.seed or source.val_share > saved.val_share or (is_same and source.layout != saved.layout):
+        how = f"`seed={saved.seed}`, `val_share={saved.val_share:g}` and its own layout settings"
+        return [f"the run held out images by {how}, so on its own data, images that it was trained on are measured"]
+    before = _images_before(run) if is_same else None
+    if before is None or before == splits.count:
         return []
     return [
-        f"{len(images)} of {number_of(splits.count, 'image')} are measured, those that a training would hold out; "
-        '`part="all"` measures all of them'
+        f"the data had {number_of(before, 'image')} when the run began and has {splits.count} now, so others are held "
+        "out, and images that it was trained on may be measured"
+    ]
+
+
+def _images_before(run: Path) -> int | None:
+    """Return how many images the data had when a run began; `None` if the run does not say."""
+    try:
+        parts = json.loads((run / DATA).read_text(encoding="utf-8"))["parts"]
+        return sum(part["images"] for part in parts.values() if "same_as" not in part)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _layout_notes(model: str | Path | TaskNetwork, source: DataConfig) -> list[str]:
+    """Return a sentence if a run's layout settings are not used, because its data may have moved."""
+    run = _run_config(model)
+    if run.layout == LayoutConfig() or source.layout != LayoutConfig() or _is_same_data(source.data, run.data):
+        return []
+    return [
+        f"the layout settings of the run are for {run.data} and are not used here; give them again if {source.data} is "
+        "the same data"
     ]
 
 
@@ -251,11 +293,11 @@ class _CocoResults:
     """Collects the predictions of a detector for a COCO results file; without a path it does nothing.
 
     Raises:
-        ConfigError: a path is set for a network that predicts no boxes.
+        ConfigError: a path is set for a network that predicts no boxes, or for images whose ids are not unique.
     """
 
     def __init__(self, path: str | None, network: TaskNetwork, images: ImageSet, match: ClassMatch) -> None:
-        self.path, self.notes = path, list[str]()
+        self.path = path
         if path is None:
             return
         if "boxes" not in facts_of(network.task).prediction_fields:
@@ -268,7 +310,7 @@ class _CocoResults:
             label: number for label, number in reversed(pairs) if number is not None
         }  # the first class wins
         self.category_ids = [category_ids.get(class_id) for class_id in range(len(match.names))]
-        self.notes = _results_notes(path, images)
+        _check_ids(images)
         self.entries: list[dict[str, Any]] = []
 
     def add(self, predictions: Sequence[Prediction], targets: Sequence[Any]) -> None:
@@ -284,20 +326,17 @@ class _CocoResults:
             temporary.write_text(json_text(self.entries) + "\n")
 
 
-def _results_notes(path: str, images: Any) -> list[str]:
-    """Return a sentence if the ids in a results file are not those of the annotation files that were joined."""
+def _check_ids(images: Any) -> None:
+    """Raise ConfigError if annotation files that were joined give the same ids to different images or classes."""
     sets = getattr(images, "sets", ())
-    if not any(hasattr(part, "image_ids") and part.image_ids is not None for part in sets):
-        return []
-    kinds = [
-        name for name, key in (("image", "image_ids"), ("category", "category_ids")) if getattr(images, key) is None
-    ]
-    if not kinds:
-        return []
-    return [
-        f"the {' and '.join(kinds)} ids in {path} are those of this evaluation, because the annotation files give the "
-        "same ids to different ones; to score it against a file, measure that part alone"
-    ]
+    if not any(getattr(part, "image_ids", None) is not None for part in sets):
+        return
+    for name, key in (("image", "image_ids"), ("category", "category_ids")):
+        if getattr(images, key) is None:
+            raise ConfigError(
+                f"`results` cannot be written: the annotation files of the measured parts give the same {name} "
+                "ids to different ones; measure each part alone"
+            )
 
 
 def _data_config(model: str | Path | TaskNetwork, data: str, config: EvalConfig) -> DataConfig:
@@ -315,9 +354,9 @@ def _data_config(model: str | Path | TaskNetwork, data: str, config: EvalConfig)
 
 
 def _run_config(model: str | Path | TaskNetwork) -> TrainConfig:
-    """Return the settings of a run folder, or the defaults if there are none."""
-    file = Path(model) / CONFIG if isinstance(model, str | Path) else None
-    return read_config(file) if file is not None and file.is_file() else TrainConfig()
+    """Return the settings of the run that a network is of, or the defaults if there is none."""
+    run = find_run(model) if isinstance(model, str | Path) else None
+    return TrainConfig() if run is None else read_config(run / CONFIG)
 
 
 def _is_same_data(data: str, other: str) -> bool:

@@ -47,6 +47,21 @@ def weights_of(path_or_name: str | Path) -> str | Path:
     )
 
 
+def find_run(path_or_name: str | Path) -> Path | None:
+    """Return the run folder that a path is, or that a weight file is in; `None` if it is of no run."""
+    path = Path(path_or_name)
+    if os.path.isdir(path):
+        return path if (path / CONFIG).is_file() else None
+    file = Path(os.path.abspath(path))
+    for folder in file.parents[:3]:
+        inside = file.relative_to(folder).parts
+        is_state = len(inside) == 3 and (inside[0], inside[2]) == (STATES, WEIGHTS)
+        is_weights = is_state or inside in ((BEST,), (LAST, WEIGHTS))
+        if is_weights and all((folder / name).is_file() for name in (CONFIG, METRICS)):
+            return folder
+    return None
+
+
 def weights_note(run: str | Path, *, averaged: bool) -> str:
     """Return a sentence that says which weights of a run folder `weights_of` returns.
 

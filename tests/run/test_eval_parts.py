@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,13 +14,17 @@ from PIL import Image, ImageDraw
 import twins
 from twins.data.config import LayoutConfig
 from twins.data.objects import encode_mask
-from twins.errors import DataError
+from twins.engine.config import read_config
+from twins.errors import ConfigError, DataError
+from twins.tasks.inference import SelectionConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TASKS = ("classification", "semantic", "detection", "instance")
 SLOW = [task if task == "classification" else pytest.param(task, marks=pytest.mark.slow) for task in TASKS]
 NAMES = {"classification": ("cat", "dog"), "semantic": ("ground", "red"), "detection": ("red",), "instance": ("red",)}
 PARTS = {"train": 4, "val": 3, "test": 2}
+LOW = SelectionConfig(score=0.0, most=5)
+"""With it, an untrained detector finds something in every image."""
 
 
 def draw(seed):
@@ -176,7 +183,7 @@ def test_objects_that_a_map_leaves_out_are_dropped(tmp_path, task):
     path.write_text(json.dumps(content))
     file.write_text("shadow: null\n")
     model, results = twins.create_model("twins_svt_nano", task=task, names=("green", "red")), tmp_path / "results.json"
-    config = twins.EvalConfig(size=32, device="cpu", class_map=str(file), results=str(results))
+    config = twins.EvalConfig(size=32, device="cpu", class_map=str(file), results=str(results), selection=LOW)
     result = twins.evaluate(model, root, config)
     assert result.protocol["class_matching"]["left_out"] == "2 objects"
     assert [row["objects"] for row in result.details["per_class"]] == [0, 3]
@@ -207,3 +214,92 @@ def test_lists_and_layout_settings_reach_the_evaluation(measure, tmp_path):
     (root / "labels.csv").write_text("image,label\n0,cat\n1,dog\n2,cat\n3,dog\n")
     layout = LayoutConfig(test=("labels.csv",))
     assert counts(measure("classification", root, layout=layout)) == ("test", 4, 4)
+
+
+def change_annotations(root, part, *, category=None, first=None):
+    """Give a part's file another category id, or its images ids from `first`."""
+    path = root / "annotations" / f"instances_{part}.json"
+    content = json.loads(path.read_text())
+    if category is not None:
+        content["categories"][0]["id"] = category
+    for position, (image, annotation) in enumerate(zip(content["images"], content["annotations"], strict=True)):
+        annotation["category_id"] = content["categories"][0]["id"]
+        if first is not None:
+            image["id"] = annotation["image_id"] = first + position
+    path.write_text(json.dumps(content))
+
+
+def test_results_have_the_ids_of_the_files_that_are_measured(measure, tmp_path):
+    root, results = write(tmp_path / "data", "detection", PARTS), tmp_path / "results.json"
+    change_annotations(root, "val", first=100)
+    measure("detection", root, part="all", results=str(results), selection=LOW)
+    assert {entry["image_id"] for entry in json.loads(results.read_text())} == {0, 1, 2, 3, 100, 101, 102, 7, 8}
+    change_annotations(root, "test", category=9)
+    measure("detection", root, part="test", results=str(results), selection=LOW)
+    assert {entry["category_id"] for entry in json.loads(results.read_text())} == {9}
+    with pytest.raises(ConfigError, match="category ids differ"):
+        measure("detection", root, part="all", results=str(results), selection=LOW)
+    change_annotations(root, "test", category=1, first=101)
+    with pytest.raises(ConfigError, match="images have the same ids"):
+        measure("detection", root, part="all", results=str(results), selection=LOW)
+    assert counts(measure("detection", root, part="all")) == ("all", 9, 9)
+
+
+def test_an_image_of_two_parts_is_measured_once(measure, tmp_path):
+    root = write(tmp_path / "data", "classification", {"pictures": 6})
+    pictures = [path.rename(root / path.name).name for path in sorted(root.glob("*/*/*.png"))]
+    for part, chosen in {"val": pictures[:4], "test": pictures[2:]}.items():
+        lines = [f"{name},{NAMES['classification'][int(name[0]) % 2]}" for name in chosen]
+        (root / f"{part}.csv").write_text("\n".join(["image,label", *lines]))
+    assert counts(measure("classification", root, part="all")) == ("all", 6, 6)
+    assert counts(measure("classification", root, part="test")) == ("test", 4, 6)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on ten images without parts, of which it held out four by seed 3."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = {"data": str(write(folder / "data", "classification", {"": 10})), "seed": 3, "val_share": 0.4}
+    model = {"model": "twins_svt_nano", "weights": "none", "size": 32, "steps": 1, "batch_size": 2}
+    twins.train(twins.TrainConfig(**data, **model, workers=0, device="cpu", out=str(folder / "run")))
+    return folder / "run"
+
+
+def held_out(run, model, data, **settings):
+    """Return whether the images are those that the run held out, and the notes on what is measured."""
+    result = twins.evaluate(model, data, twins.EvalConfig(device="cpu", **settings))
+    same = result.hashes["images"] == json.loads((run / "eval.json").read_text())["hashes"]["images"]
+    return same, [note for note in result.notes if "trained on" in note]
+
+
+@pytest.mark.parametrize(
+    "file", ["", "best.safetensors", "last/model.safetensors", "states/000000001/model.safetensors"]
+)
+def test_the_weight_files_of_a_run_are_measured_on_what_it_held_out(run, tmp_path, file):
+    assert held_out(run, run / file, run.parent / "data") == (True, [])
+    moved = shutil.copytree(run.parent / "data", tmp_path / "data")
+    assert held_out(run, run / file, moved) == (True, [])
+
+
+def test_a_measure_of_images_that_were_trained_on_is_said(run, tmp_path):
+    data = run.parent / "data"
+    assert held_out(run, run, data, val_share=0.2) == (False, [])
+    for settings in ({"val_share": 0.5}, {"seed": 4}, {"layout": LayoutConfig(images=".")}):
+        _, (note,) = held_out(run, run, data, **settings)
+        assert note.startswith("the run held out images by `seed=3`, `val_share=0.4`")
+    lone = shutil.copy(run / "best.safetensors", tmp_path)
+    result = twins.evaluate(lone, data, twins.EvalConfig(device="cpu"))
+    assert any("a training with `seed=0` and `val_share=0.2` holds out" in note for note in result.notes)
+    picture = shutil.copy(data / "cat" / "0.png", data / "cat" / "new.png")
+    _, (note,) = held_out(run, run, data)
+    os.remove(picture)
+    assert note.startswith("the data had 10 images when the run began and has 11 now")
+
+
+def test_layout_settings_of_a_run_whose_data_has_moved_are_not_passed_over_in_silence(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    config = read_config(other / "config.yaml")
+    (other / "config.yaml").write_text(replace(config, layout=LayoutConfig(images=".")).to_yaml())
+    moved = shutil.copytree(run.parent / "data", tmp_path / "data")
+    notes = twins.evaluate(other, moved, twins.EvalConfig(device="cpu")).notes
+    assert any(note.startswith(f"the layout settings of the run are for {config.data}") for note in notes)

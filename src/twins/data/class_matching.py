@@ -79,6 +79,7 @@ def match_names(
     """
     names = tuple(network) or _published(num_classes, table)
     if not network and not class_map and len(data) == num_classes:
+        _check_order(data, names)
         order = f"the network has no class names, and is taken to have the data's in their order: {few(list(data))}"
         return ClassMatch(tuple(range(num_classes)), tuple(data), "order", order)
     if not names and class_map:
@@ -102,6 +103,23 @@ def match_names(
         by, note = "class_map", _map_note(mapped, names) + (f"; of the others, {note}" if note else "")
     ids = tuple(matched[index] if index in matched else mapped[name] for index, name in enumerate(data))
     return ClassMatch(ids, names, by, note)
+
+
+def _check_order(data: Sequence[str], published: Sequence[str]) -> None:
+    """Raise DataError if most classes of the data are published ones in another order, so two orders can be meant."""
+    synsets = {
+        name: imagenet_names()[index]
+        for index, name in enumerate(imagenet_synsets() if any(map(_synset, data)) else ())
+    }
+    words = [fold(synsets.get(_synset(name) or "", name)) for name in data]
+    expected = [fold(name) for name in published]
+    moved = [name for name, word, other in zip(data, words, expected, strict=False) if word != other]
+    if moved and 2 * len(set(words) & set(expected)) > len(expected):
+        raise DataError(
+            f"the network has no class names, and its {len(data)} classes could be in the order of the data or in that "
+            f"of the published networks, which differ from {moved[0]} on; give the network's ids for the names of the "
+            "data in a file as `class_map=FILE`"
+        )
 
 
 def fold(name: str) -> str:
@@ -212,6 +230,8 @@ def _read_map(class_map: Mapping[str, str | None], data: Sequence[str], names: S
         raise DataError(f"`class_map` has {few(missing)}, which the data does not have{hint}; correct the map")
     exact, folded = {name: i for i, name in enumerate(names) if names.count(name) == 1}, _folded_ids(names)
     ids = {name: _id_of(other, exact, folded, len(names)) for name, other in class_map.items() if other is not None}
+    if class_map and not ids and len(class_map) == len(data):
+        raise DataError("`class_map` leaves out every class of the data, so nothing can be measured; give some a name")
     if unknown := [class_map[name] for name, class_id in ids.items() if class_id is None]:
         hint = nearest(unknown[0] or "", names) or f"; it has {few(names)}"
         raise DataError(

@@ -28,6 +28,11 @@ _MAX_FLOAT = 65535.0
 """Greatest float that is a pixel's value; programs mark missing pixels by -1e38 and its like."""
 _OVERSHOOT = 2.0
 """Value to which resampling may raise floats in 0..1."""
+SYSTEM_NAMES = frozenset((
+    "thumbs.db", "desktop.ini", "__macosx", "@eadir", "__pycache__", "$recycle.bin", "system volume information",
+    "lost+found",
+))  # fmt: skip
+"""Names of files and folders that systems write, in lower case."""
 NO_DATA = "no_data"
 """Key in an image's `info`: the number of pixels without a value, which are read as black."""
 SCALED = "scaled"
@@ -50,7 +55,7 @@ def is_image_file(path: Path) -> bool:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Return all image files below a folder, also in linked folders, sorted, without hidden files and folders."""
+    """Return all image files below a folder, also in linked folders, sorted, without hidden ones and a system's."""
     endings = image_endings()
     names = [name for name in walk(folder, hidden=False) if os.path.splitext(name)[1].lower() in endings]
     return [folder / name for name in sorted(names, key=lambda name: name.split("/"))]  # the order of paths, faster
@@ -69,7 +74,7 @@ def _walk(folder: str, inside: str, parents: tuple[str, ...], hidden: bool) -> I
     except OSError:
         return  # a folder that may not be read holds nothing that can be used
     for entry in entries:
-        if not hidden and entry.name.startswith("."):
+        if not hidden and is_hidden(entry.name):
             continue
         name = f"{inside}/{entry.name}" if inside else entry.name
         if not _is_folder(entry):
@@ -78,6 +83,11 @@ def _walk(folder: str, inside: str, parents: tuple[str, ...], hidden: bool) -> I
             yield from _walk(entry.path, name, (*parents, os.path.join(parents[-1], entry.name)), hidden)
         elif (real := os.path.realpath(entry.path)) not in parents:
             yield from _walk(entry.path, name, (*parents, real), hidden)
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is hidden, or written by a system, such as a bin or a folder of thumbnails."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

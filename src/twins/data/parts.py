@@ -30,12 +30,19 @@ def part_of(name: str, fillers: Set[str] = frozenset()) -> str | None:
         name: a file's or folder's name, without the file's ending.
         fillers: further words that may stand beside the part's, such as `instances`.
     """
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    words = re.findall(r"[^\W\d_]+", spaced.lower())
+    words = _words(name)
     parts = {_PART_OF[word] for word in words if word in _PART_OF}
     parts = {"trainval"} if parts == {"train", "val"} else parts
     others = [word for word in words if word not in _PART_OF and word not in _FILLERS and word not in fillers]
     return parts.pop() if len(parts) == 1 and not others else None
+
+
+def split_part(name: str) -> tuple[str, str] | None:
+    """Return the only part in a name and its other words, as `test` and `alphabet` of `alphabet_test`, or `None`."""
+    words = _words(name)
+    parts = {_PART_OF[word] for word in words if word in _PART_OF}
+    rest = " ".join(word for word in words if word not in _PART_OF)
+    return (parts.pop(), rest) if len(parts) == 1 else None
 
 
 def group_parts(paths: Iterable[Path], fillers: Set[str] = frozenset()) -> dict[str, list[Path]]:
@@ -45,3 +52,9 @@ def group_parts(paths: Iterable[Path], fillers: Set[str] = frozenset()) -> dict[
         if part := part_of(path.stem if path.suffix and not path.is_dir() else path.name, fillers):
             groups[part].append(path)
     return dict(groups)
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name, which other characters or a change of case separate, in lower case."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return re.findall(r"[^\W\d_]+", spaced.lower())

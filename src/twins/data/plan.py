@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from twins.data.images import UNREAD_ENDINGS, image_endings, walk
+from twins.data.images import UNREAD_ENDINGS, image_endings, is_hidden, walk
 from twins.errors import number_of
 
 FORMAT = 1
@@ -26,7 +26,6 @@ _ANNOTATION_ENDINGS = frozenset((
 ))  # fmt: skip
 _ARCHIVES = frozenset((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"))
 _DOCUMENTS = frozenset(("readme", "license", "licence", "changelog", "citation", "requirements", "notice", "authors"))
-_SYSTEM_FILES = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir", "__pycache__"))
 IMAGE, UNREAD, ANNOTATION, ARCHIVE = (
     "an image that this layout does not use",
     "a picture that Pillow cannot read",
@@ -175,7 +174,7 @@ def _given_reason(path: str, inside: str, reasons: Mapping[str, str]) -> tuple[s
 def _reason_by_name(inside: str) -> str:
     parts = [part.lower() for part in PurePath(inside).parts]
     name, ending = os.path.splitext(parts[-1])
-    if any(part.startswith(".") or part in _SYSTEM_FILES for part in parts):
+    if any(map(is_hidden, parts)):
         return HIDDEN
     if ending in image_endings():
         return IMAGE

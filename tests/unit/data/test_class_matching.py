@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from twins.data.class_map import read_class_map
-from twins.data.class_matching import match_names
+from twins.data.class_matching import imagenet_synsets, match_names
 from twins.data.classes import built_in, imagenet_names
 from twins.errors import DataError
 
@@ -127,6 +127,21 @@ def test_a_network_without_names_takes_the_order_and_says_so():
     assert "a, b" in match.note
     with pytest.raises(DataError, match="3 classes, the network 2 without names"):
         ids(("a", "b", "c"), (), num_classes=2)
+
+
+@pytest.mark.parametrize("table", ["coco", "imagenet"])
+def test_a_network_without_names_does_not_guess_between_two_orders(table):
+    names = COCO.names if table == "coco" else imagenet_synsets()
+    count, numbers = len(names), tuple(map(str, range(len(names))))
+    for order in (names, numbers):
+        assert match_names(order, (), count, table=table).by == "order"
+    with pytest.raises(DataError, match="could be in the order of the data or in that of the published"):
+        match_names(names[::-1], (), count, table=table)
+
+
+def test_a_map_that_leaves_out_every_class_is_refused():
+    with pytest.raises(DataError, match="leaves out every class"):
+        ids(("cat", "dog"), ("cat", "dog"), class_map={"cat": None, "dog": None})
 
 
 def test_a_map_comes_first_and_may_leave_classes_out():

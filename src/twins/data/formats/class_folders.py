@@ -12,9 +12,10 @@ from pathlib import Path
 from twins.data.base import UNSPLIT, Opened
 from twins.data.config import LayoutConfig
 from twins.data.formats.files import ImageFiles
+from twins.data.formats.mask_names import IMAGE_FOLDERS
 from twins.data.formats.source import Source, names_in
-from twins.data.images import count_unread, is_image_file, list_images, walk
-from twins.data.parts import part_of
+from twins.data.images import count_unread, is_hidden, is_image_file, list_images, walk
+from twins.data.parts import part_of, split_part
 from twins.errors import DataError, count_list, few, number_of
 
 
@@ -30,6 +31,7 @@ class LabelledFiles(ImageFiles):
         return self.labels[index]
 
 
+_MASK_NAME = re.compile(r"(.+?)[ _-](?:masks?|gt|groundtruth|segmentation)(?:[ _-]?\d+)?", re.IGNORECASE)
 Groups = list[tuple[Path, list[Path]]]
 """Folders with their class folders."""
 
@@ -99,7 +101,7 @@ def class_folders(root: Path) -> list[Path]:
         entry
         for entry in root.iterdir()
         if entry.is_dir()
-        and not entry.name.startswith((".", "__MACOSX", "@"))
+        and not is_hidden(entry.name)
         and not (entry.is_symlink() and os.path.realpath(entry) in around)
     )
 
@@ -136,7 +138,8 @@ def _match_names(source: Source, classes: Mapping[str, Groups], *, strict: bool)
     first = next(iter(classes))
     chosen = [classes[first]] if first in ("train", UNSPLIT) else list(classes.values())
     folder = classes[first][0][0]
-    names = _class_names(folder, [entry.name for groups in chosen for _, entries in groups for entry in entries])
+    found = [entry.name for groups in chosen for _, entries in groups for entry in entries]
+    names = _class_names(folder, found, learned=first in ("train", UNSPLIT))
     if strict:
         check_spellings(names, str(folder), 'rename one, or give `layout.images="."` if both are classes')
     form_of = {_composed(name): name for name in reversed(names)} | {name: name for name in names}
@@ -244,7 +247,8 @@ def _ambiguous(base: Path, parts: Sequence[Path], others: Sequence[Path]) -> Dat
 
 
 def _check_not_parts(base: Path, folders: Sequence[Path]) -> None:
-    """Raise DataError if folders without images of their own hold class folders of which most have the same names."""
+    """Raise DataError if folders may be parts, by their names or as most of those in them have the same names."""
+    _check_part_names(base, folders)
     inner = [
         frozenset() if _has_own_images(folder) else frozenset(path.name for path in class_folders(folder))
         for folder in folders
@@ -260,6 +264,27 @@ def _check_not_parts(base: Path, folders: Sequence[Path]) -> None:
         )
 
 
+def _check_part_names(base: Path, folders: Sequence[Path]) -> None:
+    """Raise DataError if names differ by the name of a part only, or if parts are inside the folders."""
+    named: dict[str, dict[str, str]] = defaultdict(dict)
+    for folder in folders:
+        if found := split_part(folder.name):
+            named[found[1]].setdefault(found[0], folder.name)
+    if alike := next((list(group.values()) for group in named.values() if len(group) > 1), None):
+        raise DataError(
+            f"{few(alike)} in {base} differ only by the name of a part; give the folders of the parts as "
+            '`layout.train="..."` and `layout.val="..."`, or `layout.images="."` if they are classes'
+        )
+    inside = {part_of(path.name): path for folder in folders for path in class_folders(folder) if _holds_images(path)}
+    inside.pop(None, None)
+    if len(inside) > 1:
+        names = few([os.path.relpath(path, base) for path in inside.values()])
+        raise DataError(
+            f"{base} has folders of parts inside those of classes, {names}; move them to {next(iter(inside))}/"
+            f'{folders[0].name} and so on, or give `layout.images="."` if the images of all parts are one set'
+        )
+
+
 def _has_own_images(folder: Path) -> bool:
     """Return whether a folder itself holds an image."""
     return any(is_image_file(path) and path.is_file() for path in folder.iterdir())
@@ -269,8 +294,8 @@ def _holds_images(folder: Path) -> bool:
     return next((True for name in walk(folder, hidden=False) if is_image_file(Path(name))), False)
 
 
-def _class_names(folder: Path, names: Sequence[str]) -> list[str]:
-    """Return the sorted class names; raises DataError if they can be none."""
+def _class_names(folder: Path, names: Sequence[str], *, learned: bool) -> list[str]:
+    """Return the sorted class names; raises DataError if they can be none, or too few to be `learned`."""
     names = sorted(set(names))
     if not names:
         raise DataError(f"{folder} has no class folders; put the images of each class in a folder with its name")
@@ -278,7 +303,7 @@ def _class_names(folder: Path, names: Sequence[str]) -> list[str]:
         raise DataError(
             f'{folder} has Pascal VOC\'s folders instead of class folders; for its boxes use `task="detection"`'
         )
-    if len(names) == 1:
+    if len(names) == 1 and (learned or names[0].lower() in IMAGE_FOLDERS):
         lists = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() == ".json")
         hint = f'; if {lists[0]} lists boxes, use `task="detection"` or `task="instance"`' if lists else ""
         raise DataError(f"{folder} has one class folder only, {names[0]}; at least two classes are needed{hint}")
@@ -289,10 +314,11 @@ def _collect(source: Source, groups: Groups, names: Sequence[str], name_of: Mapp
     """Return the images of a part; a class whose pictures cannot be read is a problem."""
     positions = {name: label for label, name in enumerate(names)}
     label_of = {name: positions[form] for name, form in name_of.items()}
-    files, labels = [], []
+    files, labels, mixed = [], [], []
     for _, entries in groups:
         for entry in sorted(entries, key=lambda path: label_of[path.name]):
             images = list_images(entry)
+            mixed += [entry] if len(_inner_folders(entry, images)) > 1 else []
             if not images and (pictures := count_unread(entry)):
                 source.problems.append(f"{entry} holds only pictures that Pillow cannot read, {count_list(pictures)}")
             files += images
@@ -303,4 +329,26 @@ def _collect(source: Source, groups: Groups, names: Sequence[str], name_of: Mapp
         hint = "known endings are .jpg, .png, .webp and others"
         hint = hint if unread == "nothing" else f"Pillow cannot read its pictures ({unread}); convert them"
         raise DataError(f"{folder} holds no images in its class folders; {hint}")
+    if mixed:
+        inside = few([name for name in _inner_folders(mixed[0], list_images(mixed[0])) if name != "."])
+        count = number_of(len(mixed), "class folder")
+        source.notes.append(f"{count} with folders inside, whose images are of the class: {mixed[0]} has {inside}")
+    source.problems += _masks_among(files)
     return LabelledFiles(files, labels, names)
+
+
+def _inner_folders(folder: Path, images: Sequence[Path]) -> list[str]:
+    """Return the folders in a class folder that hold its images by name, `.` for those directly in it."""
+    inside = (path.relative_to(folder).parts for path in images)
+    return sorted({parts[0] if len(parts) > 1 else "." for parts in inside})
+
+
+def _masks_among(files: Sequence[Path]) -> list[str]:
+    """Return a sentence if images are called like the masks of others in their folder, as `x_mask.png` of `x.jpg`."""
+    stems = {(path.parent, path.stem) for path in files}
+    matches = [(path, _MASK_NAME.fullmatch(path.stem)) for path in files]
+    masks = [path for path, match in matches if match and (path.parent, match[1]) in stems]
+    if not masks:
+        return []
+    count = number_of(len(masks), "image")
+    return [f"{count} called like the masks of others, and read as images of the class, {masks[0]} first; remove them"]

@@ -219,6 +219,8 @@ def _resolve(source: Source, index: ImageIndex, tables: Sequence[tuple[str, Labe
         files = index.find([row.image for row in table.rows], folder, part, table.path)
         source.notes += files.note(str(table.path))
         rows = [(row, files.paths[row.image]) for row in table.rows if row.image in files.paths]
+        if kind_of(table.path) == "paths":  # the class is the folder, so a path with another folder names no image
+            rows = [(row, image) for row, image in rows if fold(row.label) == fold(image.parent.name)]
         if not rows or (not explicit and _is_of_one_folder(table)):
             _pass_over_list(source, table, explicit=explicit)
             continue
@@ -320,7 +322,8 @@ def _folders_say_the_same(source: Source, listed: _Parts, lists: Sequence[Path])
             f'another; name the list as `layout.annotations="{source.relative(other[0].list)}"`, or the folders as '
             '`layout.images="."`'
         )
-    if set(listed) <= {UNSPLIT, "train"} or any(_part_of_image(source, row.path) for row in rows):
+    in_folders = any(_part_of_image(source, row.path) for row in rows)
+    if in_folders or (set(listed) <= {UNSPLIT, "train"} and not _leaves_out(source, listed)):
         _check_parts(source, listed)
         names = few([source.relative(path) for path in lists])
         source.notes.append(f"{names} and the class folders give the images the same classes; the folders are read")
@@ -331,6 +334,12 @@ def _folders_say_the_same(source: Source, listed: _Parts, lists: Sequence[Path])
         for part, group in listed.items()
     }
     return False
+
+
+def _leaves_out(source: Source, listed: _Parts) -> bool:
+    """Return whether class folders hold images that lists give no class."""
+    paths = {os.path.abspath(row.path) for rows in listed.values() for row in rows}
+    return any(os.path.abspath(path) not in paths for path in list_images(images_folder(source)))
 
 
 def _check_parts(source: Source, listed: _Parts) -> None:
@@ -409,7 +418,7 @@ def _class_names(
         names = {label: label for label in sorted(labels, key=lambda label: (is_number(label) and int(label), label))}
         if known is not None and (unknown := sorted(labels - set(known))):
             raise DataError(f"{where} has classes that the class folders lack: {few(unknown)}; rename or remove them")
-    if len(names) < 2:
+    if len(names) < 2 and {"train", UNSPLIT} & listed.keys():
         raise DataError(f"{where} has one class only, {few(list(names))}; at least two classes are needed")
     check_spellings(names.values(), str(where), "correct the list")
     return names
@@ -447,6 +456,11 @@ def _name_numbers(
         missing = few(sorted(numbers - set(table.values)))
         raise DataError(f"{first.list} has the classes {missing}, which {file} does not name; add them")
     source.use_names(file)
+    least = min(numbers)
+    source.notes.append(
+        f"the numbers in {source.relative(first.list)} are those of {source.relative(file)}: {least} is "
+        f"{table.names[table.values.index(least)]}"
+    )
     return {str(value): name for value, name in zip(table.values, table.names, strict=True)}
 
 

@@ -30,8 +30,11 @@ _LABEL_COLUMNS = (
     "predictionstring",
 )  # fmt: skip
 _PART_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase")
-_FLAG_COLUMNS = {"isvalid": ("val", "train"), "isval": ("val", "train"), "istrain": ("train", "test")}
-"""Columns of flags: the part of a true one and of a false one."""
+_FLAG_COLUMNS = {
+    "isvalid": ("val", "train"), "isval": ("val", "train"), "istrain": ("train", "test"), "istest": ("test", "train"),
+    "valid": ("val", "train"), "val": ("val", "train"), "train": ("train", "test"), "test": ("test", "train"),
+}  # fmt: skip
+"""Columns of flags: the part of a true one and of a false one; the names of parts only beside a column of classes."""
 _OTHER_COLUMNS = frozenset(
     ("score", "confidence", "probability", "prediction", "predicted", "pred", "xmin", "x1", "bbox")
 )
@@ -103,7 +106,8 @@ def _kind_of_words(words: Sequence[str], count: int, path: Path) -> Kind:
     if len(words) != count:
         return "other"
     if all(map(_SYNSET.fullmatch, words)):
-        return "ground_truth"
+        synsets = read_list(path)
+        return "ground_truth" if len(set(synsets)) < len(synsets) else "other"  # each once: names of the classes
     stem = path.stem.lower()
     if all(map(is_number, words)):
         return "ground_truth" if "ground" in stem and "truth" in stem else "other"
@@ -142,6 +146,7 @@ def read_label_table(path: Path) -> LabelTable:
     rows = [row for row in cells[1:] if len(row) == len(columns.names)]
     if short := len(cells) - 1 - len(rows):
         table.faults.append(f"{number_of(short, 'line')} of {path} with another number of cells than its header")
+    columns = columns if columns.part is not None else columns._replace(part=_part_column(rows, columns))
     if len(columns.labels) == 1 or columns.names[columns.labels[0]].lower() in _LABEL_COLUMNS:
         labels = [_label(row[_choose_column(path, columns, rows)]) for row in rows]
     else:
@@ -153,17 +158,53 @@ def read_label_table(path: Path) -> LabelTable:
     )
 
 
+def _part_column(rows: Sequence[Sequence[str]], columns: _Columns) -> int | None:
+    """Return the only column, whatever its name, in which every row has the name of a part, if there are several."""
+    found = [
+        index
+        for index in range(len(columns.names))
+        if index != columns.image and index not in columns.labels and _are_parts([row[index] for row in rows])
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _are_parts(cells: Sequence[str]) -> bool:
+    """Return whether cells name parts, more than one."""
+    parts = {cell: part_of(cell) for cell in dict.fromkeys(cells)}
+    return None not in parts.values() and len(set(parts.values())) > 1
+
+
+def _is_index(rows: Sequence[Sequence[str]], column: int) -> bool:
+    """Return whether a column holds a number of each image, which no class is."""
+    numbers = {read_whole(row[column]) for row in rows}
+    return None not in numbers and len(numbers) == len(rows) > 1
+
+
 def _without_header(table: LabelTable, cells: Sequence[Sequence[str]]) -> LabelTable:
-    rows = []
-    for row in cells:
-        column = _image_column(row)
-        if len(row) == 1:
-            rows.append(Row(row[0], Path(with_slashes(row[0])).parent.name))
-        elif column is not None and (rest := [cell for index, cell in enumerate(row) if index != column]):
-            rows.append(Row(row[column], _label(rest[-1])))
-    if len(rows) < len(cells):
-        table.faults.append(f"{number_of(len(cells) - len(rows), 'line')} of {table.path} without image or class")
-    return _fill(table, rows)
+    found = [(row, column) for row in cells if (column := 0 if len(row) == 1 else _image_column(row)) is not None]
+    if len(found) < len(cells):
+        table.faults.append(f"{number_of(len(cells) - len(found), 'line')} of {table.path} without image or class")
+    images = [row[column] for row, column in found]
+    others = [[cell for index, cell in enumerate(row) if index != column] for row, column in found]
+    count = max(map(len, others), default=0)
+    if count == 0:
+        return _fill(table, [Row(image, Path(with_slashes(image)).parent.name) for image in images])
+    cells = [[*row, *([""] * (count - len(row)))] for row in others]
+    names = [f"column {index + 1} beside the image" for index in range(count)]
+    columns = _Columns(-1, (), None, names)
+    part = _part_column(cells, columns) if count > 1 else None
+    synsets = [index for index in range(count) if all(_SYNSET.fullmatch(row[index]) for row in cells)]
+    labels = [index for index in range(count) if index != part and (count == 1 or not _is_index(cells, index))]
+    labels = synsets or labels
+    columns = columns._replace(labels=tuple(labels or [count - 1]), part=part)
+    label = _choose_column(table.path, columns, cells)
+    return _fill(
+        table,
+        [
+            Row(image, _label(row[label]), None if part is None else part_of(row[part]))
+            for image, row in zip(images, cells, strict=True)
+        ],
+    )
 
 
 def _fill(table: LabelTable, rows: Sequence[Row]) -> LabelTable:
@@ -211,8 +252,9 @@ def _image_column(row: Sequence[str]) -> int | None:
 
 
 def _is_boxes(row: Sequence[str]) -> bool:
-    """Return whether a line holds boxes or several numbers instead of a class."""
-    return len(row) > 3 or (len(row) > 1 and "," in row[-1])
+    """Return whether a line holds boxes or several numbers instead of a class; a synset is one, also before a box."""
+    boxes = len(row) > 3 or (len(row) > 1 and "," in row[-1])
+    return boxes and not any(map(_SYNSET.fullmatch, row))
 
 
 def _read_header(header: Sequence[str], rows: Sequence[Sequence[str]]) -> _Columns | None:
@@ -223,12 +265,16 @@ def _read_header(header: Sequence[str], rows: Sequence[Sequence[str]]) -> _Colum
     image = next((keys.index(key) for key in _IMAGE_COLUMNS if key in keys), None)
     if image is None or _OTHER_COLUMNS & set(keys):
         return None
-    part = next((keys.index(key) for key in (*_PART_COLUMNS, *_FLAG_COLUMNS) if key in keys), None)
+    has_class = any(key in keys and keys.index(key) != image for key in _LABEL_COLUMNS)
+    flags = [key for key in _FLAG_COLUMNS if has_class or key.startswith("is")]
+    part = next((keys.index(key) for key in (*_PART_COLUMNS, *flags) if key in keys), None)
     others = [index for index in range(len(keys)) if index not in (image, part)]
     labels = [keys.index(key) for key in _LABEL_COLUMNS if key in keys and keys.index(key) in others]
+    labels = [index for index in labels if keys[index] != "y" or "x" not in keys]
     full = [row for row in rows if len(row) == len(keys)]
     if not labels:
         labels = [i for i in others if full and all(read_number(row[i]) in (0, 1) for row in full)]
+        labels = [] if all(part_of(keys[i]) for i in labels) else labels
         labels = labels if len(labels) > 1 else others if _is_pair(keys, image, others, full) else []
     names = [keys[i] if i in labels and keys[i] in _LABEL_COLUMNS else cell for i, cell in enumerate(header)]
     return _Columns(image, tuple(labels), part, names)

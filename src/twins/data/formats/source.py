@@ -198,14 +198,22 @@ class Source:
                 self.problems.append(f"{count} in {where} more than once, {first:.100} first; give each once")
 
     def _report_shared(self, images_of: Mapping[str, Set[str]]) -> None:
-        """Report the images that are in two parts."""
-        for part, other in combinations(images_of, 2):
-            if not (shared := images_of[part] & images_of[other]):
+        """Report the images that are in two parts, also by links to folders."""
+        real = {
+            folder: os.path.realpath(folder)
+            for folder in {os.path.dirname(path) for path in chain(*images_of.values())}
+        }
+        files = {
+            part: {os.path.join(real[os.path.dirname(path)], os.path.basename(path)): path for path in paths}
+            for part, paths in images_of.items()
+        }
+        for part, other in combinations(files, 2):
+            if not (shared := sorted(files[part].keys() & files[other].keys())):
                 continue
-            first = self.relative(Path(min(shared)))
+            first = self.relative(Path(files[part][shared[0]]))
             sentence = (
                 f"{number_of(len(shared), 'image')} in both the {part} and the {other} part, {first:.100} first"
-                if images_of[part] != images_of[other]
+                if files[part].keys() != files[other].keys()
                 else f"the {part} and the {other} part of {self.root} are the same images"
             )
             if "train" in (part, other):

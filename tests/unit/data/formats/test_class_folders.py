@@ -140,6 +140,9 @@ def test_parts_and_classes_are_what_their_names_say(tmp_path, folders, train):
         (("Cat", "cat"), "'Cat' and 'cat', whose names differ only in case"),
         (("polar_bear", "polar bear", "dog"), "'polar bear' and 'polar_bear'"),
         (("caf\u00e9", "cafe\u0301"), r"'cafe\\u0301' and 'caf\\xe9'"),
+        (("asl_train/asl_train/cat", "asl_train/asl_train/dog", "asl_test"), "asl_test, asl_train .* name of a part"),
+        (("train_ill", "train_well", "test_ill", "test_well"), "differ only by the name of a part"),
+        (("cat/train", "cat/val", "dog/train", "dog"), "folders of parts inside those of classes, .*cat/val"),
         (("train/Cat", "train/dog", "val/cat"), "'Cat' and 'cat'.*give them the same name"),
     ],
 )
@@ -205,3 +208,27 @@ def test_a_set_to_measure_on_has_the_classes_of_all_its_parts(tmp_path):
     splits = open_folder(tmp_path)
     assert splits.names == ("cat", "dog", "eel")
     assert splits.parts["test"].labels == [1, 1, 1, 2, 2, 2]
+
+
+def test_folders_that_systems_write_are_no_classes_and_hold_no_images_of_classes(tmp_path):
+    write_all(tmp_path, "cat", "dog", "cat/@eaDir/0.PNG", "$RECYCLE.BIN", "lost+found", "__MACOSX")
+    splits = open_folder(tmp_path)
+    assert (splits.names, splits.count) == (("cat", "dog"), 6)
+    assert sum(group.count for group in splits.plan.passed_over) == 12
+
+
+def test_folders_and_masks_in_class_folders_are_said(tmp_path):
+    write_all(tmp_path, "cat", "cat/thumbs", "dog", "dog/one")
+    (tmp_path / "cat" / "0.PNG").rename(tmp_path / "cat" / "1_mask.png")
+    splits = open_folder(tmp_path)
+    (note,) = splits.notes
+    assert note.startswith("2 class folders with folders inside, whose images are of the class")
+    assert "cat has thumbs" in note
+    (problem,) = splits.problems
+    assert problem.startswith("1 image called like the masks of others")
+
+
+def test_one_class_is_enough_to_measure_on(tmp_path):
+    write_all(tmp_path, "val/cat")
+    splits = open_folder(tmp_path)
+    assert (splits.names, sizes(splits)) == (("cat",), {"val": 3})

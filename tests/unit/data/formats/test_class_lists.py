@@ -129,6 +129,47 @@ def test_a_column_gives_the_parts(folder, column, values):
     }
 
 
+@pytest.mark.parametrize("header", ["image,label,Usage\n", ""])
+def test_a_column_that_names_parts_gives_them_whatever_its_name(folder, header):
+    rows = "0.jpg,a,Training\n1.jpg,b,Training\n2.jpg,a,Test\n3.jpg,b,Test"
+    folder.images("im", *numbered(4)).text("labels.csv", header + rows)
+    assert folder.classes()["train"] == {"im/0.jpg": "a", "im/1.jpg": "b"}
+
+
+@pytest.mark.parametrize(("column", "flags"), [("is_test", "0011"), ("train", "1100"), ("Test", "0011")])
+def test_a_flag_of_a_part_is_no_class(folder, column, flags):
+    rows = [f"{index}.jpg,{'ab'[index % 2]},{flag}" for index, flag in enumerate(flags)]
+    folder.images("im", *numbered(4)).text("labels.csv", "\n".join([f"image,label,{column}", *rows]))
+    assert folder.classes()["train"] == {"im/0.jpg": "a", "im/1.jpg": "b"}
+
+
+def test_parts_that_link_to_the_same_folder_are_said(folder):
+    folder.images("train/cat", *numbered(3)).images("train/dog", *numbered(3))
+    (folder.root / "val").symlink_to("train")
+    assert any("the train and the val part of" in note for note in folder.open().notes)
+    folder.images("train/dog", "a.jpg")
+    (folder.root / "val").unlink()
+    (folder.root / "val" / "cat").mkdir(parents=True)
+    (folder.root / "val" / "dog").symlink_to("../train/dog")
+    (problem,) = folder.images("val/cat", "7.jpg").open().problems
+    assert problem.startswith("4 images in both the train and the val part, train/dog/0.jpg first")
+
+
+def test_lines_with_a_number_before_the_path_give_no_classes(folder, refused):
+    names = [f"{name}/{index}.jpg" for name in ("001.cat", "002.dog") for index in range(2)]
+    folder.images("images", *names).text("images.txt", "".join(f"{i} {name}\n" for i, name in enumerate(names, 1)))
+    with refused("images.txt names no image .* such as 1 001.cat/0.jpg; give the images' folder"):
+        folder.open()
+    assert folder.open(images="images").names == ("001.cat", "002.dog")
+
+
+def test_a_list_leaves_images_of_class_folders_out(folder):
+    folder.images("cat", *numbered(3)).images("dog", *numbered(3))
+    folder.text("train.txt", "cat/0.jpg\ncat/1.jpg\ndog/0.jpg\ndog/1.jpg\n")
+    assert folder.classes()["all"] == {"cat/0.jpg": "cat", "cat/1.jpg": "cat", "dog/0.jpg": "dog", "dog/1.jpg": "dog"}
+    assert sum(group.count for group in folder.open().plan.passed_over) == 2
+
+
 def test_a_flag_gives_the_validation_part_and_another_word_is_refused(folder, refused):
     folder.images("im", *numbered(4))
     folder.text("labels.csv", "path,label,is_valid\n0.jpg,a,False\n1.jpg,b,False\n2.jpg,a,True\n3.jpg,b,True\n")
@@ -166,6 +207,19 @@ def test_imagenets_flat_validation_folder_has_its_classes_from_a_list(folder, fi
     assert classes["val"] == dict(zip((f"val/{name}" for name in FLAT), (SYNSETS[i] for i in (1, 0, 0)), strict=True))
     assert Counter(classes["train"].values()) == {SYNSETS[0]: 2, SYNSETS[1]: 2}
     assert folder.open().names == SYNSETS
+
+
+def test_tiny_imagenets_validation_folder_has_its_classes_from_lines_with_boxes(folder):
+    for synset in SYNSETS[:2]:
+        folder.images(f"train/{synset}/images", f"{synset}_0.JPEG", f"{synset}_1.JPEG")
+    folder.images("val/images", "val_0.JPEG", "val_1.JPEG").images("test/images", "test_0.JPEG")
+    folder.text(
+        "val/val_annotations.txt", f"val_0.JPEG\t{SYNSETS[1]}\t0\t0\t3\t3\nval_1.JPEG\t{SYNSETS[0]}\t0\t0\t3\t3\n"
+    )
+    folder.text("wnids.txt", "\n".join(SYNSETS[1::-1])).text("words.txt", f"{SYNSETS[0]}\ta fish\n")
+    classes = folder.classes()
+    assert classes["val"] == {"val/images/val_0.JPEG": SYNSETS[1], "val/images/val_1.JPEG": SYNSETS[0]}
+    assert len(classes["train"]) == 4
 
 
 def test_the_flat_validation_folder_alone_has_imagenets_classes(folder):
@@ -269,6 +323,7 @@ def test_an_image_to_train_and_to_measure_on_is_a_problem(folder):
         ("image,label\n0,cat\n1,cat\n", "one class only"),
         ("image,label\n7,cat\n8,dog\n", "names no image"),
         ("image,label\n0,0.25\n1,1.5\n", "measurements instead of classes, such as 0.25, 1.5"),
+        ("0.jpg,cat,5\n1.jpg,dog,5\n2.jpg,cat,7\n", "several columns that could be the class"),
         ("image,age,sex\n0,5,m\n1,7,f\n", "no column of classes, found image, age, sex"),
     ],
 )
