@@ -156,9 +156,11 @@ def select_listed(pairs: Pairs, images: Iterable[Path], lines: Sequence[str], pa
 
 
 def names_any(pairs: Pairs, images: Iterable[Path], lines: Sequence[str]) -> bool:
-    """Return whether a list names one of the images, as it is written."""
+    """Return whether a list names one of the images, as it is written, or several by one name."""
     index = _name_index(pairs, images)
-    return any(_look_up(word, index) for line in lines for word in _readings(line, index))
+    stems = {image.stem for image in (*(image for image, _ in pairs), *images)}
+    words = {word for line in lines for word in _readings(line, index)}
+    return any(_look_up(word, index) or _without_image(word).rpartition("/")[2] in stems for word in words)
 
 
 def _readings(line: str, index: Mapping[str, Path]) -> list[str]:

@@ -22,6 +22,8 @@ _NEAR, _MIN_END, _MIN_ENDS = 8, 0.01, 0.7
 """Soft edges without 255: the values near an end, and the least shares of the pixels near one end and both ends."""
 _MIN_IDS, _MIN_COUNTS = 4, 3
 """Ids of objects: the least highest id, and number of different highest ids."""
+_MAX_IN_MASK = 64
+"""More unnamed values in one mask than these are no classes."""
 _MAX_INDEX = 15
 """The highest value that, beside 255, looks like a class and not like a soft edge."""
 _BINARY = 'set `masks.values="binary"`'
@@ -45,6 +47,11 @@ def value_problems(masks: Sequence[Counter[int]], values: Sequence[int]) -> list
         return [
             f"masks hold {len(counts)} values; {ends}, and the others look like soft edges or the noise of "
             f"compression; {_BINARY}, or save masks of class values"
+        ]
+    if 2 * sum(len(mask) > _MAX_IN_MASK for mask in masks) > len(masks):
+        return [
+            f"masks hold {len(counts)} values, and most of them more than {_MAX_IN_MASK} each, as photographs and maps "
+            "of shares do; check that the folder holds masks of class values"
         ]
     white = counts[WHITES[0]]
     if white and len(values) > 1 and min(np.diff(values)) >= GREY_STEP:

@@ -72,3 +72,30 @@ def test_masks_of_another_part_are_said(write):
     masks = [f"masks/{'test' if part == 'val' else part}/{part}{n}.png" for part in ("train", "val") for n in range(3)]
     splits = open_label_maps(write(images, masks))
     assert "the masks of the val part are those in masks/test" in splits.notes
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"train.txt": "00\n01\n", "val.txt": "2\n3\n"}, r"train\.txt names none of the images, as val\.txt does"),
+        ({"train.txt": "0\n1\n", "val.txt": ""}, r"val\.txt names none of the images, as train\.txt does"),
+        (
+            {"train.txt": "0\n1\n", "splits/train.txt": "0\n2\n", "splits/val.txt": "3\n"},
+            r"splits/train\.txt and train\.txt in .* could each be the list of the train part",
+        ),
+    ],
+)
+def test_lists_that_contradict_the_images_or_each_other_are_refused(write, tmp_path, lists, message):
+    config = write([f"images/{n}.jpg" for n in range(4)], [f"masks/{n}.png" for n in range(4)])
+    for name, text in lists.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        open_label_maps(config)
+
+
+def test_a_list_whose_name_two_images_share_is_refused(write, tmp_path):
+    config = write([f"images/{n}.jpg" for n in ("a/1", "b/1")], [f"masks/{n}.png" for n in ("a/1", "b/1")])
+    (tmp_path / "train.txt").write_text("1\n")
+    with pytest.raises(DataError, match=r"train\.txt lists 1, but .*images has no image of that name"):
+        open_label_maps(config)

@@ -222,3 +222,10 @@ def test_names_that_differ_by_case_only_are_a_problem(tmp_path, save_image, save
         save_mask(tmp_path / "masks" / f"{number}.png", np.tile([0, 1, 2], (4, 1)))
     (tmp_path / "classes.txt").write_text("soil\nroot\nRoot\n")
     assert "'Root' and 'root' in classes.txt differ by case" in SPEC.open(DataConfig(data=str(tmp_path))).problems[0]
+
+
+def test_pictures_in_the_place_of_masks_are_a_problem(tmp_path, save_mask):
+    masks = [save_mask(tmp_path / f"{n}.png", np.arange(100).reshape(4, 25) * 2 + n) for n in range(3)]
+    assert "as photographs and maps of shares do" in problems_of(masks)[1]
+    rows = [save_mask(tmp_path / f"row{n}.png", np.arange(n, n + 25)[None] * 5) for n in range(9)]
+    assert problems_of(rows)[1] == ""
