@@ -56,7 +56,8 @@ def open_shapes(source: Source, kind: ShapeFormat, files: Sequence[ShapeFile], t
     if target == "maps":
         _check_mask_settings(source.config.masks, files[0].path)
     files = files if kind.per_image else files_of_parts(source, files)
-    images = locate_images(source, [image for file in files for image in file.images], subset=kind.subset)
+    images = [image for file in files for image in file.images]
+    images = locate_images(source, images, subset=kind.subset, per_image=kind.per_image)
     parts, origins = assign_parts(source, images, per_image=kind.per_image)
     source.recognise(images=source.layout.images)
     used = [image for part in parts.values() for image in part]
