@@ -110,10 +110,18 @@ def _find_by_name(source: Source, images: Sequence[ShapeImage]) -> set[str]:
         for image in (image for image in images if image.path is None and position < len(image.names)):
             paths = (folder / image.names[position] for folder in _folders(source, image, part_folders))
             free = (path for path in paths if position == 0 or os.path.abspath(path) not in taken)
-            image.path = next((path for path in free if os.path.isfile(path)), None)
+            there = (path for path in free if os.path.isfile(path))
+            image.path = next((path for path in there if not _is_of_other_part(source, path, image.file)), None)
             image.read_copy = None if image.path else image.read_copy
         taken |= {os.path.abspath(image.path) for image in images if image.path}
     return taken
+
+
+def _is_of_other_part(source: Source, path: Path, file: Path) -> bool:
+    """Return whether an image is below the folder of another part than its annotation file."""
+    names = (PurePath(os.path.relpath(item, source.root)).parts[:-1] for item in (path, file))
+    part, other = (next(filter(None, map(part_of, inside)), None) for inside in names)
+    return part is not None and other is not None and part != other
 
 
 def _check_copies(source: Source, images: Sequence[ShapeImage]) -> None:

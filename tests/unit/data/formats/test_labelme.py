@@ -266,3 +266,12 @@ def test_an_image_path_that_is_another_image_than_that_of_the_files_name_is_a_pr
     [problem] = splits.problems
     assert "2 JSON files of LabelMe with another image as imagePath" in problem
     assert "such as a.json, read for b.jpg and not for a.jpg" in problem
+
+
+def test_an_image_of_another_part_is_never_that_of_a_file(folder, reading):
+    root = folder({"train/a": labelme(SQUARE, image="../val/a.jpg"), "val/a": labelme(RECTANGLE, image="a.jpg")})
+    splits = reading.open(root)
+    found = {part: [images.path(i)[-9:] for i in range(len(images))] for part, images in splits.parts.items()}
+    assert found == {"train": ["ain/a.jpg"], "val": ["val/a.jpg"]}
+    assert [splits.names[images.target(0).labels[0]] for images in splits.parts.values()] == ["cat", "dog"]
+    assert splits.faults == ()
