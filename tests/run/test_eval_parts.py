@@ -237,10 +237,10 @@ def test_results_have_the_ids_of_the_files_that_are_measured(measure, tmp_path):
     change_annotations(root, "test", category=9)
     measure("detection", root, part="test", results=str(results), selection=LOW)
     assert {entry["category_id"] for entry in json.loads(results.read_text())} == {9}
-    with pytest.raises(ConfigError, match="category ids differ"):
+    with pytest.raises(ConfigError, match="the same category ids to different ones"):
         measure("detection", root, part="all", results=str(results), selection=LOW)
     change_annotations(root, "test", category=1, first=101)
-    with pytest.raises(ConfigError, match="images have the same ids"):
+    with pytest.raises(ConfigError, match="the same image ids to different ones"):
         measure("detection", root, part="all", results=str(results), selection=LOW)
     assert counts(measure("detection", root, part="all")) == ("all", 9, 9)
 

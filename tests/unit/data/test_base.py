@@ -121,11 +121,3 @@ def test_hidden_files_and_those_in_hidden_folders_are_no_images(tmp_path, save_i
         save_image(tmp_path / hidden)
     (tmp_path / "notes.txt").write_text("")
     assert list_images(tmp_path) == visible
-
-
-def test_joined_objects_keep_the_ids_of_their_images_if_these_are_unique():
-    scenes = SceneObjects(train=False, masks=True)
-    joined = join([Derived(scenes, [4, 2]), Derived(scenes, [3])])
-    assert joined.image_ids() == [4, 2, 3]
-    assert [joined.target(index).image_id for index in range(3)] == [4, 2, 3]
-    assert join([joined, Derived(scenes, [4])]).image_ids() is None

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from twins.data.base import UNSPLIT
 from twins.data.formats.source import LAYOUT_FILE, SeveralSetsError, Source
+from twins.data.images import subfolders
 from twins.data.parts import part_of
 from twins.errors import DataError, few
 
@@ -83,7 +84,7 @@ def holds_coco(folder: Path) -> bool:
 
     Of each folder, the first files are opened.
     """
-    inner = [path for path in _folders(folder) if _holds_annotations(path.name.lower()) or part_of(path.name)]
+    inner = [path for path in subfolders(folder) if _holds_annotations(path.name.lower()) or part_of(path.name)]
     files = (path for parent in (folder, *inner) for path in islice(_json_in(parent), _SHOWN))
     return any(inspect(path).kind for path in files)
 
@@ -154,7 +155,7 @@ def _discovered(source: Source) -> list[Path]:
         base = annotations or source.root
         files = _json_below(base) if base.is_dir() else []
         if annotations is None and not any(inspect(file).kind for file in files):
-            files += [file for folder in _folders(base) for file in _json_below(folder)]
+            files += [file for folder in subfolders(base) for file in _json_below(folder)]
         _FILES[source] = list(dict.fromkeys(files))
     return _FILES[source]
 
@@ -259,7 +260,7 @@ def _json_below(folder: Path) -> list[Path]:
     for depth in range(3):
         files += [file for parent in parents for file in _json_in(parent)]
         parents = (
-            [child for parent in parents for child in _folders(parent) if _is_usual(child.name)] if depth < 2 else []
+            [child for parent in parents for child in subfolders(parent) if _is_usual(child.name)] if depth < 2 else []
         )
     return files
 
@@ -271,13 +272,6 @@ def _json_in(folder: Path) -> Iterator[Path]:
     except OSError:
         return
     yield from (folder / name for name in names if _is_json(Path(name)) and not name.startswith("."))
-
-
-def _folders(folder: Path) -> list[Path]:
-    try:
-        return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
-    except OSError:
-        return []
 
 
 def _is_usual(name: str) -> bool:

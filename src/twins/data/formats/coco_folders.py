@@ -15,7 +15,7 @@ from twins.data.formats.coco import CocoFile
 from twins.data.formats.coco_files import NAME_WORDS
 from twins.data.formats.names import FoundFiles, Match, find_files, with_slashes
 from twins.data.formats.source import Source
-from twins.data.images import is_image_file, walk
+from twins.data.images import is_image_file, subfolders, walk
 from twins.data.parts import part_of
 from twins.errors import DataError, few
 
@@ -202,21 +202,15 @@ def _parents(path: Path, root: Path) -> Iterator[Path]:
 
 def _usual_folders(folder: Path) -> list[Path]:
     """Return the folders in a folder that have the usual names of image folders."""
-    names = {name.lower(): name for name in _list_folders(folder)}
+    names = {path.name.lower(): path.name for path in subfolders(folder)}
     return [folder / names[name] for name in _IMAGE_FOLDERS if name in names]
 
 
 def _folders_of_part(folder: Path, part: str) -> list[Path]:
     """Return the folders in a folder that are named like a part; like any, for an unsplit file."""
-    said = {name: part_of(name, NAME_WORDS) for name in _list_folders(folder)}
+    names = [path.name for path in subfolders(folder)]
+    said = {name: part_of(name, NAME_WORDS) for name in names}
     return [folder / name for name, item in said.items() if item and (part in (UNSPLIT, item) or item == "trainval")]
-
-
-def _list_folders(folder: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    except OSError:
-        return []
 
 
 def _fuller_folder(folder: Path, everywhere: Path, names: Sequence[str], part: str) -> Path:

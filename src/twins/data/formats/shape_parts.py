@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path, PurePath
 
 from twins.data.base import UNSPLIT
 from twins.data.config import PARTS
 from twins.data.formats.names import FoundFiles, match_names, read_list, with_slashes
+from twins.data.formats.outlines import Box
 from twins.data.formats.shape_files import ShapeFile, ShapeImage
 from twins.data.formats.source import LISTS, Source, names_in
 from twins.data.images import is_image_file, list_images, walk
@@ -73,16 +74,19 @@ def files_of_parts(source: Source, files: Sequence[ShapeFile]) -> Sequence[Shape
     return named
 
 
-def locate_images(source: Source, images: Sequence[ShapeImage], *, subset: bool = False) -> list[ShapeImage]:
+def locate_images(
+    source: Source, images: Sequence[ShapeImage], *, subset: bool = False, per_image: bool = False
+) -> list[ShapeImage]:
     """Find the files of images, and return the images without those that another annotation file has already.
 
     Args:
         source: the data set; names in another spelling are noted.
         images: the images; their `path` is set.
         subset: whether images without a file are left out.
+        per_image: whether each image has an annotation file of its own.
 
     Raises:
-        DataError: no image has a file.
+        DataError: no image has a file, or two files annotate the same images differently.
     """
     taken = _find_by_name(source, images)
     _match_others(source, [image for image in images if image.path is None], taken)
@@ -95,7 +99,10 @@ def locate_images(source: Source, images: Sequence[ShapeImage], *, subset: bool 
     if subset and missing:
         count = number_of(len(missing), "image")
         source.notes.append(f"{count} of {missing[0].file} are not in {source.root}, left out")
-    return _different(source, [image for image in images if not subset or image.path is not None])
+    used = [image for image in images if not subset or image.path is not None]
+    if not per_image:
+        _check_copies(source, used)
+    return _different(source, used)
 
 
 def _find_by_name(source: Source, images: Sequence[ShapeImage]) -> set[str]:
@@ -105,10 +112,39 @@ def _find_by_name(source: Source, images: Sequence[ShapeImage]) -> set[str]:
         for image in (image for image in images if image.path is None and position < len(image.names)):
             paths = (folder / image.names[position] for folder in _folders(source, image, part_folders))
             free = (path for path in paths if position == 0 or os.path.abspath(path) not in taken)
-            image.path = next((path for path in free if os.path.isfile(path)), None)
+            there = (path for path in free if os.path.isfile(path))
+            image.path = next((path for path in there if not _is_of_other_part(source, path, image.file)), None)
             image.read_copy = None if image.path else image.read_copy
         taken |= {os.path.abspath(image.path) for image in images if image.path}
     return taken
+
+
+def _is_of_other_part(source: Source, path: Path, file: Path) -> bool:
+    """Return whether an image is below the folder of another part than its annotation file."""
+    names = (PurePath(os.path.relpath(item, source.root)).parts[:-1] for item in (path, file))
+    part, other = (next(filter(None, map(part_of, inside)), None) for inside in names)
+    return part is not None and other is not None and part != other
+
+
+def _check_copies(source: Source, images: Sequence[ShapeImage]) -> None:
+    """Raise DataError if all images of a file have other shapes in another file, as in a later export."""
+    first: dict[Path, ShapeImage] = {}
+    others: dict[tuple[Path, Path], list[bool]] = defaultdict(list)
+    for image in images:
+        other = first.setdefault(image.path, image) if image.path else image
+        if other.file != image.file:
+            others[other.file, image.file].append(_boxes(other) != _boxes(image))
+    counts = Counter(image.file for image in images)
+    for (file, copy), differs in others.items():
+        if len(differs) in (counts[file], counts[copy]) and any(differs):
+            raise DataError(
+                f"{source.relative(file)} and {source.relative(copy)} in {source.root} annotate the same images "
+                "differently; give the one to use as `layout.annotations`, or remove the other"
+            )
+
+
+def _boxes(image: ShapeImage) -> list[tuple[str, Box]]:
+    return [(shape.name, shape.outline.box) for shape in image.shapes]
 
 
 def _different(source: Source, images: Sequence[ShapeImage]) -> list[ShapeImage]:

@@ -55,7 +55,8 @@ def open_shapes(source: Source, kind: ShapeFormat, files: Sequence[ShapeFile], t
     if target == "maps":
         _check_mask_settings(source.config.masks, files[0].path)
     files = files if kind.per_image else files_of_parts(source, files)
-    images = locate_images(source, [image for file in files for image in file.images], subset=kind.subset)
+    images = [image for file in files for image in file.images]
+    images = locate_images(source, images, subset=kind.subset, per_image=kind.per_image)
     parts, origins = assign_parts(source, images, per_image=kind.per_image)
     source.recognise(images=source.layout.images)
     used = [image for part in parts.values() for image in part]
@@ -63,6 +64,7 @@ def open_shapes(source: Source, kind: ShapeFormat, files: Sequence[ShapeFile], t
         source.use(ANNOTATIONS, file.path)
         source.faults += file.faults
     classes = _classes(source, kind, files, used, target)
+    _name_ids(source, kind, used, classes)
     _keep_listed(source, kind, used, classes, target)
     if target != "boxes":
         _check_masks(source, kind, used)
@@ -285,6 +287,17 @@ def is_class_mapping(path: Path) -> bool:
         return False
     first = path.read_bytes()[:4096].decode("utf-8-sig", errors="replace").splitlines()[:1]
     return "name" not in [cell.strip() for line in first for cell in line.split(",")]
+
+
+def _name_ids(source: Source, kind: ShapeFormat, images: Sequence[ShapeImage], classes: ClassTable) -> None:
+    """Give shapes that have ids in place of names the names of these, if all have and a file lists all of them."""
+    name_of = {str(value): name for value, name in zip(classes.values, classes.names, strict=True)}
+    used = {shape.name for image in images for shape in image.shapes}
+    if not used or not used <= name_of.keys() or used & set(classes.names):
+        return
+    for image in images:
+        image.shapes = [replace(shape, name=name_of[shape.name]) for shape in image.shapes]
+    source.notes.append(f"{kind.layout} have ids of classes, which get the names of {source.names_from}")
 
 
 def _keep_listed(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from twins.data.formats.names import FoundFiles, match_names
 from twins.data.formats.source import SeveralSetsError, Source
 from twins.data.formats.voc_files import ROOT, read_filename
-from twins.data.images import is_image_file, list_images, walk
+from twins.data.images import is_image_file, list_images, subfolders, walk
 from twins.data.parts import group_parts
 from twins.errors import DataError, number_of
 
@@ -112,7 +112,7 @@ def check_rivals(unit: Unit, source: Source) -> None:
     """Raise DataError if a folder beside that of the XML files has XML files too, and no setting chooses."""
     if source.layout.annotations or unit.images == unit.annotations:
         return
-    for folder in _subfolders(unit.annotations.parent):
+    for folder in subfolders(unit.annotations.parent):
         if folder not in unit and folder.name.lower() in _ANNOTATIONS and has_voc(folder):
             raise DataError(
                 f"{source.relative(unit.annotations)} and {source.relative(folder)} in {source.root} both hold XML "
@@ -122,7 +122,7 @@ def check_rivals(unit: Unit, source: Source) -> None:
 
 def unit_in(folder: Path) -> Unit | None:
     """Return the images and XML files directly in a folder or in its folders of usual names; `None` without any."""
-    folders = {path.name.lower(): path for path in _subfolders(folder)}
+    folders = {path.name.lower(): path for path in subfolders(folder)}
     images = next((folders[name] for name in _IMAGES if name in folders), None)
     annotations = next((folders[name] for name in _ANNOTATIONS if name in folders and has_voc(folders[name])), None)
     if annotations is not None and images is not None:
@@ -207,7 +207,7 @@ def unused_list_notes(pool: Pool, source: Source) -> list[str]:
 def part_folders_in(unit: Unit, source: Source) -> dict[str, list[Path]]:
     """Return the folders of the parts below those of XML files or of images, also below ILSVRC's `CLS-LOC`, `DET`."""
     for folder in dict.fromkeys((unit.annotations, unit.images)):
-        while len(inside := _subfolders(folder)) == 1 and not group_parts(inside):
+        while len(inside := subfolders(folder)) == 1 and not group_parts(inside):
             folder = inside[0]
         if parts := source.part_folders(folder):
             return parts
@@ -236,7 +236,7 @@ def _given_unit(source: Source) -> Unit | None:
 def _part_units(source: Source) -> dict[str | None, list[Unit]]:
     folders = {part: [path for path in paths if path.is_dir()] for part, paths in source.part_paths().items()}
     if not any(folders.values()):
-        if not any(unit_in(path) for paths in group_parts(_subfolders(source.root)).values() for path in paths):
+        if not any(unit_in(path) for paths in group_parts(subfolders(source.root)).values() for path in paths):
             return {}
         folders = source.part_folders(source.root)
     units = {part: [unit for path in paths if (unit := unit_in(path))] for part, paths in folders.items()}
@@ -245,22 +245,15 @@ def _part_units(source: Source) -> dict[str | None, list[Unit]]:
 
 def _nested_units(root: Path) -> list[Unit]:
     """Return the units one or two folders down: named as in VOC, or the whole folder if XML is beside images."""
-    inside = _subfolders(root)
+    inside = subfolders(root)
     for _ in range(2):
         units = [unit for folder in inside[:_SEARCHED] if (unit := unit_in(folder))]
         if named := [unit for unit in units if unit.images != unit.annotations]:
             return named
         if any(_has_image_beside(unit.annotations) for unit in units):
             return [Unit(root, root)]
-        inside = [path for folder in inside for path in _subfolders(folder)]
+        inside = [path for folder in inside for path in subfolders(folder)]
     return []
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    entries = (entry for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir())
-    return sorted(folder / entry.name for entry in entries)
 
 
 def _has_image_beside(folder: Path) -> bool:
@@ -345,8 +338,8 @@ def _choose_images(pool: Pool) -> None:
 
 def _list_folders(unit: Unit) -> Iterator[Path]:
     """Yield the folders in which lists may be, the likeliest first."""
-    sets = next((path for path in _subfolders(unit.base) if path.name.lower() == "imagesets"), unit.base / "ImageSets")
-    inside = {path.name.lower(): path for path in _subfolders(sets)}
+    sets = next((path for path in subfolders(unit.base) if path.name.lower() == "imagesets"), unit.base / "ImageSets")
+    inside = {path.name.lower(): path for path in subfolders(sets)}
     yield from (inside[name] for name in ("main",) if name in inside)
     if "main" not in inside:
         yield sets

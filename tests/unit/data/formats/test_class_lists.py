@@ -146,7 +146,7 @@ def test_a_flag_of_a_part_is_no_class(folder, column, flags):
 def test_parts_that_link_to_the_same_folder_are_said(folder):
     folder.images("train/cat", *numbered(3)).images("train/dog", *numbered(3))
     (folder.root / "val").symlink_to("train")
-    assert any("the train and the val part of" in note for note in folder.open().notes)
+    assert any("the train and the val part of" in problem for problem in folder.open().problems)
     folder.images("train/dog", "a.jpg")
     (folder.root / "val").unlink()
     (folder.root / "val" / "cat").mkdir(parents=True)

@@ -205,6 +205,15 @@ def test_a_column_of_class_ids_gives_the_classes(folder, reading):
     assert reading.objects(reading.open(root)) == {"a.jpg": [("0", BOX)], "b.jpg": [("1", BOX)]}
 
 
+def test_ids_of_classes_get_the_names_that_a_file_lists(folder, reading):
+    text = "filename,class,xmin,ymin,xmax,ymax\na.jpg,1,4,6,24,18\nb.jpg,{},4,6,24,18\n"
+    splits = reading.open(folder({"boxes.csv": text.format(0), "classes.txt": "cat\ndog\n"}))
+    assert reading.objects(splits) == {"a.jpg": [("dog", BOX)], "b.jpg": [("cat", BOX)]}
+    assert any("have ids of classes, which get the names of classes.txt" in note for note in splits.notes)
+    splits = reading.open(folder({"boxes.csv": text.format(2)}))
+    assert (reading.objects(splits), len(splits.faults)) == ({"a.jpg": [], "b.jpg": []}, 2)
+
+
 def test_names_without_ending_are_found_by_their_folders(folder, reading):
     text = "image,class,xmin,ymin,xmax,ymax\n1/a,cat,4,6,24,18\n2/a,dog,4,6,24,18\n3/b,cat,4,6,24,18\n"
     splits = reading.open(folder({"boxes.csv": text}, ["1/a.jpg", "2/a.jpg", "2/b.jpg"]))

@@ -260,3 +260,13 @@ def test_a_task_whose_regions_could_be_on_several_images_is_left_out_and_named(f
     assert reading.objects(splits) == {"b.jpg": [("cat", PIXELS)]}
     [fault] = splits.faults
     assert "has several images, " in fault
+
+
+def test_two_exports_of_the_same_images_are_refused_unless_a_setting_chooses(folder, reading, refused):
+    for name, label in (("project-1-at-1.json", "old"), ("project-1-at-2.json", "new")):
+        root = folder([task("a.jpg", region("rectangle", label, BOX))], name=name)
+    with refused("project-1-at-1.json and project-1-at-2.json in .* annotate the same images differently; give"):
+        reading.open(root)
+    assert reading.objects(reading.open(root, annotations="project-1-at-2.json"))["a.jpg"] == [("new", PIXELS)]
+    folder([task("a.jpg", region("rectangle", "old", BOX))], name="project-1-at-2.json")
+    assert len(reading.open(root).faults) == 1  # a copy

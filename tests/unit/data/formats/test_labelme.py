@@ -282,3 +282,12 @@ def test_images_outside_the_parts_of_the_settings_are_not_called_unannotated(fol
     assert {group.reason for group in splits.plan.passed_over if not group.quiet} >= {
         "an image that this layout does not use"
     }
+
+
+def test_an_image_of_another_part_is_never_that_of_a_file(folder, reading):
+    root = folder({"train/a": labelme(SQUARE, image="../val/a.jpg"), "val/a": labelme(RECTANGLE, image="a.jpg")})
+    splits = reading.open(root)
+    found = {part: [images.path(i)[-9:] for i in range(len(images))] for part, images in splits.parts.items()}
+    assert found == {"train": ["ain/a.jpg"], "val": ["val/a.jpg"]}
+    assert [splits.names[images.target(0).labels[0]] for images in splits.parts.values()] == ["cat", "dog"]
+    assert splits.faults == ()
