@@ -101,6 +101,9 @@ def match_names(
     matched = dict(zip(rest, class_ids, strict=True))
     if mapped:
         by, note = "class_map", _map_note(mapped, names) + (f"; of the others, {note}" if note else "")
+    if not network and table is not None and names == _published(num_classes, table):
+        assumed = f"the network has no class names, and is taken to have those of the published networks, {few(names)}"
+        note = f"{assumed}; {note}" if note else assumed
     ids = tuple(matched[index] if index in matched else mapped[name] for index, name in enumerate(data))
     return ClassMatch(ids, names, by, note)
 

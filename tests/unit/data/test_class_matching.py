@@ -139,6 +139,12 @@ def test_a_network_without_names_does_not_guess_between_two_orders(table):
         match_names(names[::-1], (), count, table=table)
 
 
+def test_published_names_of_a_network_without_names_are_said():
+    match = match_names(("car", "person"), (), 80, table="coco")
+    assert (match.class_ids, match.by) == ((2, 0), "name")
+    assert match.note.startswith("the network has no class names, and is taken to have those of the published")
+
+
 def test_a_map_that_leaves_out_every_class_is_refused():
     with pytest.raises(DataError, match="leaves out every class"):
         ids(("cat", "dog"), ("cat", "dog"), class_map={"cat": None, "dog": None})

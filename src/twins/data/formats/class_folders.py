@@ -62,6 +62,7 @@ def open_class_folders(source: Source, given: Mapping[str, Sequence[Path]] | Non
         ]
         for part, folders in parts.items()
     }
+    _check_links(classes)
     names, name_of = _match_names(source, classes, strict=source.layout == LayoutConfig())
     _pass_over_stray(source, [folder for folders in parts.values() for folder in folders])
     if UNSPLIT not in parts:
@@ -155,6 +156,18 @@ def _match_names(source: Source, classes: Mapping[str, Groups], *, strict: bool)
         count = number_of(len(others), "class folder")
         source.notes.append(f"{count} matched although in another Unicode form, {others[0]} first")
     return names, name_of
+
+
+def _check_links(classes: Mapping[str, Groups]) -> None:
+    """Raise DataError if two class folders of a part are one folder, by a link."""
+    for groups in classes.values():
+        first: dict[str, Path] = {}
+        for entry in (entry for _, entries in groups for entry in entries):
+            other = first.setdefault(os.path.realpath(entry), entry)
+            if other.name != entry.name:
+                raise DataError(
+                    f"{other} and {entry} are the same folder, by a link; its images can have one class only"
+                )
 
 
 def _pass_over_stray(source: Source, folders: Sequence[Path]) -> None:

@@ -189,6 +189,13 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     assert (splits.names, splits.count) == (("cat", "dog", "eel"), 9)
 
 
+def test_one_folder_is_not_read_as_two_classes(tmp_path, refused):
+    write_all(tmp_path, "cat", "dog")
+    (tmp_path / "eel").symlink_to("cat")
+    with refused("cat and .*eel are the same folder, by a link"):
+        open_folder(tmp_path)
+
+
 def test_images_beside_the_folders_and_unreadable_classes_are_said(tmp_path):
     write_all(tmp_path, "cat", "dog")
     write(tmp_path, "eel/..", 1)
