@@ -160,7 +160,8 @@ def read_box(annotation: Record) -> list[float] | None:
 
 def _problems(file: CocoFile) -> list[str]:
     """Return a sentence on each kind of annotation that cannot be right."""
-    return [*_box_problems(file), *_background_problems(file), *_area_problems(file), *repeated_images(file)]
+    boxes = _box_problems(file) or _corner_problems(file)
+    return [*boxes, *_background_problems(file), *(_area_problems(file) if not boxes else ()), *repeated_images(file)]
 
 
 def _background_problems(file: CocoFile) -> list[str]:
@@ -193,6 +194,26 @@ def _area_problems(file: CocoFile) -> list[str]:
             (large, "more than twice as large as the box"),
         )
         if count
+    ]
+
+
+def _corner_problems(file: CocoFile) -> list[str]:
+    """Return a sentence if the areas are those of the boxes as corners, and not as left, top, width and height."""
+    rows = [
+        (*box, area)
+        for group in file.annotations.values()
+        for annotation in group
+        if (area := read_number(annotation.get("area"))) is not None and (box := read_box(annotation)) is not None
+    ]
+    left, top, third, fourth, areas = np.array(rows, dtype=np.float64).reshape(-1, 5).T
+    as_corners = np.isclose((third - left) * (fourth - top), areas, rtol=0.01)
+    as_written = np.isclose(third * fourth, areas, rtol=0.01)
+    if not as_corners.all() or as_written.all():
+        return []
+    count = number_of(len(rows), "area")
+    return [
+        f"{count} in {file.path} fit the boxes if their numbers are left, top, right and bottom; give left, top, width "
+        "and height"
     ]
 
 

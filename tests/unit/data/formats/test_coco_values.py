@@ -64,3 +64,10 @@ def test_an_image_that_is_listed_twice_is_said_to_be(opened):
     splits = opened(images=[{"id": 0, "file_name": "0.png", "height": 6, "width": 8}])
     assert splits.faults[0].endswith("labels.json lists 0.png twice with the image id 0; remove one")
     assert splits.count == 4
+
+
+def test_corners_inside_the_image_are_recognised_by_the_areas(opened):
+    (problem,) = opened(lambda annotation: annotation.update(bbox=[1, 1, 4, 3], area=6)).problems
+    assert problem.startswith("4 areas in ")
+    assert "fit the boxes if their numbers are left, top, right and bottom; give left" in problem
+    assert opened(lambda annotation: annotation.update(bbox=[0, 0, 4, 3], area=12)).problems == ()
