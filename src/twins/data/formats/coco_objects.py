@@ -28,7 +28,6 @@ from twins.data.formats.coco_files import group_files
 from twins.data.formats.coco_images import CocoImages, join_categories, open_files, repeated_images, unique_categories
 from twins.data.formats.source import Source
 from twins.data.formats.values import fraction_problems, read_flag, read_number, read_numbers
-from twins.data.images import image_size
 from twins.data.objects import Objects, Rle, build_objects, has_area, mask_areas, mask_boxes
 from twins.errors import DataError, number_of
 
@@ -84,7 +83,7 @@ class CocoObjects(CocoImages):
         Raises:
             DataError: a box is malformed; or a mask is damaged, of another size, or missing although masks are needed.
         """
-        annotations, size = self._annotations(index), self._size(index)
+        annotations, size = self._annotations(index), self.size(index)
         objects = [read_object(annotation, self.file.path, size, masks=self.masks) for annotation in annotations]
         return build_objects(
             [_corners(item.box) for item in objects],
@@ -103,11 +102,6 @@ class CocoObjects(CocoImages):
     def describe_object(self, index: int, position: int) -> str:
         """Return an object's description for messages."""
         return describe(self._annotations(index)[position], self.file.path)
-
-    def _size(self, index: int) -> tuple[int, int]:
-        record = self.records[index]
-        missing = record.get("height") is None and record.get("width") is None
-        return image_size(Path(self.path(index))) if missing else self.size(index)
 
     def _annotations(self, index: int) -> Sequence[Record]:
         return self.file.annotations.get(self.records[index]["id"], ())
