@@ -16,6 +16,7 @@ from twins.data.formats.values import read_id, read_number
 from twins.data.objects import Rle, encode_mask, mask_areas, mask_boxes
 from twins.errors import DataError, number_of
 from twins.metrics.coco_eval import CocoImage, Detections, GroundTruth, xywh
+from twins.metrics.coco_forms import form_notes
 from twins.metrics.detection import DetectionMetric
 from twins.predictions import Prediction
 
@@ -81,13 +82,7 @@ def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:
     by_image: dict[int, list[_Entry]] = defaultdict(list)
     for entry in _read_entries(results, entries, ground_truth, masks=masks):
         by_image[entry.image].append(entry)
-    notes = [
-        *ground_truth.notes(),
-        *_coverage_note(by_image.keys(), ground_truth),
-        *_entry_notes(by_image, ground_truth.sizes, results),
-    ]
-    metric = DetectionMetric(ground_truth.names, masks=masks, full=True, category_ids=ground_truth.category_ids)
-    metric.add(
+    images = [
         CocoImage(
             image_id=image,
             size=size or (0, 0),
@@ -95,7 +90,15 @@ def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:
             detections=_detections(by_image[image], masks=masks),
         )
         for image, size in enumerate(ground_truth.sizes)
-    )
+    ]
+    covered = {image.image_id for image in images if len(image.detections.labels)}
+    notes = [
+        *ground_truth.notes(),
+        *_coverage_note(covered, ground_truth),
+        *(_entry_notes(by_image, ground_truth.sizes, results) or form_notes(images, results)),
+    ]
+    metric = DetectionMetric(ground_truth.names, masks=masks, full=True, category_ids=ground_truth.category_ids)
+    metric.add(images)
     metrics = metric.compute()
     if not metrics:
         first = f" ({ground_truth.faults[0]})" if ground_truth.faults else ""

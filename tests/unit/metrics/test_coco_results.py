@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -334,3 +335,21 @@ def test_results_that_are_repeated_give_a_note(score):
 def test_an_id_of_two_images_or_categories_is_an_error(score, name, records):
     with pytest.raises(DataError, match=r"the id \d+ is given to .* and to .*; give each its own"):
         score([ENTRY], truth() | {name: records})
+
+
+@pytest.mark.parametrize(
+    ("box", "note"),
+    [
+        ([4.0, 5.0, 14.0, 15.0], "by 100 % if their numbers are left, top, right and bottom"),
+        ([9.0, 10.0, 10.0, 10.0], "by 100 % if their numbers are centre, width and height"),
+        ([40.0, 50.0, 100.0, 100.0], "1 of 1 box in .* outside of the image; give pixels of the image in its own size"),
+        ([14.0, 15.0, -10.0, -10.0], "1 of 1 box in .* without area; give left, top, width and height in pixels"),
+    ],
+)
+def test_boxes_of_results_in_another_form_give_a_note(score, box, note):
+    (found,) = score([ENTRY | {"bbox": box}])["notes"]
+    assert re.search(note, found)
+
+
+def test_results_that_are_merely_poor_give_no_note(score):
+    assert score([ENTRY | {"bbox": [20.0, 2.0, 9.0, 4.0]}])["notes"] == []

@@ -20,6 +20,8 @@ _MIN_IOU = 0.5
 """Smallest intersection over union of a box and the smallest box around its mask."""
 _ROUNDING = 2.0
 """Pixels by which the sides of these two may always differ, because masks are whole pixels."""
+_MANY_CROWDS = 0.1
+"""Share of crowd regions above which they are reported; in COCO it is 0.012."""
 _SMALL = 32.0
 """Side in pixels below which COCO calls objects small."""
 
@@ -46,7 +48,7 @@ class ObjectCheck:
         objects = summaries_of(scan)
         report.counts |= {part: _count(images, report.names) for part, images in objects.items()}
         held_out = report.counts.get("val") or report.counts[next(iter(report.counts))]
-        report.problems += [*_no_objects(held_out), *_class_problems(report.counts)]
+        report.problems += [*_no_objects(held_out), *_class_problems(report.counts), *_many_crowds(objects)]
         report.notes += [*_empty(objects), *_crowds(objects), *_small(objects.get("train", []))]
         report.notes += [*_absent(report.counts), *_unbalanced(report.counts.get("train", {}))]
 
@@ -148,6 +150,19 @@ def _empty(parts: dict[str, list[Objects]]) -> list[str]:
 def _crowds(parts: dict[str, list[Objects]]) -> list[str]:
     count = sum(int(objects.crowd.sum()) for images in parts.values() for objects in images)
     return [f"{number_of(count, 'crowd region')}, in which detections are ignored"] if count else []
+
+
+def _many_crowds(parts: dict[str, list[Objects]]) -> list[str]:
+    """Report if many of the annotations are crowd regions, as tools write for single objects with holes."""
+    crowd = np.concatenate(
+        [np.zeros(0, dtype=bool), *(objects.crowd for images in parts.values() for objects in images)]
+    )
+    if not crowd.any() or crowd.mean() <= _MANY_CROWDS:
+        return []
+    return [
+        f"{crowd.sum()} of {number_of(len(crowd), 'annotation')} are crowd regions (iscrowd), which are neither "
+        "learned nor counted; some tools write this for objects with holes or several parts: give these the iscrowd 0"
+    ]
 
 
 def _small(train: Sequence[Objects]) -> list[str]:

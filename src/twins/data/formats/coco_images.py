@@ -19,7 +19,7 @@ from twins.data.formats.coco_files import file_part, lists_and_folders
 from twins.data.formats.coco_folders import find_images, image_folder, is_listed, list_names
 from twins.data.formats.names import find_listed, read_list
 from twins.data.formats.source import ANNOTATIONS, LISTS, Source, names_in
-from twins.data.images import is_image_file, open_image
+from twins.data.images import image_size, is_image_file, open_image
 from twins.data.parts import part_of
 from twins.errors import DataError, few, number_of
 
@@ -79,10 +79,16 @@ class CocoImages:
         return path
 
     def size(self, index: int) -> tuple[int, int]:
-        """Return the height and width in an image's record; raises DataError if they are missing or impossible."""
+        """Return the height and width in an image's record, or those of the image if it has none.
+
+        Raises:
+            DataError: the sizes are impossible, or one of both is missing.
+        """
         record = self.records[index]
         if size := record_size(record):
             return size
+        if record.get("height") is None and record.get("width") is None:
+            return image_size(self._existing_file(self._path(index)))
         sides = record.get("height"), record.get("width")
         raise DataError(f"{self.file.path} gives {sides} as height and width of {self.path(index)}; fix it")
 

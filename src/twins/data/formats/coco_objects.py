@@ -28,7 +28,6 @@ from twins.data.formats.coco_files import group_files
 from twins.data.formats.coco_images import CocoImages, join_categories, open_files, repeated_images, unique_categories
 from twins.data.formats.source import Source
 from twins.data.formats.values import fraction_problems, read_flag, read_number, read_numbers
-from twins.data.images import image_size
 from twins.data.objects import Objects, Rle, build_objects, has_area, mask_areas, mask_boxes
 from twins.errors import ConfigError, DataError, number_of
 
@@ -90,7 +89,7 @@ class CocoObjects(CocoImages):
         Raises:
             DataError: a box is malformed; or a mask is damaged, of another size, or missing although masks are needed.
         """
-        annotations, size = self._annotations(index), self._size(index)
+        annotations, size = self._annotations(index), self.size(index)
         objects = [read_object(annotation, self.file.path, size, masks=self.masks) for annotation in annotations]
         return build_objects(
             [_corners(item.box) for item in objects],
@@ -109,11 +108,6 @@ class CocoObjects(CocoImages):
     def describe_object(self, index: int, position: int) -> str:
         """Return an object's description for messages."""
         return describe(self._annotations(index)[position], self.file.path)
-
-    def _size(self, index: int) -> tuple[int, int]:
-        record = self.records[index]
-        missing = record.get("height") is None and record.get("width") is None
-        return image_size(Path(self.path(index))) if missing else self.size(index)
 
     def _annotations(self, index: int) -> Sequence[Record]:
         return self.file.annotations.get(self.records[index]["id"], ())
@@ -166,7 +160,8 @@ def read_box(annotation: Record) -> list[float] | None:
 
 def _problems(file: CocoFile) -> list[str]:
     """Return a sentence on each kind of annotation that cannot be right."""
-    return [*_box_problems(file), *_background_problems(file), *_area_problems(file), *repeated_images(file)]
+    boxes = _box_problems(file) or _corner_problems(file)
+    return [*boxes, *_background_problems(file), *(_area_problems(file) if not boxes else ()), *repeated_images(file)]
 
 
 def _background_problems(file: CocoFile) -> list[str]:
@@ -199,6 +194,26 @@ def _area_problems(file: CocoFile) -> list[str]:
             (large, "more than twice as large as the box"),
         )
         if count
+    ]
+
+
+def _corner_problems(file: CocoFile) -> list[str]:
+    """Return a sentence if the areas are those of the boxes as corners, and not as left, top, width and height."""
+    rows = [
+        (*box, area)
+        for group in file.annotations.values()
+        for annotation in group
+        if (area := read_number(annotation.get("area"))) is not None and (box := read_box(annotation)) is not None
+    ]
+    left, top, third, fourth, areas = np.array(rows, dtype=np.float64).reshape(-1, 5).T
+    as_corners = np.isclose((third - left) * (fourth - top), areas, rtol=0.01)
+    as_written = np.isclose(third * fourth, areas, rtol=0.01)
+    if not as_corners.all() or as_written.all():
+        return []
+    count = number_of(len(rows), "area")
+    return [
+        f"{count} in {file.path} fit the boxes if their numbers are left, top, right and bottom; give left, top, width "
+        "and height"
     ]
 
 

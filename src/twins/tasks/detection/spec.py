@@ -49,7 +49,7 @@ class DetectionSpec:
         """Open `scenes` or a folder with COCO, VOC or YOLO annotations; an error if no held-out image has objects."""
         splits = open_objects_for_run(config, masks=self.masks)
         if "val" in splits.parts:
-            _check_has_objects(splits.val, splits.source)
+            _check_has_objects(splits)
         return splits
 
     def check(self, config: DataConfig) -> CheckReport:
@@ -199,11 +199,12 @@ def _as_array(class_ids: Sequence[int | None]) -> NDArray[np.int64]:
     return np.asarray([-1 if class_id is None else class_id for class_id in class_ids], dtype=np.int64)
 
 
-def _check_has_objects(val: AnnotatedImages, source: str) -> None:
+def _check_has_objects(splits: Splits[AnnotatedImages]) -> None:
     """Raise DataError if no held-out image has an object besides crowd regions: nothing could be measured.
 
     Stops at the first object, and at the first unreadable target, which a later reader reports.
     """
+    val = splits.val
     for index in range(len(val)):
         try:
             objects = val.target(index)
@@ -211,7 +212,9 @@ def _check_has_objects(val: AnnotatedImages, source: str) -> None:
             return
         if (~objects.crowd).any():
             return
+    faults = splits.faults
+    left_out = f" ({number_of(len(faults), 'entry', 'entries')} left out, the first: {faults[0]})" if faults else ""
     raise DataError(
-        f"none of the {number_of(len(val), 'held-out image')} of {source} has an object to find, so nothing could be "
-        "measured; annotate some, or hold others out by another `seed`"
+        f"none of the {number_of(len(val), 'held-out image')} of {splits.source} has an object to find, so nothing "
+        f"could be measured; annotate some, or hold others out by another `seed`{left_out}"
     )

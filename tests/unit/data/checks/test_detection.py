@@ -323,3 +323,13 @@ def test_boxes_that_are_fractions_of_their_image_are_a_problem(data):
         data.change(number, bbox=[0.1, 0.2, 0.5, 0.5 + number / 100])
     problem = data.only_problem(masks=False)
     assert problem.startswith(f"6 of 6 boxes in {data.path('train')} lie in the first pixels of their image, so they ")
+
+
+def test_many_crowd_regions_are_a_problem_because_tools_write_them_for_objects_with_holes(data):
+    for number in range(3):
+        data.change(number, iscrowd=1)
+    problems = [problem for problem in data.check().problems if "crowd" in problem]
+    assert problems == [
+        "3 of 10 annotations are crowd regions (iscrowd), which are neither learned nor counted; some tools write this "
+        "for objects with holes or several parts: give these the iscrowd 0"
+    ]

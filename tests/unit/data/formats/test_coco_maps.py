@@ -86,3 +86,11 @@ def test_a_category_of_the_background_is_the_pixels_outside_of_objects(opened, u
     assert all(np.array_equal(label_map, SQUARE) for label_map in maps(splits).values())
     assert "the category background is one class with the pixels outside of all objects" in splits.notes
     assert not any("overlap" in note for note in splits.notes)
+
+
+def test_an_image_without_height_and_width_in_its_record_has_its_own(opened):
+    def change(content):
+        for record in content["images"]:
+            del record["height"], record["width"]
+
+    assert all(np.array_equal(label_map, SQUARE) for label_map in maps(opened(change)).values())

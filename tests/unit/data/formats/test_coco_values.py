@@ -9,6 +9,7 @@ import pytest
 
 from twins.data.config import DataConfig
 from twins.data.formats.open import open_objects
+from twins.tasks.contract import spec_of
 
 CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
 
@@ -64,3 +65,16 @@ def test_an_image_that_is_listed_twice_is_said_to_be(opened):
     splits = opened(images=[{"id": 0, "file_name": "0.png", "height": 6, "width": 8}])
     assert splits.faults[0].endswith("labels.json lists 0.png twice with the image id 0; remove one")
     assert splits.count == 4
+
+
+def test_corners_inside_the_image_are_recognised_by_the_areas(opened):
+    (problem,) = opened(lambda annotation: annotation.update(bbox=[1, 1, 4, 3], area=6)).problems
+    assert problem.startswith("4 areas in ")
+    assert "fit the boxes if their numbers are left, top, right and bottom; give left" in problem
+    assert opened(lambda annotation: annotation.update(bbox=[0, 0, 4, 3], area=12)).problems == ()
+
+
+def test_a_set_whose_annotations_are_all_left_out_is_refused_with_the_first_reason(opened, refused, tmp_path):
+    opened(lambda annotation: annotation.update(category_id="cat"))
+    with refused(r"has an object to find, .* \(4 entries left out, the first: annotation 0 of .* the category 'cat'"):
+        spec_of("detection").open(DataConfig(data=str(tmp_path)))
