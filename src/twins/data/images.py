@@ -72,7 +72,7 @@ def _walk(folder: str, inside: str, parents: tuple[str, ...], hidden: bool) -> I
         if not hidden and entry.name.startswith("."):
             continue
         name = f"{inside}/{entry.name}" if inside else entry.name
-        if not _is_folder(entry):
+        if not is_folder(entry):
             yield name
         elif not entry.is_symlink():
             yield from _walk(entry.path, name, (*parents, os.path.join(parents[-1], entry.name)), hidden)
@@ -80,7 +80,8 @@ def _walk(folder: str, inside: str, parents: tuple[str, ...], hidden: bool) -> I
             yield from _walk(entry.path, name, (*parents, real), hidden)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry of a folder is one or leads to one; a link to itself does not."""
     try:
         return entry.is_dir()
     except OSError:

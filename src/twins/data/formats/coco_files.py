@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 from twins.data.base import UNSPLIT
 from twins.data.formats.source import LAYOUT_FILE, Source
+from twins.data.images import is_folder
 from twins.data.parts import part_of
 from twins.errors import DataError, few
 
@@ -256,7 +257,7 @@ def _json_below(folder: Path) -> list[Path]:
 def _json_in(folder: Path) -> Iterator[Path]:
     try:
         entries = (entry for entry in os.scandir(folder) if entry.name.lower().endswith(".json"))
-        names = sorted(entry.name for entry in entries if not entry.is_dir())
+        names = sorted(entry.name for entry in entries if not is_folder(entry))
     except OSError:
         return
     yield from (folder / name for name in names if _is_json(Path(name)) and not name.startswith("."))
@@ -264,7 +265,7 @@ def _json_in(folder: Path) -> Iterator[Path]:
 
 def _folders(folder: Path) -> list[Path]:
     try:
-        return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+        return sorted(Path(entry.path) for entry in os.scandir(folder) if is_folder(entry) and entry.name[0] != ".")
     except OSError:
         return []
 

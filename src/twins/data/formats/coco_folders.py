@@ -14,7 +14,7 @@ from twins.data.formats.coco import CocoFile
 from twins.data.formats.coco_files import NAME_WORDS
 from twins.data.formats.names import FoundFiles, Match, find_files, with_slashes
 from twins.data.formats.source import Source
-from twins.data.images import is_image_file
+from twins.data.images import is_folder, is_image_file
 from twins.data.parts import part_of
 from twins.errors import DataError
 
@@ -164,7 +164,7 @@ def _folders_of_part(folder: Path, part: str) -> list[Path]:
 
 def _list_folders(folder: Path) -> list[str]:
     try:
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        return sorted(entry.name for entry in os.scandir(folder) if is_folder(entry))
     except OSError:
         return []
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from twins.data.formats.names import FoundFiles, match_names
 from twins.data.formats.source import Source
 from twins.data.formats.voc_files import ROOT, read_filename
-from twins.data.images import is_image_file, list_images, walk
+from twins.data.images import is_folder, is_image_file, list_images, walk
 from twins.data.parts import group_parts
 from twins.errors import DataError, number_of
 
@@ -259,7 +259,7 @@ def _nested_units(root: Path) -> list[Unit]:
 def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    entries = (entry for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir())
+    entries = (entry for entry in os.scandir(folder) if not entry.name.startswith(".") and is_folder(entry))
     return sorted(folder / entry.name for entry in entries)
 
 
