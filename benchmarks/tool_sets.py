@@ -17,7 +17,7 @@ def build_labelme(root: Path) -> None:
     for part, names in PARTS.items():
         for name in names:
             save_image(root / part / f"{name}.png")
-            shapes = [
+            shapes: list[dict[str, Any]] = [
                 {"label": label, "points": POINTS, "group_id": None, "shape_type": "polygon", "flags": {}}
                 for label in ("cat", "dog")
             ]

@@ -77,7 +77,7 @@ def _walk(folder: str, inside: str, parents: tuple[str, ...], hidden: bool) -> I
         if not hidden and is_hidden(entry.name):
             continue
         name = f"{inside}/{entry.name}" if inside else entry.name
-        if not _is_folder(entry):
+        if not is_folder(entry):
             yield name
         elif not entry.is_symlink():
             yield from _walk(entry.path, name, (*parents, os.path.join(parents[-1], entry.name)), hidden)
@@ -96,10 +96,11 @@ def subfolders(folder: Path) -> list[Path]:
         entries = list(os.scandir(folder))
     except OSError:
         return []
-    return sorted(folder / entry.name for entry in entries if not is_hidden(entry.name) and _is_folder(entry))
+    return sorted(folder / entry.name for entry in entries if not is_hidden(entry.name) and is_folder(entry))
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry of a folder is one or leads to one; a link to itself does not."""
     try:
         return entry.is_dir()
     except OSError:

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from twins.data.base import UNSPLIT
 from twins.data.formats.source import LAYOUT_FILE, SeveralSetsError, Source
-from twins.data.images import subfolders
+from twins.data.images import is_folder, subfolders
 from twins.data.parts import part_of
 from twins.errors import DataError, few
 
@@ -268,7 +268,7 @@ def _json_below(folder: Path) -> list[Path]:
 def _json_in(folder: Path) -> Iterator[Path]:
     try:
         entries = (entry for entry in os.scandir(folder) if entry.name.lower().endswith(".json"))
-        names = sorted(entry.name for entry in entries if not entry.is_dir())
+        names = sorted(entry.name for entry in entries if not is_folder(entry))
     except OSError:
         return
     yield from (folder / name for name in names if _is_json(Path(name)) and not name.startswith("."))

@@ -417,6 +417,13 @@ def test_two_files_with_no_category_in_common_are_refused(coco, refused):
         opened(coco([], "instances_val.json", categories=[{"id": 5, "name": "car"}]))
 
 
+def test_a_link_to_itself_beside_the_annotations_hides_nothing(coco):
+    root = coco([annotation()], "instances_train.json")
+    (root / "loop.json").symlink_to(root / "loop.json")
+    splits = opened(coco([annotation()], "instances_val.json"))
+    assert (len(splits.train.target(0).boxes), len(splits.val.target(0).boxes)) == (1, 1)
+
+
 def test_opening_opens_no_image(coco):
     root = coco([annotation()])
     for i in (1, 2):

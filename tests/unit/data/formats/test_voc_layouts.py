@@ -245,6 +245,13 @@ def test_a_listed_image_without_an_xml_file_is_left_out_and_said(tmp_path):
     assert any("val.txt names 1 image more than once; each is read once" in note for note in splits.notes)
 
 
+def test_a_link_to_itself_hides_nothing(tmp_path):
+    root = write(tmp_path, voc("ab"))
+    for loop in (root / "loop", root / "JPEGImages" / "loop", root / "Annotations" / "loop.json"):
+        loop.symlink_to(loop)
+    assert sorted(parts(opened(root)).values()) == ["a", "b"]
+
+
 def test_images_in_two_parts_are_a_problem(tmp_path):
     splits = opened(write(tmp_path, voc("ab") | {"ImageSets/Main/train.txt": "a\nb", "ImageSets/Main/val.txt": "b"}))
     (problem,) = splits.problems
