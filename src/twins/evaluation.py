@@ -335,7 +335,7 @@ def _check_ids(images: Any) -> None:
         if getattr(images, key) is None:
             raise ConfigError(
                 f"`results` cannot be written: the annotation files of the measured parts give the same {name} "
-                "ids to different ones; measure each part alone"
+                "ids to different ones; measure each file alone"
             )
 
 

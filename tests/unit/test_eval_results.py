@@ -14,6 +14,7 @@ from twins import evaluation
 from twins.data.config import LayoutConfig
 from twins.data.loading.batch import Batch
 from twins.engine.config import EvalConfig
+from twins.errors import ConfigError
 from twins.metrics.coco_results import score_results
 from twins.predictions import Prediction
 
@@ -105,10 +106,9 @@ def test_several_files_of_a_part_keep_their_ids_where_these_differ(measure, put,
     assert not [note for note in result.notes if "those of this evaluation" in note]
 
 
-def test_files_that_give_the_same_ids_to_other_images_or_classes_are_said(measure, put):
+def test_results_of_files_that_give_the_same_ids_to_other_images_are_refused(measure, put):
     put("train", 0)
     put("a", 10)
     put("b", 10, categories=((1, "dog"), (2, "cat")))
-    result = measure(layout=LayoutConfig(train=("train.json",), val=("a.json", "b.json")))
-    (note,) = [note for note in result.notes if "those of this evaluation" in note]
-    assert note.startswith("the image and category ids in ")
+    with pytest.raises(ConfigError, match=r"give the same image ids to different ones; measure each file alone"):
+        measure(layout=LayoutConfig(train=("train.json",), val=("a.json", "b.json")))

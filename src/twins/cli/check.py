@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,8 +27,8 @@ class CheckArgs:
     """
 
     data: Annotated[str, Positional, arg(metavar="DATA")]
-    """Data set: a folder with one folder per class, with images and masks, or with images and boxes.
-    Or an embedded set: `digits` or `scenes`."""
+    """Data set: a folder with one folder per class, with images and masks, or with images and boxes; a `data.yaml` in
+    it; or an embedded set, `digits` or `scenes`."""
     task: str = "classification"
     """Task to check the data for: `classification`, `semantic`, `detection` or `instance`."""
     json: bool = False
@@ -86,6 +87,7 @@ def _write_layout(source: DataConfig, layout: LayoutConfig) -> None:
         raise ConfigError(f"{source.data} needs no {LAYOUT_FILE}: the folder itself is all there is to say")
     try:
         path.write_text(layout_text(layout), encoding="utf-8")
+        print(f"wrote {path}", file=sys.stderr)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}); give the settings as flags") from error
 

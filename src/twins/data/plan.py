@@ -104,11 +104,11 @@ class ReadingPlan:
 
     def short(self) -> list[str]:
         """Return the plan as a run's log has it: the parts in one line, then what somebody may miss."""
-        parts = ", ".join(f"{name} {part['images']:,} ({part['origin']})" for name, part in self.parts.items())
+        parts = ", ".join(f"{part['images']:,} {name} ({part['origin']})" for name, part in self.parts.items())
         missed = [group for group in self.passed_over if not group.quiet]
         rest = sum(group.count for group in missed[MAX_SHOWN:])
         return [
-            f"{self.layout}: {parts}",
+            f"images, read as {self.layout}: {parts}",
             *(f"passed over: {group}" for group in missed[:MAX_SHOWN]),
             *([f"passed over: {number_of(rest, 'more file')}; twins check lists them"] if rest else []),
         ]

@@ -79,7 +79,7 @@ def test_the_short_plan_shows_parts_and_what_somebody_may_miss(tmp_path):
     parts = {"train": {"images": 1200, "origin": "train"}, "val": {"images": 1, "origin": "val"}}
     plan = ReadingPlan("class folders", ("train", "val"), parts, "the folders", {"images": 1201}, 0, passed, files)
     lines = plan.short()
-    assert lines[0] == "class folders: train 1,200 (train), val 1 (val)"
+    assert lines[0] == "images, read as class folders: 1,200 train (train), 1 val (val)"
     assert lines[1] == "passed over: 1 file in 0: an image that this layout does not use; 0/a.png first"
     assert lines[-1] == "passed over: 3 more files; twins check lists them"
     assert not any("LICENSE" in line or "hidden" in line for line in lines)

@@ -7,8 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from twins.data.classes import ClassTable, bright_table, build_table, read_table, with_bright_colours
-from twins.data.formats.names import read_list
+from twins.data.classes import ClassTable, bright_table, build_table, has_own_colours, read_table, with_bright_colours
 from twins.data.formats.source import Source
 from twins.errors import DataError
 
@@ -34,19 +33,16 @@ def alike_problems(names: Iterable[str], where: str) -> list[str]:
 
 
 def read_labelmap(path: Path) -> ClassTable:
-    """Return the classes of CVAT's `labelmap.txt`, lines `name:red,green,blue:parts:actions`, without the background.
+    """Return the classes of CVAT's `labelmap.txt` without the background, which boxes do not have.
 
     Raises:
         DataError: it lists no class, or one twice.
     """
-    rows = [line.split(":") for line in read_list(path) if not line.startswith("#")]
-    rows = [row for row in rows if row[0].strip() and row[0].strip().lower() != _BACKGROUND]
-    names = [row[0].strip() for row in rows]
-    colours = [tuple(int(word) for word in row[1].split(",") if word.strip().isdigit()) for row in rows if len(row) > 1]
+    table = read_table(path)
+    kept = [index for index, name in enumerate(table.names) if name.lower() != _BACKGROUND]
+    names, colours = [table.names[index] for index in kept], [table.colours[index] for index in kept]
     try:
-        if len(colours) == len(names) and all(len(colour) == 3 and max(colour) < 256 for colour in colours):
-            return build_table(names, colours=[(red, green, blue) for red, green, blue in colours])
-        return bright_table(names)
+        return build_table(names, colours=colours) if has_own_colours(table) else bright_table(names)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 

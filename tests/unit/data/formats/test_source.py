@@ -274,7 +274,8 @@ def test_a_test_part_that_serves_as_validation_is_counted_once(tmp_path, save_im
     assert splits.plan.parts["val"]["same_as"] == "test"
     assert splits.plan.parts["val"]["origin"] == "test, the test part, as there is no validation part"
     assert splits.plan.short() == [
-        "images: train 3 (train), val 3 (test, the test part, as there is no validation part), test 3 (test)"
+        "images, read as images: 3 train (train), 3 val (test, the test part, as there is no validation part), "
+        "3 test (test)"
     ]
 
 
