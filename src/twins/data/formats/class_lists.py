@@ -31,7 +31,7 @@ from twins.data.formats.label_tables import (
     read_label_table,
 )
 from twins.data.formats.listed_images import ImageIndex, folder_part
-from twins.data.formats.mask_folders import IMAGE_FOLDERS
+from twins.data.formats.mask_names import IMAGE_FOLDERS
 from twins.data.formats.names import read_list
 from twins.data.formats.source import LISTS, Source, names_in
 from twins.data.images import list_images

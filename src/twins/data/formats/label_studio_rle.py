@@ -56,6 +56,7 @@ class _Reader:
         self.bits, self.position = bits, 0
 
     def read(self, count: int) -> int:
+        """Return the number in the next `count` bits; raises ValueError if there are fewer."""
         end = self.position + count
         if end > len(self.bits):
             raise ValueError("run lengths that end too early")

@@ -19,14 +19,11 @@ from twins.data.formats.files import ImageFiles
 from twins.data.formats.mask_classes import MaskSet, find_classes
 from twins.data.formats.mask_layouts import FolderPair, MaskLayout, find_layout
 from twins.data.formats.mask_lists import find_lists, parts_by_lists
-from twins.data.formats.mask_names import IMAGE_FOLDERS, MASK_FOLDERS
 from twins.data.formats.mask_pairs import Paired, Pairs, further_masks, pair_by_endings, pair_folders
 from twins.data.formats.masks import IGNORE, MaskReader, build_reader, sampled_values
 from twins.data.formats.masks_per_object import find_object_masks, open_object_masks
 from twins.data.formats.source import LISTS, MASKS, NAMES, Source, names_in
 from twins.errors import DataError, number_of
-
-__all__ = ["IMAGE_FOLDERS", "MASK_FOLDERS", "MaskedFiles", "find_mask_folders", "open_mask_folders"]
 
 _LABEL_STUDIO = re.compile(r"task-\d+-annotation-\d+-.*tag-.*\.(png|npy)")
 _TRIMAPS = build_table(("pet", "background", "border"), (1, 2, 3))

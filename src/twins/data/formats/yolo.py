@@ -90,17 +90,8 @@ def open_yolo(source: Source, listed_classes: ClassTable | None, *, masks: bool)
     """
     settings = find_settings(source)
     parts = find_images(source, settings)
-    file, root = settings.file, source.root
-    if file is not None and not any(part.images for part in parts.values()):
-        raise DataError(
-            f"{file} names classes, but no images are found by it; put them in {root / 'images' / 'train'}, "
-            f"and labels in {root / 'labels' / 'train'}, or say where the images are with `layout.images`"
-        )
-    if not parts and (folders := find_yolo(source)):
-        raise DataError(
-            f"{root} holds YOLO's label files in {source.relative(folders[-1])}, and no images are found for them; put "
-            f"them in {root / 'images'}, or say where they are with `layout.images`"
-        )
+    _check_has_images(source, settings, parts)
+    file = settings.file
     labels = LabelFiles(source)
     pairs = {part: [(image, labels.path(image)) for image in found.images] for part, found in parts.items()}
     if not any(os.path.isfile(label) for part in pairs.values() for _, label in part):
@@ -117,7 +108,7 @@ def open_yolo(source: Source, listed_classes: ClassTable | None, *, masks: bool)
         classes = _classes_from_lines(source, labelled, form)
     others = other_names_problems(source, settings, classes, _names_beside(labelled.values()))
     source.problems += [] if is_given else [*settings.problems(classes), *others]
-    source.problems += alike_problems(classes.names, source.names_from or str(root))
+    source.problems += alike_problems(classes.names, source.names_from or str(source.root))
     source.problems += class_problems(_values(labelled.values()), classes, _where(labelled))
     if masks:
         _check_masks(source, labelled.values())
@@ -129,6 +120,21 @@ def open_yolo(source: Source, listed_classes: ClassTable | None, *, masks: bool)
         [file] if file else list(dict.fromkeys(path for part in parts.values() for path in part.origins)),
         {name: " and ".join(map(source.relative, part.origins[:3])) for name, part in parts.items()},
     )
+
+
+def _check_has_images(source: Source, settings: YoloSettings, parts: Mapping[str, ImagePart]) -> None:
+    """Raise DataError if settings or label files show the format, and no images are found by them."""
+    root = source.root
+    if settings.file is not None and not any(part.images for part in parts.values()):
+        raise DataError(
+            f"{settings.file} names classes, but no images are found by it; put them in {root / 'images' / 'train'}, "
+            f"and labels in {root / 'labels' / 'train'}, or say where the images are with `layout.images`"
+        )
+    if not parts and (folders := find_yolo(source)):
+        raise DataError(
+            f"{root} holds YOLO's label files in {source.relative(folders[-1])}, and no images are found for them; put "
+            f"them in {root / 'images'}, or say where they are with `layout.images`"
+        )
 
 
 class YoloObjects(ImageFiles):

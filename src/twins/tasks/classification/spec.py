@@ -15,7 +15,6 @@ from twins.data.base import Derived, ImageSet, LabelledImages, Splits
 from twins.data.checks.classification import ClassIdCheck
 from twins.data.checks.scan import CheckReport, check
 from twins.data.config import DataConfig
-from twins.data.formats.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS
 from twins.data.formats.open import open_class_ids
 from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
@@ -44,14 +43,12 @@ class ClassificationSpec:
         return replace(splits, notes=(*splits.notes, *splits.problems, *splits.faults))
 
     def check(self, config: DataConfig) -> CheckReport:
-        report = check(open_class_ids(config), ClassIdCheck())
-        report.notes += _masks_as_classes(report.names)
-        return report
+        return check(open_class_ids(config), ClassIdCheck())
 
     def warnings(self, splits: Splits[LabelledImages]) -> list[str]:
-        """Return a sentence for each class with too few images, and one if the classes look like images and masks."""
+        """Return a sentence for each class with too few images."""
         train, val = Counter(splits.train.labels), Counter(splits.val.labels)
-        sentences = _masks_as_classes(splits.train.names)
+        sentences: list[str] = []
         for label, name in enumerate(splits.train.names):
             if train[label] == 0:
                 sentences.append(
@@ -175,16 +172,6 @@ def balanced_weights(images: LabelledImages) -> Tensor:
 
 def _indices(images: LabelledImages, class_ids: Sequence[int | None], *, left_out: bool) -> list[int]:
     return [index for index, label in enumerate(images.labels) if (class_ids[label] is None) == left_out]
-
-
-def _masks_as_classes(names: Sequence[str]) -> list[str]:
-    """Return a sentence if the two class folders look like a folder of images and one of masks."""
-    if len(names) != 2 or not set(names) & set(IMAGE_FOLDERS) or not set(names) & set(MASK_FOLDERS):
-        return []
-    return [
-        f"the classes are called {' and '.join(names)}, as the folders of images and their masks are; "
-        'to learn the masks, use `task="semantic"`'
-    ]
 
 
 def _mixes(config: TrainConfig) -> bool:

@@ -137,3 +137,12 @@ def test_pixels_of_more_than_8_bits_are_a_note_with_counts_and_factors(data):
         f"3 images are 16-bit grey; they are scaled to 8 bits by 1/257; {data / 'train' / 'a' / '0.png'} first",
         f"2 images are of floats; they are scaled to 8 bits by different factors, 1 by 255, 1 by 1; {first} first",
     ]
+
+
+def test_a_folder_of_images_and_one_of_masks_are_no_two_classes_even_without_pairs(tmp_path):
+    for name in ("images/a", "images/b", "masks/c", "masks/d"):
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(len(name)).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(path)
+    with pytest.raises(DataError, match=r"has masks \(images, masks\) instead of class folders; .*task=.semantic"):
+        check(tmp_path)
