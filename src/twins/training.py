@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from twins.backbone.config import PUBLISHED, resolve_name
+from twins.choosing import choose_settings
 from twins.data.base import ImageSet, Splits
 from twins.data.config import EMBEDDED
 from twins.data.loading.batch import Batch, normalise_batch
@@ -27,7 +28,9 @@ from twins.factory import create_model, model_from_info
 from twins.files import atomic_file, is_invalid_path, write_json
 from twins.preprocess import Preprocess
 from twins.run_folder import CONFIG, DATA, LAST, LAST_WEIGHTS, RESULT, STATES
+from twins.tasks.choices import Choice
 from twins.tasks.contract import TaskSpec, spec_of
+from twins.tasks.default_recipe import DEFAULT, changed_settings
 from twins.tasks.network import TaskNetwork
 from twins.tasks.table import TASKS, check_task, facts_of, tasks_with
 from twins.weights.files import read_tensors
@@ -47,14 +50,16 @@ class RunResult:
     """Whether a signal stopped the run; `TrainConfig(resume=path)` resumes it."""
 
 
-def train(config: TrainConfig) -> RunResult:
+def train(config: TrainConfig, *, given: Collection[str] | None = None) -> RunResult:
     """Train a network, or resume a run; writes the run folder and its report.
 
     Under `torchrun`, the same call trains on all processes.
 
     Args:
         config: settings of the run; with `resume`, only settings of the machine may change, and `data` if the data has
-            moved; see `merge_resumed`.
+            moved; see `merge_resumed`. With `recipe="default"`, settings that are not given are chosen from the data.
+        given: dotted names of the settings that the default recipe keeps; `None`: those that differ from their
+            defaults.
 
     Returns:
         the run folder and its metrics.
@@ -66,16 +71,23 @@ def train(config: TrainConfig) -> RunResult:
         WeightsError: the weights are not available or do not fit.
         TrainingError: the run had to stop; its newest whole state is kept.
     """
+    given = changed_settings(config) if given is None else given
     config = _resolve_config(config)
     accelerator = build_accelerator(config)
     spec = spec_of(config.task)
     splits = spec.open(config.source)
+    choices: tuple[Choice, ...] = ()
+    if config.recipe == DEFAULT and not config.resume:
+        unchosen, device = config, accelerator.device
+        config, choices = run_on_main(accelerator, lambda: choose_settings(unchosen, given, spec, splits, device))
     network = _build_network(config, spec, splits, accelerator)
     source = TaskSource(spec, splits, network.info.preprocess, config, accelerator)
     run = run_on_main(accelerator, lambda: _open_run(config, network, splits, accelerator.device.type))
     log = _open_log(run, config, accelerator)
     for note in (*splits.plan.short(), *_weights_notes(network), *splits.notes, *spec.warnings(splits)):
         log.info(f"note: {note}")
+    for choice in choices:
+        log.info(f"chosen: {choice.line()}")
     saved = read_config(run / CONFIG)
     roots = _data_folder(config.data), _data_folder(saved.data)
     metric, data_hash = spec.metric(splits.train.names), fingerprint(splits.train, *roots)

@@ -24,8 +24,16 @@ LINES = [  # lowest first; `*` stands for a task
     ("tasks.network", "tasks.*.network", "tasks.*.inference", "weights"),
     ("factory",),
     ("engine", "exporting"),
-    ("tasks.*.spec", "tasks.*.report", "tasks.*.recipes", "tasks.contract", "tasks.recipes"),
-    ("training", "evaluation", "predictor", "exported", "report"),
+    (
+        "tasks.*.spec",
+        "tasks.*.report",
+        "tasks.*.recipes",
+        "tasks.contract",
+        "tasks.recipes",
+        "tasks.choices",
+        "tasks.default_recipe",
+    ),
+    ("choosing", "training", "evaluation", "predictor", "exported", "report"),
     ("serve", "bench", "integrations"),
     ("cli", "__main__"),
 ]

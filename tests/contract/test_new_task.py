@@ -41,7 +41,7 @@ def photographs(tmp_path):
 def test_a_registered_task_trains_evaluates_predicts_and_reports(brightness, photographs, tmp_path, capsys):
     run, result = tmp_path / "run", tmp_path / "result.json"
     settings = ["--out", str(run), "--batch-size", "4", "--workers", "0", "--device", "cpu"]
-    assert main(["train", "--task", "brightness", "--data", str(photographs), "--steps", "2", *settings]) == 0
+    assert main(["train", "--recipe", "brightness", "--data", str(photographs), "--steps", "2", *settings]) == 0
     page = (run / "report.html").read_text()
     assert "<h2>Brightness</h2>" in page
     assert "within a tenth" in page

@@ -43,14 +43,14 @@ def run(arguments: list[str]) -> int:
     if facts.demo is None:
         demos = [task for task in TASKS if facts_of(task).demo is not None]
         raise ConfigError(f"{args.task} has no demo; the tasks with one are {', '.join(demos)}")
-    start = starting_point(data=facts.demo.data, task=args.task)
+    start = starting_point(facts.demo.recipe)
     config: TrainConfig = replace(start, out=args.out, device=args.device)  # type: ignore[arg-type]
     from twins.predictor import load
     from twins.training import train
 
     if facts.demo.starts_from is not None and (first := facts_of(facts.demo.starts_from).demo) is not None:
         print(first.intro)
-        pretraining = starting_point(data=first.data, task=facts.demo.starts_from)
+        pretraining = starting_point(first.recipe)
         pretrained = train(replace(pretraining, out=args.out and f"{args.out}-{first.data}", device=config.device))
         if pretrained.interrupted:
             return 130

@@ -167,6 +167,12 @@ class _InFlags:
         return getattr(self._stream, name)
 
 
+def given_settings(kind: type[Any], arguments: list[str]) -> frozenset[str]:
+    """Return the dotted names of the settings whose flags a command line has."""
+    words = {argument.partition("=")[0] for argument in arguments}
+    return frozenset(setting.partition("=")[0] for setting, flag in spellings(kind).items() if flag in words)
+
+
 def value_of(flag: str, arguments: list[str]) -> str | None:
     """Return the value of `--flag value` or `--flag=value`, without parsing the rest of the line."""
     for position, argument in enumerate(arguments):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twins.cli.parse import parse, value_of
+from twins.cli.parse import given_settings, parse, value_of
 from twins.engine.config import TrainConfig
 from twins.tasks.recipes import starting_point
 
@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> int:
     from twins.run_folder import REPORT
     from twins.training import train
 
-    result = train(config)
+    result = train(config, given=given_settings(TrainConfig, arguments))
     if result.interrupted:
         return 130
     print(f"best weights: {format_metrics(result.metrics)}\nreport: {result.path / REPORT}")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
@@ -88,6 +90,12 @@ class TaskSpec(Protocol):
         """Return each image's `(height, width)`, to batch images of similar shape.
 
         `None` means any order: images are brought to one size, or the annotations do not give all shapes.
+        """
+
+    def sides(self, target: Any) -> NDArray[np.float64]:
+        """Return the sides of what has to be seen in an image, relative to the image's shorter side.
+
+        They are the sides of its objects, or the widths of its regions; empty if the task looks at whole images.
         """
 
     def prepare_batch(self, config: TrainConfig, batch: Batch, epoch: int, num_classes: int) -> tuple[Tensor, Any]:

@@ -64,6 +64,8 @@ class DemoFacts:
 
     data: str
     """Name of an embedded data set."""
+    recipe: str
+    """Name of the recipe, which names the data set too."""
     intro: str
     """Message before training."""
     metric: str

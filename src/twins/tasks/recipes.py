@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
-from twins.backbone.config import PUBLISHED, aliases, resolve_name
+from twins.backbone.config import aliases, resolve_name
+from twins.data.config import EMBEDDED
 from twins.engine.config import TrainConfig
 from twins.errors import NotFoundError, nearest
-from twins.tasks.table import TASKS, part_of
+from twins.tasks.default_recipe import DEFAULT, Chooser
+from twins.tasks.table import TASKS, check_task, part_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +40,22 @@ class Recipe:
         return cls(name=name, build=partial(function, *variant), description=description)
 
 
+NANO = "twins_svt_nano"
+"""Network that the default recipe trains on embedded data, and from random weights."""
+
+
+def _choose_nothing(run: Chooser) -> None:
+    """Leave the settings at their defaults."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskRecipes:
     """The recipes of a task and its defaults: `RECIPES` in `tasks/<task>/recipes.py`."""
 
     recipes: tuple[Recipe, ...]
     """All recipes of the task."""
-    finetune: str
-    """Name of the default recipe from published weights."""
-    scratch: str
-    """Name of the default recipe from random weights."""
-    embedded: dict[str, str] = field(default_factory=dict)
-    """Names of the default recipes by embedded data set."""
+    choose: Callable[[Chooser], None] = _choose_nothing
+    """Chooses the settings of the default recipe."""
 
 
 def paper_name(variant: str) -> str:
@@ -69,19 +75,6 @@ def all_recipes() -> dict[str, Recipe]:
     return {recipe.name: recipe for recipe in sorted(recipes, key=lambda recipe: recipe.name)}
 
 
-def default_recipe(*, data: str, task: str = TrainConfig.task, model: str | None = None, weights: str = "auto") -> str:
-    """Return the name of the default recipe: by task, data, and whether the run starts from weights.
-
-    Raises:
-        NotFoundError: an unknown task or model.
-    """
-    recipes = recipes_of(task)
-    if data in recipes.embedded:
-        return recipes.embedded[data]
-    unpublished = model is not None and resolve_name(model) not in PUBLISHED
-    return recipes.scratch if weights == "none" or (unpublished and weights == "auto") else recipes.finetune
-
-
 def starting_point(
     recipe: str | None = None,
     *,
@@ -94,10 +87,11 @@ def starting_point(
     """Return a recipe's configuration for a data set and a model, as the start for further settings.
 
     Args:
-        recipe: name; `None` is the default for the task, data, model and weights.
+        recipe: name; `None` is the default recipe, whose other settings are chosen once the data is read.
         data: folder or embedded data set.
         task: name, for the default recipe; `None` is classification.
-        model: name or alias of a network; `None` keeps the recipe's.
+        model: name or alias of a network; `None` keeps the recipe's: a nano network for embedded data and from random
+            weights.
         weights: `auto` keeps the recipe's.
         length: `epochs`, `steps` or `minutes`: the unit of a length that the caller sets, so the recipe's is dropped.
 
@@ -105,7 +99,12 @@ def starting_point(
         NotFoundError: an unknown recipe, task or model.
     """
     recipes = all_recipes()
-    name = recipe or default_recipe(data=data, task=task or TrainConfig.task, model=model, weights=weights)
+    name = recipe or DEFAULT
+    if name == DEFAULT:
+        small = data in EMBEDDED or weights == "none"
+        config = TrainConfig(recipe=DEFAULT, task=check_task(task or TrainConfig.task), data=data)
+        config = replace(config, model=NANO if small else config.model)
+        return replace(config, model=resolve_name(model) if model else config.model, weights=weights)
     if name not in recipes:
         raise NotFoundError(f"no recipe is called {name!r}{nearest(name, recipes) or '; see twins recipes'}")
     config = recipes[name].build()

@@ -7,8 +7,9 @@ import pytest
 from twins.backbone.config import PUBLISHED
 from twins.errors import NotFoundError
 from twins.tasks.detection.recipes import retinanet
-from twins.tasks.recipes import all_recipes, default_recipe, recipes_of, starting_point
-from twins.tasks.table import TASKS
+from twins.tasks.default_recipe import DEFAULT
+from twins.tasks.recipes import NANO, all_recipes, recipes_of, starting_point
+from twins.tasks.table import TASKS, facts_of
 
 DETECTORS = [f"{head}_{schedule}" for head in ("retinanet", "mask_rcnn") for schedule in ("1x", "3x")]
 
@@ -33,18 +34,21 @@ def test_every_published_variant_has_its_recipe_with_hardware_score_and_source(f
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_defaults_of_a_task_are_among_its_recipes(task):
-    recipes = recipes_of(task)
-    assert {recipes.finetune, recipes.scratch, *recipes.embedded.values()} <= {
-        recipe.name for recipe in recipes.recipes
-    }
-    assert {recipe.build().task for recipe in recipes.recipes} == {task}
-    assert default_recipe(data="DIR", task=task) == recipes.finetune
-    assert default_recipe(data="DIR", task=task, model="twins_svt_nano") == recipes.scratch
-    assert default_recipe(data="DIR", task=task, model="twins_svt_nano", weights="a.pth") == recipes.finetune
-    assert default_recipe(data="DIR", task=task, weights="none") == recipes.scratch
-    for data, name in recipes.embedded.items():
-        assert starting_point(data=data, task=task).recipe == name
+def test_the_recipes_of_a_task_train_it_and_its_demo_names_one(task):
+    recipes, demo = {recipe.name: recipe.build() for recipe in recipes_of(task).recipes}, facts_of(task).demo
+    assert {config.task for config in recipes.values()} == {task}
+    assert demo is not None
+    assert recipes[demo.recipe].data == demo.data
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_without_a_name_the_default_recipe_keeps_what_is_asked_for(task):
+    config = starting_point(data="DIR", task=task, model="alt_gvt_base", weights="a.pth")
+    assert (config.recipe, config.task, config.data) == (DEFAULT, task, "DIR")
+    assert (config.model, config.weights) == ("twins_svt_base", "a.pth")
+    assert starting_point(data="DIR", task=task).model == "twins_svt_small"
+    assert starting_point(data="DIR", task=task, weights="none").model == NANO
+    assert starting_point(data="scenes", task=task).model == NANO
 
 
 def test_a_schedule_sets_length_scales_and_weight_decay():

@@ -46,6 +46,7 @@ FACTS = TaskFacts(
     exportable=True,
     demo=DemoFacts(
         data="digits",
+        recipe="digits",
         intro="learning 1,438 handwritten digits; 359 others are held out to measure",
         metric="top1",
     ),

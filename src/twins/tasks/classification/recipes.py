@@ -5,6 +5,7 @@ from __future__ import annotations
 from twins.backbone.config import PUBLISHED
 from twins.data.transforms.config import AugmentConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from twins.tasks.default_recipe import Chooser, round_side
 from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
 
 
@@ -95,15 +96,44 @@ def digits() -> TrainConfig:
     )
 
 
+def choose(run: Chooser) -> None:
+    """Choose the settings of a classifier's training."""
+    data = run.data
+    if run.published:
+        run.choose_size(224, "as the weights were trained", smallest=96, least=5.0 * data.images)
+    else:
+        ideal = round_side(data.shorter, 32, 224)
+        run.choose_size(ideal, f"images have {data.shorter} pixels", smallest=32, least=30.0 * data.images)
+        run.set("fit", "squash", "keeps the whole image")
+        run.set("crop", 1.0, "keeps the whole image")
+    run.choose_batch(run.config.size, smallest=8, largest=64, steps=600, passes=30.0 if run.published else 100.0)
+    run.choose_rate(3e-4, 64) if run.published else run.choose_rate(1.5e-3, 32)
+    run.set("optimizer.layer_decay", *((0.75, "keeps early layers") if run.published else (None, "all layers learn")))
+    run.set("drop_path", *((0.1, "a large network") if run.published else (0.0, "a small network")))
+    run.choose_schedule(run.config.size)
+    _choose_augmentation(run)
+
+
+def _choose_augmentation(run: Chooser) -> None:
+    data, passes = run.data, run.passes
+    run.choose_flip("augment.hflip")
+    if data.shorter <= 40:
+        run.set("augment.shift_pixels", run.config.size // 10, f"images of {data.shorter} pixels are too small to crop")
+        return
+    scale = (0.35, 1.0) if passes >= 20 else (0.6, 1.0)
+    run.set("augment.scale", scale, f"{passes:.0f} passes over the images")
+    policy = "rand-m6-mstd0.5-inc1" if passes >= 100 or run.published else None
+    run.set("augment.rand_augment", policy, f"{passes:.0f} passes over the images")
+    run.set("augment.erasing", 0.1 if passes >= 20 else 0.0, f"{passes:.0f} passes over the images")
+
+
 def _imagenet(model: str) -> Recipe:
     variant = model.removeprefix("twins_")
     return Recipe.of(imagenet, variant, title=paper_name(variant), top1=PUBLISHED[model].top1)
 
 
 RECIPES = TaskRecipes(
+    choose=choose,
     recipes=(*map(Recipe.of, (finetune, scratch, digits)), *map(_imagenet, PUBLISHED)),
-    finetune="finetune",
-    scratch="scratch",
-    embedded={"digits": "digits"},
 )
 """Recipes of classification."""

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
@@ -75,6 +77,10 @@ class ClassificationSpec:
 
     def shapes(self, images: ImageSet) -> None:
         """Return `None`: images are resized to one size."""
+
+    def sides(self, target: int) -> NDArray[np.float64]:
+        """Return nothing: a classifier looks at whole images."""
+        return np.zeros(0)
 
     def prepare_batch(self, config: TrainConfig, batch: Batch, epoch: int, num_classes: int) -> tuple[Tensor, Tensor]:
         """Return images and targets, mixed if configured; the last image of an odd batch is not mixed."""

@@ -52,6 +52,7 @@ FACTS = TaskFacts(
     bench_size="800x1333",
     demo=DemoFacts(
         data="scenes",
+        recipe="scenes_detection",
         intro="learning to find digits on 2,000 scenes, for three and a half minutes; 200 others are held out",
         metric="box_ap50",
         starts_from="classification",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from twins.data.transforms.config import DetectionConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from twins.tasks.default_recipe import Chooser, round_side
 from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
 
 Schedule = Literal["1x", "3x"]
@@ -148,6 +150,29 @@ def scenes_detection() -> TrainConfig:
     )
 
 
+SEEN_OBJECT = 24
+"""Side in pixels that small objects, a tenth of all, should have on the network's input."""
+
+
+def choose(run: Chooser) -> None:
+    """Choose the settings of a detector's training."""
+    data = run.data
+    small = data.quantile(0.1) if len(data.sides) else 0.1
+    ideal = round_side(min(SEEN_OBJECT / max(small, 1e-3), data.shorter), 96, 800)
+    if run.config.head in ("faster_rcnn", "mask_rcnn") or run.config.task == "instance":
+        samples = min(512, max(64, 2 ** round(math.log2(max(1.0, 4 * data.per_image)))))
+        run.set("detection.samples", samples, f"images have {data.per_image:.0f} objects")
+    run.choose_size(ideal, f"small objects have {small * ideal:.0f} pixels at this size", smallest=96, least=2400.0)
+    run.choose_batch(run.config.size, smallest=4, largest=16, steps=1000, passes=36.0 if run.published else 100.0)
+    run.choose_rate(2e-4, 8) if run.published else run.choose_rate(2e-3, 4)
+    run.set("optimizer.layer_decay", *((0.9, "keeps early layers") if run.published else (None, "all layers learn")))
+    run.set("drop_path", *((0.2, "a large network") if run.published else (0.0, "a small network")))
+    run.choose_schedule(run.config.size)
+    run.choose_flip("detection.hflip")
+    many = run.passes >= 10
+    run.set("detection.ratio", (0.8, 1.25) if many else (1.0, 1.0), f"{run.passes:.0f} passes over the images")
+
+
 def _retinanet(schedule: Schedule, variant: str, box_ap: float | None) -> Recipe:
     expected = f"box AP {box_ap} % (paper)" if box_ap else "no score is published"
     facts = {"title": paper_name(variant), "length": LENGTHS[schedule], "expected": expected}
@@ -155,12 +180,10 @@ def _retinanet(schedule: Schedule, variant: str, box_ap: float | None) -> Recipe
 
 
 RECIPES = TaskRecipes(
+    choose=choose,
     recipes=(
         *map(Recipe.of, (detection_finetune, detection_scratch, scenes_detection)),
         *(_retinanet(schedule, *row) for schedule, rows in BOX_AP.items() for row in rows.items()),
     ),
-    finetune="detection_finetune",
-    scratch="detection_scratch",
-    embedded={"scenes": "scenes_detection"},
 )
 """Recipes of detection."""

@@ -77,6 +77,11 @@ class DetectionSpec:
         annotated = [shape for shape in shapes if shape is not None]
         return annotated if len(annotated) == len(shapes) else None
 
+    def sides(self, target: Objects) -> NDArray[np.float64]:
+        """Return the square roots of the areas of the boxes, without crowd regions and boxes of no area."""
+        sides = (target.boxes[:, 2:] - target.boxes[:, :2]).clip(min=0).prod(axis=1) ** 0.5
+        return sides[(sides > 0) & ~target.crowd] / min(target.size)
+
     def prepare_batch(self, config: TrainConfig, batch: Batch, epoch: int, num_classes: int) -> tuple[Tensor, Any]:
         return batch.images, batch.targets
 

@@ -34,6 +34,7 @@ FACTS = TaskFacts(
     bench_size="800x1333",
     demo=DemoFacts(
         data="scenes",
+        recipe="scenes_instance",
         intro="learning to cut digits out of 2,000 scenes, for two minutes; 200 others are held out to measure",
         metric="mask_ap50",
         starts_from="classification",

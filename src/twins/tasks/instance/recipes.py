@@ -8,6 +8,7 @@ from twins.engine.config import TrainConfig
 from twins.tasks.detection.recipes import (
     LENGTHS,
     Schedule,
+    choose,
     coco,
     detection_finetune,
     detection_scratch,
@@ -86,12 +87,10 @@ def _mask_rcnn(schedule: Schedule, variant: str, ap: tuple[float, float] | None)
 
 
 RECIPES = TaskRecipes(
+    choose=choose,
     recipes=(
         *map(Recipe.of, (instance_finetune, instance_scratch, scenes_instance)),
         *(_mask_rcnn(schedule, *row) for schedule, rows in AP.items() for row in rows.items()),
     ),
-    finetune="instance_finetune",
-    scratch="instance_scratch",
-    embedded={"scenes": "scenes_instance"},
 )
 """Recipes of instance segmentation."""

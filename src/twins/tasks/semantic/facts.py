@@ -50,6 +50,7 @@ FACTS = TaskFacts(
     bench_size="512",
     demo=DemoFacts(
         data="scenes",
+        recipe="scenes",
         intro="learning where digits are on 2,000 scenes, for three minutes; 200 others are held out to measure",
         metric="miou",
     ),

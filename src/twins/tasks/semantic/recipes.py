@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from twins.data.transforms.config import SemanticConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from twins.tasks.default_recipe import Chooser, round_side
 from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
 
 SEMANTIC_FPN = {
@@ -170,6 +171,33 @@ def scenes() -> TrainConfig:
     )
 
 
+SEEN_REGION = 12
+"""Pixels that narrow regions should measure on the network's input."""
+
+
+def choose(run: Chooser) -> None:
+    """Choose the settings of a semantic network's training."""
+    data = run.data
+    needed = SEEN_REGION / max(data.quantile(0.25), 1e-3) if len(data.sides) else data.shorter
+    ideal = round_side(min(needed, data.shorter), 96, 512)
+    reason = f"a quarter of the regions are narrower than {data.quantile(0.25) * ideal:.0f} pixels at this size"
+    run.set("size", ideal, reason)
+    crop = min(run.config.size, 512 if run.published else 192)
+    least = 2400.0
+    while crop > 96 and run.images(crop) < least:
+        crop -= 32
+    run.set("semantic.crop", crop, "training crops")
+    run.choose_batch(crop, smallest=4, largest=16, steps=1000, passes=80.0 if run.published else 200.0)
+    run.choose_rate(2e-4, 8) if run.published else run.choose_rate(4e-3, 4)
+    run.set("optimizer.layer_decay", *((0.9, "keeps early layers") if run.published else (None, "all layers learn")))
+    run.set("drop_path", *((0.2, "a large network") if run.published else (0.0, "a small network")))
+    run.choose_schedule(run.config.size)
+    run.choose_flip("semantic.hflip")
+    many = run.passes >= 15
+    run.set("semantic.ratio", (0.75, 1.5) if many else (1.0, 1.0), f"{run.passes:.0f} passes over the images")
+    run.set("semantic.photometric", many, f"{run.passes:.0f} passes over the images")
+
+
 def _semantic_fpn(variant: str) -> Recipe:
     paper, mmseg = SEMANTIC_FPN[variant]
     return Recipe.of(semantic_fpn, variant, title=paper_name(variant), paper=paper, mmseg=mmseg)
@@ -182,13 +210,11 @@ def _upernet(variant: str) -> Recipe:
 
 
 RECIPES = TaskRecipes(
+    choose=choose,
     recipes=(
         *map(Recipe.of, (semantic_finetune, semantic_scratch, scenes)),
         *map(_semantic_fpn, SEMANTIC_FPN),
         *map(_upernet, UPERNET),
     ),
-    finetune="semantic_finetune",
-    scratch="semantic_scratch",
-    embedded={"scenes": "scenes"},
 )
 """Recipes of semantic segmentation."""

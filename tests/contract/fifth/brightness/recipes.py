@@ -14,4 +14,4 @@ def brightness() -> TrainConfig:
     return TrainConfig(recipe="brightness", task="brightness", model="twins_svt_nano", weights="none", size=64)
 
 
-RECIPES = TaskRecipes(recipes=(Recipe.of(brightness),), finetune="brightness", scratch="brightness")
+RECIPES = TaskRecipes(recipes=(Recipe.of(brightness),))

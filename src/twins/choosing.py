@@ -1,0 +1,73 @@
+"""The choosing of a run's settings by the default recipe: what it knows of the data and of the machine's speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import Any
+
+import torch
+
+from twins.data.base import Splits
+from twins.data.summary import summarise
+from twins.engine.config import TrainConfig
+from twins.engine.optim import build_optimizer, train_mode
+from twins.factory import create_model
+from twins.tasks.choices import Choice
+from twins.tasks.contract import TaskSpec
+from twins.tasks.default_recipe import Chooser
+from twins.tasks.recipes import recipes_of
+from twins.tasks.table import facts_of
+
+_STEPS = 3
+"""Steps of a measurement; the fastest one counts."""
+
+
+def choose_settings(
+    config: TrainConfig, given: Collection[str], spec: TaskSpec, splits: Splits[Any], device: torch.device
+) -> tuple[TrainConfig, tuple[Choice, ...]]:
+    """Return the settings of a run of the default recipe, and what was chosen.
+
+    Args:
+        config: settings as given.
+        given: dotted names of the given settings, which are kept.
+        spec: the task spec.
+        splits: training and held-out images.
+        device: device of the run; with a time budget, training steps are measured on it.
+
+    Raises:
+        DataError: none of the sampled images can be read.
+        ConfigError: a chosen setting contradicts a given one.
+    """
+    data = summarise(splits, spec.sides)
+
+    def measure(config: TrainConfig, shape: tuple[int, int]) -> float:
+        return _seconds_per_image(config, spec, splits, device, shape)
+
+    chooser = Chooser(config, given, data, measure, square=spec.shapes(splits.train) is None)
+    recipes_of(config.task).choose(chooser)
+    return chooser.finish()
+
+
+def _seconds_per_image(
+    config: TrainConfig, spec: TaskSpec, splits: Splits[Any], device: torch.device, shape: tuple[int, int]
+) -> float:
+    """Return the seconds of training on one image `(height, width)`, by steps on a random network and images."""
+    batch, names = min(facts_of(config.task).batch_size, 16) // 2, splits.train.names
+    network: Any = create_model(config.model, task=config.task, head=config.head, names=names)
+    spec.configure(network, config, splits.train)
+    network.to(device)
+    train_mode(network)
+    optimizer = build_optimizer(network, config.optimizer)
+    images = torch.randn(batch, 3, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    targets = spec.synthetic_targets(images, len(names))
+    times: list[float] = []
+    for _ in range(_STEPS):
+        started = time.perf_counter()
+        loss = torch.stack(list(network.losses(images, targets).values())).sum()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()  # waits for the device
+        times.append(time.perf_counter() - started)
+    return min(times) / batch

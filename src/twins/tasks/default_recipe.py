@@ -1,0 +1,228 @@
+"""The default recipe: settings chosen from the data, the weights and the time, each with its reason.
+
+A task's own part is `choose` in its `recipes.py`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Collection
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from twins.backbone.config import PUBLISHED
+from twins.data.summary import DataSummary
+from twins.engine.config import TrainConfig
+from twins.errors import number_of
+from twins.tasks.choices import Choice
+
+DEFAULT = "default"
+"""Name of the default recipe."""
+TRAINING_SHARE = 0.85
+"""Share of a run's minutes that is left for training steps; evaluations and saving take the rest."""
+EVALUATION_SHARE = 0.1
+"""Share of a run's minutes that its evaluations may take."""
+PROBES = 96, 192
+"""Shorter sides at which the time of a training step is measured, in pixels."""
+WARMUP_SHARE = 0.05
+"""Share of a run that is warm-up."""
+_SIDED = re.compile(r"(^|[^a-z])(left|right)([^a-z]|$)")
+
+
+class Chooser:
+    """The settings of a run while they are chosen; a setting that was given is kept, and later choices follow it.
+
+    Args:
+        config: settings as given, the others at their defaults.
+        given: names of the given settings, dotted for those of a group.
+        data: summary of the data set.
+        measure: function from settings and the `(height, width)` of training images to the measured seconds of training
+            on one of them; it is called only for a run with a time budget.
+        square: whether training images are square.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        given: Collection[str],
+        data: DataSummary,
+        measure: Callable[[TrainConfig, tuple[int, int]], float],
+        *,
+        square: bool = False,
+    ) -> None:
+        self.config, self.given, self.data = config, frozenset(given), data
+        self.measure, self.square = measure, square
+        self.choices: list[Choice] = []
+        self._cost: tuple[float, float] | None = None
+        self.fresh = config.weights == "none"
+        self.published = config.model in PUBLISHED and not self.fresh
+
+    def set(self, setting: str, value: Any, reason: str) -> None:
+        """Choose a setting, unless it was given."""
+        if setting in self.given:
+            return
+        self.config = with_setting(self.config, setting, value)
+        self.choices.append(Choice(setting=setting, value=value, reason=reason))
+
+    def images(self, side: int) -> float:
+        """Return the number of images that the run's time trains on at this size; infinite without a time budget."""
+        minutes = self.config.minutes
+        return math.inf if minutes is None else TRAINING_SHARE * 60.0 * minutes / self.seconds(side)
+
+    def seconds(self, side: int) -> float:
+        """Return the seconds of training on an image, on a line through the times of two sizes."""
+        if self._cost is None:
+            (small, less), (large, more) = (self._measured(probe) for probe in PROBES)
+            slope = max((more - less) / (large - small), 0.5 * more / large)
+            self._cost = max(0.0, more - slope * large), slope
+        height, width = self._shape(side)
+        return self._cost[0] + self._cost[1] * height * width
+
+    def _measured(self, side: int) -> tuple[int, float]:
+        """Return the pixels of a training image and the seconds of training on it."""
+        height, width = self._shape(side)
+        return height * width, self.measure(self.config, (height, width))
+
+    def _shape(self, side: int) -> tuple[int, int]:
+        return side, side if self.square else round(side * self.data.aspect)
+
+    def choose_size(self, ideal: int, reason: str, *, smallest: int, least: float) -> None:
+        """Choose `size`: the ideal one, or the largest at which the run's time trains on at least `least` images.
+
+        Args:
+            ideal: shorter side at which the network sees what it has to see, in pixels.
+            reason: why that size.
+            smallest: smallest shorter side to choose.
+            least: images that a run should train on.
+        """
+        side = ideal
+        while side > smallest and self.images(side) < least:
+            side = max(smallest, _round_down(side - 1))
+        if side < ideal:
+            reason = f"{self.config.minutes:g} minutes train on {self.images(side):.0f} images; {ideal} pixels leave "
+            reason += f"{self.images(ideal):.0f}"
+        self.set("size", side, reason)
+
+    def choose_batch(self, side: int, *, smallest: int, largest: int, steps: int, passes: float) -> None:
+        """Choose `batch_size`, the largest that leaves enough steps, and `epochs`.
+
+        Args:
+            side: side of the training images in pixels.
+            smallest: smallest batch; a power of two.
+            largest: largest batch.
+            steps: steps that a run should have.
+            passes: most epochs of a run without a given length.
+        """
+        config, count = self.config, self.data.images
+        total = self.images(side)
+        if config.steps is not None and config.minutes is None:
+            total = math.inf
+        elif math.isinf(total):
+            total = count * (config.epochs if "epochs" in self.given else passes)
+        batch = smallest
+        while 2 * batch <= min(largest, max(count // 2, smallest)) and total / (2 * batch) >= steps:
+            batch *= 2
+        if "batch_size" not in self.given:
+            batch -= batch % config.accumulate if batch > config.accumulate else 0
+        self.set("batch_size", batch, f"{min(total, 1e9) / batch:.0f} steps" if math.isfinite(total) else "as usual")
+        if config.minutes is None and config.steps is None:
+            longest = max(1, round(min(passes, max(12.0, 3.0 * steps * batch / count))))
+            self.set("epochs", float(longest), f"{longest * count // self.config.batch_size} steps of {batch} images")
+        elif math.isfinite(total):
+            self.config = replace(self.config, epochs=float(f"{total / count:.3g}"))
+
+    @property
+    def steps(self) -> float:
+        """Return the expected steps of the run."""
+        return self.config.steps or self.config.epochs * self.data.images / self.config.batch_size
+
+    @property
+    def passes(self) -> float:
+        """Return the expected passes over the training images."""
+        return self.steps * self.config.batch_size / self.data.images
+
+    def choose_rate(self, rate: float, batch: int, *, short: int = 20000) -> None:
+        """Choose the peak learning rate from that of a batch of `batch` images, and AdamW's second beta.
+
+        A short run has too few steps for a second moment over 1,000 of them.
+        """
+        factor = math.sqrt(self.config.batch_size / batch)
+        peak = float(f"{rate * factor:.2g}")
+        start = "weights that were trained elsewhere" if self.published else "a small network"
+        start = "random weights" if self.fresh and self.config.model in PUBLISHED else start
+        self.set("optimizer.lr", peak, f"{start}, batches of {self.config.batch_size}")
+        if self.steps < short and not self.published:
+            self.set("optimizer.betas", (0.9, 0.98), f"a run of {self.steps:.0f} steps")
+
+    def choose_schedule(self, side: int) -> None:
+        """Choose warm-up, final rate, evaluations and loader processes."""
+        config, passes = self.config, self.passes
+        self.set("schedule.kind", "cosine", "falls to nothing by the end of any run")
+        self.set("schedule.warmup_epochs", round(WARMUP_SHARE * self.config.epochs, 3), "a twentieth of the run")
+        self.set("schedule.min_lr", 0.0, "the last steps settle the weights")
+        count = 12.0
+        if config.minutes is not None:
+            seconds = 0.4 * self.seconds(side) * self.data.val_images
+            count = min(20.0, max(3.0, EVALUATION_SHARE * 60.0 * config.minutes / seconds))
+        every = max(1.0, round(passes / count)) if passes >= count else round(passes / count, 3)
+        self.set("eval_every", every, f"about {number_of(round(passes / every), 'evaluation')}")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        small = self.data.height * self.data.width <= 64 * 64
+        self.set("workers", 0 if small else min(4, max(1, cores - 1)), "small images" if small else f"{cores} cores")
+
+    def choose_flip(self, setting: str) -> None:
+        """Choose the probability of a left-right flip from the names of the classes."""
+        reason = mirror_reason(self.data.names)
+        self.set(setting, 0.0 if reason else 0.5, reason or "no class name speaks against mirrored images")
+
+    def finish(self) -> tuple[TrainConfig, tuple[Choice, ...]]:
+        """Return the settings and what was chosen."""
+        return self.config, tuple(self.choices)
+
+
+def mirror_reason(names: Collection[str]) -> str | None:
+    """Return why images must not be mirrored, judged by the class names, or `None`.
+
+    Digits and letters read differently in a mirror; so do numbered classes, such as traffic signs, whose meaning the
+    names do not tell; and `left` becomes `right`.
+    """
+    read = [name for name in names if name.lower() not in ("background", "border")]
+    if read and all(len(name) == 1 or name.isdigit() for name in read):
+        return "the classes are digits, letters or numbers; give 0.5 if mirrored images keep their class"
+    sided = next((name for name in names if _SIDED.search(name.lower())), None)
+    return f"class {sided} has a side; give 0.5 if mirrored images keep their class" if sided else None
+
+
+def round_side(side: float, low: int, high: int) -> int:
+    """Return the nearest multiple of 32 within the limits, which are such multiples."""
+    return min(high, max(low, 32 * round(side / 32)))
+
+
+def _round_down(side: int) -> int:
+    """Return the largest multiple of 32 (of 64 above 512) that is at most `side`."""
+    step = 64 if side > 512 else 32
+    return side // step * step
+
+
+def with_setting(config: TrainConfig, setting: str, value: Any) -> TrainConfig:
+    """Return the settings with one changed, which may be dotted."""
+    group, dot, name = setting.partition(".")
+    return replace(config, **{group: replace(getattr(config, group), **{name: value}) if dot else value})
+
+
+def changed_settings(config: TrainConfig) -> frozenset[str]:
+    """Return the dotted names of the settings that differ from their defaults."""
+    return frozenset(_changed(config, TrainConfig(), ""))
+
+
+def _changed(value: Any, default: Any, prefix: str) -> list[str]:
+    names: list[str] = []
+    for item in fields(value):
+        mine, other = getattr(value, item.name), getattr(default, item.name)
+        if is_dataclass(mine):
+            names += _changed(mine, other, f"{prefix}{item.name}.")
+        elif mine != other:
+            names.append(prefix + item.name)
+    return names
