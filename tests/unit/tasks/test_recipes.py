@@ -6,8 +6,8 @@ import pytest
 
 from twins.backbone.config import PUBLISHED
 from twins.errors import NotFoundError
-from twins.tasks.detection.recipes import retinanet
 from twins.tasks.default_recipe import DEFAULT
+from twins.tasks.detection.recipes import retinanet
 from twins.tasks.recipes import NANO, all_recipes, recipes_of, starting_point
 from twins.tasks.table import TASKS, facts_of
 

@@ -178,9 +178,11 @@ SEEN_REGION = 12
 def choose(run: Chooser) -> None:
     """Choose the settings of a semantic network's training."""
     data = run.data
-    needed = SEEN_REGION / max(data.quantile(0.25), 1e-3) if len(data.sides) else data.shorter
-    ideal = round_side(min(needed, data.shorter), 96, 512)
-    reason = f"a quarter of the regions are narrower than {data.quantile(0.25) * ideal:.0f} pixels at this size"
+    ideal, reason = round_side(data.shorter, 96, 512), f"images have {data.shorter} pixels"
+    if len(data.sides):
+        narrow = data.quantile(0.25)
+        ideal = round_side(min(SEEN_REGION / max(narrow, 1e-3), data.shorter), 96, 512)
+        reason = f"a quarter of the regions are narrower than {narrow * ideal:.0f} pixels at this size"
     run.set("size", ideal, reason)
     crop = min(run.config.size, 512 if run.published else 192)
     least = 2400.0

@@ -1,0 +1,117 @@
+"""The default recipe: what it chooses, what it keeps, and that every choice has a reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from twins.data.summary import DataSummary
+from twins.engine.config import TrainConfig
+from twins.tasks.default_recipe import Chooser, changed_settings, mirror_reason, with_setting
+from twins.tasks.recipes import recipes_of, starting_point
+from twins.tasks.table import TASKS
+
+
+def summary(**changes):
+    sides = np.sort(np.random.default_rng(0).uniform(0.02, 0.2, 500))
+    values = {"images": 300, "val_images": 60, "names": ("cat", "dog"), "height": 480, "width": 640, "sides": sides}
+    return DataSummary(**{**values, "per_image": 5.0, **changes})
+
+
+def machine(seconds_per_megapixel):
+    """The measured seconds of training on an image, as of a machine of constant speed."""
+    return lambda config, shape: 1e-6 * seconds_per_megapixel * shape[0] * shape[1]
+
+
+def choose(config, data=None, given=(), speed=2.0):
+    chooser = Chooser(config, given, data or summary(), machine(speed))
+    recipes_of(config.task).choose(chooser)
+    return chooser.finish()
+
+
+def start(task, **settings):
+    return replace(starting_point(data="DIR", task=task, weights="none"), **settings)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_given_is_kept_and_everything_else_that_changed_has_a_reason(task):
+    given = {"size": 64, "batch_size": 2, "optimizer.lr": 0.5, "drop_path": 0.3}
+    config = start(task, minutes=3.0)
+    for name, value in given.items():
+        config = with_setting(config, name, value)
+    chosen, choices = choose(config, given=given)
+    assert {(name, value) for name, value in given.items() if with_setting(chosen, name, value) != chosen} == set()
+    names = {choice.setting for choice in choices}
+    assert not names & set(given)
+    assert changed_settings(chosen) - changed_settings(config) <= names | {"epochs"}
+    assert all(choice.reason and choice.setting in choice.line() for choice in choices)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_without_a_time_budget_is_chosen_without_the_machine(task):
+    def never(config, shape):
+        raise AssertionError
+
+    for length in ({}, {"epochs": 5.0}, {"steps": 50}):
+        config, given = start(task, **length), set(length)
+        chooser = Chooser(config, given, summary(), never)
+        recipes_of(task).choose(chooser)
+        for name, value in length.items():
+            assert getattr(chooser.config, name) == value
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_slower_machine_trains_on_smaller_images_never_below_the_smallest_input(task):
+    side = "semantic.crop" if task == "semantic" else "size"
+
+    def sides(speed):
+        choices = choose(start(task, minutes=3.0), speed=speed)[1]
+        return next(choice.value for choice in choices if choice.setting == side)
+
+    chosen = [sides(speed) for speed in (0.1, 1.0, 10.0, 1000.0)]
+    assert chosen == sorted(chosen, reverse=True)
+    assert chosen[0] > chosen[-1] >= 32
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("weights", ["none", "published", "mine.safetensors"])
+def test_every_data_set_gets_settings_that_hold_together(task, weights):
+    random = np.random.default_rng(3)
+    for _ in range(40):
+        images, sides = int(10 ** random.uniform(0, 5)), random.uniform(0.001, 1.0, random.integers(0, 50))
+        height, width = random.integers(1, 4000, 2).tolist()
+        data = summary(images=images, val_images=int(random.integers(1, 2 + images)), height=height, width=width)
+        data = replace(data, sides=np.sort(sides), names=tuple("abcdef"[: random.integers(1, 6)]))
+        model = "twins_svt_small" if weights == "published" else "twins_svt_nano"
+        minutes = float(10 ** random.uniform(-1.5, 3)) if random.random() < 0.7 else None
+        config = replace(start(task, minutes=minutes), weights=weights, model=model)
+        chosen, _ = choose(config, data, speed=float(10 ** random.uniform(-2, 2)))
+        assert isinstance(chosen, TrainConfig)  # its checks passed at each change
+        assert chosen.size % 32 == 0
+        assert 1 <= chosen.batch_size <= 64
+        assert chosen.eval_every > 0
+
+
+def test_the_last_batch_of_a_small_set_is_not_larger_than_the_set():
+    chosen, _ = choose(start("classification"), summary(images=6, height=64, width=64))
+    assert chosen.batch_size <= 8
+
+
+@pytest.mark.parametrize(
+    ("names", "mirrored"),
+    [
+        (("cat", "dog"), True),
+        (("0", "1", "2"), False),
+        (("00014", "00015"), False),
+        (("A", "B"), False),
+        (("left hand", "right hand"), False),
+        (("bright", "leftover"), True),
+        (("background", "0", "1"), False),
+        (("background",), True),
+        ((), True),
+    ],
+)
+def test_classes_that_a_mirror_changes_are_told_by_their_names(names, mirrored):
+    assert (mirror_reason(names) is None) == mirrored
