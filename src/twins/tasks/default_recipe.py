@@ -20,6 +20,14 @@ from twins.tasks.choices import Choice
 
 DEFAULT = "default"
 """Name of the default recipe."""
+CHOSEN = frozenset((
+    "size", "fit", "crop", "batch_size", "epochs", "eval_every", "workers", "drop_path", "optimizer.lr",
+    "optimizer.betas", "optimizer.layer_decay", "schedule.kind", "schedule.warmup_epochs", "schedule.min_lr",
+    "augment.hflip", "augment.scale", "augment.rand_augment", "augment.erasing", "augment.shift_pixels",
+    "semantic.crop", "semantic.hflip", "semantic.ratio", "semantic.photometric", "detection.samples",
+    "detection.anchor_scale", "detection.hflip", "detection.ratio",
+))  # fmt: skip
+"""Settings that the default recipe chooses, in one task or in several."""
 TRAINING_SHARE = 0.85
 """Share of a run's minutes that is left for training steps; evaluations and saving take the rest."""
 EVALUATION_SHARE = 0.1
@@ -61,6 +69,7 @@ class Chooser:
 
     def set(self, setting: str, value: Any, reason: str) -> None:
         """Choose a setting, unless it was given."""
+        assert setting in CHOSEN, setting
         if setting in self.given:
             return
         self.config = with_setting(self.config, setting, value)

@@ -150,8 +150,11 @@ def scenes_detection() -> TrainConfig:
     )
 
 
-SEEN_OBJECT = 24
-"""Side in pixels that small objects, a tenth of all, should have on the network's input."""
+SEEN_OBJECT, SMALLEST_OBJECT = 48, 12
+"""Side in pixels that small objects, a tenth of all, should have on the network's input, and what they need at least.
+"""
+ENOUGH_IMAGES = 1800.0
+"""Images that a training from random weights should see; on fewer, smaller images teach more than fine ones."""
 
 
 def choose(run: Chooser) -> None:
@@ -162,7 +165,9 @@ def choose(run: Chooser) -> None:
     if run.config.head in ("faster_rcnn", "mask_rcnn") or run.config.task == "instance":
         samples = min(512, max(64, 2 ** round(math.log2(max(1.0, 4 * data.per_image)))))
         run.set("detection.samples", samples, f"images have {data.per_image:.0f} objects")
-    run.choose_size(ideal, f"small objects have {small * ideal:.0f} pixels at this size", smallest=96, least=2400.0)
+    smallest = round_side(min(SMALLEST_OBJECT / max(small, 1e-3), ideal), 96, ideal)
+    reason = f"small objects have {small * ideal:.0f} pixels at this size"
+    run.choose_size(ideal, reason, smallest=smallest, least=ENOUGH_IMAGES)
     run.choose_batch(run.config.size, smallest=4, largest=16, steps=1000, passes=36.0 if run.published else 100.0)
     run.choose_rate(2e-4, 8) if run.published else run.choose_rate(2e-3, 4)
     run.set("optimizer.layer_decay", *((0.9, "keeps early layers") if run.published else (None, "all layers learn")))
