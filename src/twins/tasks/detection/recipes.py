@@ -168,7 +168,7 @@ def choose(run: Chooser) -> None:
     smallest = round_side(min(SMALLEST_OBJECT / max(small, 1e-3), ideal), 96, ideal)
     reason = f"small objects have {small * ideal:.0f} pixels at this size"
     run.choose_size(ideal, reason, smallest=smallest, least=ENOUGH_IMAGES)
-    run.choose_batch(run.config.size, smallest=4, largest=16, steps=1000, passes=36.0 if run.published else 100.0)
+    run.choose_batch(run.config.size, smallest=2, largest=16, steps=1000, passes=36.0 if run.published else 100.0)
     run.choose_rate(2e-4, 8) if run.published else run.choose_rate(2e-3, 4)
     run.set("optimizer.layer_decay", *((0.9, "keeps early layers") if run.published else (None, "all layers learn")))
     run.set("drop_path", *((0.2, "a large network") if run.published else (0.0, "a small network")))
