@@ -96,14 +96,20 @@ def digits() -> TrainConfig:
     )
 
 
+ENOUGH_IMAGES, MOST_PASSES = 15000.0, 40.0
+"""Images that a training from random weights should see, and the passes that are enough for a small set."""
+
+
 def choose(run: Chooser) -> None:
     """Choose the settings of a classifier's training."""
     data = run.data
     if run.published:
-        run.choose_size(224, "as the weights were trained", smallest=96, least=5.0 * data.images)
+        run.choose_size(224, "as the weights were trained", smallest=96, least=min(5000.0, 10.0 * data.images))
     else:
         ideal = round_side(data.shorter, 32, 224)
-        run.choose_size(ideal, f"images have {data.shorter} pixels", smallest=32, least=30.0 * data.images)
+        least = min(ENOUGH_IMAGES, MOST_PASSES * data.images)
+        smallest = max(32, ideal // 64 * 32)
+        run.choose_size(ideal, f"images have {data.shorter} pixels", smallest=smallest, least=least)
         run.set("fit", "squash", "keeps the whole image")
         run.set("crop", 1.0, "keeps the whole image")
     run.choose_batch(run.config.size, smallest=8, largest=64, steps=600, passes=30.0 if run.published else 100.0)

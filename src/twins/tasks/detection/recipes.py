@@ -9,6 +9,7 @@ from twins.data.transforms.config import DetectionConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from twins.tasks.default_recipe import Chooser, round_side
 from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
+from twins.tasks.table import facts_of
 
 Schedule = Literal["1x", "3x"]
 """12 epochs at one scale (`1x`), or 36 at several (`3x`)."""
@@ -154,7 +155,11 @@ SEEN_OBJECT, SMALLEST_OBJECT = 48, 12
 """Side in pixels that small objects, a tenth of all, should have on the network's input, and what they need at least.
 """
 ENOUGH_IMAGES = 1800.0
-"""Images that a training from random weights should see; on fewer, smaller images teach more than fine ones."""
+"""Images that a short training should see; on fewer, smaller images teach more than fine ones."""
+MOST_PASSES = 80.0
+"""Passes over the images that are enough for a small set."""
+ANCHOR, ANCHOR_STRIDE = 32, {"retinanet": 8}
+"""Side of the smallest published anchors in pixels, and the stride of their map by head, 4 for the others."""
 
 
 def choose(run: Chooser) -> None:
@@ -162,13 +167,15 @@ def choose(run: Chooser) -> None:
     data = run.data
     small = data.quantile(0.1) if len(data.sides) else 0.1
     ideal = round_side(min(SEEN_OBJECT / max(small, 1e-3), data.shorter), 96, 800)
-    if run.config.head in ("faster_rcnn", "mask_rcnn") or run.config.task == "instance":
+    head = run.config.head or next(iter(facts_of(run.config.task).heads)) or ""
+    if head != "retinanet":
         samples = min(512, max(64, 2 ** round(math.log2(max(1.0, 4 * data.per_image)))))
         run.set("detection.samples", samples, f"images have {data.per_image:.0f} objects")
     smallest = round_side(min(SMALLEST_OBJECT / max(small, 1e-3), ideal), 96, ideal)
     reason = f"small objects have {small * ideal:.0f} pixels at this size"
-    run.choose_size(ideal, reason, smallest=smallest, least=ENOUGH_IMAGES)
+    run.choose_size(ideal, reason, smallest=smallest, least=min(ENOUGH_IMAGES, MOST_PASSES * data.images))
     run.choose_batch(run.config.size, smallest=2, largest=16, steps=1000, passes=36.0 if run.published else 100.0)
+    _choose_anchors(run, small * run.config.size, ANCHOR_STRIDE.get(head, 4))
     run.choose_rate(2e-4, 8) if run.published else run.choose_rate(2e-3, 4)
     run.set("optimizer.layer_decay", *((0.9, "keeps early layers") if run.published else (None, "all layers learn")))
     run.set("drop_path", *((0.2, "a large network") if run.published else (0.0, "a small network")))
@@ -176,6 +183,14 @@ def choose(run: Chooser) -> None:
     run.choose_flip("detection.hflip")
     many = run.passes >= 10
     run.set("detection.ratio", (0.8, 1.25) if many else (1.0, 1.0), f"{run.passes:.0f} passes over the images")
+
+
+def _choose_anchors(run: Chooser, side: float, stride: int) -> None:
+    """Choose smaller anchors than the published ones where small objects, of this side in pixels, need them."""
+    if side < 0.7 * ANCHOR:
+        scale = round(max(side, 1.5 * stride) / stride, 1)
+        reason = f"a tenth of the objects are below {side:.0f} pixels, the published anchors begin at {ANCHOR}"
+        run.set("detection.anchor_scale", scale, reason)
 
 
 def _retinanet(schedule: Schedule, variant: str, box_ap: float | None) -> Recipe:
