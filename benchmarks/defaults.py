@@ -108,7 +108,7 @@ class Bench:
             print(f"training the classifier {file}", flush=True)
             command = ["peer", backbone, str(file)] if cell.entry in PEERS else ["ours", str(file.parent)]
             folder.mkdir(exist_ok=True)
-            self.call(["classifier", name, *command], CORES, file.with_suffix(".log"), 7200)
+            self.call(["classifier", name, *command], CORES, folder / f"{name}-{command[0]}.log", 7200)
         return file
 
     def call(self, arguments: Sequence[str], threads: int, log: Path, limit: float) -> None:
@@ -166,7 +166,7 @@ def _time_ours(bench: Bench, cell: Cell, classifier: Path | None, folder: Path) 
         file = folder.with_suffix(".yaml")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(replace(bench.config(cell), **length).to_yaml())
-        command = [*HERE, "ours", str(file)]
+        command = [*HERE, "ours", str(file), "--cache", str(bench.cache)]
     seconds, config, steps_per_epoch = _interrupted(command, folder)
     log = folder / "evaluation.txt"
     bench.call(["evaluate", str(folder)], CORES, log, 3600)
