@@ -1,0 +1,482 @@
+"""How well the default recipes learn: 0.1.0's, today's, the best of a sweep of 12, and a timm or torchvision peer.
+
+Commands: python benchmarks/defaults.py calibrate
+          python benchmarks/defaults.py run --sets bccd --budgets 3 --entries new old sweep peer --seeds 0 --threads 1
+          python benchmarks/defaults.py table
+`calibrate` measures seconds per step and per evaluation of each configuration on an idle machine with two threads, and
+how `twins train` resolves the new default for each budget. `run` turns minutes into that number of optimiser steps, so
+that its results do not depend on the load, on `--threads` or on `--processes`. It appends a row per run to
+docs/results/defaults.jsonl, and goes on with what is missing. `table` writes docs/results/defaults.md. The options set
+the order: sets, then budgets, starts, seeds, entries.
+The score is that of the last weights on the held-out images, by our own metrics, for every entry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from defaults_settings import CLASSIFIERS, SETS, SWEEPS, DataSet, Settings, merge, old, peer, sweep
+
+from twins.bench.compare import processor
+from twins.engine.config import EvalConfig, TrainConfig, read_config
+from twins.engine.log import read_rows
+from twins.tasks.contract import spec_of
+from twins.tasks.table import facts_of
+
+RESULTS, PAGE = Path("docs/results/defaults.jsonl"), Path("docs/results/defaults.md")
+STARTS, BUDGETS = ("scratch", "classifier"), (3.0, 10.0, 30.0)
+SWEPT = tuple(f"sweep{number:02d}" for number in range(1, 13))
+PEERS = {"peer": "sgd", "peer_adamw": "adamw"}
+"""Optimiser of each peer: the usual settings, and AdamW, which often suits a short training better."""
+ENTRIES = ("old", "new", *SWEPT, *PEERS)
+WARM, TIMED = 3, 8
+"""Steps before the timed ones, and timed steps."""
+CORES = 2
+"""Threads of the budget."""
+HERE = [sys.executable, str(Path(__file__).resolve())]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run of the benchmark."""
+
+    set: str
+    task: str
+    start: str
+    minutes: float
+    entry: str
+    seed: int
+
+    @property
+    def data(self) -> DataSet:
+        """The data set."""
+        return next(data for data in SETS if (data.name, data.task) == (self.set, self.task))
+
+    @property
+    def timing(self) -> str:
+        """Key of the calibration: what changes the time of a step, or how the new default is resolved."""
+        parts = [self.set, self.task, self.entry]
+        parts += [self.start] if self.entry in ("old", "new") else []
+        parts += [f"{self.minutes:g}"] if self.entry == "new" else []
+        return " ".join(parts)
+
+
+class Bench:
+    """Folders of the benchmark, and what it has measured.
+
+    Args:
+        root: folder of the data sets.
+        cache: folder for classifiers, timings and run folders.
+    """
+
+    def __init__(self, root: Path, cache: Path) -> None:
+        self.root, self.cache = root.resolve(), cache.resolve()
+        self.cache.mkdir(parents=True, exist_ok=True)
+        self.times = self.cache / f"times-{''.join(c if c.isalnum() else '-' for c in processor())}.json"
+
+    def source(self, data: DataSet) -> str:
+        """Return the folder or the name of a data set."""
+        return str(self.root / data.folder) if data.folder else data.name
+
+    def timings(self) -> dict[str, Any]:
+        """Return the calibrations on this processor by key."""
+        return json.loads(self.times.read_text()) if self.times.exists() else {}
+
+    def classifier(self, cell: Cell) -> Path | None:
+        """Return the file of the classifier that a cell starts from, which is trained if there is none yet."""
+        if cell.start == "scratch":
+            return None
+        name, folder = cell.data.classifier, self.cache / "classifiers"
+        backbone = {"semantic": "detection"}.get(cell.task, cell.task)  # both have MobileNetV3
+        theirs, ours = folder / f"{name}-{backbone}.pt", folder / name / "best.safetensors"
+        file = theirs if cell.entry in PEERS else ours
+        if not file.exists():
+            print(f"training the classifier {file}", flush=True)
+            command = ["peer", backbone, str(file)] if cell.entry in PEERS else ["ours", str(file.parent)]
+            folder.mkdir(exist_ok=True)
+            self.call(["classifier", name, *command], CORES, folder / f"{name}-{command[0]}.log", 7200)
+        return file
+
+    def call(self, arguments: Sequence[str], threads: int, log: Path, limit: float) -> None:
+        """Run a command of this file in its own process, with its output in a log."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        command = [*HERE, *arguments, "--root", str(self.root), "--cache", str(self.cache)]
+        with log.open("w") as file:
+            subprocess.run(command, check=True, timeout=limit, env=environment, stdout=file, stderr=file)
+
+    def config(self, cell: Cell) -> TrainConfig:
+        """Return the settings of a cell, without its length; those of `new` are in its calibration."""
+        data = cell.data
+        if cell.entry == "new":
+            return TrainConfig.from_yaml(self.timings()[cell.timing]["config"])
+        if cell.entry == "old":
+            settings = old(data, cell.start)
+        elif cell.entry in PEERS:
+            settings = peer(data, PEERS[cell.entry])
+        else:
+            settings = sweep(data, SWEPT.index(cell.entry))
+        return build(merge(settings, {"data": self.source(data)}))
+
+
+def build(settings: Settings) -> TrainConfig:
+    """Return settings as a configuration."""
+    return TrainConfig.from_yaml(yaml.safe_dump({"format": 1, **settings}))
+
+
+def calibrate(bench: Bench, cell: Cell) -> None:
+    """Measure a cell's seconds per step and per evaluation, and keep them with the settings."""
+    classifier, folder = bench.classifier(cell), bench.cache / "calibration" / cell.timing.replace(" ", "-")
+    result = folder.with_suffix(".json")
+    if cell.entry in PEERS:
+        bench.call(["time", json.dumps(asdict(cell)), str(result)], CORES, folder.with_suffix(".log"), 3600)
+        measured = json.loads(result.read_text())
+    else:
+        measured = _time_ours(bench, cell, classifier, folder)
+    bench.times.write_text(json.dumps(bench.timings() | {cell.timing: measured}, indent=1))
+    step, evaluation = measured["seconds"], measured["evaluation"]
+    print(f"{cell.timing}: {step:.3f} s a step, {evaluation:.1f} s an evaluation", flush=True)
+
+
+def _time_ours(bench: Bench, cell: Cell, classifier: Path | None, folder: Path) -> dict[str, Any]:
+    """Start a training with its budget, stop it after some steps, and measure its evaluation."""
+    if folder.exists():
+        subprocess.run(["rm", "-r", str(folder)], check=True)
+    weights = str(classifier or "none")
+    if cell.entry == "new":  # what a user types
+        command = [sys.executable, "-m", "twins", "train", "--data", bench.source(cell.data), "--task", cell.task]
+        command += ["--model", "twins_svt_nano", "--weights", weights, "--minutes", f"{cell.minutes:g}"]
+        command += ["--out", str(folder), "--log-every", "1"]
+    else:
+        length = {"minutes": cell.minutes, "weights": weights, "out": str(folder), "log_every": 1}
+        file = folder.with_suffix(".yaml")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(replace(bench.config(cell), **length).to_yaml())
+        command = [*HERE, "ours", str(file), "--cache", str(bench.cache)]
+    seconds, config, steps_per_epoch = _interrupted(command, folder)
+    log = folder / "evaluation.txt"
+    bench.call(["evaluate", str(folder)], CORES, log, 3600)
+    evaluation = float(log.read_text().splitlines()[-1])
+    measured = {"seconds": seconds, "evaluation": evaluation, "steps_per_epoch": steps_per_epoch}
+    return measured | {"config": config.to_yaml()}
+
+
+def _interrupted(command: list[str], folder: Path) -> tuple[float, TrainConfig, int]:
+    """Run a training for some steps; return the median seconds per step, its resolved settings, and steps per epoch."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": str(CORES)}
+    with folder.with_suffix(".log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        deadline = time.monotonic() + 3600
+        while process.poll() is None and time.monotonic() < deadline and len(_train_rows(folder)) < WARM + TIMED:
+            time.sleep(0.2)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(600)
+    rows, config = _train_rows(folder), read_config(folder / "config.yaml")
+    timed = rows[WARM:] or rows
+    images = min(config.batch_size, len(spec_of(config.task).open(config.source).train))
+    seconds = statistics.median(images / row["images_per_s"] for row in timed)
+    return seconds, config, max(1, round(rows[-1]["step"] / rows[-1]["epoch"]))
+
+
+def _train_rows(folder: Path) -> list[dict[str, Any]]:
+    return read_rows(folder, "train") if (folder / "metrics.jsonl").exists() else []
+
+
+def steps_in(minutes: float, timing: dict[str, Any], eval_every: float) -> int:
+    """Return the optimiser steps that fit into a budget, with the evaluations that fall due on the way."""
+    if not timing["evaluation"]:
+        return max(1, int(60 * minutes / timing["seconds"]))
+    interval = max(1, round(eval_every * timing["steps_per_epoch"]))
+    return max(1, int(60 * minutes / (timing["seconds"] + timing["evaluation"] / interval)))
+
+
+def run_cell(bench: Bench, cell: Cell, args: argparse.Namespace) -> None:
+    """Train and measure a cell in its own process, and append its row; a failure is a row with `error`."""
+    name = "-".join(str(value) for value in asdict(cell).values())
+    result, log = bench.cache / "runs" / f"{name}.json", bench.cache / "runs" / f"{name}.log"
+    result.unlink(missing_ok=True)
+    started = time.monotonic()
+    try:
+        limit = 60 * (cell.minutes * args.limit + 15)
+        bench.call(["one", json.dumps(asdict(cell)), str(result)], args.threads, log, limit)
+        values = json.loads(result.read_text())
+    except (subprocess.SubprocessError, OSError, ValueError) as error:
+        lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        values = {"error": f"{type(error).__name__}: {lines[-1] if lines else error}"[:300]}
+    values |= {"run_seconds": round(time.monotonic() - started), "processor": processor(), "threads": args.threads}
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(asdict(cell) | values) + "\n")
+    print(f"{name}: {values.get('score', values.get('error'))}", flush=True)
+
+
+def one(bench: Bench, cell: Cell, result: Path) -> None:
+    """Train and measure a cell here."""
+    config, timing = bench.config(cell), bench.timings()[cell.timing]
+    steps = steps_in(cell.minutes, timing, config.eval_every)
+    schedule = replace(config.schedule, warmup_steps=None)
+    length: dict[str, Any] = {"steps": steps, "minutes": None, "max_steps": None, "schedule": schedule}
+    length["recipe"] = None  # all settings are given, so that none is chosen again
+    config = replace(config, seed=cell.seed, workers=0, log_every=50, **length)
+    metrics = train_peer(bench, cell, config) if cell.entry in PEERS else train_ours(bench, cell, config, result)
+    score = metrics[facts_of(cell.task).monitor]
+    values: dict[str, Any] = {"score": round(score, 5), "steps": steps, "seconds_per_step": round(timing["seconds"], 4)}
+    values["settings"] = {"size": config.size, "batch_size": config.batch_size, "lr": config.lr}
+    values["metrics"] = {name: round(value, 4) for name, value in metrics.items()}
+    result.write_text(json.dumps(values))
+
+
+def train_ours(bench: Bench, cell: Cell, config: TrainConfig, result: Path) -> dict[str, float]:
+    """Train one of our entries; return the metrics of its last evaluation, which is that of the last weights."""
+    import twins
+
+    folder = result.with_suffix("")
+    if folder.exists():
+        subprocess.run(["rm", "-r", str(folder)], check=True)
+    # evaluations between change nothing; the budget counts their time
+    settings: dict[str, Any] = {"out": str(folder), "weights": str(bench.classifier(cell) or "none"), "patience": None}
+    twins.train(replace(config, eval_every=1e6, **settings))
+    row = read_rows(folder, "eval")[-1]
+    return {name: value for name, value in row.items() if name not in ("kind", "step", "epoch")}
+
+
+def train_peer(bench: Bench, cell: Cell, config: TrainConfig) -> dict[str, float]:
+    """Train a peer; return the metrics of its last weights."""
+    training = _peer(bench, cell, config)
+    assert config.steps
+    training.run(config.steps)
+    return training.score()
+
+
+def _peer(bench: Bench, cell: Cell, config: TrainConfig) -> Any:
+    import torch
+    from defaults_peers import Training
+    from defaults_peers import build as build_peer
+
+    torch.manual_seed(config.seed)
+    classes = len(spec_of(cell.task).open(config.source).train.names)
+    return Training(config, PEERS[cell.entry], build_peer(cell.task, classes, bench.classifier(cell)))
+
+
+def time_peer(bench: Bench, cell: Cell, result: Path) -> None:
+    """Measure a peer's seconds per step; its evaluation is not counted."""
+    scratch = replace(cell, start="scratch")
+    seconds = _peer(bench, scratch, replace(bench.config(cell), steps=1000)).run(WARM + TIMED)[WARM:]
+    values = {"seconds": statistics.median(seconds), "evaluation": 0.0, "steps_per_epoch": 1}
+    result.write_text(json.dumps(values))
+
+
+def train_classifier(bench: Bench, name: str, kind: str, arguments: list[str]) -> None:
+    """Train one of our classifiers into a folder, or a peer's into a file."""
+    data = next(data for data in SETS if (data.name, data.task) == (name, "classification"))
+    settings = merge(old(data, "scratch"), {"data": bench.source(data), "weights": "none", "workers": 0})
+    config = replace(build(settings), steps=CLASSIFIERS[name])
+    if kind == "ours":
+        import twins
+
+        twins.train(replace(config, out=arguments[0]))
+    else:
+        from defaults_peers import save_classifier
+
+        save_classifier(config, arguments[0], Path(arguments[1]))
+
+
+def time_evaluation(folder: Path) -> None:
+    """Print the seconds that an evaluation of an interrupted run takes."""
+    import twins
+
+    config = read_config(folder / "config.yaml")
+    started = time.perf_counter()
+    eval_config = EvalConfig(batch_size=config.batch_size, workers=config.workers, device="cpu")
+    twins.evaluate(folder / "last" / "model.safetensors", config.data, eval_config)
+    print(time.perf_counter() - started)
+
+
+def cells(args: argparse.Namespace) -> Iterator[Cell]:
+    """Yield the chosen cells in the order of the options."""
+    names = [name for entry in args.entries for name in (SWEPT if entry == "sweep" else (entry,))]
+    names = [name for entry in names for name in (PEERS if entry == "peers" else (entry,))]
+    for name in args.sets:
+        chosen = [data for data in SETS if data.name == name and (not args.tasks or data.task in args.tasks)]
+        for data, minutes, start, seed, entry in product(chosen, args.budgets, args.starts, args.seeds, names):
+            yield Cell(data.name, data.task, start, minutes, entry, seed)
+
+
+def read_results() -> dict[Cell, dict[str, Any]]:
+    """Return the newest row of each cell."""
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return {Cell(**{name: row[name] for name in Cell.__dataclass_fields__}): row for row in rows}
+
+
+def run_all(bench: Bench, args: argparse.Namespace) -> None:
+    """Run the chosen cells that have no row yet."""
+    results = read_results()
+    missing = [c for c in cells(args) if c not in results or (args.retry and "error" in results[c])]
+    for cell in missing:  # one after another, on an idle machine
+        if cell.timing not in bench.timings():
+            raise SystemExit(f"there is no calibration of {cell.timing}; run calibrate with the same options first")
+        bench.classifier(cell)
+    with ThreadPoolExecutor(args.processes) as pool:
+        list(pool.map(lambda cell: run_cell(bench, cell, args), missing))
+
+
+def calibrate_all(bench: Bench, args: argparse.Namespace) -> None:
+    """Calibrate the chosen cells that are not calibrated yet; `--retry` repeats the others."""
+    done = set() if args.retry else set(bench.timings())
+    for cell in cells(args):
+        if cell.timing not in done:
+            done.add(cell.timing)
+            try:
+                calibrate(bench, cell)
+            except (subprocess.SubprocessError, OSError, ValueError, IndexError, KeyError) as error:
+                print(f"{cell.timing} failed: {error!r}; see {bench.cache / 'calibration'}", flush=True)
+
+
+INTRO = """# How well the defaults learn
+What `twins train` reaches with no settings except data, task, model, weights and minutes (`new`), beside the default
+recipes of 0.1.0 (`old`), the best of a sweep of 12 settings per task (`best`), and the better of a peer's usual
+settings and the same with AdamW (`peer`). `twins_svt_nano` learns from random weights (scratch) or from a classifier of
+ours (classifier: the sign_digits classifier, the digits classifier for scenes and sign_digits); the peer from random
+weights, or from a classifier of its own backbone that learned on the same set with the same number of steps.
+
+Commands: `python benchmarks/defaults.py calibrate`, then `run`, then `table`, from the root of the repository. The
+settings of all entries are data in `benchmarks/defaults_settings.py`.
+
+- A budget is wall-clock minutes on two cores. `calibrate` measures seconds per step of every entry on an idle machine
+  (the median of {timed} steps after {warm}, two threads), and seconds per evaluation for ours. A run takes that number
+  of steps, so its score does not depend on the machine's load. The budget of ours pays for evaluations, the peer's does
+  not.
+- The score is the task's monitored metric, in per cent, of the last weights on the held-out images, by the package's
+  own metrics for every entry. Settings of `best` are chosen on the same images, which favours it. nuts18 holds out 2
+  images, so its scores are coarse.
+- A dash is a cell that was not run. `best` names the entry, and says how many of the 12 were run if some are missing.
+- Peers: {peers}.
+"""
+
+
+def page(results: dict[Cell, dict[str, Any]]) -> str:
+    """Return the page: a row per data set, start and budget, then averages, failures and machines."""
+    from defaults_peers import NAMES
+
+    rows = [_row(group, results) for group in _groups(results)]
+    head = ["data", "task", "start", "minutes", "seeds", "old", "new", "best", "new / best", "peer", "new - peer"]
+    lines = [head, ["---"] * len(head), *(row["cells"] for row in rows)]
+    peers = ", ".join(f"{task} {name}" for task, name in NAMES.items())
+    text = INTRO.format(timed=TIMED, warm=WARM, peers=peers)
+    text += "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n" + _averages(rows)
+    failed = [f"- {' '.join(map(str, asdict(c).values()))}: {r['error']}" for c, r in results.items() if "error" in r]
+    text += "\nFailed runs:\n\n" + "\n".join(failed) + "\n" if failed else ""
+    machines = sorted({f"{row['processor']}, {row['threads']} threads a run" for row in results.values()})
+    return text + f"\n{len(results)} runs; {'; '.join(machines)}\n"
+
+
+def _groups(results: dict[Cell, dict[str, Any]]) -> list[tuple[str, str, str, float]]:
+    """Return set, task, start and budget of each row, in the order of `SETS`; planned ones without a run included."""
+    planned = [(data.name, data.task, start, m) for data in SETS for start in STARTS for m in BUDGETS]
+    return [*planned, *sorted({(c.set, c.task, c.start, c.minutes) for c in results} - set(planned))]
+
+
+def _row(group: tuple[str, str, str, float], results: dict[Cell, dict[str, Any]]) -> dict[str, Any]:
+    """Return a row's cells and its numbers; each entry is the mean over its seeds."""
+    found: dict[str, dict[int, float]] = {}
+    for cell, row in results.items():
+        if (cell.set, cell.task, cell.start, cell.minutes) == group and "score" in row:
+            found.setdefault(cell.entry, {})[cell.seed] = row["score"]
+    means = {entry: statistics.fmean(scores.values()) for entry, scores in found.items()}
+    best = max(SWEPT, key=lambda entry: means.get(entry, -1.0))
+    peers = max(PEERS, key=lambda entry: means.get(entry, -1.0))
+    old, new, top, other = (means.get(entry) for entry in ("old", "new", best, peers))
+    swept = sum(entry in means for entry in SWEPT)
+    note = f" ({best}{'' if swept == len(SWEPT) else f' of {swept} run'})" if swept else ""
+    ratio = new / top if new is not None and top else None
+    lead = new - other if new is not None and other is not None else None
+    seeds = "/".join(str(len(found.get(entry, {}))) for entry in ("old", "new", best, peers))
+    numbers = [_percent(old), _percent(new), _percent(top) + note, _percent(ratio)]
+    numbers += [_percent(other) + (f" ({PEERS[peers]})" if other is not None else ""), _percent(lead)]
+    name, task, start, minutes = group
+    cells = [name, task, start, f"{minutes:g}", seeds, *numbers]
+    return {"cells": cells, "minutes": minutes, "old": old, "new": new, "ratio": ratio, "lead": lead}
+
+
+def _averages(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the averages over the cells in which both numbers of a comparison were measured."""
+    ratios = [row["ratio"] for row in rows if row["ratio"] is not None]
+    leads = [row["lead"] for row in rows if row["lead"] is not None]
+    gains = [row["new"] - row["old"] for row in rows if row["new"] is not None and row["old"] is not None]
+    lines = []
+    if gains:
+        lines.append(f"- new - old: {100 * statistics.fmean(gains):+.1f} points on average of {len(gains)} cells")
+    if ratios:
+        below = sum(ratio < 0.9 for ratio in ratios)
+        lines.append(
+            f"- new / best: {100 * statistics.fmean(ratios):.1f} % on average of {len(ratios)} cells, "
+            f"lowest {100 * min(ratios):.1f} %, below 90 % in {below}"
+        )
+    if leads:
+        lines.append(f"- new is better than the peer in {sum(lead > 0 for lead in leads)} of {len(leads)} cells")
+    missing = sum(row["new"] is None for row in rows)
+    return "\n".join([*lines, f"- new was not run in {missing} of {len(rows)} cells"]) + "\n"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = ("calibrate", "run", "table", "one", "ours", "time", "evaluate", "classifier")
+    parser.add_argument("command", choices=commands, help="the last five are for the benchmark itself")
+    parser.add_argument("arguments", nargs="*")
+    parser.add_argument("--sets", nargs="+", default=list(dict.fromkeys(data.name for data in SETS)))
+    parser.add_argument("--tasks", nargs="+", choices=tuple(SWEEPS), help="unset: all of each set")
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
+    parser.add_argument("--budgets", nargs="+", type=float, default=BUDGETS, help="minutes on two cores")
+    parser.add_argument("--entries", nargs="+", choices=(*ENTRIES, "sweep", "peers"), default=ENTRIES)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--threads", type=int, default=1, help="threads of a run")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time")
+    parser.add_argument("--limit", type=float, default=6.0, help="time limit of a run as a multiple of its budget")
+    parser.add_argument("--retry", action="store_true", help="repeat what failed; calibrate: everything")
+    parser.add_argument("--root", type=Path, default=Path("../shared/data"), help="folder of the data sets")
+    parser.add_argument("--cache", type=Path, default=Path("runs/defaults"))
+    args = parser.parse_args()
+    if args.command == "table":
+        PAGE.write_text(page(read_results()))
+        return
+    bench = Bench(args.root, args.cache)
+    match args.command, args.arguments:
+        case "calibrate", _:
+            calibrate_all(bench, args)
+        case "run", _:
+            run_all(bench, args)
+        case "one", [cell, result]:
+            one(bench, Cell(**json.loads(cell)), Path(result))
+        case "time", [cell, result]:
+            time_peer(bench, Cell(**json.loads(cell)), Path(result))
+        case "ours", [file]:
+            import twins
+
+            twins.train(TrainConfig.from_yaml(Path(file).read_text()))
+        case "evaluate", [folder]:
+            time_evaluation(Path(folder))
+        case "classifier", [name, kind, *rest]:
+            train_classifier(bench, name, kind, rest)
+
+
+if __name__ == "__main__":
+    main()
