@@ -17,7 +17,7 @@ import twins
 SOURCE = Path(twins.__file__).parent
 LINES = [  # lowest first; `*` stands for a task
     ("errors", "deprecation", "files", "run_folder", "bands", "preprocess", "predictions"),
-    ("tasks.table", "tasks.facts", "tasks.inference", "tasks.*.facts"),
+    ("tasks.table", "tasks.facts", "tasks.inference", "tasks.choices", "tasks.*.facts"),
     ("ops",),
     ("backbone",),
     ("heads", "data", "metrics", "drawing", "charts"),
@@ -25,7 +25,7 @@ LINES = [  # lowest first; `*` stands for a task
     ("factory",),
     ("engine", "exporting"),
     ("tasks.*.spec", "tasks.*.report", "tasks.*.recipes", "tasks.contract", "tasks.recipes"),
-    ("training", "evaluation", "predictor", "exported", "report"),
+    ("training", "banner", "evaluation", "predictor", "exported", "report"),
     ("serve", "bench", "integrations"),
     ("cli", "__main__"),
 ]
