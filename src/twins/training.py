@@ -64,7 +64,7 @@ def train(config: TrainConfig) -> RunResult:
 
     Args:
         config: settings of the run; with `resume`, only settings of the machine may change, and `data` if the data has
-            moved; see `merge_resumed`.
+            moved, see `merge_resumed`; with `extend` also the length, see `extend_run`.
 
     Returns:
         the run folder and its metrics.
@@ -75,6 +75,7 @@ def train(config: TrainConfig) -> RunResult:
         DataError: the data cannot be used.
         WeightsError: the weights are not available or do not fit.
         TrainingError: the run had to stop; its newest whole state is kept.
+        KeyboardInterrupt: a signal before the first step, or after the last one is saved.
     """
     requested, config = config, _resolve_config(config)
     accelerator = build_accelerator(config)
@@ -84,8 +85,7 @@ def train(config: TrainConfig) -> RunResult:
         spec, facts, choices = spec_of(config.task), facts_of(config.task), list[Choice]()
         with log.phase(f"opening {config.data}"):
             splits = spec.open(config.source)
-        with log.phase("building the network"):
-            network = _build_network(config, spec, splits, accelerator, log)
+        network = _build_network(config, spec, splits, accelerator, log)
         if config.auto_batch:
             with log.phase("finding the batch that fits"):
                 choices.append(_fit_batch(config, spec, splits, network, accelerator))

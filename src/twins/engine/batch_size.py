@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,7 @@ MARGIN = 0.9
 CPU_SHARE = 0.5
 """Share of the free memory that a step may take on a CPU."""
 MEASURED_IMAGES = 2
-"""Images of the measured pass on a CPU; batch norm needs two."""
+"""Images of the measured pass on a CPU."""
 STATES = 3
 """Copies of the weights that training keeps: AdamW's two moments and an EMA."""
 EPOCH_STEPS = 10
@@ -85,7 +86,7 @@ def trial_pass(
 
 def _by_trying(run_pass: Callable[[int], Any], most: int) -> tuple[int, str]:
     """Double the images of a pass until memory runs out, then search between the last two numbers."""
-    low, high = 0, 1
+    low, high = 0, 2  # batch norm needs two
     while high <= most and _fits(run_pass, high):
         low, high = high, 2 * high
     if high > most and (low == most or _fits(run_pass, most)):
@@ -111,9 +112,9 @@ def _fits(run_pass: Callable[[int], Any], images: int) -> bool:
 def _by_estimate(run_pass: Callable[[int], Any], most: int, device: torch.device) -> tuple[int, str]:
     """Divide half of the free memory by what an image of a measured pass takes; at most the recipe's number."""
     free = available() if device.type == "cpu" and sys.platform == "linux" else None
-    if free is None:
-        return most, "that of the recipe; free memory is not known here"
-    run_pass(MEASURED_IMAGES)  # the first pass also takes what is kept, such as gradients
+    if free is None or not os.access("/proc/self/clear_refs", os.W_OK):
+        return most, "that of the recipe; memory cannot be measured here"
+    run_pass(MEASURED_IMAGES)  # the first pass also takes what is kept
     needed = max(1.0, peak_of(lambda: run_pass(MEASURED_IMAGES), device)) / MEASURED_IMAGES  # MiB
     fitting = int(CPU_SHARE * free / 2**20 / needed)
     memory = f"an image takes about {needed:,.0f} MiB of the {free / 2**20:,.0f} MiB that are free"
