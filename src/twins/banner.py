@@ -88,13 +88,14 @@ def weights_origin(config: TrainConfig, network: TaskNetwork) -> str:
         return f"random, from seed {config.seed}: training starts from scratch{missing}"
     lists = {"new, from random weights": report.initialised, "not used": report.unused}
     groups = [f"{title}: {few(_groups(keys))}" for title, keys in lists.items() if keys]
-    loaded = f"{number_of(len(report.loaded), 'tensor')} of {report.path}"
-    return "; ".join([loaded, *groups])
+    source = f"the published weights of {config.model}" if config.weights == "published" else report.path
+    return "; ".join([f"{number_of(len(report.loaded), 'tensor')} of {source}", *groups])
 
 
 def _groups(keys: Sequence[str]) -> list[str]:
-    """Return the modules of tensors: `head`, `stages.3.norm`."""
-    return list(dict.fromkeys(key.removeprefix("backbone.").rpartition(".")[0] or key for key in keys))
+    """Return the modules of tensors: `head`, `bbox_head`, `backbone.stages.3.norm`."""
+    modules = (key.rpartition(".")[0] if key.startswith("backbone.") else key.partition(".")[0] for key in keys)
+    return list(dict.fromkeys(modules))
 
 
 def data_parts(splits: Splits[Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -262,10 +263,10 @@ def _resolve_config(config: TrainConfig) -> TrainConfig:
 
 def _check_outside_data(config: TrainConfig) -> None:
     """Raise ConfigError if the run folder would be in the data folder, where it would be read as a part of the data."""
-    data, out = Path(config.data), Path(config.out or "runs")
-    if config.data in EMBEDDED or not data.is_dir() or not out.resolve().is_relative_to(data.resolve()):
+    out = Path(config.out or "runs").resolve()
+    if config.data in EMBEDDED or not os.path.isdir(config.data) or not out.is_relative_to(Path(config.data).resolve()):
         return
-    found = f'`out="{config.out}"`' if config.out else f"the run's folder {out.resolve()}"
+    found = f'`out="{config.out}"`' if config.out else f"the run's folder {out}"
     raise ConfigError(
         f"{found} is inside the data folder {config.data}, which it would change; give `out` another folder"
     )

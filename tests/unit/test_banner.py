@@ -89,12 +89,14 @@ def test_the_weights_are_named_with_what_is_new_and_what_is_not_used():
         path=Path("a.pth"),
         dialect="timm",
         loaded=("backbone.x",),
-        initialised=("head.weight", "head.bias"),
+        initialised=("head.weight", "head.bias", "backbone.stages.3.norm.weight"),
         unused=("norm.weight",),
     )
     network = SimpleNamespace(load_report=report)
     origin = weights_origin(TrainConfig(weights="a.pth"), network)
-    assert origin == "1 tensor of a.pth; new, from random weights: head; not used: norm"
+    assert origin == "1 tensor of a.pth; new, from random weights: head, backbone.stages.3.norm; not used: norm"
+    origin = weights_origin(TrainConfig(weights="published"), network)
+    assert origin.startswith("1 tensor of the published weights of twins_svt_small; ")
 
 
 @pytest.mark.parametrize(
