@@ -27,8 +27,9 @@ def measure(size: int, batch: int, name: str) -> None:
     import torch.nn.functional as F
 
     import twins
-    from twins.bench.memory import LiveTensors, resident, start_peak
+    from twins.bench.memory import LiveTensors
     from twins.bench.networks import timm_network
+    from twins.engine.memory import resident, start_peak
 
     torch.manual_seed(0)
     network = twins.create_model("twins_svt_small").train()

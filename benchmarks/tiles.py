@@ -50,7 +50,7 @@ def write_photograph(path: Path, height: int, width: int) -> None:
 
 def measure(case: dict[str, Any]) -> None:
     """Print a case's peak memory in bytes and its seconds; runs in a process of its own."""
-    from twins.bench.memory import resident, start_peak
+    from twins.engine.memory import resident, start_peak
 
     run = _prediction(**case) if case["model"] else _decoding(case["file"])
     before = start_peak()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -23,6 +23,7 @@ from twins.data.config import EMBEDDED, BoxConfig, DataConfig, LayoutConfig, Mas
 from twins.data.loading.batch import Batch, Skipped
 from twins.data.loading.loader import EvalSamples, eval_loader
 from twins.engine.config import EvalConfig, TrainConfig, read_config
+from twins.engine.display import count_images
 from twins.engine.measure import check_measured, measure, predict_batches
 from twins.errors import ConfigError, DataError, NotFoundError, number_of
 from twins.factory import create_backbone, model_from_checkpoint
@@ -83,7 +84,13 @@ class EvalResult:
         }
 
 
-def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConfig = DEFAULT_CONFIG) -> EvalResult:
+def evaluate(
+    model: str | Path | TaskNetwork,
+    data: str | Path,
+    config: EvalConfig = DEFAULT_CONFIG,
+    *,
+    on_images: Callable[[int], None] = lambda images: None,
+) -> EvalResult:
     """Evaluate a network on the validation images of a data set.
 
     Args:
@@ -91,6 +98,7 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
         data: an embedded set, or a folder in a format of the network's task. Classes are matched by name, by ImageNet's
             synset, by COCO's category id, or by `class_map`; the notes say so.
         config: how to evaluate, and what to write.
+        on_images: called with the number of images after each batch, to show progress.
 
     Raises:
         ConfigError: settings contradict the network or the machine; or an output file would replace an input, or
@@ -109,7 +117,8 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
     metric = spec.metric(match.names, full=True, absent=config.absent)
     writer = _CocoResults(config.results, network, images, match)
     inference_network = inference_form(network, compile=config.compile)
-    skipped = measure(_predict(inference_network, spec, relabelled, config), metric, on_batch=writer.add)
+    predicted_batches = count_images(_predict(inference_network, spec, relabelled, config), on_images)
+    skipped = measure(predicted_batches, metric, on_batch=writer.add)
     _check_skipped(skipped, len(relabelled), config.max_skipped)
     result = EvalResult(
         metrics=metric.compute(),

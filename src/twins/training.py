@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -12,22 +13,28 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from twins.backbone.config import PUBLISHED, resolve_name
+from twins.banner import end_lines, start_lines
 from twins.choosing import choose_settings
 from twins.data.base import ImageSet, Splits
 from twins.data.config import EMBEDDED
-from twins.data.loading.batch import Batch, normalise_batch
+from twins.data.loading.batch import Batch, collate, normalise_batch
 from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
 from twins.data.loading.sampler import TrainBatches
-from twins.engine.config import EvalConfig, TrainConfig, merge_resumed, read_config
+from twins.engine.batch_size import fitting_batch, trial_pass
+from twins.engine.config import LENGTHS, EvalConfig, TrainConfig, merge_resumed, read_config
 from twins.engine.log import Log
-from twins.engine.loop import training_loop
+from twins.engine.loop import Outcome, training_loop
 from twins.engine.processes import build_accelerator, run_on_main
+from twins.engine.progress import Progress
 from twins.engine.randomness import reseed
+from twins.engine.schedule import extend_run
+from twins.engine.signals import Stop, stop_on_signals
+from twins.engine.state import load_state
 from twins.errors import ConfigError, NotFoundError, WeightsError
 from twins.factory import create_model, model_from_info
 from twins.files import atomic_file, is_invalid_path, write_json
 from twins.preprocess import Preprocess
-from twins.run_folder import CONFIG, DATA, LAST, LAST_WEIGHTS, RESULT, STATES
+from twins.run_folder import BEST, CONFIG, DATA, LAST, LAST_WEIGHTS, RESULT, STATES, weights_of
 from twins.tasks.choices import Choice
 from twins.tasks.contract import TaskSpec, spec_of
 from twins.tasks.default_recipe import DEFAULT, changed_settings
@@ -36,6 +43,9 @@ from twins.tasks.table import TASKS, check_task, facts_of, tasks_with
 from twins.weights.files import read_tensors
 from twins.weights.loading import check_finite
 from twins.weights.store import resolve
+
+SAMPLED_IMAGES = 16
+"""Number of training images of which trial batches are made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +67,8 @@ def train(config: TrainConfig, *, given: Collection[str] | None = None) -> RunRe
 
     Args:
         config: settings of the run; with `resume`, only settings of the machine may change, and `data` if the data has
-            moved; see `merge_resumed`. With `recipe="default"`, settings that are not given are chosen from the data.
+            moved, see `merge_resumed`; with `extend` also the length, see `extend_run`. With `recipe="default"`,
+            settings that are not given are chosen from the data.
         given: dotted names of the settings that the default recipe keeps; `None`: those that differ from their
             defaults.
 
@@ -70,38 +81,80 @@ def train(config: TrainConfig, *, given: Collection[str] | None = None) -> RunRe
         DataError: the data cannot be used.
         WeightsError: the weights are not available or do not fit.
         TrainingError: the run had to stop; its newest whole state is kept.
+        KeyboardInterrupt: a signal before the first step, or after the last one is saved.
     """
     given = changed_settings(config) if given is None else given
-    config = _resolve_config(config)
+    requested, config = config, _resolve_config(config)
     accelerator = build_accelerator(config)
-    spec = spec_of(config.task)
-    splits = spec.open(config.source)
-    choices: tuple[Choice, ...] = ()
-    if config.recipe == DEFAULT and not config.resume:
-        unchosen, device = config, accelerator.device
-        config, choices = run_on_main(accelerator, lambda: choose_settings(unchosen, given, spec, splits, device))
-    network = _build_network(config, spec, splits, accelerator)
-    source = TaskSource(spec, splits, network.info.preprocess, config, accelerator)
-    run = run_on_main(accelerator, lambda: _open_run(config, network, splits, accelerator.device.type))
-    log = _open_log(run, config, accelerator)
-    for note in (*splits.plan.short(), *_weights_notes(network), *splits.notes, *spec.warnings(splits)):
-        log.info(f"note: {note}")
-    for choice in choices:
-        log.info(f"chosen: {choice.line()}")
-    saved = read_config(run / CONFIG)
-    roots = _data_folder(config.data), _data_folder(saved.data)
-    metric, data_hash = spec.metric(splits.train.names), fingerprint(splits.train, *roots)
-    monitor = facts_of(config.task).monitor
-    outcome = training_loop(network, source, metric, config, accelerator, log, monitor=monitor, fingerprint=data_hash)
-    main = accelerator.is_main_process
-    if main and (config.data, config.layout) != (saved.data, saved.layout):
-        _write_config(run, replace(saved, data=config.data, layout=config.layout))
-        _write_plan(run, splits)
-    if config.trackers or accelerator.num_processes > 1:
-        accelerator.end_training()
-    if outcome.reason == "stopped" or not main:
-        return RunResult(path=run, metrics=outcome.metrics, interrupted=outcome.reason == "stopped")
-    return RunResult(path=run, metrics=_measure_and_report(run, config), interrupted=False)
+    log = Log(active=accelerator.is_main_process, output=config.output)
+    with stop_on_signals(log.problem) as stop:
+        stop.at_once(f"stopping: {'the run is as before' if config.resume else 'nothing was learned or saved'}")
+        spec, facts, choices = spec_of(config.task), facts_of(config.task), list[Choice]()
+        with log.phase(f"opening {config.data}"):
+            splits = spec.open(config.source)
+        if config.recipe == DEFAULT and not config.resume:
+            with log.phase("choosing settings from the data"):
+                config = _choose(config, given, spec, splits, accelerator, choices)
+        network = _build_network(config, spec, splits, accelerator, log)
+        if config.auto_batch:
+            with log.phase("finding the batch that fits"):
+                choices.append(_fit_batch(config, spec, splits, network, accelerator))
+            config = replace(config, batch_size=choices[-1].value, auto_batch=False)
+        source = TaskSource(spec, splits, network.info.preprocess, config, accelerator)
+        if requested.extend:
+            config = _extended(requested, config, source.steps_per_epoch)
+        run = run_on_main(accelerator, lambda: _open_run(config, network, splits, accelerator.device.type))
+        saved = read_config(run / CONFIG)
+        log.open(run)
+        _start_trackers(log, config, accelerator)
+        _say_start(log, start_lines(run, config, splits, network, source, accelerator, choices), spec, splits, network)
+        outcome = training_loop(
+            network,
+            source,
+            spec.metric(splits.train.names),
+            config,
+            accelerator,
+            log,
+            monitor=facts.monitor,
+            metrics=tuple(facts.metrics),
+            fingerprint=fingerprint(splits.train, _data_folder(config.data), _data_folder(saved.data)),
+            stop=stop,
+        )
+        main = accelerator.is_main_process
+        if main and (config.data, config.layout) != (saved.data, saved.layout):
+            _write_config(run, replace(saved, data=config.data, layout=config.layout))
+            _write_plan(run, splits)
+        if config.trackers or accelerator.num_processes > 1:
+            accelerator.end_training()
+        return _finish(run, config, outcome, source, log, stop)
+
+
+def _choose(
+    config: TrainConfig,
+    given: Collection[str],
+    spec: TaskSpec,
+    splits: Splits[Any],
+    accelerator: Accelerator,
+    choices: list[Choice],
+) -> TrainConfig:
+    """Return the settings of the default recipe, the same on all processes, and add its choices to the list."""
+    chosen = run_on_main(accelerator, lambda: choose_settings(config, given, spec, splits, accelerator.device))
+    choices += chosen[1]
+    return chosen[0]
+
+
+def _finish(run: Path, config: TrainConfig, outcome: Outcome, source: TaskSource, log: Log, stop: Stop) -> RunResult:
+    """Measure the best weights, write the report, and print how the run ended; after a stop only if it has time."""
+    stopped, metrics = outcome.reason == "stopped", dict[str, float]()
+    if not log.active:
+        return RunResult(path=run, metrics=outcome.metrics, interrupted=stopped)
+    stop.at_once(f"stopping without the report; twins train --resume {run} writes it, with all training saved")
+    others_end = source.ranks["world"] > 1  # and the launcher then ends this process
+    if not stopped or (not others_end and (run / BEST).is_file()):
+        metrics = _measure_and_report(run, config, log, source.val_count)
+    for line in end_lines(run, outcome, facts_of(config.task).monitor, source.steps_per_epoch):
+        log.problem(line)
+    return RunResult(path=run, metrics=outcome.metrics if stopped else metrics, interrupted=stopped)
 
 
 class TaskSource:
@@ -160,6 +213,27 @@ class TaskSource:
         return self.splits.train.path(index)
 
 
+def _fit_batch(
+    config: TrainConfig, spec: TaskSpec, splits: Splits[Any], network: TaskNetwork, accelerator: Accelerator
+) -> Choice:
+    """Return the batch size that fits in memory, found with the first training images."""
+    one_image = replace(config, batch_size=accelerator.num_processes * config.accumulate)
+    source = TaskSource(spec, splits, network.info.preprocess, one_image, accelerator)
+    samples = [source.train_samples[0, index % source.train_count, 0] for index in range(SAMPLED_IMAGES)]
+
+    def batch_of(images: int) -> tuple[Tensor, Any, Tensor | None]:
+        batch = collate([samples[index % SAMPLED_IMAGES] for index in range(images)])
+        return *source.prepare(batch, 0), batch.sizes
+
+    return fitting_batch(
+        trial_pass(network, batch_of, accelerator),
+        recipe=config.batch_size,
+        accumulate=config.accumulate,
+        train_count=source.train_count,
+        accelerator=accelerator,
+    )
+
+
 def fingerprint(images: ImageSet, root: Path, first_root: Path) -> str:
     """Return a hash that changes if an image is added, removed, renamed or moved to another class's folder.
 
@@ -198,6 +272,8 @@ def _resolve_config(config: TrainConfig) -> TrainConfig:
         weights = "published" if model in PUBLISHED else "none"
     else:
         weights = _absolute_path(weights)
+        weights = str(weights_of(weights)) if weights != "none" and Path(weights).is_dir() else weights
+    _check_outside_data(config)
     if config.out and Path(config.out).is_dir() and any(Path(config.out).iterdir()):
         raise ConfigError(
             f'`out="{config.out}"` is not empty; choose another folder, or continue it with `resume="{config.out}"`'
@@ -206,6 +282,17 @@ def _resolve_config(config: TrainConfig) -> TrainConfig:
     boxes = replace(config.boxes, classes=_absolute_path(config.boxes.classes))
     data = config.data if config.data in EMBEDDED else _absolute_path(config.data)
     return replace(config, model=model, weights=weights, data=data, masks=masks, boxes=boxes)
+
+
+def _check_outside_data(config: TrainConfig) -> None:
+    """Raise ConfigError if the run folder would be in the data folder, where it would be read as a part of the data."""
+    out = Path(config.out or "runs").resolve()
+    if config.data in EMBEDDED or not os.path.isdir(config.data) or not out.is_relative_to(Path(config.data).resolve()):
+        return
+    found = f'`out="{config.out}"`' if config.out else f"the run's folder {out}"
+    raise ConfigError(
+        f"{found} is inside the data folder {config.data}, which it would change; give `out` another folder"
+    )
 
 
 def _check_task_settings(config: TrainConfig) -> None:
@@ -237,7 +324,9 @@ def _absolute_path(path_or_name: str) -> str:
     return str(Path(path_or_name).resolve()) if Path(path_or_name).exists() else path_or_name
 
 
-def _build_network(config: TrainConfig, spec: TaskSpec, splits: Splits[Any], accelerator: Accelerator) -> TaskNetwork:
+def _build_network(
+    config: TrainConfig, spec: TaskSpec, splits: Splits[Any], accelerator: Accelerator, log: Log
+) -> TaskNetwork:
     newest = Path(config.resume or "") / LAST_WEIGHTS
     saved = read_tensors(newest) if config.resume and newest.exists() else None
     saved_info = saved.info if saved is not None else None
@@ -245,7 +334,7 @@ def _build_network(config: TrainConfig, spec: TaskSpec, splits: Splits[Any], acc
         check_finite(saved.tensors, str(newest))
         network = model_from_info(saved_info, drop_rate=config.drop_rate, drop_path_rate=config.drop_path)
     else:
-        weights = _find_weights(config, accelerator)
+        weights = _find_weights(config, accelerator, log)
         reseed(config.seed)
         network = create_model(
             config.model,
@@ -270,18 +359,30 @@ def _build_network(config: TrainConfig, spec: TaskSpec, splits: Splits[Any], acc
     return network
 
 
-def _weights_notes(network: TaskNetwork) -> list[str]:
-    """Return what to say of the initial weights: which of a file's networks they are, and what was left out."""
-    return [network.load_report.note] if network.load_report and network.load_report.note else []
+def _say_start(log: Log, lines: Iterable[str], spec: TaskSpec, splits: Splits[Any], network: TaskNetwork) -> None:
+    """Print the banner, and notes on the data and on the initial weights: which of a file's networks they are."""
+    if not log.active:
+        return
+    weights = [network.load_report.note] if network.load_report and network.load_report.note else []
+    for line in lines:
+        log.info(line)
+    for note in (*splits.plan.short()[1:], *weights, *splits.notes):
+        log.info(f"note: {note}")
+    for warning in spec.warnings(splits):
+        log.problem(f"note: {warning}")
 
 
-def _find_weights(config: TrainConfig, accelerator: Accelerator) -> Path | None:
+def _find_weights(config: TrainConfig, accelerator: Accelerator, log: Log) -> Path | None:
     """Return the file of the initial weights; the main process downloads it first."""
     if config.weights == "none":
         return None
     name = config.model if config.weights == "published" else config.weights
+
+    def say(repo: str) -> None:
+        log.info(f"fetching the weights of {repo}, which are not on this machine, from the network ...")
+
     try:
-        run_on_main(accelerator, lambda: resolve(name))
+        run_on_main(accelerator, lambda: resolve(name, on_download=say))
         return resolve(name)
     except (WeightsError, NotFoundError) as error:
         if config.weights != "published":
@@ -289,7 +390,8 @@ def _find_weights(config: TrainConfig, accelerator: Accelerator) -> Path | None:
         reason = str(error).partition(";")[0]
         raise WeightsError(
             f"training starts from the published weights of {config.model}, which cannot be had ({reason}); give a "
-            'file with `weights=PATH`, or train from scratch with `weights="none"`'
+            'file with `weights=PATH`, or train from scratch: a small network with `model="twins_svt_nano"`, or this '
+            'one with `weights="none"`'
         ) from error
 
 
@@ -306,6 +408,9 @@ def _images_per_pass(config: TrainConfig, world: int) -> int:
 def _open_run(config: TrainConfig, network: TaskNetwork, splits: Splits[Any], device: str) -> Path:
     """Create the run folder, and write the resolved settings and the reading plan."""
     run = Path(config.resume) if config.resume else _new_folder(config)
+    if config.extend:
+        length = {name: getattr(config, name) for name in (*LENGTHS, "max_steps", "schedule")}
+        _write_config(run, replace(read_config(run / CONFIG), **length))
     if not config.resume:
         info = network.info
         resolved: dict[str, Any] = {"out": str(run), "padding": info.padding, "device": device, "head": info.head}
@@ -344,16 +449,24 @@ def _new_folder(config: TrainConfig) -> Path:
             number += 1
 
 
-def _open_log(run: Path, config: TrainConfig, accelerator: Accelerator) -> Log:
-    """Return the logger of the run, with its trackers started."""
+def _start_trackers(log: Log, config: TrainConfig, accelerator: Accelerator) -> None:
+    """Let the experiment trackers of a run get the log's rows."""
     if not config.trackers:
-        return Log(run, active=accelerator.is_main_process)
-    accelerator.project_configuration.set_directories(str(run))
+        return
+    accelerator.project_configuration.set_directories(str(log.run))
     accelerator.init_trackers("twins", {"model": config.model, "data": config.data, "seed": config.seed})
-    return Log(run, active=accelerator.is_main_process, tracker=accelerator)
+    log.tracker = accelerator
 
 
-def _measure_and_report(run: Path, config: TrainConfig) -> dict[str, float]:
+def _extended(requested: TrainConfig, resumed: TrainConfig, steps_per_epoch: int) -> TrainConfig:
+    """Return the settings of a resumed run with the requested length added to what it has done."""
+    run = Path(resumed.resume or "")
+    progress = load_state(run).progress if (run / LAST).exists() else Progress()
+    epochs = progress.step / steps_per_epoch
+    return extend_run(requested, resumed, step=progress.step, epochs=epochs, seconds=progress.seconds)
+
+
+def _measure_and_report(run: Path, config: TrainConfig, log: Log, images: int) -> dict[str, float]:
     """Evaluate the best weights on the run's device, write the report, and return the metrics."""
     from twins.evaluation import evaluate
     from twins.report.page import write_report
@@ -361,6 +474,8 @@ def _measure_and_report(run: Path, config: TrainConfig) -> dict[str, float]:
     eval_config = EvalConfig(
         out=str(run / RESULT), max_skipped=config.max_skipped, device=config.device, workers=config.workers
     )
-    result = evaluate(run, config.data, eval_config)
-    write_report(run, device=config.device)
+    with log.phase("measuring the best weights", images) as count:
+        result = evaluate(run, config.data, eval_config, on_images=count)
+    with log.phase("drawing the report"):
+        write_report(run, device=config.device)
     return result.metrics

@@ -69,6 +69,7 @@ def test_the_version_is_printed_and_help_has_the_flag(capsys, flag):
         (["train", "--data", "digits", "--device", "gpu"], "--device must be one of 'auto', 'cpu', 'cuda', 'mps'"),
         (["train", "--data", "digits", "--patience", "many"], "takes --patience {None}|N, found --patience many"),
         (["train"], "--data"),
+        (["train", "--data", "digits", "--quiet", "--verbose"], "--quiet and --verbose contradict each other"),
         (["predict"], "twins predict needs MODEL; see twins predict --help"),
         (["predict", "nowhere.pth"], "no image is named; give files, folders or globs after the model"),
         (["check"], "twins check needs DATA; see twins check --help"),
@@ -129,6 +130,7 @@ def test_unavailable_published_weights_are_never_replaced_by_random_ones(capsys,
     code, _, err = run(capsys, "train", "--data", "digits", "--model", "twins_svt_small", "--recipe", "finetune")
     assert code == 2
     assert "--weights PATH" in err
+    assert "--model twins_svt_nano" in err
     assert "--weights none" in err
     assert not list(tmp_path.iterdir())
 

@@ -17,7 +17,7 @@ import twins
 SOURCE = Path(twins.__file__).parent
 LINES = [  # lowest first; `*` stands for a task
     ("errors", "deprecation", "files", "run_folder", "bands", "preprocess", "predictions"),
-    ("tasks.table", "tasks.facts", "tasks.inference", "tasks.*.facts"),
+    ("tasks.table", "tasks.facts", "tasks.inference", "tasks.choices", "tasks.*.facts"),
     ("ops",),
     ("backbone",),
     ("heads", "data", "metrics", "drawing", "charts"),
@@ -30,10 +30,9 @@ LINES = [  # lowest first; `*` stands for a task
         "tasks.*.recipes",
         "tasks.contract",
         "tasks.recipes",
-        "tasks.choices",
         "tasks.default_recipe",
     ),
-    ("choosing", "training", "evaluation", "predictor", "exported", "report"),
+    ("choosing", "training", "banner", "evaluation", "predictor", "exported", "report"),
     ("serve", "bench", "integrations"),
     ("cli", "__main__"),
 ]

@@ -25,8 +25,12 @@ def test_demo_trains_evaluates_draws_and_prints_the_path_of_the_report(tmp_path,
     assert demo.run(["--task", task, "--out", str(out), "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     facts = facts_of(task)
-    assert f"held-out {facts.metrics[facts.demo.metric]}:" in lines[-3]
-    assert lines[-2:] == [f"predictions drawn: {out / 'predictions.png'}", f"report: {out / 'report.html'}"]
+    end = next(index for index, line in enumerate(lines) if line.startswith("held-out"))
+    assert f"held-out {facts.metrics[facts.demo.metric]}:" in lines[end]
+    drawn, report, *commands = lines[end + 1 :]
+    assert drawn == f"predictions drawn: {out / 'predictions.png'}"
+    assert report == f"report: {out / 'report.html'}"
+    assert commands[:2] == [f"next: twins eval {out}", f"      twins predict {out} IMAGE..."]
     assert min(Image.open(out / "predictions.png").size) > 300
     assert (out / "report.html").is_file()
     assert (tmp_path / "run-digits" / "best.safetensors").is_file() == (task in ("detection", "instance"))

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import twins.evaluation
 import twins.report.page
 from twins.data.config import BoxConfig
 from twins.engine.config import EvalConfig, TrainConfig
-from twins.errors import NotFoundError
+from twins.engine.log import Log
+from twins.errors import ConfigError, NotFoundError
 from twins.evaluation import EvalResult, _data_config
 from twins.run_folder import CONFIG
 from twins.training import _data_folder, _measure_and_report, fingerprint, train
@@ -20,16 +22,31 @@ from twins.training import _data_folder, _measure_and_report, fingerprint, train
 def test_the_final_evaluation_and_the_report_use_the_runs_device_and_workers(tmp_path, monkeypatch):
     calls = []
 
-    def evaluate(run, data, config):
+    def evaluate(run, data, config, *, on_images):
         calls.append(config)
         return EvalResult(metrics={"top1": 0.5}, protocol={}, versions={}, hashes={})
 
     monkeypatch.setattr(twins.evaluation, "evaluate", evaluate)
     monkeypatch.setattr(twins.report.page, "write_report", lambda run, *, device: calls.append(device))
     config = TrainConfig(data="digits", workers=3, max_skipped=0.2, device="mps")
-    assert _measure_and_report(tmp_path, config) == {"top1": 0.5}
+    assert _measure_and_report(tmp_path, config, Log(tmp_path, console=Console(quiet=True)), 359) == {"top1": 0.5}
     assert (calls[0].device, calls[0].workers, calls[0].max_skipped) == ("mps", 3, 0.2)
     assert calls[1] == "mps"
+
+
+def test_a_run_folder_inside_the_data_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(ConfigError, match=r"`out=\".*run\"` is inside the data folder .*, which it would change"):
+        train(TrainConfig(data=str(tmp_path), out=str(tmp_path / "run"), model="twins_svt_nano"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"the run's folder .*runs is inside the data folder \.,"):
+        train(TrainConfig(data=".", model="twins_svt_nano"))
+    assert [path.name for path in tmp_path.iterdir()] == ["cat"]
+
+
+def test_a_folder_as_weights_must_be_a_run(tmp_path):
+    with pytest.raises(NotFoundError, match=r"holds no best\.safetensors; name a run folder"):
+        train(TrainConfig(data="digits", weights=str(tmp_path), model="twins_svt_nano"))
 
 
 @pytest.mark.parametrize("broken", ["missing", "dangling"])

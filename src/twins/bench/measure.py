@@ -13,12 +13,12 @@ import torch
 
 from twins.bench.config import BenchConfig
 from twins.bench.files import LOADING, end_to_end_step, loading_step
-from twins.bench.memory import memory_limit, peak_of
+from twins.bench.memory import memory_limit
 from twins.bench.networks import STEPS, Case, Step, build_networks, images_for, is_compiled, relative_difference
 from twins.bench.roofline import count_costs, peak_rates, roofline
 from twins.bench.runtimes import exported_steps, output_difference
 from twins.bench.timing import comparisons, interleaved, speed
-from twins.engine.memory import free_memory, is_out_of_memory_message
+from twins.engine.memory import free_memory, is_out_of_memory_message, peak_of
 from twins.errors import TrainingError
 from twins.predictor import pick_device
 from twins.tasks.detection.network import pyramid

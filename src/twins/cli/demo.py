@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from twins.cli.parse import parse
+from twins.cli.train import print_next, status
 from twins.engine.config import TrainConfig
 from twins.errors import ConfigError
 from twins.run_folder import BEST, REPORT
@@ -31,6 +32,10 @@ class DemoArgs:
     The classifier that a detector starts from is saved in `RUN-digits`."""
     device: str = "auto"
     """Device to compute on: auto, cpu, cuda or mps."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print only problems and the end; `log.txt` has all."""
+    verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print also every training row."""
 
 
 ARGS = DemoArgs
@@ -44,18 +49,21 @@ def run(arguments: list[str]) -> int:
         demos = [task for task in TASKS if facts_of(task).demo is not None]
         raise ConfigError(f"{args.task} has no demo; the tasks with one are {', '.join(demos)}")
     start = starting_point(facts.demo.recipe)
-    config: TrainConfig = replace(start, out=args.out, device=args.device)  # type: ignore[arg-type]
-    from twins.predictor import load
-    from twins.training import train
+    switches = {"device": args.device, "quiet": args.quiet, "verbose": args.verbose}
+    config: TrainConfig = replace(start, out=args.out, **switches)  # type: ignore[arg-type]
+    with status("loading PyTorch ...", quiet=args.quiet):
+        from twins.predictor import load
+        from twins.training import train
 
     if facts.demo.starts_from is not None and (first := facts_of(facts.demo.starts_from).demo) is not None:
-        print(first.intro)
+        _print_intro(first.intro, quiet=args.quiet)
         pretraining = starting_point(first.recipe)
-        pretrained = train(replace(pretraining, out=args.out and f"{args.out}-{first.data}", device=config.device))
+        out = args.out and f"{args.out}-{first.data}"
+        pretrained = train(replace(pretraining, out=out, **switches))  # type: ignore[arg-type]
         if pretrained.interrupted:
             return 130
         config = replace(config, weights=str(pretrained.path / BEST))
-    print(facts.demo.intro)
+    _print_intro(facts.demo.intro, quiet=args.quiet)
     result = train(config)
     if result.interrupted:
         return 130
@@ -67,4 +75,10 @@ def run(arguments: list[str]) -> int:
     print(f"held-out {facts.metrics[metric]}: {100 * result.metrics[metric]:.2f} %")
     print(f"predictions drawn: {picture}")
     print(f"report: {result.path / REPORT}")
+    print_next(result.path)
     return 0
+
+
+def _print_intro(intro: str, *, quiet: bool) -> None:
+    if not quiet:
+        print(intro, flush=True)

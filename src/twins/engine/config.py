@@ -8,7 +8,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from tyro.conf import arg
+from tyro.conf import FlagCreatePairsOff, Suppress, arg
 
 from twins.data.config import BoxConfig, DataConfig, LayoutConfig, MaskConfig
 from twins.data.transforms.config import AugmentConfig, DetectionConfig, SemanticConfig
@@ -31,6 +31,10 @@ MACHINE_FIELDS = (
     "max_skipped",
 )
 """Settings that may change with `resume`: they change how a run is computed, not its result."""
+OUTPUT_FIELDS = ("quiet", "verbose")
+"""Settings that are always those of the call, not of the run that it resumes."""
+LENGTHS = ("epochs", "steps", "minutes")
+"""Settings of the length of a run; of several, the last one that is set counts."""
 RESUME_FIELDS = ("data", "layout", *MACHINE_FIELDS)
 """Settings that `resume` accepts: the data may have moved, and its fingerprint says whether it is the same."""
 
@@ -122,13 +126,18 @@ class TrainConfig:
     head: str | None = None
     """Head of the network, such as `upernet`; unset: that of the weights, else the task's default."""
     weights: Annotated[str, arg(metavar="NAME|PATH|none")] = "auto"
-    """Initial weights: `auto` (the published ones; none for the nano models), `none`, a published name or a file."""
+    """Initial weights: `auto` (the published ones; none for the nano models), `none`, a published name, a file, or a
+    run folder, whose best weights are taken."""
     weights_key: Annotated[str | None, arg(metavar="KEY")] = None
     """Where the network stands in a file that holds several, such as `teacher`; unset: the average, if there is one."""
     out: Annotated[str | None, arg(metavar="RUN")] = None
     """Run folder to create; unset: `runs/<model>-<data>-<number>`."""
     resume: Annotated[str | None, arg(metavar="RUN")] = None
-    """Run folder to resume; the result is bit-identical to that of a run that was never stopped."""
+    """Run folder to resume; the result is bit-identical to that of a run that was never stopped. On the
+    command line, a length is added to what the run has done: `epochs`, `steps` or `minutes`."""
+    extend: Annotated[bool, Suppress] = False
+    """With `resume`: add `minutes`, `steps` or else `epochs` to what the run has done. The schedule becomes that of a
+    run which was planned so long from the beginning."""
     epochs: float = 20.0
     """Passes over the training images; ignored if `steps` or `minutes` is set."""
     steps: int | None = None
@@ -150,7 +159,10 @@ class TrainConfig:
     val_share: float = 0.2
     """Share of the images (of each class) to hold out for validation if the data has no validation part."""
     batch_size: int = 64
-    """Images per optimiser step, over all processes and accumulated passes."""
+    """Images per optimiser step, over all processes and accumulated passes; on the command line also `auto`: as many
+    as fit in memory."""
+    auto_batch: Annotated[bool, Suppress] = False
+    """Replace `batch_size` by what fits in memory: on a GPU the most that fit, on a CPU at most `batch_size`."""
     accumulate: int = 1
     """Forward and backward passes per optimiser step (gradient accumulation); more passes need less memory."""
     workers: int = 2
@@ -187,6 +199,10 @@ class TrainConfig:
     """Largest share of unreadable images in a split; with more of them the run ends."""
     trackers: tuple[str, ...] = ()
     """Experiment trackers of accelerate, such as `tensorboard`."""
+    quiet: Annotated[bool, FlagCreatePairsOff] = False
+    """Print only problems and the end; `log.txt` has all."""
+    verbose: Annotated[bool, FlagCreatePairsOff] = False
+    """Print also every training row."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimiser."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -223,6 +239,8 @@ class TrainConfig:
         _check("ema_decay", self.ema_decay, self.ema_decay is None or 0 < self.ema_decay < 1, "above 0 and below 1")
         for name, choices in _CHOICES.items():
             _check(name, getattr(self, name), getattr(self, name) in choices, f"one of {', '.join(map(str, choices))}")
+        if self.quiet and self.verbose:
+            raise ConfigError("`quiet` and `verbose` contradict each other; give one of them")
         if self.schedule.warmup_steps is not None and self.steps is None:
             raise ConfigError(
                 "`schedule.warmup_steps` is for a run of `steps`; give these, or `schedule.warmup_epochs` instead"
@@ -236,6 +254,11 @@ class TrainConfig:
             raise ConfigError(
                 f"`batch_size` must be a multiple of `accumulate`, found {self.batch_size} and {self.accumulate}"
             )
+
+    @property
+    def output(self) -> Literal["quiet", "normal", "verbose"]:
+        """How much the run prints."""
+        return "quiet" if self.quiet else "verbose" if self.verbose else "normal"
 
     @property
     def lr(self) -> float:
@@ -376,18 +399,22 @@ def merge_resumed(requested: TrainConfig, saved: TrainConfig) -> TrainConfig:
         for f in fields(requested)
         if getattr(requested, f.name) != getattr(default, f.name)
     }
-    changes.pop("resume", None)
+    for name in ("resume", "extend", *(LENGTHS if requested.extend else ()), *OUTPUT_FIELDS):
+        changes.pop(name, None)
     unchanged = {name for name, value in changes.items() if value == getattr(saved, name)}
     if forbidden := sorted(set(changes) - set(RESUME_FIELDS) - unchanged):
         forbidden_names, allowed_names = (
             ", ".join(f"`{name}`" for name in names) for names in (forbidden, RESUME_FIELDS)
         )
+        longer = "; set `extend=True` to train longer" if set(forbidden) <= set(LENGTHS) else ""
         raise ConfigError(
             f"`resume` continues the run with its settings and cannot change {forbidden_names}; leave it out, or start "
-            f"a new run (what can change: {allowed_names})"
+            f"a new run (what can change: {allowed_names}{longer})"
         )
     layout = {name: value for name, value in asdict(requested.layout).items() if value}
-    return replace(saved, resume=requested.resume, **changes | {"layout": replace(saved.layout, **layout)})
+    output = {name: getattr(requested, name) for name in OUTPUT_FIELDS}
+    changes |= {"resume": requested.resume, "layout": replace(saved.layout, **layout), **output}
+    return replace(saved, **changes)
 
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {

@@ -1,4 +1,4 @@
-"""The logger of a run: rows of `metrics.jsonl`, messages of `log.txt`, a progress bar, and experiment trackers."""
+"""The logger of a run: rows of `metrics.jsonl`, messages of `log.txt`, its progress, and experiment trackers."""
 
 from __future__ import annotations
 
@@ -6,44 +6,72 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from accelerate import Accelerator
-from rich import progress as bars
 from rich.console import Console
+from rich.progress import TaskID
 
+from twins.engine.display import Bars, Pace, losses_text, phase, position
 from twins.engine.progress import Plan, Progress
 from twins.errors import TrainingError
 from twins.files import json_text
 from twins.run_folder import LOG, METRICS
 
+Output = Literal["quiet", "normal", "verbose"]
 
-def format_metrics(values: Mapping[str, float], max_shown: int = 5) -> str:
-    """Return the first few metrics in one line; `metrics.jsonl` has all of them."""
-    return "  ".join(f"{name} {number:.4g}" for name, number in islice(values.items(), max_shown))
+
+def format_metrics(values: Mapping[str, float], names: Collection[str] = ()) -> str:
+    """Return metrics in one line, those with `names` or the first few; `metrics.jsonl` has all of them."""
+    shown = [item for item in values.items() if item[0] in names] or islice(values.items(), 5)
+    return "  ".join(f"{name} {number:.4g}" for name, number in shown)
 
 
 class Log:
-    """Writes the rows and messages of a run, and shows a progress bar on a terminal.
+    """Writes the rows and messages of a run, and shows its progress.
 
     Args:
-        run: run folder.
+        run: run folder; without it, messages are kept until `open`.
         active: whether this process writes; the others are silent.
         tracker: passes every row to the experiment trackers.
-        console: shows messages and the bar; stderr by default. Without a terminal there is no bar.
+        console: shows messages and, on a terminal, bars; stderr by default.
+        output: what the console shows: only problems and the end, or also the start, evaluations and progress, or also
+            every training row. `log.txt` has all messages.
     """
 
     def __init__(
-        self, run: Path, *, active: bool = True, tracker: Accelerator | None = None, console: Console | None = None
+        self,
+        run: Path | None = None,
+        *,
+        active: bool = True,
+        tracker: Accelerator | None = None,
+        console: Console | None = None,
+        output: Output = "normal",
     ) -> None:
-        self.run, self.active, self.tracker = run, active, tracker
+        self.active, self.tracker, self.output = active, tracker, output
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
-        self._bar: bars.Progress | None = None
-        self._task = bars.TaskID(0)
+        self._run, self._early = run, list[str]()
+        self._bars = Bars(self.console) if active and self.console.is_terminal and output != "quiet" else None
+        self._bar: TaskID | None = None
+        self._pace: Pace | None = None
         self._images, self._seconds = 0, 0.0  # since the newest training row
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        assert self._run is not None, "the run folder is not open yet"
+        return self._run
+
+    def open(self, run: Path) -> None:
+        """Write to a run folder from now on, first the messages until now."""
+        self._run = run
+        for line in self._early:
+            self._append(LOG, line)
+        self._early.clear()
 
     def write_row(self, kind: str, *, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Append a row to `metrics.jsonl`.
@@ -59,35 +87,68 @@ class Log:
             self.tracker.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
 
     def info(self, message: str, *, style: str = "") -> None:
-        """Print a message, and append it to `log.txt` with the time."""
-        if not self.active:
-            return
-        self.console.print(message, style=style, markup=False)
-        self._append(LOG, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}")
+        """Print a message unless the output is `quiet`, and append it to `log.txt` with the time."""
+        self._write(message, shown=self.output != "quiet", style=style)
 
-    def step(self, progress: Progress, plan: Plan, *, rate: float, loss: float, images: int, seconds: float) -> None:
-        """Log an optimiser step: update the bar, and write a training row every `log_every` steps and at the end.
+    def problem(self, message: str) -> None:
+        """Print a message whatever the output, and append it to `log.txt`."""
+        self._write(message, shown=True)
+
+    def phase(self, name: str, images: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
+        """Show what is going on in a block, such as `opening the data`.
+
+        Args:
+            name: name of the phase.
+            images: number of images that it goes through, if any; the block's value is then called with the number that
+                was done since the last call.
+        """
+        return phase(name, images, self._bars, self._progress if self.active else lambda line: None)
+
+    def step(
+        self,
+        progress: Progress,
+        plan: Plan,
+        *,
+        rate: float,
+        losses: Mapping[str, float],
+        images: int,
+        seconds: float,
+    ) -> None:
+        """Log an optimiser step: show it, and write a training row every `log_every` steps and at the end.
 
         Args:
             progress: position of the run after the step.
             plan: length of the run.
             rate: learning rate of the step.
-            loss: loss of the step.
+            losses: `loss` of the step and, if it has several, its parts.
             images: images of the step, over all processes.
             seconds: time of the step.
         """
-        progress.loss_sum, progress.loss_count = progress.loss_sum + loss, progress.loss_count + 1
+        progress.add_loss(losses)
         self._images, self._seconds = self._images + images, self._seconds + seconds
-        speed = self._images / self._seconds
-        if self._bar is not None:
-            self._bar.update(
-                self._task, completed=plan.share_done(progress), description=f"epoch {plan.epoch(progress):.1f}"
-            )
-            self._bar.update(self._task, speed=f"loss {loss:.3f}  {speed:.0f} images/s")
+        self._show_step(progress, plan, rate, losses, images, seconds)
         if progress.step % plan.config.log_every == 0 or plan.finished(progress):
-            values = {"lr": rate, "loss": progress.loss_sum / progress.loss_count, "images_per_s": round(speed, 2)}
+            speed = round(self._images / self._seconds, 2)
+            values = {"lr": rate, **progress.take_losses(), "images_per_s": speed}
             self.write_row("train", step=progress.step, epoch=plan.epoch(progress), values=values)
-            progress.loss_sum, progress.loss_count, self._images, self._seconds = 0.0, 0, 0, 0.0
+            self._images, self._seconds = 0, 0.0
+            if self.active and self.output == "verbose":
+                line = (
+                    f"{position(progress, plan)}  {losses_text(_losses(values))}  rate {rate:.2g}  {speed:.3g} images/s"
+                )
+                self.console.print(line, markup=False)
+
+    def _show_step(
+        self, progress: Progress, plan: Plan, rate: float, losses: Mapping[str, float], images: int, seconds: float
+    ) -> None:
+        if not self.active or self._pace is None:
+            return
+        self._pace.add(losses, images, seconds)
+        if self._bars is not None and self._bar is not None:
+            name = f"epoch {plan.epoch(progress):.1f}"
+            self._bars.update(self._bar, plan.share_done(progress), self._pace.text(progress), name)
+        if self._pace.line_due:
+            self._progress(self._pace.line(progress, rate))
 
     def drop_rows_after(self, step: int) -> None:
         """Drop rows of steps after `step`, which the resumed run writes again, and damaged lines."""
@@ -102,26 +163,35 @@ class Log:
             os.fsync(file.fileno())
         os.replace(temporary, path)
 
-    def start(self, *, share_done: float) -> None:
-        """Show the bar if there is a terminal; `share_done` is the share of the run that is done, 0..1."""
-        if self.active and self.console.is_terminal:
-            columns = (
-                bars.TextColumn("{task.description}"),
-                bars.BarColumn(),
-                bars.TextColumn("{task.percentage:>3.0f}%"),
-                bars.TextColumn("{task.fields[speed]}"),
-                bars.TimeRemainingColumn(),
-            )
-            self._bar = bars.Progress(*columns, console=self.console, transient=True, refresh_per_second=4)
-            self._task = self._bar.add_task("training", total=1.0, speed="")
-            self._bar.update(self._task, completed=share_done)
-            self._bar.start()
+    def start(self, plan: Plan, progress: Progress) -> None:
+        """Begin to show the progress of the training, from its position on."""
+        share_done = plan.share_done(progress)
+        self._pace = Pace(plan, share_done)
+        if self._bars is not None:
+            self._bar = self._bars.add(f"epoch {plan.epoch(progress):.1f}", 1.0)
+            self._bars.update(self._bar, share_done, "learning")
 
     def close(self) -> None:
-        """Remove the bar."""
-        if self._bar is not None:
-            self._bar.stop()
+        """End the progress of the training."""
+        self._pace = None
+        if self._bars is not None and self._bar is not None:
+            self._bars.remove(self._bar)
             self._bar = None
+
+    def _progress(self, line: str) -> None:
+        """Append a line of progress to `log.txt`, and print it where no bar shows the same."""
+        self._write(line, shown=self.output != "quiet" and self._bars is None)
+
+    def _write(self, message: str, *, shown: bool, style: str = "") -> None:
+        if not self.active:
+            return
+        if shown:
+            self.console.print(message, style=style, markup=False)
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}"
+        if self._run is None:
+            self._early.append(line)
+        else:
+            self._append(LOG, line)
 
     def _append(self, name: str, line: str) -> None:
         try:
@@ -132,6 +202,11 @@ class Log:
                 f"{self.run / name} could not be written ({error.strerror or error}); free space and continue with "
                 f'`resume="{self.run}"`'
             ) from error
+
+
+def _losses(values: Mapping[str, float]) -> dict[str, float]:
+    """Return the loss and its parts of a training row."""
+    return {name: value for name, value in values.items() if name.startswith("loss")}
 
 
 def read_rows(run: Path, kind: str | None = None) -> list[dict[str, Any]]:

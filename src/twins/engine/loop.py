@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
 from accelerate import Accelerator
-from torch import Tensor
 
 from twins.data.loading.batch import Batch, Skipped
 from twins.engine.checkpoints import Checkpoints
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Metric, Source
+from twins.engine.display import count_images, position
 from twins.engine.log import Log, format_metrics
 from twins.engine.measure import EvaluationStopped, check_measured, measure, predict_batches
 from twins.engine.memory import OutOfMemory, out_of_memory
@@ -30,6 +30,9 @@ from twins.engine.step import TrainStep
 from twins.errors import DataError, TrainingError, number_of
 from twins.run_folder import LOG
 from twins.tasks.network import TaskNetwork
+
+STOPPING = "stopping: the current step is finished and the state is saved; a second signal stops at once, unsaved"
+"""Acknowledgement of a stop signal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class _Run:
     log: Log
     metric: Metric
     monitor: str
+    metrics: Collection[str]
     stop: Stop
 
 
@@ -67,7 +71,9 @@ def training_loop(
     log: Log,
     *,
     monitor: str = "top1",
+    metrics: Collection[str] = (),
     fingerprint: str = "",
+    stop: Stop | None = None,
 ) -> Outcome:
     """Train a network, from step 0 or from the newest state of a run, until the run is finished or a signal stops it.
 
@@ -79,6 +85,8 @@ def training_loop(
         accelerator: device, precision and processes.
         log: logger of the run; the run folder exists.
         monitor: name of the monitored metric, which chooses the best weights; larger is better.
+        metrics: names of the metrics that an evaluation's line shows.
+        stop: the stop signal; `None` listens to signals for the time of the training.
         fingerprint: hash of the training data; a run resumes only with the same one.
 
     Raises:
@@ -86,16 +94,20 @@ def training_loop(
             kept.
         DataError: too many images cannot be read.
     """
-    with silence_warnings(), deterministic(accelerator.device), stop_on_signals() as stop, closing(log):
+    stopping = stop_on_signals(log.problem) if stop is None else nullcontext(stop)
+    with silence_warnings(), deterministic(accelerator.device), stopping as stop, closing(log):
+        stop.after_step(STOPPING)
         step = TrainStep(network, source, config, accelerator)
         if step.note is not None:
             log.info(f"note: {step.note}")
         checkpoints, plan = Checkpoints(log.run, step, fingerprint), Plan(config, source.steps_per_epoch)
         progress = checkpoints.resume() if config.resume else Progress()
+        if config.extend:
+            progress.stale = 0
         if config.resume:
             log.drop_rows_after(progress.step)
             log.info(f"continuing {log.run} from step {progress.step}, epoch {plan.epoch(progress):.2f}")
-        run = _Run(step, checkpoints, plan, progress, log, metric, monitor, stop)
+        run = _Run(step, checkpoints, plan, progress, log, metric, monitor, metrics, stop)
         with step.batches(progress.step) as batches:
             return _train(run, batches)
 
@@ -103,7 +115,7 @@ def training_loop(
 def _train(run: _Run, batches: Iterator[Batch]) -> Outcome:
     """Train step by step, evaluate and save when due, until the run is finished or a signal stops it."""
     progress, plan, step, config, accelerator = run.progress, run.plan, run.step, run.step.config, run.step.accelerator
-    run.log.start(share_done=plan.share_done(progress))
+    run.log.start(plan, progress)
     metrics: dict[str, float] = {}
     stopped = False
     while True:
@@ -118,19 +130,21 @@ def _train(run: _Run, batches: Iterator[Batch]) -> Outcome:
         rate = scheduled_rate(config, plan.share_done(progress))
         set_rate(step.optimizer, rate)
         try:
-            local_loss = step.compute_gradients(passes, progress.step)
+            local_losses = step.compute_gradients(passes, progress.step)
         except OutOfMemory as failure:
             (count, fitting), state_message = failure.args, run.checkpoints.rescue(progress, main_only=True)
             raise out_of_memory(config, count, fitting, accelerator.num_processes, state_message) from None
-        loss, images, skipped, seconds, stop = _sum_step(run, passes, local_loss)
-        if not math.isfinite(loss):
-            raise _not_finite_error(run, f"the loss is {loss}", [] if math.isfinite(local_loss.item()) else passes)
+        losses, (images, skipped, seconds, stop) = _sum_step(run, passes, local_losses)
+        if not math.isfinite(losses["loss"]):
+            suspects = [] if math.isfinite(local_losses["loss"]) else passes
+            raise _not_finite_error(run, f"the loss is {losses['loss']}", suspects)
         norm = step.clip()
         if accelerator.scaler is None and not math.isfinite(norm.item()):  # with fp16 the scaler skips such steps
             raise _not_finite_error(run, "the gradients are not finite", passes)
         progress.step, progress.seconds = progress.step + 1, seconds
         step.update(progress.step)
-        run.log.step(progress, plan, rate=rate, loss=loss, images=round(images), seconds=time.monotonic() - started)
+        seconds = time.monotonic() - started
+        run.log.step(progress, plan, rate=rate, losses=losses, images=round(images), seconds=seconds)
         if skipped:
             _log_skipped(run, [item for batch in passes for item in batch.skipped], "train")
         stopped = stop > 0
@@ -142,7 +156,7 @@ def _end(run: _Run, metrics: dict[str, float], *, stopped: bool) -> Outcome:
     """Log why the training ended and, after a signal, the command that resumes it."""
     progress, plan = run.progress, run.plan
     if stopped:
-        run.log.info(
+        run.log.problem(
             f"stopped at step {progress.step}, epoch {plan.epoch(progress):.2f}; "
             f"continue with: twins train --resume {run.log.run}"
         )
@@ -159,7 +173,9 @@ def _evaluate(run: _Run) -> dict[str, float] | None:
     accelerator, source = run.step.accelerator, run.step.source
     predicted_batches = predict_batches(run.step.eval_network, source.evaluation, accelerator)
     try:
-        skipped = measure(predicted_batches, run.metric, accelerator=accelerator, stop=run.stop)
+        with log.phase("evaluating", source.val_count) as count:
+            counted = count_images(predicted_batches, lambda images: count(images * accelerator.num_processes))
+            skipped = measure(counted, run.metric, accelerator=accelerator, stop=run.stop)
     except EvaluationStopped:
         return None
     values = run.metric.compute()
@@ -173,23 +189,28 @@ def _evaluate(run: _Run) -> dict[str, float] | None:
         progress.best, progress.best_step, progress.stale = values[run.monitor], progress.step, 0
         run.checkpoints.save_best()
     mark = "  (best)" if improved else ""
-    log.info(f"epoch {run.plan.epoch(progress):6.2f}  step {progress.step:6d}  {format_metrics(values)}{mark}")
+    log.info(f"{position(progress, run.plan)}  {format_metrics(values, ('loss', *run.metrics))}{mark}")
     return values
 
 
-def _sum_step(run: _Run, passes: Sequence[Batch], local_loss: Tensor) -> tuple[float, ...]:
+def _sum_step(
+    run: _Run, passes: Sequence[Batch], local_losses: Mapping[str, float]
+) -> tuple[dict[str, float], list[float]]:
     """Sum the measurements of a step over the processes, after its gradients are computed.
 
     Returns:
-        the mean loss over processes, not finite if it is not finite on one of them; number of images; number of newly
-        found unreadable images; the main process's clock in seconds; number of processes with a stop signal.
+        the mean loss over processes, not finite if it is not finite on one of them, and its parts; then the number of
+        images; of newly found unreadable images; the main process's clock in seconds; the number of processes with a
+        stop signal.
     """
     accelerator, logged = run.step.accelerator, run.progress.skipped["train"]
     new_paths = {item.path for batch in passes for item in batch.skipped} - logged.keys()
     images = sum(len(batch.indices) for batch in passes)
     seconds = run.progress.clock() if accelerator.is_main_process else 0.0
-    sums = sum_over_processes(accelerator, [local_loss.item(), images, len(new_paths), seconds, run.stop.requested])
-    return sums[0] / accelerator.num_processes, *sums[1:]
+    counts = [images, len(new_paths), seconds, run.stop.requested]
+    sums = sum_over_processes(accelerator, [*local_losses.values(), *counts])
+    means = [value / accelerator.num_processes for value in sums[: len(local_losses)]]
+    return dict(zip(local_losses, means, strict=True)), sums[len(local_losses) :]
 
 
 def _not_finite_error(run: _Run, problem: str, passes: Sequence[Batch]) -> TrainingError:
@@ -212,7 +233,7 @@ def _log_skipped(run: _Run, skipped: Sequence[Skipped], split: Literal["train", 
     new_reasons = {path: reason for path, reason in reasons.items() if path not in logged}
     logged.update(new_reasons)
     for path, reason in new_reasons.items():
-        run.log.info(f"skipped: {reason if path in reason else f'{path}: {reason}'}")
+        run.log.problem(f"skipped: {reason if path in reason else f'{path}: {reason}'}")
     if new_reasons and len(logged) > max_share * images:
         raise DataError(
             f"{len(logged)} of {number_of(images, 'image')} cannot be read, a larger share than "

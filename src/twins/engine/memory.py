@@ -1,9 +1,12 @@
-"""Running out of memory: find how many images fit in a pass, and name the settings that keep the recipe."""
+"""Memory: what a step takes and what is free; when it runs out, how many images fit in a pass, and the advice."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -93,3 +96,54 @@ def out_of_memory(config: TrainConfig, images: int, fitting: int, processes: int
         f"{number_of(images_per_process // passes, 'image')} in a pass, or "
         f"`batch_size={fitting * config.accumulate * processes}`; {state_message}"
     )
+
+
+def start_peak() -> int:
+    """Reset this process's peak memory on Linux and return its resident bytes."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # otherwise the steps reuse freed memory of the set-up, which is not counted
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak of the set-up and of the parent process
+    return resident("VmRSS")
+
+
+def resident(field: str) -> int:
+    """Return bytes of this process on Linux: resident ones now, `VmRSS`, at their peak, `VmHWM`; data, `VmData`."""
+    return _field(Path("/proc/self/status"), field)
+
+
+def peak_of(step: Callable[[], Any], device: torch.device) -> float:
+    """Return the peak memory of two calls beyond the memory in use before them, in MiB.
+
+    On a GPU it is the memory handed out by the allocator, on a CPU the process's resident size.
+    """
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() if cuda else start_peak()
+    step()
+    step()
+    return ((torch.cuda.max_memory_allocated() if cuda else resident("VmHWM")) - before) / 2**20
+
+
+def available() -> int | None:
+    """Return 95 % of the free bytes, to leave some to other processes; `None` if it is unknown."""
+    info, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if not info.exists():
+        return None
+    free = [_field(info, "MemAvailable")]
+    maximum, current = group / "memory.max", group / "memory.current"
+    if maximum.exists() and (limit := maximum.read_text().strip()) != "max":
+        free.append(int(limit) - int(current.read_text()) + _file_cache(group / "memory.stat"))
+    return max(0, min(free) * 19 // 20)
+
+
+def _file_cache(path: Path) -> int:
+    """Return the bytes of a control group's file cache, which the system frees when memory is short."""
+    lines = (line.split() for line in path.read_text().splitlines()) if path.exists() else ()
+    return sum(int(count) for name, count in lines if name in ("active_file", "inactive_file"))
+
+
+def _field(path: Path, name: str) -> int:
+    """Return a field of a file in `/proc`, in bytes."""
+    line = next(line for line in path.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from twins.engine.config import TrainConfig
@@ -27,6 +28,8 @@ class Progress:
     """Evaluations without improvement since the best one."""
     loss_sum: float = 0.0
     """Sum of losses since the newest training row."""
+    loss_parts: dict[str, float] = field(default_factory=dict)
+    """The same sum for each part of the loss, if it has several, by name."""
     loss_count: int = 0
     """Steps since the newest training row."""
     skipped: dict[str, dict[str, str]] = field(default_factory=lambda: {"train": {}, "val": {}})
@@ -34,6 +37,22 @@ class Progress:
 
     def __post_init__(self) -> None:
         self._started = time.monotonic() - self.seconds
+
+    def add_loss(self, losses: Mapping[str, float]) -> None:
+        """Add a step's loss, `loss`, and its parts to the sums."""
+        for name, value in losses.items():
+            if name == "loss":
+                self.loss_sum += value
+            else:
+                self.loss_parts[name] = self.loss_parts.get(name, 0.0) + value
+        self.loss_count += 1
+
+    def take_losses(self) -> dict[str, float]:
+        """Return the mean loss and its parts since the newest training row, and begin again."""
+        sums = {"loss": self.loss_sum, **self.loss_parts}
+        means = {name: value / self.loss_count for name, value in sums.items()}
+        self.loss_sum, self.loss_count, self.loss_parts = 0.0, 0, {}
+        return means
 
     def clock(self) -> float:
         """Return the wall-clock seconds up to now, without the time between a stop and its resume."""
@@ -47,9 +66,14 @@ class Plan:
     config: TrainConfig
     steps_per_epoch: int
 
+    @property
+    def steps(self) -> int | None:
+        """The optimiser steps of the run, or `None` if only its time budget ends it."""
+        return total_steps(self.config, self.steps_per_epoch)
+
     def share_done(self, progress: Progress) -> float:
         """Return the share of the run that is done, 0..1, by steps or by its time budget, whichever is larger."""
-        steps, minutes = total_steps(self.config, self.steps_per_epoch), self.config.minutes
+        steps, minutes = self.steps, self.config.minutes
         return min(
             1.0, max(progress.step / steps if steps else 0.0, progress.seconds / (60.0 * minutes) if minutes else 0.0)
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from twins.engine.config import TrainConfig
 
@@ -81,3 +83,26 @@ def total_steps(config: TrainConfig, steps_per_epoch: int) -> int | None:
     if config.max_steps is None:
         return steps
     return config.max_steps if steps is None else min(steps, config.max_steps)
+
+
+def extend_run(
+    requested: TrainConfig, resumed: TrainConfig, *, step: int, epochs: float, seconds: float
+) -> TrainConfig:
+    """Return the settings of a resumed run with a new length: what it has done, and the requested length.
+
+    Args:
+        requested: the settings with the length to add: `minutes`, else `steps`, else `epochs`.
+        resumed: the settings of the run, see `merge_resumed`.
+        step: optimiser steps that are done.
+        epochs: the same in epochs.
+        seconds: the same in seconds.
+    """
+    schedule = replace(resumed.schedule, warmup_steps=resumed.schedule.warmup_steps if requested.steps else None)
+    length: dict[str, Any] = {"minutes": None, "steps": None, "max_steps": None, "schedule": schedule}
+    if requested.minutes:
+        length["minutes"] = round(seconds / 60 + requested.minutes, 3)
+    elif requested.steps:
+        length["steps"] = step + requested.steps
+    else:
+        length["epochs"] = round(epochs + requested.epochs, 3)
+    return replace(resumed, extend=True, **length)

@@ -88,17 +88,20 @@ class TrainStep:
             # DDP changes the order of its sums after its first backward pass. That pass is discarded here, so that a
             # resumed run sums in the same order as one that was never stopped.
             first, self._buffers_before = next(batches), clone_buffers(self.buffers)
-            torch.autograd.backward(self._loss(first, step))
+            torch.autograd.backward(self._losses(first, step)["loss"])
             self._clear_gradients()
             self.restore_statistics()
             yield chain([first], batches)
 
-    def compute_gradients(self, passes: Sequence[Batch], step: int) -> Tensor:
-        """Accumulate the gradients of one optimiser step; return the mean loss of its passes, on the device.
+    def compute_gradients(self, passes: Sequence[Batch], step: int) -> dict[str, float]:
+        """Accumulate the gradients of one optimiser step; return the mean loss of its passes and its parts.
 
         Args:
             passes: `accumulate` batches, for each of which there is one forward and backward pass.
             step: number of optimiser steps before this one; seeds dropout.
+
+        Returns:
+            `loss`, and if the network has several losses, `loss_<name>` for each.
 
         Raises:
             OutOfMemory: a batch did not fit in memory; with the number of images that fits.
@@ -106,7 +109,7 @@ class TrainStep:
         if not self.network.training:  # an evaluation left it in eval mode
             train_mode(self.network)
         self._buffers_before = clone_buffers(self.buffers)
-        losses: list[Tensor] = []
+        losses: list[dict[str, Tensor]] = []
         try:
             for index, batch in enumerate(passes):
                 reseed(self.config.seed, step, index, self.accelerator.process_index)
@@ -119,7 +122,7 @@ class TrainStep:
         if self.copy is not None:
             self.copy.move_gradients_to_master()
         average_statistics(self.statistics, self.accelerator)
-        return torch.stack(losses).sum()
+        return _sums(losses)
 
     def clip(self) -> Tensor:
         """Clip the gradients by their total norm; return the norm before clipping."""
@@ -163,18 +166,23 @@ class TrainStep:
         if self.accelerator.scaler is not None and state.scaler is not None:
             self.accelerator.scaler.load_state_dict(state.scaler)
 
-    def _backward(self, batch: Batch, step: int, *, last: bool) -> Tensor:
+    def _backward(self, batch: Batch, step: int, *, last: bool) -> dict[str, Tensor]:
         # processes exchange gradients once per step, in its last pass
         with nullcontext() if last else self.accelerator.no_sync(self.losses):
-            loss = self._loss(batch, step)
-            self.accelerator.backward(loss)
-        return loss.detach()
+            losses = self._losses(batch, step)
+            self.accelerator.backward(losses["loss"])
+        return {name: loss.detach() for name, loss in losses.items()}
 
-    def _loss(self, batch: Batch, step: int) -> Tensor:
+    def _losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Return a pass's share of the step's `loss`, the sum, and if there are several, of each `loss_<name>`."""
         images, targets = self.source.prepare(batch, step // self.source.steps_per_epoch)
-        images, targets, sizes = (_to_device(part, self.accelerator.device) for part in (images, targets, batch.sizes))
+        images, targets, sizes = (to_device(part, self.accelerator.device) for part in (images, targets, batch.sizes))
         images = images if self.copy is None else images.bfloat16()
-        return torch.stack(list(self.losses(images, targets, sizes).values())).sum() / self.config.accumulate
+        losses = self.losses(images, targets, sizes)
+        shares = {"loss": torch.stack(list(losses.values())).sum() / self.config.accumulate}
+        if len(losses) > 1:
+            shares |= {f"loss_{name}": loss.detach() / self.config.accumulate for name, loss in losses.items()}
+        return shares
 
     def _out_of_memory(self, batch: Batch) -> OutOfMemory:
         """Clear the gradients, find out how many images of a batch fit in memory, and return the error for it."""
@@ -195,7 +203,7 @@ class TrainStep:
         device = self.accelerator.device
         images = images.to(device) if self.copy is None else images.to(device, torch.bfloat16)
         with self.accelerator.autocast():
-            losses = self.network.losses(images, _to_device(targets, device), _to_device(sizes, device))
+            losses = self.network.losses(images, to_device(targets, device), to_device(sizes, device))
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
 
     def _clear_gradients(self) -> None:
@@ -203,10 +211,16 @@ class TrainStep:
         self.optimizer.zero_grad()
 
 
-def _to_device(value: Any, device: torch.device) -> Any:
+def _sums(losses: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+    """Return the sum of each loss over the passes, with a single wait for the device."""
+    sums = [torch.stack([shares[name].float() for shares in losses]).sum() for name in losses[0]]
+    return dict(zip(losses[0], torch.stack(sums).tolist(), strict=True))
+
+
+def to_device(value: Any, device: torch.device) -> Any:
     """Move a tensor, any nesting of lists and dicts of tensors, or `None` to a device."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
-        return {key: _to_device(value, device) for key, value in value.items()}
-    return [_to_device(value, device) for value in value] if isinstance(value, list | tuple) else value
+        return {key: to_device(value, device) for key, value in value.items()}
+    return [to_device(value, device) for value in value] if isinstance(value, list | tuple) else value

@@ -105,10 +105,11 @@ FORMS: dict[str, tuple[str, list[Form]]] = {
 
 def chosen_forms() -> list[Row]:
     """Return one row for each situation and function."""
-    return [row for situation in SITUATIONS for row in _rows(situation)]
+    return [row for situation in SITUATIONS for row in forms_in(situation)]
 
 
-def _rows(situation: str) -> Iterator[Row]:
+def forms_in(situation: str) -> Iterator[Row]:
+    """Yield the row of each function in one of `SITUATIONS`."""
     gpu = situation.startswith("CUDA")
     if gpu and not torch.cuda.is_available():
         reason = _sentence(dispatch.objection_to_kernels())

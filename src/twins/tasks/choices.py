@@ -17,7 +17,11 @@ class Choice:
     reason: str
     """Reason in a few words, such as `half of the objects are below 24 pixels at 320`."""
 
+    def text(self) -> str:
+        """Return the setting and its value, such as `optimizer.betas 0.9 0.98`."""
+        value = " ".join(map(str, self.value)) if isinstance(self.value, tuple) else self.value
+        return f"{self.setting} {'off' if value is None else value}"
+
     def line(self) -> str:
         """Return the choice in one line."""
-        value = " ".join(map(str, self.value)) if isinstance(self.value, tuple) else self.value
-        return f"{self.setting} {value}: {self.reason}"
+        return f"{self.text()}: {self.reason}"

@@ -93,6 +93,7 @@ def test_the_error_of_a_binary_or_missing_file_names_it(tmp_path: Path) -> None:
         ({"batch_size": 10, "accumulate": 3}, "`accumulate`"),
         ({"max_skipped": 1.5}, "`max_skipped`"),
         ({"out": "x" * 300}, "`out`"),
+        ({"quiet": True, "verbose": True}, "`quiet` and `verbose`"),
     ],
 )
 def test_a_value_out_of_range_names_the_setting(setting: dict[str, object], name: str) -> None:
@@ -140,6 +141,15 @@ def test_resuming_accepts_machine_settings_and_refuses_others() -> None:
         merge_resumed(TrainConfig(resume="runs/a", epochs=60), saved)
     assert merge_resumed(TrainConfig(resume="runs/a", epochs=50), saved).epochs == 50
     assert merge_resumed(TrainConfig(resume="runs/a", data="moved"), saved).data == "moved"
+
+
+def test_resuming_takes_the_output_of_the_call_and_a_length_only_to_extend() -> None:
+    saved = TrainConfig(data="photos", epochs=50, quiet=True)
+    assert merge_resumed(TrainConfig(resume="runs/a", verbose=True), saved).output == "verbose"
+    assert merge_resumed(TrainConfig(resume="runs/a"), saved).output == "normal"
+    with pytest.raises(ConfigError, match="`minutes`"):
+        merge_resumed(TrainConfig(resume="runs/a", minutes=5.0), saved)
+    assert merge_resumed(TrainConfig(resume="runs/a", minutes=5.0, extend=True), saved).epochs == 50
 
 
 def test_resuming_moved_data_changes_the_layout_settings_that_are_given() -> None:

@@ -197,6 +197,27 @@ def test_a_run_without_improvement_for_patience_evaluations_ends_early(toy: Any)
     assert outcome.progress.step < 200 * 5
 
 
+def test_a_run_that_ended_early_goes_on_with_a_new_length(toy: Any, tmp_path: Path) -> None:
+    settings = {"patience": 2, "optimizer": OptimizerConfig(lr=1e-9, layer_decay=None)}
+    _, outcome = toy(epochs=200, **settings)
+    assert outcome.reason == "patience"
+    step = outcome.progress.step
+    _, outcome = toy(resume=str(tmp_path), epochs=step / 5 + 1, extend=True, **settings)
+    assert (outcome.reason, outcome.progress.step) == ("finished", step + 5)
+
+
+def test_a_row_has_the_parts_of_the_loss_and_their_sum_is_the_loss(toy: Any, tmp_path: Path) -> None:
+    class TwoLosses(ToyTask):
+        def losses(self, images: Any, targets: Any, sizes: Any = None) -> Any:
+            loss = super().losses(images, targets, sizes)["toy"]
+            return {"first": loss, "second": 0.5 * loss}
+
+    toy(task=TwoLosses())
+    for row in read_rows(tmp_path, "train"):
+        assert row["loss"] == pytest.approx(row["loss_first"] + row["loss_second"])
+        assert row["loss_second"] == pytest.approx(0.5 * row["loss_first"])
+
+
 def test_a_time_budget_includes_the_time_before_a_stop(toy: Any, tmp_path: Path) -> None:
     def interrupt(step: int, index: int, batch: Any) -> None:
         if (step, index) == (3, 0):

@@ -4,7 +4,7 @@ import pytest
 
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from twins.engine.progress import Plan, Progress
-from twins.engine.schedule import ema_decay, learning_rate, poly_rate, scheduled_rate, total_steps
+from twins.engine.schedule import ema_decay, extend_run, learning_rate, poly_rate, scheduled_rate, total_steps
 
 
 def test_the_reference_recipe_has_the_rates_of_timms_scheduler() -> None:
@@ -92,3 +92,32 @@ def test_a_step_schedule_falls_to_a_tenth_at_each_drop() -> None:
     config = TrainConfig(epochs=12, optimizer=OptimizerConfig(lr=1e-2), schedule=schedule)
     rates = [scheduled_rate(config, epoch / 12) for epoch in (0, 0.25, 0.5, 7.99, 8, 10.99, 11, 12)]
     assert rates == pytest.approx([0, 5e-3, 1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("planned", "added", "expected"),
+    [
+        ({"epochs": 10}, {"epochs": 5}, {"epochs": 15.0, "steps": None, "minutes": None}),
+        ({"epochs": 10}, {"minutes": 2.0}, {"epochs": 10, "steps": None, "minutes": 12.0}),
+        ({"minutes": 10.0}, {"epochs": 5}, {"epochs": 15.0, "steps": None, "minutes": None}),
+        ({"steps": 500}, {"steps": 100}, {"steps": 600, "minutes": None}),
+        ({"epochs": 20, "max_steps": 500}, {"steps": 100}, {"steps": 600, "max_steps": None}),
+    ],
+)
+def test_a_length_is_added_to_what_was_done_and_the_rate_is_that_of_a_run_planned_so_long(
+    planned: dict[str, float], added: dict[str, float], expected: dict[str, float | None]
+) -> None:
+    resumed = TrainConfig(**planned)  # type: ignore[arg-type]
+    requested = TrainConfig(resume="run", extend=True, **added)  # type: ignore[arg-type]
+    extended = extend_run(requested, resumed, step=500, epochs=10.0, seconds=600.0)
+    assert {name: getattr(extended, name) for name in expected} == expected
+    plan, progress = Plan(extended, 50), Progress(step=500, seconds=600.0)
+    share = plan.share_done(progress)
+    assert 0.6 < share < 0.9
+    assert extended.schedule.min_lr < scheduled_rate(extended, share) < 0.6 * extended.lr
+
+
+def test_a_length_of_another_unit_drops_the_warm_up_in_steps() -> None:
+    schedule = ScheduleConfig(warmup_steps=100)
+    resumed, requested = TrainConfig(steps=500, schedule=schedule), TrainConfig(minutes=1.0, extend=True)
+    assert extend_run(requested, resumed, step=500, epochs=10.0, seconds=60.0).schedule.warmup_steps is None

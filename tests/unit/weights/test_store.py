@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import twins
-from twins.errors import NotFoundError
+from twins.errors import NotFoundError, WeightsError
 from twins.files import sha256
 from twins.weights.store import resolve
 
@@ -233,3 +233,24 @@ def _unreachable_url():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+
+def test_the_network_is_announced_and_a_hub_without_an_answer_is_given_up_at_once(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    def fail(*_, **__):
+        raise AssertionError("the client would try for half a minute")
+
+    def refuse(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repo, name: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    monkeypatch.setattr("twins.weights.store.socket.create_connection", refuse)
+    monkeypatch.setattr("twins.weights.store.getproxies", dict)
+    for switch in ("TWINS_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(switch, raising=False)
+    announced = []
+    with pytest.raises(WeightsError, match="are not on this machine and the hub cannot be reached"):
+        resolve("twins_svt_small", on_download=announced.append)
+    assert announced == [REPO]
