@@ -100,8 +100,8 @@ class Lines:
         if video.source.live:
             self.report(f"{video.source.name}: {text}") if not self._quiet else None
         else:
-            blank = [""] * (len(self._spec.summary_columns) - 1)
-            self._print(video.source.name, text, [text, *blank], video.milliseconds / video.frames)
+            empty = [""] * (len(self._spec.summary_columns) - 1)
+            self._print(video.source.name, text, [text, *empty], video.milliseconds / video.frames)
 
     def _print_one(self, name: str, prediction: Prediction, milliseconds: float) -> None:
         summary, row = (get(prediction, self._top) for get in (self._spec.summary, self._spec.summary_row))
