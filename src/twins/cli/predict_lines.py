@@ -145,9 +145,10 @@ class Progress:
 
     def show(self, text: str) -> None:
         """Show a text, unless one was shown a moment ago; what is too long for the terminal is cut off."""
-        if not self._shown or (self._text and time.monotonic() - self._time < _SECONDS):
+        if not self._shown or time.monotonic() - self._time < _SECONDS:
             return
-        self._text, self._time = _clean(text)[: os.get_terminal_size(sys.stderr.fileno()).columns - 1], time.monotonic()
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        self._text, self._time = _clean(text)[: columns - 1], time.monotonic()
         print(f"\r\x1b[K{self._text}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:

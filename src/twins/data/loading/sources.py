@@ -9,6 +9,7 @@ import signal
 import threading
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from twins.data.loading.video import (
     read_camera,
     read_frames,
     read_stream,
+    without_login,
 )
 from twins.errors import DataError, InputError, MissingExtraError, NotFoundError
 from twins.files import path_of
@@ -55,7 +57,7 @@ class Source(NamedTuple):
     """An image or a video frame to predict."""
 
     name: str
-    """Path of the image or video, its address, `camera:N`, or `-` for standard input."""
+    """Path of the image or video, its address without a login, `camera:N`, or `-` for standard input."""
     position: int
     """Position among all images and frames, from 0; unreadable images count."""
     image: AnyImage
@@ -89,7 +91,7 @@ class Item:
     """An image, a video or a stream that is not opened yet."""
 
     name: str
-    """See `Source.name`."""
+    """See `Source.name`; an address with its login."""
     kind: Kind = "file"
     """`file`, `video`, `web`, `stream` or `camera`; `stdin` for the image in `content`."""
     content: bytes = b""
@@ -146,7 +148,8 @@ def has_videos(words: Iterable[str], *, certainly: bool = False) -> bool:
 
 def _may_be_video(word: str, kind: Kind) -> bool:
     if kind == "list":
-        return has_videos(_list(word))
+        lines = ((line, kind_of(line)) for line in _list(word))
+        return any(_may_be_video(line, kind) for line, kind in lines if kind != "list")
     if kind in ("web", "pattern"):
         return Path(urlsplit(word).path if kind == "web" else word).suffix.lower() not in image_endings()
     return kind not in ("folder", "file")
@@ -264,7 +267,7 @@ def _open(item: Item, positions: Iterator[int], channels: int, every: int) -> It
         camera = item.name.removeprefix("camera:")
         yield from _live(f"camera:{camera}", read_camera(camera, every=every), positions)
     elif item.kind == "stream":
-        yield from _live(item.name, read_stream(item.name, every=every), positions)
+        yield from _live(without_login(item.name), read_stream(item.name, every=every), positions)
     elif item.kind == "video":
         yield from _frames(item.name, read_frames(item.name, every=every), positions)
     elif item.kind == "stdin":
@@ -308,17 +311,18 @@ def _interrupted() -> Iterator[threading.Event]:
 
 def _open_address(address: str, positions: Iterator[int], channels: int, every: int) -> Iterator[Source]:
     """Open what a server sends: an image, a video, or the endless sequence of images of a network camera."""
+    name = without_login(address)
     try:
         kind, content = _fetch(address)
     except DataError:
         next(positions)  # of the image that it would be
         raise
     if content is not None:
-        yield Source(address, next(positions), _from_bytes(address, content, channels))
+        yield Source(name, next(positions), _from_bytes(name, content, channels))
     elif kind.startswith("multipart/"):
-        yield from _live(address, read_stream(address, every=every), positions)
+        yield from _live(name, read_stream(address, every=every), positions)
     else:
-        yield from _frames(address, read_stream(address, every=every), positions)
+        yield from _frames(name, read_stream(address, every=every), positions)
 
 
 def _fetch(address: str) -> tuple[str, bytes | None]:
@@ -329,8 +333,12 @@ def _fetch(address: str) -> tuple[str, bytes | None]:
     """
     from twins import __version__
 
+    name, login = without_login(address), urlsplit(address).netloc.rpartition("@")[0]
+    headers = {"User-Agent": f"twins/{__version__}"}
+    if login:
+        headers["Authorization"] = f"Basic {b64encode(unquote(login).encode()).decode()}"
     try:
-        request = urllib.request.Request(address, headers={"User-Agent": f"twins/{__version__}"})
+        request = urllib.request.Request(name, headers=headers)
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             kind: str = answer.headers.get_content_type()
             is_video = kind.startswith(("video/", "multipart/")) or "mpegurl" in kind
@@ -338,10 +346,10 @@ def _fetch(address: str) -> tuple[str, bytes | None]:
                 return kind, None
             return kind, answer.read(MAX_BYTES + 1)
     except urllib.error.HTTPError as error:
-        raise DataError(f"{address} could not be fetched ({error.code} {error.reason}); check the address") from error
+        raise DataError(f"{name} could not be fetched ({error.code} {error.reason}); check the address") from error
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise DataError(f"{address} could not be fetched ({reason}); check the address") from error
+        raise DataError(f"{name} could not be fetched ({reason}); check the address") from error
 
 
 def _from_bytes(name: str, content: bytes, channels: int) -> AnyImage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -100,7 +101,12 @@ def read_stream(address: str, *, every: int = 1) -> Iterator[Frame]:
     """
     options = {"rtsp_transport": "tcp"} if address.startswith("rtsp") else {}
     advice = "check the address and the connection"
-    return _decode(_Input(address, address, advice, None, options, timeout=TIMEOUT), every)
+    return _decode(_Input(without_login(address), address, advice, None, options, timeout=TIMEOUT), every)
+
+
+def without_login(address: str) -> str:
+    """Return an address as it may be shown and written to files: without user name and password."""
+    return re.sub(r"(?<=://)[^/@]*@", "", address)
 
 
 def read_camera(name: str, *, every: int = 1) -> Iterator[Frame]:

@@ -9,6 +9,7 @@ import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from PIL import Image
@@ -42,11 +43,14 @@ def clip(tmp_path):
 class Handler(BaseHTTPRequestHandler):
     """Serves a folder's files by their endings, and `camera`, an endless sequence of JPEG images."""
 
+    logins: ClassVar[list] = []
+
     def __init__(self, folder, *arguments):
         self.folder = folder
         super().__init__(*arguments)
 
     def do_GET(self):
+        self.logins.append(self.headers["Authorization"])
         name, types = self.path.strip("/"), {"png": "image/png", "mp4": "video/mp4"}
         if name == "camera":
             self.send_camera()
@@ -214,6 +218,24 @@ def test_images_are_fetched_from_a_server_and_refusals_are_named(folder, server,
     assert "127.0.0.1:9/a.png could not be fetched" in failures[1]
     monkeypatch.setattr(sources, "MAX_BYTES", 20)
     assert "has more than" in opened(f"{server}/a.png")[1][0]
+
+
+def test_a_login_is_sent_and_never_shown(folder, server):
+    image, camera = (f"{server.replace('://', '://user:p%40ss@')}/{name}" for name in ("a.png", "none.png"))
+    images, failures = opened(image, camera)
+    assert [image.name for image in images] == [f"{server}/a.png"]
+    assert Handler.logins[-2:] == ["Basic dXNlcjpwQHNz"] * 2
+    assert "p%40ss" not in failures[0]
+    images, failures = opened("rtsp://user:secret@127.0.0.1:9/1")
+    assert failures[0].startswith("rtsp://127.0.0.1:9/1 cannot be opened (")
+
+
+def test_a_list_that_holds_itself_is_refused_as_an_image(folder):
+    Path("self.txt").write_text("self.txt\na.png\n")
+    assert not has_videos(["self.txt"])
+    images, failures = opened("self.txt")
+    assert [image.name for image in images] == ["a.png"]
+    assert "self.txt is no image" in failures[0]
 
 
 def test_a_video_on_a_server_is_read_frame_by_frame(clip, server):
