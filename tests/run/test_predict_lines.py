@@ -23,8 +23,11 @@ import twins
 from twins.cli.predict_lines import Lines
 from twins.data.loading import video as videos
 from twins.data.loading.sources import Source
+from twins.errors import name_counts
 from twins.predictions import Prediction
 from twins.predictor import Predictor
+from twins.tasks.contract import spec_of
+from twins.tasks.table import TASKS
 
 NAMES = ("RBC", "WBC")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -99,6 +102,35 @@ def test_a_detectors_line_counts_objects_by_class(monkeypatch):
     lines.add(Source("x.png", 0, image), detection([1, 0, 0], [0.984, 0.5, 0.4]), 12.34, None)
     lines.add(Source("y.png", 1, image), detection([], []), 5, None)
     assert output.getvalue() == "x.png\tRBC 2, WBC 1\t3\t0.9840\t12.3\ny.png\t\t0\t\t5.0\n"
+
+
+def test_a_semantic_line_begins_with_the_largest_class():
+    label_map = np.repeat([0, 1, 2, 1], [10, 50, 15, 25]).reshape(10, 10)
+    prediction = Prediction(task="semantic", size=(10, 10), names=("sky", "road", "car"), label_map=label_map)
+    spec = spec_of("semantic")
+    assert spec.summary_row(prediction, 5) == ("road", "0.7500", "car 0.1500, sky 0.1000")
+    assert spec.summary_row(prediction, 1) == ("road", "0.7500", "")
+    assert spec.summary(prediction, 5) == "road 75.0%, car 15.0%, sky 10.0%"
+
+
+def test_counts_of_classes_that_are_numbers_have_a_colon():
+    assert name_counts({"7": 2, "1": 1, "RBC": 3}) == "RBC 3, 7: 2, 1: 1"
+    assert name_counts({}) == ""
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_row_has_a_value_for_each_column(task):
+    scores = {"labels": np.array([1, 0]), "scores": np.array([0.9, 0.1])}
+    fields = {
+        "classification": scores,
+        "semantic": {"label_map": np.zeros((2, 2), dtype=np.uint8)},
+        "detection": scores | {"boxes": np.zeros((2, 4))},
+        "instance": scores | {"boxes": np.zeros((2, 4)), "masks": np.zeros((2, 2, 2), dtype=bool)},
+    }
+    prediction = Prediction(task=task, size=(2, 2), names=NAMES, **fields[task])
+    spec = spec_of(task)
+    for top in (1, 5):
+        assert len(spec.summary_row(prediction, top)) == len(spec.summary_columns)
 
 
 def test_on_a_terminal_lines_are_aligned_and_progress_is_removed(monkeypatch):
