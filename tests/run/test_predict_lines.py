@@ -145,7 +145,7 @@ def test_on_a_terminal_lines_are_aligned_and_progress_is_removed(monkeypatch):
     lines.add(Source(long, 1, image), detection([], []), 5, None)
     lines.add(Source("日本.png", 2, image), detection([1], [0.2]), 5, None)
     lines.close()
-    lines.summary(0, {})
+    lines.summary({})
     first, second, third = output.getvalue().splitlines()
     assert first == "a.png     12.3 ms  RBC 2 and 1 class more (surest 98 %)"
     assert second == f"{long}      5.0 ms  nothing"

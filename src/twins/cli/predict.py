@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -82,7 +81,7 @@ def run(arguments: list[str]) -> int:
     args = parse(PredictArgs, "predict", arguments)
     _check(args)
     from twins.cli.predict_lines import Lines
-    from twins.data.loading.sources import check_words, find_items, open_items
+    from twins.data.loading.sources import check_words, find_items
     from twins.files import check_outputs
 
     predictor = _load(args)
@@ -91,19 +90,26 @@ def run(arguments: list[str]) -> int:
     if args.track:
         _set_tracking(args, predictor.model)
     check_outputs({"json": args.json, "csv": args.csv, "coco": args.coco}, _inputs(args))
-    lines, failures = Lines(predictor.model.task, args.top, quiet=args.quiet), count()
-
-    def failed(sentence: str) -> None:
-        next(failures)
-        lines.report(f"not read: {sentence}")
-
+    lines = Lines(predictor.model.task, args.top, quiet=args.quiet)
     items: Iterable[Item] = find_items(args.images, sys.stdin.buffer)
     if args.coco:
         items = list(items)  # image ids depend on the names of all images
     try:
+        _predict_all(predictor, items, lines, args)
+    finally:
+        lines.progress.clear()
+    lines.summary(_written(args, lines))
+    return 1 if lines.failures else 0
+
+
+def _predict_all(predictor: Predictor, items: Iterable[Item], lines: Lines, args: PredictArgs) -> None:
+    """Predict, print and write one image after another."""
+    from twins.data.loading.sources import open_items
+
+    try:
         with ExitStack() as stack:
             writers = [*_open_outputs(stack, predictor, items, args)]
-            sources = open_items(items, predictor.model.info.in_chans, every=args.every, failed=failed)
+            sources = open_items(items, predictor.model.info.in_chans, every=args.every, failed=lines.failed)
             for source, prediction, milliseconds, tracks in _predict(predictor, sources, args):
                 for write in writers:
                     write(source, prediction)
@@ -113,11 +119,6 @@ def run(arguments: list[str]) -> int:
             lines.close()
     except _NetworkError as error:
         raise error.cause from None
-    finally:
-        lines.progress.clear()
-    failed_count = next(failures)
-    lines.summary(failed_count, _written(args, lines))
-    return 1 if failed_count else 0
 
 
 def _check(args: PredictArgs) -> None:

@@ -36,7 +36,7 @@ class Lines:
     def __init__(self, task: str, top: int, *, quiet: bool = False) -> None:
         self.closed = False
         """Whether nobody reads standard output any more, as after `head`."""
-        self.images, self.videos, self.frames = 0, 0, 0
+        self.images, self.videos, self.frames, self.failures = 0, 0, 0, 0
         self._spec, self._top, self._quiet = spec_of(task), top, quiet
         self._terminal, self._width = sys.stdout.isatty(), 0
         self._started = time.perf_counter()
@@ -70,7 +70,12 @@ class Lines:
         self.progress.clear()
         print(_clean(sentence), file=sys.stderr, flush=True)
 
-    def summary(self, failures: int, files: Mapping[str, str]) -> None:
+    def failed(self, sentence: str) -> None:
+        """Print why a source could not be read; also if the lines are quiet."""
+        self.failures += 1
+        self.report(f"not read: {sentence}")
+
+    def summary(self, files: Mapping[str, str]) -> None:
         """Print the number of images, the speed and the files on standard error; `files` have a word before each."""
         if self._quiet or self.closed:
             return
@@ -79,8 +84,8 @@ class Lines:
         videos = f"{number_of(self.videos, 'video')} ({number_of(self.frames, 'frame')})" if self.videos else ""
         speed = (self.images + self.frames) / max(seconds, 1e-9)
         self.report(f"{' and '.join(filter(None, (done, videos)))} in {seconds:.1f} s ({speed:.3g} images/s)")
-        if failures:
-            self.report(f"{number_of(failures, 'source')} could not be read, see above")
+        if self.failures:
+            self.report(f"{number_of(self.failures, 'source')} could not be read, see above")
         for word, path in files.items():
             self.report(f"{word} {path}")
 
@@ -97,9 +102,9 @@ class Lines:
         text = f"{number_of(video.frames, 'frame')}; {self._spec.counts_summary(video.counts)}"
         if video.tracks is not None:
             text += f"; tracks: {name_counts(video.tracks.counts()) or 'none'}"
-        if video.source.live:
-            self.report(f"{video.source.name}: {text}") if not self._quiet else None
-        else:
+        if video.source.live and not self._quiet:
+            self.report(f"{video.source.name}: {text}")
+        elif not video.source.live:
             empty = [""] * (len(self._spec.summary_columns) - 1)
             self._print(video.source.name, text, [text, *empty], video.milliseconds / video.frames)
 
