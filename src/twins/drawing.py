@@ -31,6 +31,8 @@ MAX_LABELLED = 60
 """Number of objects above which none is labelled; a legend counts them by class instead."""
 LISTED_CLASSES = 5
 """Number of a classifier's classes that are listed below an image."""
+TRACK_COLOURS = 24
+"""Number of colours of tracks; tracks that differ by a multiple of it look the same."""
 MASK_ALPHA = 110
 """Opacity of masks, from 0 to 255."""
 Line = Literal["solid", "dashed", "double"]
@@ -225,20 +227,26 @@ def _with_objects(prediction: Prediction, image: Image.Image, steady: bool) -> I
     assert prediction.scores is not None
     colours, labelled = palette(prediction), len(prediction.boxes) <= MAX_LABELLED
     labels = prediction.labels.tolist()
+    tracks = [-1] * len(labels) if prediction.tracks is None else prediction.tracks.tolist()
     texts = [
-        f"{prediction.name(label)} {score:.0%}" if labelled else ""
-        for label, score in zip(labels, prediction.scores.tolist(), strict=True)
+        f"{prediction.name(label)} {f'#{track} ' if track >= 0 else ''}{score:.0%}" if labelled else ""
+        for label, score, track in zip(labels, prediction.scores.tolist(), tracks, strict=True)
     ]
     masks = [None] * len(labels) if prediction.masks is None else prediction.masks
     marks = [
-        Mark(box=box, colour=colours[label], text=text, mask=mask)
-        for box, label, text, mask in zip(prediction.boxes.tolist(), labels, texts, masks, strict=True)
+        Mark(box=box, colour=_track_colour(track) if track >= 0 else colours[label], text=text, mask=mask)
+        for box, label, track, text, mask in zip(prediction.boxes.tolist(), labels, tracks, texts, masks, strict=True)
     ]
     picture = mark(image, marks)
     if labelled or steady:
         return picture
     counts = Counter(labels).most_common(12)
     return _with_legend(picture, [(colours[label], f"{count} × {prediction.name(label)}") for label, count in counts])
+
+
+def _track_colour(track: int) -> Colour:
+    """Return the colour of a track, the same in every frame."""
+    return distinct_colours(TRACK_COLOURS + 1)[1 + track % TRACK_COLOURS]
 
 
 def _draw_mask(picture: Image.Image, mask: NDArray[np.bool_], colour: Colour, scale: int, width: int) -> None:

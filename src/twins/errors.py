@@ -65,6 +65,17 @@ def number_of(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def name_counts(counts: Mapping[str, int], *, limit: int | None = None) -> str:
+    """Return `RBC 12, WBC 1`, most frequent first; numbers as names get a colon: `7: 2`.
+
+    Only the first `limit` names are listed, with the number of further ones.
+    """
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    text = ", ".join(f"{name}{':' if name.isdigit() else ''} {count}" for name, count in ordered[:limit])
+    more = 0 if limit is None else len(ordered) - limit
+    return f"{text} and {number_of(more, 'class', 'classes')} more" if more > 0 else text
+
+
 def count_list(counts: Mapping[str, int]) -> str:
     """Return `3 × cat, 1 × dog`, most frequent first, or `nothing`."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])

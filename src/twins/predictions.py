@@ -35,6 +35,8 @@ class Prediction:
     """`(R, 4)` xyxy in pixels, continuous coordinates."""
     masks: NDArray[np.bool_] | None = None
     """`(R, H, W)`."""
+    tracks: NDArray[np.int64] | None = None
+    """`(R,)`, in a tracked video: the number of each object's track, from 1, or -1 without one."""
     label_map: NDArray[np.integer[Any]] | None = None
     """Class id of each pixel, `(H, W)`; uint8 for up to 256 classes."""
 
@@ -46,7 +48,8 @@ class Prediction:
         """Return JSON-ready values.
 
         All tasks: `format`, `task` and `size` (height, width). Classification: `labels`, `names` and `scores`, highest
-        score first. Detection: also `boxes` (xyxy in pixels). Instance segmentation: also `masks` (COCO's compressed
+        score first. Detection: also `boxes` (xyxy in pixels), and in a tracked video `tracks` (numbers from 1; null
+        without a track). Instance segmentation: also `masks` (COCO's compressed
         run lengths: `size`, and `counts` as text) and `areas` (pixels of each mask). Semantic segmentation: `areas`
         (pixels by class name).
 
@@ -60,6 +63,8 @@ class Prediction:
         for field in ("scores", "boxes"):
             if (values := getattr(self, field)) is not None:
                 result[field] = values[:top].tolist()
+        if self.tracks is not None:
+            result["tracks"] = [None if track < 0 else track for track in self.tracks[:top].tolist()]
         if self.masks is not None:
             result["areas"] = self.masks[:top].sum(axis=(1, 2)).tolist()
             result["masks"] = _run_lengths(self.masks[:top])

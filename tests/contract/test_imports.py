@@ -20,7 +20,7 @@ LINES = [  # lowest first; `*` stands for a task
     ("tasks.table", "tasks.facts", "tasks.inference", "tasks.choices", "tasks.*.facts"),
     ("ops",),
     ("backbone",),
-    ("heads", "data", "metrics", "drawing", "charts"),
+    ("heads", "data", "metrics", "drawing", "charts", "tracking"),
     ("tasks.network", "tasks.*.network", "tasks.*.inference", "weights"),
     ("factory",),
     ("engine", "exporting"),

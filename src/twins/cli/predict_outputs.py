@@ -1,23 +1,22 @@
-"""The files and the table that `twins predict` writes; files are written while it runs, so memory does not grow."""
+"""The files that `twins predict` writes, while it runs, so that memory does not grow."""
 
 from __future__ import annotations
 
 import csv
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL.Image import Image
 
-from twins.bands import AnyImage, Bands
 from twins.data.classes import built_in
-from twins.data.loading.video import VideoWriter, is_video_file
+from twins.data.loading.sources import Item, Source, stem_of
+from twins.data.loading.video import VideoWriter
 from twins.drawing import index_image, palette
-from twins.errors import ConfigError, number_of
+from twins.errors import ConfigError
 from twins.files import atomic_file, json_text
 from twins.metrics.coco_results import coco_results
 from twins.predictions import FORMAT, Prediction
@@ -27,30 +26,6 @@ from twins.weights.info import ModelInfo
 
 _MAX_STEM_BYTES = 200
 """Bytes of an image's name that are kept in a drawing's name, since file systems allow 255 for the whole name."""
-
-
-class Source(NamedTuple):
-    """An image or a video frame to predict."""
-
-    path: Path
-    """The image or video file."""
-    position: int
-    """Position among all images and frames, from 0; unreadable images count."""
-    image: AnyImage
-    """With the network's number of channels, or a frame, RGB."""
-    frame: int | None = None
-    """Number of the frame in its video, from 0; `None` for an image."""
-    seconds: float | None = None
-    """Time of the frame in its video; `None` for an image."""
-
-    def picture(self) -> Image:
-        """Return the image to draw on."""
-        return self.image.to_rgb() if isinstance(self.image, Bands) else self.image
-
-    def origin(self) -> dict[str, Any]:
-        """Return the keys of the origin of an image: `image`, and for a frame `frame` and `seconds`."""
-        moment = {} if self.seconds is None else {"frame": self.frame, "seconds": round(self.seconds, 3)}
-        return {"image": str(self.path)} | moment
 
 
 Writer = Callable[[Source, Prediction], None]
@@ -71,7 +46,7 @@ def json_file(path: Path, task: str, top: int) -> Iterator[Writer]:
 
 
 @contextmanager
-def coco_file(path: Path, info: ModelInfo, paths: Sequence[Path]) -> Iterator[Writer]:
+def coco_file(path: Path, info: ModelInfo, items: Sequence[Item]) -> Iterator[Writer]:
     """Write a detector's objects as COCO results, see `twins.metrics.coco_results`.
 
     `image_id` is the number in the file's name, such as 397133 for COCO's `000000397133.jpg`, if all names are
@@ -82,13 +57,13 @@ def coco_file(path: Path, info: ModelInfo, paths: Sequence[Path]) -> Iterator[Wr
     values = dict(zip(table.names, table.values, strict=True))
     has_coco_names = set(info.names) == set(values)
     categories = [values[name] for name in info.names] if has_coco_names else list(range(info.num_classes))
-    numbers = _numbers(paths)
+    numbers = _numbers(items)
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("[")
         append = _list_writer(file.write)
 
         def write(source: Source, prediction: Prediction) -> None:
-            number = source.position if numbers is None else numbers[source.path]
+            number = source.position if numbers is None else numbers[source.name]
             for entry in coco_results(prediction, image_id=number, category_ids=categories):
                 append(entry)
 
@@ -97,15 +72,20 @@ def coco_file(path: Path, info: ModelInfo, paths: Sequence[Path]) -> Iterator[Wr
 
 
 @contextmanager
-def csv_file(path: Path, task: str, top: int, *, video: bool) -> Iterator[Writer]:
-    """Write a line for each object, each class of a semantic map, or each of a classifier's `top` classes."""
+def csv_file(path: Path, task: str, top: int, *, video: bool, track: bool = False) -> Iterator[Writer]:
+    """Write a line for each object, each class of a semantic map, or each of a classifier's `top` classes.
+
+    With `video` each line has the number and time of its frame, with `track` the track of its object.
+    """
     spec = spec_of(task)
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file)
-        lines.writerow(["image", *(("frame", "seconds") if video else ()), *spec.csv_columns])
+        lines.writerow(
+            ["image", *(("frame", "seconds") if video else ()), *spec.csv_columns, *(("track",) if track else ())]
+        )
 
         def write(source: Source, prediction: Prediction) -> None:
-            origin = [source.path, *((source.frame, source.origin().get("seconds")) if video else ())]
+            origin = [source.name, *((source.frame, source.origin().get("seconds")) if video else ())]
             lines.writerows([*origin, *row] for row in spec.csv_rows(prediction, top))
 
         yield write
@@ -145,25 +125,25 @@ class _Drawings:
         Raises:
             TrainingError: the disk is full or writing fails.
         """
-        if source.frame == 0 or source.frame is None:
+        if source.first:
             self._stack.close()  # the video before, if there was one
         if source.seconds is not None:
             self._add_frame(source, prediction)
             return
         endings = (".png",) if prediction.label_map is None else (".png", "-classes.png")
-        path = self._unused_path(source.path.stem, *endings)
-        _save(prediction.draw(source.picture()), path)
+        path = self._unused_path(source.stem, *endings)
+        _save(_drawn(source, prediction), path)
         if prediction.label_map is not None:
             classes = index_image(prediction.label_map, palette(prediction))
             _save(classes, path.with_name(f"{path.stem}-classes.png"))
 
     def _add_frame(self, source: Source, prediction: Prediction) -> None:
         assert source.seconds is not None
-        if source.frame == 0:
-            temporary = self._stack.enter_context(atomic_file(self._unused_path(source.path.stem, ".mp4")))
+        if source.first:
+            temporary = self._stack.enter_context(atomic_file(self._unused_path(source.stem, ".mp4")))
             self._video = self._stack.enter_context(VideoWriter(temporary))
         assert self._video is not None
-        self._video.add(prediction.draw(source.picture(), steady=True), source.seconds)
+        self._video.add(_drawn(source, prediction), source.seconds)
 
     def _unused_path(self, stem: str, *endings: str) -> Path:
         """Return a path with the first ending, numbered if a file with any of the endings exists."""
@@ -176,47 +156,15 @@ class _Drawings:
         return self._folder / f"{name}{endings[0]}"
 
 
+def _drawn(source: Source, prediction: Prediction) -> Image:
+    """Return the image with its prediction; pictures of frames have one size."""
+    return prediction.draw(source.picture(), steady=source.seconds is not None)
+
+
 def _save(image: Image, path: Path) -> None:
     """Write a complete PNG or none."""
     with atomic_file(path) as temporary:
         image.save(temporary, format="PNG")
-
-
-class Listing:
-    """The table on the screen: a row for each image with its `top` classes or objects, and a row for each video."""
-
-    def __init__(self, task: str, top: int) -> None:
-        self.spec, self.top = spec_of(task), top
-        self.rows: list[tuple[str, str]] = []
-        self._frames, self._counts = 0, Counter[str]()  # of the current video
-
-    def add(self, source: Source, prediction: Prediction) -> None:
-        """Add an image as a row, or a frame to the row of its video."""
-        if source.frame is None:
-            self.rows.append((str(source.path), self.spec.summary(prediction, self.top)))
-            return
-        if source.frame == 0:
-            self._frames, self._counts = 0, Counter()
-        else:
-            self.rows.pop()
-        self._frames += 1
-        self._counts.update(self.spec.counts(prediction))
-        self.rows.append(
-            (str(source.path), f"{number_of(self._frames, 'frame')}; {self.spec.counts_summary(self._counts)}")
-        )
-
-    def show(self) -> None:
-        """Print the table."""
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False)
-        table.add_column("image", overflow="fold")
-        table.add_column(self.spec.summary_title, overflow="fold")
-        for name, text in self.rows:
-            table.add_row(escape(name), escape(text))
-        Console().print(table)
 
 
 def _list_writer(write: Callable[[str], object]) -> Callable[[Any], None]:
@@ -231,9 +179,14 @@ def _list_writer(write: Callable[[str], object]) -> Callable[[Any], None]:
     return append
 
 
-def _numbers(paths: Sequence[Path]) -> dict[Path, int] | None:
+def _numbers(items: Sequence[Item]) -> dict[str, int] | None:
     """Return the number in each file's name; `None` if a name is not a number, or two numbers are equal."""
-    if any(is_video_file(path) or not (path.stem.isascii() and path.stem.isdigit()) for path in paths):
+    names = {item.name: stem_of(item.name) for item in items}
+    if any(item.kind not in ("file", "web") or not _is_number(names[item.name]) for item in items):
         return None
-    numbers = {path: int(path.stem) for path in paths}
-    return numbers if len(set(numbers.values())) == len(paths) else None
+    numbers = {name: int(stem) for name, stem in names.items()}
+    return numbers if len(set(numbers.values())) == len(items) else None
+
+
+def _is_number(stem: str) -> bool:
+    return stem.isascii() and stem.isdigit()

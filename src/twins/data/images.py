@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -56,9 +56,13 @@ def is_image_file(path: Path) -> bool:
 
 def list_images(folder: Path) -> list[Path]:
     """Return all image files below a folder, also in linked folders, sorted, without hidden ones and a system's."""
+    return list(iter_images(folder))
+
+
+def iter_images(folder: Path) -> Iterator[Path]:
+    """Yield the files that `list_images` returns while the folder is read; `walk` yields them in the order of paths."""
     endings = image_endings()
-    names = [name for name in walk(folder, hidden=False) if os.path.splitext(name)[1].lower() in endings]
-    return [folder / name for name in sorted(names, key=lambda name: name.split("/"))]  # the order of paths, faster
+    return (folder / name for name in walk(folder, hidden=False) if os.path.splitext(name)[1].lower() in endings)
 
 
 def walk(folder: Path, *, hidden: bool = True) -> Iterator[str]:
@@ -188,10 +192,26 @@ def open_file(path: Path, convert: Callable[[Image.Image], Image.Image] = Image.
         raise DataError(f"{path} is a folder, not an image")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes); remove it or copy it again")
+    return decode(path, path, convert)
+
+
+def decode(
+    path: object, file: Path | BinaryIO, convert: Callable[[Image.Image], Image.Image] = Image.Image.copy
+) -> Image.Image:
+    """Decode an image, unchanged or converted.
+
+    Args:
+        path: path or address of the image, for errors.
+        file: its path, or its bytes as a stream.
+        convert: applied while the file is open; by default a copy.
+
+    Raises:
+        DataError: the file is no image, is damaged, or has more pixels than is safe.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(file) as image:
                 image.load()
                 return convert(image)
     except UnidentifiedImageError as error:

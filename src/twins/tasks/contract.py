@@ -65,8 +65,8 @@ class TaskSpec(Protocol):
     """Maximum number of held-out images from which a report is made."""
     csv_columns: tuple[str, ...]
     """Names of the values in each row of `csv_rows`."""
-    summary_title: str
-    """Column title above the summaries on the screen."""
+    summary_columns: tuple[str, ...]
+    """Names of the values of `summary_row`."""
 
     def open(self, config: DataConfig) -> Splits[Any]:
         """Open a data set; raises DataError if it cannot be used."""
@@ -138,7 +138,10 @@ class TaskSpec(Protocol):
         """Yield one image's rows of the CSV file; a ranking of all classes ends after `top` rows."""
 
     def summary(self, prediction: Prediction, top: int) -> str:
-        """Return one image's result in one line; `top` limits ranked classes and objects."""
+        """Return one image's result in one line, for people; it lists at most `top` classes."""
+
+    def summary_row(self, prediction: Prediction, top: int) -> Sequence[object]:
+        """Return one image's result as the columns of tab-separated output, the most wanted first."""
 
     def counts(self, prediction: Prediction) -> Mapping[str, int]:
         """Return one image's counts by class name, which are added up over the frames of a video."""

@@ -201,7 +201,7 @@ def test_the_command_line_predicts_and_draws_images_of_a_networks_channels(tmp_p
     (prediction,) = json.loads((tmp_path / "a.json").read_text())["predictions"]
     assert prediction["size"] == [40, 50]
     assert main(["predict", str(path), str(other), "--device", "cpu"]) == 1
-    assert "(40, 50, 7)" in capsys.readouterr().out
+    assert "(40, 50, 7)" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -141,7 +141,7 @@ def test_predict_writes_the_requested_files_and_names_unreadable_images(run, tmp
     arguments = ["predict", str(run), str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--out", str(out)]
     code = main([*arguments, "--csv", str(table), "--json", str(rows), "--top", "2"])
     assert code == 1
-    assert "b.png is empty" in capsys.readouterr().out
+    assert "b.png is empty" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == ["a.png"]
     assert len(table.read_text().splitlines()) == 3
     assert len(json.loads(rows.read_text())["predictions"]) == 1

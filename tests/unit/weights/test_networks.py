@@ -400,7 +400,7 @@ def test_predict_eval_and_train_say_which_network_they_used(save, capsys, tmp_pa
     Image.new("RGB", (40, 40)).save(photo)
     common = ["--device", "cpu", "--weights-key", "student"]
     assert main(["predict", str(path), str(photo), *common]) == 0
-    assert "student is used, not teacher" in capsys.readouterr().out
+    assert "student is used, not teacher" in capsys.readouterr().err
     out = tmp_path / "eval.json"
     assert (
         main(["eval", str(path), "--data", "digits", "--size", "32", "--val-share", "0.02", "--out", str(out), *common])

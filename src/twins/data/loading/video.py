@@ -1,8 +1,13 @@
-"""Reading and writing of video files as streams of upright RGB frames, by PyAV, in memory independent of the length."""
+"""Videos, streams and cameras as upright RGB frames, and writing of videos, by PyAV, one frame in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -28,6 +33,8 @@ CODECS = ("libx264", "mpeg4")
 """Codecs for writing videos; the first available one is used."""
 MIN_SHARE = 0.9
 """A file with less than this share of the frames that its header declares is reported as cut short."""
+TIMEOUT = 15.0
+"""Seconds to wait for a server's answer or its next data."""
 _BT601 = 5
 """FFmpeg's number of the colour space of its conversion from RGB; without it in the file, players would guess."""
 
@@ -74,15 +81,84 @@ def read_frames(path: str | Path, *, every: int = 1) -> Iterator[Frame]:
         ConfigError: `every` is below 1.
         MissingExtraError: PyAV is not installed.
     """
-    path, av = Path(path), require_av()
-    if every < 1:
-        raise ConfigError(f"every must be at least 1, found {every}")
+    path = Path(path)
+    require_av()
     if not path.is_file():
         raise NotFoundError(f"there is no video {path}; check the path")
+    return _decode(_Input(str(path), str(path), "copy it again or convert it"), every)
+
+
+def read_stream(address: str, *, every: int = 1) -> Iterator[Frame]:
+    """Yield the frames of a stream, or of a video on a server, like `read_frames`.
+
+    Args:
+        address: an address that FFmpeg reads, such as `rtsp://...` or `http://...`.
+        every: yields the frames 0, `every`, 2 `every`, ...
+
+    Raises:
+        DataError: the address cannot be opened, holds no video, or stops answering.
+        MissingExtraError: PyAV is not installed.
+    """
+    options = {"rtsp_transport": "tcp"} if address.startswith("rtsp") else {}
+    advice = "check the address and the connection"
+    return _decode(_Input(without_login(address), address, advice, None, options, timeout=TIMEOUT), every)
+
+
+def without_login(address: str) -> str:
+    """Return an address as it may be shown and written to files: without user name and password."""
+    return re.sub(r"(?<=://)[^/@]*@", "", address)
+
+
+def read_camera(name: str, *, every: int = 1) -> Iterator[Frame]:
+    """Yield the frames of a camera of this machine, like `read_frames`.
+
+    Args:
+        name: its number, from 0, or its name (Windows always needs the name).
+        every: yields the frames 0, `every`, 2 `every`, ...
+
+    Raises:
+        DataError: the camera cannot be opened.
+        MissingExtraError: PyAV is not installed.
+    """
+    return _decode(_camera_input(name), every)
+
+
+class _Input(NamedTuple):
+    """What PyAV opens."""
+
+    name: str
+    """Path or address in messages."""
+    file: str
+    """Path, address or device."""
+    advice: str
+    """What to do if it cannot be read."""
+    format: str | None = None
+    """Format of FFmpeg; `None`: found in the data."""
+    options: dict[str, str] = {}  # noqa: RUF012 - a named tuple is immutable, and nobody writes to the options
+    """Options of FFmpeg."""
+    timeout: float | None = None
+    """Seconds to wait for data."""
+
+
+def _camera_input(name: str) -> _Input:
+    """Return the camera as FFmpeg's capture device of this system."""
+    advice = "check that it is connected and that no other program uses it"
+    if sys.platform == "darwin":
+        return _Input(f"camera {name}", f"{name}:none", advice, "avfoundation", {"framerate": "30"})
+    if sys.platform == "win32":
+        return _Input(f"camera {name}", f"video={name}", advice, "dshow")
+    return _Input(f"camera {name}", f"/dev/video{name}" if name.isdigit() else name, advice, "v4l2")
+
+
+def _decode(source: _Input, every: int) -> Iterator[Frame]:
+    """Yield each `every`-th frame of a file, stream or camera."""
+    av = require_av()
+    if every < 1:
+        raise ConfigError(f"every must be at least 1, found {every}")
     number, seconds = -1, 0.0
     try:
-        with av.open(str(path)) as container:
-            stream = _stream(container, path)
+        with av.open(source.file, format=source.format, options=source.options, timeout=source.timeout) as container:
+            stream = _stream(container, source.name)
             for number, frame in enumerate(container.decode(stream)):
                 seconds = _seconds(frame, stream, number)
                 if number % every == 0:
@@ -90,16 +166,55 @@ def read_frames(path: str | Path, *, every: int = 1) -> Iterator[Frame]:
             declared = stream.frames  # 0 if the format does not say
     except (av.error.FFmpegError, OSError) as error:
         problem = f"is damaged after {seconds:.1f} seconds" if number >= 0 else "is no video or damaged"
-        raise DataError(f"{path} {problem} ({_reason(error)}); copy it again or convert it") from error
+        if source.timeout or source.format:
+            problem = f"stopped after {number + 1} frames" if number >= 0 else "cannot be opened"
+        raise DataError(f"{source.name} {problem} ({_reason(error)}); {source.advice}") from error
     if number < 0:
-        raise DataError(f"{path} holds no frame; copy it again or remove it")
+        raise DataError(f"{source.name} holds no frame; {source.advice}")
     if number + 1 < MIN_SHARE * declared:
-        raise DataError(f"{path} ends after {number + 1} of {declared} frames; copy it again")
+        raise DataError(f"{source.name} ends after {number + 1} of {declared} frames; copy it again")
 
 
-def _stream(container: InputContainer, path: Path) -> VideoStream:
+def newest(frames: Iterator[Frame], stopped: Callable[[], bool]) -> Iterator[Frame]:
+    """Yield the newest frame whenever one is asked for; those in between are dropped, so a slow reader never lags.
+
+    A thread reads `frames`, which come at their own pace, as those of a camera do. If `stopped` returns true, this
+    ends, also while it waits for a frame. The time of a frame is when it came, since streams often state none.
+    """
+    slot, ended, errors = deque[Frame](maxlen=1), threading.Event(), list[Exception]()
+
+    def read() -> None:
+        start = 0.0
+        try:
+            for frame in frames:
+                start = start or time.monotonic()
+                slot.append(frame._replace(seconds=time.monotonic() - start))
+                if ended.is_set():
+                    return
+        except Exception as error:  # raised in the thread that waits for frames
+            errors.append(error)
+        finally:
+            ended.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        while not stopped():
+            over = ended.is_set()  # before the slot is looked at, so that the last frame is not lost
+            if slot:
+                yield slot.popleft()
+            elif over:
+                if errors:
+                    raise errors[0]
+                return
+            else:
+                time.sleep(0.002)
+    finally:
+        ended.set()
+
+
+def _stream(container: InputContainer, name: str) -> VideoStream:
     if not container.streams.video:
-        raise DataError(f"{path} holds sound but no picture; name a video")
+        raise DataError(f"{name} holds sound but no picture; name a video")
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     return stream

@@ -37,7 +37,7 @@ class ClassificationSpec:
 
     max_report_images = 2000
     csv_columns = ("rank", "label", "name", "score")
-    summary_title = "classes"
+    summary_columns = ("class", "score", "others")
 
     def open(self, config: DataConfig) -> Splits[LabelledImages]:
         """Open `digits`, or a folder of class folders or lists, with notes on the images that are left out."""
@@ -142,6 +142,12 @@ class ClassificationSpec:
 
     def summary(self, prediction: Prediction, top: int) -> str:
         return ", ".join(f"{prediction.name(label)} {score:.1%}" for label, score in _top_classes(prediction, top))
+
+    def summary_row(self, prediction: Prediction, top: int) -> tuple[str, str, str]:
+        """Return the most probable class, its score, and the next classes with theirs."""
+        (label, score), *others = _top_classes(prediction, top)
+        text = ", ".join(f"{prediction.name(label)} {score:.4f}" for label, score in others)
+        return prediction.name(label), f"{score:.4f}", text
 
     def counts(self, prediction: Prediction) -> dict[str, int]:
         """Return 1 for the most probable class."""

@@ -26,7 +26,7 @@ from twins.data.objects import Objects, build_objects, encode_mask
 from twins.data.transforms.config import DetectionConfig
 from twins.data.transforms.detection import RandomView, WholeView, check_size
 from twins.engine.config import EvalConfig, TrainConfig
-from twins.errors import ConfigError, DataError, NotFoundError, count_list, number_of
+from twins.errors import ConfigError, DataError, NotFoundError, name_counts, number_of
 from twins.heads.roi import RoIHead
 from twins.metrics.detection import DetectionMetric
 from twins.metrics.semantic import Absent
@@ -40,7 +40,7 @@ class DetectionSpec:
 
     max_report_images = 100
     csv_columns = ("label", "name", "score", "x1", "y1", "x2", "y2")
-    summary_title = "objects"
+    summary_columns = ("classes", "objects", "surest")
 
     def __init__(self, *, masks: bool = False) -> None:
         self.masks = masks
@@ -132,16 +132,24 @@ class DetectionSpec:
         ]
 
     def csv_rows(self, prediction: Prediction, top: int) -> Iterator[list[Any]]:
-        """Yield every object."""
+        """Yield every object, with its track at the end if the video is tracked."""
         assert prediction.boxes is not None
-        for (label, score), box in zip(_labels_and_scores(prediction), prediction.boxes.tolist(), strict=True):
-            yield [label, prediction.name(label), score, *(round(side, 2) for side in box)]
+        tracks = None if prediction.tracks is None else prediction.tracks.tolist()
+        ends = [[]] * len(prediction.boxes) if tracks is None else [["" if x < 0 else x] for x in tracks]
+        rows = zip(_labels_and_scores(prediction), prediction.boxes.tolist(), ends, strict=True)
+        for (label, score), box, end in rows:
+            yield [label, prediction.name(label), score, *(round(side, 2) for side in box), *end]
 
     def summary(self, prediction: Prediction, top: int) -> str:
-        """Return the `top` highest-scoring objects and the number of further ones."""
-        objects = list(_labels_and_scores(prediction))
-        text = ", ".join(f"{prediction.name(label)} {score:.1%}" for label, score in objects[:top])
-        return f"{text} and {len(objects) - top} more" if len(objects) > top else text or "nothing"
+        """Return the number of objects of the `top` most frequent classes, and the highest score."""
+        text = name_counts(self.counts(prediction), limit=top)
+        return f"{text} (surest {100 * _surest(prediction):.0f} %)" if text else "nothing"
+
+    def summary_row(self, prediction: Prediction, top: int) -> tuple[str, int, str]:
+        """Return the numbers of objects by class, the number of all objects, and the highest score."""
+        counts = self.counts(prediction)
+        surest = f"{_surest(prediction):.4f}" if counts else ""
+        return name_counts(counts, limit=top), sum(counts.values()), surest
 
     def counts(self, prediction: Prediction) -> dict[str, int]:
         """Return the number of objects by class name."""
@@ -149,7 +157,7 @@ class DetectionSpec:
 
     def counts_summary(self, counts: Mapping[str, int]) -> str:
         """Return the number of objects of each class, over all frames."""
-        return f"found: {count_list(counts)}"
+        return f"found: {name_counts(counts) or 'nothing'}"
 
     def synthetic_target(self, height: int, width: int) -> Objects:
         """Return four objects, one in each quadrant of the image."""
@@ -174,6 +182,12 @@ def _labels_and_scores(prediction: Prediction) -> Iterator[tuple[int, float]]:
     assert prediction.labels is not None
     assert prediction.scores is not None
     return zip(prediction.labels.tolist(), prediction.scores.tolist(), strict=True)
+
+
+def _surest(prediction: Prediction) -> float:
+    """Return the highest score of at least one object."""
+    assert prediction.scores is not None
+    return float(prediction.scores.max())
 
 
 def _synthetic_objects(images: Tensor, num_classes: int, count: int = 12) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.transforms.semantic import RandomCrop, WholeImage, check_mask_size
 from twins.engine.config import EvalConfig, TrainConfig
-from twins.errors import DataError, NotFoundError, number_of
+from twins.errors import DataError, NotFoundError, few, number_of
 from twins.metrics.semantic import Absent, SemanticMetric
 from twins.predictions import Prediction
 from twins.preprocess import Preprocess, keep_shape
@@ -41,7 +41,7 @@ class SemanticSpec:
 
     max_report_images = 100
     csv_columns = ("name", "pixels")
-    summary_title = "classes"
+    summary_columns = ("class", "share", "others")
 
     def open(self, config: DataConfig) -> Splits[LabelMapImages]:
         splits = open_label_maps(config)
@@ -128,8 +128,13 @@ class SemanticSpec:
         yield from ([name, pixels] for name, pixels in self.counts(prediction).items())
 
     def summary(self, prediction: Prediction, top: int) -> str:
-        """Return the classes of the map with their shares of the pixels."""
-        return self.counts_summary(self.counts(prediction))
+        """Return the largest classes of the map with their shares of the pixels."""
+        return few([f"{name} {share:.1%}" for name, share in _shares(self.counts(prediction))], limit=top)
+
+    def summary_row(self, prediction: Prediction, top: int) -> tuple[str, str, str]:
+        """Return the largest class, its share of the pixels, and the next classes with theirs."""
+        (name, share), *others = _shares(self.counts(prediction))[:top]
+        return name, f"{share:.4f}", ", ".join(f"{name} {share:.4f}" for name, share in others)
 
     def counts(self, prediction: Prediction) -> dict[str, int]:
         """Return pixels by class name."""
@@ -138,9 +143,7 @@ class SemanticSpec:
 
     def counts_summary(self, counts: Mapping[str, int]) -> str:
         """Return classes with their shares of all pixels, largest first."""
-        pixels = max(1, sum(counts.values()))
-        ordered = sorted(counts.items(), key=lambda item: -item[1])
-        return ", ".join(f"{name} {count / pixels:.1%}" for name, count in ordered)
+        return ", ".join(f"{name} {share:.1%}" for name, share in _shares(counts))
 
     def synthetic_target(self, height: int, width: int) -> NDArray[np.uint8]:
         """Return class ids `(H, W)`: 0 in the left half, 1 in the right."""
@@ -156,6 +159,12 @@ class SemanticSpec:
 
 
 SPEC = SemanticSpec()
+
+
+def _shares(counts: Mapping[str, int]) -> list[tuple[str, float]]:
+    """Return classes with their shares of all pixels, largest first."""
+    pixels = max(1, sum(counts.values()))
+    return sorted(((name, count / pixels) for name, count in counts.items()), key=lambda item: -item[1])
 
 
 def balanced_pixel_weights(images: LabelMapImages) -> Tensor:

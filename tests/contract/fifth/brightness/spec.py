@@ -75,7 +75,7 @@ class NearMetric:
 class BrightnessSpec:
     """Implements `twins.tasks.contract.TaskSpec`."""
 
-    max_report_images, csv_columns, summary_title = 20, ("name", "value"), "brightness"
+    max_report_images, csv_columns, summary_columns = 20, ("name", "value"), ("brightness",)
 
     def open(self, config):
         """Open a folder of images."""
@@ -144,6 +144,10 @@ class BrightnessSpec:
     def summary(self, prediction, top):
         """Return the brightness in words."""
         return f"brightness {prediction.scores[0]:.2f}"
+
+    def summary_row(self, prediction, top):
+        """Return the brightness in words, as the only column."""
+        return [self.summary(prediction, top)]
 
     def counts(self, prediction):
         """Return one frame."""
