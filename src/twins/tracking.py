@@ -29,7 +29,7 @@ def require_trackers() -> Any:
     except ImportError as error:
         reason = "" if isinstance(error, ModuleNotFoundError) and error.name == "trackers" else f" ({error})"
         raise MissingExtraError(
-            f"tracking needs the package trackers{reason}; pip install 'twins-vision[video]'"
+            f"tracking needs the package trackers{reason}; pip install 'twins-vision[tracking]'"
         ) from error
     return trackers
 

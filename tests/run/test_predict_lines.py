@@ -210,7 +210,7 @@ def find_digits(self, images, **_):
 def moving_digits(tmp_path):
     """Two digits that pass each other in 20 frames, one above the other; a third appears in the last ten."""
     pytest.importorskip("av", reason="PyAV is not installed; pip install 'twins-vision[video]'")
-    pytest.importorskip("trackers", reason="trackers is not installed; pip install 'twins-vision[video]'")
+    pytest.importorskip("trackers", reason="trackers is not installed; pip install 'twins-vision[tracking]'")
     digits = load_digits().images
     pictures = [ndimage.grey_dilation(np.kron(digits[n] > 3, np.ones((5, 5))), 3) for n in (1, 3, 7)]
     with videos.VideoWriter(tmp_path / "clip.mp4") as writer:
@@ -259,7 +259,7 @@ def test_a_track_has_one_colour_in_all_frames():
 
 
 def test_an_object_with_a_low_score_continues_a_track_and_begins_none():
-    pytest.importorskip("trackers", reason="trackers is not installed; pip install 'twins-vision[video]'")
+    pytest.importorskip("trackers", reason="trackers is not installed; pip install 'twins-vision[tracking]'")
     from twins.tracking import VideoTracks
 
     tracks, seen = VideoTracks(0.3), []

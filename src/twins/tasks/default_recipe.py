@@ -152,6 +152,11 @@ class Chooser:
         """Return the expected passes over the training images."""
         return self.steps * self.config.batch_size / self.data.images
 
+    @property
+    def repeats(self) -> str:
+        """Return the expected passes as a reason."""
+        return f"{number_of(round(self.passes), 'pass', 'passes')} over the images"
+
     def choose_rate(self, rate: float, batch: int, *, short: int = 20000) -> None:
         """Choose the peak learning rate from that of a batch of `batch` images, and AdamW's second beta.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from twins.backbone.config import PUBLISHED
 from twins.data.transforms.config import AugmentConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from twins.errors import number_of
 from twins.tasks.default_recipe import Chooser, round_side
 from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
 
@@ -128,12 +127,10 @@ def _choose_augmentation(run: Chooser) -> None:
         run.set("augment.shift_pixels", run.config.size // 10, f"images of {data.shorter} pixels are too small to crop")
         return
     scale = (0.35, 1.0) if passes >= 20 else (0.6, 1.0)
-    run.set("augment.scale", scale, f"{number_of(round(passes), 'pass', 'passes')} over the images")
+    run.set("augment.scale", scale, run.repeats)
     policy = "rand-m6-mstd0.5-inc1" if passes >= 100 or run.published else None
-    run.set("augment.rand_augment", policy, f"{number_of(round(passes), 'pass', 'passes')} over the images")
-    run.set(
-        "augment.erasing", 0.1 if passes >= 20 else 0.0, f"{number_of(round(passes), 'pass', 'passes')} over the images"
-    )
+    run.set("augment.rand_augment", policy, run.repeats)
+    run.set("augment.erasing", 0.1 if passes >= 20 else 0.0, run.repeats)
 
 
 def _imagenet(model: str) -> Recipe:

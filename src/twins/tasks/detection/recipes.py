@@ -7,7 +7,6 @@ from typing import Literal
 
 from twins.data.transforms.config import DetectionConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from twins.errors import number_of
 from twins.tasks.default_recipe import Chooser, round_side
 from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
 from twins.tasks.table import facts_of
@@ -186,7 +185,7 @@ def choose(run: Chooser) -> None:
     run.set(
         "detection.ratio",
         (0.8, 1.25) if many else (1.0, 1.0),
-        f"{number_of(round(run.passes), 'pass', 'passes')} over the images",
+        run.repeats,
     )
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from twins.data.transforms.config import SemanticConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from twins.errors import number_of
 from twins.tasks.default_recipe import Chooser, round_side
 from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
 
@@ -200,9 +199,9 @@ def choose(run: Chooser) -> None:
     run.set(
         "semantic.ratio",
         (0.75, 1.5) if many else (1.0, 1.0),
-        f"{number_of(round(run.passes), 'pass', 'passes')} over the images",
+        run.repeats,
     )
-    run.set("semantic.photometric", many, f"{number_of(round(run.passes), 'pass', 'passes')} over the images")
+    run.set("semantic.photometric", many, run.repeats)
 
 
 def _semantic_fpn(variant: str) -> Recipe:
