@@ -22,7 +22,7 @@ from twins.engine.log import Log
 from twins.engine.loop import training_loop
 from twins.engine.processes import build_accelerator, run_on_main
 from twins.engine.randomness import reseed
-from twins.errors import ConfigError, NotFoundError, WeightsError
+from twins.errors import ConfigError, NotFoundError, WeightsError, check_type
 from twins.factory import create_model, model_from_info
 from twins.files import atomic_file, is_invalid_path, write_json
 from twins.preprocess import Preprocess
@@ -66,6 +66,7 @@ def train(config: TrainConfig) -> RunResult:
         WeightsError: the weights are not available or do not fit.
         TrainingError: the run had to stop; its newest whole state is kept.
     """
+    check_type(config, TrainConfig, "config", "a twins.TrainConfig")
     config = _resolve_config(config)
     accelerator = build_accelerator(config)
     spec = spec_of(config.task)
