@@ -284,11 +284,9 @@ def mask_tones(marks: Sequence[Mark], reach: float) -> list[Colour]:
     for index, item in enumerate(marks):
         before = boxes[:index]
         gaps = np.maximum(before[:, :2] - boxes[index, 2:], boxes[index, :2] - before[:, 2:]).max(axis=1, initial=-1e9)
-        near = [
-            i for i in np.flatnonzero(gaps <= reach) if marks[i].mask is not None and marks[i].colour == item.colour
-        ]
-        used = Counter(tones[i] for i in near)
-        tones.append(0 if item.mask is None else min(range(len(TONES)), key=lambda tone: used[tone]))
+        near = np.flatnonzero(gaps <= reach).tolist() if item.mask is not None else []
+        used = Counter(tones[i] for i in near if marks[i].mask is not None and marks[i].colour == item.colour)
+        tones.append(min(range(len(TONES)), key=lambda tone: used[tone]))
     return [_tone(item.colour, *TONES[tone]) for item, tone in zip(marks, tones, strict=True)]
 
 

@@ -331,6 +331,8 @@ def expand(images: Any) -> list[Any]:
 
 def _expand_path(images: str | os.PathLike[str]) -> list[Any]:
     path = path_of(images if isinstance(images, str) else Path(images), "image")
+    if "://" in str(images) and not os.path.exists(path):
+        raise NotFoundError(f"{images} is a URL, and a predictor opens none; download the image, or give its bytes")
     if os.path.isdir(path):
         paths = list_images(path)
     elif not os.path.exists(path) and glob.has_magic(str(images)):

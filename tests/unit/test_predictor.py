@@ -273,6 +273,11 @@ def test_bytes_that_are_no_image_are_refused_in_a_sentence(classifier, content, 
         classifier(content)
 
 
+def test_a_url_is_refused_in_a_sentence(classifier):
+    with pytest.raises(NotFoundError, match=r"http://host/a\.jpg\?b is a URL, .* give its bytes"):
+        classifier("http://host/a.jpg?b")
+
+
 def test_half_precision_tensors_are_images(classifier):
     image = torch.randint(0, 2, (3, 40, 40), generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     assert classifier(image) == classifier(image.float())
