@@ -179,7 +179,7 @@ class Predictor:
         pixels = [self.model.info.preprocess.pixels(image) for image in images]
         groups = defaultdict[object, list[int]](list)
         for index, tensor in enumerate(pixels):
-            groups[tensor.shape if self.device.type == "cpu" else None].append(index)
+            groups[None if pads_batches(self.device) else tensor.shape].append(index)
         results: dict[int, Result] = {}
         for indices in groups.values():
             batch, sizes = stack_images([pixels[index] for index in indices])
@@ -225,6 +225,11 @@ def _origin(source: Any, image: AnyImage) -> dict[str, Any]:
         if isinstance(source, Path)
         else {"image": source if kept is None else kept}
     )
+
+
+def pads_batches(device: torch.device) -> bool:
+    """Return whether images of different shapes share a padded pass: not on a CPU, where padding costs more time."""
+    return device.type != "cpu"
 
 
 def inference_form(network: TaskNetwork, *, compile: bool = False) -> TaskNetwork:

@@ -12,6 +12,7 @@ from PIL import Image
 
 import twins
 import twins.evaluation
+import twins.predictor
 from twins.backbone.layers import Linear
 from twins.backbone.network import is_fused
 from twins.engine.measure import predict_batch
@@ -46,8 +47,9 @@ def network(padding: str = "exact", preprocess: Preprocess = KEEP_ASPECT):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("padding", ["exact", "reference", "unmasked"])
-@pytest.mark.parametrize("batch_size", [2, 7])
-def test_predictions_do_not_depend_on_the_other_images_of_a_batch(padding, batch_size):
+@pytest.mark.parametrize(("batch_size", "pads"), [(2, True), (7, True), (7, False)])
+def test_predictions_do_not_depend_on_the_other_images_of_a_batch(padding, batch_size, pads, monkeypatch):
+    monkeypatch.setattr(twins.predictor, "pads_batches", lambda device: pads)
     predictor, images = Predictor(network(padding), device="cpu"), make_images()
     together = predictor.predict(images, batch_size=batch_size)
     assert [prediction.size for prediction in together] == [(height, width) for width, height in SIZES]
@@ -305,7 +307,7 @@ def test_images_of_other_channels_can_be_drawn(tmp_path):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_features_are_the_mean_of_the_last_map_and_the_same_alone_as_in_a_batch(task):
+def test_features_are_the_mean_of_the_last_map_and_the_same_alone_as_in_a_batch(task, monkeypatch):
     torch.manual_seed(0)
     model = twins.create_model("twins_svt_nano", task=task, num_classes=3)
     model.info = replace(model.info, preprocess=replace(model.info.preprocess, size=64, longest=96))
@@ -320,14 +322,21 @@ def test_features_are_the_mean_of_the_last_map_and_the_same_alone_as_in_a_batch(
             np.testing.assert_allclose(vectors[index], model.forward_features(x).mean(dim=(2, 3))[0], atol=1e-5)
             np.testing.assert_allclose(maps[index][2], model.backbone(x)[2][0], atol=1e-4)
     assert predictor.embed([]).shape == (0, 256)
+    monkeypatch.setattr(twins.predictor, "pads_batches", lambda device: True)
+    np.testing.assert_allclose(predictor.embed(images), vectors, atol=1e-5)
+    for padded, alone in zip(predictor.embed(images, maps=True), maps, strict=True):
+        for one, other in zip(padded, alone, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-def test_scores_and_boxes_in_float32_are_those_of_the_image_alone_to_the_documented_tolerance():
+@pytest.mark.parametrize("pads", [True, False])
+def test_scores_and_boxes_in_float32_are_those_of_the_image_alone_to_the_documented_tolerance(pads, monkeypatch):
     torch.manual_seed(0)
     model = twins.create_model("twins_svt_nano", task="detection", num_classes=3)
     model.info = replace(model.info, preprocess=replace(model.info.preprocess, size=64, longest=96))
     predictor = Predictor(model, device="cpu", selection=twins.SelectionConfig(score=0.0, most=20))
     images = [*make_images()[:3], make_images()[2].rotate(90)]
+    monkeypatch.setattr(twins.predictor, "pads_batches", lambda device: pads)
     for image, together in zip(images, predictor(images), strict=True):
         (alone,) = predictor(image)
         np.testing.assert_allclose(together.scores, alone.scores, atol=1e-5)
