@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from twins.backbone.config import list_models
+    from twins.drawing import DrawConfig
     from twins.engine.config import EvalConfig, TrainConfig
     from twins.errors import TwinsError
     from twins.evaluation import EvalResult, evaluate
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "DrawConfig": "twins.drawing",
     "EvalConfig": "twins.engine.config",
     "EvalResult": "twins.evaluation",
     "InferenceConfig": "twins.tasks.inference",
@@ -46,6 +48,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "DrawConfig",
     "EvalConfig",
     "EvalResult",
     "InferenceConfig",

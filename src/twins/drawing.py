@@ -2,64 +2,109 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 
+from twins.bands import Bands
+from twins.data.channels import RGB, open_channels
 from twins.data.classes import distinct_colours
-from twins.errors import InputError
+from twins.drawing_labels import Colour, Rectangle, contrast, draw_labels, font, shorten
+from twins.errors import ConfigError, InputError
 from twins.predictions import Prediction
 
-Colour = tuple[int, int, int]
-"""RGB in 0..255."""
 Palette = Sequence[Colour]
 """RGB of each class, by class id."""
 INK, PAPER, BAR, GOOD, BAD = "#1b1f24", "#ffffff", "#9ec5f8", "#2f9e44", "#d9480f"
 """Colours of text, background, probability bars, right captions and wrong captions."""
 MIN_SIDE = 448
 """Minimum of an image's longer side in pixels when objects are marked on it; smaller images are enlarged."""
-CROWDED = 25
-"""Number of objects above which a label that finds no room is left out."""
 MAX_LABELLED = 60
 """Number of objects above which none is labelled; a legend counts them by class instead."""
 LISTED_CLASSES = 5
 """Number of a classifier's classes that are listed below an image."""
 TRACK_COLOURS = 24
 """Number of colours of tracks; tracks that differ by a multiple of it look the same."""
-MASK_ALPHA = 110
-"""Opacity of masks, from 0 to 255."""
+TONES = ((0.0, 0.0), (0.0, 0.5), (0.0, -0.45), (0.09, 0.0), (-0.09, 0.0))
+"""Tones of a colour for neighbouring masks: change of the hue, and share of white or, if negative, of black."""
 Line = Literal["solid", "dashed", "double"]
 """Line style of a box."""
-Rectangle = tuple[int, int, int, int]
-"""xyxy in pixels; the last row and column are included."""
 
 
-def draw_prediction(prediction: Prediction, image: Image.Image, *, steady: bool = False) -> Image.Image:
+@dataclass(frozen=True, kw_only=True)
+class DrawConfig:
+    """How predictions are drawn on images."""
+
+    line_width: int | None = None
+    """Width of boxes and outlines, in pixels of the drawing; unset: from the size of the image."""
+    labels: bool = True
+    """Write names and scores: labels of objects, the bars of a classifier, the legend of a semantic map."""
+    opacity: float = 0.5
+    """Opacity of masks and of semantic maps, from 0 to 1."""
+    colours: Literal["class", "object"] = "class"
+    """Give objects a colour by class, in tones if masks of a class are neighbours, or each object its own."""
+
+    def __post_init__(self) -> None:
+        if self.line_width is not None and self.line_width < 1:
+            raise ConfigError(f"`line_width` must be at least 1 pixel, found {self.line_width}")
+        if not 0 <= self.opacity <= 1:
+            raise ConfigError(f"`opacity` must be in 0..1, found {self.opacity}")
+        if self.colours not in ("class", "object"):
+            raise ConfigError(f"`colours` must be class or object, found {self.colours!r}")
+
+
+DEFAULT = DrawConfig()
+
+
+def picture_of(prediction: Prediction, image: Any = None) -> Image.Image:
+    """Return the image of a prediction as upright RGB: the one given here, to the predictor, or by its path.
+
+    Raises:
+        InputError: there is none.
+        NotFoundError, DataError: the file is gone or damaged.
+    """
+    sources = (image, prediction.image, prediction.path)
+    source = next((source for source in sources if source is not None), None)
+    if source is None:
+        raise InputError("this prediction knows no image to draw on; give the image, as in prediction.draw(image)")
+    return source.to_rgb() if isinstance(source, Bands) else cast(Image.Image, open_channels(source, RGB))
+
+
+def draw_prediction(
+    prediction: Prediction, image: Image.Image, config: DrawConfig | None = None, *, steady: bool = False
+) -> Image.Image:
     """Return a copy of an RGB image with its prediction: class bars below it, a coloured map, or marked objects.
 
     Args:
         prediction: the image's prediction; a classifier's `LISTED_CLASSES` most probable classes are shown.
         image: any size; a classifier's is shown at least 320 pixels wide, a detector's with a longer side of at least
             `MIN_SIDE` pixels.
+        config: what to draw and how; `None`: the defaults.
         steady: make the picture's size depend only on the image's size, which the frames of a video need.
 
     Raises:
         InputError: the prediction holds nothing to draw, or is for an image of another size.
     """
+    config, size = config or DEFAULT, prediction.size
+    if image.size != (size[1], size[0]):
+        raise InputError(
+            f"the image has {image.width} x {image.height} pixels, its prediction is for {size[1]} x {size[0]}; give "
+            "the image that was predicted"
+        )
     if prediction.label_map is not None:
-        return _with_shares(prediction, overlay(image, prediction.label_map, palette(prediction)), steady)
+        picture = overlay(image, prediction.label_map, palette(prediction), strength=config.opacity)
+        return _with_shares(prediction, picture, steady) if config.labels else picture
     if prediction.labels is None or prediction.scores is None:
         raise InputError(f"drawing needs classes or a map of them, found a prediction of {prediction.task} without")
     if prediction.boxes is not None:
-        return _with_objects(prediction, image, steady)
-    return _with_bars(prediction, image)
+        return _with_objects(prediction, image, config, steady)
+    return _with_bars(prediction, image) if config.labels else image.convert("RGB")
 
 
 def palette(prediction: Prediction) -> Palette:
@@ -197,11 +242,17 @@ class Mark:
     """Line style of the box."""
 
 
-def mark(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
+def mark(image: Image.Image, marks: Sequence[Mark], config: DrawConfig = DEFAULT) -> Image.Image:
     """Return a copy of an RGB image with objects marked on it, the first one on top.
 
-    An image whose longer side is below `MIN_SIDE` is enlarged by an integer factor. Labels stay inside the picture, at
-    positions where they hide the least. With many objects, labels are smaller, and those without room are left out.
+    An image whose longer side is below `MIN_SIDE` is enlarged by an integer factor. Neighbouring masks of one colour
+    have different tones of it. Labels stay inside the picture, at positions where they hide the least and no other
+    label. With many objects, labels are smaller; those without room are left out.
+
+    Args:
+        image: RGB.
+        marks: the objects.
+        config: line width, labels and opacity.
 
     Raises:
         InputError: a mask has another size than the image.
@@ -209,18 +260,47 @@ def mark(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     scale = max(1, -(-MIN_SIDE // max(image.size)))
     size = (image.width * scale, image.height * scale)
     picture = image.convert("RGB").resize(size, Image.Resampling.NEAREST)
-    width = max(2, round(min(picture.size) / 240)) - (len(marks) > MAX_LABELLED)
-    for item in reversed(marks):
+    width = config.line_width or max(2, round(min(picture.size) / 240)) - (len(marks) > MAX_LABELLED)
+    alpha = round(255 * config.opacity)
+    for item, tone in reversed(list(zip(marks, mask_tones(marks, max(image.size) / 50), strict=True))):
         if item.mask is not None:
-            _draw_mask(picture, item.mask, item.colour, scale, width)
+            _draw_mask(picture, item.mask, tone, scale, width, alpha)
     for item in reversed(marks):
         thickness = width if item.mask is None else max(1, width // 2)
         _draw_box(picture, [scale * side for side in item.box], item.colour, thickness, item.line)
-    _draw_labels(picture, marks, scale)
+    if config.labels:
+        boxes = scale * np.array([item.box for item in marks], dtype=np.float64).reshape(-1, 4)
+        draw_labels(picture, boxes, [item.text for item in marks], [item.colour for item in marks])
     return picture
 
 
-def _with_objects(prediction: Prediction, image: Image.Image, steady: bool) -> Image.Image:
+def mask_tones(marks: Sequence[Mark], reach: float) -> list[Colour]:
+    """Return the colour of each mask: that of its mark, or another tone of it near a mask with that tone.
+
+    Args:
+        marks: the objects, with or without masks.
+        reach: distance in pixels up to which boxes count as neighbours.
+    """
+    boxes = np.array([item.box for item in marks], dtype=np.float64).reshape(-1, 4)
+    tones: list[int] = []
+    for index, item in enumerate(marks):
+        before = boxes[:index]
+        gaps = np.maximum(before[:, :2] - boxes[index, 2:], boxes[index, :2] - before[:, 2:]).max(axis=1, initial=-1e9)
+        near = np.flatnonzero(gaps <= reach).tolist() if item.mask is not None else []
+        used = Counter(tones[i] for i in near if marks[i].mask is not None and marks[i].colour == item.colour)
+        tones.append(min(range(len(TONES)), key=lambda tone: used[tone]))
+    return [_tone(item.colour, *TONES[tone]) for item, tone in zip(marks, tones, strict=True)]
+
+
+def _tone(colour: Colour, turn: float, light: float) -> Colour:
+    """Return a colour with its hue turned, and mixed with white or, if `light` is negative, with black."""
+    hue, saturation, value = colorsys.rgb_to_hsv(*(side / 255 for side in colour))
+    turned = colorsys.hsv_to_rgb((hue + turn) % 1.0, saturation, value)
+    red, green, blue = (round(255 * (side + abs(light) * ((light > 0) - side))) for side in turned)
+    return red, green, blue
+
+
+def _with_objects(prediction: Prediction, image: Image.Image, config: DrawConfig, steady: bool) -> Image.Image:
     """Mark the objects of a detector, the highest-scoring one on top."""
     assert prediction.boxes is not None
     assert prediction.labels is not None
@@ -228,17 +308,20 @@ def _with_objects(prediction: Prediction, image: Image.Image, steady: bool) -> I
     colours, labelled = palette(prediction), len(prediction.boxes) <= MAX_LABELLED
     labels = prediction.labels.tolist()
     tracks = [-1] * len(labels) if prediction.tracks is None else prediction.tracks.tolist()
+    own = distinct_colours(len(labels) + 1)[1:]
+    marked = own if config.colours == "object" else [colours[label] for label in labels]
+    marked = [_track_colour(track) if track >= 0 else colour for track, colour in zip(tracks, marked, strict=True)]
     texts = [
         f"{prediction.name(label)} {f'#{track} ' if track >= 0 else ''}{score:.0%}" if labelled else ""
         for label, score, track in zip(labels, prediction.scores.tolist(), tracks, strict=True)
     ]
     masks = [None] * len(labels) if prediction.masks is None else prediction.masks
     marks = [
-        Mark(box=box, colour=_track_colour(track) if track >= 0 else colours[label], text=text, mask=mask)
-        for box, label, track, text, mask in zip(prediction.boxes.tolist(), labels, tracks, texts, masks, strict=True)
+        Mark(box=box, colour=colour, text=text, mask=mask)
+        for box, colour, text, mask in zip(prediction.boxes.tolist(), marked, texts, masks, strict=True)
     ]
-    picture = mark(image, marks)
-    if labelled or steady:
+    picture = mark(image, marks, config)
+    if labelled or steady or not config.labels:
         return picture
     counts = Counter(labels).most_common(12)
     return _with_legend(picture, [(colours[label], f"{count} × {prediction.name(label)}") for label, count in counts])
@@ -249,7 +332,9 @@ def _track_colour(track: int) -> Colour:
     return distinct_colours(TRACK_COLOURS + 1)[1 + track % TRACK_COLOURS]
 
 
-def _draw_mask(picture: Image.Image, mask: NDArray[np.bool_], colour: Colour, scale: int, width: int) -> None:
+def _draw_mask(
+    picture: Image.Image, mask: NDArray[np.bool_], colour: Colour, scale: int, width: int, opacity: int
+) -> None:
     """Tint a mask's pixels and draw its outline, in place."""
     size = (picture.width // scale, picture.height // scale)
     if mask.shape[::-1] != size:
@@ -263,7 +348,7 @@ def _draw_mask(picture: Image.Image, mask: NDArray[np.bool_], colour: Colour, sc
     for _ in range(width):  # faster than one filter of size 2 * width + 1, whose time grows with the size's square
         eroded = eroded.filter(ImageFilter.MinFilter(3))
     inside = np.asarray(eroded)
-    alpha = np.where(np.asarray(padded) > inside, 255, inside // 255 * MASK_ALPHA).astype(np.uint8)
+    alpha = np.where(np.asarray(padded) > inside, 255, inside // 255 * opacity).astype(np.uint8)
     layer = Image.fromarray(alpha[width:-width, width:-width])
     picture.paste(colour, (int(columns[0]) * scale, int(rows[0]) * scale), layer)
 
@@ -275,12 +360,12 @@ def _draw_box(picture: Image.Image, box: Sequence[float], colour: Colour, width:
     right = min(max(left, round(box[2]) - 1), picture.width - 1)
     bottom = min(max(top, round(box[3]) - 1), picture.height - 1)
     if line == "dashed":
-        pen.rectangle((left, top, right, bottom), outline=_contrast(colour), width=width)
+        pen.rectangle((left, top, right, bottom), outline=contrast(colour), width=width)
         for dash in _dashes(left, top, right, bottom, width):
             pen.rectangle(dash, fill=colour)
         return
     if width > 1:
-        pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=_contrast(colour))
+        pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=contrast(colour))
     pen.rectangle((left, top, right, bottom), outline=colour, width=width)
     gap = 2 * width
     if line == "double" and min(right - left, bottom - top) > 2 * (gap + width):
@@ -296,75 +381,6 @@ def _dashes(left: int, top: int, right: int, bottom: int, width: int) -> list[Re
     return [(x, y, end, y + thick) for x, end in horizontal for y in (top, max(top, bottom - thick))] + [
         (x, y, x + thick, end) for y, end in vertical for x in (left, max(left, right - thick))
     ]
-
-
-def _draw_labels(picture: Image.Image, marks: Sequence[Mark], scale: int) -> None:
-    """Draw labels in place, each where it hides the least of the objects and of the labels before it."""
-    pen, letters = ImageDraw.Draw(picture), font(_text_size(picture, len(marks)))
-    boxes = scale * np.array([item.box for item in marks], dtype=np.float64).reshape(-1, 4)
-    labels = np.zeros((0, 4))
-    for item, box in zip(marks, boxes, strict=True):
-        text = _shorten(item.text, letters, picture.width - 6)
-        if not text:
-            continue
-        size = (round(letters.getlength(text)) + 6, sum(letters.getmetrics()))
-        label, cost = _place_label(box, size, picture.size, boxes, labels)
-        if cost > 1.0 and len(marks) > CROWDED:
-            continue
-        pen.rectangle(label, fill=item.colour)
-        pen.text((label[0] + 3, label[1]), text, fill=_contrast(item.colour), font=letters)
-        labels = np.vstack([labels, label])
-
-
-def _text_size(picture: Image.Image, count: int) -> int:
-    """Return the size of labels in pixels: in proportion to the picture, and smaller with many labels."""
-    shrink = min(1.0, max(0.6, (12 / max(1, count)) ** 0.5))
-    return round(min(40.0, max(10.0, shrink * min(picture.size) / 30)))
-
-
-def _place_label(
-    box: NDArray[np.float64],
-    size: tuple[int, int],
-    limits: tuple[int, int],
-    boxes: NDArray[np.float64],
-    labels: NDArray[np.float64],
-) -> tuple[Rectangle, float]:
-    """Return the best rectangle for a box's label inside the picture, with its cost.
-
-    Positions are tried above, below, beside and inside the box, in this order. The cost counts hidden objects, a
-    whole one as 1, and a little more for later positions.
-    """
-    left, top, right, bottom = box
-    width, height = size
-    corners = [(left, top - height), (right - width, top - height), (left, bottom), (right - width, bottom)]
-    corners += [(right, top), (left - width, top), (left, top), (right - width, bottom - height)]
-    candidates: list[tuple[float, Rectangle]] = []
-    for order, corner in enumerate(corners):
-        x, y = (max(0, min(round(at), limit - side)) for at, limit, side in zip(corner, limits, size, strict=True))
-        rectangle = (x, y, x + width - 1, y + height - 1)
-        candidates.append((_hiding_cost(rectangle, boxes, labels) + 0.02 * order, rectangle))
-    cost, best = min(candidates)
-    return best, cost
-
-
-def _hiding_cost(label: Rectangle, boxes: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
-    """Return the cost of a label: the shares of objects and, with a larger weight, of other labels that it hides."""
-    hidden = _shared_pixels(label, boxes)
-    shares = hidden / (boxes[:, 2:] - boxes[:, :2]).clip(min=1).prod(axis=1)
-    area = (label[2] - label[0]) * (label[3] - label[1])
-    return float(shares.sum() + 0.3 * hidden.sum() / area + 5 * _shared_pixels(label, labels).sum() / area)
-
-
-def _shared_pixels(rectangle: Rectangle, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the number of pixels that a rectangle shares with each box of `(R, 4)`."""
-    sides = np.minimum(rectangle[2:], boxes[:, 2:]) - np.maximum(rectangle[:2], boxes[:, :2])
-    return np.asarray(sides.clip(min=0).prod(axis=1))
-
-
-def _contrast(colour: Colour) -> Colour:
-    """Return black or white, whichever is easier to read on a colour (WCAG 2.2, relative luminance)."""
-    red, green, blue = ((value / 255) ** 2.2 for value in colour)
-    return (20, 22, 26) if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else (255, 255, 255)
 
 
 def grid(
@@ -393,7 +409,7 @@ def grid(
         x, y = gap + number % columns * (side + gap), gap + number // columns * cell
         canvas.paste(letterbox(picture, side), (x, y))
         colour = (GOOD if good[number] else BAD) if good else INK
-        pen.text((x, y + side + 2), _shorten(caption, letters, side), fill=colour, font=letters)
+        pen.text((x, y + side + 2), shorten(caption, letters, side), fill=colour, font=letters)
     return canvas
 
 
@@ -409,20 +425,3 @@ def letterbox(picture: Image.Image, side: int) -> Image.Image:
     small, canvas = thumbnail(picture.convert("RGB"), side), Image.new("RGB", (side, side), PAPER)
     canvas.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
     return canvas
-
-
-@cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """Return matplotlib's bundled DejaVu Sans, which has the letters of most scripts."""
-    import matplotlib
-
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
-
-
-def _shorten(text: str, letters: ImageFont.FreeTypeFont, width: int) -> str:
-    """Return the text, cut off with an ellipsis if it is wider than `width` pixels."""
-    if letters.getlength(text) <= width:
-        return text
-    while text and letters.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"

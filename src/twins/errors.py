@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from types import UnionType
 from typing import Any
 
 
@@ -47,6 +48,13 @@ class MissingExtraError(TwinsError):
 
 class TrainingError(TwinsError):
     """A run had to stop; its newest whole state is kept."""
+
+
+def check_type(value: object, kind: type | UnionType, name: str, expected: str) -> None:
+    """Raise ConfigError if the argument `name` is not of a type; `expected` says in words what it must be."""
+    if not isinstance(value, kind):
+        shown = repr(value) if isinstance(value, str | bytes | int | float | None) else f"a {type(value).__name__}"
+        raise ConfigError(f"`{name}` must be {expected}, found {shown:.80}")
 
 
 def nearest(name: str, choices: Iterable[str], *, count: int = 3) -> str:

@@ -25,7 +25,7 @@ from twins.data.loading.loader import EvalSamples, eval_loader
 from twins.engine.config import EvalConfig, TrainConfig, read_config
 from twins.engine.display import count_images
 from twins.engine.measure import check_measured, measure, predict_batches
-from twins.errors import ConfigError, DataError, NotFoundError, number_of
+from twins.errors import ConfigError, DataError, NotFoundError, check_type, number_of
 from twins.factory import create_backbone, model_from_checkpoint
 from twins.files import atomic_file, check_outputs, json_text, sha256, write_json
 from twins.metrics.coco_results import coco_results
@@ -106,6 +106,9 @@ def evaluate(
         DataError: the data cannot be used, or has classes that the network does not have.
         NotFoundError, WeightsError: the network cannot be loaded.
     """
+    check_type(model, str | Path | TaskNetwork, "model", "a network, a run folder, a weight file or a published name")
+    check_type(data, str | Path, "data", "a folder, or the name of an embedded set")
+    check_type(config, EvalConfig, "config", "a twins.EvalConfig")
     file = _weights_file(model, data, config)
     network = _eval_network(model, file, config)
     spec, source = spec_of(network.task), _data_config(model, str(data), config)

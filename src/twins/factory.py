@@ -12,7 +12,7 @@ from typing import Any
 from twins.backbone.config import PUBLISHED, VARIANTS, resolve_name
 from twins.backbone.network import Twins
 from twins.data.classes import imagenet_names
-from twins.errors import ConfigError, NotFoundError, WeightsError, nearest, number_of
+from twins.errors import ConfigError, NotFoundError, WeightsError, check_type, nearest, number_of
 from twins.files import is_invalid_path
 from twins.preprocess import Preprocess
 from twins.tasks.facts import TaskFacts
@@ -303,7 +303,8 @@ def _default_preprocess(facts: TaskFacts, weights_info: ModelInfo | None, task_i
 
 
 def _check_weights_key(weights: str | Path | None, weights_key: str | None) -> None:
-    """Raise ConfigError for a key without a file."""
+    """Raise ConfigError for a key without a file, or weights that are neither a path nor a name."""
+    check_type(weights, str | Path | None, "weights", "a path, a published name or None")
     if weights is None and weights_key is not None:
         raise ConfigError(f"`weights_key={weights_key}` chooses a network of a file; give `weights=PATH` too")
 

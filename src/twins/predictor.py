@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
-from itertools import islice
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, Literal, TypeVar, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from twins.backbone.network import is_fused, is_fusible
-from twins.bands import AnyImage
+from twins.bands import AnyImage, Bands
 from twins.data.channels import open_channels
 from twins.data.images import list_images
-from twins.data.loading.batch import stack_images
+from twins.data.loading.batch import normalise_images, stack_images
 from twins.engine.measure import predict_batch
-from twins.errors import ConfigError, NotFoundError
+from twins.errors import ConfigError, InputError, NotFoundError, check_type, number_of
 from twins.factory import model_from_checkpoint
 from twins.files import path_of
+from twins.ops.padding import true_sizes
 from twins.ops.private_torch import is_hooked, version_of
 from twins.predictions import Prediction
 from twins.run_folder import weights_of
@@ -28,6 +35,9 @@ from twins.tasks.contract import spec_of
 from twins.tasks.inference import SHOWN, InferenceConfig, SelectionConfig
 from twins.tasks.network import TaskNetwork
 from twins.tasks.table import facts_of, tasks_with
+
+Maps = tuple[NDArray[np.float32], ...]
+Result = TypeVar("Result")
 
 
 class Predictor:
@@ -45,7 +55,7 @@ class Predictor:
     of other classes than ours, computes itself.
 
     Raises:
-        ConfigError: the device is not available, or the settings are for another task.
+        ConfigError: the device is not available, the settings are for another task, or an argument has another type.
     """
 
     def __init__(
@@ -57,49 +67,124 @@ class Predictor:
         selection: SelectionConfig | None = None,
         compile: bool = False,
     ) -> None:
+        check_type(model, TaskNetwork, "model", "a network of twins.create_model; twins.load takes paths and names")
         self.device = pick_device(device)
         self.model = set_selection(model.eval().to(self.device), selection, default=SHOWN)
         self.inference = check_inference(model, inference)
         self._compile = compile
         self._inference_network, self._made_from = self.model, list[Any]()
 
+    def __repr__(self) -> str:
+        info = self.model.info
+        classes = number_of(info.num_classes, "class", "classes")
+        return f"Predictor({info.model}, {info.task}, {classes}, on {self.device})"
+
     @property
     def names(self) -> tuple[str, ...]:
         """Class names by class id."""
         return self.model.info.names
 
+    def __call__(self, images: Any, *, batch_size: int = 8) -> list[Prediction]:
+        """Return one prediction per image, in order; see `predict`."""
+        return self.predict(images, batch_size=batch_size)
+
     def predict(self, images: Any, *, batch_size: int = 8) -> list[Prediction]:
         """Return one prediction per image, in order.
 
         Args:
-            images: one image or a list: paths, folders, globs, Pillow images, numpy arrays `(H, W, C)`, tensors
-                `(C, H, W)`, of any size; RGB, unless the network takes another number of channels: see
-                `twins.data.channels.open_channels`.
-            batch_size: images per forward pass.
+            images: one image or several, of any size. One image: a path, a Pillow image, the bytes of an image file, a
+                file opened in binary mode, an array `(H, W, C)` or a tensor `(C, H, W)`, uint8 in 0..255 or float in
+                0..1. Several: a folder, a glob, an array `(B, H, W, C)`, a tensor `(B, C, H, W)`, or a list or other
+                iterable of all these. RGB, unless the network takes another number of channels: see
+                `twins.data.channels.open_channels`. Transparency of files and Pillow images becomes white; arrays of
+                four channels are refused.
+            batch_size: images per forward pass. On a CPU only images of one shape share a pass, which is faster there
+                than padding; elsewhere all do. An image's prediction does not depend on the others.
 
         Raises:
             NotFoundError: a path does not exist, or a folder or glob has no images.
             DataError: a file is no image.
-            InputError: an array or tensor has another shape, dtype or number of channels.
+            InputError: another type, or an array or tensor of another shape, dtype, range or number of channels.
+            ConfigError: `batch_size` is no whole number above 0.
         """
-        return [prediction for _, prediction in self.stream(expand(images), batch_size=batch_size)]
+        return list(self.stream(images, batch_size=batch_size))
 
-    def stream(self, sources: Iterable[Any], *, batch_size: int = 8) -> Iterator[tuple[AnyImage, Prediction]]:
-        """Yield each opened image with its prediction, batch by batch; memory does not grow with their number."""
-        if batch_size < 1:
-            raise ConfigError(f"`batch_size` must be at least 1, found {batch_size}")
-        remaining = iter(sources)
-        while chunk := list(islice(remaining, batch_size)):
-            opened = [open_channels(source, self.model.info.in_chans) for source in chunk]
-            yield from zip(opened, self._predict(opened), strict=True)
+    def stream(self, images: Any, *, batch_size: int = 8) -> Iterator[Prediction]:
+        """Yield the prediction of each image, batch by batch; memory does not grow with their number.
+
+        Arguments and errors are those of `predict`; a generator is read as far as the batch needs.
+        """
+        chunks = _in_chunks(images, batch_size)
+        return (prediction for chunk in chunks for prediction in self._predict(chunk))
+
+    @overload
+    def embed(self, images: Any, *, maps: Literal[False] = ..., batch_size: int = ...) -> NDArray[np.float32]: ...
+    @overload
+    def embed(self, images: Any, *, maps: Literal[True], batch_size: int = ...) -> list[Maps]: ...
+    def embed(self, images: Any, *, maps: bool = False, batch_size: int = 8) -> Any:
+        """Return features of whole images: the mean over the last map, after the final norm of a classifier.
+
+        Args:
+            images: as in `predict`.
+            maps: return the maps of the four stages instead, without a classifier's final norm.
+            batch_size: images per forward pass.
+
+        Returns:
+            float32 `(B, C)`; with `maps` a tuple for each image, of maps `(C, H, W)` from high to low resolution.
+        """
+        features = [values for chunk in _in_chunks(images, batch_size) for values in self._embed(chunk, maps)]
+        if maps:
+            return features
+        shape = (len(features), self.model.backbone.channels[-1])
+        return np.array([mean for (mean,) in features], dtype=np.float32).reshape(shape)
 
     @torch.inference_mode()
-    def _predict(self, images: list[AnyImage]) -> list[Prediction]:
-        if not self.inference.plain:
-            infer, network = spec_of(self.model.task).infer, self._network()
-            return [infer(network, image, self.inference) for image in images]
-        batch, sizes = stack_images([self.model.info.preprocess.pixels(image) for image in images])
-        return predict_batch(self._network(), batch, sizes, [(image.height, image.width) for image in images])
+    def _predict(self, sources: list[Any]) -> list[Prediction]:
+        opened, network = self._open(sources), self._network()
+
+        def predict(images: list[AnyImage], batch: Tensor, sizes: Tensor | None) -> list[Prediction]:
+            return predict_batch(network, batch, sizes, [(image.height, image.width) for image in images])
+
+        start = perf_counter()
+        if self.inference.plain:
+            predictions = self._in_batches(opened, predict)
+        else:
+            infer = spec_of(self.model.task).infer
+            predictions = [infer(network, image, self.inference) for image in opened]
+        milliseconds = 1000 * (perf_counter() - start) / len(opened)
+        return [
+            replace(prediction, milliseconds=milliseconds, **_origin(source, image))
+            for prediction, source, image in zip(predictions, sources, opened, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _embed(self, sources: list[Any], maps: bool) -> list[Maps]:
+        opened, network = self._open(sources), self._network()
+        dtype = next(network.parameters()).dtype
+
+        def embed(_: list[AnyImage], batch: Tensor, sizes: Tensor | None) -> list[Maps]:
+            sizes = None if sizes is None else sizes.to(self.device)
+            images = normalise_images(batch, sizes, network.info.preprocess, self.device).to(dtype)
+            return _features(network, images, sizes, maps)
+
+        return self._in_batches(opened, embed)
+
+    def _open(self, sources: list[Any]) -> list[AnyImage]:
+        return [open_channels(source, self.model.info.in_chans) for source in sources]
+
+    def _in_batches(
+        self, images: list[AnyImage], compute: Callable[[list[AnyImage], Tensor, Tensor | None], list[Result]]
+    ) -> list[Result]:
+        """Return a result for each image, computed in batches of resized images: of one shape on a CPU, else padded."""
+        pixels = [self.model.info.preprocess.pixels(image) for image in images]
+        groups = defaultdict[object, list[int]](list)
+        for index, tensor in enumerate(pixels):
+            groups[None if pads_batches(self.device) else tensor.shape].append(index)
+        results: dict[int, Result] = {}
+        for indices in groups.values():
+            batch, sizes = stack_images([pixels[index] for index in indices])
+            results |= zip(indices, compute([images[index] for index in indices], batch, sizes), strict=True)
+        return [results[index] for index in range(len(images))]
 
     def _network(self) -> TaskNetwork:
         """Return the inference form of the current model, or the model itself if it has hooks."""
@@ -113,6 +198,38 @@ class Predictor:
         if facts_of(self.model.task).selection:
             self._inference_network.selection = self.model.selection
         return self._inference_network
+
+
+def _features(network: TaskNetwork, images: Tensor, sizes: Tensor | None, maps: bool) -> list[Maps]:
+    """Return the maps of the stages of each image in a batch, or the mean over the last map, without padding."""
+    backbone, inside = network.backbone, true_sizes(images, sizes)
+    outputs = backbone(images, sizes) if maps else (network.forward_features(images, sizes),)
+    limits = [limit.tolist() for limit in (backbone.map_sizes(inside) if maps else [backbone.last_sizes(inside)])]
+    features = []
+    for index in range(len(images)):
+        ends = [limit[index] for limit in limits]
+        parts = [x[index, :, :height, :width].float() for x, (height, width) in zip(outputs, ends, strict=True)]
+        features.append(tuple((part if maps else part.mean(dim=(1, 2))).cpu().numpy() for part in parts))
+    return features
+
+
+def _origin(source: Any, image: AnyImage) -> dict[str, Any]:
+    """Return a prediction's fields on the origin of its image, given as a path or as an image.
+
+    An image of any other number of channels than one or three is kept as it was opened, since only the network knows
+    the number.
+    """
+    kept = image if isinstance(image, Bands) else None
+    return (
+        {"path": str(source), "image": kept}
+        if isinstance(source, Path)
+        else {"image": source if kept is None else kept}
+    )
+
+
+def pads_batches(device: torch.device) -> bool:
+    """Return whether images of different shapes share a padded pass: not on a CPU, where padding costs more time."""
+    return device.type != "cpu"
 
 
 def inference_form(network: TaskNetwork, *, compile: bool = False) -> TaskNetwork:
@@ -136,6 +253,7 @@ def check_inference(model: TaskNetwork, inference: InferenceConfig | None) -> In
     Raises:
         ConfigError: other settings than the default, for a task that does not have them.
     """
+    check_type(inference, InferenceConfig | None, "inference", "a twins.InferenceConfig")
     inference = inference or InferenceConfig()
     if not inference.plain and not facts_of(model.task).inference:
         raise ConfigError(
@@ -153,6 +271,7 @@ def set_selection(
     Raises:
         ConfigError: `selection` for a network that predicts no objects.
     """
+    check_type(selection, SelectionConfig | None, "selection", "a twins.SelectionConfig")
     if facts_of(model.task).selection:
         model.selection = selection or default or SelectionConfig()
     elif selection is not None:
@@ -186,32 +305,66 @@ def load(
     Raises:
         NotFoundError: no run folder, file or published model has this name.
         WeightsError: the file cannot be read, holds no known network, or weights that are not finite.
-        ConfigError: the device is not available.
+        ConfigError: the device is not available, the settings are for another task, or an argument has another type.
     """
+    check_type(path_or_name, str | Path, "path_or_name", "the path of a run or a weight file, or a published name")
     model = model_from_checkpoint(weights_of(path_or_name), weights_key=weights_key)
     return Predictor(model, device=device, inference=inference, selection=selection, compile=compile)
 
 
 def expand(images: Any) -> list[Any]:
-    """Return a flat list of single images; folders and globs are replaced by their image files, sorted.
+    """Return a flat list of single images: paths, bytes, Pillow images, arrays and tensors.
+
+    Folders and globs are replaced by their image files, sorted; open files by their bytes; batches of arrays and
+    tensors by their images; lists and other iterables by what they hold.
 
     Raises:
         NotFoundError: a path does not exist, or a folder or glob has no images.
     """
-    if isinstance(images, list | tuple):
+    if isinstance(images, str | os.PathLike):
+        return _expand_path(images)
+    if isinstance(images, bytes | bytearray | memoryview):
+        return [bytes(images)]
+    if hasattr(images, "read"):
+        return [_read(images)]
+    if isinstance(images, np.ndarray | Tensor):
+        return list(images) if images.ndim == 4 else [images]
+    if isinstance(images, Iterable) and not isinstance(images, Mapping):
         return [single for item in images for single in expand(item)]
-    if not isinstance(images, str | Path):
-        return [images]
-    path = path_of(images, "image")
+    return [images]
+
+
+def _expand_path(images: str | os.PathLike[str]) -> list[Any]:
+    path = path_of(images if isinstance(images, str) else Path(images), "image")
+    if "://" in str(images) and not os.path.exists(path):
+        raise NotFoundError(f"{images} is a URL, and a predictor opens none; download the image, or give its bytes")
     if os.path.isdir(path):
-        paths: list[Any] = list_images(path)
+        paths = list_images(path)
     elif not os.path.exists(path) and glob.has_magic(str(images)):
         paths = sorted(Path(name) for name in glob.glob(str(images), recursive=True) if Path(name).is_file())
     else:
         return [path]
     if not paths:
         raise NotFoundError(f"{images} leads to no image; check the path")
-    return paths
+    return list(paths)
+
+
+def _read(file: Any) -> bytes:
+    """Return the bytes of an open file, from its current position."""
+    content = file.read()
+    if not isinstance(content, bytes):
+        raise InputError(f"an open file must give bytes, found {type(content).__name__}; open it in the mode rb")
+    return content
+
+
+def _in_chunks(images: Any, count: int) -> Iterator[list[Any]]:
+    """Return the single images in lists of `count`; a generator or other iterator is read only as far as needed."""
+    check_type(count, int, "batch_size", "a whole number above 0")
+    if count < 1:
+        raise ConfigError(f"`batch_size` must be at least 1, found {count}")
+    reads_as_needed = isinstance(images, Iterator) and not hasattr(images, "read")
+    single = chain.from_iterable(map(expand, images)) if reads_as_needed else iter(expand(images))
+    return iter(lambda: list(islice(single, count)), [])
 
 
 def pick_device(device: str | torch.device) -> torch.device:

@@ -30,7 +30,7 @@ from twins.engine.randomness import reseed
 from twins.engine.schedule import extend_run
 from twins.engine.signals import Stop, stop_on_signals
 from twins.engine.state import load_state
-from twins.errors import ConfigError, NotFoundError, WeightsError
+from twins.errors import ConfigError, NotFoundError, WeightsError, check_type
 from twins.factory import create_model, model_from_info
 from twins.files import atomic_file, is_invalid_path, write_json
 from twins.preprocess import Preprocess
@@ -83,6 +83,7 @@ def train(config: TrainConfig, *, given: Collection[str] | None = None) -> RunRe
         TrainingError: the run had to stop; its newest whole state is kept.
         KeyboardInterrupt: a signal before the first step, or after the last one is saved.
     """
+    check_type(config, TrainConfig, "config", "a twins.TrainConfig")
     given = changed_settings(config) if given is None else given
     requested, config = config, _resolve_config(config)
     accelerator = build_accelerator(config)

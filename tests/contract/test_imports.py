@@ -20,7 +20,7 @@ LINES = [  # lowest first; `*` stands for a task
     ("tasks.table", "tasks.facts", "tasks.inference", "tasks.choices", "tasks.*.facts"),
     ("ops",),
     ("backbone",),
-    ("heads", "data", "metrics", "drawing", "charts", "tracking"),
+    ("heads", "data", "metrics", "drawing", "drawing_labels", "charts", "tracking"),
     ("tasks.network", "tasks.*.network", "tasks.*.inference", "weights"),
     ("factory",),
     ("engine", "exporting"),
@@ -36,7 +36,10 @@ LINES = [  # lowest first; `*` stands for a task
     ("serve", "bench", "integrations"),
     ("cli", "__main__"),
 ]
-LAZY = {("predictions", "drawing")}  # Prediction.draw imports it when it is called
+LAZY = {  # imported when a method of Prediction is called
+    ("predictions", "drawing"),
+    ("predictions", "metrics.coco_results"),
+}
 
 
 def module_of(path: Path) -> str:
@@ -100,6 +103,7 @@ def loaded(statement: str) -> set[str]:
         "import twins.backbone.config",
         "import twins.engine.config",
         "import twins.tasks.recipes",
+        "import twins.drawing",
         "import twins.bench.config",
         "import twins.cli.main as m; m.main(['--help'])",
         "import twins.cli.train",

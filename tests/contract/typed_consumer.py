@@ -32,7 +32,12 @@ def train_and_predict(folder: Path, photo: Image.Image, pixels: NDArray[np.uint8
     predictor = assert_type(twins.load(result.path, device="cpu"), twins.Predictor)
     predictions = assert_type(predictor.predict(["a.jpg", Path("b.jpg"), photo, pixels]), list[twins.Prediction])
     predictions += twins.Predictor(predictor.model, device=torch.device("cpu")).predict(torch.zeros(3, 64, 64))
-    drawn = assert_type(predictions[0].draw(photo), Image.Image)
+    drawn = assert_type(predictions[0].draw(photo, twins.DrawConfig(line_width=3, opacity=0.4)), Image.Image)
+    for prediction in predictor.stream(path for path in (b"bytes", Path("a.jpg"))):
+        scores: list[float] = [item.score for item in prediction if item.score is not None]
+        prediction.save("drawn.png", config=twins.DrawConfig(labels=bool(scores)))
+    assert_type(predictor.embed(photo), NDArray[np.float32])
+    assert_type(predictor.embed(photo, maps=True), list[tuple[NDArray[np.float32], ...]])
     return f"{accuracy:.3f} {describe(predictions[0])} {drawn.size}"
 
 

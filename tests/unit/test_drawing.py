@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,8 +11,20 @@ from PIL import Image
 from twins import drawing
 from twins.data.classes import distinct_colours
 from twins.data.formats.masks import IGNORE, read_values
-from twins.drawing import CROWDED, MAX_LABELLED, MIN_SIDE, Mark, draw_prediction, index_image, mark, overlay, palette
-from twins.errors import InputError
+from twins.drawing import (
+    MAX_LABELLED,
+    MIN_SIDE,
+    DrawConfig,
+    Mark,
+    draw_prediction,
+    index_image,
+    mark,
+    mask_tones,
+    overlay,
+    palette,
+)
+from twins.drawing_labels import CROWDED
+from twins.errors import ConfigError, InputError
 from twins.predictions import Prediction
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -311,3 +325,75 @@ def test_frames_of_a_video_have_the_same_size_for_any_classes():
     sizes = {draw_prediction(semantic(one, names, ()), grey(90, 60), steady=True).size for one in maps}
     assert len(sizes) == 1
     assert len({draw_prediction(semantic(one, names, ()), grey(90, 60)).size for one in maps}) == 2
+
+
+def two_masks() -> Prediction:
+    """Two overlapping objects of a class."""
+    masks = np.zeros((2, 600, 800), dtype=bool)
+    masks[0, 100:300, 100:300] = masks[1, 200:400, 200:400] = True
+    return objects([[100, 100, 300, 300], [200, 200, 400, 400]], [0, 0], masks=masks)
+
+
+def test_neighbouring_masks_of_a_class_have_different_tones_and_distant_ones_its_colour():
+    picture = draw_prediction(two_masks(), grey(800, 600), DrawConfig(labels=False))
+    assert picture.getpixel((150, 150)) == (178, 50, 50)
+    assert picture.getpixel((350, 350)) != picture.getpixel((150, 150))
+    boxes = [(x, 10, x + 40, 50) for x in (0, 41, 82, 123, 400)]
+    marks = [Mark(box=box, colour=RED, mask=np.ones((60, 800), dtype=bool)) for box in boxes]
+    tones = mask_tones(marks, reach=50)
+    assert len(set(tones[:3])) == 3
+    assert tones[4] == RED
+    assert mask_tones([replace(item, mask=None) for item in marks], reach=50) == [RED] * 5
+
+
+def test_each_object_can_have_its_own_colour():
+    picture = draw_prediction(two_masks(), grey(800, 600), DrawConfig(labels=False, colours="object"))
+    assert picture.getpixel((101, 150)) == distinct_colours(3)[1]
+    assert picture.getpixel((399, 350)) == distinct_colours(3)[2]
+
+
+def test_opacity_and_line_width_are_those_asked_for():
+    picture = draw_prediction(two_masks(), grey(800, 600), DrawConfig(labels=False, opacity=0.0, line_width=9))
+    assert picture.getpixel((150, 150)) == (100, 100, 100)
+    assert [picture.getpixel((100 + x, 150)) == RED for x in (0, 8, 9)] == [True, True, False]
+    stripes = draw_prediction(semantic(columns(0, 2)), grey(12, 6), DrawConfig(opacity=1.0, labels=False))
+    assert stripes.size == (12, 6)
+    assert stripes.getpixel((2, 2)) == RED
+
+
+def test_labels_can_be_left_out(written):
+    picture = draw_prediction(objects([[100, 100, 300, 300]]), grey(800, 600), DrawConfig(labels=False))
+    assert (picture.size, written) == ((800, 600), [])
+    crowd = draw_prediction(objects(scattered(300)), grey(800, 600), DrawConfig(labels=False))
+    assert (crowd.size, written) == ((800, 600), [])
+
+
+@pytest.mark.parametrize("size", [(100, 100), (375, 500), (2000, 1500)])
+@pytest.mark.parametrize("count", [5, 60])
+def test_no_label_covers_another_or_leaves_the_picture(size, count, monkeypatch):
+    rectangles = []
+    draw = drawing.ImageDraw.ImageDraw.rectangle
+
+    def rectangle(self, box, fill=None, outline=None, width=1):
+        if fill is not None:
+            rectangles.append(box)
+        draw(self, box, fill=fill, outline=outline, width=width)
+
+    monkeypatch.setattr(drawing.ImageDraw.ImageDraw, "rectangle", rectangle)
+    height, width = size
+    boxes = [[0.3 * width, 0.3 * height, 0.6 * width, 0.6 * height]] * 4 + scattered(count, width, height)[4:]
+    picture = draw_prediction(objects(boxes, size=size), grey(width, height))
+    hits = np.zeros((picture.height, picture.width), dtype=int)
+    for left, top, right, bottom in rectangles:
+        assert 0 <= left < right < picture.width
+        assert 0 <= top < bottom < picture.height
+        hits[top : bottom + 1, left : right + 1] += 1
+    assert hits.max() == 1
+    assert len(rectangles) >= 4
+
+
+@pytest.mark.parametrize("setting", [{"line_width": 0}, {"opacity": 1.5}, {"colours": "rainbow"}])
+def test_drawing_settings_out_of_range_are_refused(setting):
+    (name,) = setting
+    with pytest.raises(ConfigError, match=f"`{name}` must be"):
+        DrawConfig(**setting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +12,11 @@ from PIL import Image
 
 import twins
 import twins.evaluation
+import twins.predictor
 from twins.backbone.layers import Linear
 from twins.backbone.network import is_fused
 from twins.engine.measure import predict_batch
-from twins.errors import ConfigError, NotFoundError
+from twins.errors import ConfigError, DataError, InputError, NotFoundError
 from twins.predictor import Predictor, expand, inference_form, pick_device
 from twins.preprocess import Preprocess
 from twins.run_folder import weights_of
@@ -45,8 +47,9 @@ def network(padding: str = "exact", preprocess: Preprocess = KEEP_ASPECT):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("padding", ["exact", "reference", "unmasked"])
-@pytest.mark.parametrize("batch_size", [2, 7])
-def test_predictions_do_not_depend_on_the_other_images_of_a_batch(padding, batch_size):
+@pytest.mark.parametrize(("batch_size", "pads"), [(2, True), (7, True), (7, False)])
+def test_predictions_do_not_depend_on_the_other_images_of_a_batch(padding, batch_size, pads, monkeypatch):
+    monkeypatch.setattr(twins.predictor, "pads_batches", lambda device: pads)
     predictor, images = Predictor(network(padding), device="cpu"), make_images()
     together = predictor.predict(images, batch_size=batch_size)
     assert [prediction.size for prediction in together] == [(height, width) for width, height in SIZES]
@@ -66,12 +69,12 @@ def test_images_are_streamed_in_order_batch_by_batch():
             yield image
 
     stream = Predictor(network(), device="cpu").stream(sources(), batch_size=3)
-    for number, (image, prediction) in enumerate(stream):
-        assert image.size == SIZES[number]
-        assert prediction.size == image.size[::-1]
+    for number, prediction in enumerate(stream):
+        assert prediction.size == SIZES[number][::-1]
         assert len(taken) == min(len(SIZES), 3 * (number // 3 + 1))
-    with pytest.raises(ConfigError, match="batch_size"):
-        Predictor(network(), device="cpu").predict(make_images(), batch_size=0)
+    for count in (0, 2.5, None):
+        with pytest.raises(ConfigError, match="batch_size"):
+            Predictor(network(), device="cpu").stream(make_images(), batch_size=count)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -214,3 +217,167 @@ def test_imagenets_repeated_class_names_are_accepted():
     from twins.data.classes import imagenet_names
 
     assert twins.create_model("twins_svt_nano", names=imagenet_names()).info.num_classes == 1000
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    torch.manual_seed(0)
+    preprocess = Preprocess(size=32, crop=1.0, interpolation="bilinear")
+    model = twins.create_model("twins_svt_nano", names=("a", "b", "c"), preprocess=preprocess)
+    return Predictor(model, device="cpu")
+
+
+def test_an_image_predicts_the_same_in_every_form(classifier, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    (expected,) = classifier(pixels)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    with path.open("rb") as file:
+        forms = [path, str(path), Image.fromarray(pixels), path.read_bytes(), bytearray(path.read_bytes()), file]
+        forms += [tensor, tensor / 255, (tensor / 255).double(), pixels / 255, tmp_path, str(tmp_path / "*.png")]
+        forms += [tensor[None], pixels[None], (x for x in [pixels]), [[path]], {"a": path}.values(), iter([tmp_path])]
+        for form in forms:
+            (prediction,) = classifier(form)
+            assert prediction == expected, type(form)
+    for batch in (np.stack([pixels] * 3), torch.stack([tensor] * 3) / 255):
+        for prediction in classifier(batch):
+            assert (prediction.labels == expected.labels).all()
+            np.testing.assert_allclose(prediction.scores, expected.scores, atol=1e-6)
+    assert classifier(np.zeros((0, 8, 8, 3), np.uint8)) == classifier([]) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (None, "found None"),
+        ({"image": 1}, "found dict"),
+        (5, "found int"),
+        (np.zeros((8, 8, 4), np.uint8), "of 4 channels may be RGBA or another image"),
+        (np.zeros((2, 8, 8, 4), np.uint8), "of 4 channels may be RGBA or another image"),
+        (torch.zeros(4, 8, 8), r"must be \(3, H, W\) or \(1, H, W\), found \(4, 8, 8\)"),
+        (torch.zeros(2, 8, 8, 3), r"found \(8, 8, 3\)"),
+        (np.zeros((3, 8, 8), np.uint8), r"found \(3, 8, 8\)"),
+        (torch.full((2, 3, 8, 8), 200.0), "values in 0..1"),
+        (torch.randn(2, 3, 8, 8), "values in 0..1; divide by 255, and do not normalise it"),
+        (torch.zeros(3, 8, 8, dtype=torch.int64), "must be uint8 or float, found int64"),
+        (io.StringIO("text"), "open it in the mode rb"),
+    ],
+)
+def test_what_is_ambiguous_or_no_image_is_refused_in_a_sentence(classifier, image, message):
+    with pytest.raises(InputError, match=message):
+        classifier(image)
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "must have bytes"), (b"no image", "an image of 8 bytes is no")])
+def test_bytes_that_are_no_image_are_refused_in_a_sentence(classifier, content, message):
+    with pytest.raises(DataError, match=message):
+        classifier(content)
+
+
+def test_a_url_is_refused_in_a_sentence(classifier):
+    with pytest.raises(NotFoundError, match=r"http://host/a\.jpg\?b is a URL, .* give its bytes"):
+        classifier("http://host/a.jpg?b")
+
+
+def test_half_precision_tensors_are_images(classifier):
+    image = torch.randint(0, 2, (3, 40, 40), generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    assert classifier(image) == classifier(image.float())
+
+
+def test_predictions_know_their_image_by_path_or_by_reference(classifier, tmp_path):
+    image = make_images()[0]
+    image.save(tmp_path / "a.png")
+    by_path, by_reference = classifier([tmp_path / "a.png", image])
+    assert (by_path.path, by_path.image) == (str(tmp_path / "a.png"), None)
+    assert by_reference.path is None
+    assert by_reference.image is image
+    assert by_path.milliseconds == by_reference.milliseconds > 0
+    assert (np.asarray(by_path.draw()) == np.asarray(by_reference.draw())).all()
+    assert not {"path", "milliseconds", "image"} & set(by_path.to_dict())
+
+
+def test_images_of_other_channels_can_be_drawn(tmp_path):
+    model = twins.create_model("twins_svt_nano", num_classes=2, in_chans=5, preprocess=Preprocess(size=32))
+    pixels = np.random.default_rng(0).integers(0, 256, (400, 400, 5), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", pixels)
+    for image in (pixels, tmp_path / "a.npy"):
+        (prediction,) = Predictor(model, device="cpu")(image)
+        assert (np.asarray(prediction.draw())[:400, :400] == pixels[..., :3]).all()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_features_are_the_mean_of_the_last_map_and_the_same_alone_as_in_a_batch(task, monkeypatch):
+    torch.manual_seed(0)
+    model = twins.create_model("twins_svt_nano", task=task, num_classes=3)
+    model.info = replace(model.info, preprocess=replace(model.info.preprocess, size=64, longest=96))
+    predictor, images = Predictor(model, device="cpu"), make_images()[:3]
+    vectors, maps = predictor.embed(images), predictor.embed(images, maps=True)
+    assert (vectors.shape, vectors.dtype) == ((3, 256), np.float32)
+    assert [x.shape[0] for x in maps[0]] == [32, 64, 128, 256] == list(model.backbone.channels)
+    for index, image in enumerate(images):
+        np.testing.assert_allclose(predictor.embed(image)[0], vectors[index], atol=1e-5)
+        with torch.inference_mode():
+            x = model.info.preprocess(image)[None]
+            np.testing.assert_allclose(vectors[index], model.forward_features(x).mean(dim=(2, 3))[0], atol=1e-5)
+            np.testing.assert_allclose(maps[index][2], model.backbone(x)[2][0], atol=1e-4)
+    assert predictor.embed([]).shape == (0, 256)
+    monkeypatch.setattr(twins.predictor, "pads_batches", lambda device: True)
+    np.testing.assert_allclose(predictor.embed(images), vectors, atol=1e-5)
+    for padded, alone in zip(predictor.embed(images, maps=True), maps, strict=True):
+        for one, other in zip(padded, alone, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("pads", [True, False])
+def test_scores_and_boxes_in_float32_are_those_of_the_image_alone_to_the_documented_tolerance(pads, monkeypatch):
+    torch.manual_seed(0)
+    model = twins.create_model("twins_svt_nano", task="detection", num_classes=3)
+    model.info = replace(model.info, preprocess=replace(model.info.preprocess, size=64, longest=96))
+    predictor = Predictor(model, device="cpu", selection=twins.SelectionConfig(score=0.0, most=20))
+    images = [*make_images()[:3], make_images()[2].rotate(90)]
+    monkeypatch.setattr(twins.predictor, "pads_batches", lambda device: pads)
+    for image, together in zip(images, predictor(images), strict=True):
+        (alone,) = predictor(image)
+        np.testing.assert_allclose(together.scores, alone.scores, atol=1e-5)
+        np.testing.assert_allclose(np.sort(together.boxes, axis=0), np.sort(alone.boxes, axis=0), atol=0.01)
+
+
+@pytest.mark.parametrize("bad", [3, None, 2.5, b"x", ["twins_svt_nano"], np.zeros(3)], ids=str)
+def test_arguments_of_another_type_are_refused_in_a_sentence(bad):
+    model = twins.create_model("twins_svt_nano", num_classes=2)
+    calls = [
+        lambda: twins.load(bad),
+        lambda: twins.create_model(bad),
+        lambda: twins.create_backbone(bad),
+        lambda: twins.create_model("twins_svt_nano", task=bad),
+        lambda: twins.evaluate(bad, "digits"),
+        lambda: twins.evaluate(model, bad),
+        lambda: twins.evaluate(model, "digits", bad),
+        lambda: twins.train(bad),
+        lambda: twins.load_weights(bad, "file"),
+        lambda: twins.load_weights(model, bad),
+        lambda: twins.save_weights(model, bad),
+        lambda: twins.Predictor(bad),
+        lambda: twins.Predictor(model, device=bad),
+    ]
+    if bad is not None:
+        calls += [
+            lambda: twins.create_model("twins_svt_nano", weights=bad),
+            lambda: twins.Predictor(model, selection=bad),
+            lambda: twins.Predictor(model, inference=bad),
+        ]
+    for call in calls:
+        with pytest.raises(ConfigError, match=r"`\w+` must be .*, found "):
+            call()
+
+
+def test_thresholds_and_inference_settings_need_public_names_only(tmp_path):
+    for task in ("detection", "semantic"):
+        twins.save_weights(twins.create_model("twins_svt_nano", task=task), tmp_path / f"{task}.safetensors")
+    selection = twins.SelectionConfig(score=0.4)
+    assert twins.load(tmp_path / "detection.safetensors", selection=selection).model.selection.score == 0.4
+    inference = twins.InferenceConfig(flip=True)
+    assert twins.load(tmp_path / "semantic.safetensors", inference=inference).inference.flip
+    with pytest.raises(ConfigError, match="`score` must be a number"):
+        twins.SelectionConfig(score="0.3")

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from twins.errors import ConfigError, NotFoundError, nearest
+from twins.errors import ConfigError, NotFoundError, check_type, nearest
 
 Quad = tuple[int, int, int, int]
 
@@ -129,6 +129,7 @@ def resolve_name(name: str) -> str:
     Raises:
         NotFoundError: no model has this name; the message offers the nearest ones.
     """
+    check_type(name, str, "name", "the name of a model, such as twins_svt_small")
     table = {_normalised(alias): variant for variant in VARIANTS for alias in (variant, *_spellings(variant))}
     if (canonical := table.get(_normalised(name))) is not None:
         return canonical

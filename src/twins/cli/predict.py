@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from twins.cli.parse import FILE, parse
+from twins.drawing import DrawConfig
 from twins.errors import ConfigError, number_of
 from twins.tasks.inference import SHOWN, InferenceConfig, SelectionConfig
 from twins.tasks.table import facts_of, tasks_with
@@ -71,6 +72,8 @@ class PredictArgs:
     """Inference settings of a semantic network."""
     selection: Annotated[SelectionConfig, tyro.conf.arg(name="")] = SHOWN
     """Score and NMS thresholds of a detector."""
+    drawing: Annotated[DrawConfig, tyro.conf.arg(name="")] = field(default_factory=DrawConfig)
+    """How `--out` draws."""
 
 
 ARGS = PredictArgs
@@ -263,4 +266,4 @@ def _open_outputs(stack: ExitStack, predictor: Predictor, items: Iterable[Item],
     if args.coco:
         yield stack.enter_context(predict_outputs.coco_file(Path(args.coco), predictor.model.info, list(items)))
     if args.out:
-        yield stack.enter_context(predict_outputs.drawings(Path(args.out)))
+        yield stack.enter_context(predict_outputs.drawings(Path(args.out), args.drawing))

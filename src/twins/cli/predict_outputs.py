@@ -15,7 +15,7 @@ from PIL.Image import Image
 from twins.data.classes import built_in
 from twins.data.loading.sources import Item, Source, stem_of
 from twins.data.loading.video import VideoWriter
-from twins.drawing import index_image, palette
+from twins.drawing import DrawConfig, index_image, palette
 from twins.errors import ConfigError
 from twins.files import atomic_file, json_text
 from twins.metrics.coco_results import coco_results
@@ -92,7 +92,7 @@ def csv_file(path: Path, task: str, top: int, *, video: bool, track: bool = Fals
 
 
 @contextmanager
-def drawings(folder: Path) -> Iterator[Writer]:
+def drawings(folder: Path, config: DrawConfig) -> Iterator[Writer]:
     """Draw each image to a PNG and each video to an MP4, without overwriting existing files.
 
     Raises:
@@ -109,14 +109,14 @@ def drawings(folder: Path) -> Iterator[Writer]:
             f"--out {folder} cannot be made or written to ({error.strerror}); choose another folder"
         ) from error
     with ExitStack() as stack:
-        yield _Drawings(folder, stack).add
+        yield _Drawings(folder, stack, config).add
 
 
 class _Drawings:
     """Draws into a folder; the stack holds the video that is being written."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._folder, self._stack = folder, stack
+    def __init__(self, folder: Path, stack: ExitStack, config: DrawConfig) -> None:
+        self._folder, self._stack, self._config = folder, stack, config
         self._video: VideoWriter | None = None
 
     def add(self, source: Source, prediction: Prediction) -> None:
@@ -132,7 +132,7 @@ class _Drawings:
             return
         endings = (".png",) if prediction.label_map is None else (".png", "-classes.png")
         path = self._unused_path(source.stem, *endings)
-        _save(_drawn(source, prediction), path)
+        _save(self._drawn(source, prediction), path)
         if prediction.label_map is not None:
             classes = index_image(prediction.label_map, palette(prediction))
             _save(classes, path.with_name(f"{path.stem}-classes.png"))
@@ -143,7 +143,11 @@ class _Drawings:
             temporary = self._stack.enter_context(atomic_file(self._unused_path(source.stem, ".mp4")))
             self._video = self._stack.enter_context(VideoWriter(temporary))
         assert self._video is not None
-        self._video.add(_drawn(source, prediction), source.seconds)
+        self._video.add(self._drawn(source, prediction), source.seconds)
+
+    def _drawn(self, source: Source, prediction: Prediction) -> Image:
+        """Return the image with its prediction; pictures of frames have one size."""
+        return prediction.draw(source.picture(), self._config, steady=source.seconds is not None)
 
     def _unused_path(self, stem: str, *endings: str) -> Path:
         """Return a path with the first ending, numbered if a file with any of the endings exists."""
@@ -154,11 +158,6 @@ class _Drawings:
             number += 1
             name = f"{stem}-{number}"
         return self._folder / f"{name}{endings[0]}"
-
-
-def _drawn(source: Source, prediction: Prediction) -> Image:
-    """Return the image with its prediction; pictures of frames have one size."""
-    return prediction.draw(source.picture(), steady=source.seconds is not None)
 
 
 def _save(image: Image, path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from twins.bands import AnyImage, Bands
 from twins.data.base import Derived
-from twins.data.images import open_file, open_image, to_rgb, uint8_pixels
+from twins.data.images import is_tensor, open_file, open_image, pixels_last, to_rgb, type_error, uint8_pixels
 from twins.errors import DataError, InputError, NotFoundError, few, number_of
 
 RGB = 3
@@ -33,8 +33,8 @@ def open_channels(source: Any, channels: int) -> AnyImage:
     file with as many bands, such as RGBA or CMYK, or a TIFF of as many grey pages.
 
     Args:
-        source: a path, also of a `.npy` or `.npz` file; a Pillow image; `Bands`; an array or tensor, uint8 or float in
-            0..1.
+        source: a path, also of a `.npy` or `.npz` file; the bytes of an image file; a Pillow image; `Bands`; an array
+            or tensor, uint8 or float in 0..1.
         channels: number of channels.
 
     Raises:
@@ -50,8 +50,8 @@ def open_channels(source: Any, channels: int) -> AnyImage:
     if channels in (1, RGB):
         image = open_image(source)
         return image if channels == RGB else image.convert("L")
-    if isinstance(source, str | Path):
-        return _open_bands(Path(source), channels)
+    if isinstance(source, str | Path | bytes):
+        return _open_bands(source, channels)
     if isinstance(source, Image.Image):
         return _split(source, channels, "the image", InputError)
     return Bands.from_array(_pixels(source, channels))
@@ -93,15 +93,16 @@ def _open_array(path: Path, channels: int) -> AnyImage:
         raise DataError(f"{path}: {error}") from error
 
 
-def _open_bands(path: Path, channels: int) -> Bands:
+def _open_bands(source: str | Path | bytes, channels: int) -> Bands:
     """Open the bands, or the pages, of a file."""
     result: list[Bands] = []
+    name = "the image" if isinstance(source, bytes) else str(source)
 
     def keep(image: Image.Image) -> Image.Image:
-        result.append(_split(image, channels, str(path), DataError))
+        result.append(_split(image, channels, name, DataError))
         return image
 
-    open_file(path, keep)
+    open_file(source, keep)
     return result[0]
 
 
@@ -133,18 +134,16 @@ def _pages(image: Image.Image, channels: int, name: str, error: Callable[[str], 
 
 def _pixels(source: Any, channels: int) -> np.ndarray[Any, Any]:
     """Return an array or tensor as uint8 pixels `(H, W, C)`."""
-    if hasattr(source, "detach") and hasattr(source, "permute"):
+    if is_tensor(source):
         shape, expected = tuple(source.shape), f"({channels}, H, W)"
         if source.ndim == 3 and len(source) == channels:
-            return uint8_pixels(source.detach().cpu().permute(1, 2, 0).numpy())
+            return uint8_pixels(pixels_last(source))
     elif isinstance(source, np.ndarray):
         shape, expected = source.shape, f"(H, W, {channels})"
         if source.ndim == 3 and source.shape[2] == channels and 0 not in source.shape:
             return uint8_pixels(source)
     else:
-        raise InputError(
-            f"an image must be a path, a Pillow image, a numpy array or a tensor, found {type(source).__name__}"
-        )
+        raise type_error(source)
     raise InputError(f"the network takes images of {number_of(channels, 'channel')}, {expected}, found {shape}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections import Counter
@@ -122,16 +123,16 @@ def open_image(source: Any) -> Image.Image:
     """Open an image as upright 8-bit RGB; the result shares no memory with its source.
 
     Args:
-        source: a path; a Pillow image; an array `(H, W)`, `(H, W, 1 | 3 | 4)`; or a tensor `(1 | 3, H, W)`.
-            Arrays and tensors are RGB, uint8 in 0..255 or float in 0..1.
+        source: a path; the bytes of an image file; a Pillow image; an array `(H, W)`, `(H, W, 1 | 3)`; or a tensor
+            `(1 | 3, H, W)`. Arrays and tensors are RGB, uint8 in 0..255 or float in 0..1.
 
     Raises:
         NotFoundError: there is no such file.
         DataError: the file is no image, is damaged, or has more pixels than is safe.
         InputError: another type, or an array or tensor of another shape or range.
     """
-    if isinstance(source, str | Path):
-        return open_file(Path(source), to_rgb)
+    if isinstance(source, str | Path | bytes):
+        return open_file(source, to_rgb)
     if isinstance(source, Image.Image):
         if not source.width or not source.height:
             raise InputError(f"an image must have pixels, found {source.width} x {source.height}")
@@ -139,12 +140,29 @@ def open_image(source: Any) -> Image.Image:
         return source.copy() if upright is source else upright
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    if hasattr(source, "detach") and hasattr(source, "permute"):
+    if is_tensor(source):
         if source.ndim != 3 or source.shape[0] not in (1, 3):
             raise InputError(f"an image tensor must be (3, H, W) or (1, H, W), found {tuple(source.shape)}")
-        return _from_array(source.detach().cpu().permute(1, 2, 0).numpy())
-    raise InputError(
-        f"an image must be a path, a Pillow image, a numpy array or a tensor, found {type(source).__name__}"
+        return _from_array(pixels_last(source))
+    raise type_error(source)
+
+
+def is_tensor(source: Any) -> bool:
+    """Return whether an image is a tensor of PyTorch, which this module does not import."""
+    return hasattr(source, "detach") and hasattr(source, "permute")
+
+
+def pixels_last(tensor: Any) -> np.ndarray[Any, Any]:
+    """Return a tensor `(C, H, W)` as an array `(H, W, C)`; floats of any precision become float32."""
+    tensor = tensor.detach().cpu().permute(1, 2, 0)
+    return np.asarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())
+
+
+def type_error(source: Any) -> InputError:
+    """Return the error for an image of another type."""
+    shown = "None" if source is None else type(source).__name__
+    return InputError(
+        f"an image must be a path, the bytes of a file, a Pillow image, a numpy array or a tensor, found {shown}"
     )
 
 
@@ -175,33 +193,44 @@ def is_turned(path: Path) -> bool:
         return False
 
 
-def open_file(path: Path, convert: Callable[[Image.Image], Image.Image] = Image.Image.copy) -> Image.Image:
+def open_file(
+    source: str | Path | bytes, convert: Callable[[Image.Image], Image.Image] = Image.Image.copy
+) -> Image.Image:
     """Open the image of a file, unchanged or converted.
 
     Args:
-        path: the file.
+        source: path of the file, or its bytes.
         convert: applied while the file is open; by default a copy.
 
     Raises:
         NotFoundError: there is no such file.
         DataError: the file is no image, is damaged, or has more pixels than is safe.
     """
+    if not isinstance(source, bytes):
+        _check_path(Path(source))
+        return decode(source, Path(source), convert)
+    if not source:
+        raise DataError("an image must have bytes, found none; read the file again")
+    return decode(f"an image of {len(source):,} bytes", io.BytesIO(source), convert)
+
+
+def _check_path(path: Path) -> None:
+    """Raise NotFoundError or DataError if a path does not lead to a file with content."""
     if not os.path.exists(path):  # never an error, also of names that no file can have
         raise NotFoundError(f"there is no image {path!s:.250}; check the path")
     if path.is_dir():
         raise DataError(f"{path} is a folder, not an image")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes); remove it or copy it again")
-    return decode(path, path, convert)
 
 
 def decode(
-    path: object, file: Path | BinaryIO, convert: Callable[[Image.Image], Image.Image] = Image.Image.copy
+    name: object, file: Path | BinaryIO, convert: Callable[[Image.Image], Image.Image] = Image.Image.copy
 ) -> Image.Image:
     """Decode an image, unchanged or converted.
 
     Args:
-        path: path or address of the image, for errors.
+        name: path or address of the image, for errors.
         file: its path, or its bytes as a stream.
         convert: applied while the file is open; by default a copy.
 
@@ -215,11 +244,11 @@ def decode(
                 image.load()
                 return convert(image)
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} is no image in a known format; remove it or convert it") from error
+        raise DataError(f"{name} is no image in a known format; remove it or convert it") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path} would unpack to more pixels than is safe ({error}); make it smaller") from error
+        raise DataError(f"{name} would unpack to more pixels than is safe ({error}); make it smaller") from error
     except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError, ArithmeticError) as error:
-        raise DataError(f"{path} is damaged ({error}); remove it or copy it again") from error
+        raise DataError(f"{name} is damaged ({error}); remove it or copy it again") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -280,8 +309,13 @@ def _has_fractions(values: np.ndarray[Any, Any]) -> bool:
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
-        raise InputError(f"an image array must be (H, W), (H, W, 3) or (H, W, 4), found {array.shape}")
+    if array.ndim == 3 and array.shape[2] == 4:
+        raise InputError(
+            f"an image array of 4 channels may be RGBA or another image, found {array.shape}; give the three channels "
+            "of RGB, or Image.fromarray(array) for RGBA, whose transparency becomes white"
+        )
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
+        raise InputError(f"an image array must be (H, W) or (H, W, 3), found {array.shape}")
     return to_rgb(Image.fromarray(np.ascontiguousarray(uint8_pixels(array))))
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from twins.data.classes import built_in
 from twins.data.formats.coco import list_categories, parse_mask, read_coco_json, read_json, record_errors, record_size
 from twins.data.formats.coco_objects import box_problems, read_box, read_object, valid_annotations
 from twins.data.formats.values import read_id, read_number
@@ -24,7 +25,9 @@ DIGITS = 4
 """Digits after the decimal point of boxes in pixels."""
 
 
-def coco_results(prediction: Prediction, *, image_id: int, category_ids: Sequence[int | None]) -> list[dict[str, Any]]:
+def coco_results(
+    prediction: Prediction, *, image_id: int, category_ids: Sequence[int | None] | None = None
+) -> list[dict[str, Any]]:
     """Return one image's prediction as entries of a COCO results file, JSON-ready.
 
     Each has `image_id`, `category_id`, `bbox` (left, top, width and height in pixels, four digits after the decimal
@@ -36,10 +39,12 @@ def coco_results(prediction: Prediction, *, image_id: int, category_ids: Sequenc
         prediction: of a detector, in the image's pixels.
         image_id: id of the image in the annotations.
         category_ids: category id of each class in the annotations; objects of a class with `None` are left out.
+            Without it COCO's own ids if the classes are COCO's 80, otherwise the class ids, from 0.
     """
     assert prediction.boxes is not None, "a detector's prediction has boxes"
     assert prediction.labels is not None, "a detector's prediction has labels"
     assert prediction.scores is not None, "a detector's prediction has scores"
+    category_ids = _category_ids(prediction) if category_ids is None else category_ids
     boxes = xywh(prediction.boxes.astype(np.float64)).round(DIGITS).tolist()
     masks = None if prediction.masks is None else [encode_mask(mask) for mask in prediction.masks]
     entries = []
@@ -52,6 +57,16 @@ def coco_results(prediction: Prediction, *, image_id: int, category_ids: Sequenc
             entry["segmentation"] = {"size": list(size), "counts": counts}
         entries.append(entry)
     return entries
+
+
+def _category_ids(prediction: Prediction) -> Sequence[int]:
+    """Return the category ids of a prediction's classes: COCO's own if they are COCO's 80, else the class ids."""
+    table = built_in("coco")
+    values = dict(zip(table.names, table.values, strict=True))
+    if set(prediction.names) == set(values):
+        return [values[name] for name in prediction.names]
+    assert prediction.labels is not None
+    return range(int(prediction.labels.max(initial=0)) + 1)
 
 
 def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from twins.errors import ConfigError
+from twins.errors import ConfigError, check_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,8 @@ class SelectionConfig:
     """Maximum number of objects per image; the highest scores are kept."""
 
     def __post_init__(self) -> None:
+        for name, expected in (("score", "a number"), ("nms", "a number"), ("most", "a whole number")):
+            check_type(getattr(self, name), int if name == "most" else float | int, name, expected)
         if not 0 <= self.score < 1:
             raise ConfigError(f"`score` must be at least 0 and below 1, found {self.score}")
         if not 0 < self.nms <= 1:

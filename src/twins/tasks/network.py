@@ -64,6 +64,16 @@ class TaskNetwork(nn.Module):
         """Classes of the classification layer, without background; 0 if the network returns features."""
         return self.info.num_classes
 
+    def forward_features(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return the last map, `(B, C, H / 32, W / 32)`: the features of images, see `Predictor.embed`.
+
+        Args:
+            images: normalised float `(B, C, H, W)`.
+            sizes: true sizes in pixels, int `(B, 2)`, or `None` if images fill the batch.
+        """
+        features: Tensor = self.backbone.forward_features(images, sizes)
+        return features
+
     def losses(self, images: Tensor, targets: Any, sizes: Tensor | None = None) -> dict[str, Tensor]:
         """Return the weighted losses by name, scalars; the engine sums them.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
-from twins.errors import NotFoundError, nearest
+from twins.errors import NotFoundError, check_type, nearest
 from twins.tasks.facts import TaskFacts
 
 Part = Literal["facts", "network", "spec", "report", "recipes"]
@@ -34,6 +34,7 @@ def register(row: Row) -> None:
 
 def check_task(task: str) -> str:
     """Return a task's name; raises NotFoundError, which offers the nearest names, for an unknown task."""
+    check_type(task, str, "task", f"one of {', '.join(TASKS)}")
     if task not in TASKS:
         hint = nearest(task, TASKS) or f"; the tasks are {', '.join(TASKS)}"
         raise NotFoundError(f"no task is called {task!r}{hint}")

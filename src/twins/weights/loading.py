@@ -12,7 +12,7 @@ from torch import nn
 
 from twins.backbone.config import VARIANTS
 from twins.backbone.network import Twins
-from twins.errors import ConfigError, WeightsError, number_of
+from twins.errors import ConfigError, WeightsError, check_type, number_of
 from twins.preprocess import Preprocess
 from twins.tasks.table import facts_of
 from twins.weights.dialects import DIALECTS, State, check_writable, from_twins
@@ -107,6 +107,7 @@ def load_weights(
         WeightsError: the file cannot be read, has weights that are not finite, or does not fit; the message lists all
             differences, and the network is untouched.
     """
+    _check_types(model, path)
     return load_checkpoint(model, read_tensors(path, key=weights_key), resize_head=resize_head)
 
 
@@ -207,10 +208,11 @@ def save_weights(model: nn.Module, path: str | Path, dialect: str = "twins") -> 
             its segmentation code for a backbone.
 
     Raises:
-        ConfigError: a layout that cannot be written, or a folder that does not exist.
+        ConfigError: a layout that cannot be written, a folder that does not exist, or an argument of another type.
         WeightsError: the ending is unknown.
         TrainingError: the disk is full or not writable.
     """
+    _check_types(model, path)
     dialect = check_writable(dialect)
     state: State = dict(model.state_dict())
     info = getattr(model, "info", None)
@@ -220,6 +222,11 @@ def save_weights(model: nn.Module, path: str | Path, dialect: str = "twins") -> 
     write_tensors(
         path, convert_state(state, dialect), info if isinstance(info, ModelInfo) and dialect == "twins" else None
     )
+
+
+def _check_types(model: object, path: object) -> None:
+    check_type(model, nn.Module, "model", "a backbone or a network")
+    check_type(path, str | Path, "path", "the path of a weight file")
 
 
 def convert_state(state: State, dialect: str) -> State:
