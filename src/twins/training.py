@@ -143,6 +143,10 @@ class TaskSource:
         ready = normalise_batch(batch, self.preprocess, self.device)
         return self.spec.prepare_batch(self.config, ready, epoch, len(self.splits.train.names))
 
+    def loss_targets(self, batch: Batch) -> Any:
+        """Return the targets of an evaluation batch for the held-out losses."""
+        return self.spec.loss_targets(batch)
+
     def path(self, index: int) -> str:
         """Return the path of a training image, for messages."""
         return self.splits.train.path(index)

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from twins.data.loading.batch import Batch
+from twins.data.loading.batch import Batch, to_device
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Source
 from twins.engine.copies import EMA, Bf16Copy
@@ -172,7 +172,7 @@ class TrainStep:
 
     def _loss(self, batch: Batch, step: int) -> Tensor:
         images, targets = self.source.prepare(batch, step // self.source.steps_per_epoch)
-        images, targets, sizes = (_to_device(part, self.accelerator.device) for part in (images, targets, batch.sizes))
+        images, targets, sizes = (to_device(part, self.accelerator.device) for part in (images, targets, batch.sizes))
         images = images if self.copy is None else images.bfloat16()
         return torch.stack(list(self.losses(images, targets, sizes).values())).sum() / self.config.accumulate
 
@@ -195,18 +195,9 @@ class TrainStep:
         device = self.accelerator.device
         images = images.to(device) if self.copy is None else images.to(device, torch.bfloat16)
         with self.accelerator.autocast():
-            losses = self.network.losses(images, _to_device(targets, device), _to_device(sizes, device))
+            losses = self.network.losses(images, to_device(targets, device), to_device(sizes, device))
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
 
     def _clear_gradients(self) -> None:
         self.network.zero_grad()
         self.optimizer.zero_grad()
-
-
-def _to_device(value: Any, device: torch.device) -> Any:
-    """Move a tensor, any nesting of lists and dicts of tensors, or `None` to a device."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {key: _to_device(value, device) for key, value in value.items()}
-    return [_to_device(value, device) for value in value] if isinstance(value, list | tuple) else value
