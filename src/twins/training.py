@@ -22,10 +22,12 @@ from twins.engine.log import Log
 from twins.engine.loop import training_loop
 from twins.engine.processes import build_accelerator, run_on_main
 from twins.engine.randomness import reseed
+from twins.engine.trackers import Trackers
 from twins.errors import ConfigError, NotFoundError, WeightsError
 from twins.factory import create_model, model_from_info
 from twins.files import atomic_file, is_invalid_path, write_json
 from twins.preprocess import Preprocess
+from twins.report.live import follow
 from twins.run_folder import CONFIG, DATA, LAST, LAST_WEIGHTS, RESULT, STATES
 from twins.tasks.contract import TaskSpec, spec_of
 from twins.tasks.network import TaskNetwork
@@ -80,12 +82,24 @@ def train(config: TrainConfig) -> RunResult:
     roots = _data_folder(config.data), _data_folder(saved.data)
     metric, data_hash = spec.metric(splits.train.names), fingerprint(splits.train, *roots)
     monitor = facts_of(config.task).monitor
-    outcome = training_loop(network, source, metric, config, accelerator, log, monitor=monitor, fingerprint=data_hash)
+    with follow(run, splits.val, log) as follower:
+        outcome = training_loop(
+            network,
+            source,
+            metric,
+            config,
+            accelerator,
+            log,
+            monitor=monitor,
+            fingerprint=data_hash,
+            after_evaluation=follower,
+        )
+        follower.finished = outcome.reason != "stopped"
     main = accelerator.is_main_process
     if main and (config.data, config.layout) != (saved.data, saved.layout):
         _write_config(run, replace(saved, data=config.data, layout=config.layout))
         _write_plan(run, splits)
-    if config.trackers or accelerator.num_processes > 1:
+    if accelerator.num_processes > 1:
         accelerator.end_training()
     if outcome.reason == "stopped" or not main:
         return RunResult(path=run, metrics=outcome.metrics, interrupted=outcome.reason == "stopped")
@@ -338,11 +352,14 @@ def _new_folder(config: TrainConfig) -> Path:
 
 def _open_log(run: Path, config: TrainConfig, accelerator: Accelerator) -> Log:
     """Return the logger of the run, with its trackers started."""
-    if not config.trackers:
-        return Log(run, active=accelerator.is_main_process)
-    accelerator.project_configuration.set_directories(str(run))
-    accelerator.init_trackers("twins", {"model": config.model, "data": config.data, "seed": config.seed})
-    return Log(run, active=accelerator.is_main_process, tracker=accelerator)
+    started: list[Trackers] = []
+    if config.trackers:
+        resolved = replace(read_config(run / CONFIG), resume=config.resume)
+        run_on_main(accelerator, lambda: started.append(Trackers(resolved, run)))
+    log = Log(run, active=accelerator.is_main_process, tracker=started[0] if started else None)
+    for trackers in started:
+        trackers.note = log.info
+    return log
 
 
 def _measure_and_report(run: Path, config: TrainConfig) -> dict[str, float]:

@@ -11,11 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
 from rich import progress as bars
 from rich.console import Console
 
 from twins.engine.progress import Plan, Progress
+from twins.engine.trackers import Trackers
 from twins.errors import TrainingError
 from twins.files import json_text
 from twins.run_folder import LOG, METRICS
@@ -37,7 +37,7 @@ class Log:
     """
 
     def __init__(
-        self, run: Path, *, active: bool = True, tracker: Accelerator | None = None, console: Console | None = None
+        self, run: Path, *, active: bool = True, tracker: Trackers | None = None, console: Console | None = None
     ) -> None:
         self.run, self.active, self.tracker = run, active, tracker
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
