@@ -142,6 +142,8 @@ class MetricRow:
     is_loss: bool
     """Whether it is a loss, and no share in 0..1."""
     lower_is_better: bool
+    comparable: bool = True
+    """Whether a difference can be better or worse: losses of different heads are sums of different parts."""
 
     def text(self, index: int) -> str:
         """Return the value of a run: a share as per cent."""
@@ -156,7 +158,7 @@ class MetricRow:
         if index == 0 or first is None or value is None:
             return "", "equal"
         text = f"{value - first:+.4f}" if self.is_loss else f"{100 * (value - first):+.2f}"
-        if float(text) == 0:
+        if float(text) == 0 or not self.comparable:
             return text, "equal"
         return text, "better" if (value < first) == self.lower_is_better else "worse"
 
@@ -166,13 +168,14 @@ class MetricRow:
         values = [value for value in self.values if value is not None]
         best = (min if self.lower_is_better else max)(values, default=None)
         winners = {index for index, value in enumerate(self.values) if value is not None and value == best}
-        return winners if len(winners) < len(self.values) else set()
+        return winners if self.comparable and len(winners) < len(self.values) else set()
 
 
 def metric_rows(runs: Sequence[ComparedRun]) -> list[MetricRow]:
     """Return the metrics that any run has: the task's main ones first, losses last."""
     facts = facts_of(runs[0].config.task)
     names = dict.fromkeys(name for run in runs for name in run.metrics)
+    same_losses = len({frozenset(filter(is_loss, run.metrics)) for run in runs}) == 1
     ordered = sorted(names, key=lambda name: (is_loss(name), name not in facts.metrics))
     return [
         MetricRow(
@@ -180,6 +183,7 @@ def metric_rows(runs: Sequence[ComparedRun]) -> list[MetricRow]:
             values=[_finite(run.metrics.get(name)) for run in runs],
             is_loss=is_loss(name),
             lower_is_better=is_loss(name) or name in LOWER_IS_BETTER,
+            comparable=same_losses or not is_loss(name),
         )
         for name in ordered
     ]

@@ -46,6 +46,16 @@ def test_a_larger_share_and_a_smaller_loss_are_better(tmp_path):
     )
 
 
+def test_losses_of_other_parts_are_neither_better_nor_worse(tmp_path):
+    runs = read_runs([write_run(tmp_path / "a", 0.5, 1.0), write_run(tmp_path / "b", 0.6, 1.5)])
+    assert runs[1].result is not None
+    runs[1].result["metrics"] |= {"loss_boxes": 0.5, "loss_masks": 1.0}
+    rows = {row.title: row for row in metric_rows(runs)}
+    assert rows["held-out loss"].difference(1) == ("+0.5000", "equal")
+    assert rows["held-out loss"].best == rows["held-out loss, boxes"].best == set()
+    assert rows["top-1"].difference(1)[1] == "better"
+
+
 def test_only_settings_that_differ_are_listed_by_dotted_name(tmp_path):
     first = write_run(tmp_path / "a", 0.5, 1.0)
     second = write_run(tmp_path / "b", 0.5, 1.0, optimizer=OptimizerConfig(lr=0.5), size=64)
