@@ -77,3 +77,8 @@ class Bands:
 
         shown: Any = self.channels[:3] if len(self.channels) > 2 else self.channels[:1] * 3
         return Image.merge("RGB", shown)
+
+
+def to_rgb(image: AnyImage) -> Image:
+    """Return an image as a picture to draw on; see `Bands.to_rgb`."""
+    return image.to_rgb() if isinstance(image, Bands) else image

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from twins.data.loading.batch import Batch, Skipped
 from twins.data.loading.loader import EvalSamples, eval_loader
 from twins.engine.config import EvalConfig, TrainConfig, read_config
 from twins.engine.display import count_images
-from twins.engine.measure import check_measured, measure, predict_batches
+from twins.engine.measure import HeldOutLosses, check_measured, measure, predict_batches
 from twins.errors import ConfigError, DataError, NotFoundError, check_type, number_of
 from twins.factory import create_backbone, model_from_checkpoint
 from twins.files import atomic_file, check_outputs, json_text, sha256, write_json
@@ -54,7 +55,7 @@ class EvalResult:
     """Result of an evaluation; `eval.json` has the same content."""
 
     metrics: dict[str, float]
-    """Metrics of the task, in 0..1."""
+    """Metrics of the task, in 0..1, then the held-out `loss` and, if it has several parts, each as `loss_<part>`."""
     protocol: dict[str, Any]
     """Settings that the metrics depend on: task, model, size, crop, filter, padding, precision, data, images, ..."""
     versions: dict[str, str]
@@ -120,11 +121,12 @@ def evaluate(
     metric = spec.metric(match.names, full=True, absent=config.absent)
     writer = _CocoResults(config.results, network, images, match)
     inference_network = inference_form(network, compile=config.compile)
-    predicted_batches = count_images(_predict(inference_network, spec, relabelled, config), on_images)
+    losses = HeldOutLosses(spec.loss_targets)
+    predicted_batches = count_images(_predict(inference_network, spec, relabelled, config, losses), on_images)
     skipped = measure(predicted_batches, metric, on_batch=writer.add)
     _check_skipped(skipped, len(relabelled), config.max_skipped)
     result = EvalResult(
-        metrics=metric.compute(),
+        metrics=metric.compute() | losses.compute(),
         protocol=_protocol(network, str(data), splits, images)
         | {"images": len(relabelled) - len(skipped), "skipped": len(skipped), "images_in_data": splits.count}
         | spec.protocol(network, config, source)
@@ -277,14 +279,17 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
-def _predict(network: TaskNetwork, spec: TaskSpec, images: ImageSet, config: EvalConfig) -> Iterator[PredictedBatch]:
-    """Yield the batches of a data set with their predictions."""
+def _predict(
+    network: TaskNetwork, spec: TaskSpec, images: ImageSet, config: EvalConfig, losses: HeldOutLosses
+) -> Iterator[PredictedBatch]:
+    """Yield the batches of a data set with their predictions; several passes over an image have no losses."""
     if not config.inference.plain:
         return _predict_singly(network, spec, images, config.inference)
     batch = config.batch_size or facts_of(network.task).batch_size
     samples = EvalSamples(images, spec.eval_transform(network.info.preprocess))
     shapes = spec.shapes(images)
-    return predict_batches(network, lambda: eval_loader(samples, batch=batch, workers=config.workers, shapes=shapes))
+    batches = partial(eval_loader, samples, batch=batch, workers=config.workers, shapes=shapes)
+    return predict_batches(network, batches, losses=losses)
 
 
 def _predict_singly(

@@ -9,7 +9,8 @@ best.safetensors    the best weights; with an EMA, those of the EMA
 states/             the newest whole state
 last/               a link to it: model.safetensors, the current weights, and state.pt, everything else
 eval.json           the final evaluation of the best weights
-report.html         the report
+report.html         the report; during the training, its progress
+tensorboard/, wandb/, mlflow.db, mlflow/   what the trackers write
 ```
 """
 

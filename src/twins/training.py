@@ -30,10 +30,12 @@ from twins.engine.randomness import reseed
 from twins.engine.schedule import extend_run
 from twins.engine.signals import Stop, stop_on_signals
 from twins.engine.state import load_state
+from twins.engine.trackers import Trackers
 from twins.errors import ConfigError, NotFoundError, WeightsError, check_type
 from twins.factory import create_model, model_from_info
 from twins.files import atomic_file, is_invalid_path, write_json
 from twins.preprocess import Preprocess
+from twins.report.live import follow
 from twins.run_folder import BEST, CONFIG, DATA, LAST, LAST_WEIGHTS, RESULT, STATES, weights_of
 from twins.tasks.choices import Choice
 from twins.tasks.contract import TaskSpec, spec_of
@@ -107,25 +109,28 @@ def train(config: TrainConfig, *, given: Collection[str] | None = None) -> RunRe
         run = run_on_main(accelerator, lambda: _open_run(config, network, splits, accelerator.device.type))
         saved = read_config(run / CONFIG)
         log.open(run)
-        _start_trackers(log, config, accelerator)
+        _start_trackers(log, config, run, accelerator)
         _say_start(log, start_lines(run, config, splits, network, source, accelerator, choices), spec, splits, network)
-        outcome = training_loop(
-            network,
-            source,
-            spec.metric(splits.train.names),
-            config,
-            accelerator,
-            log,
-            monitor=facts.monitor,
-            metrics=tuple(facts.metrics),
-            fingerprint=fingerprint(splits.train, _data_folder(config.data), _data_folder(saved.data)),
-            stop=stop,
-        )
+        with follow(run, splits.val, log) as follower:
+            outcome = training_loop(
+                network,
+                source,
+                spec.metric(splits.train.names),
+                config,
+                accelerator,
+                log,
+                monitor=facts.monitor,
+                metrics=tuple(facts.metrics),
+                fingerprint=fingerprint(splits.train, _data_folder(config.data), _data_folder(saved.data)),
+                stop=stop,
+                after_evaluation=follower,
+            )
+            follower.finished = outcome.reason != "stopped"
         main = accelerator.is_main_process
         if main and (config.data, config.layout) != (saved.data, saved.layout):
             _write_config(run, replace(saved, data=config.data, layout=config.layout))
             _write_plan(run, splits)
-        if config.trackers or accelerator.num_processes > 1:
+        if accelerator.num_processes > 1:
             accelerator.end_training()
         return _finish(run, config, outcome, source, log, stop)
 
@@ -208,6 +213,10 @@ class TaskSource:
         """Return images, normalised on the device, and targets for the losses."""
         ready = normalise_batch(batch, self.preprocess, self.device)
         return self.spec.prepare_batch(self.config, ready, epoch, len(self.splits.train.names))
+
+    def loss_targets(self, batch: Batch) -> Any:
+        """Return the targets of an evaluation batch for the held-out losses."""
+        return self.spec.loss_targets(batch)
 
     def path(self, index: int) -> str:
         """Return the path of a training image, for messages."""
@@ -450,13 +459,14 @@ def _new_folder(config: TrainConfig) -> Path:
             number += 1
 
 
-def _start_trackers(log: Log, config: TrainConfig, accelerator: Accelerator) -> None:
+def _start_trackers(log: Log, config: TrainConfig, run: Path, accelerator: Accelerator) -> None:
     """Let the experiment trackers of a run get the log's rows."""
-    if not config.trackers:
-        return
-    accelerator.project_configuration.set_directories(str(log.run))
-    accelerator.init_trackers("twins", {"model": config.model, "data": config.data, "seed": config.seed})
-    log.tracker = accelerator
+    started: list[Trackers] = []
+    if config.trackers:
+        resolved = replace(read_config(run / CONFIG), resume=config.resume)
+        run_on_main(accelerator, lambda: started.append(Trackers(resolved, run)))
+    for trackers in started:
+        log.tracker, trackers.note = trackers, log.info
 
 
 def _extended(requested: TrainConfig, resumed: TrainConfig, steps_per_epoch: int) -> TrainConfig:

@@ -188,7 +188,8 @@ def test_two_processes_evaluate_each_image_once(data, tmp_path, start, run_cli):
     single = json.loads(file.read_text())
     assert single["protocol"]["images"] == VAL  # which two processes cannot share evenly
     for name, value in single["metrics"].items():
-        assert held_out[name] == pytest.approx(value, abs=1e-6), name
+        tolerance = 1e-4 if name.startswith("loss") else 1e-6  # the inference form rounds losses otherwise
+        assert held_out[name] == pytest.approx(value, abs=tolerance), name
 
 
 @pytest.mark.slow

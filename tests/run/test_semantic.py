@@ -211,6 +211,7 @@ def test_two_processes_evaluate_each_image_once(data, tmp_path, run_cli, two_pro
     assert sum(map(sum, single["confusion"])) == sum(np.asarray(Image.open(p)).size for p in data.glob("masks/val/*"))
     for name in ("miou", "pixel_accuracy", "mean_class_accuracy"):
         assert held_out[name] == single["metrics"][name], name
+    assert held_out["loss"] == pytest.approx(single["metrics"]["loss"], rel=1e-4)
 
 
 # settings
@@ -265,8 +266,8 @@ def test_accumulated_passes_equal_one_step(train, losses):
 def test_balanced_class_weights_reach_the_loss(data, train, monkeypatch):
     weighed, cross_entropy = [], semantic.F.cross_entropy
 
-    def spy(logits, targets, *, weight, **settings):
-        weighed.append(weight)
+    def spy(logits, targets, *, weight=None, **settings):  # the held-out loss has no weights
+        weighed.extend([] if weight is None else [weight])
         return cross_entropy(logits, targets, weight=weight, **settings)
 
     monkeypatch.setattr(semantic.F, "cross_entropy", spy)
@@ -344,7 +345,7 @@ def test_a_run_folder_has_its_documented_files(trained, losses):
     assert (info["preprocess"]["fit"], info["preprocess"]["size"], info["padding"]) == ("keep", 64, "exact")
     train_row, eval_row = read_rows(trained, "train")[0], read_rows(trained, "eval")[-1]
     assert set(train_row) == {"kind", "step", "epoch", "lr", "loss", "images_per_s"}
-    assert set(eval_row) == {"kind", "step", "epoch", "miou", "pixel_accuracy", "mean_class_accuracy"}
+    assert set(eval_row) == {"kind", "step", "epoch", "miou", "pixel_accuracy", "mean_class_accuracy", "loss"}
     assert losses(trained)[-1] < 0.5 * losses(trained)[0]
     best = max(row["miou"] for row in read_rows(trained, "eval"))
     assert result["metrics"]["miou"] == pytest.approx(best, abs=1e-3)  # other batches round differently

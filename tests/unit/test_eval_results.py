@@ -21,7 +21,7 @@ from twins.predictions import Prediction
 NAMES, COUNT = ("cat", "dog"), 4
 
 
-def predict(network, spec, images, config):
+def predict(network, spec, images, config, losses):
     """Yield predictions near the objects, and a wrong one of each class."""
     for index in range(len(images)):
         target, random = images.target(index), np.random.default_rng(index)

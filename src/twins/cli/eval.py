@@ -81,10 +81,11 @@ def _score(args: EvalArgs) -> int:
 
 
 def _show(metrics: dict[str, float], task: str, details: dict[str, Any]) -> None:
+    from twins.engine.measure import is_loss
     from twins.tasks.contract import spec_of
 
     for name, value in metrics.items():
-        print(f"  {name:<20} {100 * value:6.2f} %")
+        print(f"  {name:<20} {value:6.4f}" if is_loss(name) else f"  {name:<20} {100 * value:6.2f} %")
     for line in spec_of(task).worst_classes(details["per_class"]):
         print(f"  {line}")
     truth = details.get("truth", {})

@@ -18,6 +18,7 @@ VERBS = {
     "check": "report the problems of a data set before training",
     "train": "train a network on a folder of images, or resume a run",
     "eval": "evaluate a trained network on a data set, or score a COCO results file",
+    "compare": "compare runs of one task: metrics, curves, settings, and images they disagree on",
     "predict": "run a trained network on images or videos",
     "convert": "write a weight file in another layout",
     "bench": "measure speed and memory on this machine, alone or against timm",

@@ -11,11 +11,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from twins.data.loading.batch import to_device
 from twins.engine.memory import available, free_memory, is_out_of_memory, peak_of
 from twins.engine.norms import clone_buffers, restore_buffers
 from twins.engine.optim import train_mode
 from twins.engine.processes import gather
-from twins.engine.step import to_device
 from twins.errors import number_of
 from twins.tasks.choices import Choice
 from twins.tasks.network import TaskNetwork

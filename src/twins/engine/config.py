@@ -198,7 +198,7 @@ class TrainConfig:
     max_skipped: float = 0.05
     """Largest share of unreadable images in a split; with more of them the run ends."""
     trackers: tuple[str, ...] = ()
-    """Experiment trackers of accelerate, such as `tensorboard`."""
+    """Experiment trackers, in the run folder: `tensorboard`, `wandb`, `mlflow`, or another that accelerate has."""
     quiet: Annotated[bool, FlagCreatePairsOff] = False
     """Print only problems and the end; `log.txt` has all."""
     verbose: Annotated[bool, FlagCreatePairsOff] = False

@@ -41,5 +41,8 @@ class Source(Protocol):
     def prepare(self, batch: Batch, epoch: int) -> tuple[Tensor, Any]:
         """Return the images and targets for the losses, normalised and mixed."""
 
+    def loss_targets(self, batch: Batch) -> Any:
+        """Return the targets of an evaluation batch as `TaskNetwork.forward_with_losses` takes them."""
+
     def path(self, index: int) -> str:
         """Return the path of a training image, for messages."""

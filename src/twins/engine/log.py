@@ -12,12 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import TaskID
 
 from twins.engine.display import Bars, Pace, losses_text, phase, position
 from twins.engine.progress import Plan, Progress
+from twins.engine.trackers import Trackers
 from twins.errors import TrainingError
 from twins.files import json_text
 from twins.run_folder import LOG, METRICS
@@ -48,7 +48,7 @@ class Log:
         run: Path | None = None,
         *,
         active: bool = True,
-        tracker: Accelerator | None = None,
+        tracker: Trackers | None = None,
         console: Console | None = None,
         output: Output = "normal",
     ) -> None:

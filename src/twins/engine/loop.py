@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -18,7 +18,7 @@ from twins.engine.config import TrainConfig
 from twins.engine.contracts import Metric, Source
 from twins.engine.display import count_images, position
 from twins.engine.log import Log, format_metrics
-from twins.engine.measure import EvaluationStopped, check_measured, measure, predict_batches
+from twins.engine.measure import EvaluationStopped, HeldOutLosses, Samples, check_measured, measure, predict_batches
 from twins.engine.memory import OutOfMemory, out_of_memory
 from twins.engine.optim import set_rate
 from twins.engine.processes import gather, silence_warnings, sum_over_processes
@@ -47,6 +47,10 @@ class Outcome:
     """Metrics of the newest evaluation since the run began or resumed; empty if there was none."""
 
 
+AfterEvaluation = Callable[[Progress, Samples], None]
+"""Called on the main process after each evaluation, with the position of the run and some predictions."""
+
+
 @dataclass(frozen=True)
 class _Run:
     """The parts of a run, see `training_loop`, and its progress."""
@@ -60,6 +64,7 @@ class _Run:
     monitor: str
     metrics: Collection[str]
     stop: Stop
+    after_evaluation: AfterEvaluation | None
 
 
 def training_loop(
@@ -74,6 +79,7 @@ def training_loop(
     metrics: Collection[str] = (),
     fingerprint: str = "",
     stop: Stop | None = None,
+    after_evaluation: AfterEvaluation | None = None,
 ) -> Outcome:
     """Train a network, from step 0 or from the newest state of a run, until the run is finished or a signal stops it.
 
@@ -88,6 +94,7 @@ def training_loop(
         metrics: names of the metrics that an evaluation's line shows.
         stop: the stop signal; `None` listens to signals for the time of the training.
         fingerprint: hash of the training data; a run resumes only with the same one.
+        after_evaluation: called after each evaluation on the main process.
 
     Raises:
         TrainingError: the loss or the gradients are not finite, or memory or disk is full; the newest whole state is
@@ -107,7 +114,7 @@ def training_loop(
         if config.resume:
             log.drop_rows_after(progress.step)
             log.info(f"continuing {log.run} from step {progress.step}, epoch {plan.epoch(progress):.2f}")
-        run = _Run(step, checkpoints, plan, progress, log, metric, monitor, metrics, stop)
+        run = _Run(step, checkpoints, plan, progress, log, metric, monitor, metrics, stop, after_evaluation)
         with step.batches(progress.step) as batches:
             return _train(run, batches)
 
@@ -171,14 +178,15 @@ def _evaluate(run: _Run) -> dict[str, float] | None:
     """Evaluate the weights, log the metrics and save the best weights; `None` if a signal interrupted it."""
     progress, log = run.progress, run.log
     accelerator, source = run.step.accelerator, run.step.source
-    predicted_batches = predict_batches(run.step.eval_network, source.evaluation, accelerator)
+    losses, samples = HeldOutLosses(source.loss_targets), Samples()
+    predicted_batches = predict_batches(run.step.eval_network, source.evaluation, accelerator, losses=losses)
     try:
         with log.phase("evaluating", source.val_count) as count:
             counted = count_images(predicted_batches, lambda images: count(images * accelerator.num_processes))
-            skipped = measure(counted, run.metric, accelerator=accelerator, stop=run.stop)
+            skipped = measure(samples.collect(counted), run.metric, accelerator=accelerator, stop=run.stop)
     except EvaluationStopped:
         return None
-    values = run.metric.compute()
+    values = run.metric.compute() | losses.compute(accelerator)
     _log_skipped(run, skipped, "val")
     progress.evaluated = progress.step
     log.write_row("eval", step=progress.step, epoch=run.plan.epoch(progress), values=values)
@@ -190,6 +198,8 @@ def _evaluate(run: _Run) -> dict[str, float] | None:
         run.checkpoints.save_best()
     mark = "  (best)" if improved else ""
     log.info(f"{position(progress, run.plan)}  {format_metrics(values, ('loss', *run.metrics))}{mark}")
+    if run.after_evaluation is not None and accelerator.is_main_process:
+        run.after_evaluation(progress, samples)
     return values
 
 

@@ -10,10 +10,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from twins.data.loading.batch import Batch, Skipped, normalise_images
+from twins.data.loading.batch import Batch, Skipped, normalise_images, to_device
 from twins.engine.contracts import Metric
 from twins.engine.loading import load_batches
 from twins.engine.processes import gather
+from twins.engine.randomness import seed_for
 from twins.engine.signals import Stop
 from twins.errors import DataError, number_of
 from twins.ops.padding import true_sizes
@@ -23,6 +24,62 @@ from twins.tasks.network import TaskNetwork, scores_error
 
 class EvaluationStopped(Exception):
     """A signal interrupted an evaluation; the resumed run starts it again."""
+
+
+class HeldOutLosses:
+    """The mean of each loss over the images of an evaluation.
+
+    Args:
+        targets_of: returns a batch's targets for the losses; see `TaskSpec.loss_targets`.
+    """
+
+    def __init__(self, targets_of: Callable[[Batch], Any]) -> None:
+        self.targets_of = targets_of
+        self._sums: dict[str, float] = {}
+        self._images = 0
+
+    def add(self, losses: Mapping[str, Tensor], images: int) -> None:
+        """Add the mean losses of a batch of `images` images."""
+        values = torch.stack(list(losses.values())).tolist()
+        for name, value in zip(losses, values, strict=True):
+            self._sums[name] = self._sums.get(name, 0.0) + value * images
+        self._images += images
+
+    def compute(self, accelerator: Accelerator | None = None) -> dict[str, float]:
+        """Return `loss`, the sum, and if there are several `loss_<name>` of each; over all images of all processes."""
+        share = (self._sums, self._images)
+        shares = [share] if accelerator is None else gather(accelerator, share)
+        images = max(1, sum(count for _, count in shares))
+        names = dict.fromkeys(name for sums, _ in shares for name in sums)
+        means = {name: sum(sums.get(name, 0.0) for sums, _ in shares) / images for name in names}
+        parts = {f"loss_{name}": value for name, value in means.items()} if len(means) > 1 else {}
+        return {"loss": sum(means.values()), **parts} if means else {}
+
+
+class Samples:
+    """A few predictions of an evaluation, of the same images each time: those whose hashed index is smallest.
+
+    Attributes:
+        items: index and prediction of each image.
+    """
+
+    def __init__(self, count: int = 6) -> None:
+        self.count = count
+        self.items: list[tuple[int, Prediction]] = []
+
+    def collect(
+        self, predicted_batches: Iterable[tuple[list[Prediction], Batch]]
+    ) -> Iterator[tuple[list[Prediction], Batch]]:
+        """Pass batches on, and keep the predictions of some images."""
+        for predictions, batch in predicted_batches:
+            self.items += zip(batch.indices, predictions, strict=True)
+            self.items = sorted(self.items, key=lambda item: seed_for(item[0]))[: self.count]
+            yield predictions, batch
+
+
+def is_loss(name: str) -> bool:
+    """Return whether a metric is the held-out loss or a part of it, which is smaller when better, and no share."""
+    return name == "loss" or name.startswith("loss_")
 
 
 def measure(
@@ -68,7 +125,11 @@ def measure(
 
 
 def predict_batches(
-    network: TaskNetwork, batches: Callable[[], Iterable[Batch]], accelerator: Accelerator | None = None
+    network: TaskNetwork,
+    batches: Callable[[], Iterable[Batch]],
+    accelerator: Accelerator | None = None,
+    *,
+    losses: HeldOutLosses | None = None,
 ) -> Iterator[tuple[list[Prediction], Batch]]:
     """Yield the decoded predictions of each batch, one per image, with the batch; no predictions for an empty batch.
 
@@ -76,6 +137,7 @@ def predict_batches(
         network: it is put in eval mode.
         batches: creates the loader.
         accelerator: sets autocast for the forward pass; `None` computes in the dtype of the weights.
+        losses: also computed, in the same forward pass.
     """
     network.eval()
     for batch in load_batches(batches):
@@ -83,10 +145,22 @@ def predict_batches(
             yield [], batch
             continue
         with nullcontext() if accelerator is None else accelerator.autocast():
-            predictions = predict_batch(
-                network, batch.images, batch.sizes, batch.originals, check_scores=accelerator is None
-            )
+            predictions = _predict_labelled(network, batch, losses, check_scores=accelerator is None)
         yield predictions, batch
+
+
+@torch.inference_mode()
+def _predict_labelled(
+    network: TaskNetwork, batch: Batch, losses: HeldOutLosses | None, *, check_scores: bool
+) -> list[Prediction]:
+    """Return the predictions of a batch with labels, and add its losses."""
+    if losses is None:
+        return predict_batch(network, batch.images, batch.sizes, batch.originals, check_scores=check_scores)
+    images, sizes = _network_input(network, batch.images, batch.sizes)
+    targets = to_device(losses.targets_of(batch), images.device)
+    outputs, batch_losses = network.forward_with_losses(images, targets, sizes)
+    losses.add(batch_losses, len(batch.indices))
+    return _decode(network, outputs, true_sizes(images, sizes), batch.originals, check_scores=check_scores)
 
 
 @torch.inference_mode()
@@ -111,13 +185,25 @@ def predict_batch(
     Raises:
         WeightsError: scores are not finite.
     """
+    images, sizes = _network_input(network, images, sizes)
+    outputs = network(images, sizes)
+    return _decode(network, outputs, true_sizes(images, sizes), originals, check_scores=check_scores)
+
+
+def _network_input(network: TaskNetwork, images: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return normalised images in the dtype of the weights, and their sizes, on the network's device."""
     reference = next(iter(network.parameters()))
     sizes = None if sizes is None else sizes.to(reference.device)
     images = normalise_images(images, sizes, network.info.preprocess, reference.device)
-    outputs = network(images.to(reference.dtype), sizes)
+    return images.to(reference.dtype), sizes
+
+
+def _decode(
+    network: TaskNetwork, outputs: Any, sizes: Tensor, originals: Sequence[tuple[int, int]], *, check_scores: bool
+) -> list[Prediction]:
     if check_scores:
         _check_scores(outputs)
-    return network.decode(outputs, true_sizes(images, sizes), originals)
+    return network.decode(outputs, sizes, originals)
 
 
 def _check_scores(outputs: Any) -> None:

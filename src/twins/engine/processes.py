@@ -13,7 +13,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from twins.engine.config import TrainConfig
-from twins.errors import ConfigError, MissingExtraError, TwinsError, nearest
+from twins.engine.trackers import check_trackers
+from twins.errors import ConfigError, TwinsError
 
 Result = TypeVar("Result")
 
@@ -45,12 +46,11 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
         MissingExtraError: a tracker is not installed.
     """
     _check_device(config)
-    _check_trackers(config.trackers)
+    check_trackers(config.trackers)
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())  # left by an earlier run
     accelerator = Accelerator(
         cpu=config.device == "cpu",
         mixed_precision={"fp32": "no", "bf16-true": "no"}.get(config.precision, config.precision),
-        log_with=list(config.trackers) or None,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # `engine.norms` keeps them equal
     )
     if config.device not in ("auto", accelerator.device.type):
@@ -67,20 +67,6 @@ def _check_device(config: TrainConfig) -> None:
     gpu = config.device != "cpu" and any(available.values())
     if config.precision == "fp16" and not gpu:
         raise ConfigError('`precision="fp16"` needs a GPU, found only the CPU; use bf16 or fp32')
-
-
-def _check_trackers(names: tuple[str, ...]) -> None:
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-
-    available = {str(tracker) for tracker in get_available_trackers()}
-    for name in names:
-        if name not in LOGGER_TYPE_TO_CLASS:
-            tracker_names = sorted(map(str, LOGGER_TYPE_TO_CLASS))
-            raise ConfigError(
-                f"`trackers` names {name!r}, which accelerate does not have{nearest(name, tracker_names)}"
-            )
-        if name not in available:
-            raise MissingExtraError(f"the tracker {name} is not installed; pip install {name}")
 
 
 def run_on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result:

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from twins.data.loading.batch import Batch
+from twins.data.loading.batch import Batch, to_device
 from twins.engine.config import TrainConfig
 from twins.engine.contracts import Source
 from twins.engine.copies import EMA, Bf16Copy
@@ -215,12 +215,3 @@ def _sums(losses: Sequence[dict[str, Tensor]]) -> dict[str, float]:
     """Return the sum of each loss over the passes, with a single wait for the device."""
     sums = [torch.stack([shares[name].float() for shares in losses]).sum() for name in losses[0]]
     return dict(zip(losses[0], torch.stack(sums).tolist(), strict=True))
-
-
-def to_device(value: Any, device: torch.device) -> Any:
-    """Move a tensor, any nesting of lists and dicts of tensors, or `None` to a device."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {key: to_device(value, device) for key, value in value.items()}
-    return [to_device(value, device) for value in value] if isinstance(value, list | tuple) else value

@@ -89,10 +89,19 @@ def match(
     return torch.where(matched_by_min_iou >= 0, matched_by_min_iou, matches)
 
 
-def sample(matches: Tensor, count: int, share: float) -> Tensor:
-    """Return the indices of up to `count` random anchors: first those with an object, at most a `share` of `count`."""
-    positives = _random_subset(torch.where(matches >= 0)[0], int(count * share))
-    return torch.cat([positives, _random_subset(torch.where(matches == BACKGROUND)[0], count - len(positives))])
+def sample(matches: Tensor, count: int, share: float, *, random: bool = True) -> Tensor:
+    """Return the indices of up to `count` anchors: first those with an object, at most a `share` of `count`.
+
+    They are chosen at random, or spread evenly over the anchors of each kind if not `random`.
+    """
+    subset = _random_subset if random else spread
+    positives = subset(torch.where(matches >= 0)[0], int(count * share))
+    return torch.cat([positives, subset(torch.where(matches == BACKGROUND)[0], count - len(positives))])
+
+
+def spread(items: Tensor, size: int) -> Tensor:
+    """Return at most `size` items, spread evenly over all of them."""
+    return items if len(items) <= size else items[torch.arange(size, device=items.device) * len(items) // size]
 
 
 def _random_subset(items: Tensor, size: int) -> Tensor:

@@ -77,20 +77,20 @@ class RetinaNetHead(nn.Module):
             "sizes": levels.image_sizes,
         }
 
-    def losses(self, levels: Levels, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def losses(self, outputs: dict[str, Tensor], targets: Sequence[Target], *, padded: bool) -> dict[str, Tensor]:
         """Return the focal loss of the classes and the L1 loss of the boxes, each per matched anchor.
 
         Args:
-            levels: the pyramid.
+            outputs: result of `forward`.
+            padded: whether an image may be smaller than the batch.
             targets: objects of each image. Anchors with an intersection over union of at least 0.5 with an object are
                 positive, and the best anchors of each object; those below 0.4 with every object are background.
         """
-        outputs = self(levels)
         logits, deltas = full_precision(outputs["logits"]), full_precision(outputs["deltas"])
         anchors = outputs["anchors"]
         matches = []
         for image, target in enumerate(targets):
-            eligible = None if levels.sizes is None else logits[image, :, 0] > -math.inf
+            eligible = logits[image, :, 0] != -math.inf if padded else None
             matches.append(
                 assign(anchors, target, positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0, eligible=eligible)
             )

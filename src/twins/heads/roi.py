@@ -14,7 +14,7 @@ from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, suppress_b
 from twins.heads.fpn import Levels
 from twins.heads.layers import full_precision, init_normal
 from twins.heads.mask import MaskHead, mask_loss
-from twins.heads.matching import assign, sample
+from twins.heads.matching import assign, sample, spread
 from twins.heads.targets import Target
 
 BOX_POOL_SIDE, MASK_POOL_SIDE = 7, 14
@@ -23,6 +23,10 @@ STDS = (0.1, 0.1, 0.2, 0.2)
 """Standard deviations by which the deltas are divided; see `encode_boxes`."""
 POOLED_LEVELS = 4
 """Number of levels, from the finest, from which regions are pooled; coarser levels only give proposals."""
+SAMPLES = 512
+"""Regions of each image in the loss: as published, and always in the held-out loss."""
+EVAL_MASKS = 32
+"""Maximum number of masks per image in the held-out loss."""
 FINEST_SIDE = 56
 """Regions with `sqrt(area)` below twice this, in pixels, use the finest level; the limit doubles with each level."""
 
@@ -74,6 +78,8 @@ class SampledRegions:
     """The index of each region's object in its image, `(R,)`; negative for background."""
     target_boxes: Tensor
     """The box of each region's object, `(R, 4)`; for background the region itself."""
+    proposal_rows: Tensor
+    """The row of each region in the flattened proposals, `(R,)`; -1 for an object's own box."""
 
 
 class RoIHead(nn.Module):
@@ -87,14 +93,14 @@ class RoIHead(nn.Module):
         mask_head: masks, or `None`.
 
     Attributes:
-        samples: regions of each image in the loss, at most a quarter of them with an object.
+        samples: regions of each image in training's loss, at most a quarter of them with an object.
     """
 
     def __init__(self, bbox_head: BoxHead, mask_head: MaskHead | None = None) -> None:
         super().__init__()
         self.bbox_head = bbox_head
         self.mask_head = mask_head
-        self.samples = 512
+        self.samples = SAMPLES
 
     @property
     def num_classes(self) -> int:
@@ -166,8 +172,18 @@ class RoIHead(nn.Module):
         logits = self.mask_head(pooled, labels.flatten()[rows])
         return logits.new_zeros(len(images), *logits.shape[1:]).index_copy(0, rows, logits).unflatten(0, labels.shape)
 
-    def losses(self, levels: Levels, proposals: Tensor, valid: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def losses(
+        self,
+        levels: Levels,
+        proposals: Tensor,
+        valid: Tensor,
+        targets: Sequence[Target],
+        outputs: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Return the losses of sampled regions: cross-entropy of classes, L1 of deltas, binary cross-entropy of masks.
+
+        In eval mode the regions are not sampled at random, but spread evenly: `SAMPLES` of each image, whatever
+        `samples` is, so that networks can be compared, and at most `EVAL_MASKS` masks.
 
         Args:
             levels: the pyramid.
@@ -175,9 +191,10 @@ class RoIHead(nn.Module):
             valid: which proposals are not padding, bool `(B, P)`.
             targets: objects of each image. Regions with an intersection over union of at least 0.5 with an object are
                 positive, all others are background.
+            outputs: result of `forward` for the same proposals, which saves computing it again for those sampled.
         """
         sampled = self._sample(proposals, valid, targets)
-        logits, deltas = self.bbox_head(pool_regions(levels, sampled.boxes, sampled.image_indices, BOX_POOL_SIDE))
+        logits, deltas = self._region_outputs(levels, sampled, outputs)
         logits, deltas = full_precision(logits), full_precision(deltas)
         positives = torch.where(sampled.labels < self.num_classes)[0]
         total = max(1, len(logits))
@@ -187,10 +204,25 @@ class RoIHead(nn.Module):
             "boxes": F.l1_loss(deltas[positives, sampled.labels[positives]], target_deltas, reduction="sum") / total,
         }
         if self.mask_head is not None:
+            if not self.training:
+                positives = spread(positives, EVAL_MASKS * len(targets))
             boxes, images = sampled.boxes[positives], sampled.image_indices[positives]
             mask_logits = self.mask_head(pool_regions(levels, boxes, images, MASK_POOL_SIDE), sampled.labels[positives])
             result["masks"] = mask_loss(mask_logits, boxes, images, sampled.matches[positives], targets)
         return result
+
+    def _region_outputs(
+        self, levels: Levels, sampled: SampledRegions, outputs: dict[str, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits `(R, K + 1)` and deltas `(R, K, 4)` of the sampled regions."""
+        if outputs is None:
+            return self.bbox_head(pool_regions(levels, sampled.boxes, sampled.image_indices, BOX_POOL_SIDE))
+        own = torch.where(sampled.proposal_rows < 0)[0]  # objects' own boxes are not among the proposals
+        pooled = pool_regions(levels, sampled.boxes[own], sampled.image_indices[own], BOX_POOL_SIDE)
+        rows = sampled.proposal_rows.clamp(min=0)
+        parts = zip(self.bbox_head(pooled), (outputs["logits"], outputs["deltas"]), strict=True)
+        logits, deltas = (part.flatten(0, 1)[rows].index_copy(0, own, own_part) for own_part, part in parts)
+        return logits, deltas
 
     @torch.no_grad()
     def _sample(self, proposals: Tensor, valid: Tensor, targets: Sequence[Target]) -> SampledRegions:
@@ -198,16 +230,18 @@ class RoIHead(nn.Module):
         parts = []
         for image, target in enumerate(targets):
             object_boxes = target["boxes"].to(proposals)
-            boxes = torch.cat([object_boxes, proposals[image][valid[image]]])
+            own, used = torch.full((len(object_boxes),), -1, device=valid.device), torch.where(valid[image])[0]
+            rows = torch.cat([own, used + image * valid.shape[1]])
+            boxes = torch.cat([object_boxes, proposals[image][used]])
             matches = assign(boxes, target, positive_iou=0.5, negative_iou=0.5)
-            sampled = sample(matches, self.samples, 0.25)
+            sampled = sample(matches, self.samples if self.training else SAMPLES, 0.25, random=self.training)
             boxes, matches = boxes[sampled], matches[sampled]
             labels = torch.full_like(matches, self.num_classes)
             target_boxes = boxes.clone()
             positives = torch.where(matches >= 0)[0]
             labels[positives] = target["labels"].to(matches)[matches[positives]]
             target_boxes[positives] = object_boxes[matches[positives]]
-            parts.append((boxes, torch.full_like(matches, image), labels, matches, target_boxes))
+            parts.append((boxes, torch.full_like(matches, image), labels, matches, target_boxes, rows[sampled]))
         return SampledRegions(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 

@@ -107,6 +107,8 @@ class RPNHead(nn.Module):
     def losses(self, outputs: RPNOutputs, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the cross-entropy of sampled anchors, `proposal_scores`, and their L1 loss, `proposal_boxes`.
 
+        In eval mode the anchors are not sampled at random, but spread evenly.
+
         Args:
             outputs: result of `forward`.
             targets: objects of each image. Anchors with an intersection over union of at least 0.7 with an object are
@@ -122,9 +124,9 @@ class RPNHead(nn.Module):
                 positive_iou=0.7,
                 negative_iou=0.3,
                 min_positive_iou=0.3,
-                eligible=score > -math.inf,
+                eligible=score != -math.inf,
             )
-            sampled = sample(matches, self.samples, 0.5)
+            sampled = sample(matches, self.samples, 0.5, random=self.training)
             positives = sampled[matches[sampled] >= 0]
             sampled_scores.append(score[sampled])
             target_scores.append((matches[sampled] >= 0).to(score))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from html import escape
 from itertools import islice
@@ -13,9 +14,10 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from twins.charts import fact_table, line_chart, share
+from twins.charts import fact_table, line_chart, picture, share
 from twins.data.base import ImageSet
 from twins.engine.config import TrainConfig, read_config
+from twins.engine.log import read_rows
 from twins.errors import DataError, NotFoundError
 from twins.evaluation import match_classes
 from twins.files import atomic_file
@@ -27,6 +29,9 @@ from twins.tasks.contract import Example, TaskSpec, spec_of
 from twins.tasks.facts import TaskFacts
 from twins.tasks.inference import SelectionConfig
 from twins.tasks.table import facts_of, part_of
+
+RELOAD = "<script>setInterval(()=>document.querySelector('dialog[open]')||location.reload(),10000)</script>"
+"""Reloads a page every ten seconds, unless a picture is enlarged; the scroll position is kept."""
 
 
 def write_report(run: str | Path, *, device: str | torch.device = "auto") -> Path:
@@ -58,13 +63,64 @@ def write_report(run: str | Path, *, device: str | torch.device = "auto") -> Pat
         *part_of(config.task, "report").sections(result, examples, explain),
         _details(config, predictor, result),
     ]
+    return _write(run, config, sections)
+
+
+def write_live_report(run: str | Path, pictures: Sequence[tuple[Image, str]] = (), *, live: bool) -> Path:
+    """Write `report.html` of a run that is not finished: curves, the newest metrics and the settings.
+
+    Args:
+        run: a run folder with `config.yaml` and `metrics.jsonl`.
+        pictures: drawn predictions of the newest evaluation, with captions.
+        live: whether the run goes on; the page then reloads itself.
+
+    Returns:
+        the path of the page.
+
+    Raises:
+        NotFoundError, ConfigError: the folder lacks one of these files, or it is damaged.
+    """
+    run = Path(run)
+    config, rows = read_config(_existing_file(run, CONFIG)), read_rows(run)
+    facts = facts_of(config.task)
+    thumbs = "".join(picture(image, caption) for image, caption in pictures)
+    sections = [
+        _state(config, facts, rows, live=live),
+        _curves(rows, facts),
+        f"<h2>Predictions on held-out images</h2><div class=pair>{thumbs}</div>" if thumbs else "",
+        "<details><summary>All settings of the run</summary>" + f"<pre>{escape(config.to_yaml())}</pre></details>",
+    ]
+    return _write(run, config, sections, head=RELOAD if live else "")
+
+
+def _write(run: Path, config: TrainConfig, sections: Sequence[str], *, head: str = "") -> Path:
+    """Write the page of a run in one atomic step."""
     page = "<!doctype html><html lang=en><meta charset=utf-8>"
     page += "<meta name=viewport content='width=device-width,initial-scale=1'>"
-    page += f"<title>{escape(config.model)} on {escape(Path(config.data).name)}</title><style>{STYLE}</style>"
+    page += f"<title>{escape(config.model)} on {escape(Path(config.data).name)}</title><style>{STYLE}</style>{head}"
     page += f"<main>{''.join(sections)}</main></html>\n"
     with atomic_file(run / REPORT) as beside:
         beside.write_text(page, encoding="utf-8")
     return run / REPORT
+
+
+def _state(config: TrainConfig, facts: TaskFacts, rows: Sequence[dict[str, Any]], *, live: bool) -> str:
+    """Return the head of an unfinished run's page: its position, and the metrics of the newest evaluation."""
+    evaluated = [row for row in rows if row.get("kind") == "eval"]
+    newest = evaluated[-1] if evaluated else {}
+    tiles = [(title, share(newest[key])) for key, title in facts.metrics.items() if key in newest]
+    tiles += [("held-out loss", f"{newest['loss']:.3g}")] if "loss" in newest else []
+    measured = "".join(f"<div class=tile><b>{value}</b><span>{title}</span></div>" for title, value in tiles)
+    position = f"step {rows[-1]['step']}, epoch {rows[-1]['epoch']:.2f}" if rows else "step 0"
+    ending = f"The run has stopped at {position}; continue it with twins train --resume {config.out}."
+    when = f"{time.strftime('%Y-%m-%d %H:%M:%S')}, {position}. The run goes on, and this page reloads itself."
+    best = max((row[facts.monitor] for row in evaluated if facts.monitor in row), default=None)
+    title = facts.metrics.get(facts.monitor, facts.monitor)
+    return (
+        f"<h1>{escape(config.model)} <small>on {escape(Path(config.data).name)}</small></h1>"
+        f"<p>{escape(when if live else ending)}</p><div class=tiles>{measured}</div>"
+        f"<p>Newest evaluation, after step {newest.get('step', 0)}; the best {title} so far is {share(best)}.</p>"
+    )
 
 
 class _Examples:

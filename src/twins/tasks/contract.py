@@ -101,6 +101,9 @@ class TaskSpec(Protocol):
     def prepare_batch(self, config: TrainConfig, batch: Batch, epoch: int, num_classes: int) -> tuple[Tensor, Any]:
         """Return a training batch's images and targets as `TaskNetwork.losses` takes them, mixed if configured."""
 
+    def loss_targets(self, batch: Batch) -> Any:
+        """Return an evaluation batch's targets as `TaskNetwork.forward_with_losses` takes them."""
+
     def configure(self, network: TaskNetwork, config: TrainConfig, images: Any) -> None:
         """Configure a network and its losses by the settings and the training images, such as class weights."""
 

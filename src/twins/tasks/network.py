@@ -84,6 +84,21 @@ class TaskNetwork(nn.Module):
         """
         raise NotImplementedError
 
+    def forward_with_losses(
+        self, images: Tensor, targets: Any, sizes: Tensor | None = None
+    ) -> tuple[Any, dict[str, Tensor]]:
+        """Return the outputs of `forward` and the held-out losses by name; the network is in eval mode.
+
+        The losses are those of training without what only regularises it: label smoothing and class weights. They
+        depend on no random state. A network overrides this method to compute both in one forward pass.
+
+        Args:
+            images: normalised float `(B, C, H, W)`.
+            targets: as `TaskSpec.loss_targets` returns them.
+            sizes: true sizes in pixels, int `(B, 2)`, or `None` if images fill the batch.
+        """
+        return self(images, sizes), self.losses(images, targets, sizes)
+
     def decode(self, outputs: Any, sizes: Tensor | None, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Return each image's prediction in the coordinates of the user's image.
 

@@ -51,6 +51,10 @@ class ToyTask(nn.Module):
     def losses(self, images: torch.Tensor, targets: Any, sizes: Any = None) -> dict[str, torch.Tensor]:
         return {"toy": nn.functional.cross_entropy(self(images), targets)}
 
+    def forward_with_losses(self, images: torch.Tensor, targets: Any, sizes: Any = None) -> Any:
+        outputs = self(images)
+        return outputs, {"toy": nn.functional.cross_entropy(outputs, targets)}
+
     def decode(self, outputs: torch.Tensor, sizes: Any, originals: Any) -> list[Prediction]:
         return [Prediction(task="toy", size=(1, 1), labels=np.array([int(row.argmax())])) for row in outputs]
 
@@ -111,6 +115,9 @@ class ToySource:
 
     def prepare(self, batch: Batch, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
         return batch.images, batch.targets
+
+    def loss_targets(self, batch: Batch) -> torch.Tensor:
+        return batch.targets
 
     def path(self, index: int) -> str:
         return f"point-{index}"

@@ -33,7 +33,8 @@ def test_a_run_learns_and_writes_its_log(toy: Any, tmp_path: Path) -> None:
     assert [row["step"] for row in train] == [3, 6, 9, 12, 15, 18, 20]
     assert set(train[0]) == {"kind", "step", "epoch", "lr", "loss", "images_per_s"}
     assert [row["step"] for row in evals] == [5, 10, 15, 20]
-    assert evals[0].keys() == {"kind", "step", "epoch", "top1"}
+    assert evals[0].keys() == {"kind", "step", "epoch", "top1", "loss"}
+    assert evals[-1]["loss"] < evals[0]["loss"]
     assert train[-1]["loss"] < train[0]["loss"]
 
 

@@ -85,3 +85,14 @@ def test_samples_keep_the_share_of_positives_and_follow_the_seed():
     assert not torch.equal(sample(matches, 64, 0.25), sampled)
     matches[4:50] = IGNORED
     assert (matches[sample(matches, 64, 0.25)] >= 0).sum() == 4  # background fills up
+
+
+def test_without_randomness_the_sample_is_spread_evenly_and_uses_no_random_state():
+    matches = torch.full((100,), BACKGROUND)
+    matches[10:20] = 0
+    state = torch.get_rng_state()
+    sampled = sample(matches, 20, 0.25, random=False)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert sampled[:5].tolist() == [10, 12, 14, 16, 18]
+    assert len(sampled) == 20
+    assert sampled[5:].diff().max() <= 16  # six background anchors, and the ten with an object between them

@@ -60,6 +60,13 @@ class Batch:
     fills: list[tuple[DeferredFill, ...]] = field(default_factory=list)
     """Rectangles of each image to fill after normalisation."""
 
+    @property
+    def input_sizes(self) -> list[tuple[int, int]]:
+        """Height and width of each image in the network's input, without padding."""
+        if self.sizes is None:
+            return [(self.images.shape[2], self.images.shape[3])] * len(self.indices)
+        return [(height, width) for height, width in self.sizes.tolist()]
+
     def pin_memory(self) -> Batch:
         """Move the tensors to page-locked memory; called by the loader if there is a GPU."""
         self.images = self.images.pin_memory()
@@ -97,6 +104,15 @@ def normalise_batch(batch: Batch, preprocess: Preprocess, device: torch.device) 
 def normalise_images(images: Tensor, sizes: Tensor | None, preprocess: Preprocess, device: torch.device) -> Tensor:
     """Move images to a device and normalise them if they are uint8; training and everything else use this function."""
     return preprocess.normalise(images.to(device, non_blocking=True), sizes)
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Move a tensor, any nesting of lists and dicts of tensors, or `None` to a device."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: to_device(value, device) for key, value in value.items()}
+    return [to_device(value, device) for value in value] if isinstance(value, list | tuple) else value
 
 
 def stack_images(images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:

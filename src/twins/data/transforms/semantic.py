@@ -134,6 +134,11 @@ def _sample_box(size: tuple[int, int], side: int) -> Box:
     return x, y, min(x + side, size[0]), min(y + side, size[1])
 
 
+def resize_labels(target: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return a map of class ids `(H, W)` at another height and width, by nearest neighbours as in training."""
+    return _nearest_labels(target, size[::-1], (0, 0, size[1], size[0]))
+
+
 def _nearest_labels(target: NDArray[np.uint8], size: tuple[int, int], box: Box) -> NDArray[np.uint8]:
     """Return the class ids of a crop of the mask after a nearest-neighbour resize to `size` (width, height)."""
     columns = ((np.arange(box[0], box[2]) + 0.5) * (target.shape[1] / size[0])).astype(np.int64)

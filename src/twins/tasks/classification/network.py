@@ -87,6 +87,13 @@ class Classification(TaskNetwork):
         loss = F.cross_entropy(logits, targets, weight=weights, label_smoothing=self.label_smoothing)
         return {"classification": loss}
 
+    def forward_with_losses(
+        self, images: Tensor, targets: Tensor, sizes: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the logits and the cross-entropy of class ids `(B,)`; see `TaskNetwork.forward_with_losses`."""
+        logits = self(images, sizes)
+        return logits, {"classification": F.cross_entropy(logits.float(), targets)}
+
     def decode(self, outputs: Tensor, sizes: Tensor | None, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Return all classes in descending order of probability; see `TaskNetwork.decode`."""
         scores, labels = outputs.detach().float().softmax(dim=1).sort(dim=1, descending=True, stable=True)

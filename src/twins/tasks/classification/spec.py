@@ -103,6 +103,9 @@ class ClassificationSpec:
         last = last * (1.0 - augment.smoothing) + augment.smoothing / num_classes
         return torch.cat([mixed, images[even:]]), torch.cat([soft, last])
 
+    def loss_targets(self, batch: Batch) -> Tensor:
+        return batch.targets
+
     def configure(self, network: TaskNetwork, config: TrainConfig, images: LabelledImages) -> None:
         """Set label smoothing, unless mixing applies it, and class weights."""
         assert isinstance(network, Classification)

@@ -17,7 +17,7 @@ from twins.heads.layers import planar
 from twins.heads.mask import MaskHead
 from twins.heads.retinanet import RetinaNetHead
 from twins.heads.roi import BoxHead, RoIHead
-from twins.heads.rpn import RPNHead
+from twins.heads.rpn import RPNHead, RPNOutputs
 from twins.heads.targets import Target, check_targets
 from twins.ops.padding import true_sizes
 from twins.predictions import Prediction
@@ -128,10 +128,26 @@ class Detection(TaskNetwork):
         check_targets(targets, images, self.num_classes)
         levels = pyramid(self.backbone, self.neck, images, sizes)
         if self.bbox_head is not None:
-            return self.bbox_head.losses(levels, targets)
+            return self.bbox_head.losses(self.bbox_head(levels), targets, padded=sizes is not None)
         assert self.rpn_head is not None
         assert self.roi_head is not None
         return two_stage_losses(self.rpn_head, self.roi_head, levels, targets)
+
+    def forward_with_losses(
+        self, images: Tensor, targets: Sequence[Target], sizes: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the outputs and the held-out losses; for arguments see `losses`.
+
+        Faster R-CNN computes the losses from the proposals of evaluation, and samples evenly instead of at random.
+        """
+        check_targets(targets, images, self.num_classes)
+        if self.bbox_head is not None:
+            outputs = self(images, sizes)
+            return outputs, self.bbox_head.losses(outputs, targets, padded=sizes is not None)
+        assert self.rpn_head is not None
+        assert self.roi_head is not None
+        levels = pyramid(self.backbone, self.neck, images, sizes)
+        return outputs_with_losses(self.rpn_head, self.roi_head, levels, targets)
 
     def decode(
         self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
@@ -210,7 +226,11 @@ def pyramid(backbone: Twins, neck: FeaturePyramid, images: Tensor, sizes: Tensor
 
 def propose(head: RPNHead, levels: Levels) -> tuple[Tensor, Tensor]:
     """Return the first stage's proposals in evaluation; see `RPNHead.propose`."""
-    return head.propose(head(levels), levels.image_sizes, candidates=CANDIDATES, max_proposals=PROPOSALS)
+    return _propose(head, head(levels), levels)
+
+
+def _propose(head: RPNHead, outputs: RPNOutputs, levels: Levels) -> tuple[Tensor, Tensor]:
+    return head.propose(outputs, levels.image_sizes, candidates=CANDIDATES, max_proposals=PROPOSALS)
 
 
 def two_stage_losses(
@@ -222,6 +242,16 @@ def two_stage_losses(
         outputs, levels.image_sizes, candidates=TRAIN_CANDIDATES, max_proposals=PROPOSALS
     )
     return rpn_head.losses(outputs, targets) | roi_head.losses(levels, proposals, valid, targets)
+
+
+def outputs_with_losses(
+    rpn_head: RPNHead, roi_head: RoIHead, levels: Levels, targets: Sequence[Target]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the outputs of the second stage, and the held-out losses of both; the heads are in eval mode."""
+    rpn_outputs = rpn_head(levels)
+    proposals = _propose(rpn_head, rpn_outputs, levels)
+    outputs = roi_head(levels, *proposals)
+    return outputs, rpn_head.losses(rpn_outputs, targets) | roi_head.losses(levels, *proposals, targets, outputs)
 
 
 def scale_to_originals(boxes: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]) -> Tensor:

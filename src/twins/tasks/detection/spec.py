@@ -24,7 +24,7 @@ from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.objects import Objects, build_objects, encode_mask
 from twins.data.transforms.config import DetectionConfig
-from twins.data.transforms.detection import RandomView, WholeView, check_size
+from twins.data.transforms.detection import RandomView, View, WholeView, check_size, training_target
 from twins.engine.config import EvalConfig, TrainConfig
 from twins.errors import ConfigError, DataError, NotFoundError, name_counts, number_of
 from twins.heads.roi import RoIHead
@@ -84,6 +84,14 @@ class DetectionSpec:
 
     def prepare_batch(self, config: TrainConfig, batch: Batch, epoch: int, num_classes: int) -> tuple[Tensor, Any]:
         return batch.images, batch.targets
+
+    def loss_targets(self, batch: Batch) -> list[dict[str, Tensor]]:
+        """Return the objects of each whole image in pixels of the network's input, as in training."""
+        images = zip(batch.targets, batch.originals, batch.input_sizes, strict=True)
+        return [
+            training_target(objects, View((0, 0, width, height), size[::-1]), (width, height))
+            for objects, (height, width), size in images
+        ]
 
     def configure(self, network: TaskNetwork, config: TrainConfig, images: AnnotatedImages) -> None:
         """Set the colours of the classes, and the regions per image that a second stage trains on.

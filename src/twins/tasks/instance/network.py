@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from twins.backbone.network import Twins
+from twins.heads.fpn import Levels
 from twins.heads.layers import full_precision
 from twins.heads.mask import paste_masks
 from twins.heads.targets import Target, check_targets
@@ -14,6 +15,7 @@ from twins.predictions import Prediction
 from twins.tasks.detection.network import (
     build_two_stages,
     check_detector,
+    outputs_with_losses,
     propose,
     pyramid,
     scale_to_originals,
@@ -60,7 +62,10 @@ class InstanceSegmentation(TaskNetwork):
             `(B, 2)`.
         """
         levels = pyramid(self.backbone, self.neck, images, sizes)
-        outputs = self.roi_head(levels, *propose(self.rpn_head, levels))
+        return self._detect(levels, self.roi_head(levels, *propose(self.rpn_head, levels)))
+
+    def _detect(self, levels: Levels, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the result of `forward` from the outputs of the second stage."""
         selection = self.selection
         boxes, scores, labels = self.roi_head.detections(
             outputs,
@@ -86,6 +91,15 @@ class InstanceSegmentation(TaskNetwork):
         check_targets(targets, images, self.num_classes, sizes, masks=True)
         levels = pyramid(self.backbone, self.neck, images, sizes)
         return two_stage_losses(self.rpn_head, self.roi_head, levels, targets)
+
+    def forward_with_losses(
+        self, images: Tensor, targets: Sequence[Target], sizes: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the outputs and the held-out losses; see `Detection.forward_with_losses`."""
+        check_targets(targets, images, self.num_classes, sizes, masks=True)
+        levels = pyramid(self.backbone, self.neck, images, sizes)
+        outputs, losses = outputs_with_losses(self.rpn_head, self.roi_head, levels, targets)
+        return self._detect(levels, outputs), losses
 
     def decode(
         self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]

@@ -178,6 +178,24 @@ class SemanticSegmentation(TaskNetwork):
         total = F.cross_entropy(logits, targets.long(), weight=weights, ignore_index=IGNORE, reduction="sum")
         return total / targets.numel()
 
+    def forward_with_losses(
+        self, images: Tensor, targets: Sequence[Tensor], sizes: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the outputs and the held-out losses, each the mean over the images.
+
+        Args:
+            images: as in `forward`.
+            targets: class ids `(h, w)` of each image at its size in the network's input; 255 is ignored.
+            sizes: as in `forward`.
+        """
+        outputs = self(images, sizes)
+        map_sizes = [None] * 4 if sizes is None else self.backbone.map_sizes(sizes)
+        losses = {"semantic": _mean_cross_entropy(_map_parts(outputs["logits"], map_sizes[0]), targets)}
+        if "auxiliary" in outputs:
+            auxiliary = _mean_cross_entropy(_map_parts(outputs["auxiliary"], map_sizes[2]), targets)
+            losses["auxiliary"] = AUXILIARY_WEIGHT * auxiliary
+        return outputs, losses
+
     def decode(
         self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
     ) -> list[Prediction]:
@@ -218,6 +236,17 @@ def resized_argmax(logits: Tensor, steps: Sequence[Sequence[int]]) -> Tensor:
             better = value > highest
             highest, label_map = torch.where(better, value, highest), torch.where(better, label + first, label_map)
     return label_map
+
+
+def _mean_cross_entropy(parts: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """Return the mean over images of the cross-entropy of logits `(1, K, h, w)`, per pixel as in `losses`."""
+    means = []
+    for logits, target in zip(parts, targets, strict=True):
+        logits = resize_map(logits.float(), target.shape)
+        # PyTorch's own sum over a map is not deterministic on GPUs
+        pixels = F.cross_entropy(logits, target[None].long(), ignore_index=IGNORE, reduction="none")
+        means.append(pixels.sum() / target.numel())
+    return torch.stack(means).mean()
 
 
 def _map_parts(x: Tensor, sizes: Tensor | None) -> list[Tensor]:

@@ -21,7 +21,7 @@ from twins.data.formats.masks import IGNORE
 from twins.data.formats.open import open_label_maps
 from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
-from twins.data.transforms.semantic import RandomCrop, WholeImage, check_mask_size
+from twins.data.transforms.semantic import RandomCrop, WholeImage, check_mask_size, resize_labels
 from twins.engine.config import EvalConfig, TrainConfig
 from twins.errors import DataError, NotFoundError, few, number_of
 from twins.metrics.semantic import Absent, SemanticMetric
@@ -79,6 +79,11 @@ class SemanticSpec:
 
     def prepare_batch(self, config: TrainConfig, batch: Batch, epoch: int, num_classes: int) -> tuple[Tensor, Any]:
         return batch.images, batch.targets
+
+    def loss_targets(self, batch: Batch) -> list[Tensor]:
+        """Return each map of class ids at its image's size in the network's input, by nearest neighbours."""
+        maps = zip(batch.targets, batch.input_sizes, strict=True)
+        return [torch.from_numpy(resize_labels(target.numpy(), size)) for target, size in maps]
 
     def configure(self, network: TaskNetwork, config: TrainConfig, images: LabelMapImages) -> None:
         """Set the colours and the weights of the classes."""

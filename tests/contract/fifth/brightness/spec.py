@@ -115,6 +115,10 @@ class BrightnessSpec:
         """Return the images and their brightness."""
         return batch.images, batch.targets
 
+    def loss_targets(self, batch):
+        """Return the brightness of the images."""
+        return batch.targets
+
     def configure(self, network, config, images):
         """Do nothing."""
 
