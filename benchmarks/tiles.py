@@ -143,11 +143,12 @@ def held_out(run: Path, preprocess: Any) -> tuple[list[Image.Image], NDArray[np.
 
 def beside_seams(shape: tuple[int, int], tile: int, overlap: int) -> NDArray[np.bool_]:
     """Return the mask `(H, W)` of pixels within `BAND` of a seam, where the labels of two tiles meet."""
-    from twins.tasks.semantic.inference import _spans
+    from twins.tasks.inference import InferenceConfig
+    from twins.tasks.semantic.inference import _owned_pixels
 
     near = []
     for length in shape:
-        seams = [first for _, _, first, _ in _spans(length, tile, overlap)][1:]
+        seams = [first for _, (first, _) in _owned_pixels(length, InferenceConfig(tile=tile, overlap=overlap))][1:]
         centres = np.arange(length) + 0.5
         near.append((np.abs(centres[:, None] - np.array(seams)[None]) < BAND).any(axis=1))
     return near[0][:, None] | near[1][None, :]

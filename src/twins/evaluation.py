@@ -116,6 +116,7 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
         protocol=_protocol(network, str(data), splits, images)
         | {"images": len(relabelled) - len(skipped), "skipped": len(skipped), "images_in_data": splits.count}
         | spec.protocol(network, config, source)
+        | _inference_settings(network, config.inference)
         | _class_matching(match, config.class_map, left_out),
         versions=versions(),
         hashes={"weights": sha256(file) if file else None, "images": _hash_images(images)},
@@ -182,6 +183,12 @@ def match_classes(
         class_map=None if class_map is None else read_class_map(Path(class_map)),
     )
     return spec.relabel(images, match.class_ids), match
+
+
+def _inference_settings(network: TaskNetwork, inference: InferenceConfig) -> dict[str, Any]:
+    """Return the protocol's entry on the inference settings of the network's task."""
+    names = facts_of(network.task).inference
+    return {"inference": {name: getattr(inference, name) for name in names}} if names else {}
 
 
 def _class_matching(match: ClassMatch, class_map: str | None, left_out: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ LINES = [  # lowest first; `*` stands for a task
     ("ops",),
     ("backbone",),
     ("heads", "data", "metrics", "drawing", "charts"),
-    ("tasks.network", "tasks.*.network", "tasks.*.inference", "weights"),
+    ("tasks.network", "tasks.*.network", "tasks.*.inference", "tasks.views", "weights"),
     ("factory",),
     ("engine", "exporting"),
     ("tasks.*.spec", "tasks.*.report", "tasks.*.recipes", "tasks.contract", "tasks.recipes"),

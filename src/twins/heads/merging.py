@@ -1,0 +1,193 @@
+"""Merging of objects that a detector found in several views of an image, or in tiles that overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from twins.heads.boxes import suppress
+
+BORDER = 2.0
+"""Distance in pixels to a tile's border within which a box counts as cut by it."""
+AGREEMENT = 0.5
+"""Intersection over union, within the pixels that two tiles share, from which two boxes are one object's."""
+COVERED = 0.5
+"""Share of a cut box inside a whole box from which it is a part of that object, if no other tile found it."""
+
+
+class Detections(NamedTuple):
+    """Objects that were found in an image or a view, a row for each."""
+
+    boxes: Tensor
+    """`(N, 4)` xyxy in pixels."""
+    scores: Tensor
+    """`(N,)` probabilities."""
+    labels: Tensor
+    """`(N,)` class ids."""
+    masks: Tensor | None = None
+    """`(N, 28, 28)` probabilities inside the boxes; only in instance segmentation."""
+
+
+class Merged(NamedTuple):
+    """The objects of an image in descending order of score."""
+
+    boxes: Tensor
+    """`(M, 4)`."""
+    scores: Tensor
+    """`(M,)`."""
+    labels: Tensor
+    """`(M,)`."""
+    parts: list[list[int]]
+    """The rows of the detections that each object is made of; its mask is the union of theirs."""
+
+
+def join(detections: Sequence[Detections]) -> Detections:
+    """Return the rows of several detections one after another, on the CPU."""
+    boxes, scores, labels = (torch.cat([each[column] for each in detections]).cpu() for column in range(3))
+    masks = [each.masks for each in detections if each.masks is not None]
+    return Detections(boxes, scores, labels, torch.cat(masks).cpu() if masks else None)
+
+
+def merge_views(detections: Detections, *, iou_threshold: float, max_objects: int, agnostic: bool) -> Merged:
+    """Merge the objects of several views by NMS, as detectron2 does: each object is that of its surest view.
+
+    Args:
+        detections: of all views, in pixels of the image.
+        iou_threshold: intersection over union above which the lower-scoring of two boxes of a class is suppressed.
+        max_objects: largest number of objects.
+        agnostic: whether boxes of different classes suppress each other too.
+    """
+    parts = [[row] for row in range(len(detections.scores))]
+    merged = Merged(detections.boxes, detections.scores, detections.labels, parts)
+    return _select(merged, iou_threshold, max_objects, agnostic)
+
+
+def merge_tiles(
+    detections: Detections,
+    tile_rows: Tensor,
+    tiles: Tensor,
+    *,
+    iou_threshold: float,
+    max_objects: int,
+    agnostic: bool,
+) -> Merged:
+    """Merge the objects of overlapping tiles, so that an object on a seam is found once.
+
+    Two tiles see the pixels that they share both, so boxes that agree there are of one object. Of the boxes of an
+    object, the surest one that no tile's border cuts is taken; without such a box the object is larger than the
+    overlap, and the boxes are joined. A cut box that no other tile confirms is left out if it lies in a whole one.
+
+    Args:
+        detections: of all tiles, in pixels of the image.
+        tile_rows: the tile of each detection, `(N,)`.
+        tiles: boxes `(T, 4)` of the tiles, which cover the image.
+        iou_threshold: see `merge_views`; applied to the merged objects.
+        max_objects: largest number of objects.
+        agnostic: see `merge_views`.
+    """
+    cut = _cut_by_tiles(detections.boxes, tiles[tile_rows], tiles)
+    groups = _groups(len(cut), _links(detections, tile_rows, tiles))
+    parts = [_parts(group, cut, detections.scores) for group in groups]
+    parts = _without_unconfirmed(parts, cut, detections.boxes)
+    return _select(_combine(detections, parts), iou_threshold, max_objects, agnostic)
+
+
+def _cut_by_tiles(boxes: Tensor, own_tiles: Tensor, tiles: Tensor) -> Tensor:
+    """Return which boxes `(N, 4)` reach a border of their tile `(N, 4)` that is not the image's border, bool `(N,)`."""
+    low, high = tiles[:, :2].min(dim=0).values, tiles[:, 2:].max(dim=0).values
+    before = (boxes[:, :2] < own_tiles[:, :2] + BORDER) & (own_tiles[:, :2] > low)
+    after = (boxes[:, 2:] > own_tiles[:, 2:] - BORDER) & (own_tiles[:, 2:] < high)
+    return (before | after).any(dim=1)
+
+
+def _links(detections: Detections, tile_rows: Tensor, tiles: Tensor) -> Iterator[tuple[int, int]]:
+    """Yield pairs of rows that two tiles found of one object; a box has at most one partner in another tile."""
+    rows = [torch.where(tile_rows == tile)[0] for tile in range(len(tiles))]
+    low = torch.maximum(tiles[:, None, :2], tiles[None, :, :2])
+    high = torch.minimum(tiles[:, None, 2:], tiles[None, :, 2:])
+    for first, second in (low < high).all(dim=2).triu(1).nonzero().tolist():
+        if not len(rows[first]) or not len(rows[second]):
+            continue
+        shared = torch.cat([low[first, second], high[first, second]])
+        clipped = (_clip(detections.boxes[rows[tile]], shared) for tile in (first, second))
+        agreement = torch.nan_to_num(box_iou(*clipped))  # boxes outside have no area and no overlap
+        labels = (detections.labels[rows[tile]] for tile in (first, second))
+        agreement[torch.ne(*torch.meshgrid(*labels, indexing="ij"))] = 0
+        for row, column in _best_pairs(agreement):
+            yield int(rows[first][row]), int(rows[second][column])
+
+
+def _clip(boxes: Tensor, limits: Tensor) -> Tensor:
+    """Clip boxes `(N, 4)` to a rectangle `(4,)`."""
+    return torch.minimum(torch.maximum(boxes, limits[:2].repeat(2)), limits[2:].repeat(2))
+
+
+def _best_pairs(agreement: Tensor) -> Iterator[tuple[int, int]]:
+    """Yield row and column of the largest values `(I, J)` in turn, each row and column once; changes `agreement`."""
+    while (best := int(agreement.argmax())) >= 0 and agreement.flatten()[best] >= AGREEMENT:
+        row, column = divmod(best, agreement.shape[1])
+        agreement[row], agreement[:, column] = 0, 0
+        yield row, column
+
+
+def _groups(count: int, links: Iterator[tuple[int, int]]) -> list[list[int]]:
+    """Return the connected groups of rows."""
+    groups = {row: [row] for row in range(count)}
+    for first, second in links:
+        if groups[first] is not groups[second]:
+            groups[first] += groups[second]
+            groups |= dict.fromkeys(groups[second], groups[first])
+    return list({id(group): group for group in groups.values()}.values())
+
+
+def _parts(group: list[int], cut: Tensor, scores: Tensor) -> list[int]:
+    """Return the surest row that is not cut, or all rows if each is."""
+    whole = [row for row in group if not cut[row]]
+    return [max(whole, key=lambda row: float(scores[row]))] if whole else group
+
+
+def _without_unconfirmed(parts: list[list[int]], cut: Tensor, boxes: Tensor) -> list[list[int]]:
+    """Leave out single cut boxes that lie in a whole one: what a detector took a part of an object for."""
+    whole = boxes[[rows[0] for rows in parts if not cut[rows[0]]]]
+    single = [rows[0] for rows in parts if len(rows) == 1 and cut[rows[0]]]
+    if not len(whole) or not single:
+        return parts
+    sides = torch.minimum(boxes[single, None, 2:], whole[:, 2:]) - torch.maximum(boxes[single, None, :2], whole[:, :2])
+    areas = (boxes[single, 2:] - boxes[single, :2]).prod(dim=1)
+    covered = sides.clamp(min=0).prod(dim=2).amax(dim=1) >= COVERED * areas
+    dropped = {row for row, is_covered in zip(single, covered.tolist(), strict=True) if is_covered}
+    return [rows for rows in parts if rows[0] not in dropped]
+
+
+def _combine(detections: Detections, parts: list[list[int]]) -> Merged:
+    """Return the objects that parts make: the box around them, the score of the surest, and the class of the first."""
+    if not parts:
+        return Merged(*detections[:3], parts)
+    boxes = [detections.boxes[rows] for rows in parts]
+    return Merged(
+        torch.stack([torch.cat([box[:, :2].amin(dim=0), box[:, 2:].amax(dim=0)]) for box in boxes]),
+        torch.stack([detections.scores[rows].max() for rows in parts]),
+        detections.labels[[rows[0] for rows in parts]],
+        parts,
+    )
+
+
+def _select(merged: Merged, iou_threshold: float, max_objects: int, agnostic: bool) -> Merged:
+    """Suppress boxes by NMS, and return at most `max_objects` in descending order of score."""
+    if not merged.parts:
+        return merged
+    groups = torch.zeros_like(merged.labels) if agnostic else merged.labels
+    rows, valid = suppress(
+        merged.boxes,
+        merged.scores,
+        groups,
+        score_threshold=0.0,
+        iou_threshold=iou_threshold,
+        max_boxes=min(max_objects, len(groups)),
+    )
+    rows = rows[valid]
+    return Merged(*(x[rows] for x in merged[:3]), [merged.parts[row] for row in rows.tolist()])
