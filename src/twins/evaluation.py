@@ -20,7 +20,7 @@ from twins.data.channels import in_channels
 from twins.data.class_map import read_class_map
 from twins.data.class_matching import ClassMatch, match_names
 from twins.data.config import EMBEDDED, BoxConfig, DataConfig, LayoutConfig, MaskConfig
-from twins.data.loading.batch import Batch, Skipped
+from twins.data.loading.batch import Batch, Skipped, stack_targets
 from twins.data.loading.loader import EvalSamples, eval_loader
 from twins.engine.config import EvalConfig, TrainConfig, read_config
 from twins.engine.measure import check_measured, measure, predict_batches
@@ -293,7 +293,7 @@ def _predict_singly(
         except (DataError, NotFoundError) as error:
             yield [], replace(batch, skipped=[Skipped(images.path(index), str(error))])
             continue
-        yield [spec.infer(network, image, inference)], replace(batch, targets=[target])
+        yield [spec.infer(network, image, inference)], replace(batch, targets=stack_targets([target]))
 
 
 class _CocoResults:

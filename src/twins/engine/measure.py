@@ -18,7 +18,7 @@ from twins.engine.signals import Stop
 from twins.errors import DataError, number_of
 from twins.ops.padding import true_sizes
 from twins.predictions import Prediction
-from twins.tasks.network import TaskNetwork
+from twins.tasks.network import TaskNetwork, check_finite_scores
 
 
 class EvaluationStopped(Exception):

@@ -47,7 +47,7 @@ class Merged(NamedTuple):
 
 def join(detections: Sequence[Detections]) -> Detections:
     """Return the rows of several detections one after another, on the CPU."""
-    boxes, scores, labels = (torch.cat([each[column] for each in detections]).cpu() for column in range(3))
+    boxes, scores, labels = (torch.cat(column).cpu() for column in zip(*(each[:3] for each in detections), strict=True))
     masks = [each.masks for each in detections if each.masks is not None]
     return Detections(boxes, scores, labels, torch.cat(masks).cpu() if masks else None)
 
@@ -190,4 +190,5 @@ def _select(merged: Merged, iou_threshold: float, max_objects: int, agnostic: bo
         max_boxes=min(max_objects, len(groups)),
     )
     rows = rows[valid]
-    return Merged(*(x[rows] for x in merged[:3]), [merged.parts[row] for row in rows.tolist()])
+    boxes, scores, labels = (x[rows] for x in merged[:3])
+    return Merged(boxes, scores, labels, [merged.parts[row] for row in rows.tolist()])

@@ -78,7 +78,7 @@ def _label_map_by_tiles(network: SemanticSegmentation, image: AnyImage, config: 
     label_map = torch.empty(image.height, image.width, dtype=dtype)
     rows, columns = (dict(_owned_pixels(length, config)) for length in label_map.shape)
     for tiles, images in tile_batches(network, image, config):
-        for tile, logits in zip(tiles, _logits(network, images).split(1), strict=True):
+        for tile, logits in zip(tiles, _logits(network, images)[:, None], strict=True):
             (first_row, end_row), (first_column, end_column) = rows[tile.top], columns[tile.left]
             owned = resize_map(logits, images.shape[2:])[0]  # (K, h, w)
             owned = owned[

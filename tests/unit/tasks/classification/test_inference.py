@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -33,9 +35,8 @@ def by_class(prediction) -> np.ndarray:
 def test_probabilities_are_averaged_over_scales_and_mirror_images(network):
     image, expected = picture(), []
     for size in (32, 64, 96):
-        for each in (image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
-            view = Preprocess(size=size)(each)[None].double()
-            expected.append(network(view).detach().softmax(dim=1).float())
+        view = Preprocess(size=size)(image)[None].double()
+        expected += [network(each).detach().softmax(dim=1).float() for each in (view, view.flip(3))]
     prediction = infer(network, image, InferenceConfig(scales=(0.1, 1.0, 1.5), flip=True))  # at least 32 pixels
     np.testing.assert_allclose(by_class(prediction), torch.cat(expected).mean(dim=0).numpy(), atol=1e-3)
     assert (np.diff(prediction.scores) <= 0).all()
@@ -45,6 +46,6 @@ def test_probabilities_are_averaged_over_scales_and_mirror_images(network):
 
 @pytest.mark.parametrize("fit", ["crop", "squash"])
 def test_the_default_settings_equal_a_predictor(network, fit):
-    network.info = twins.weights.info.replace(network.info, preprocess=Preprocess(size=64, fit=fit))
+    network.info = replace(network.info, preprocess=Preprocess(size=64, fit=fit))
     (plain,) = Predictor(network, device="cpu").predict(picture())
     np.testing.assert_allclose(by_class(infer(network, picture(), InferenceConfig())), by_class(plain), atol=1e-6)
