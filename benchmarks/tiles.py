@@ -13,7 +13,7 @@ Seams: a trained network predicts held-out images of its own data, extended to 1
 by tiles. Without --model, a network is trained on `scenes` first.
 
 Objects: a detector of `scenes`, such as that of `twins demo --task instance`, predicts mosaics of held-out scenes,
-whole and by tiles. Tiles are merged by `merge_tiles`, and by NMS alone for comparison.
+whole and by tiles. Tiles are merged by agreement, as `predict` does, and by NMS alone for comparison.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ WIDTH, HEIGHT, OFFSET = 1024, 768, 50
 IMAGES = 4
 TILES = ((128, 0), (128, 32), (256, 0), (256, 64), (384, 0), (384, 96), (512, 0), (512, 128))
 """Side and overlap of tiles: no overlap, and a quarter of the side, which is the default."""
-MOSAICS, ROWS, COLUMNS = 6, 3, 4
+MOSAICS, SCENES_DOWN, SCENES_ACROSS = 4, 3, 4
 """Number of mosaics of scenes for the objects, and the scenes in each: 336 x 448 pixels."""
-OBJECT_TILES = ((96, 32), (128, 32), (160, 40), (224, 56))
+OBJECT_TILES = ((224, 56), (128, 32))
 """Side and overlap of tiles for the objects, which have sides of up to 40 pixels."""
 BAND = 16
 """Distance from a seam within which a pixel counts as beside it, in pixels."""
@@ -201,11 +201,11 @@ def mosaic(number: int) -> tuple[Image.Image, Any]:
     from twins.data.formats.scenes import SIDE, draw_scene
     from twins.data.objects import build_objects, encode_mask
 
-    height, width = ROWS * SIDE, COLUMNS * SIDE
+    height, width = SCENES_DOWN * SIDE, SCENES_ACROSS * SIDE
     image, boxes, labels, masks = Image.new("RGB", (width, height)), [], [], []
-    for cell in range(ROWS * COLUMNS):
-        scene = draw_scene(number * ROWS * COLUMNS + cell, train=False)
-        top, left = cell // COLUMNS * SIDE, cell % COLUMNS * SIDE
+    for cell in range(SCENES_DOWN * SCENES_ACROSS):
+        scene = draw_scene(number * SCENES_DOWN * SCENES_ACROSS + cell, train=False)
+        top, left = cell // SCENES_ACROSS * SIDE, cell % SCENES_ACROSS * SIDE
         image.paste(scene.image, (left, top))
         boxes += (scene.boxes + np.array([left, top, left, top])).tolist()
         labels += scene.labels.tolist()
@@ -219,39 +219,58 @@ def mosaic(number: int) -> tuple[Image.Image, Any]:
 def print_objects(run: Path) -> None:
     """Print the average precision and the errors of a detector on mosaics, whole and by tiles."""
     import twins
-    from twins.heads import merging
-    from twins.metrics.detection import DetectionMetric
     from twins.tasks.detection import inference as detection_inference
 
     network = twins.load(run, device="cpu").model
-    whole = replace(network.info.preprocess, size=32 * 1024, longest=COLUMNS * 112)  # not resized
-    network.info = replace(network.info, preprocess=whole)
-    images, truth = zip(*map(mosaic, range(MOSAICS)), strict=True)
+    unchanged = replace(network.info.preprocess, size=SCENES_DOWN * 112, longest=SCENES_ACROSS * 112)
+    network.info = replace(network.info, preprocess=unchanged)  # the mosaics are not resized
+    images, truth = (list(column) for column in zip(*map(mosaic, range(MOSAICS)), strict=True))
     print(f"{network.info.head} of {run}, {MOSAICS} mosaics, {sum(len(each.labels) for each in truth)} objects\n")
-    print("| | merged by | box AP | box AP50 | mask AP50 | duplicates | missed | s |\n" + "| --- " * 8 + "|")
+    print("| | merged by | box AP | box AP50 | duplicates | missed |\n" + "| --- " * 6 + "|")
+    found: list[Any] = []
 
-    def print_row(title: str, merged_by: str, inference: Any) -> None:
-        selection = twins.SelectionConfig(most=300)
-        predictor = twins.Predictor(network, device="cpu", inference=inference, selection=selection)
-        start = time.perf_counter()
-        predictions = predictor.predict(list(images), batch_size=1)
-        seconds = time.perf_counter() - start
-        metric = DetectionMetric(network.info.names, masks=network.task == "instance", full=True)
-        metric.update(predictions, list(truth))
-        values, errors = metric.compute(), metric.details()["errors"]["box"]["types"]
-        numbers = [f"{100 * values[name]:.1f}" for name in ("box_ap", "box_ap50", "mask_ap50") if name in values]
-        numbers += [str(errors[kind]["count"]) for kind in ("duplicate", "missed")]
-        print(f"| {title} | {merged_by} | {' | '.join(numbers)} | {seconds:.1f} |", flush=True)
+    def merge_and_keep(*args: Any, **selection: Any) -> Any:
+        found.append((args[0], selection))
+        return merge_tiles(*args, **selection)
 
-    def merge_by_nms(found: Any, rows: Any, tiles: Any, **selection: Any) -> Any:
-        return merging.merge_views(found, **selection)
-
-    print_row("whole", "", None)
+    merge_tiles = detection_inference.merge_tiles
+    selection = twins.SelectionConfig(most=300)
+    predictor = twins.Predictor(network, device="cpu", selection=selection)
+    print_precision("whole", "", network, predictor.predict(images, batch_size=1), truth)
     for tile, overlap in OBJECT_TILES:
-        title, config = f"tile {tile}, overlap {overlap}", twins.InferenceConfig(tile=tile, overlap=overlap)
-        print_row(title, "`merge_tiles`", config)
-        with mock.patch.object(detection_inference, "merge_tiles", merge_by_nms):
-            print_row(title, "NMS alone", config)
+        inference = twins.InferenceConfig(tile=tile, overlap=overlap)
+        predictor = twins.Predictor(network, device="cpu", selection=selection, inference=inference)
+        found.clear()
+        with mock.patch.object(detection_inference, "merge_tiles", merge_and_keep):
+            predictions = predictor.predict(images)
+        title = f"tile {tile}, overlap {overlap}"
+        print_precision(title, "agreement", network, predictions, truth)
+        print_precision(title, "NMS alone", network, merged_by_nms(network, found), truth)
+
+
+def merged_by_nms(network: Any, found: list[Any]) -> list[Any]:
+    """Return predictions from the objects of all tiles of each mosaic, merged as if they were of one pass."""
+    from twins.heads.merging import Merged, select
+    from twins.tasks.detection.network import objects_prediction
+
+    size = (SCENES_DOWN * 112, SCENES_ACROSS * 112)
+    merged = [
+        select(Merged(*objects[:3], [[row] for row in range(len(objects.scores))]), score_threshold=0.0, **selection)
+        for objects, selection in found
+    ]
+    return [objects_prediction(network, each, size) for each in merged]
+
+
+def print_precision(title: str, merged_by: str, network: Any, predictions: list[Any], truth: list[Any]) -> None:
+    """Print a row with the average precision of boxes, and the errors at the score with the best F1."""
+    from twins.metrics.detection import DetectionMetric
+
+    metric = DetectionMetric(network.info.names, masks=False, full=True)
+    metric.update(predictions, truth)
+    values, errors = metric.compute(), metric.details()["errors"]["box"]["types"]
+    shares = f"{100 * values['box_ap']:.1f} | {100 * values['box_ap50']:.1f}"
+    counts = f"{errors['duplicate']['count']} | {errors['missed']['count']}"
+    print(f"| {title} | {merged_by} | {shares} | {counts} |", flush=True)
 
 
 def main() -> None:

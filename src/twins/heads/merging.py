@@ -52,18 +52,52 @@ def join(detections: Sequence[Detections]) -> Detections:
     return Detections(boxes, scores, labels, torch.cat(masks).cpu() if masks else None)
 
 
-def merge_views(detections: Detections, *, iou_threshold: float, max_objects: int, agnostic: bool) -> Merged:
-    """Merge the objects of several views by NMS, as detectron2 does: each object is that of its surest view.
+def merge_views(
+    detections: Detections,
+    view_rows: Tensor,
+    views: int,
+    *,
+    score_threshold: float,
+    iou_threshold: float,
+    max_objects: int,
+    agnostic: bool,
+) -> Merged:
+    """Merge the objects of several views: average the boxes and scores of those that NMS takes for one object.
+
+    This is weighted box fusion (arXiv 1910.13302) around the boxes that NMS keeps. A box is the mean of its views'
+    boxes, weighted by their scores; a score is the mean over all views, with 0 for a view without the object. The class
+    and the mask are those of the surest view.
 
     Args:
         detections: of all views, in pixels of the image.
-        iou_threshold: intersection over union above which the lower-scoring of two boxes of a class is suppressed.
+        view_rows: the view of each detection, `(N,)`.
+        views: number of views.
+        score_threshold: mean score that an object must exceed.
+        iou_threshold: intersection over union above which two boxes of a class are one object's.
         max_objects: largest number of objects.
-        agnostic: whether boxes of different classes suppress each other too.
+        agnostic: whether boxes of different classes can be one object's too.
     """
-    parts = [[row] for row in range(len(detections.scores))]
-    merged = Merged(detections.boxes, detections.scores, detections.labels, parts)
-    return _select(merged, iou_threshold, max_objects, agnostic)
+    boxes, scores, labels, _ = detections
+    single = Merged(boxes, scores, labels, [[row] for row in range(len(scores))])
+    kept = select(single, score_threshold=0.0, iou_threshold=iou_threshold, max_objects=len(scores), agnostic=agnostic)
+    if not kept.parts:
+        return kept
+    overlaps = box_iou(kept.boxes, boxes)  # (M, N)
+    if not agnostic:
+        overlaps[kept.labels[:, None] != labels] = 0
+    overlap, owners = overlaps.max(dim=0)
+    weights = scores * (overlap >= iou_threshold)
+    sums = torch.zeros_like(kept.scores).index_add(0, owners, weights)
+    fused = torch.zeros_like(kept.boxes).index_add(0, owners, boxes * weights[:, None]) / sums[:, None]
+    surest = weights.new_zeros(len(sums) * views).scatter_reduce(0, owners * views + view_rows, weights, "amax")
+    mean = surest.unflatten(0, (-1, views)).mean(dim=1)
+    return select(
+        Merged(fused, mean, kept.labels, kept.parts),
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+        max_objects=max_objects,
+        agnostic=agnostic,
+    )
 
 
 def merge_tiles(
@@ -85,15 +119,34 @@ def merge_tiles(
         detections: of all tiles, in pixels of the image.
         tile_rows: the tile of each detection, `(N,)`.
         tiles: boxes `(T, 4)` of the tiles, which cover the image.
-        iou_threshold: see `merge_views`; applied to the merged objects.
+        iou_threshold: intersection over union above which NMS removes the lower-scoring of two merged objects.
         max_objects: largest number of objects.
-        agnostic: see `merge_views`.
+        agnostic: whether objects of different classes suppress each other too.
     """
     cut = _cut_by_tiles(detections.boxes, tiles[tile_rows], tiles)
     groups = _groups(len(cut), _links(detections, tile_rows, tiles))
     parts = [_parts(group, cut, detections.scores) for group in groups]
     parts = _without_unconfirmed(parts, cut, detections.boxes)
-    return _select(_combine(detections, parts), iou_threshold, max_objects, agnostic)
+    merged = _combine(detections, parts)
+    return select(merged, score_threshold=0.0, iou_threshold=iou_threshold, max_objects=max_objects, agnostic=agnostic)
+
+
+def select(merged: Merged, *, score_threshold: float, iou_threshold: float, max_objects: int, agnostic: bool) -> Merged:
+    """Suppress objects by NMS, and return at most `max_objects` in descending order of score."""
+    if not merged.parts:
+        return merged
+    groups = torch.zeros_like(merged.labels) if agnostic else merged.labels
+    rows, valid = suppress(
+        merged.boxes,
+        merged.scores,
+        groups,
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+        max_boxes=min(max_objects, len(groups)),
+    )
+    rows = rows[valid]
+    boxes, scores, labels = (x[rows] for x in merged[:3])
+    return Merged(boxes, scores, labels, [merged.parts[row] for row in rows.tolist()])
 
 
 def _cut_by_tiles(boxes: Tensor, own_tiles: Tensor, tiles: Tensor) -> Tensor:
@@ -174,21 +227,3 @@ def _combine(detections: Detections, parts: list[list[int]]) -> Merged:
         detections.labels[[rows[0] for rows in parts]],
         parts,
     )
-
-
-def _select(merged: Merged, iou_threshold: float, max_objects: int, agnostic: bool) -> Merged:
-    """Suppress boxes by NMS, and return at most `max_objects` in descending order of score."""
-    if not merged.parts:
-        return merged
-    groups = torch.zeros_like(merged.labels) if agnostic else merged.labels
-    rows, valid = suppress(
-        merged.boxes,
-        merged.scores,
-        groups,
-        score_threshold=0.0,
-        iou_threshold=iou_threshold,
-        max_boxes=min(max_objects, len(groups)),
-    )
-    rows = rows[valid]
-    boxes, scores, labels = (x[rows] for x in merged[:3])
-    return Merged(boxes, scores, labels, [merged.parts[row] for row in rows.tolist()])

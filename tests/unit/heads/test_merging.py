@@ -107,13 +107,30 @@ def test_the_surest_objects_of_the_image_are_kept_not_of_each_tile(most):
 def test_without_objects_nothing_is_merged():
     empty = detections(np.empty((0, 4)))
     assert merged_by_tiles(empty, 200, 100, tile=48, overlap=16).parts == []
-    assert merge_views(join([empty, empty]), **SELECTION).parts == []
+    assert merged_views(join([empty, empty]), [], 2).parts == []
 
 
-def test_views_keep_the_surest_of_boxes_that_overlap_and_all_others():
-    found = detections(
-        [(0, 0, 10, 10), (1, 0, 11, 10), (1, 0, 11, 10), (50, 50, 60, 60)], [0.6, 0.8, 0.3, 0.5], [0, 0, 1, 0]
-    )
-    assert merge_views(found, **SELECTION).parts == [[1], [3], [2]]
-    assert merge_views(found, **(SELECTION | {"agnostic": True})).parts == [[1], [3]]
-    assert merge_views(found, **(SELECTION | {"max_objects": 1})).parts == [[1]]
+def merged_views(found: Detections, view_rows, views: int, **settings):
+    selection = {"score_threshold": 0.05} | SELECTION | settings
+    return merge_views(found, torch.tensor(view_rows, dtype=torch.long), views, **selection)
+
+
+def test_boxes_and_scores_of_an_object_are_averaged_over_the_views():
+    boxes = [(0, 0, 10, 10), (1, 0, 11, 10), (50, 50, 60, 60), (2, 0, 12, 10)]
+    found = detections(boxes, [0.4, 0.8, 0.6, 0.3])
+    merged = merged_views(found, [0, 1, 1, 1], 3)  # the third view shows nothing, and the second one object twice
+    assert merged.parts == [[1], [2]]
+    torch.testing.assert_close(merged.scores, torch.tensor([(0.4 + 0.8) / 3, 0.6 / 3], dtype=torch.float64))
+    left = (0.4 * 0 + 0.8 * 1 + 0.3 * 2) / 1.5
+    torch.testing.assert_close(merged.boxes[0], torch.tensor([left, 0, left + 10, 10], dtype=torch.float64))
+    assert merged.boxes[1].tolist() == [50, 50, 60, 60]
+    assert merged_views(found, [0, 1, 1, 1], 3, score_threshold=0.3).parts == [[1]]
+    assert merged_views(found, [0, 1, 1, 1], 3, max_objects=1).parts == [[1]]
+
+
+def test_views_merge_classes_only_if_asked():
+    found = detections([(0, 0, 10, 10), (0, 0, 10, 10)], [0.8, 0.4], [2, 1])
+    assert merged_views(found, [0, 1], 2).parts == [[0], [1]]
+    agnostic = merged_views(found, [0, 1], 2, agnostic=True)
+    assert (agnostic.labels.tolist(), agnostic.parts) == ([2], [[0]])
+    torch.testing.assert_close(agnostic.scores, torch.tensor([0.6], dtype=torch.float64))

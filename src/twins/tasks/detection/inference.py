@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from twins.bands import AnyImage
 from twins.errors import ConfigError
@@ -21,9 +25,9 @@ from twins.tasks.views import forward, tile_batches, tiles_of, views
 def infer(network: TaskNetwork, image: AnyImage, config: InferenceConfig) -> Prediction:
     """Return the objects of an image, at the image's size.
 
-    The objects of several scales and of the mirrored image are merged by NMS. Those of tiles are merged so that an
-    object on a seam is found once; see `merge_tiles`. A mask comes from the view or tile of its box; an object that no
-    tile shows whole has the masks of its parts.
+    The boxes and scores of several scales and of the mirrored image are averaged; see `merge_views`. Those of tiles are
+    merged so that an object on a seam is found once; see `merge_tiles`. A mask comes from the surest view or tile; an
+    object that no tile shows whole has the masks of its parts.
 
     Args:
         network: a detector in evaluation mode, of a class with `objects` and `selection`.
@@ -47,12 +51,26 @@ def infer(network: TaskNetwork, image: AnyImage, config: InferenceConfig) -> Pre
 def _by_views(network: Any, image: AnyImage, config: InferenceConfig) -> tuple[Detections, Merged]:
     """Return the objects of all views in pixels of the image, and the objects that they are merged to."""
     found = []
-    for view, mirrored in views(network, image, config):
-        outputs = forward(network, view)
-        objects = scale_objects(network.objects(outputs)[0], outputs["sizes"][0], (image.height, image.width))
-        found.append(_mirror(objects, image.width) if mirrored else objects)
-    everything = join(found)
-    return everything, merge_views(everything, **_suppression(network.selection))
+    with _low_threshold(network):
+        for view, mirrored in views(network, image, config):
+            outputs = forward(network, view)
+            objects = scale_objects(network.objects(outputs)[0], outputs["sizes"][0], (image.height, image.width))
+            found.append(_mirror(objects, image.width) if mirrored else objects)
+    everything, selection = join(found), network.selection
+    return everything, merge_views(
+        everything, _origins(found), len(found), score_threshold=selection.score, **_suppression(selection)
+    )
+
+
+@contextmanager
+def _low_threshold(network: Any) -> Iterator[None]:
+    """Let a detector return low-scoring objects too, since the scores of several views are averaged."""
+    selection: SelectionConfig = network.selection
+    network.selection = replace(selection, score=min(selection.score, SelectionConfig().score))
+    try:
+        yield
+    finally:
+        network.selection = selection
 
 
 def _by_tiles(network: Any, image: AnyImage, config: InferenceConfig) -> tuple[Detections, Merged]:
@@ -67,8 +85,12 @@ def _by_tiles(network: Any, image: AnyImage, config: InferenceConfig) -> tuple[D
             limit = objects.boxes.new_tensor([image.width, image.height])
             found.append(objects._replace(boxes=torch.minimum(objects.boxes + corner.repeat(2), limit.repeat(2))))
     everything = join(found)
-    tile_rows = torch.arange(len(tiles)).repeat_interleave(torch.tensor([len(objects.scores) for objects in found]))
-    return everything, merge_tiles(everything, tile_rows, torch.tensor(tiles), **_suppression(network.selection))
+    return everything, merge_tiles(everything, _origins(found), torch.tensor(tiles), **_suppression(network.selection))
+
+
+def _origins(found: Sequence[Detections]) -> Tensor:
+    """Return the view or tile of each row of joined detections."""
+    return torch.arange(len(found)).repeat_interleave(torch.tensor([len(objects.scores) for objects in found]))
 
 
 def _suppression(selection: SelectionConfig) -> dict[str, Any]:

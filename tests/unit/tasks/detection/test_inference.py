@@ -122,6 +122,17 @@ def test_with_flip_the_objects_of_a_mirrored_image_are_mirrored(detector, head):
             assert (one.masks != other.masks[:, :, ::-1]).mean() < 1e-3
 
 
+def test_a_higher_threshold_only_leaves_objects_out(detector):
+    model, image = detector("retinanet", preprocess=KEEP).double(), picture(96, 96)
+    config = InferenceConfig(scales=(1.0, 0.5))
+    model.selection = SelectionConfig()
+    every = infer(model, image, config)
+    threshold = float(np.sort(every.scores)[-10])
+    model.selection = SelectionConfig(score=threshold - 1e-6)
+    assert infer(model, image, config).boxes.tolist() == every.boxes[:10].tolist()
+    assert model.selection.score == threshold - 1e-6
+
+
 @pytest.mark.parametrize("settings", [{"flip": True}, {"tile": 64}])
 def test_scores_that_overflow_are_refused(settings):
     network = PerfectDetector([])
