@@ -255,7 +255,7 @@ def merged_by_nms(network: Any, found: list[Any]) -> list[Any]:
 
     size = (SCENES_DOWN * 112, SCENES_ACROSS * 112)
     merged = [
-        select(Merged(*objects[:3], [[row] for row in range(len(objects.scores))]), score_threshold=0.0, **selection)
+        select(Merged(*objects[:3], [[row] for row in range(len(objects.scores))]), **selection)
         for objects, selection in found
     ]
     return [objects_prediction(network, each, size) for each in merged]

@@ -105,30 +105,38 @@ def merge_tiles(
     tile_rows: Tensor,
     tiles: Tensor,
     *,
+    score_threshold: float,
     iou_threshold: float,
     max_objects: int,
     agnostic: bool,
 ) -> Merged:
     """Merge the objects of overlapping tiles, so that an object on a seam is found once.
 
-    Two tiles see the pixels that they share both, so boxes that agree there are of one object. Of the boxes of an
-    object, the surest one that no tile's border cuts is taken; without such a box the object is larger than the
-    overlap, and the boxes are joined. A cut box that no other tile confirms is left out if it lies in a whole one.
+    Two tiles see the pixels that they share both, so boxes that agree there are of one object. If tiles show the object
+    whole, their boxes and scores are averaged as in `merge_views`; a tile that shows its place whole and did not find
+    it counts with a score of 0. Else the object is larger than the overlap, and its parts are joined. A cut box that no
+    other tile confirms is left out if it lies in a whole one.
 
     Args:
         detections: of all tiles, in pixels of the image.
         tile_rows: the tile of each detection, `(N,)`.
         tiles: boxes `(T, 4)` of the tiles, which cover the image.
+        score_threshold: mean score that an object must exceed.
         iou_threshold: intersection over union above which NMS removes the lower-scoring of two merged objects.
         max_objects: largest number of objects.
         agnostic: whether objects of different classes suppress each other too.
     """
-    cut = _cut_by_tiles(detections.boxes, tiles[tile_rows], tiles)
+    is_cut = _is_cut(detections.boxes, tiles)
+    cut, showing = is_cut.gather(1, tile_rows[:, None])[:, 0], (~is_cut).sum(dim=1)
     groups = _groups(len(cut), _links(detections, tile_rows, tiles))
-    parts = [_parts(group, cut, detections.scores) for group in groups]
-    parts = _without_unconfirmed(parts, cut, detections.boxes)
-    merged = _combine(detections, parts)
-    return select(merged, score_threshold=0.0, iou_threshold=iou_threshold, max_objects=max_objects, agnostic=agnostic)
+    groups = _without_unconfirmed(groups, cut, detections.boxes)
+    return select(
+        _combine(detections, groups, cut, showing),
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+        max_objects=max_objects,
+        agnostic=agnostic,
+    )
 
 
 def select(merged: Merged, *, score_threshold: float, iou_threshold: float, max_objects: int, agnostic: bool) -> Merged:
@@ -149,12 +157,15 @@ def select(merged: Merged, *, score_threshold: float, iou_threshold: float, max_
     return Merged(boxes, scores, labels, [merged.parts[row] for row in rows.tolist()])
 
 
-def _cut_by_tiles(boxes: Tensor, own_tiles: Tensor, tiles: Tensor) -> Tensor:
-    """Return which boxes `(N, 4)` reach a border of their tile `(N, 4)` that is not the image's border, bool `(N,)`."""
+def _is_cut(boxes: Tensor, tiles: Tensor) -> Tensor:
+    """Return whether tiles `(T, 4)` do not show boxes `(N, 4)` whole, bool `(N, T)`.
+
+    A box is cut at a border of a tile that it reaches, unless this is the image's border.
+    """
     low, high = tiles[:, :2].min(dim=0).values, tiles[:, 2:].max(dim=0).values
-    before = (boxes[:, :2] < own_tiles[:, :2] + BORDER) & (own_tiles[:, :2] > low)
-    after = (boxes[:, 2:] > own_tiles[:, 2:] - BORDER) & (own_tiles[:, 2:] < high)
-    return (before | after).any(dim=1)
+    before = (boxes[:, None, :2] < tiles[:, :2] + BORDER) & (tiles[:, :2] > low)
+    after = (boxes[:, None, 2:] > tiles[:, 2:] - BORDER) & (tiles[:, 2:] < high)
+    return (before | after).any(dim=2)
 
 
 def _links(detections: Detections, tile_rows: Tensor, tiles: Tensor) -> Iterator[tuple[int, int]]:
@@ -197,33 +208,42 @@ def _groups(count: int, links: Iterator[tuple[int, int]]) -> list[list[int]]:
     return list({id(group): group for group in groups.values()}.values())
 
 
-def _parts(group: list[int], cut: Tensor, scores: Tensor) -> list[int]:
-    """Return the surest row that is not cut, or all rows if each is."""
-    whole = [row for row in group if not cut[row]]
-    return [max(whole, key=lambda row: float(scores[row]))] if whole else group
-
-
-def _without_unconfirmed(parts: list[list[int]], cut: Tensor, boxes: Tensor) -> list[list[int]]:
+def _without_unconfirmed(groups: list[list[int]], cut: Tensor, boxes: Tensor) -> list[list[int]]:
     """Leave out single cut boxes that lie in a whole one: what a detector took a part of an object for."""
-    whole = boxes[[rows[0] for rows in parts if not cut[rows[0]]]]
-    single = [rows[0] for rows in parts if len(rows) == 1 and cut[rows[0]]]
+    whole = boxes[~cut]
+    single = [rows[0] for rows in groups if len(rows) == 1 and cut[rows[0]]]
     if not len(whole) or not single:
-        return parts
+        return groups
     sides = torch.minimum(boxes[single, None, 2:], whole[:, 2:]) - torch.maximum(boxes[single, None, :2], whole[:, :2])
     areas = (boxes[single, 2:] - boxes[single, :2]).prod(dim=1)
     covered = sides.clamp(min=0).prod(dim=2).amax(dim=1) >= COVERED * areas
     dropped = {row for row, is_covered in zip(single, covered.tolist(), strict=True) if is_covered}
-    return [rows for rows in parts if rows[0] not in dropped]
+    return [rows for rows in groups if rows[0] not in dropped]
 
 
-def _combine(detections: Detections, parts: list[list[int]]) -> Merged:
-    """Return the objects that parts make: the box around them, the score of the surest, and the class of the first."""
-    if not parts:
-        return Merged(*detections[:3], parts)
-    boxes = [detections.boxes[rows] for rows in parts]
-    return Merged(
-        torch.stack([torch.cat([box[:, :2].amin(dim=0), box[:, 2:].amax(dim=0)]) for box in boxes]),
-        torch.stack([detections.scores[rows].max() for rows in parts]),
-        detections.labels[[rows[0] for rows in parts]],
-        parts,
-    )
+def _combine(detections: Detections, groups: list[list[int]], cut: Tensor, showing: Tensor) -> Merged:
+    """Return an object for each group of rows: the mean of its whole boxes, or the box around its parts.
+
+    Args:
+        detections: of all tiles.
+        groups: the rows of each object.
+        cut: which boxes are cut, bool `(N,)`.
+        showing: the number of tiles that show each box whole, `(N,)`.
+    """
+    if not groups:
+        return Merged(*detections[:3], [])
+    boxes, scores, parts = [], [], []
+    for rows in groups:
+        box, score, whole = detections.boxes[rows], detections.scores[rows], ~cut[rows]
+        if whole.any():
+            weights = score * whole
+            surest = rows[int(weights.argmax())]
+            boxes.append((box * weights[:, None]).sum(dim=0) / weights.sum())
+            scores.append(weights.sum() / torch.maximum(whole.sum(), showing[surest]))
+            parts.append([surest])
+        else:
+            boxes.append(torch.cat([box[:, :2].amin(dim=0), box[:, 2:].amax(dim=0)]))
+            scores.append(score.max())
+            parts.append(rows)
+    labels = detections.labels[[rows[0] for rows in parts]]
+    return Merged(torch.stack(boxes), torch.stack(scores), labels, parts)

@@ -56,15 +56,13 @@ def _by_views(network: Any, image: AnyImage, config: InferenceConfig) -> tuple[D
             outputs = forward(network, view)
             objects = scale_objects(network.objects(outputs)[0], outputs["sizes"][0], (image.height, image.width))
             found.append(_mirror(objects, image.width) if mirrored else objects)
-    everything, selection = join(found), network.selection
-    return everything, merge_views(
-        everything, _origins(found), len(found), score_threshold=selection.score, **_suppression(selection)
-    )
+    everything = join(found)
+    return everything, merge_views(everything, _origins(found), len(found), **_selection(network))
 
 
 @contextmanager
 def _low_threshold(network: Any) -> Iterator[None]:
-    """Let a detector return low-scoring objects too, since the scores of several views are averaged."""
+    """Let a detector return low-scoring objects too, since the scores of views and tiles are averaged."""
     selection: SelectionConfig = network.selection
     network.selection = replace(selection, score=min(selection.score, SelectionConfig().score))
     try:
@@ -79,13 +77,14 @@ def _by_tiles(network: Any, image: AnyImage, config: InferenceConfig) -> tuple[D
     if len(tiles) > 1 and not config.shared_pixels:
         raise ConfigError("`overlap` must be above 0 for a detector, at least as large as most objects, found 0")
     found = []
-    for batch, images in tile_batches(network, image, config):
-        for tile, objects in zip(batch, network.objects(forward(network, images)), strict=True):
-            corner = objects.boxes.new_tensor([tile.left, tile.top])
-            limit = objects.boxes.new_tensor([image.width, image.height])
-            found.append(objects._replace(boxes=torch.minimum(objects.boxes + corner.repeat(2), limit.repeat(2))))
+    with _low_threshold(network):
+        for batch, images in tile_batches(network, image, config):
+            for tile, objects in zip(batch, network.objects(forward(network, images)), strict=True):
+                corner = objects.boxes.new_tensor([tile.left, tile.top])
+                limit = objects.boxes.new_tensor([image.width, image.height])
+                found.append(objects._replace(boxes=torch.minimum(objects.boxes + corner.repeat(2), limit.repeat(2))))
     everything = join(found)
-    return everything, merge_tiles(everything, _origins(found), torch.tensor(tiles), **_suppression(network.selection))
+    return everything, merge_tiles(everything, _origins(found), torch.tensor(tiles), **_selection(network))
 
 
 def _origins(found: Sequence[Detections]) -> Tensor:
@@ -93,8 +92,15 @@ def _origins(found: Sequence[Detections]) -> Tensor:
     return torch.arange(len(found)).repeat_interleave(torch.tensor([len(objects.scores) for objects in found]))
 
 
-def _suppression(selection: SelectionConfig) -> dict[str, Any]:
-    return {"iou_threshold": selection.nms, "max_objects": selection.most, "agnostic": selection.agnostic}
+def _selection(network: Any) -> dict[str, Any]:
+    """Return a detector's selection as arguments of the functions that merge."""
+    selection: SelectionConfig = network.selection
+    return {
+        "score_threshold": selection.score,
+        "iou_threshold": selection.nms,
+        "max_objects": selection.most,
+        "agnostic": selection.agnostic,
+    }
 
 
 def _mirror(objects: Detections, width: int) -> Detections:
