@@ -44,8 +44,8 @@ TILES = ((128, 0), (128, 32), (256, 0), (256, 64), (384, 0), (384, 96), (512, 0)
 """Side and overlap of tiles: no overlap, and a quarter of the side, which is the default."""
 MOSAICS, SCENES_DOWN, SCENES_ACROSS = 4, 3, 4
 """Number of mosaics of scenes for the objects, and the scenes in each: 336 x 448 pixels."""
-OBJECT_TILES = ((224, 56), (128, 32))
-"""Side and overlap of tiles for the objects, which have sides of up to 40 pixels."""
+OBJECT_TILES = ((224, 56), (128, 48), (128, 32))
+"""Side and overlap of tiles for the objects, whose longer sides are 34 pixels in the median and at most 41."""
 BAND = 16
 """Distance from a seam within which a pixel counts as beside it, in pixels."""
 
