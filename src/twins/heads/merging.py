@@ -85,6 +85,7 @@ def merge_views(
     overlaps = box_iou(kept.boxes, boxes)  # (M, N)
     if not agnostic:
         overlaps[kept.labels[:, None] != labels] = 0
+    overlaps[torch.arange(len(kept.parts)), [part[0] for part in kept.parts]] = 2  # a kept box belongs to itself
     overlap, owners = overlaps.max(dim=0)
     weights = scores * (overlap >= iou_threshold)
     sums = torch.zeros_like(kept.scores).index_add(0, owners, weights)

@@ -145,3 +145,11 @@ def test_views_merge_classes_only_if_asked():
     agnostic = merged_views(found, [0, 1], 2, agnostic=True)
     assert (agnostic.labels.tolist(), agnostic.parts) == ([2], [[0]])
     torch.testing.assert_close(agnostic.scores, torch.tensor([0.6], dtype=torch.float64))
+
+
+def test_without_suppression_equal_boxes_of_the_views_stay():
+    found = detections([(0, 0, 10, 10), (0, 0, 10, 10), (0.1, 0.7, 3.3, 9.1)], [0.8, 0.4, 0.2])
+    merged = merged_views(found, [0, 1, 1], 2, iou_threshold=1.0)
+    assert merged.parts == [[0], [1], [2]]
+    torch.testing.assert_close(merged.boxes, found.boxes)
+    torch.testing.assert_close(merged.scores, found.scores / 2)
