@@ -21,7 +21,7 @@ from twins.data.channels import in_channels
 from twins.data.class_map import read_class_map
 from twins.data.class_matching import ClassMatch, match_names
 from twins.data.config import EMBEDDED, BoxConfig, DataConfig, LayoutConfig, MaskConfig
-from twins.data.loading.batch import Batch, Skipped
+from twins.data.loading.batch import Batch, Skipped, stack_targets
 from twins.data.loading.loader import EvalSamples, eval_loader
 from twins.engine.config import EvalConfig, TrainConfig, read_config
 from twins.engine.display import count_images
@@ -130,6 +130,7 @@ def evaluate(
         protocol=_protocol(network, str(data), splits, images)
         | {"images": len(relabelled) - len(skipped), "skipped": len(skipped), "images_in_data": splits.count}
         | spec.protocol(network, config, source)
+        | _inference_settings(network, config.inference)
         | _class_matching(match, config.class_map, left_out),
         versions=versions(),
         hashes={"weights": sha256(file) if file else None, "images": _hash_images(images)},
@@ -196,6 +197,12 @@ def match_classes(
         class_map=None if class_map is None else read_class_map(Path(class_map)),
     )
     return spec.relabel(images, match.class_ids), match
+
+
+def _inference_settings(network: TaskNetwork, inference: InferenceConfig) -> dict[str, Any]:
+    """Return the protocol's entry on the inference settings of the network's task."""
+    names = facts_of(network.task).inference
+    return {"inference": {name: getattr(inference, name) for name in names}} if names else {}
 
 
 def _class_matching(match: ClassMatch, class_map: str | None, left_out: str) -> dict[str, Any]:
@@ -303,7 +310,7 @@ def _predict_singly(
         except (DataError, NotFoundError) as error:
             yield [], replace(batch, skipped=[Skipped(images.path(index), str(error))])
             continue
-        yield [spec.infer(network, image, inference)], replace(batch, targets=[target])
+        yield [spec.infer(network, image, inference)], replace(batch, targets=stack_targets([target]))
 
 
 class _CocoResults:

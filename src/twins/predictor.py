@@ -46,7 +46,7 @@ class Predictor:
     Args:
         model: a task's network.
         device: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
-        inference: scales, flip, window and tiles of a semantic network; `None`: the whole image, once.
+        inference: scales, flip, window and tiles; `None`: the whole image, once.
         selection: score and NMS thresholds of a detector; `None`: scores above 0.3.
         compile: compile the network with torch.compile; worth its time if many images have the same size.
 
@@ -251,15 +251,16 @@ def check_inference(model: TaskNetwork, inference: InferenceConfig | None) -> In
     """Return the inference settings, by default the whole image once.
 
     Raises:
-        ConfigError: other settings than the default, for a task that does not have them.
+        ConfigError: a setting of another task differs from its default.
     """
     check_type(inference, InferenceConfig | None, "inference", "a twins.InferenceConfig")
-    inference = inference or InferenceConfig()
-    if not inference.plain and not facts_of(model.task).inference:
-        raise ConfigError(
-            f"`scales`, `flip`, `window` and `tile` are for {' and '.join(tasks_with('inference'))} networks, found "
-            f"one for {model.task}"
-        )
+    inference, default = inference or InferenceConfig(), InferenceConfig()
+    for name in vars(default):
+        if name not in facts_of(model.task).inference and getattr(inference, name) != getattr(default, name):
+            raise ConfigError(
+                f"`{name}` is for {' and '.join(tasks_with('inference', name))} networks, found one for {model.task}; "
+                "leave it out"
+            )
     return inference
 
 
@@ -298,7 +299,7 @@ def load(
         device: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
         weights_key: where the network stands in a checkpoint that holds several, such as `teacher`; `None`: the one
             that evaluation should use, which is the average of the weights if there is one.
-        inference: scales, flip, window and tiles of a semantic network; `None`: the whole image, once.
+        inference: scales, flip, window and tiles; `None`: the whole image, once.
         selection: score and NMS thresholds of a detector; `None`: scores above 0.3.
         compile: compile the network with torch.compile; worth its time if many images have the same size.
 

@@ -21,7 +21,7 @@ LINES = [  # lowest first; `*` stands for a task
     ("ops",),
     ("backbone",),
     ("heads", "data", "metrics", "drawing", "drawing_labels", "charts", "tracking"),
-    ("tasks.network", "tasks.*.network", "tasks.*.inference", "weights"),
+    ("tasks.network", "tasks.*.network", "tasks.*.inference", "tasks.views", "weights"),
     ("factory",),
     ("engine", "exporting"),
     (

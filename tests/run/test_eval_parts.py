@@ -16,7 +16,8 @@ from twins.data.config import LayoutConfig
 from twins.data.objects import encode_mask
 from twins.engine.config import read_config
 from twins.errors import ConfigError, DataError
-from twins.tasks.inference import SelectionConfig
+from twins.tasks.inference import InferenceConfig, SelectionConfig
+from twins.tasks.table import facts_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TASKS = ("classification", "semantic", "detection", "instance")
@@ -118,6 +119,22 @@ def test_a_set_without_a_training_part_is_measured_whole(measure, tmp_path, task
     result = measure(task, write(tmp_path / "data", task, {part: 4}))
     assert counts(result)[1:] == (4, 4)
     assert not any("are measured" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("task", SLOW)
+def test_scales_flip_and_tiles_are_measured_and_in_the_protocol(measure, tmp_path, task):
+    root, applying = write(tmp_path / "data", task, PARTS), facts_of(task).inference
+    selection = LOW if facts_of(task).selection else SelectionConfig()
+    default = measure(task, root, selection=selection).protocol["inference"]
+    assert default == {name: getattr(InferenceConfig(), name) for name in applying}
+    for settings in ({"scales": (1.0, 1.5), "flip": True}, {"tile": 32, "overlap": 20}):
+        if set(settings) <= set(applying):
+            result = measure(task, root, selection=selection, inference=InferenceConfig(**settings))
+            assert result.protocol["inference"] == default | settings
+            assert (result.protocol["images"], result.skipped) == (3, ())
+        else:
+            with pytest.raises(ConfigError, match=r"`tile` is for .* networks, found one for classification"):
+                measure(task, root, inference=InferenceConfig(**settings))
 
 
 @pytest.mark.parametrize("task", SLOW)

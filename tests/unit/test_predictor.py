@@ -165,11 +165,15 @@ def test_inference_settings_change_the_map_and_not_its_size():
         assert (prediction.label_map != default.label_map).any(), settings
 
 
-def test_classifiers_have_no_inference_settings():
+def test_inference_settings_of_other_tasks_are_refused_and_named():
     model = twins.create_model("twins_svt_nano", num_classes=3)
-    with pytest.raises(ConfigError, match="found one for classification"):
-        Predictor(model, device="cpu", inference=InferenceConfig(flip=True))
-    assert Predictor(model, device="cpu", inference=InferenceConfig()).names == ()
+    for name, settings, tasks in (
+        ("window", {"window": 64}, "semantic"),
+        ("tile", {"tile": 64}, "semantic and detection and instance"),
+    ):
+        with pytest.raises(ConfigError, match=f"`{name}` is for {tasks} networks, found one for classification"):
+            Predictor(model, device="cpu", inference=InferenceConfig(**settings))
+    assert Predictor(model, device="cpu", inference=InferenceConfig(flip=True)).inference.flip
 
 
 def test_a_device_may_be_a_torch_device():

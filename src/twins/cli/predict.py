@@ -69,7 +69,7 @@ class PredictArgs:
     compile: bool = False
     """Compile the network with torch.compile. This saves time when many images have the same size."""
     inference: Annotated[InferenceConfig, tyro.conf.arg(name="")] = field(default_factory=InferenceConfig)
-    """Inference settings of a semantic network."""
+    """Scales, flip, window and tiles."""
     selection: Annotated[SelectionConfig, tyro.conf.arg(name="")] = SHOWN
     """Score and NMS thresholds of a detector."""
     drawing: Annotated[DrawConfig, tyro.conf.arg(name="")] = field(default_factory=DrawConfig)

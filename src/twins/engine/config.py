@@ -347,7 +347,7 @@ class EvalConfig:
     boxes: BoxConfig = field(default_factory=BoxConfig)
     """How the classes of boxes are read; a setting at its default is taken from the run."""
     inference: Annotated[InferenceConfig, arg(name="")] = field(default_factory=InferenceConfig)
-    """Inference settings of a semantic network."""
+    """Scales, flip, window and tiles."""
     selection: Annotated[SelectionConfig, arg(name="")] = field(default_factory=SelectionConfig)
     """Score and NMS thresholds of a detector; by default as published."""
     results: Annotated[str | None, arg(metavar="FILE")] = None

@@ -19,7 +19,7 @@ from twins.engine.signals import Stop
 from twins.errors import DataError, number_of
 from twins.ops.padding import true_sizes
 from twins.predictions import Prediction
-from twins.tasks.network import TaskNetwork, scores_error
+from twins.tasks.network import TaskNetwork, check_finite_scores
 
 
 class EvaluationStopped(Exception):
@@ -202,15 +202,8 @@ def _decode(
     network: TaskNetwork, outputs: Any, sizes: Tensor, originals: Sequence[tuple[int, int]], *, check_scores: bool
 ) -> list[Prediction]:
     if check_scores:
-        _check_scores(outputs)
+        check_finite_scores(outputs)
     return network.decode(outputs, sizes, originals)
-
-
-def _check_scores(outputs: Any) -> None:
-    """Raise WeightsError if outputs are not finite; minus infinity is the score of what is outside an image."""
-    for value in outputs.values() if isinstance(outputs, Mapping) else [outputs]:
-        if isinstance(value, Tensor) and value.is_floating_point() and bool((value.isnan() | value.isposinf()).any()):
-            raise scores_error()
 
 
 def check_measured(values: Mapping[str, float], monitor: str, images: int) -> None:

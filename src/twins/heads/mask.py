@@ -87,15 +87,26 @@ def crop_masks(masks: Tensor, indices: Tensor, boxes: Tensor) -> Tensor:
     return torch.cat(result)
 
 
-def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> NDArray[np.bool_]:
+def paste_masks(
+    masks: Tensor, boxes: Tensor, size: tuple[int, int], owners: Sequence[int] | None = None
+) -> NDArray[np.bool_]:
     """Paste mask probabilities `(R, 28, 28)` into their boxes `(R, 4)` on an image of `size`: bool `(R, H, W)`.
 
     As in mmdetection masks are resized bilinearly, are 0 outside their box, and true from a probability of 0.5. They
     are pasted one at a time and only inside their box, so that memory stays close to that of the result.
+
+    Args:
+        masks: probabilities.
+        boxes: xyxy in pixels.
+        size: height and width of the image.
+        owners: the object, from 0, that each mask is a part of, ascending; the result is then the union of each
+            object's parts, with a row per object. `None`: each mask is an object.
     """
     height, width = size
-    result = np.zeros((len(masks), height, width), dtype=np.bool_)
-    for mask, box, canvas in zip(masks, boxes, result, strict=True):
+    owners = range(len(masks)) if owners is None else owners
+    result = np.zeros((max(owners, default=-1) + 1, height, width), dtype=np.bool_)
+    for mask, box, owner in zip(masks, boxes, owners, strict=True):
+        canvas = result[owner]
         left, top, right, bottom = box.tolist()
         rows = _touched_pixels(top, bottom, height)
         columns = _touched_pixels(left, right, width)
@@ -105,7 +116,7 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> NDArray[
         )
         grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), dim=2)  # (h, w, 2)
         values = F.grid_sample(mask[None, None], grid[None], align_corners=False)[0, 0]
-        canvas[rows, columns] = (values >= 0.5).cpu().numpy()
+        canvas[rows, columns] |= (values >= 0.5).cpu().numpy()
     return result
 
 

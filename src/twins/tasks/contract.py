@@ -129,7 +129,7 @@ class TaskSpec(Protocol):
         """Raise DataError if an image and its target do not fit together."""
 
     def infer(self, network: TaskNetwork, image: AnyImage, inference: InferenceConfig) -> Prediction:
-        """Predict one image with settings other than the defaults; only in tasks with `TaskFacts.inference`."""
+        """Predict one image with settings other than the defaults, those of `TaskFacts.inference`."""
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
         """Return the settings that this task's numbers depend on, besides model, size, precision and data."""

@@ -104,8 +104,8 @@ class TaskFacts:
     """Whether the published SVT backbones have stage norms."""
     nano_width: int | None = None
     """Channels inside the heads of the nano networks; `None` for heads of a fixed width."""
-    inference: bool = False
-    """Whether `InferenceConfig` applies: several scales, flip, sliding window, tiles."""
+    inference: tuple[str, ...] = ()
+    """Fields of `InferenceConfig` that apply: some of `scales`, `flip`, `window`, `stride`, `tile` and `overlap`."""
     selection: bool = False
     """Whether `SelectionConfig` applies: the predictions are objects with scores."""
     batch_size: int = 4

@@ -9,22 +9,27 @@ from twins.errors import ConfigError, check_type
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """Inference of semantic networks: scales, flip, sliding window, tiles; by default one pass at the training size."""
+    """Scales, flip, sliding window and tiles; by default one pass at the training size.
+
+    The facts of a task (`TaskFacts.inference`) say which of these settings apply to it.
+    """
 
     scales: tuple[float, ...] = (1.0,)
-    """Scales to predict at, in multiples of the network's input size; probabilities are averaged."""
+    """All tasks: scales to predict at, in multiples of the network's input size; the results are merged."""
     flip: bool = False
-    """Predict the mirrored image too and average the probabilities."""
+    """All tasks: predict the mirrored image too and merge the results; not for classes that differ by left and right,
+    such as digits."""
     window: int | None = None
-    """Side in pixels of a window that slides over the resized image; logits are averaged where windows overlap."""
+    """Semantic: side in pixels of a window that slides over the resized image; logits are averaged where windows
+    overlap."""
     stride: int | None = None
-    """Step of the sliding window in pixels; unset is two thirds of its side."""
+    """Semantic: step of the sliding window in pixels; unset is two thirds of its side."""
     tile: int | None = None
-    """Side in pixels of tiles of the image at its own size, not resized; the network's memory does not grow with the
-    image."""
+    """Semantic and detectors: side in pixels of tiles of the image at its own size, not resized, for large images; the
+    network's memory does not grow with the image."""
     overlap: int | None = None
-    """Pixels that neighbouring tiles share; each pixel's class comes from the tile whose border is furthest from it.
-    Unset is a quarter of the tile."""
+    """Semantic and detectors: pixels that neighbouring tiles share; unset is a quarter of the tile. For detectors it
+    should be at least as large as most objects."""
 
     def __post_init__(self) -> None:
         if not self.scales or not all(0 < scale <= 100 for scale in self.scales):
@@ -42,6 +47,11 @@ class InferenceConfig:
             raise ConfigError(f"`overlap` must be at least 0 and below `tile={self.tile}`, found {self.overlap}")
         if self.tile and (self.window or self.flip or self.scales != (1.0,)):
             raise ConfigError("`tile` reads the image as it is and goes with neither `scales`, `flip` nor `window`")
+
+    @property
+    def shared_pixels(self) -> int:
+        """Pixels that neighbouring tiles share: `overlap`, or a quarter of the tile."""
+        return self.overlap if self.overlap is not None else (self.tile or 0) // 4
 
     @property
     def plain(self) -> bool:

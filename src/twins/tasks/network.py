@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
 
 from torch import Tensor, nn
@@ -35,6 +35,13 @@ def scores_error() -> WeightsError:
         "the network's scores are not finite, though its weights are: they are too large, or damaged; use an earlier "
         "checkpoint"
     )
+
+
+def check_finite_scores(outputs: Any) -> None:
+    """Raise WeightsError if outputs are not finite; minus infinity is the score of what is outside an image."""
+    for value in outputs.values() if isinstance(outputs, Mapping) else [outputs]:
+        if isinstance(value, Tensor) and value.is_floating_point() and bool((value.isnan() | value.isposinf()).any()):
+            raise scores_error()
 
 
 class TaskNetwork(nn.Module):

@@ -19,6 +19,14 @@ def test_a_full_mask_fills_exactly_its_box():
     assert pasted[2].sum() <= 1
 
 
+def test_parts_of_an_object_are_pasted_together():
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [8.0, 0.0, 30.0, 10.0], [40.0, 40.0, 50.0, 50.0]])
+    pasted = paste_masks(torch.ones(3, MASK_SIDE, MASK_SIDE), boxes, (60, 60), [0, 0, 1])
+    assert pasted.shape == (2, 60, 60)
+    assert pasted[0].sum() == pasted[0, :10, :30].sum() == 300
+    assert pasted[1].sum() == 100
+
+
 def test_a_cropped_mask_is_pasted_back_in_its_place():
     rows, columns = np.mgrid[:120, :160]
     disc = torch.from_numpy((rows - 60) ** 2 + (columns - 70) ** 2 < 40**2)

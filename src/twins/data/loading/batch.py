@@ -82,7 +82,7 @@ def collate(samples: Sequence[Sample | Skipped]) -> Batch:
     images, sizes = stack_images([sample.image for sample in readable])
     return Batch(
         images=images,
-        targets=_stack_targets([sample.target for sample in readable]),
+        targets=stack_targets([sample.target for sample in readable]),
         indices=[sample.index for sample in readable],
         originals=[sample.original for sample in readable],
         skipped=skipped + [item for sample in readable for item in sample.skipped],
@@ -133,7 +133,7 @@ def stack_images(images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     return batch, None if one_shape else torch.tensor([shape[1:] for shape in shapes])
 
 
-def _stack_targets(targets: Sequence[Any]) -> Any:
+def stack_targets(targets: Sequence[Any]) -> Any:
     """Return class ids as one tensor, tensors of one shape as their stack, and anything else as a list."""
     if all(isinstance(target, int) for target in targets):
         return torch.tensor(targets, dtype=torch.int64)

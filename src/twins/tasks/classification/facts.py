@@ -40,6 +40,7 @@ FACTS = TaskFacts(
     prediction_fields=("labels", "scores"),
     train_settings=("augment", "crop", "fit", "class_weights"),
     network_settings=("drop_rate",),
+    inference=("scales", "flip"),
     batch_size=32,
     one_shape=True,
     in_timm=True,

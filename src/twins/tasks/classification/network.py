@@ -96,7 +96,11 @@ class Classification(TaskNetwork):
 
     def decode(self, outputs: Tensor, sizes: Tensor | None, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Return all classes in descending order of probability; see `TaskNetwork.decode`."""
-        scores, labels = outputs.detach().float().softmax(dim=1).sort(dim=1, descending=True, stable=True)
+        return self.predictions(outputs.detach().float().softmax(dim=1), originals)
+
+    def predictions(self, probabilities: Tensor, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Return predictions of images, whose heights and widths are `originals`, from probabilities `(B, K)`."""
+        scores, labels = probabilities.sort(dim=1, descending=True, stable=True)
         return [
             Prediction(task=self.task, size=size, names=self.info.names, labels=label, scores=score)
             for size, label, score in zip(originals, labels.cpu().numpy(), scores.cpu().numpy(), strict=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
+from twins.bands import AnyImage
 from twins.data.base import Derived, ImageSet, LabelledImages, Splits
 from twins.data.checks.classification import ClassIdCheck
 from twins.data.checks.scan import CheckReport, check
@@ -28,7 +29,9 @@ from twins.metrics.classification import ClassificationMetric
 from twins.metrics.semantic import Absent
 from twins.predictions import Prediction
 from twins.preprocess import Preprocess
+from twins.tasks.classification.inference import infer
 from twins.tasks.classification.network import Classification
+from twins.tasks.inference import InferenceConfig
 from twins.tasks.network import TaskNetwork
 
 
@@ -130,6 +133,10 @@ class ClassificationSpec:
 
     def check_pair(self, image: Image, target: int) -> None:
         """Do nothing: every class fits every image."""
+
+    def infer(self, network: TaskNetwork, image: AnyImage, inference: InferenceConfig) -> Prediction:
+        assert isinstance(network, Classification)
+        return infer(network, image, inference)
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
         return {}

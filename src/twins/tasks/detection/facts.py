@@ -48,6 +48,7 @@ FACTS = TaskFacts(
     network_settings=("anchor_scale",),
     stage_norms=True,
     nano_width=64,
+    inference=("scales", "flip", "tile", "overlap"),
     selection=True,
     bench_size="800x1333",
     demo=DemoFacts(

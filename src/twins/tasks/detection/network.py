@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from twins.backbone.network import Twins
@@ -15,6 +17,7 @@ from twins.heads.boxes import clip_boxes
 from twins.heads.fpn import FeaturePyramid, Levels
 from twins.heads.layers import planar
 from twins.heads.mask import MaskHead
+from twins.heads.merging import Detections, Merged
 from twins.heads.retinanet import RetinaNetHead
 from twins.heads.roi import BoxHead, RoIHead
 from twins.heads.rpn import RPNHead, RPNOutputs
@@ -153,20 +156,15 @@ class Detection(TaskNetwork):
         self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
     ) -> list[Prediction]:
         """Return objects in descending order of score, in pixels of the user's images; see `TaskNetwork.decode`."""
-        boxes, scores, labels = self.detections(outputs)
-        boxes = scale_to_originals(boxes, outputs["sizes"], originals)
         return [
-            Prediction(
-                task=self.task,
-                size=size,
-                names=self.info.names,
-                colours=self.info.colours,
-                boxes=box[score > 0].float().cpu().numpy(),
-                scores=score[score > 0].float().cpu().numpy(),
-                labels=label[score > 0].cpu().numpy(),
-            )
-            for size, box, score, label in zip(originals, boxes, scores, labels, strict=True)
+            objects_prediction(self, scale_objects(objects, inner_size, size), size)
+            for objects, inner_size, size in zip(self.objects(outputs), outputs["sizes"], originals, strict=True)
         ]
+
+    def objects(self, outputs: dict[str, Tensor]) -> list[Detections]:
+        """Return each image's objects in descending order of score, in pixels of the network's input."""
+        images = zip(*self.detections(outputs), strict=True)
+        return [Detections(box[score > 0], score[score > 0], label[score > 0]) for box, score, label in images]
 
     def detections(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return boxes `(B, M, 4)` in pixels of the network's input, scores and labels `(B, M)`; score 0 is padding."""
@@ -254,11 +252,28 @@ def outputs_with_losses(
     return outputs, rpn_head.losses(rpn_outputs, targets) | roi_head.losses(levels, *proposals, targets, outputs)
 
 
-def scale_to_originals(boxes: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]) -> Tensor:
-    """Scale boxes `(B, M, 4)` from images of `sizes` `(B, 2)` to the users' images, per axis, and clip them."""
-    target_sizes = torch.tensor(originals, device=boxes.device)  # (B, 2)
-    factors = (target_sizes.to(boxes) / sizes.to(boxes)).flip(1).repeat(1, 2)  # (B, 4): x, y, x, y
-    return clip_boxes(boxes * factors[:, None], target_sizes)
+def scale_objects(objects: Detections, inner_size: Tensor, size: tuple[int, int]) -> Detections:
+    """Scale boxes from an image of `inner_size` `(2,)` to the user's image of `size`, per axis, and clip them."""
+    target_size = torch.tensor(size, device=objects.boxes.device)
+    factors = (target_size.to(objects.boxes) / inner_size.to(objects.boxes)).flip(0).repeat(2)  # x, y, x, y
+    return objects._replace(boxes=clip_boxes((objects.boxes * factors)[None], target_size[None])[0])
+
+
+def objects_prediction(
+    network: TaskNetwork, objects: Detections | Merged, size: tuple[int, int], masks: NDArray[np.bool_] | None = None
+) -> Prediction:
+    """Return the prediction of an image of `size` with objects, and with their masks `(R, H, W)`."""
+    boxes, scores, labels = (x.cpu() for x in objects[:3])
+    return Prediction(
+        task=network.task,
+        size=size,
+        names=network.info.names,
+        colours=network.info.colours,
+        boxes=boxes.float().numpy(),
+        scores=scores.float().numpy(),
+        labels=labels.numpy(),
+        masks=masks,
+    )
 
 
 def build(backbone: Twins, info: ModelInfo, *, drop_rate: float) -> Detection:

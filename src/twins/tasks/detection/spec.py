@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
+from twins.bands import AnyImage
 from twins.data.base import AnnotatedImages, Derived, ImageSet, Splits
 from twins.data.checks.detection import ObjectCheck
 from twins.data.checks.scan import CheckReport, check
@@ -32,6 +33,8 @@ from twins.metrics.detection import DetectionMetric
 from twins.metrics.semantic import Absent
 from twins.predictions import Prediction
 from twins.preprocess import Preprocess, keep_shape
+from twins.tasks.detection.inference import infer
+from twins.tasks.inference import InferenceConfig
 from twins.tasks.network import TaskNetwork
 
 
@@ -125,6 +128,9 @@ class DetectionSpec:
 
     def check_pair(self, image: Image, target: Objects) -> None:
         check_size(image, target)
+
+    def infer(self, network: TaskNetwork, image: AnyImage, inference: InferenceConfig) -> Prediction:
+        return infer(network, image, inference)
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
         """Return the selection of the predicted objects."""

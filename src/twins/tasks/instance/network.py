@@ -10,15 +10,17 @@ from twins.backbone.network import Twins
 from twins.heads.fpn import Levels
 from twins.heads.layers import full_precision
 from twins.heads.mask import paste_masks
+from twins.heads.merging import Detections
 from twins.heads.targets import Target, check_targets
 from twins.predictions import Prediction
 from twins.tasks.detection.network import (
     build_two_stages,
     check_detector,
+    objects_prediction,
     outputs_with_losses,
     propose,
     pyramid,
-    scale_to_originals,
+    scale_objects,
     two_stage_losses,
 )
 from twins.tasks.inference import SelectionConfig
@@ -105,23 +107,19 @@ class InstanceSegmentation(TaskNetwork):
         self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
     ) -> list[Prediction]:
         """Return objects in descending order of score, in pixels of the user's images; see `TaskNetwork.decode`."""
-        boxes, scores, labels, masks = (outputs[name].detach() for name in ("boxes", "scores", "labels", "masks"))
-        boxes = scale_to_originals(boxes, outputs["sizes"], originals)
         result = []
-        for size, box, score, label, mask in zip(originals, boxes, scores, labels, masks, strict=True):
-            valid = score > self.selection.score
-            result.append(
-                Prediction(
-                    task=self.task,
-                    size=size,
-                    names=self.info.names,
-                    colours=self.info.colours,
-                    boxes=box[valid].float().cpu().numpy(),
-                    scores=score[valid].float().cpu().numpy(),
-                    labels=label[valid].cpu().numpy(),
-                    masks=paste_masks(full_precision(mask[valid]).sigmoid(), box[valid], size),
-                )
-            )
+        for objects, inner_size, size in zip(self.objects(outputs), outputs["sizes"], originals, strict=True):
+            scaled = scale_objects(objects, inner_size, size)
+            assert scaled.masks is not None
+            result.append(objects_prediction(self, scaled, size, paste_masks(scaled.masks, scaled.boxes, size)))
+        return result
+
+    def objects(self, outputs: dict[str, Tensor]) -> list[Detections]:
+        """Return each image's objects in descending order of score, in pixels of the network's input."""
+        result = []
+        for image in zip(*(outputs[name].detach() for name in ("boxes", "scores", "labels", "masks")), strict=True):
+            boxes, scores, labels, masks = (x[image[1] > self.selection.score] for x in image)
+            result.append(Detections(boxes, scores, labels, full_precision(masks).sigmoid()))
         return result
 
 

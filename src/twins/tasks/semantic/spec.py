@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
+from twins.bands import AnyImage
 from twins.data.base import Derived, ImageSet, LabelMapImages, Splits
 from twins.data.checks.scan import CheckReport, check
 from twins.data.checks.semantic import LabelMapCheck
@@ -113,14 +114,13 @@ class SemanticSpec:
     def check_pair(self, image: Image, target: NDArray[np.uint8]) -> None:
         check_mask_size(image, target)
 
-    def infer(self, network: TaskNetwork, image: Image, inference: InferenceConfig) -> Prediction:
+    def infer(self, network: TaskNetwork, image: AnyImage, inference: InferenceConfig) -> Prediction:
         assert isinstance(network, SemanticSegmentation)
         return infer(network, image, inference)
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
-        """Return the settings of masks and inference, and the treatment of absent classes."""
-        inference = asdict(config.inference)
-        return {"masks": asdict(data.masks), "inference": inference, "absent_classes": config.absent}
+        """Return the settings of masks, and the treatment of absent classes."""
+        return {"masks": asdict(data.masks), "absent_classes": config.absent}
 
     def worst_classes(self, per_class: Sequence[dict[str, Any]], limit: int = 5) -> list[str]:
         rows = sorted((row for row in per_class if row["iou"] is not None), key=lambda row: row["iou"])

@@ -1,0 +1,28 @@
+"""Inference of classifiers on one image: several scales and flip."""
+
+from __future__ import annotations
+
+import torch
+
+from twins.bands import AnyImage
+from twins.predictions import Prediction
+from twins.tasks.classification.network import Classification
+from twins.tasks.inference import InferenceConfig
+from twins.tasks.views import forward, views
+
+
+@torch.inference_mode()
+def infer(network: Classification, image: AnyImage, config: InferenceConfig) -> Prediction:
+    """Return the classes of an image by the mean of the probabilities (softmax) over scales and mirror images.
+
+    Args:
+        network: in evaluation mode.
+        image: with the network's number of channels.
+        config: scales and flip.
+
+    Raises:
+        WeightsError: scores are not finite.
+    """
+    probabilities = [forward(network, view).float().softmax(dim=1) for view, _ in views(network, image, config)]
+    mean = torch.stack(probabilities).mean(dim=0)
+    return network.predictions(mean, [(image.height, image.width)])[0]
