@@ -16,7 +16,7 @@ import twins
 
 SOURCE = Path(twins.__file__).parent
 LINES = [  # lowest first; `*` stands for a task
-    ("errors", "deprecation", "files", "run_folder", "bands", "preprocess", "predictions"),
+    ("errors", "deprecation", "files", "machine", "run_folder", "bands", "preprocess", "predictions"),
     ("tasks.table", "tasks.facts", "tasks.inference", "tasks.*.facts"),
     ("ops",),
     ("backbone",),

@@ -42,6 +42,7 @@ FACTS = TaskFacts(
     network_settings=("drop_rate",),
     batch_size=32,
     one_shape=True,
+    calibration=True,
     in_timm=True,
     exportable=True,
     demo=DemoFacts(

@@ -88,8 +88,10 @@ class Classification(TaskNetwork):
         return {"classification": loss}
 
     def decode(self, outputs: Tensor, sizes: Tensor | None, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """Return all classes in descending order of probability; see `TaskNetwork.decode`."""
-        scores, labels = outputs.detach().float().softmax(dim=1).sort(dim=1, descending=True, stable=True)
+        """Return all classes in descending order of probability, with `info.temperature`; see `TaskNetwork.decode`."""
+        scores, labels = (
+            (outputs.detach().float() / self.info.temperature).softmax(dim=1).sort(dim=1, descending=True, stable=True)
+        )
         return [
             Prediction(task=self.task, size=size, names=self.info.names, labels=label, scores=score)
             for size, label, score in zip(originals, labels.cpu().numpy(), scores.cpu().numpy(), strict=True)
@@ -102,7 +104,7 @@ class Classification(TaskNetwork):
     def reset_classifier(self, num_classes: int, names: Sequence[str] = ()) -> None:
         """Replace the classification layer by a new one with random weights; 0 classes return pooled features."""
         reference = next(self.backbone.parameters())
-        self.info = replace(self.info, num_classes=num_classes, names=tuple(names))
+        self.info = replace(self.info, num_classes=num_classes, names=tuple(names), temperature=1.0)
         self.head = _classifier(self.num_features, num_classes).to(reference)
 
 
