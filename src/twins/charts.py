@@ -38,10 +38,18 @@ class Axis:
     """One axis of a chart with round ticks."""
 
     ticks: tuple[float, ...]
-    """Ascending; the axis reaches from the first to the last."""
+    """Ascending."""
     percent: bool = False
     """Whether values in 0..1 are shown as per cent."""
     logarithmic: bool = False
+    limits: tuple[float, float] | None = None
+    """Where the axis begins and ends; `None`: at the first and last tick."""
+
+    @classmethod
+    def steps(cls, last: float) -> Axis:
+        """Return an axis from step 0 to the last one."""
+        axis = cls.linear([0, max(1, last)])
+        return cls(tuple(tick for tick in axis.ticks if tick <= max(1, last)), limits=(0, max(1, last)))
 
     @classmethod
     def linear(cls, values: Iterable[float], *, percent: bool = False, count: int = 4) -> Axis:
@@ -69,8 +77,8 @@ class Axis:
         return cls(tuple(ticks), logarithmic=True)
 
     def position(self, value: float) -> float:
-        """Return where a value is, from 0 at the first tick to 1 at the last."""
-        low, high = self.ticks[0], self.ticks[-1]
+        """Return where a value is, from 0 at the beginning of the axis to 1 at its end."""
+        low, high = self.limits or (self.ticks[0], self.ticks[-1])
         if self.logarithmic:
             value, low, high = log10(max(value, low)), log10(low), log10(high)
         return min(1.0, max(0.0, (value - low) / (high - low)))
@@ -114,7 +122,7 @@ def curve_chart(
         return ""
     values = [y for curve in curves for _, y in curve.points]
     y_axis = Axis.decades(values) if logarithmic else Axis.linear(values, percent=percent)
-    x_axis = Axis.linear([0, *(x for curve in curves for x, _ in curve.points)])
+    x_axis = Axis.steps(max(curve.points[-1][0] for curve in curves))
     last = _number(curves[0].points[-1][1], percent)
     caption, marks = f"{escape(title)} <b>{last}</b>" if len(curves) == 1 else escape(title), ""
     if best:

@@ -150,7 +150,7 @@ def evaluate(model: str | Path | TaskNetwork, data: str | Path, config: EvalConf
     check_measured(result.metrics, facts_of(network.task).monitor, len(relabelled))
     writer.write()
     if fit is not None:
-        result = replace(result, notes=(*result.notes, _apply_temperature(file, result)))
+        result = replace(result, notes=(*result.notes, *_apply_temperature(file, result)))
     if config.out is not None:
         write_json(config.out, result.to_dict())
     return result
@@ -162,18 +162,19 @@ def _environment(network: TaskNetwork) -> dict[str, str]:
     return {"date": datetime.now().strftime("%Y-%m-%d %H:%M"), "machine": describe_machine(device)}
 
 
-def _apply_temperature(file: Path | None, result: EvalResult) -> str:
-    """Save the fitted temperature in the weight file, if there is one, and return a sentence on what it changes."""
+def _apply_temperature(file: Path | None, result: EvalResult) -> tuple[str, str]:
+    """Save the fitted temperature in the weight file, if there is one, and return sentences on what it changes."""
     fit = result.details["temperature_scaling"]
+    temperature, before, after = fit["temperature"], fit["before"], fit["after"]
+    saved = "is not saved, as the network has no file"
     if file is not None:
-        save_temperature(file, fit["temperature"])
-    before, after = fit["before"], fit["after"]
+        save_temperature(file, temperature)
+        saved = f"is saved in {file}: predictions are scaled with it from now on, in an unchanged order"
     return (
-        f"the temperature {fit['temperature']:.3f} was fitted to {number_of(fit['images'], 'image')}"
-        + (f" and saved in {file}, whose scores it scales from now on" if file is not None else "")
-        + f"; by {fit['folds']}-fold cross-fitting it changes the calibration error from {100 * before['ece']:.2f} to "
-        f"{100 * after['ece']:.2f} % and the negative log-likelihood from {before['nll']:.4f} to {after['nll']:.4f}; "
-        "the metrics are those without it, and an evaluation on the same images with it is too favourable"
+        f"the temperature {temperature:.3g}, fitted to {number_of(fit['images'], 'image')}, {saved}",
+        f"judged on images that it was not fitted to ({fit['folds']} folds), it changes the calibration error from "
+        f"{100 * before['ece']:.2f} to {100 * after['ece']:.2f} % and the negative log-likelihood from "
+        f"{before['nll']:.4f} to {after['nll']:.4f}; the metrics below are without it",
     )
 
 
@@ -431,7 +432,10 @@ def _run_notes(model: str | Path | TaskNetwork, file: Path | None) -> list[str]:
 
 
 def _weights_notes(network: TaskNetwork) -> list[str]:
-    return [network.load_report.note] if network.load_report and network.load_report.note else []
+    temperature = network.info.temperature
+    scaled = f"the scores are scaled with the temperature {temperature:.3g}, which `calibrate` has saved"
+    notes = [network.load_report.note] if network.load_report and network.load_report.note else []
+    return notes if temperature == 1.0 else [*notes, scaled]
 
 
 def _protocol(network: TaskNetwork, data: str, splits: Splits[Any], images: ImageSet) -> dict[str, Any]:

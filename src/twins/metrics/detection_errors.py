@@ -216,11 +216,10 @@ def best_f1(matches: Matches, label: int | None = None) -> BestF1 | None:
     return BestF1(float(f1[best]), float(hits[best] / (best + 1)), float(hits[best] / num_objects), float(scores[best]))
 
 
-def confidence_curves(matches: Matches) -> dict[str, list[float]]:
+def confidence_curves(matches: Matches) -> dict[str, list[float | None]]:
     """Return `score` thresholds of 0, 0.01, ..., 1, and `precision`, `recall` and `f1` of all classes together at each.
 
-    Detections with at least the score count, at an IoU of 0.5. Without detections the precision is 1, as on the way to
-    the highest threshold.
+    Detections with at least the score count, at an IoU of 0.5. Without detections the precision is `None`.
     """
     counted = ~matches.with_outcome("ignored", "excluded")
     thresholds = np.linspace(0.0, 1.0, NUM_RECALLS)
@@ -230,11 +229,12 @@ def confidence_curves(matches: Matches) -> dict[str, list[float]]:
     objects = int((~matches.crowd).sum())
     rows = {
         "score": thresholds,
-        "precision": np.where(kept > 0, right / np.maximum(kept, 1), 1.0),
+        "precision": right / np.where(kept > 0, kept, np.nan),
         "recall": right / max(objects, 1),
         "f1": 2 * right / np.maximum(kept + objects, 1),
     }
-    return {name: values.round(DIGITS).tolist() for name, values in rows.items()}
+    rounded = {name: values.round(DIGITS).tolist() for name, values in rows.items()}
+    return {name: [None if np.isnan(x) else x for x in values] for name, values in rounded.items()}
 
 
 def confusion_matrix(matches: Matches, num_classes: int, score: float) -> list[list[int]]:

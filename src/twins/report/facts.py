@@ -29,15 +29,20 @@ def facts_section(run: Path, config: TrainConfig, model: TaskNetwork, result: di
     images, total = protocol.pop("images"), protocol.pop("images_in_data", None)
     names = ("size", "fit", "crop", "longest", "interpolation", "mean", "std")
     inputs = {name: protocol.pop(name) for name in names if name in protocol}
+    for name in ("longest",) if inputs.get("fit") != "keep" else ("crop",):
+        inputs.pop(name, None)
     rows: list[tuple[str, object]] = [
         ("task", protocol.pop("task")),
-        ("network", f"{protocol.pop('model')}{head}, {count:,} parameters, {number_of(model.num_classes, 'class')}"),
+        (
+            "network",
+            f"{protocol.pop('model')}{head}, {count:,} parameters, {number_of(model.num_classes, 'class', 'classes')}",
+        ),
         ("data", protocol.pop("data")),
         ("held out", f"{images:,} images, {protocol.pop('split')}{f', of {total:,} in all' if total else ''}"),
         ("input", _one_line(inputs)),
         *_times(run, result),
         ("computed on", _machine(result, protocol)),
-        *((key.replace("_", " "), _one_line(value)) for key, value in protocol.items()),
+        *((key.replace("_", " "), _one_line(value)) for key, value in protocol.items() if value),
         ("weights SHA-256", result["hashes"]["weights"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),
         ("the same settings", train_command(config)),
@@ -51,16 +56,26 @@ def facts_section(run: Path, config: TrainConfig, model: TaskNetwork, result: di
 
 def train_command(config: TrainConfig) -> str:
     """Return a command that trains with these settings: its recipe, and each setting that differs from it."""
-    try:
-        base = starting_point(config.recipe or None, data=config.data, model=config.model, weights=config.weights)
-    except NotFoundError:  # a recipe of another version
-        base = TrainConfig(task=config.task)
     words = ["twins", "train", "--data", config.data, "--task", config.task]
     words += ["--recipe", config.recipe] if config.recipe else []
     words += ["--model", config.model, "--weights", config.weights]
     given = {"data", "model", "weights", *RESOLVED}
-    words += [word for name, value in _changes(config, base, "") if name not in given for word in _flag(name, value)]
-    return shlex.join(words)
+    changes = {name: value for name, value in _changes_from_recipe(config).items() if name not in given}
+    return shlex.join([*words, *(word for name, value in changes.items() for word in _flag(name, value))])
+
+
+def _changes_from_recipe(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that differ from the recipe; a length in another unit drops the recipe's, as in the CLI."""
+    start: dict[str, Any] = {"data": config.data, "task": config.task, "model": config.model, "weights": config.weights}
+    for length in (None, "minutes", "steps", "epochs"):
+        try:
+            base = starting_point(config.recipe or None, **start, length=length)
+        except NotFoundError:  # a recipe of another version
+            base = TrainConfig(task=config.task)
+        changes = dict(_changes(config, base, ""))
+        if not any(changes.get(name, 0) is None for name in ("minutes", "steps")):
+            return changes | ({length: getattr(config, length)} if length else {})
+    return changes
 
 
 def _changes(config: Any, base: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -104,10 +119,14 @@ def _machine(result: dict[str, Any], protocol: dict[str, Any]) -> str:
 
 
 def _one_line(value: object) -> object:
-    """Return a group of settings as one line; other values are returned unchanged."""
-    if isinstance(value, list):
+    """Return a group of settings as one line, without those that are not set; other values are returned unchanged."""
+    if isinstance(value, list | tuple):
         return " ".join(map(str, value))
     if not isinstance(value, dict):
         return value
     switches = {True: "on", False: "off"}
-    return ", ".join(f"{key} {switches[x] if isinstance(x, bool) else _one_line(x)}" for key, x in value.items())
+    return ", ".join(
+        f"{key.replace('_', ' ')} {switches[x] if isinstance(x, bool) else _one_line(x)}"
+        for key, x in value.items()
+        if x is not None and x != ()
+    )

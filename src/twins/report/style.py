@@ -62,7 +62,7 @@ border-radius:3px}.bars em{font-style:normal;color:var(--soft);font-variant-nume
 .legend{display:flex;flex-wrap:wrap;gap:.2rem .9rem}.legend i{display:inline-block;width:.9em;height:.9em;
 border-radius:3px;margin-right:.35em;vertical-align:-.1em}
 .lines i{width:1.7em;height:1.1em;margin-right:.5em}
-.scroll{overflow-x:auto}
+.scroll{overflow-x:auto}.scroll+p{margin-top:1.4rem}
 table{border-collapse:collapse;font-size:.9rem}
 th,td{padding:.25rem .7rem;text-align:left;border-bottom:1px solid var(--line)}
 td{font-variant-numeric:tabular-nums}.numbers td{white-space:nowrap}

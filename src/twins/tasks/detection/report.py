@@ -180,8 +180,9 @@ def _confidence(result: dict[str, Any], score: float) -> str:
     """Return a chart of precision, recall and F1 over the score threshold; empty for results of older versions."""
     if "confidence" not in result:
         return ""
+    scores = result["confidence"]["score"]
     curves = [
-        Curve(title, list(zip(result["confidence"]["score"], result["confidence"][name], strict=True)), kind)
+        Curve(title, [p for p in zip(scores, result["confidence"][name], strict=True) if p[1] is not None], kind)
         for name, title, kind in (("precision", "precision", "c2"), ("recall", "recall", "c1"), ("f1", "F1", "c0"))
     ]
     return confidence_chart("Precision, recall and F1 over the score threshold, all classes", curves, score)
@@ -243,12 +244,12 @@ def match_marks(prediction: Prediction, objects: Objects, matches: ImageMatches)
     """Return marks of an image's missed objects (dashed), then false (double) and true positives (solid).
 
     Of the false positives, only the surest `MAX_WRONG` are marked. A missed object has no label if a detection with an
-    error on it has one.
+    error on it has one, and none has a mask, which would hide the wrong ones.
     """
     pairs = zip(matches.object_indices, matches.outcomes, strict=True)
     labelled = {index for index, outcome in pairs if outcome != "true_positive"}
     missed = [
-        replace(item, text="" if index in labelled else f"missed {item.text}", line="dashed")
+        replace(item, text="" if index in labelled else f"missed {item.text}", line="dashed", mask=None)
         for index, (item, matched) in enumerate(zip(_truth_marks(objects, prediction), matches.matched, strict=True))
         if not matched
     ]
@@ -329,7 +330,7 @@ def _errors(title: str, errors: dict[str, Any]) -> str:
         )
         for name, entry in types
     ]
-    head = ("error", "meaning", f"number from {errors['score']:.0%} on", "AP50 without it")
+    head = ("error", "meaning", f"number, score ≥ {errors['score']:.0%}", "AP50 without it")
     return (
         f"<p><b>{title}</b>: with a score of at least {errors['score']:.0%}, {errors['right']:,} of "
         f"{errors['objects']:,} objects are detected. AP50 is {share(errors['ap50'])}; it counts detections with any "

@@ -21,6 +21,8 @@ from twins.predictions import Prediction
 from twins.tasks.contract import Example, Examples, Explain, Score, TrainingPart
 
 NUM_SHOWN, NUM_EXPLAINED, SIDE, MAX_NAMED = 4, 2, 480, 3
+FOUND = 0.1
+"""Share of a class's pixels in an image below which the class is called missed."""
 WRONG = (224, 36, 70)
 """Colour of wrong pixels."""
 
@@ -51,8 +53,9 @@ class _MappedImage:
         return float(np.mean(list(self.ious.values()))) if self.ious else 1.0
 
     def summary(self, names: Sequence[str]) -> str:
-        """Return mean IoU, and the classes of the ground truth of which no pixel is found."""
-        missed = [names[label] for label, iou in self.ious.items() if iou == 0 and (self.truth == label).any()]
+        """Return mean IoU, and the classes of which less than `FOUND` of the pixels is found."""
+        shares = {label: (self.predicted == label)[self.truth == label] for label in self.ious}
+        missed = [names[label] for label, found in shares.items() if len(found) and found.mean() < FOUND]
         more = f" and {len(missed) - MAX_NAMED} more" if len(missed) > MAX_NAMED else ""
         text = f"; missed: {', '.join(missed[:MAX_NAMED])}{more}" if missed else ""
         return f"mean IoU {self.miou:.1%}{text}"
@@ -82,8 +85,9 @@ def sections(result: dict[str, Any], examples: Examples, explain: Explain) -> li
     names = tuple(row["name"] for row in result["per_class"])
     legend = _legend(names, colours, [*spread, *worst])
     return [
-        f"<h2>Predictions</h2><p>Held-out images spread over the set. Mean IoU is over the classes of the image itself."
-        f"</p>{legend}{_rows(spread, colours, names)}",
+        "<h2>Predictions</h2><p>Held-out images spread over the set. Mean IoU is over the classes of the image itself. "
+        f"A class is missed if less than {FOUND:.0%} of its pixels is found.</p>{legend}"
+        f"{_rows(spread, colours, names)}",
         f"<h2>Worst images</h2><p>The lowest mean IoU of {number_of(len(images), 'held-out image')}.</p>"
         f"{_rows(worst, colours, names)}",
         _explain(spread[:NUM_EXPLAINED], names, explain),
