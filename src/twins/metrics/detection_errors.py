@@ -253,9 +253,9 @@ def confusion_matrix(matches: Matches, num_classes: int, score: float) -> list[l
     np.add.at(table, (matches.object_labels[matches.object_indices[paired]], matches.labels[paired]), 1)
     missed = ~matches.crowd
     missed[matches.object_indices[paired]] = False
-    np.add.at(table, (matches.object_labels[missed], num_classes), 1)
+    table[:, num_classes] += np.bincount(matches.object_labels[missed], minlength=num_classes + 1)
     counted[paired] = False
-    np.add.at(table, (num_classes, matches.labels[counted]), 1)
+    table[num_classes] += np.bincount(matches.labels[counted], minlength=num_classes + 1)
     result: list[list[int]] = table.tolist()
     return result
 

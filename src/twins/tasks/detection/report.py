@@ -120,13 +120,13 @@ def sections(result: dict[str, Any], examples: Examples, explain: Explain) -> li
     selected = _select(examples, score, masks=main == "mask")
     shown = [*selected.worst, *selected.spread]
     colours = palette(shown[0].prediction) if shown else ()
-    explained = [x for x in selected.spread if len(x.objects)][:NUM_EXPLAINED]
+    found = [x for x in (*selected.spread, *selected.worst) if _labels(x.prediction)]
     return [
         f"<h2>Predictions</h2><p>{_threshold_text(score, best, selected)}</p>"
         f"{_legend()}{_pairs(selected.spread, colours)}",
         f"<h2>Worst images</h2><p>Those with the most errors, of {number_of(selected.count, 'held-out image')}.</p>"
         f"{_pairs(selected.worst, colours)}",
-        _explain(explained, explain),
+        _explain((found or selected.spread)[:NUM_EXPLAINED], explain),
         f"<h2>Precision and recall</h2>{_suggestion(best)}<div class=charts>{_curves(result)}"
         f"{_confidence(result, score)}{_scores(selected, score)}</div>",
         f"<h2>Errors</h2>{''.join(_errors(title, errors[key]) for key, title in IOU_TITLES.items() if key in errors)}",
@@ -154,15 +154,16 @@ def _suggestion(best: float) -> str:
 
 
 def _explain(images: list[_MatchedImage], explain: Explain) -> str:
-    """Return the section on what the detector looks at, for the surest object of each image if all have one."""
+    """Return the section on what the detector looks at, for the surest object of each image if there are any."""
     captions = [(x.image, x.name) for x in images]
-    surest = [
-        int(x.prediction.labels[0]) for x in images if x.prediction.labels is not None and len(x.prediction.labels)
-    ]
-    if len(surest) < len(images):
-        return explain(captions)
-    scores = [(_surest(label), x.prediction.name(label)) for x, label in zip(images, surest, strict=True)]
+    scores = [(_surest(labels[0]), x.prediction.name(labels[0])) for x in images if (labels := _labels(x.prediction))]
     return explain(captions, scores, "the score of the surest object")
+
+
+def _labels(prediction: Prediction) -> list[int]:
+    """Return the class ids of a detector's objects, the surest first."""
+    assert prediction.labels is not None
+    return prediction.labels.tolist()
 
 
 def _surest(label: int) -> Score:
@@ -323,14 +324,13 @@ def _errors(title: str, errors: dict[str, Any]) -> str:
     types = sorted(errors["types"].items(), key=lambda item: (-item[1]["ap50_gain"], -item[1]["count"]))
     rows = [
         (
-            ERROR_TITLES[name],
-            ERROR_MEANINGS[name],
+            f"{ERROR_TITLES[name]}: {ERROR_MEANINGS[name]}",
             f"{entry['count']:,}",
             f"{share(errors['ap50'] + entry['ap50_gain'])} (+{100 * entry['ap50_gain']:.1f})",
         )
         for name, entry in types
     ]
-    head = ("error", "meaning", f"number, score ≥ {errors['score']:.0%}", "AP50 without it")
+    head = ("error", f"number, score ≥ {errors['score']:.0%}", "AP50 without it")
     return (
         f"<p><b>{title}</b>: with a score of at least {errors['score']:.0%}, {errors['right']:,} of "
         f"{errors['objects']:,} objects are detected. AP50 is {share(errors['ap50'])}; it counts detections with any "

@@ -43,7 +43,7 @@ def _colours(training: TrainingPart) -> Palette:
 
 def _marks(target: dict[str, Tensor], names: tuple[str, ...], colours: Palette) -> list[Mark]:
     """Return marks of a training target, see `twins.heads.targets.Target`."""
-    masks: Sequence[Any] = target["masks"].numpy() if "masks" in target else [None] * len(target["labels"])
+    masks: Any = target["masks"].numpy() if "masks" in target else [None] * len(target["labels"])
     rows = zip(target["boxes"].tolist(), target["labels"].tolist(), masks, strict=True)
     return [Mark(box=box, colour=colours[label], text=names[label], mask=mask) for box, label, mask in rows]
 
