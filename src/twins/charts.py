@@ -49,7 +49,8 @@ class Axis:
     def steps(cls, last: float) -> Axis:
         """Return an axis from step 0 to the last one."""
         axis = cls.linear([0, max(1, last)])
-        return cls(tuple(tick for tick in axis.ticks if tick <= max(1, last)), limits=(0, max(1, last)))
+        ticks = tuple(tick for tick in axis.ticks if tick <= max(1, last) and tick == round(tick))
+        return cls(ticks, limits=(0, max(1, last)))
 
     @classmethod
     def linear(cls, values: Iterable[float], *, percent: bool = False, count: int = 4) -> Axis:
@@ -345,12 +346,13 @@ def picture(image: Image.Image, caption: str, *, kind: str = "", name: str = "")
         name: file name of the image, shown above the caption.
     """
     buffer = io.BytesIO()
-    image_format, settings = ("png", {}) if max(image.size) <= 200 else ("webp", {"quality": 82})
+    small = max(image.size) <= 200
+    image_format, settings = ("png", {}) if small else ("webp", {"quality": 82})
     image.save(buffer, image_format, **settings)
     data = base64.b64encode(buffer.getvalue()).decode()
     text = (f"<span class=name>{escape(name)}</span>" if name else "") + escape(caption)
     return (
-        f'<figure class="thumb {kind}"><img tabindex=0 alt="{escape(" ".join(filter(None, (name, caption))))}" '
+        f'<figure class="thumb {kind}"><img{" class=pixels" if small else ""} tabindex=0 alt="{escape(" ".join(filter(None, (name, caption))))}" '
         f'src="data:image/{image_format};base64,{data}"><figcaption>{text}</figcaption></figure>'
     )
 
@@ -395,7 +397,7 @@ def _curve(curve: Curve, x_axis: Axis, y_axis: Axis, x_name: str) -> str:
     dots = (
         ""
         if len(points) > MAX_DOTTED
-        else "".join(_circle(f"point {curve.kind}", *position, 2.5) for position in positions)
+        else "".join(_circle(f"point {curve.kind.split()[0]}", *position, 2.5) for position in positions)
     )
     return (
         f'<polyline class="curve {curve.kind}" points="{_join(positions)}" data-tips="{escape(chr(10).join(tips))}">'

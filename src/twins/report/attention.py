@@ -58,7 +58,7 @@ def _attention_row(
     network, preprocess = predictor.model, predictor.model.info.preprocess
     tensor = preprocess.normalise(preprocess.pixels(image)[None])[0].to(next(network.parameters()))
     shown = thumbnail(visible_part(image, preprocess), SIDE)
-    yield picture(shown, caption)
+    yield picture(shown, "image", name=caption)
     if score is not None:
         yield picture(_heat_map(shown, evidence_map(network, tensor, score[0])), f"evidence for {score[1]}")
     for stage in range(3):

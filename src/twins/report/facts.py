@@ -128,5 +128,5 @@ def _one_line(value: object) -> object:
     return ", ".join(
         f"{key.replace('_', ' ')} {switches[x] if isinstance(x, bool) else _one_line(x)}"
         for key, x in value.items()
-        if x is not None and x != ()
+        if x not in (None, (), [])
     )

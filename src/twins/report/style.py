@@ -53,7 +53,7 @@ border-radius:3px}.bars em{font-style:normal;color:var(--soft);font-variant-nume
 .thumbs{display:grid;grid-template-columns:repeat(auto-fill,minmax(125px,1fr));gap:.7rem}
 .wide{grid-template-columns:repeat(auto-fill,minmax(min(48%,170px),1fr))}
 .thumb img{width:100%;border-radius:6px;display:block;cursor:zoom-in}
-.thumb img[src*="image/png"]{image-rendering:pixelated}
+.thumb .pixels{image-rendering:pixelated}
 .thumb figcaption{padding:.2rem 0;overflow-wrap:anywhere;line-height:1.3;text-wrap:pretty}
 .name{display:block;color:var(--ink);white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
 .good figcaption{color:var(--good)}.bad figcaption{color:var(--bad)}
@@ -77,7 +77,7 @@ padding:.2rem .5rem;border-radius:5px;line-height:1.4}
 dialog{border:0;padding:0;background:none;color:#fff;max-width:96vw;max-height:96vh;cursor:zoom-out}
 dialog::backdrop{background:#000c}
 dialog img{display:block;width:min(94vw,82vh,1000px);height:82vh;object-fit:contain;margin:auto}
-dialog img[src*="image/png"]{image-rendering:pixelated}
+dialog .pixels{image-rendering:pixelated}
 dialog figcaption{text-align:center;color:#fff;padding:.5rem}dialog .name{color:#fff;white-space:normal}
 """
 

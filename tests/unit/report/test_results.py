@@ -22,8 +22,9 @@ from twins.predictor import Predictor, load
 from twins.preprocess import Preprocess
 from twins.report.attention import evidence_map, global_map, local_map
 from twins.report.facts import train_command
-from twins.report.page import write_report
+from twins.report.page import curves_section, write_report
 from twins.tasks.recipes import starting_point
+from twins.tasks.table import facts_of
 from twins.training import RunResult
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -140,6 +141,21 @@ def test_a_temperature_is_refused_where_it_has_no_meaning_or_no_room(run, tmp_pa
     detector = twins.create_model("twins_svt_nano", task="detection", names=DIGITS)
     with pytest.raises(ConfigError, match="`calibrate` is for classification, found a network for detection"):
         evaluate(detector, "scenes", EvalConfig(calibrate=True, device="cpu"))
+
+
+def test_the_curves_show_the_held_out_loss_and_its_parts_where_the_log_has_them():
+    train = [
+        {"kind": "train", "step": n, "lr": 0.1, "loss": 3.0, "images_per_s": 9.0, "loss_boxes": 1.0} for n in (1, 2)
+    ]
+    measured = [{"kind": "eval", "step": n, "loss": 4.0, "loss_boxes": 2.0, "box_ap": 0.1 * n} for n in (1, 2)]
+    facts = facts_of("detection")
+    page = curves_section([*train, *measured], facts)
+    assert "step 2: held-out 4" in page
+    assert "step 2: boxes, held-out 2" in page
+    assert "held-out box AP <b>20.0 %</b> best, step 2" in page
+    older = curves_section([*train[:1], {"kind": "eval", "step": 1, "box_ap": 0.1, "loss": None}], facts)
+    assert "held-out 4" not in older
+    assert "training loss" in older
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_the_images_with_the_most_errors_are_the_worst(run, monkeypatch):
         )
         return Example(scene.image, images.target(index), prediction, images.path(index))
 
-    parts = sections(result, [example(index) for index in range(len(images))], lambda explained: "")
+    parts = sections(result, [example(index) for index in range(len(images))], lambda *explained: "")
     count = len(scenes.draw_scene(1, train=False).labels)
     captions = re.findall(r"</span>(\d+ right[^<]*)</figcaption>", parts[1])
     assert captions[0] == f"0 right, 0 wrong, {count} missed"
@@ -211,5 +211,5 @@ def test_a_network_without_detections_has_a_report(run, monkeypatch):
     images = scenes.SceneObjects(train=False, masks=predictor.model.task == "instance")
     (prediction,) = predictor.predict(images.load(0))
     example = Example(images.load(0), images.target(0), prediction, images.path(0))
-    parts = sections(result, [example], lambda explained: "")
+    parts = sections(result, [example], lambda *explained: "")
     assert "at least 30%, the default" in parts[0]
