@@ -351,8 +351,9 @@ def picture(image: Image.Image, caption: str, *, kind: str = "", name: str = "")
     image.save(buffer, image_format, **settings)
     data = base64.b64encode(buffer.getvalue()).decode()
     text = (f"<span class=name>{escape(name)}</span>" if name else "") + escape(caption)
+    alt = escape(" ".join(filter(None, (name, caption))))
     return (
-        f'<figure class="thumb {kind}"><img{" class=pixels" if small else ""} tabindex=0 alt="{escape(" ".join(filter(None, (name, caption))))}" '
+        f'<figure class="thumb {kind}"><img{" class=pixels" if small else ""} tabindex=0 alt="{alt}" '
         f'src="data:image/{image_format};base64,{data}"><figcaption>{text}</figcaption></figure>'
     )
 
