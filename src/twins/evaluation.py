@@ -9,6 +9,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,8 @@ from twins.engine.measure import HeldOutLosses, check_measured, measure, predict
 from twins.errors import ConfigError, DataError, NotFoundError, check_type, number_of
 from twins.factory import create_backbone, model_from_checkpoint
 from twins.files import atomic_file, check_outputs, json_text, sha256, write_json
+from twins.machine import describe_machine
+from twins.metrics.calibration import TemperatureFit
 from twins.metrics.coco_results import coco_results
 from twins.predictions import Prediction
 from twins.predictor import check_inference, inference_form, pick_device, set_selection
@@ -40,6 +43,7 @@ from twins.tasks.network import TaskNetwork
 from twins.tasks.table import facts_of, tasks_with
 from twins.weights.loading import check_finite
 from twins.weights.store import resolve
+from twins.weights.temperature import check_holds_temperature, save_temperature
 
 FORMAT = 1
 """Version of `eval.json`."""
@@ -63,11 +67,14 @@ class EvalResult:
     hashes: dict[str, str | None]
     """SHA-256 of the weight file (`None` for a network without a file) and of the list of images."""
     details: dict[str, Any] = field(default_factory=dict)
-    """Tables of the metric by name: `per_class` always; `confusion`, `curves`, `errors`, ... depending on the task."""
+    """Tables of the metric by name: `per_class` always; `confusion`, `curves`, `errors`, ... depending on the task; and
+    `temperature_scaling` with `EvalConfig.calibrate`."""
     skipped: tuple[Skipped, ...] = ()
     """Unreadable images, with the reason."""
     plan: dict[str, Any] = field(default_factory=dict)
     """The reading plan: what was read of the data, and what was passed over."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """`date` of the evaluation, local time, and `machine`: processor, cores and threads, and the GPU if one is used."""
     notes: tuple[str, ...] = ()
     """Sentences about what was read, such as the choice among several networks of a file; not in `eval.json`."""
 
@@ -79,6 +86,7 @@ class EvalResult:
             "protocol": self.protocol,
             "versions": self.versions,
             "hashes": self.hashes,
+            "environment": self.environment,
             **self.details,
             "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped],
             "plan": self.plan,
@@ -120,10 +128,17 @@ def evaluate(
     left_out = spec.left_out(images, match.class_ids) if None in match.class_ids else ""
     metric = spec.metric(match.names, full=True, absent=config.absent)
     writer = _CocoResults(config.results, network, images, match)
+    fit = TemperatureFit() if config.calibrate else None
+
+    def on_batch(predictions: list[Prediction], targets: Any) -> None:
+        writer.add(predictions, targets)
+        if fit is not None:
+            fit.update(predictions, targets)
+
     inference_network = inference_form(network, compile=config.compile)
     losses = HeldOutLosses(spec.loss_targets)
     predicted_batches = count_images(_predict(inference_network, spec, relabelled, config, losses), on_images)
-    skipped = measure(predicted_batches, metric, on_batch=writer.add)
+    skipped = measure(predicted_batches, metric, on_batch=on_batch)
     _check_skipped(skipped, len(relabelled), config.max_skipped)
     result = EvalResult(
         metrics=metric.compute() | losses.compute(),
@@ -134,9 +149,10 @@ def evaluate(
         | _class_matching(match, config.class_map, left_out),
         versions=versions(),
         hashes={"weights": sha256(file) if file else None, "images": _hash_images(images)},
-        details=metric.details(),
+        details=metric.details() | ({"temperature_scaling": fit.result()} if fit is not None else {}),
         skipped=tuple(skipped),
         plan=splits.plan.to_dict(),
+        environment=_environment(network),
         notes=(
             *_run_notes(model, file),
             *_weights_notes(network),
@@ -148,9 +164,33 @@ def evaluate(
     )
     check_measured(result.metrics, facts_of(network.task).monitor, len(relabelled))
     writer.write()
+    if fit is not None:
+        result = replace(result, notes=(*result.notes, *_apply_temperature(file, result)))
     if config.out is not None:
         write_json(config.out, result.to_dict())
     return result
+
+
+def _environment(network: TaskNetwork) -> dict[str, str]:
+    """Return when and where an evaluation ran."""
+    device = str(next(network.parameters()).device)
+    return {"date": datetime.now().strftime("%Y-%m-%d %H:%M"), "machine": describe_machine(device)}
+
+
+def _apply_temperature(file: Path | None, result: EvalResult) -> tuple[str, str]:
+    """Save the fitted temperature in the weight file, if there is one, and return sentences on what it changes."""
+    fit = result.details["temperature_scaling"]
+    temperature, before, after = fit["temperature"], fit["before"], fit["after"]
+    saved = "is not saved, as the network has no file"
+    if file is not None:
+        save_temperature(file, temperature)
+        saved = f"is saved in {file}: predictions are scaled with it from now on, in an unchanged order"
+    return (
+        f"the temperature {temperature:.3g}, fitted to {number_of(fit['images'], 'image')}, {saved}",
+        f"judged on images that it was not fitted to ({fit['folds']} folds), it changes the calibration error from "
+        f"{100 * before['ece']:.2f} to {100 * after['ece']:.2f} % and the negative log-likelihood from "
+        f"{before['nll']:.4f} to {after['nll']:.4f}; the metrics below are without it",
+    )
 
 
 def _weights_file(model: str | Path | TaskNetwork, data: str | Path, config: EvalConfig) -> Path | None:
@@ -176,6 +216,12 @@ def _eval_network(model: str | Path | TaskNetwork, file: Path | None, config: Ev
     preprocess = _override_preprocess(network.info.preprocess, config.size, config.crop)
     network.info = replace(network.info, preprocess=preprocess)
     check_inference(network, config.inference)
+    if config.calibrate:
+        if not facts_of(network.task).calibration:
+            tasks = " and ".join(tasks_with("calibration"))
+            raise ConfigError(f"`calibrate` is for {tasks}, found a network for {network.task}; leave it out")
+        check_holds_temperature(file)
+        network.info = replace(network.info, temperature=1.0)
     return set_selection(network, None if config.selection == SelectionConfig() else config.selection)
 
 
@@ -410,7 +456,10 @@ def _run_notes(model: str | Path | TaskNetwork, file: Path | None) -> list[str]:
 
 
 def _weights_notes(network: TaskNetwork) -> list[str]:
-    return [network.load_report.note] if network.load_report and network.load_report.note else []
+    temperature = network.info.temperature
+    scaled = f"the scores are scaled with the temperature {temperature:.3g}, which `calibrate` has saved"
+    notes = [network.load_report.note] if network.load_report and network.load_report.note else []
+    return notes if temperature == 1.0 else [*notes, scaled]
 
 
 def _protocol(network: TaskNetwork, data: str, splits: Splits[Any], images: ImageSet) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import twins
 
 SOURCE = Path(twins.__file__).parent
 LINES = [  # lowest first; `*` stands for a task
-    ("errors", "deprecation", "files", "run_folder", "bands", "preprocess", "predictions"),
+    ("errors", "deprecation", "files", "machine", "run_folder", "bands", "preprocess", "predictions"),
     ("tasks.table", "tasks.facts", "tasks.inference", "tasks.choices", "tasks.*.facts"),
     ("ops",),
     ("backbone",),
@@ -27,6 +27,7 @@ LINES = [  # lowest first; `*` stands for a task
     (
         "tasks.*.spec",
         "tasks.*.report",
+        "tasks.*.training_report",
         "tasks.*.recipes",
         "tasks.contract",
         "tasks.recipes",

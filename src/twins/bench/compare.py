@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.metadata import version
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from twins.bench.networks import Case, check_peer
 from twins.bench.table import budget_line, roofline_line, table_head, table_row
 from twins.exporting.extra import require
 from twins.factory import check_head
+from twins.machine import processor
 from twins.predictor import pick_device
 
 FORMAT = 2
@@ -119,12 +119,3 @@ def runtime_name(config: BenchConfig) -> str:
         return "compiled" if config.compile else "eager"
     require(config.runtime)
     return f"{config.runtime} {version(config.runtime)}"
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )

@@ -75,7 +75,7 @@ def _versions() -> dict[str, str | None]:
 def _cpu() -> dict[str, Any]:
     import torch
 
-    from twins.bench.compare import processor
+    from twins.machine import processor
     from twins.ops.dispatch import IN_HARDWARE
 
     flags: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # new in PyTorch

@@ -352,6 +352,9 @@ class EvalConfig:
     """Score and NMS thresholds of a detector; by default as published."""
     results: Annotated[str | None, arg(metavar="FILE")] = None
     """File to write a detector's predictions to, in COCO's results format."""
+    calibrate: bool = False
+    """Fit a temperature to a classifier's scores on the measured part, and save it in the weight file of the network,
+    which then predicts with it; the order of the classes does not change."""
     absent: Literal["left_out", "zero"] = "left_out"
     """Classes in neither ground truth nor predictions: left out of means over classes, or counted as zero."""
     max_skipped: float = 0.05

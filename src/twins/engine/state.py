@@ -98,6 +98,16 @@ def load_state(run: Path) -> State:
     return state
 
 
+def load_progress(run: Path) -> Progress | None:
+    """Read only the position of a run's newest state; `None` if there is no state that can be read."""
+    try:
+        content = torch.load(run / LAST / STATE, map_location="cpu", weights_only=True, mmap=True)
+        field_names = {f.name for f in fields(Progress)}
+        return Progress(**{key: value for key, value in content["progress"].items() if key in field_names})
+    except Exception:  # a damaged file raises errors of many classes
+        return None
+
+
 def _write(folder: Path, state: State, info: Any) -> None:
     write_tensors(folder / WEIGHTS, state.weights, info)
     content = {

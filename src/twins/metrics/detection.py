@@ -25,11 +25,16 @@ from twins.metrics.coco_eval import (
     precision_recall,
     summarise,
 )
-from twins.metrics.detection_errors import Matches, analyse_errors, best_f1, match_images
+from twins.metrics.detection_errors import (
+    DIGITS,
+    Matches,
+    analyse_errors,
+    best_f1,
+    confidence_curves,
+    confusion_matrix,
+    match_images,
+)
 from twins.predictions import Prediction
-
-DIGITS = 5
-"""Digits after the decimal point of curves."""
 
 
 class DetectionMetric:
@@ -113,7 +118,9 @@ class DetectionMetric:
         `curves`: for `box` and `mask` the precision at `recall` 0, 0.01, ..., 1: `iou50` and `iou75`, means over the
         classes with objects, and `per_class` at an IoU of 0.5, `None` for classes without objects.
 
-        `errors`, with `full`: for `box` and `mask` the result of `analyse_errors`.
+        `errors`, with `full`: for `box` and `mask` the result of `analyse_errors`. `confidence` and `confusion`, with
+        `full`: the results of `confidence_curves` and `confusion_matrix`, of masks if measured; the matrix is at the
+        `score` of `errors`.
 
         `truth`: the numbers of `images` and `objects`, and of annotations that count as in COCO's tools although they
         can hardly be detected: `crowd` regions, which cannot be missed, and boxes `without_area`.
@@ -137,6 +144,10 @@ class DetectionMetric:
         }
         if self.full:
             result["errors"] = {iou_type: analyse_errors(matches[iou_type], classes) for iou_type in self.iou_types}
+        if first is not None:
+            result["confidence"] = confidence_curves(first)
+            score = result["errors"][self.iou_types[0]]["score"]
+            result["confusion"] = confusion_matrix(first, classes, score)
         return result
 
     def _row(self, label: int, objects: int, matches: Matches | None) -> dict[str, Any]:

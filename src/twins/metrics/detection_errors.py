@@ -49,6 +49,8 @@ ErrorType = Literal["class", "localisation", "both", "duplicate", "background", 
 ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
 FOREGROUND, BACKGROUND = 0.5, 0.1
 """TIDE's IoU thresholds: minimum IoU of a match, maximum IoU of a background detection."""
+DIGITS = 5
+"""Digits after the decimal point of curves."""
 NO_OBJECT = -1
 """Object index of a detection without an object."""
 
@@ -212,6 +214,50 @@ def best_f1(matches: Matches, label: int | None = None) -> BestF1 | None:
         return BestF1(0.0, 0.0, 0.0, None)
     best = int(f1.argmax())
     return BestF1(float(f1[best]), float(hits[best] / (best + 1)), float(hits[best] / num_objects), float(scores[best]))
+
+
+def confidence_curves(matches: Matches) -> dict[str, list[float | None]]:
+    """Return `score` thresholds of 0, 0.01, ..., 1, and `precision`, `recall` and `f1` of all classes together at each.
+
+    Detections with at least the score count, at an IoU of 0.5. Without detections the precision is `None`.
+    """
+    counted = ~matches.with_outcome("ignored", "excluded")
+    thresholds = np.linspace(0.0, 1.0, NUM_RECALLS)
+    scores, hits = matches.scores[counted], matches.with_outcome("true_positive")[counted]
+    kept = len(scores) - np.searchsorted(np.sort(scores), thresholds)
+    right = hits.sum() - np.searchsorted(np.sort(scores[hits]), thresholds)
+    objects = int((~matches.crowd).sum())
+    rows = {
+        "score": thresholds,
+        "precision": right / np.where(kept > 0, kept, np.nan),
+        "recall": right / max(objects, 1),
+        "f1": 2 * right / np.maximum(kept + objects, 1),
+    }
+    rounded = {name: values.round(DIGITS).tolist() for name, values in rows.items()}
+    return {name: [None if np.isnan(x) else x for x in values] for name, values in rounded.items()}
+
+
+def confusion_matrix(matches: Matches, num_classes: int, score: float) -> list[list[int]]:
+    """Return counts `[truth][prediction]` of the detections with at least a score; the last class is background.
+
+    An object is counted once: as its class if it has a true positive, else as the class of the surest detection with
+    an IoU of at least 0.5, else as background, which means missed. Every other detection is counted once too, as an
+    object that is none.
+    """
+    counted = (matches.scores >= score) & ~matches.with_outcome("ignored", "excluded")
+    shown = replace(matches, outcomes=np.where(counted, matches.outcomes, "excluded"))
+    right = np.flatnonzero(shown.with_outcome("true_positive"))
+    confused = _highest_per_object(shown, shown.with_outcome("class"))
+    paired = np.concatenate([right, confused])
+    table = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
+    np.add.at(table, (matches.object_labels[matches.object_indices[paired]], matches.labels[paired]), 1)
+    missed = ~matches.crowd
+    missed[matches.object_indices[paired]] = False
+    table[:, num_classes] += np.bincount(matches.object_labels[missed], minlength=num_classes + 1)
+    counted[paired] = False
+    table[num_classes] += np.bincount(matches.labels[counted], minlength=num_classes + 1)
+    result: list[list[int]] = table.tolist()
+    return result
 
 
 def analyse_errors(matches: Matches, num_classes: int) -> dict[str, Any]:

@@ -1,11 +1,12 @@
-"""Attention maps over an image: tokens in the windows of local attention, and the keys of global attention."""
+"""What a network looks at: the evidence for a score, and the attention to tokens of windows and to global keys."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
@@ -16,43 +17,111 @@ from twins.charts import picture
 from twins.drawing import thumbnail
 from twins.ops.windows import merge_windows
 from twins.predictor import Predictor
-from twins.preprocess import pixels_of
+from twins.preprocess import Preprocess
+from twins.tasks.contract import Score
+from twins.tasks.network import TaskNetwork
 
+SIDE, MIN_POSITIONS = 400, 4
+"""Longer side of a picture in pixels; least rows and columns of a map that shows evidence."""
 T = TypeVar("T", LocalAttention, GlobalAttention)
 
 
-def attention_section(predictor: Predictor, images: Sequence[tuple[Image.Image, str]]) -> str:
-    """Return the report's section with the attention maps of some images, each given with its caption."""
-    rows = "".join(f"<div class=thumbs>{_attention_row(predictor, *image)}</div>" for image in images)
+def attention_section(
+    predictor: Predictor,
+    images: Sequence[tuple[Image.Image, str]],
+    scores: Sequence[tuple[Score, str]] = (),
+    source: str = "",
+) -> str:
+    """Return the report's section with the evidence and the attention maps of some images; see `Explain`."""
+    pairs: list[tuple[Score, str] | None] = [*scores, *[None] * (len(images) - len(scores))]
+    rows = [_attention_row(predictor, *image, score) for image, score in zip(images, pairs, strict=True)]
+    panels = "".join(f"<div class=quad>{''.join(row)}</div>" for row in rows)
+    texts = {
+        "evidence": (
+            f"<b>Evidence</b>: where the maps of the network raise {source}, by gradient times map, summed over "
+            "channels (HiResCAM, arXiv 2011.08891), of the last two stages with at least 4 × 4 positions. "
+        ),
+        "windows": "<b>Windows</b>: local attention (LSA) to the tokens of each window. ",
+        "keys": "<b>Keys</b>: global attention (GSA) to the sub-sampled keys of the map. ",
+    }
+    shown = "".join(text for kind, text in texts.items() if f"<figcaption>{kind}" in panels)
     return (
-        "<h2>Where it looks</h2><p>Brighter cells get more attention. <i>Windows</i> shows local attention (LSA) to "
-        "the tokens of each window. <i>Keys</i> shows global attention (GSA) to the sub-sampled keys of the map.</p>"
-        f"{rows}"
+        f"<h2>Where it looks</h2><p>{shown}Brighter is more; all maps are scaled to their own range and interpolated "
+        f"to the image.</p>{panels}"
     )
 
 
-def _attention_row(predictor: Predictor, image: Image.Image, caption: str) -> str:
-    backbone, preprocess = predictor.model.backbone, predictor.model.info.preprocess
-    resized = preprocess.resize(image)
-    tensor = preprocess.normalise(pixels_of(resized)[None])[0].to(next(backbone.parameters()))
-    parts = [picture(thumbnail(resized), caption)]
+def _attention_row(
+    predictor: Predictor, image: Image.Image, caption: str, score: tuple[Score, str] | None
+) -> Iterator[str]:
+    """Yield the pictures of one image."""
+    network, preprocess = predictor.model, predictor.model.info.preprocess
+    tensor = preprocess.normalise(preprocess.pixels(image)[None])[0].to(next(network.parameters()))
+    shown = thumbnail(visible_part(image, preprocess), SIDE)
+    yield picture(shown, "image", name=caption)
+    if score is not None:
+        yield picture(_heat_map(shown, evidence_map(network, tensor, score[0])), f"evidence for {score[1]}")
     for stage in range(3):
-        if backbone.config.window_size is not None:  # PCPVT has no local attention
-            parts.append(picture(_heat_map(resized, local_map(backbone, tensor, stage)), f"windows, stage {stage + 1}"))
-        keys = global_map(backbone, tensor, stage)
-        if keys.numel() > 1:  # on a small input all tokens share one key
-            parts.append(picture(_heat_map(resized, keys), f"keys, stage {stage + 1}"))
-    return "".join(parts)
+        if network.backbone.config.window_size is not None:  # PCPVT has no local attention
+            windows = local_map(network.backbone, tensor, stage)
+            if min(windows.shape) >= MIN_POSITIONS:
+                yield picture(_heat_map(shown, windows), f"windows, stage {stage + 1}")
+        keys = global_map(network.backbone, tensor, stage)
+        if min(keys.shape) >= MIN_POSITIONS:  # on a small input all tokens share one key
+            yield picture(_heat_map(shown, keys), f"keys, stage {stage + 1}")
+
+
+def visible_part(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    """Return the part of an image that the network sees, at the image's own resolution."""
+    if preprocess.fit != "crop":
+        return image
+    side = round(min(image.size) * preprocess.crop)
+    left, top = ((length - side) // 2 for length in image.size)
+    return image.crop((left, top, left + side, top + side))
 
 
 def _heat_map(image: Image.Image, values: Tensor) -> Image.Image:
-    """Blend a map of any resolution as colours over an image; each cell is a visible square."""
-    values = values.float().cpu()
+    """Blend a map of any resolution as colours over an image, interpolated bilinearly."""
+    values = values.detach().float().cpu()
     scaled = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-12)
-    colours = (torch.from_numpy(colormaps["magma"](scaled.numpy()))[..., :3] * 255).byte().numpy()
-    background = thumbnail(image)
-    heat = Image.fromarray(colours).resize(background.size, Image.Resampling.NEAREST)
-    return Image.blend(background.convert("L").convert("RGB"), heat, 0.6)
+    size = (image.height, image.width)
+    smooth = F.interpolate(scaled[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+    heat = Image.fromarray((torch.from_numpy(colormaps["magma"](smooth.numpy()))[..., :3] * 255).byte().numpy())
+    alpha = Image.fromarray((70 + 140 * smooth).byte().numpy())
+    return Image.composite(heat, image.convert("L").convert("RGB"), alpha)
+
+
+def evidence_map(network: TaskNetwork, image: Tensor, score: Score) -> Tensor:
+    """Return where a network's maps raise a score: gradient times map, averaged over its last two stages.
+
+    HiResCAM, Draelos and Carin, arXiv 2011.08891; stages with coarse maps, as of small inputs, are left out.
+
+    Args:
+        network: in evaluation mode.
+        image: normalised `(3, H, W)`.
+        score: of the network's outputs.
+
+    Returns:
+        `(H, W)`, at least 0; each stage's largest value counts as 1 before the average.
+    """
+    maps: list[Tensor] = []
+    handles = [
+        stage.register_forward_hook(lambda _, arguments, outputs: maps.append(outputs[0]))
+        for stage in network.backbone.stages
+    ]
+    try:
+        with torch.enable_grad():
+            value = score(network(image[None].requires_grad_()))
+    finally:
+        for handle in handles:
+            handle.remove()
+    used = [x for x in maps if min(x.shape[1:3]) >= MIN_POSITIONS][-2:] or maps[:1]
+    total = torch.zeros(image.shape[1:], device=image.device)
+    for x, gradient in zip(used, torch.autograd.grad(value, used), strict=True):  # (1, h, w, C)
+        evidence = (x * gradient).sum(dim=3).clamp(min=0).detach().float()
+        scaled = evidence / evidence.max().clamp(min=1e-12)
+        total += F.interpolate(scaled[None], total.shape, mode="bilinear", align_corners=False)[0, 0]
+    return total / len(used)
 
 
 @torch.no_grad()

@@ -14,18 +14,20 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from twins.charts import fact_table, line_chart, picture, share
-from twins.data.base import ImageSet
+from twins.charts import Curve, curve_chart, line_chart, picture, share
+from twins.data.base import ImageSet, Splits
 from twins.engine.config import TrainConfig, read_config
 from twins.engine.log import read_rows
-from twins.errors import DataError, NotFoundError
+from twins.errors import DataError, NotFoundError, number_of
 from twins.evaluation import match_classes
 from twins.files import atomic_file
 from twins.predictor import Predictor, load
 from twins.report.attention import attention_section
-from twins.report.style import STYLE
+from twins.report.facts import facts_section
+from twins.report.style import document
+from twins.report.views import training_views
 from twins.run_folder import CONFIG, METRICS, REPORT, RESULT
-from twins.tasks.contract import Example, TaskSpec, spec_of
+from twins.tasks.contract import Example, TaskSpec, TrainingPart, spec_of
 from twins.tasks.facts import TaskFacts
 from twins.tasks.inference import SelectionConfig
 from twins.tasks.table import facts_of, part_of
@@ -52,16 +54,19 @@ def write_report(run: str | Path, *, device: str | torch.device = "auto") -> Pat
     config = read_config(_existing_file(run, CONFIG))
     rows = _read(run, METRICS, lambda text: list(map(json.loads, text.splitlines())), "remove its damaged lines")
     result = _read(run, RESULT, json.loads, f"write it again with twins eval --out {run / RESULT}")
-    facts, spec = facts_of(config.task), spec_of(config.task)
+    facts, spec, report = facts_of(config.task), spec_of(config.task), part_of(config.task, "report")
     selection = SelectionConfig(**result["protocol"]["selection"]) if facts.selection else None
     predictor = load(run, device=device, selection=selection)
-    images, _ = match_classes(spec, spec.open(config.source).select(result["protocol"]["split"]), predictor.model)
+    splits = spec.open(config.source)
+    images, _ = match_classes(spec, splits.select(result["protocol"]["split"]), predictor.model)
     examples, explain = _Examples(predictor, images, spec), partial(attention_section, predictor)
+    notes: dict[str, str] = getattr(report, "tile_notes", lambda _: {})(result)
     sections = [
-        _head(config, facts, result),
-        _curves(rows, facts),
-        *part_of(config.task, "report").sections(result, examples, explain),
-        _details(config, predictor, result),
+        _head(config, facts, rows, result, notes),
+        curves_section(rows, facts),
+        *report.sections(result, examples, explain),
+        *_training(config, predictor, spec, splits),
+        facts_section(run, config, predictor.model, result),
     ]
     return _write(run, config, sections)
 
@@ -86,7 +91,7 @@ def write_live_report(run: str | Path, pictures: Sequence[tuple[Image, str]] = (
     thumbs = "".join(picture(image, caption) for image, caption in pictures)
     sections = [
         _state(config, facts, rows, live=live),
-        _curves(rows, facts),
+        curves_section(rows, facts),
         f"<h2>Predictions on held-out images</h2><div class=pair>{thumbs}</div>" if thumbs else "",
         "<details><summary>All settings of the run</summary>" + f"<pre>{escape(config.to_yaml())}</pre></details>",
     ]
@@ -95,12 +100,9 @@ def write_live_report(run: str | Path, pictures: Sequence[tuple[Image, str]] = (
 
 def _write(run: Path, config: TrainConfig, sections: Sequence[str], *, head: str = "") -> Path:
     """Write the page of a run in one atomic step."""
-    page = "<!doctype html><html lang=en><meta charset=utf-8>"
-    page += "<meta name=viewport content='width=device-width,initial-scale=1'>"
-    page += f"<title>{escape(config.model)} on {escape(Path(config.data).name)}</title><style>{STYLE}</style>{head}"
-    page += f"<main>{''.join(sections)}</main></html>\n"
+    title = f"{config.model} on {Path(config.data).name}"
     with atomic_file(run / REPORT) as beside:
-        beside.write_text(page, encoding="utf-8")
+        beside.write_text(document(title, "".join(sections), head=head), encoding="utf-8")
     return run / REPORT
 
 
@@ -151,9 +153,12 @@ class _Examples:
             yield image, target, self.images.path(index)
 
 
-def _head(config: TrainConfig, facts: TaskFacts, result: dict[str, Any]) -> str:
+def _head(
+    config: TrainConfig, facts: TaskFacts, rows: list[dict[str, Any]], result: dict[str, Any], notes: dict[str, str]
+) -> str:
     tiles = "".join(
-        f"<div class=tile><b>{share(value)}</b><span>{facts.metrics[key]}</span></div>"
+        f"<div class=tile><b>{share(value)}</b><span>{facts.metrics[key]}</span>"
+        f"{f'<small>{escape(notes[key])}</small>' if key in notes else ''}</div>"
         for key, value in result["metrics"].items()
         if key in facts.metrics
     )
@@ -167,44 +172,69 @@ def _head(config: TrainConfig, facts: TaskFacts, result: dict[str, Any]) -> str:
     return (
         f"<h1>{escape(config.model)}{head} <small>on {escape(Path(config.data).name)}</small></h1>"
         f"<div class=tiles>{tiles}</div>"
-        f"<p>Measured on {protocol['images']} held-out images at {size}, {protocol['interpolation']}, padding "
-        f"{protocol['padding']}.</p>"
+        f"<p>{_best_weights(rows, facts)}Measured on {number_of(protocol['images'], 'held-out image')} at {size}, "
+        f"{protocol['interpolation']}, padding {protocol['padding']}.</p>"
     )
 
 
-def _curves(rows: list[dict[str, Any]], facts: TaskFacts) -> str:
-    train = [row for row in rows if row.get("kind") == "train"]
-    evaluated = [row for row in rows if row.get("kind") == "eval"]
-    held_out = [(r["step"], r[facts.monitor]) for r in evaluated if facts.monitor in r]
+def _best_weights(rows: list[dict[str, Any]], facts: TaskFacts) -> str:
+    """Return a sentence that says of which step the measured weights are."""
+    measured = _values(rows, "eval", facts.monitor)
+    if not measured:
+        return ""
+    step, _ = max(measured, key=lambda point: point[1])
+    last = max(row["step"] for row in rows)
+    return f"The best weights, of <b>step {step:,.0f}</b> of {last:,}. "
+
+
+def curves_section(rows: list[dict[str, Any]], facts: TaskFacts) -> str:
+    """Return the section with the curves of a run so far.
+
+    Args:
+        rows: of `metrics.jsonl`.
+        facts: those of the run's task.
+    """
+    title = facts.metrics.get(facts.monitor, facts.monitor)
+    held_out = _values(rows, "eval", "loss")
+    loss = [Curve("training", _values(rows, "train", "loss")), Curve("held-out", held_out, "c1 dashed")]
     charts = [
-        line_chart("loss", [(r["step"], r["loss"]) for r in train]),
-        line_chart(f"held-out {facts.metrics.get(facts.monitor, facts.monitor)}", held_out, percent=True),
-        line_chart("learning rate", [(r["step"], r["lr"]) for r in train], logarithmic=True),
-        line_chart("images per second", [(r["step"], r["images_per_s"]) for r in train]),
+        curve_chart("loss", loss) if held_out else line_chart("training loss", loss[0].points),
+        line_chart(f"held-out {title}", _values(rows, "eval", facts.monitor), percent=True, best=True),
+        _parts_chart(rows),
+        line_chart("learning rate", _values(rows, "train", "lr"), logarithmic=True),
+        line_chart("images per second", _values(rows, "train", "images_per_s")),
     ]
-    content = "".join(charts) or "<p>Too few steps were logged to draw curves.</p>"
+    content = "".join(charts) or "<p>No step was logged yet.</p>"
     return f"<h2>Training</h2><div class=charts>{content}</div>"
 
 
-def _details(config: TrainConfig, predictor: Predictor, result: dict[str, Any]) -> str:
-    parameters = sum(p.numel() for p in predictor.model.parameters())
-    model = [("network", config.model), ("parameters", f"{parameters:,}"), ("classes", len(predictor.names))]
-    protocol = [(key, _one_line(value)) for key, value in result["protocol"].items()]
-    protocol.append(("weights SHA-256", result["hashes"]["weights"]))
-    command = f"twins train --resume {config.out}" if config.out else ""
-    settings = escape(config.to_yaml())
-    return (
-        f"<h2>Facts</h2>{fact_table([*model, *protocol, *result['versions'].items(), ('resume with', command)])}"
-        f"<details><summary>All settings of the run</summary><pre>{settings}</pre></details>"
-    )
+def _parts_chart(rows: list[dict[str, Any]]) -> str:
+    """Return a chart of the parts of the loss: solid in training, dashed on held-out images; empty without parts."""
+    names = sorted({name for row in rows for name in row if name.startswith("loss_")})
+    curves = []
+    for number, name in enumerate(names):
+        title = name.removeprefix("loss_").replace("_", " ")
+        curves.append(Curve(title, _values(rows, "train", name), f"c{number % 10}"))
+        curves.append(Curve(f"{title}, held-out", _values(rows, "eval", name), f"c{number % 10} dashed"))
+    return curve_chart("parts of the loss", curves)
 
 
-def _one_line(value: object) -> object:
-    """Return a group of settings as one line; other values are returned unchanged."""
-    if not isinstance(value, dict):
-        return value
-    switches = {True: "on", False: "off"}
-    return ", ".join(f"{key} {switches[x] if isinstance(x, bool) else x}" for key, x in value.items())
+def _values(rows: list[dict[str, Any]], kind: str, name: str) -> list[tuple[float, float]]:
+    """Return (step, value) of the rows of a kind that have a number of this name."""
+    return [(row["step"], row[name]) for row in rows if row.get("kind") == kind and row.get(name) is not None]
+
+
+def _training(config: TrainConfig, predictor: Predictor, spec: TaskSpec, splits: Splits[Any]) -> list[str]:
+    """Return the task's sections on the training part, if it has any and the part can be read."""
+    sections = getattr(part_of(config.task, "report"), "training_sections", None)
+    if sections is None:
+        return []
+    try:
+        views = training_views(config, spec, splits, predictor.model.info)
+    except (DataError, NotFoundError) as error:
+        return [f"<h2>Training images</h2><p>They cannot be shown: {escape(str(error))}</p>"]
+    info = predictor.model.info
+    return list(sections(TrainingPart(splits.train, views, info.names, info.colours, info.preprocess)))
 
 
 def _existing_file(run: Path, name: str) -> Path:

@@ -54,8 +54,39 @@ class Examples(Protocol):
     def __iter__(self) -> Iterator[Example]: ...
 
 
-Explain = Callable[[Sequence[tuple[Image, str]]], str]
-"""Function that returns the report's section on attention, HTML, for images with captions."""
+@dataclass(frozen=True)
+class TrainingPart:
+    """The training part of a run's data, for a report."""
+
+    images: Any
+    """Image set of the task."""
+    views: Sequence[tuple[Image, Any]]
+    """Augmented views as the network is shown them, with their targets as the losses take them."""
+    names: tuple[str, ...]
+    """Class names by class id."""
+    colours: tuple[tuple[int, int, int], ...]
+    """RGB of each class; empty: chosen automatically."""
+    preprocess: Preprocess
+    """Preprocessing in evaluation."""
+
+
+Score = Callable[[Any], Tensor]
+"""Function from a network's outputs for one image to the score that is explained, a scalar with gradient."""
+
+
+class Explain(Protocol):
+    """Returns the report's section on attention, HTML."""
+
+    def __call__(
+        self, images: Sequence[tuple[Image, str]], scores: Sequence[tuple[Score, str]] = (), source: str = ""
+    ) -> str:
+        """Explain some images.
+
+        Args:
+            images: each with its caption.
+            scores: for each image the score whose evidence is shown, and its name; empty: attention alone.
+            source: a sentence on what the score is.
+        """
 
 
 class TaskSpec(Protocol):

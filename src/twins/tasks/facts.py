@@ -108,6 +108,8 @@ class TaskFacts:
     """Fields of `InferenceConfig` that apply: some of `scales`, `flip`, `window`, `stride`, `tile` and `overlap`."""
     selection: bool = False
     """Whether `SelectionConfig` applies: the predictions are objects with scores."""
+    calibration: bool = False
+    """Whether the scores are a softmax over classes, which a temperature can calibrate."""
     batch_size: int = 4
     """Default images per forward pass in evaluation."""
     one_shape: bool = False

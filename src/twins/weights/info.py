@@ -46,6 +46,8 @@ class ModelInfo:
     """Whether RetinaNet's pyramid has a ReLU before P7, as in detectron2; mmdetection and published ones have none."""
     colours: tuple[tuple[int, int, int], ...] = ()
     """RGB colour of each class in drawings; empty: chosen automatically."""
+    temperature: float = 1.0
+    """Number that a classifier's logits are divided by before the softmax; `twins eval --calibrate` fits it."""
 
     def to_json(self) -> str:
         """Return the description as one line of JSON, with the format version."""
@@ -77,6 +79,8 @@ class ModelInfo:
                     raise ValueError(f"{name} is {value!r}")
             if (scale := values.get("anchor_scale")) is not None and not 0 < scale < math.inf:
                 raise ValueError(f"anchor_scale is {scale!r}")
+            if not 0 < (temperature := values.get("temperature", 1.0)) < math.inf:
+                raise ValueError(f"temperature is {temperature!r}")
             return cls(**{name: value for name, value in values.items() if name in field_names})
         except WeightsError:
             raise

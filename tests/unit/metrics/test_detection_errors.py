@@ -7,7 +7,14 @@ import pytest
 
 from twins.data.objects import build_objects, encode_mask
 from twins.metrics.coco_eval import build_coco_image
-from twins.metrics.detection_errors import analyse_errors, match_image, match_images
+from twins.metrics.detection_errors import (
+    analyse_errors,
+    best_f1,
+    confidence_curves,
+    confusion_matrix,
+    match_image,
+    match_images,
+)
 from twins.predictions import Prediction
 
 SIZE = (100, 200)
@@ -189,3 +196,38 @@ def test_object_indices_stay_apart_between_images():
         **{"score": 0.0, "objects": 0, "right": 0, "ap50": 0.0},
         "types": {error: {"count": 0, "ap50_gain": 0.0} for error in ERRORS},
     }
+
+
+def test_the_confusion_matrix_counts_each_object_and_each_detection_once():
+    objects = ground_truth((FIRST, 0), (SECOND, 1), ((60, 0, 100, 40), 2), ((0, 60, 40, 100), 2))
+    prediction = detections(
+        (FIRST, 0, 0.9),  # right
+        (FIRST, 0, 0.8),  # found twice
+        (SECOND, 0, 0.7),  # a class error
+        (SECOND, 2, 0.65),  # another one on the same object
+        (EMPTY, 1, 0.6),  # nothing there
+        ((60, 0, 100, 40), 2, 0.3),  # below the score
+    )
+    matches = match_images([build_coco_image(prediction, objects, masks=False)], "box")
+    assert confusion_matrix(matches, 3, 0.5) == [
+        [1, 0, 0, 0],
+        [1, 0, 0, 0],
+        [0, 0, 0, 2],
+        [1, 1, 1, 0],
+    ]
+    rows = np.array(confusion_matrix(matches, 3, 0.0))
+    assert rows[:3].sum(axis=1).tolist() == [1, 1, 2]  # the objects
+    assert rows[:, :3].sum() == 6  # the detections
+
+
+def test_the_curves_over_confidence_reach_the_best_f1():
+    objects = ground_truth((FIRST, 0), (SECOND, 1))
+    prediction = detections((FIRST, 0, 0.905), (EMPTY, 0, 0.705), (SECOND, 1, 0.505), (EMPTY, 1, 0.205))
+    matches = match_images([build_coco_image(prediction, objects, masks=False)], "box")
+    curves = confidence_curves(matches)
+    at = dict(zip(curves["score"], zip(curves["precision"], curves["recall"], curves["f1"], strict=True), strict=True))
+    assert at[0.0] == pytest.approx((0.5, 1.0, 2 / 3), abs=1e-5)
+    assert at[0.6] == pytest.approx((0.5, 0.5, 0.5), abs=1e-5)
+    assert at[0.9] == pytest.approx((1.0, 0.5, 2 / 3), abs=1e-5)
+    assert at[1.0] == (None, 0.0, 0.0)
+    assert max(curves["f1"]) == pytest.approx(best_f1(matches).f1, abs=1e-5)

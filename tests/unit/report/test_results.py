@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +20,12 @@ from twins.errors import ConfigError, DataError, InputError, NotFoundError
 from twins.evaluation import evaluate
 from twins.predictor import Predictor, load
 from twins.preprocess import Preprocess
-from twins.report.attention import global_map, local_map
-from twins.report.page import write_report
+from twins.report.attention import evidence_map, global_map, local_map
+from twins.report.facts import train_command
+from twins.report.page import curves_section, write_report
+from twins.tasks.recipes import starting_point
+from twins.tasks.table import facts_of
+from twins.training import RunResult
 
 DIGITS = tuple(str(digit) for digit in range(10))
 
@@ -93,7 +100,9 @@ def test_the_report_has_all_sections_and_is_self_contained(run):
     page = write_report(run).read_text()
     for part in (
         "Training",
-        "Too few steps",
+        "Calibration",
+        "Training images",
+        "<b>step 1</b> of 1",
         "Confusion",
         "Where it looks",
         "Classes",
@@ -101,8 +110,79 @@ def test_the_report_has_all_sections_and_is_self_contained(run):
         "viewport",
     ):
         assert part in page
-    assert "http" not in page.replace("http-equiv", "")
+    assert "://" not in page
     assert page.count("data:image/") > 10
+
+
+@pytest.mark.slow
+def test_a_fitted_temperature_is_saved_and_changes_the_scores_but_not_their_order(run, tmp_path):
+    image, path = Digits(train=False).load(0), tmp_path / "run" / "best.safetensors"
+    shutil.copytree(run, tmp_path / "run")
+    (before,) = load(path, device="cpu").predict(image)
+    result = evaluate(tmp_path / "run", "digits", EvalConfig(calibrate=True, device="cpu"))
+    temperature = result.details["temperature_scaling"]["temperature"]
+    predictor = load(path, device="cpu")
+    assert predictor.model.info.temperature == pytest.approx(temperature)
+    (after,) = predictor.predict(image)
+    logits = np.log(before.scores) / temperature
+    np.testing.assert_allclose(after.scores, np.exp(logits) / np.exp(logits).sum(), atol=1e-5)
+    assert after.labels.tolist() == before.labels.tolist()
+    again = evaluate(tmp_path / "run", "digits", EvalConfig(device="cpu"))
+    assert again.metrics["top1"] == result.metrics["top1"]
+    assert again.protocol["temperature"] == pytest.approx(temperature)
+    refitted = evaluate(tmp_path / "run", "digits", EvalConfig(calibrate=True, device="cpu"))  # not on top of it
+    assert refitted.details["temperature_scaling"]["temperature"] == pytest.approx(temperature, rel=1e-3)
+
+
+def test_a_temperature_is_refused_where_it_has_no_meaning_or_no_room(run, tmp_path):
+    twins.save_weights(network(), tmp_path / "network.pth")
+    with pytest.raises(ConfigError, match="no description of its network"):
+        evaluate(tmp_path / "network.pth", "digits", EvalConfig(calibrate=True, device="cpu"))
+    detector = twins.create_model("twins_svt_nano", task="detection", names=DIGITS)
+    with pytest.raises(ConfigError, match="`calibrate` is for classification, found a network for detection"):
+        evaluate(detector, "scenes", EvalConfig(calibrate=True, device="cpu"))
+
+
+def test_the_curves_show_the_held_out_loss_and_its_parts_where_the_log_has_them():
+    train = [
+        {"kind": "train", "step": n, "lr": 0.1, "loss": 3.0, "images_per_s": 9.0, "loss_boxes": 1.0} for n in (1, 2)
+    ]
+    measured = [{"kind": "eval", "step": n, "loss": 4.0, "loss_boxes": 2.0, "box_ap": 0.1 * n} for n in (1, 2)]
+    facts = facts_of("detection")
+    page = curves_section([*train, *measured], facts)
+    assert "step 2: held-out 4" in page
+    assert "step 2: boxes, held-out 2" in page
+    assert "held-out box AP <b>20.0 %</b> best, step 2" in page
+    older = curves_section([*train[:1], {"kind": "eval", "step": 1, "box_ap": 0.1, "loss": None}], facts)
+    assert "held-out 4" not in older
+    assert "training loss" in older
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrainConfig(data="digits", recipe="digits", model="twins_svt_nano", weights="none"),
+        replace(starting_point("scenes_detection", data="scenes"), minutes=None, steps=40, batch_size=8),
+        replace(starting_point("scenes", data="my data"), minutes=1.5, checkpointing=True, class_weights="balanced"),
+    ],
+)
+def test_the_command_of_a_report_gives_the_same_settings(config, monkeypatch):
+    trained = []
+    monkeypatch.setattr("twins.training.train", lambda config: trained.append(config) or RunResult)
+    monkeypatch.setattr(RunResult, "interrupted", True, raising=False)
+    assert main(shlex.split(train_command(config))[1:]) == 130
+    assert trained == [config]
+
+
+def test_the_evidence_for_a_score_is_where_the_score_comes_from():
+    """With the score of one corner of the last map, of an image that is noise, most evidence is in this corner."""
+    torch.manual_seed(0)
+    model = twins.create_model("twins_svt_nano", task="semantic", names=DIGITS).eval()
+    image = torch.randn(3, 128, 128)
+    evidence = evidence_map(model, image, lambda outputs: outputs["logits"][0, 0, :8, :8].sum())
+    assert evidence.shape == (128, 128)
+    assert 0 <= float(evidence.min()) < float(evidence.max()) <= 1
+    assert float(evidence[:64, :64].mean()) > 2 * float(evidence[64:, 64:].mean())
 
 
 def test_the_report_of_an_unfinished_run_is_refused(run, tmp_path):
@@ -128,8 +208,6 @@ def test_a_drawing_shows_the_image_and_its_classes():
     assert drawn.width == 320
     assert drawn.getpixel((5, 5)) == (255, 0, 0)
     assert drawn.height > 240
-    from dataclasses import replace
-
     with pytest.raises(InputError, match="a prediction of semantic without"):
         replace(prediction, task="semantic", labels=None).draw(Image.new("RGB", (8, 8)))
 

@@ -43,6 +43,7 @@ FACTS = TaskFacts(
     inference=("scales", "flip"),
     batch_size=32,
     one_shape=True,
+    calibration=True,
     in_timm=True,
     exportable=True,
     demo=DemoFacts(

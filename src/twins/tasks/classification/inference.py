@@ -23,6 +23,6 @@ def infer(network: Classification, image: AnyImage, config: InferenceConfig) -> 
     Raises:
         WeightsError: scores are not finite.
     """
-    probabilities = [forward(network, view).float().softmax(dim=1) for view, _ in views(network, image, config)]
+    probabilities = [network.probabilities(forward(network, view)) for view, _ in views(network, image, config)]
     mean = torch.stack(probabilities).mean(dim=0)
     return network.predictions(mean, [(image.height, image.width)])[0]

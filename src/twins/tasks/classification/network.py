@@ -96,7 +96,11 @@ class Classification(TaskNetwork):
 
     def decode(self, outputs: Tensor, sizes: Tensor | None, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Return all classes in descending order of probability; see `TaskNetwork.decode`."""
-        return self.predictions(outputs.detach().float().softmax(dim=1), originals)
+        return self.predictions(self.probabilities(outputs), originals)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the softmax of logits `(B, K)`, with `info.temperature`."""
+        return (logits.detach().float() / self.info.temperature).softmax(dim=1)
 
     def predictions(self, probabilities: Tensor, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Return predictions of images, whose heights and widths are `originals`, from probabilities `(B, K)`."""
@@ -113,7 +117,7 @@ class Classification(TaskNetwork):
     def reset_classifier(self, num_classes: int, names: Sequence[str] = ()) -> None:
         """Replace the classification layer by a new one with random weights; 0 classes return pooled features."""
         reference = next(self.backbone.parameters())
-        self.info = replace(self.info, num_classes=num_classes, names=tuple(names))
+        self.info = replace(self.info, num_classes=num_classes, names=tuple(names), temperature=1.0)
         self.head = _classifier(self.num_features, num_classes).to(reference)
 
 

@@ -139,7 +139,9 @@ class ClassificationSpec:
         return infer(network, image, inference)
 
     def protocol(self, network: TaskNetwork, config: EvalConfig, data: DataConfig) -> dict[str, Any]:
-        return {}
+        """Return the temperature of the scores, unless it is 1."""
+        temperature = network.info.temperature
+        return {} if temperature == 1.0 else {"temperature": temperature}
 
     def worst_classes(self, per_class: Sequence[dict[str, Any]], limit: int = 5) -> list[str]:
         """Return the classes with the lowest recall."""

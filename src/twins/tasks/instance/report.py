@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from twins.tasks.detection.report import demo_picture, sections
+from twins.tasks.detection.report import demo_picture, sections, training_sections
 
-__all__ = ["demo_picture", "sections"]
+__all__ = ["demo_picture", "sections", "training_sections"]

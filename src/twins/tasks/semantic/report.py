@@ -1,8 +1,8 @@
-"""Report sections of semantic networks: predictions beside the ground truth, worst images, attention, classes."""
+"""Report sections of semantic networks: predictions, worst images, attention, classes, confusion, training views."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any, cast
@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from twins.charts import confusion_table, picture, share, table
 from twins.data.formats.masks import IGNORE
@@ -17,68 +18,154 @@ from twins.data.formats.scenes import SceneMaps
 from twins.drawing import Palette, grid, overlay, palette, thumbnail
 from twins.errors import number_of
 from twins.predictions import Prediction
-from twins.tasks.contract import Examples, Explain
+from twins.tasks.contract import Example, Examples, Explain, Score, TrainingPart
 
-NUM_SHOWN, NUM_EXPLAINED, SIDE = 4, 2, 300
+NUM_SHOWN, NUM_EXPLAINED, SIDE, MAX_NAMED = 4, 2, 480, 3
+FOUND = 0.1
+"""Share of a class's pixels in an image below which the class is called missed."""
+WRONG = (224, 36, 70)
+"""Colour of wrong pixels."""
 
 
 @dataclass(frozen=True)
 class _MappedImage:
-    """A held-out image with its ground truth and its predicted label map."""
+    """A held-out image with its ground truth, its predicted label map, and the IoU of each class in either."""
 
     image: Image.Image
     truth: NDArray[np.uint8]
     predicted: NDArray[Any]
+    ious: dict[int, float]
     path: str
+
+    @classmethod
+    def of(cls, example: Example) -> _MappedImage:
+        assert example.prediction.label_map is not None
+        ious = image_ious(example.target, example.prediction.label_map)
+        return cls(example.image, example.target, example.prediction.label_map, ious, example.path)
 
     @property
     def name(self) -> str:
-        return self.path.rpartition("/")[2]
+        return self.path.replace("\\", "/").rpartition("/")[2]
 
     @property
-    def accuracy(self) -> float:
-        """Share of correct pixels, without ignored ones."""
-        counted = self.truth != IGNORE
-        return float((self.predicted == self.truth)[counted].mean()) if counted.any() else 1.0
+    def miou(self) -> float:
+        """Mean IoU over the classes of the image; 1 if all pixels are ignored."""
+        return float(np.mean(list(self.ious.values()))) if self.ious else 1.0
+
+    def summary(self, names: Sequence[str]) -> str:
+        """Return mean IoU, and the classes of which less than `FOUND` of the pixels is found."""
+        shares = {label: (self.predicted == label)[self.truth == label] for label in self.ious}
+        missed = [names[label] for label, found in shares.items() if len(found) and found.mean() < FOUND]
+        more = f" and {len(missed) - MAX_NAMED} more" if len(missed) > MAX_NAMED else ""
+        text = f"; missed: {', '.join(missed[:MAX_NAMED])}{more}" if missed else ""
+        return f"mean IoU {self.miou:.1%}{text}"
+
+
+def image_ious(truth: NDArray[np.uint8], predicted: NDArray[Any]) -> dict[int, float]:
+    """Return the IoU of each class that the ground truth or the prediction of an image has, without ignored pixels."""
+    counted = truth != IGNORE
+    truth, predicted = truth[counted], predicted[counted]
+    result = {}
+    for label in np.union1d(truth, predicted).tolist():
+        in_truth, in_prediction = truth == label, predicted == label
+        result[int(label)] = float((in_truth & in_prediction).sum() / (in_truth | in_prediction).sum())
+    return result
 
 
 def sections(result: dict[str, Any], examples: Examples, explain: Explain) -> list[str]:
     """Return a semantic network's sections."""
     images, colours = list[_MappedImage](), cast(Palette, ())
     for example in examples:
-        assert example.prediction.label_map is not None
         colours = colours or palette(example.prediction)
-        images.append(_MappedImage(example.image, example.target, example.prediction.label_map, example.path))
-    worst = sorted(images, key=lambda x: x.accuracy)[:NUM_SHOWN]
-    spread = images[:: max(1, len(images) // NUM_SHOWN)][:NUM_SHOWN]
+        images.append(_MappedImage.of(example))
+    ordered = sorted(images, key=lambda x: x.miou)
+    worst = ordered[: min(NUM_SHOWN, len(images) // 2)]  # of few images, some are left for the predictions
+    others = [x for x in images if not any(x is image for image in worst)]
+    spread = others[:: max(1, len(others) // NUM_SHOWN)][:NUM_SHOWN]
     names = tuple(row["name"] for row in result["per_class"])
+    legend = _legend(names, colours, [*spread, *worst])
     return [
-        f"<h2>Predictions</h2>{_legend(names, colours, spread)}{_rows(spread, colours)}",
-        f"<h2>Worst images</h2><p>The lowest pixel accuracies of {number_of(len(images), 'held-out image')}.</p>"
-        f"{_rows(worst, colours)}",
-        explain([(x.image, x.name) for x in images[:NUM_EXPLAINED]]),
+        "<h2>Predictions</h2><p>Held-out images spread over the set. Mean IoU is over the classes of the image itself. "
+        f"A class is missed if less than {FOUND:.0%} of its pixels is found.</p>{legend}"
+        f"{_rows(spread, colours, names)}",
+        f"<h2>Worst images</h2><p>The lowest mean IoU of {number_of(len(images), 'held-out image')}.</p>"
+        f"{_rows(worst, colours, names)}",
+        _explain(spread[:NUM_EXPLAINED], names, explain),
         _classes(result),
     ]
 
 
-def _rows(images: list[_MappedImage], colours: Palette) -> str:
-    """Return a row for each image: the image, its ground truth and its prediction."""
+def training_sections(training: TrainingPart) -> list[str]:
+    """Return augmented views with their masks."""
+    empty = np.zeros((1, 1), dtype=np.uint8)
+    prediction = Prediction(task="", size=(1, 1), names=training.names, colours=training.colours, label_map=empty)
+    colours = palette(prediction)
+    views = [
+        (image, overlay(image, np.asarray(target), colours), _names_in(np.asarray(target), training.names))
+        for image, target in training.views[:NUM_SHOWN]
+    ]
+    pictures = "".join(
+        picture(thumbnail(image, SIDE), "view") + picture(thumbnail(marked, SIDE), text)
+        for image, marked, text in views
+    )
+    text = "Augmented as the network is shown them, each beside its mask. Pixels without a colour are ignored."
+    return [f"<h2>Training images</h2><p>{text}</p><div class=quad>{pictures}</div>"]
+
+
+def _explain(images: list[_MappedImage], names: Sequence[str], explain: Explain) -> str:
+    """Return the section on what the network looks at, for the class with the most pixels after the first one."""
+    labels = []
+    for x in images:
+        present, pixels = np.unique(x.predicted, return_counts=True)
+        order = present[np.argsort(-pixels)].tolist()
+        labels.append(int(order[1] if len(order) > 1 else order[0]))
+    scores = [(_class_score(label), names[label]) for label in labels]
+    source = "the mean score of a predicted class over its pixels (as in Seg-Grad-CAM, arXiv 2002.11434)"
+    return explain([(x.image, x.name) for x in images], scores, source)
+
+
+def _class_score(label: int) -> Score:
+    """Return the function to the mean logit of a class over the positions where it is the highest."""
+
+    def score(outputs: dict[str, Tensor]) -> Tensor:
+        logits = outputs["logits"][0]  # (K, h, w)
+        chosen = logits.argmax(dim=0) == label
+        return logits[label][chosen].mean() if bool(chosen.any()) else logits[label].max()
+
+    return score
+
+
+def _rows(images: list[_MappedImage], colours: Palette, names: Sequence[str]) -> str:
+    """Return a row for each image: the image, its ground truth, its prediction, and the pixels that differ."""
     return "".join(
-        "<div class=triple>"
-        + picture(thumbnail(x.image, SIDE), x.name)
+        "<div class=quad>"
+        + picture(thumbnail(x.image, SIDE), "image", name=x.name)
         + picture(thumbnail(overlay(x.image, x.truth, colours), SIDE), "ground truth")
-        + picture(
-            thumbnail(overlay(x.image, x.predicted, colours), SIDE), f"prediction, {x.accuracy:.1%} of pixels right"
-        )
+        + picture(thumbnail(overlay(x.image, x.predicted, colours), SIDE), f"prediction, {x.summary(names)}")
+        + picture(thumbnail(_differences(x), SIDE), "wrong pixels in red")
         + "</div>"
         for x in images
     )
 
 
-def _legend(names: tuple[str, ...], colours: Palette, images: list[_MappedImage]) -> str:
+def _differences(x: _MappedImage) -> Image.Image:
+    """Return the image in grey with its wrong pixels in red; ignored ones keep the image's grey."""
+    wrong = (x.predicted != x.truth) & (x.truth != IGNORE)
+    pixels = np.asarray(x.image.convert("L").convert("RGB"), dtype=np.float32)
+    pixels = np.where(wrong[..., None], 0.25 * pixels + 0.75 * np.array(WRONG), pixels)
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def _names_in(label_map: NDArray[Any], names: Sequence[str]) -> str:
+    """Return the classes of a map, the largest first."""
+    labels, pixels = np.unique(label_map[label_map != IGNORE], return_counts=True)
+    present = [names[label] for label in labels[np.argsort(-pixels)].tolist()]
+    return ", ".join(present[:6]) + (" …" if len(present) > 6 else "") or "ignored pixels only"
+
+
+def _legend(names: Sequence[str], colours: Palette, images: list[_MappedImage]) -> str:
     """Return the colours of the classes in some images, at most 40."""
-    label_maps = [label_map for x in images for label_map in (x.truth, x.predicted)]
-    present = sorted({int(label) for label_map in label_maps for label in np.unique(label_map)} - {IGNORE})
+    present = sorted({label for x in images for label in x.ious})
     return (
         "<p class=legend>"
         + "".join(
@@ -95,9 +182,11 @@ def _classes(result: dict[str, Any]) -> str:
     shares = ("iou", "accuracy", "boundary_f1")
     lines = [(r["name"], f"{r['pixels']:,}", *(share(r.get(key)) for key in shares)) for r in rows[:200]]
     names = [row["name"] for row in result["per_class"]]
+    confusion = confusion_table(names, result["confusion"], shares=True, unit="pixels")
     return (
-        f"<h2>Classes</h2><div class=scroll>{table(head, lines)}</div>"
-        f"<h2>Confusion</h2>{confusion_table(names, result['confusion'], shares=True)}"
+        "<h2>Classes</h2><p>Lowest IoU first. Accuracy: share of the pixels of a class that are right. Boundary F1: "
+        "agreement of the borders.</p>"
+        f"<div class=scroll>{table(head, lines, kind='numbers')}</div><h2>Confusion</h2>{confusion}"
     )
 
 

@@ -25,11 +25,12 @@ from twins.predictions import Prediction
 from twins.predictor import load
 from twins.report.page import write_report
 from twins.tasks.contract import Example
-from twins.tasks.detection.report import MISSED, RIGHT, WRONG, _class_table, match_marks, sections
+from twins.tasks.detection.report import MAX_WRONG, MISSED, RIGHT, WRONG, _class_table, match_marks, sections
 from twins.tasks.table import facts_of
 
 NAMES = ("cat", "dog")
-HEADINGS = ["Training", "Predictions", "Worst images", "Where it looks", "Precision and recall", "Errors", "Classes"]
+HEADINGS = ["Training", "Predictions", "Worst images", "Where it looks", "Precision and recall", "Errors", "Confusion"]
+HEADINGS += ["Classes", "Training images"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,7 +80,8 @@ def test_the_page_has_all_sections_and_is_self_contained(run):
     assert not any("ar" in tile.split() for tile in tiles)
     assert f"held-out {iou_types[0]} AP" in page
     assert page.count("precision (up) over recall<div") == len(iou_types)
-    assert len(re.findall("<div class=bars>", page)) == len(iou_types)
+    assert page.count("<td>misplaced, another class: ") == len(iou_types)
+    assert "background</span>" in page  # of the confusion matrix
 
 
 @pytest.mark.slow
@@ -93,7 +95,7 @@ def test_charts_are_well_formed_with_any_names(run):
             points = np.array([point.split(",") for point in line.attrib["points"].split()], dtype=float)
             assert (points >= 0).all()
             assert (points <= (460, 220)).all()
-    heights = [float(bar) for bar in re.findall(r'height="([\d.]+)"', score_chart([1, 0], [0, 2], 0.3))]
+    heights = [float(bar) for bar in re.findall(r' height="([\d.]+)"', score_chart([1, 0], [0, 2], 0.3))]
     assert max(heights) == heights[3] == 2 * heights[0]
     assert re.findall(r"width:([\d.]+)%", bar_chart([("a", 0.1, ""), ("b", 0.4, ""), ("c", 0.0, "")])) == [
         "25.0",
@@ -149,7 +151,23 @@ def test_right_wrong_and_missed_objects_differ_in_colour_line_and_text(matched):
         ("cat 90%", RIGHT, "solid"),
     ]
     assert [list(item.box) for item in marks[:3]] == objects.boxes[1:].tolist()
-    assert all((item.mask is None) == (objects.masks is None) for item in marks)
+    assert all(item.mask is None for item in marks[:3])
+    assert all((item.mask is None) == (objects.masks is None) for item in marks[3:])
+
+
+def test_of_many_wrong_objects_only_the_surest_are_drawn():
+    count = 3 * MAX_WRONG
+    objects = build_objects([[80, 80, 95, 95]], [0], size=(100, 100), image_id=0)
+    prediction = Prediction(
+        task="detection",
+        size=(100, 100),
+        names=NAMES,
+        boxes=np.tile(np.array([[0, 0, 10, 10]], dtype=np.float32), (count, 1)),
+        labels=np.zeros(count, dtype=np.int64),
+        scores=np.linspace(0.9, 0.1, count, dtype=np.float32),
+    )
+    marks = match_marks(prediction, objects, match_image(prediction, objects, masks=False))
+    assert len(marks) == MAX_WRONG + 1  # and the missed one
 
 
 @pytest.mark.slow
@@ -174,12 +192,14 @@ def test_the_images_with_the_most_errors_are_the_worst(run, monkeypatch):
         )
         return Example(scene.image, images.target(index), prediction, images.path(index))
 
-    parts = sections(result, [example(index) for index in range(len(images))], lambda explained: "")
+    parts = sections(result, [example(index) for index in range(len(images))], lambda *explained: "")
     count = len(scenes.draw_scene(1, train=False).labels)
-    captions = re.findall(r"<figcaption>(\d+ right[^<]*)</figcaption>", parts[1])
+    captions = re.findall(r"</span>(\d+ right[^<]*)</figcaption>", parts[1])
     assert captions[0] == f"0 right, 0 wrong, {count} missed"
     assert all(caption.endswith("0 wrong, 0 missed") for caption in captions[1:])
-    assert len(captions) == 4
+    assert len(captions) == 3  # half of the six images; the others are the predictions
+    shown = [re.findall("<span class=name>([^<]*)</span>ground", part) for part in parts[:2]]
+    assert not set(shown[0]) & set(shown[1])
 
 
 @pytest.mark.slow
@@ -191,5 +211,5 @@ def test_a_network_without_detections_has_a_report(run, monkeypatch):
     images = scenes.SceneObjects(train=False, masks=predictor.model.task == "instance")
     (prediction,) = predictor.predict(images.load(0))
     example = Example(images.load(0), images.target(0), prediction, images.path(0))
-    parts = sections(result, [example], lambda explained: "")
+    parts = sections(result, [example], lambda *explained: "")
     assert "at least 30%, the default" in parts[0]
