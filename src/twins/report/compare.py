@@ -20,7 +20,7 @@ from twins.engine.trackers import flat_settings
 from twins.errors import ConfigError, NotFoundError
 from twins.files import atomic_file
 from twins.report.disagreement import Search
-from twins.report.style import STYLE
+from twins.report.style import document
 from twins.run_folder import BEST, CONFIG, DATA, METRICS, RESULT
 from twins.tasks.facts import TaskFacts
 from twins.tasks.table import facts_of
@@ -249,11 +249,9 @@ def write_comparison(runs: Sequence[ComparedRun], search: Search | None, out: Pa
         _table("Time", runs, _time_rows(runs), ""),
         "" if search is None else _images(runs, search),
     ]
-    page = "<!doctype html><html lang=en><meta charset=utf-8>"
-    page += "<meta name=viewport content='width=device-width,initial-scale=1'>"
-    page += f"<title>{escape(names)}</title><style>{STYLE}{_style(len(runs))}</style>"
+    page = document(names, "".join(sections), head=f"<style>{_style(len(runs))}</style>")
     with atomic_file(out) as beside:
-        beside.write_text(f"{page}<main>{''.join(sections)}</main></html>\n", encoding="utf-8")
+        beside.write_text(page, encoding="utf-8")
 
 
 def _style(count: int) -> str:

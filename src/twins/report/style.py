@@ -139,6 +139,6 @@ def document(title: str, content: str, *, head: str = "") -> str:
     """
     return (
         "<!doctype html><html lang=en><meta charset=utf-8>"
-        f"<meta name=viewport content='width=device-width,initial-scale=1'>{head}"
-        f"<title>{escape(title)}</title><style>{STYLE}</style><main>{content}</main><script>{SCRIPT}</script></html>\n"
+        f"<meta name=viewport content='width=device-width,initial-scale=1'>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style>{head}<main>{content}</main><script>{SCRIPT}</script></html>\n"
     )
