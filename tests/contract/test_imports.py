@@ -24,7 +24,7 @@ LINES = [  # lowest first; `*` stands for a task
     ("tasks.network", "tasks.*.network", "tasks.*.inference", "weights"),
     ("factory",),
     ("engine", "exporting"),
-    ("tasks.*.spec", "tasks.*.report", "tasks.*.recipes", "tasks.contract", "tasks.recipes"),
+    ("tasks.*.spec", "tasks.*.report", "tasks.*.recipes", "tasks.contract", "tasks.suits", "tasks.recipes"),
     ("training", "evaluation", "predictor", "exported", "report"),
     ("serve", "bench", "integrations"),
     ("cli", "__main__"),

@@ -106,6 +106,9 @@ class TaskFacts:
     """Whether `InferenceConfig` applies: several scales, flip, sliding window, tiles."""
     selection: bool = False
     """Whether `SelectionConfig` applies: the predictions are objects with scores."""
+    detail: int = 0
+    """How much annotations of this task say, compared with other tasks: of the tasks that a data set suits, `twins
+    check` takes the one with the most."""
     batch_size: int = 4
     """Default images per forward pass in evaluation."""
     one_shape: bool = False
