@@ -6,12 +6,12 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
 from itertools import pairwise
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from tyro.conf import Positional
 
@@ -87,14 +87,14 @@ def options_of(kind: type[Any]) -> list[Option]:
 
 
 def _options(kind: type[Any], prefix: str, instance: Any, group: str) -> Iterator[Option]:
-    hints, texts = get_type_hints(kind, include_extras=True), _docstrings(kind)
+    hints, texts = get_type_hints(kind, include_extras=True), _docstrings(cast(Hashable, kind))
     for field in fields(kind):
         field_kind, *extras = _unpack(hints[field.name])
         default = _default(field) if instance is MISSING else getattr(instance, field.name)
         flag, text = prefix + field.name.replace("_", "-"), texts.get(field.name, "")
         if is_dataclass(field_kind):
             unnamed = any(getattr(extra, "name", None) == "" for extra in extras)
-            for option in _options(field_kind, prefix if unnamed else f"{flag}.", default, text):
+            for option in _options(cast(type[Any], field_kind), prefix if unnamed else f"{flag}.", default, text):
                 names = tuple(f"{field.name}.{name}" for name in option.settings)
                 yield replace(option, settings=(*option.settings, *names) if unnamed else names)
             continue
@@ -130,7 +130,7 @@ def _negated(flag: str) -> str:
 
 
 @cache
-def _docstrings(kind: type[Any]) -> dict[str, str]:
+def _docstrings(kind: Any) -> dict[str, str]:
     """Return the docstrings of a dataclass's fields in one line each; empty if its source is not there."""
     try:
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body

@@ -160,7 +160,7 @@ SCREENS = {
     ),
     "completion": Screen(
         (
-            ("twins completion bash >> ~/.bash_completion", "bash, from the next shell on"),
+            ("twins completion bash > ~/.local/share/bash-completion/completions/twins", ""),
             ('twins completion zsh > "${fpath[1]}/_twins"', "zsh"),
             ("twins completion fish > ~/.config/fish/completions/twins.fish", "fish"),
         )
