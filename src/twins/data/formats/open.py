@@ -65,15 +65,13 @@ def open_class_ids(config: DataConfig) -> Splits[LabelledImages]:
                 _refuse_other_tasks(source)
             _refuse_sets(source)
         return split(opened or open_class_folders(source), source)
-    except LayoutUnknownError:
-        raise
     except DataError as error:
-        if not isinstance(error, SeveralSetsError):
-            _refuse_other_tasks(source)
         unread = None if list_images(source.root) else unread_format(source)
-        if unread is None:
-            raise
-        raise DataError(unread) from error
+        if unread is not None:
+            raise DataError(unread) from error
+        if not isinstance(error, LayoutUnknownError | SeveralSetsError) and source.settings_file is None:
+            _refuse_other_tasks(source)
+        raise
 
 
 def open_label_maps(config: DataConfig) -> Splits[LabelMapImages]:
@@ -179,9 +177,9 @@ def _refuse_other_tasks(source: Source) -> None:
 
 
 def _refuse_sets(source: Source) -> None:
-    """Raise DataError if folders that could be classes are data sets of other tasks."""
+    """Raise SeveralSetsError if folders that could be classes are data sets of other tasks."""
     if sets := sets_inside(source):
-        raise DataError(
+        raise SeveralSetsError(
             f"{source.root} holds {number_of(len(sets), 'data set')} of other tasks instead of class folders, "
             f"{few(list(map(source.relative, sets)), limit=10)}; give one of these folders as the data, with its "
             '`task`, or give `layout.images="."` if all folders are classes'
