@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from functools import cache
+from importlib import import_module
 
 import pytest
 import torch
+import yaml
 
 import twins
 from twins.bench import counts
 from twins.cli.main import VERBS, main
+from twins.cli.options import options_of
+from twins.cli.parse import parse
+from twins.cli.screens import SCREENS
+from twins.tasks.default_recipe import CHOSEN
 from twins.tasks.recipes import all_recipes
 
 
@@ -21,38 +30,97 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
     return code, out, err
 
 
+@pytest.fixture(params=[80, 100])
+def columns(request, monkeypatch):
+    """Width of the terminal."""
+    monkeypatch.setenv("COLUMNS", str(request.param))
+    return request.param
+
+
 @pytest.mark.parametrize("verb", sorted(VERBS))
-def test_every_verb_has_help(capsys, verb):
+def test_the_first_page_of_help_fits_a_screen(capsys, verb, columns):
     code, out, _ = run(capsys, verb, "--help")
+    lines = out.splitlines()
     assert code == 0
-    assert f"usage: twins {verb}" in out
-    assert "STR" not in out
+    assert f"usage: twins {verb} " in out
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= columns
+    assert "\033" not in out
+    assert run(capsys, verb, "-h")[1] == out
+    if f"all options: twins {verb} --help-all" not in lines:
+        assert run(capsys, verb, "--help-all")[1].count("\n  --") == out.count("\n  --")
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_all_options_are_listed_once_with_a_text(capsys, verb, columns):
+    out = run(capsys, verb, "--help-all")[1]
+    assert max(map(len, out.splitlines())) <= columns
+    assert not re.search(r"None|STR|INT|MISSING|dataclass", out)
+    for option in options_of(import_module(f"twins.cli.{verb}").ARGS):
+        assert option.text
+        if not option.positional:
+            assert len(re.findall(rf"^  {re.escape(option.spellings[option.default is True])}( |$)", out, re.M)) == 1
+
+
+@pytest.mark.parametrize("command", [command for verb in VERBS for command, _ in SCREENS[verb].examples])
+def test_the_examples_of_help_are_valid_commands(command):
+    _, verb, *arguments = shlex.split(command.partition(" >")[0])
+    arguments = [word.replace("*", "1") for word in arguments]
+    assert parse(import_module(f"twins.cli.{verb}").ARGS, verb, arguments)
+
+
+def test_every_verb_has_two_to_four_examples():
+    assert {verb for verb in VERBS if 2 <= len(SCREENS[verb].examples) <= 4} == set(VERBS)
 
 
 @pytest.mark.parametrize(
     ("verb", "usage"),
     [
-        ("check", "[OPTIONS] DATA"),
-        ("eval", "[OPTIONS] MODEL"),
-        ("predict", "[OPTIONS] MODEL IMAGE..."),
-        ("convert", "IN OUT --to {twins,timm,reference} [--weights-key KEY]"),
-        ("bench", "[OPTIONS] [MODEL...]"),
+        ("train", "[OPTIONS]"),
+        ("check", "DATA [OPTIONS]"),
+        ("predict", "MODEL IMAGE... [OPTIONS]"),
+        ("convert", "IN OUT --to twins|timm|reference [OPTIONS]"),
+        ("bench", "[MODEL...] [OPTIONS]"),
     ],
 )
 def test_help_shows_the_usage(capsys, verb, usage):
-    assert f"usage: twins {verb} [-h] {usage}\n" in run(capsys, verb, "--help")[1]
+    assert f"usage: twins {verb} {usage}\n" in run(capsys, verb, "--help")[1]
 
 
 def test_help_has_placeholders_for_files_folders_runs_and_numbers(capsys):
-    predict, train = (run(capsys, verb, "--help")[1] for verb in ("predict", "train"))
+    predict, train = (run(capsys, verb, "--help-all")[1] for verb in ("predict", "train"))
     assert all(option in predict for option in ("--out DIR", "--json FILE", "--top N", "--score X"))
     assert all(option in train for option in ("--data DATA", "--out RUN", "--resume RUN", "--optimizer.lr X"))
+    assert "--device auto|cpu|cuda|mps" in train
 
 
-@pytest.mark.parametrize("flag", ["-V", "--version"])
-def test_the_version_is_printed_and_help_has_the_flag(capsys, flag):
-    assert run(capsys, flag)[:2] == (0, f"twins {twins.__version__}\n")
-    assert flag in run(capsys, "--help")[1]
+def test_help_of_train_says_what_the_recipe_chooses(capsys):
+    text = " ".join(run(capsys, "train", "--help-all")[1].split())
+    assert "--size N Side in pixels of the square input; for dense tasks the shorter side of validation" in text
+    assert text.count("(chosen from the data)") == len(CHOSEN)
+    assert "(default: 224)" not in text
+    assert "ignored if --steps or --minutes is set" in text
+
+
+def test_help_is_bold_on_a_terminal_only(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert "\033[1m" in run(capsys, "check", "--help")[1]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\033" not in run(capsys, "check", "--help")[1]
+
+
+def test_help_imports_no_torch():
+    code = "import sys; from twins.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    for arguments in (["train", "--help-all"], ["completion", "bash"]):
+        assert subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("word", ["-V", "--version", "version"])
+def test_the_version_is_printed_and_help_has_the_flag(capsys, word):
+    assert run(capsys, word)[:2] == (0, f"twins {twins.__version__}\n")
+    assert word in run(capsys, "--help")[1]
 
 
 @pytest.mark.parametrize(
@@ -67,16 +135,22 @@ def test_the_version_is_printed_and_help_has_the_flag(capsys, flag):
         (["train", "--data", "digits", "--recipe", "finetun"], "did you mean finetune"),
         (["train", "--resume", "nowhere"], "nowhere"),
         (["train", "--data", "digits", "--device", "gpu"], "--device must be one of 'auto', 'cpu', 'cuda', 'mps'"),
-        (["train", "--data", "digits", "--patience", "many"], "takes --patience {None}|N, found --patience many"),
+        (["train", "--data", "digits", "--patience", "many"], "--patience takes a whole number, found many"),
         (["train"], "--data"),
         (["train", "--data", "digits", "--quiet", "--verbose"], "--quiet and --verbose contradict each other"),
+        (["train", "--out"], "--out lacks its value: it takes RUN, found nothing; see twins train --help"),
+        (["train", "--data", "digits", "--lr", "0.1"], "twins train has no --lr; did you mean --optimizer.lr?"),
+        (["check", "digits", "--json=3"], "--json is a switch and takes no value, found '3'"),
         (["predict"], "twins predict needs MODEL; see twins predict --help"),
         (["predict", "nowhere.pth"], "no image is named; give files, folders or globs after the model"),
         (["check"], "twins check needs DATA; see twins check --help"),
         (["convert", "a.pth"], "twins convert needs OUT and --to; see twins convert --help"),
         (["eval", "nowhere.safetensors", "--data", "digits"], "no weight file nowhere.safetensors"),
         (["eval", "runs/nowhere", "--data", "digits"], "no run folder or weight file runs/nowhere"),
-        (["eval", "runs/nowhere"], "twins eval needs --data; see twins eval --help"),
+        (["eval", "runs/nowhere"], "no run folder or weight file runs/nowhere"),
+        (["eval", "twins_svt_small"], "is of no run and does not know its data; give the data set as --data"),
+        (["eval", "r.json", "--task", "detection"], "give the COCO file with the true objects as --data"),
+        (["recipes", "retinanet", "adek"], "no recipe matches 'retinanet adek'"),
         (["predict", "nowhere.pth", "a.jpg"], "no weight file nowhere.pth"),
         (["convert", "a.pth", "b.pth", "--to", "mmseg"], "mmseg"),
         (["check", "nowhere"], "nowhere does not exist"),
@@ -192,6 +266,28 @@ def test_check_exits_with_0_for_clean_data_and_1_for_problems(capsys, tmp_path):
     code, out, _ = run(capsys, "check", str(tmp_path), "--json")
     assert code == 1
     assert any("9.png is empty" in problem for problem in json.loads(out)["problems"])
+
+
+def test_recipes_are_listed_on_a_screen_filtered_by_words_and_shown_by_name(capsys):
+    out = run(capsys, "recipes")[1]
+    assert len(out.splitlines()) <= 40
+    assert "  upernet_VARIANT " in out
+    assert "  detection_finetune " in out
+    filtered = [line.split()[0] for line in run(capsys, "recipes", "SVT", "RetinaNet", "1x")[1].splitlines()[1:4]]
+    assert filtered == [f"retinanet_1x_svt_{size}" for size in ("small", "base", "large")]
+    out = run(capsys, "recipes", "upernet_svt_small")[1]
+    settings = yaml.safe_load(out.partition("differ from the defaults:\n")[2])
+    assert "Expected: mIoU 46.2 %" in out
+    assert settings["optimizer"]["lr"] == all_recipes()["upernet_svt_small"].build().optimizer.lr
+    assert "recipe" not in settings
+
+
+def test_doctor_prints_the_essentials_and_with_all_the_rest(capsys):
+    short, full = run(capsys, "doctor")[1], run(capsys, "doctor", "--all")[1]
+    assert len(short.splitlines()) <= 12
+    assert torch.__version__.partition("+")[0] in short
+    assert "inductor cache" in full
+    assert "inductor cache" not in short
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ LINES = [  # lowest first; `*` stands for a task
         "tasks.contract",
         "tasks.recipes",
         "tasks.default_recipe",
+        "tasks.suits",
     ),
     ("choosing", "training", "banner", "evaluation", "predictor", "exported", "report"),
     ("serve", "bench", "integrations"),

@@ -6,17 +6,20 @@ import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from twins.cli.parse import in_flags, parse
 from twins.data.config import EMBEDDED, BoxConfig, DataConfig, LayoutConfig, MaskConfig
+from twins.engine.config import TrainConfig
 from twins.errors import ConfigError, number_of
 from twins.files import json_text
 
 if TYPE_CHECKING:
     from twins.data.checks.scan import CheckReport
+    from twins.tasks.suits import Suit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +32,9 @@ class CheckArgs:
     data: Annotated[str, Positional, arg(metavar="DATA")]
     """Data set: a folder with one folder per class, with images and masks, or with images and boxes; a `data.yaml` in
     it; or an embedded set, `digits` or `scenes`."""
-    task: str = "classification"
-    """Task to check the data for: `classification`, `semantic`, `detection` or `instance`."""
+    task: str | None = None
+    """Task to check the data for: `classification`, `semantic`, `detection` or `instance`; unset: the one that uses
+    most of the annotations."""
     json: bool = False
     """Print JSON instead of text."""
     seed: int = 0
@@ -54,8 +58,8 @@ def run(arguments: list[str]) -> int:
     """Print the report; return 0 without problems, otherwise 1."""
     args = parse(CheckArgs, "check", arguments)
     from twins.tasks.contract import spec_of
+    from twins.tasks.suits import best_task, suits
 
-    spec = spec_of(args.task)
     source = DataConfig(
         data=args.data,
         seed=args.seed,
@@ -64,14 +68,28 @@ def run(arguments: list[str]) -> int:
         boxes=args.boxes,
         layout=args.layout,
     )
+    found = {} if args.task else suits(source)
+    task = args.task or best_task(found, source)
+    spec = spec_of(task)
     if args.write_layout:
         _write_layout(source, spec.open(source).layout)
     report = _in_flags(spec.check(source))
     if args.json:
-        print(json_text(report.to_dict(), indent=1))
+        tasks = {name: suit.to_dict() for name, suit in found.items()}
+        print(json_text({**report.to_dict(), "task": task, "tasks": tasks}, indent=1))
     else:
+        _show_tasks(found, task)
         _show(report)
     return 1 if report.problems else 0
+
+
+def _show_tasks(found: dict[str, Suit], checked: str) -> None:
+    """Print for which tasks the data opens."""
+    width = max(map(len, found), default=0)
+    for name, suit in found.items():
+        reason = in_flags(str(suit.error).partition("; ")[0], TrainConfig)
+        text = f"no: {shorten(reason, 150)}" if suit.splits is None else f"yes, as {suit.splits.plan.layout}"
+        print(f"--task {name:<{width}}  {text}{', checked here' if name == checked else ''}")
 
 
 def _write_layout(source: DataConfig, layout: LayoutConfig) -> None:
@@ -94,8 +112,6 @@ def _write_layout(source: DataConfig, layout: LayoutConfig) -> None:
 
 def _in_flags(report: CheckReport) -> CheckReport:
     """Spell the settings in a report's sentences as flags of `twins train`, since most are not flags of `check`."""
-    from twins.engine.config import TrainConfig
-
     problems = [in_flags(sentence, TrainConfig) for sentence in report.problems]
     notes = [in_flags(sentence, TrainConfig) for sentence in report.notes]
     return replace(report, problems=problems, notes=notes)

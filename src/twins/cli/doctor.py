@@ -19,6 +19,8 @@ PACKAGES = ("torch", "torchvision", "timm", "triton", "numpy", "pillow")
 class DoctorArgs:
     """Print versions, devices, and which form of each operator runs on this machine and why."""
 
+    all: bool = False
+    """Print everything: all versions, caches, and each operator in each situation with the reason for its form."""
     json: bool = False
     """Print JSON, which you can paste into a bug report."""
 
@@ -33,7 +35,7 @@ def run(arguments: list[str]) -> int:
     if args.json:
         print(json_text(facts, indent=1))
     else:
-        _show(facts)
+        _show(facts, everything=args.all)
     return 0
 
 
@@ -100,19 +102,43 @@ def _gpu(index: int) -> dict[str, Any]:
     return {"name": device.name, "memory_mib": device.total_memory >> 20, "compute_capability": capability}
 
 
-def _show(facts: dict[str, Any]) -> None:
-    for name, version in facts["versions"].items():
-        print(f"{name:<14} {version or 'not installed'}")
+def _show(facts: dict[str, Any], *, everything: bool) -> None:
+    versions = facts["versions"]
+    if everything:
+        for name, version in versions.items():
+            _line(name, version or "not installed")
+    else:
+        shown = ("twins-vision", "torch", "python", "os")
+        _line("versions", ", ".join(f"{name} {versions[name]}" for name in shown))
+        missing = [name for name, version in versions.items() if version is None]
+        if missing:
+            _line("not installed", ", ".join(missing))
     cpu = dict(facts["cpu"])
-    print(f"{'cpu':<14} {cpu.pop('name')}: {', '.join(f'{key} {_text(value)}' for key, value in cpu.items())}")
+    details = cpu if everything else {name: cpu[name] for name in ("cores", "threads", "capability", "bfloat16")}
+    _line(
+        "cpu",
+        f"{cpu.pop('name')}: {', '.join(f'{key} {_text(value)}' for key, value in details.items() if key != 'name')}",
+    )
     for gpu in facts["gpus"]:
-        print(f"{'gpu':<14} {gpu['name']}, {gpu['memory_mib']} MiB, compute capability {gpu['compute_capability']}")
+        _line("gpu", f"{gpu['name']}, {gpu['memory_mib']} MiB, compute capability {gpu['compute_capability']}")
     if not facts["gpus"]:
-        print(f"{'gpu':<14} none")
-    for name in ("triton", "onednn", "mkl"):
-        print(f"{name + ' kernels' if name == 'triton' else name:<14} {_text(facts[name])}")
+        _line("gpu", "none")
+    _line("triton kernels", _text(facts["triton"]))
+    _line("onednn, mkl", f"{_text(facts['onednn'])}, {_text(facts['mkl'])}")
+    if not everything:
+        print("\ntwins doctor --all also prints caches and the kernels of each operator; --json is for a bug report")
+        return
     for name, folder in facts["caches"].items():
-        print(f"{name + ' cache':<14} {folder}")
+        _line(f"{name} cache", folder)
+    _show_forms(facts)
+
+
+def _line(name: str, value: str) -> None:
+    print(f"{name:<14} {value}")
+
+
+def _show_forms(facts: dict[str, Any]) -> None:
+    """Print which form of each operator runs, by situation."""
     situation = None
     for row in facts["serving"]:
         if row["situation"].startswith("CUDA") and not facts["gpus"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,9 +10,12 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional
 
+from twins.backbone.config import list_models
 from twins.cli.parse import in_flags, parse
-from twins.engine.config import EvalConfig
-from twins.errors import ConfigError, number_of
+from twins.data.config import EMBEDDED
+from twins.engine.config import EvalConfig, read_config
+from twins.errors import ConfigError, NotFoundError, nearest, number_of
+from twins.run_folder import CONFIG, RESULT, find_run, weights_of
 from twins.tasks.table import facts_of, tasks_with
 
 
@@ -24,8 +28,9 @@ class EvalArgs:
 
     model: Annotated[str, Positional, tyro.conf.arg(metavar="MODEL")]
     """Run folder, checkpoint or published name; or a COCO results file to score."""
-    data: Annotated[str, tyro.conf.arg(metavar="DATA")]
-    """Data set of the network's task: a folder, `digits` or `scenes`. For a results file: the COCO annotation file."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="DATA")] = None
+    """Data set of the network's task: a folder, `digits` or `scenes`; unset: that of the run. For a results file: the
+    COCO annotation file."""
     task: str | None = None
     """Task of a COCO results file: `detection` scores its boxes, `instance` its masks. A model knows its own task."""
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
@@ -42,9 +47,12 @@ def run(arguments: list[str]) -> int:
         return _score(args)
     if args.task is not None:
         raise ConfigError(f"--task is for results files (.json); {args.model} knows its own task, leave --task out")
+    data = args.data or _data_of(args.model)
     from twins.evaluation import evaluate
 
-    result = evaluate(args.model, args.data, args.config)
+    if args.config.out and os.path.exists(args.config.out) and os.path.basename(args.config.out) == RESULT:
+        print(f"note: {args.config.out} is replaced")
+    result = evaluate(args.model, data, args.config)
     for note in result.notes:
         print(f"note: {in_flags(note, EvalArgs)}")
     print(_protocol(result.protocol))
@@ -54,8 +62,27 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def _data_of(model: str) -> str:
+    """Return the data set of the run that a network is of.
+
+    Raises:
+        ConfigError: the network is of no run.
+        NotFoundError: there is no such network, or the run's data is no longer there.
+    """
+    if (run := find_run(model)) is None:
+        if not os.path.exists(weights_of(model)) and nearest(model, list_models()) == "":
+            raise NotFoundError(f"there is no run folder or weight file {model}; check the path")
+        raise ConfigError(f"{model} is of no run and does not know its data; give the data set as `data`")
+    data = read_config(run / CONFIG).data
+    if data not in EMBEDDED and not os.path.exists(data):
+        raise NotFoundError(f"the data {data} of {run} does not exist; if it has moved, give its new folder as `data`")
+    return data
+
+
 def _score(args: EvalArgs) -> int:
     """Score a COCO results file."""
+    if args.data is None:
+        raise ConfigError(f"{args.model} is a results file; give the COCO file with the true objects as `data`")
     box_tasks = tasks_with("prediction_fields", "boxes")
     if args.task not in box_tasks:
         raise ConfigError(f"{args.model} is a results file; give --task {' or --task '.join(box_tasks)}")

@@ -22,8 +22,10 @@ VERBS = {
     "predict": "run a trained network on images or videos",
     "convert": "write a weight file in another layout",
     "bench": "measure speed and memory on this machine, alone or against timm",
+    "completion": "print a script that completes commands in bash, zsh or fish",
 }
-"""Help of each verb. Its module, `twins.cli.<verb>`, has `run(arguments)` and `ARGS`, the dataclass they fill."""
+"""What each verb does. Its module, `twins.cli.<verb>`, has `run(arguments)` and `ARGS`, the dataclass they fill."""
+_HELP = {"-h", "--help", "--help-all"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
-    if arguments[0] in ("-V", "--version"):
+    if arguments[0] in ("-V", "--version", "version"):
         from twins import __version__
 
         print(f"twins {__version__}")
@@ -45,6 +47,11 @@ def main(argv: list[str] | None = None) -> int:
         hint = nearest(verb, VERBS) or f"; the verbs are {', '.join(VERBS)}"
         return _mistake(f"there is no verb {verb!r}{hint}")
     module = import_module(f"twins.cli.{verb}")
+    if _HELP.intersection(verb_arguments):
+        from twins.cli.help import print_help
+
+        print_help(verb, VERBS[verb], module.ARGS, everything="--help-all" in verb_arguments)
+        return 0
     from twins.cli.parse import stderr_in_flags
 
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -63,15 +70,13 @@ def _run(run: Callable[[list[str]], int], arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as `head`, closed the pipe
         return 0
-    except SystemExit as stop:  # --help of a verb
-        return int(stop.code or 0)
 
 
 def _help() -> str:
     lines = ["usage: twins VERB ...", "", "Train and use the Twins vision transformers.", ""]
-    lines += [f"  {verb:<9} {summary}" for verb, summary in VERBS.items()]
-    lines += ["", "  -h, --help     print this, or after a verb its options", "  -V, --version  print the version"]
-    return "\n".join([*lines, "", "start with: twins demo"])
+    lines += [f"  {verb:<10} {summary}" for verb, summary in VERBS.items()]
+    lines += ["", "  twins VERB --help      examples and the options that are used most; --help-all has all of them"]
+    return "\n".join([*lines, "  twins --version        the version; also -V", "", "start with: twins demo"])
 
 
 def _mistake(sentence: str) -> int:

@@ -8,38 +8,19 @@ import io
 import re
 import shlex
 import sys
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING
 from itertools import takewhile
-from typing import Annotated, Any, TextIO, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, TextIO, TypeVar, cast
 
 import tyro
-from tyro.conf import Positional
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from twins.cli.options import Option, options_of
 from twins.errors import ConfigError, nearest
 
 T = TypeVar("T")
 FILE = tyro.conf.arg(metavar="FILE")
 """Annotation of an option whose value `--help` shows as FILE."""
-_PLACEHOLDERS = ConstructorRegistry()
-"""Rule for the value that `--help` shows for other options."""
-
-
-@_PLACEHOLDERS.primitive_rule
-def _placeholder(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Show an integer as N, a float as X and a string as NAME."""
-    kind: Any = info.type
-    names = {int: "N", float: "X", str: "NAME"}
-    if kind not in names:
-        return None
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=names[kind],
-        instance_from_str=lambda words: kind(words[0]),
-        is_instance=lambda value: isinstance(value, int | float if kind is float else kind),
-        str_from_instance=lambda value: [str(value)],
-    )
 
 
 def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None = None) -> T:
@@ -56,33 +37,94 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
     """
     error_output = io.StringIO()
     default_argument: dict[str, Any] = {} if default is None else {"default": default}
-    wants_help = any(argument in ("-h", "--help") for argument in arguments)
     try:
-        with contextlib.nullcontext() if wants_help else contextlib.redirect_stderr(error_output):
+        with contextlib.redirect_stderr(error_output):
             values, unknown = tyro.cli(
                 kind,
                 prog=f"twins {verb}",
                 args=arguments,
                 return_unknown_args=True,
                 config=(tyro.conf.AvoidSubcommands,),
-                registry=_PLACEHOLDERS,
                 **default_argument,
             )
-    except SystemExit as stop:
-        if wants_help or not stop.code:
-            raise
-        raise ConfigError(
-            f"{_sentence(error_output.getvalue(), kind, verb, arguments)}; see twins {verb} --help"
-        ) from None
+    except SystemExit:
+        unknown = [""]
     if unknown:
-        flags = [flag for flag in dict.fromkeys(spellings(kind).values()) if re.fullmatch(r"--[\w.\-]+", flag)]
-        if not unknown[0].startswith("-"):
-            hint = "; the data set is given with --data" if "--data" in flags else ""
-            raise ConfigError(f"twins {verb} has no place for {unknown[0]!r}{hint}; see twins {verb} --help")
-        raise ConfigError(
-            f"twins {verb} has no {unknown[0]}{nearest(unknown[0].partition('=')[0], flags)}; see twins {verb} --help"
-        )
+        sentence = explain(kind, verb, arguments, [*filter(None, unknown)])
+        raise ConfigError(f"{sentence or _unboxed(error_output.getvalue())}; see twins {verb} --help")
     return values
+
+
+def explain(kind: type[Any], verb: str, arguments: list[str], unknown: list[str]) -> str | None:
+    """Return a sentence on the first mistake in a command line; `None` if there is none to see.
+
+    Args:
+        kind: the dataclass of the verb.
+        verb: the verb.
+        arguments: the words after the verb.
+        unknown: those of them that have no place, if the others are right.
+    """
+    options = options_of(kind)
+    flags = {spelling: option for option in options for spelling in option.spellings}
+    words = 0
+    for position, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        name = name.replace("_", "-")
+        if not word.startswith("--"):
+            words += 1
+            continue
+        if (option := flags.get(name)) is None:
+            return f"twins {verb} has no {word.partition('=')[0]}{_nearest_flag(name, flags)}"
+        following = (
+            [value] if equals else [*takewhile(lambda word: not word.startswith("--"), arguments[position + 1 :])]
+        )
+        if option.is_switch and not equals:
+            continue
+        if sentence := _explain_values(option, name, following):
+            return sentence
+        words -= 0 if equals else len(following) if option.count is None else option.count
+    required = [option for option in options if option.default is MISSING and option.count is not None]
+    given = {word.partition("=")[0] for word in arguments}
+    missing = [option.flag for option in required if option.positional][max(words, 0) :]
+    missing += [option.flag for option in required if not option.positional and option.flag not in given]
+    if missing:
+        return f"twins {verb} needs {' and '.join(missing)}"
+    if unknown and unknown[0].startswith("-"):
+        return f"twins {verb} has no {unknown[0]}{_nearest_flag(unknown[0].partition('=')[0], flags)}"
+    hint = "; the data set is given with --data" if "--data" in flags else ""
+    return f"twins {verb} has no place for {unknown[0]!r}{hint}" if unknown else None
+
+
+_EXPECTED = {"N": "a whole number", "N...": "whole numbers", "X": "a number", "X...": "numbers", "X X": "two numbers"}
+"""What a placeholder stands for, in a sentence."""
+
+
+def _explain_values(option: Option, flag: str, words: list[str]) -> str | None:
+    """Return a sentence if the words after a flag are not its values."""
+    count, expected = option.count, _EXPECTED.get(option.value, option.value)
+    values = words[:count]
+    if option.is_switch:
+        return f"{flag} is a switch and takes no value, found {words[0]!r}"
+    if count and not values:
+        return f"{flag} lacks its {'value' if count == 1 else 'values'}: it takes {expected}, found nothing"
+    if option.accepts(values):
+        return None
+    if option.choices:
+        wrong = next(word for word in values if word not in option.choices)
+        return f"{flag} must be one of {', '.join(map(repr, option.choices))}, found {wrong!r}"
+    return f"{flag} takes {expected}, found {' '.join(values)}"
+
+
+def _nearest_flag(name: str, flags: Iterable[str]) -> str:
+    """Return `; did you mean --optimizer.lr?` for `--lr` or `--optimiser.lr`."""
+    in_groups = [flag for flag in flags if flag.rpartition(".")[2] == name.removeprefix("--")]
+    return f"; did you mean {', '.join(in_groups)}?" if in_groups else nearest(name, flags, count=1)
+
+
+def _unboxed(text: str) -> str:
+    """Return tyro's error message, several lines in a box, in one line."""
+    text = re.sub(r"[╭╮╰╯│─]|-{9,}", " ", re.sub(r"\x1b\[[0-9;]*m", "", text))
+    return " ".join(text.partition("For full helptext")[0].split()).rstrip(".") or "the command line could not be read"
 
 
 def spellings(kind: type[Any]) -> dict[str, str]:
@@ -95,28 +137,17 @@ def spellings(kind: type[Any]) -> dict[str, str]:
       group's name: `inference.scales` and `scales` become `--scales`.
     - A switch also has an entry for each value: `compile=False` becomes `--no-compile`.
     """
-    return dict(_spelled(kind, "", "--"))
-
-
-def _spelled(kind: Any, path: str, prefix: str) -> Iterator[tuple[str, str]]:
-    hints = get_type_hints(kind, include_extras=True)
-    for name in (field.name for field in fields(kind)):
-        field_type, *extras = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (hints[name],)
-        setting, flag = path + name, prefix + name.replace("_", "-")
-        if is_dataclass(field_type) and any(getattr(extra, "name", None) == "" for extra in extras):
-            members = dict(_spelled(field_type, path, prefix))
-            yield setting, ", ".join(flag for name, flag in members.items() if "=" not in name)
-            yield from _spelled(field_type, f"{setting}.", prefix)
-            yield from members.items()
-        elif is_dataclass(field_type):
-            yield setting, f"{flag}.*"
-            yield from _spelled(field_type, f"{setting}.", f"{flag}.")
-        elif Positional in extras:
-            yield setting, next(extra.metavar for extra in extras if getattr(extra, "metavar", None)).strip("[.]")
-        else:
-            yield setting, flag
-        if field_type is bool:
-            yield from ((f"{setting}=True", flag), (f"{setting}=False", f"{prefix}no-{name.replace('_', '-')}"))
+    spelled: dict[str, str] = {}
+    for option in options_of(kind):
+        for setting in option.settings:
+            spelled[setting] = option.flag
+            if option.is_switch:
+                spelled |= {f"{setting}=True": option.spellings[0], f"{setting}=False": option.spellings[1]}
+            if group := setting.rpartition(".")[0]:
+                prefix, dot, _ = option.flag.rpartition(".")
+                flags = f"{prefix}.*" if dot else ", ".join(filter(None, (spelled.get(group), option.flag)))
+                spelled[group] = flags
+    return spelled
 
 
 def in_flags(sentence: str, kind: type[Any]) -> str:
@@ -181,35 +212,3 @@ def value_of(flag: str, arguments: list[str]) -> str | None:
         if argument == flag and position + 1 < len(arguments):
             return arguments[position + 1]
     return None
-
-
-_REWRITES = (
-    (
-        r".*invalid choice ('.*') for argument '(\S+)'\. Expected one of \(([^)]*)\).*",
-        r"\2 must be one of \3, found \1",
-    ),
-    (r".*Missing value for argument '(\S+)'\. Expected (\d+) values?.*", r"\1 lacks a value; it takes \2"),
-)
-"""Patterns of tyro's messages, each with its replacement."""
-
-
-def _sentence(text: str, kind: type[Any], verb: str, arguments: list[str]) -> str:
-    """Return tyro's error message, several lines in a box, as one sentence."""
-    unboxed = re.sub(r"[╭╮╰╯│─]|-{9,}", " ", re.sub(r"\x1b\[[0-9;]*m", "", text))
-    listed = re.findall(r"^ {6}(\S+)", unboxed.partition("Missing from")[2], flags=re.MULTILINE)
-    missing = [spelled for spelled in spellings(kind).values() if spelled in {name.strip("[.]") for name in listed}]
-    if missing:
-        return f"twins {verb} needs {' and '.join(dict.fromkeys(missing))}"
-    if usage := re.search(r"Argument helptext:\s+((--\S+).*)", unboxed):
-        return f"twins {verb} takes {usage[1].strip()}, found {' '.join(_flag_and_values(usage[2], arguments))}"
-    sentence = " ".join(unboxed.partition("For full helptext")[0].split()).rstrip(".")
-    for pattern, replacement in _REWRITES:
-        sentence = re.sub(pattern, replacement, sentence)
-    return sentence or "the command line could not be read"
-
-
-def _flag_and_values(flag: str, arguments: list[str]) -> list[str]:
-    """Return the last occurrence of a flag in a command line, and the values after it."""
-    start = max((n for n, word in enumerate(arguments) if word.partition("=")[0] == flag), default=len(arguments))
-    values = takewhile(lambda word: not word.startswith("--"), arguments[start + 1 :])
-    return [*arguments[start : start + 1], *values]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
 
 from twins.errors import ConfigError, DataError
 from twins.files import is_invalid_path
@@ -18,7 +20,7 @@ EMBEDDED = ("digits", "scenes")
 class MaskConfig:
     """How mask files encode the class of each pixel; detected from the data by default."""
 
-    classes: str = "auto"
+    classes: Annotated[str, arg(metavar="NAME|FILE")] = "auto"
     """Class names, mask values and colours: `ade20k`, `cityscapes`, `coco`, `coco_panoptic`, `voc`, or a file with
     one name per line (or CSV, JSON, YAML); `auto` uses the file of names beside the masks (`classes.txt`,
     `labelmap.txt`, `_classes.csv` and others), else the layout's own classes, else the values in the masks."""
@@ -53,7 +55,7 @@ class MaskConfig:
 class BoxConfig:
     """How the classes of boxes are read where the annotations themselves do not name all of them."""
 
-    classes: str = "auto"
+    classes: Annotated[str, arg(metavar="NAME|FILE")] = "auto"
     """Class names of boxes by id, `coco`, `voc` or a file with one name per line (or CSV, JSON, YAML); `auto` uses
     those of the annotations, or of a file beside them."""
 
@@ -69,15 +71,15 @@ class LayoutConfig:
     Paths are relative to the data folder. A setting that is not given is found by convention.
     """
 
-    images: str | None = None
+    images: Annotated[str | None, arg(metavar="DIR")] = None
     """Folder of the images; for a classifier, the folder of the class folders."""
-    annotations: str | None = None
+    annotations: Annotated[str | None, arg(metavar="PATH")] = None
     """Folder or file of the annotations: of label files, of masks, or a JSON, XML or CSV file."""
-    train: tuple[str, ...] = ()
+    train: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
     """What makes up the training part: folders, lists of image names (`.txt`), or annotation files."""
-    val: tuple[str, ...] = ()
+    val: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
     """What makes up the validation part, likewise."""
-    test: tuple[str, ...] = ()
+    test: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
     """What makes up the test part, likewise."""
 
     @property

@@ -110,6 +110,9 @@ class TaskFacts:
     """Whether `SelectionConfig` applies: the predictions are objects with scores."""
     calibration: bool = False
     """Whether the scores are a softmax over classes, which a temperature can calibrate."""
+    detail: int = 0
+    """How much annotations of this task say, compared with other tasks: of the tasks that a data set suits, `twins
+    check` takes the one with the most."""
     batch_size: int = 4
     """Default images per forward pass in evaluation."""
     one_shape: bool = False

@@ -99,6 +99,58 @@ def test_a_folder_that_may_not_be_written_is_refused(folder, check, monkeypatch)
     assert (code, "cannot be written (Permission denied); give the settings as flags" in error) == (2, True)
 
 
+@pytest.fixture
+def boxes(tmp_path):
+    """A YOLO set as its exporter writes it, with parts above images and labels, and class folders beside them."""
+    for part in ("train", "val"):
+        for kind in ("images", "labels"):
+            (tmp_path / part / kind).mkdir(parents=True)
+        for index in range(3):
+            image = Image.new("RGB", (64, 48), (index * 50, 0, 99 if part == "val" else 0))
+            image.save(tmp_path / part / "images" / f"{part}{index}.png")
+            (tmp_path / part / "labels" / f"{part}{index}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "data.yaml").write_text("train: train/images\nval: val/images\nnames: [cat]\n")
+    return tmp_path
+
+
+def test_without_a_task_the_one_that_uses_most_of_the_annotations_is_checked(boxes, check):
+    for data in (boxes, boxes / "data.yaml"):
+        code, out, _ = check(data, "--json")
+        found = json.loads(out)
+        assert (code, found["task"], found["names"]) == (0, "detection", ["cat"])
+        assert {task for task, suit in found["tasks"].items() if suit["opens"]} == {"detection"}
+        assert found["tasks"]["detection"]["layout"] == "YOLO's label files"
+        assert "boxes and no masks" in found["tasks"]["instance"]["reason"]
+    out = check(boxes)[1]
+    assert "--task detection       yes, as YOLO's label files, checked here\n" in out
+    assert "--task instance        no: " in out
+
+
+def test_boxes_do_not_suit_a_task_that_needs_masks(tmp_path, check):
+    annotations = [{"id": n, "image_id": n, "category_id": 1, "bbox": [5, 5, 20, 20], "area": 400} for n in range(5)]
+    images = [{"id": n, "file_name": f"{n}.png", "width": 64, "height": 48} for n in range(5)]
+    for index in range(5):
+        Image.new("RGB", (64, 48), (index * 40, 0, 9)).save(tmp_path / f"{index}.png")
+    truth = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "_annotations.coco.json").write_text(json.dumps(truth))
+    found = json.loads(check(tmp_path, "--json")[1])
+    assert (found["task"], found["tasks"]["instance"]["opens"]) == ("detection", False)
+    assert main(["train", "--data", str(tmp_path), "--model", "twins_svt_nano", "--weights", "none"]) == 2
+
+
+def test_a_folder_called_like_an_embedded_set_is_told_from_it(folder, check, monkeypatch):
+    (folder / "digits").mkdir()
+    monkeypatch.chdir(folder)
+    assert "note: digits is the embedded data set" in check("digits")[1]
+    assert check("./digits")[0] == 2
+
+
+def test_a_test_part_that_selects_the_weights_is_said(folder, check):
+    (folder / "batch 1").rename(folder / "train")
+    (folder / "batch 2").rename(folder / "test")
+    assert "note: there is no validation part, so the test part is used as one" in check(folder)[1]
+
+
 def test_names_whose_bytes_are_no_text_are_printed(folder, monkeypatch):
     (folder / "list.csv").rename(folder / "caf\udce9.csv")
     for arguments in ([], ["--json"]):

@@ -29,6 +29,8 @@ class Look:
 
     scales: tuple[float, ...] = (1.0,)
     """Several numbers."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Two numbers."""
     flip: bool = False
     """A switch."""
 
@@ -65,7 +67,7 @@ class Args:
         ("lower `optimizer.lr`, or `optimizer.weight_decay`", "lower --optimizer.lr, or --optimizer.weight-decay"),
         ("`scales` must list numbers", "--scales must list numbers"),
         ("`look.scales` must list numbers", "--scales must list numbers"),
-        ("`look` is for others", "--scales, --flip is for others"),
+        ("`look` is for others", "--scales, --betas, --flip is for others"),
         ("`optimizer` says how weights move", "--optimizer.* says how weights move"),
         ('say `task="semantic"`', "say --task semantic"),
         ("say `task='semantic'` here", "say --task semantic here"),
@@ -120,13 +122,22 @@ def test_notes_of_a_run_name_flags(capsys, tmp_path):
     ("line", "message"),
     [
         ("", "twins run needs MODEL; see twins run --help"),
-        ("a --optimizer.lr high", "twins run takes --optimizer.lr X, found --optimizer.lr high; see twins run --help"),
-        ("a --batch-size=x", "twins run takes --batch-size N, found --batch-size=x; see"),
-        ("a --scales 1 b --task c", "twins run takes --scales [X [X ...]], found --scales 1 b; see"),
-        ("a --task", "--task lacks a value; it takes 1; see"),
-        ("a --reduce maybe", "', found 'maybe'; see"),
-        ("a --batch-sise 3", "twins run has no --batch-sise; did you mean --batch-size"),
-        ("a --no-compil", "twins run has no --no-compil; did you mean --no-compile"),
+        ("--task c", "twins run needs MODEL; see twins run --help"),
+        ("a --optimizer.lr high", "--optimizer.lr takes a number, found high; see twins run --help"),
+        ("a --batch-size=x", "--batch-size takes a whole number, found x; see"),
+        ("a --batch_size x", "--batch-size takes a whole number, found x; see"),
+        ("a --scales 1 b --task c", "--scales takes numbers, found 1 b; see"),
+        ("a --betas 0.9", "--betas takes two numbers, found 0.9; see"),
+        ("a --betas", "--betas lacks its values: it takes two numbers, found nothing; see"),
+        ("a --task", "--task lacks its value: it takes NAME, found nothing; see"),
+        ("--task --compile", "--task lacks its value: it takes NAME, found nothing; see"),
+        ("a --resume", "--resume lacks its value: it takes NAME, found nothing; see"),
+        ("a --reduce maybe", "--reduce must be one of 'True', 'False', found 'maybe'; see"),
+        ("a --batch-sise 3", "twins run has no --batch-sise; did you mean --batch-size?; see"),
+        ("--batch-sise 3", "twins run has no --batch-sise; did you mean --batch-size?; see"),
+        ("a --no-compil", "twins run has no --no-compil; did you mean --no-compile?; see"),
+        ("a --lr 3", "twins run has no --lr; did you mean --optimizer.lr?; see"),
+        ("a -x", "twins run has no -x"),
     ],
 )
 def test_an_invalid_command_line_is_answered_with_the_expected_usage(line, message):

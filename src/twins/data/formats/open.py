@@ -38,7 +38,7 @@ from twins.data.formats.several import open_one_set, sets_inside
 from twins.data.formats.shape_files import Target
 from twins.data.formats.shape_formats import SHAPE_FORMATS
 from twins.data.formats.shapes import listed_classes
-from twins.data.formats.source import Source, split
+from twins.data.formats.source import LayoutUnknownError, SeveralSetsError, Source, split
 from twins.data.formats.unread import unread_format
 from twins.data.formats.voc import find_voc, open_voc
 from twins.data.formats.yolo import find_yolo, open_yolo
@@ -61,14 +61,17 @@ def open_class_ids(config: DataConfig) -> Splits[LabelledImages]:
     try:
         opened = open_class_lists(source)
         if opened is None:
-            _refuse_other_tasks(source)
+            if _has_role_names(source):
+                _refuse_other_tasks(source)
             _refuse_sets(source)
         return split(opened or open_class_folders(source), source)
     except DataError as error:
         unread = None if list_images(source.root) else unread_format(source)
-        if unread is None:
-            raise
-        raise DataError(unread) from error
+        if unread is not None:
+            raise DataError(unread) from error
+        if not isinstance(error, LayoutUnknownError | SeveralSetsError) and source.settings_file is None:
+            _refuse_other_tasks(source)
+        raise
 
 
 def open_label_maps(config: DataConfig) -> Splits[LabelMapImages]:
@@ -140,7 +143,9 @@ def embedded(train: Any, val: Any, name: str) -> Splits[Any]:
     """Return the parts of an embedded set."""
     parts = {"train": train, "val": val}
     counts = {part: {"images": len(images), "origin": "embedded"} for part, images in parts.items()}
-    return Splits(parts, name, plan=ReadingPlan(f"embedded {name}", parts=counts))
+    note = f"{name} is the embedded data set; the folder here of that name is given as ./{name}"
+    notes = (note,) if os.path.isdir(name) else ()
+    return Splits(parts, name, notes, plan=ReadingPlan(f"embedded {name}", parts=counts))
 
 
 _ROLES = frozenset(map(str.lower, (*IMAGE_FOLDERS, *MASK_FOLDERS, "Annotations", "ImageSets", "xmls", "panoptic")))
@@ -151,26 +156,30 @@ _LISTS = (".json", ".csv", ".yaml", ".xml")
 """Endings of files that lie beside the folders of a data set."""
 
 
-def _refuse_other_tasks(source: Source) -> None:
-    """Raise DataError if folders that could be classes are called like those of another task, and have its format."""
+def _has_role_names(source: Source) -> bool:
+    """Return whether folders that could be classes are called like those of another task."""
     folders = class_folders(source.root)
     inner = [path for folder in folders if part_of(folder.name) for path in class_folders(folder)]
-    names = {path.name.lower() for path in (*folders, *inner)}
-    if not names & _ROLES or source.layout != LayoutConfig():
+    return bool({path.name.lower() for path in (*folders, *inner)} & _ROLES)
+
+
+def _refuse_other_tasks(source: Source) -> None:
+    """Raise LayoutUnknownError if a folder has a format of another task."""
+    if source.layout != LayoutConfig():
         return
     for task, formats in (("detection", _formats_of_objects(masks=False)), ("semantic", _formats_of_maps())):
         for kind in formats:
             if paths := kind.find(source):
-                raise DataError(
+                raise LayoutUnknownError(
                     f"{source.root} has {_shown(source, kind, paths)} instead of class folders; choose "
                     f'`task="{task}"`, or give `layout.images="."` if all of its folders are classes'
                 )
 
 
 def _refuse_sets(source: Source) -> None:
-    """Raise DataError if folders that could be classes are data sets of other tasks."""
+    """Raise SeveralSetsError if folders that could be classes are data sets of other tasks."""
     if sets := sets_inside(source):
-        raise DataError(
+        raise SeveralSetsError(
             f"{source.root} holds {number_of(len(sets), 'data set')} of other tasks instead of class folders, "
             f"{few(list(map(source.relative, sets)), limit=10)}; give one of these folders as the data, with its "
             '`task`, or give `layout.images="."` if all folders are classes'
@@ -278,11 +287,11 @@ def _open_labels(open_format: Callable[..., Opened | None], source: Source, *, m
         raise DataError(unread) from error
 
 
-def _unknown_layout(source: Source, content: str, advice: str) -> DataError:
+def _unknown_layout(source: Source, content: str, advice: str) -> LayoutUnknownError:
     """Return the error for a folder whose layout is not known; a folder in a data set gets the one to give instead."""
     if (above := _data_folder_above(source.root)) is not None:
         advice = f"it looks like a part of the data in {above}; give that folder"
-    return DataError(unread_format(source) or f"{source.root} holds no {content} in a known layout; {advice}")
+    return LayoutUnknownError(unread_format(source) or f"{source.root} holds no {content} in a known layout; {advice}")
 
 
 def _data_folder_above(root: Path) -> Path | None:

@@ -37,6 +37,10 @@ class SeveralSetsError(DataError):
     """A folder holds several data sets, and the message names them."""
 
 
+class LayoutUnknownError(DataError):
+    """A folder has no layout of the targets that are asked for, or the layout of others."""
+
+
 class Source:
     """The folder of a data set, the settings that decide how it is read, and a record of what is read.
 
@@ -294,6 +298,10 @@ def split(opened: Opened, source: Source) -> Splits[Any]:
         }
     elif "train" in parts and "val" not in parts:
         parts["val"] = parts["test"]
+        source.notes.append(
+            "there is no validation part, so the test part is used as one: it selects the best weights, and its "
+            "metrics are too good; keep some training images apart as a validation part for an unbiased test"
+        )
         origins["val"] = f"{origins['test']}, the test part, as there is no validation part"
     parts = {name: parts[name] for name in PARTS if name in parts}
     plan = source.plan(opened, parts, origins)  # adds problems and notes

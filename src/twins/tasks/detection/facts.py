@@ -42,6 +42,7 @@ FACTS = TaskFacts(
     class_table="coco",
     preprocess=PREPROCESS,
     monitor="box_ap",
+    detail=2,
     metrics=BOX_METRICS,
     prediction_fields=("boxes", "labels", "scores"),
     train_settings=("detection", "boxes"),

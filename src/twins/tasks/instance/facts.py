@@ -24,6 +24,7 @@ FACTS = TaskFacts(
     class_table="coco",
     preprocess=PREPROCESS,
     monitor="mask_ap",
+    detail=3,
     metrics=BOX_METRICS | MASK_METRICS,
     prediction_fields=("boxes", "labels", "scores", "masks"),
     train_settings=("detection", "boxes"),

@@ -39,6 +39,7 @@ FACTS = TaskFacts(
     class_table="ade20k",
     preprocess=Preprocess(size=512, fit="keep", longest=2048, interpolation="bilinear"),
     monitor="miou",
+    detail=1,
     metrics={"miou": "mean IoU", "pixel_accuracy": "pixel accuracy", "boundary_f1": "boundary F1"},
     prediction_fields=("label_map",),
     train_settings=("masks", "semantic", "class_weights"),
