@@ -14,6 +14,7 @@ from twins.backbone.config import PUBLISHED
 from twins.cli.parse import parse
 from twins.engine.config import TrainConfig
 from twins.errors import NotFoundError, nearest
+from twins.tasks.default_recipe import DEFAULT
 from twins.tasks.recipes import Recipe, all_recipes, paper_name, recipes_of
 from twins.tasks.table import TASKS, facts_of
 
@@ -37,15 +38,16 @@ def run(arguments: list[str]) -> int:
     if len(words) == 1 and words[0] in recipes:
         _show(recipes[words[0]])
         return 0
-    tables = {task: _rows(recipes_of(task).recipes, words) for task in TASKS}
+    tables = {f"{facts_of(task).title}, --task {task}": _rows(recipes_of(task).recipes, words) for task in TASKS}
+    tables = {"Every task": _rows([recipes[DEFAULT]], words)} | tables
     if not any(tables.values()):
         query = " ".join(words)
         raise NotFoundError(f"no recipe matches {query!r}{nearest(query, recipes) or '; see twins recipes'}")
     width = max(len(name) for rows in tables.values() for name in rows)
     columns = shutil.get_terminal_size().columns
-    for task, rows in tables.items():
+    for title, rows in tables.items():
         if rows:
-            print(f"{facts_of(task).title}, --task {task}")
+            print(title)
         for name, purpose in rows.items():
             print(f"  {name:<{width}}  {shorten(purpose, max(columns - width - 4, 20), placeholder=' ...')}")
     if not words:

@@ -111,8 +111,8 @@ def _fine_tuning_augmentation() -> AugmentConfig:
 class TrainConfig:
     """Settings of a training run; the defaults fine-tune published weights for a short time.
 
-    On the command line, data and model choose a recipe unless `--recipe` names one; the defaults below are those of
-    `finetune`.
+    With `recipe="default"`, as on the command line without `--recipe`, settings that are not given are chosen once the
+    data is read.
     """
 
     data: Annotated[str, arg(metavar="DATA")] = ""
@@ -120,7 +120,8 @@ class TrainConfig:
     model: str = "twins_svt_small"
     """Name of the model, see `twins models`."""
     recipe: str | None = None
-    """Name of the recipe that gives the defaults of all other options, see `twins recipes`; in Python only a record."""
+    """Recipe of the other settings: `default` chooses them from the data; `twins recipes` lists the others. In Python,
+    a recipe of another name, or none, only records where the settings come from."""
     task: str = "classification"
     """Task to train for: `classification`, `semantic`, `detection` or `instance`."""
     head: str | None = None

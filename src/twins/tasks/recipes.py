@@ -69,9 +69,19 @@ def recipes_of(task: str) -> TaskRecipes:
     return recipes
 
 
+def default() -> TrainConfig:
+    """Choose the settings that are not given from the data, the weights and the time, each with a printed reason.
+
+    Command: twins train --data DATA --minutes 10
+    Hardware and hours: any; the settings follow the machine and the minutes.
+    Expected: see docs/results/defaults.md.
+    """
+    return TrainConfig(recipe=DEFAULT)
+
+
 def all_recipes() -> dict[str, Recipe]:
-    """Return the recipes of all tasks by name, sorted."""
-    recipes = [recipe for task in TASKS for recipe in recipes_of(task).recipes]
+    """Return the default recipe and those of all tasks by name, sorted."""
+    recipes = [Recipe.of(default), *(recipe for task in TASKS for recipe in recipes_of(task).recipes)]
     return {recipe.name: recipe for recipe in sorted(recipes, key=lambda recipe: recipe.name)}
 
 
