@@ -121,7 +121,7 @@ class TrainConfig:
     """Name of the model, see `twins models`."""
     recipe: str | None = None
     """Recipe of the other settings: `default` chooses them from the data; `twins recipes` lists the others. In Python,
-    a recipe of another name, or none, only records where the settings come from."""
+    a recipe of another name, or none, only says where the settings come from."""
     task: str = "classification"
     """Task to train for: `classification`, `semantic`, `detection` or `instance`."""
     head: str | None = None
