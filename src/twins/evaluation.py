@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -21,22 +20,23 @@ from twins.data.base import ImageSet, Splits
 from twins.data.channels import in_channels
 from twins.data.class_map import read_class_map
 from twins.data.class_matching import ClassMatch, match_names
-from twins.data.config import EMBEDDED, BoxConfig, DataConfig, LayoutConfig, MaskConfig
+from twins.data.config import EMBEDDED
 from twins.data.loading.batch import Batch, Skipped, stack_targets
 from twins.data.loading.loader import EvalSamples, eval_loader
-from twins.engine.config import EvalConfig, TrainConfig, read_config
+from twins.engine.config import EvalConfig
 from twins.engine.display import count_images
 from twins.engine.measure import HeldOutLosses, check_measured, measure, predict_batches
 from twins.errors import ConfigError, DataError, NotFoundError, check_type, number_of
 from twins.factory import create_backbone, model_from_checkpoint
-from twins.files import atomic_file, check_outputs, json_text, sha256, write_json
+from twins.files import check_outputs, sha256, write_json
 from twins.machine import describe_machine
 from twins.metrics.calibration import TemperatureFit
-from twins.metrics.coco_results import coco_results
+from twins.metrics.coco_results import CocoResultsFile
 from twins.predictions import Prediction
 from twins.predictor import check_inference, inference_form, pick_device, set_selection
 from twins.preprocess import Preprocess
-from twins.run_folder import CONFIG, DATA, find_run, parts_of, weights_note, weights_of
+from twins.run_data import data_config, run_config, share_notes
+from twins.run_folder import parts_of, weights_note, weights_of
 from twins.tasks.contract import TaskSpec, spec_of
 from twins.tasks.inference import InferenceConfig, SelectionConfig
 from twins.tasks.network import TaskNetwork
@@ -49,7 +49,6 @@ FORMAT = 1
 """Version of `eval.json`."""
 PACKAGES = ("twins-vision", "torch", "torchvision", "timm", "faster-coco-eval", "pillow", "numpy")
 DEFAULT_CONFIG = EvalConfig()
-Settings = TypeVar("Settings", MaskConfig, BoxConfig, LayoutConfig)
 PredictedBatch = tuple[list[Prediction], Batch]
 """Predictions of a batch, and the batch."""
 
@@ -120,14 +119,14 @@ def evaluate(
     check_type(config, EvalConfig, "config", "a twins.EvalConfig")
     file = _weights_file(model, data, config)
     network = _eval_network(model, file, config)
-    spec, source = spec_of(network.task), _data_config(model, str(data), config)
+    spec, source = spec_of(network.task), data_config(model, str(data), config)
     splits = spec.open(source)
     images = splits.select(config.part)
     relabelled, match = match_classes(spec, images, network, config.class_map)
     relabelled = in_channels(relabelled, network.info.in_chans)
     left_out = spec.left_out(images, match.class_ids) if None in match.class_ids else ""
     metric = spec.metric(match.names, full=True, absent=config.absent)
-    writer = _CocoResults(config.results, network, images, match)
+    writer = CocoResultsFile(config.results, network.task, images, match)
     fit = TemperatureFit() if config.calibrate else None
 
     def on_batch(predictions: list[Prediction], targets: Any) -> None:
@@ -159,7 +158,7 @@ def evaluate(
             *splits.plan.short(),
             *splits.notes,
             *_matching_notes(match, left_out),
-            *_share_notes(model, splits, images, source),
+            *share_notes(model, splits, images, source),
         ),
     )
     check_measured(result.metrics, facts_of(network.task).monitor, len(relabelled))
@@ -263,58 +262,6 @@ def _matching_notes(match: ClassMatch, left_out: str) -> list[str]:
     return [match.note + (f"; left out: {left_out}" if left_out else "")] if match.note else []
 
 
-def _share_notes(
-    model: str | Path | TaskNetwork, splits: Splits[Any], images: ImageSet, source: DataConfig
-) -> list[str]:
-    """Return sentences if a share of an unsplit set is measured, and if the run held out another or may have."""
-    notes = _layout_notes(model, source)
-    if not splits.share or len(images) == splits.count:
-        return notes
-    count = f"{len(images)} of {number_of(splits.count, 'image')}"
-    notes.append(
-        f"{count} are measured, those that a training with `seed={source.seed}` and `val_share={source.val_share:g}` "
-        'holds out; `part="all"` measures all of them'
-    )
-    run = find_run(model) if isinstance(model, str | Path) else None
-    return notes if run is None else [*notes, *_other_share_notes(run, splits, source)]
-
-
-def _other_share_notes(run: Path, splits: Splits[Any], source: DataConfig) -> list[str]:
-    """Return a sentence if a run held out other images; a smaller share of one seed is a part of a larger one."""
-    saved = read_config(run / CONFIG)
-    is_same = _is_same_data(source.data, saved.data)
-    if source.seed != saved.seed or source.val_share > saved.val_share or (is_same and source.layout != saved.layout):
-        how = f"`seed={saved.seed}`, `val_share={saved.val_share:g}` and its own layout settings"
-        return [f"the run held out images by {how}, so on its own data, images that it was trained on are measured"]
-    before = _images_before(run) if is_same else None
-    if before is None or before == splits.count:
-        return []
-    return [
-        f"the data had {number_of(before, 'image')} when the run began and has {splits.count} now, so others are held "
-        "out, and images that it was trained on may be measured"
-    ]
-
-
-def _images_before(run: Path) -> int | None:
-    """Return how many images the data had when a run began; `None` if the run does not say."""
-    try:
-        parts = json.loads((run / DATA).read_text(encoding="utf-8"))["parts"]
-        return sum(part["images"] for part in parts.values() if "same_as" not in part)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _layout_notes(model: str | Path | TaskNetwork, source: DataConfig) -> list[str]:
-    """Return a sentence if a run's layout settings are not used, because its data may have moved."""
-    run = _run_config(model)
-    if run.layout == LayoutConfig() or source.layout != LayoutConfig() or _is_same_data(source.data, run.data):
-        return []
-    return [
-        f"the layout settings of the run are for {run.data} and are not used here; give them again if {source.data} is "
-        "the same data"
-    ]
-
-
 def with_padding(network: TaskNetwork, padding: str | None) -> TaskNetwork:
     """Return the network with another `padding`; its backbone is rebuilt with the same weights."""
     if padding is None or padding == network.info.padding:
@@ -359,86 +306,6 @@ def _predict_singly(
         yield [spec.infer(network, image, inference)], replace(batch, targets=stack_targets([target]))
 
 
-class _CocoResults:
-    """Collects the predictions of a detector for a COCO results file; without a path it does nothing.
-
-    Raises:
-        ConfigError: a path is set for a network that predicts no boxes, or for images whose ids are not unique.
-    """
-
-    def __init__(self, path: str | None, network: TaskNetwork, images: ImageSet, match: ClassMatch) -> None:
-        self.path = path
-        if path is None:
-            return
-        if "boxes" not in facts_of(network.task).prediction_fields:
-            raise ConfigError(
-                f"`results` is for {' and '.join(tasks_with('prediction_fields', 'boxes'))}, found {network.task}"
-            )
-        values = getattr(images, "category_ids", None) or images.classes.values  # type: ignore[attr-defined]
-        pairs = list(zip(match.class_ids, values, strict=True))
-        category_ids = {
-            label: number for label, number in reversed(pairs) if number is not None
-        }  # the first class wins
-        self.category_ids = [category_ids.get(class_id) for class_id in range(len(match.names))]
-        _check_ids(images)
-        self.entries: list[dict[str, Any]] = []
-
-    def add(self, predictions: Sequence[Prediction], targets: Sequence[Any]) -> None:
-        if self.path is None:
-            return
-        for prediction, target in zip(predictions, targets, strict=True):
-            self.entries += coco_results(prediction, image_id=target.image_id, category_ids=self.category_ids)
-
-    def write(self) -> None:
-        if self.path is None:
-            return
-        with atomic_file(Path(self.path)) as temporary:
-            temporary.write_text(json_text(self.entries) + "\n")
-
-
-def _check_ids(images: Any) -> None:
-    """Raise ConfigError if annotation files that were joined give the same ids to different images or classes."""
-    sets = getattr(images, "sets", ())
-    if not any(getattr(part, "image_ids", None) is not None for part in sets):
-        return
-    for name, key in (("image", "image_ids"), ("category", "category_ids")):
-        if getattr(images, key) is None:
-            raise ConfigError(
-                f"`results` cannot be written: the annotation files of the measured parts give the same {name} "
-                "ids to different ones; measure each file alone"
-            )
-
-
-def _data_config(model: str | Path | TaskNetwork, data: str, config: EvalConfig) -> DataConfig:
-    """Return how the data is read and split: as in the run, for the same validation images, unless `config` differs."""
-    run = _run_config(model)
-    is_same = _is_same_data(data, run.data)
-    return DataConfig(
-        data=data,
-        seed=run.seed if config.seed is None else config.seed,
-        val_share=run.val_share if config.val_share is None else config.val_share,
-        masks=_merge(config.masks, run.masks),
-        boxes=_merge(config.boxes, run.boxes) if is_same else config.boxes,  # other data may count other classes
-        layout=_merge(config.layout, run.layout) if is_same else config.layout,
-    )
-
-
-def _run_config(model: str | Path | TaskNetwork) -> TrainConfig:
-    """Return the settings of the run that a network is of, or the defaults if there is none."""
-    run = find_run(model) if isinstance(model, str | Path) else None
-    return TrainConfig() if run is None else read_config(run / CONFIG)
-
-
-def _is_same_data(data: str, other: str) -> bool:
-    return data == other or (data not in EMBEDDED and os.path.realpath(data) == os.path.realpath(other))
-
-
-def _merge(requested: Settings, saved: Settings) -> Settings:
-    """Return the saved settings of a run with the requested changes; a setting at its default is no change."""
-    default, values = asdict(type(requested)()), asdict(requested)
-    return replace(saved, **{name: value for name, value in values.items() if value != default[name]})
-
-
 def _override_preprocess(preprocess: Preprocess, size: int | None, crop: float | None) -> Preprocess:
     if crop is not None and preprocess.fit == "keep":
         raise ConfigError("`crop` is for classifiers; a dense network sees the whole image")
@@ -452,7 +319,7 @@ def _run_notes(model: str | Path | TaskNetwork, file: Path | None) -> list[str]:
     """Return which of a run's weights are measured."""
     if file is None or not isinstance(model, str | Path) or not os.path.isdir(model):
         return []
-    return [weights_note(model, averaged=bool(_run_config(model).ema_decay))]
+    return [weights_note(model, averaged=bool(run_config(model).ema_decay))]
 
 
 def _weights_notes(network: TaskNetwork) -> list[str]:

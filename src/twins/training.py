@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor
 
-from twins.backbone.config import PUBLISHED, resolve_name
 from twins.banner import end_lines, start_lines
 from twins.choosing import choose_settings
 from twins.data.base import ImageSet, Splits
-from twins.data.config import EMBEDDED
 from twins.data.loading.batch import Batch, collate, normalise_batch
 from twins.data.loading.loader import EvalSamples, TrainSamples, eval_loader, train_loader
 from twins.data.loading.sampler import TrainBatches
 from twins.engine.batch_size import fitting_batch, trial_pass
-from twins.engine.config import LENGTHS, EvalConfig, TrainConfig, merge_resumed, read_config
+from twins.engine.config import LENGTHS, EvalConfig, TrainConfig, read_config
 from twins.engine.log import Log
 from twins.engine.loop import Outcome, training_loop
 from twins.engine.processes import build_accelerator, run_on_main
@@ -33,15 +30,16 @@ from twins.engine.state import load_state
 from twins.engine.trackers import Trackers
 from twins.errors import ConfigError, NotFoundError, WeightsError, check_type
 from twins.factory import create_model, model_from_info
-from twins.files import atomic_file, is_invalid_path, write_json
+from twins.files import atomic_file, write_json
 from twins.preprocess import Preprocess
 from twins.report.live import follow
-from twins.run_folder import BEST, CONFIG, DATA, LAST, LAST_WEIGHTS, RESULT, STATES, weights_of
+from twins.resolving import resolve_config
+from twins.run_folder import BEST, CONFIG, DATA, LAST, LAST_WEIGHTS, RESULT
 from twins.tasks.choices import Choice
 from twins.tasks.contract import TaskSpec, spec_of
 from twins.tasks.default_recipe import DEFAULT, changed_settings
 from twins.tasks.network import TaskNetwork
-from twins.tasks.table import TASKS, check_task, facts_of, tasks_with
+from twins.tasks.table import facts_of
 from twins.weights.files import read_tensors
 from twins.weights.loading import check_finite
 from twins.weights.store import resolve
@@ -87,7 +85,7 @@ def train(config: TrainConfig, *, given: Collection[str] | None = None) -> RunRe
     """
     check_type(config, TrainConfig, "config", "a twins.TrainConfig")
     given = changed_settings(config) if given is None else given
-    requested, config = config, _resolve_config(config)
+    requested, config = config, resolve_config(config)
     accelerator = build_accelerator(config)
     log = Log(active=accelerator.is_main_process, output=config.output)
     with stop_on_signals(log.problem) as stop:
@@ -260,78 +258,10 @@ def fingerprint(images: ImageSet, root: Path, first_root: Path) -> str:
     return hasher.hexdigest()
 
 
-def _resolve_config(config: TrainConfig) -> TrainConfig:
-    """Return the settings with resolved names and absolute paths; with `resume`, those of the saved run."""
-    if config.resume:
-        run = Path(config.resume)
-        saved = read_config(run / CONFIG)
-        if not (run / LAST).exists() and any((run / STATES).glob("[0-9]*")):
-            raise NotFoundError(f"{run / LAST} leads to no state of {run / STATES}; copy the run again with its links")
-        data = _absolute_path(config.data) if config.data else saved.data
-        if data not in EMBEDDED and not Path(data).exists():
-            problem = f"the data folder {data} of {run} does not exist"
-            raise NotFoundError(f"{problem}; if it has moved, give its new folder as `data`")
-        return merge_resumed(replace(config, data=data), saved)
-    if not config.data:
-        raise ConfigError("`data` is missing; give a folder, or the name of an embedded set such as digits")
-    check_task(config.task)
-    _check_task_settings(config)
-    model = resolve_name(config.model)
-    weights = config.weights
-    if weights == "auto":
-        weights = "published" if model in PUBLISHED else "none"
-    else:
-        weights = _absolute_path(weights)
-        weights = str(weights_of(weights)) if weights != "none" and Path(weights).is_dir() else weights
-    _check_outside_data(config)
-    if config.out and Path(config.out).is_dir() and any(Path(config.out).iterdir()):
-        raise ConfigError(
-            f'`out="{config.out}"` is not empty; choose another folder, or continue it with `resume="{config.out}"`'
-        )
-    masks = replace(config.masks, classes=_absolute_path(config.masks.classes))
-    boxes = replace(config.boxes, classes=_absolute_path(config.boxes.classes))
-    data = config.data if config.data in EMBEDDED else _absolute_path(config.data)
-    return replace(config, model=model, weights=weights, data=data, masks=masks, boxes=boxes)
-
-
-def _check_outside_data(config: TrainConfig) -> None:
-    """Raise ConfigError if the run folder would be in the data folder, where it would be read as a part of the data."""
-    out = Path(config.out or "runs").resolve()
-    if config.data in EMBEDDED or not os.path.isdir(config.data) or not out.is_relative_to(Path(config.data).resolve()):
-        return
-    found = f'`out="{config.out}"`' if config.out else f"the run's folder {out}"
-    raise ConfigError(
-        f"{found} is inside the data folder {config.data}, which it would change; give `out` another folder"
-    )
-
-
-def _check_task_settings(config: TrainConfig) -> None:
-    """Raise ConfigError for settings that belong to other tasks."""
-    default, settings = TrainConfig(), facts_of(config.task).train_settings
-    for name in sorted({name for task in TASKS for name in facts_of(task).train_settings} - set(settings)):
-        if change := _first_change(getattr(config, name), getattr(default, name), name):
-            tasks = " and ".join(tasks_with("train_settings", name))
-            raise ConfigError(f'`{change}` is for {tasks}, found `task="{config.task}"`; leave it out')
-
-
-def _first_change(value: Any, default: Any, name: str) -> str | None:
-    """Return the dotted name of the first setting that differs from its default, or `None`."""
-    if value == default or not is_dataclass(value):
-        return None if value == default else name
-    return next(f"{name}.{f.name}" for f in fields(value) if getattr(value, f.name) != getattr(default, f.name))
-
-
 def _data_folder(data: str) -> Path:
     """Return the folder of a data set, which may be given by its `data.yaml`; neither need exist any longer."""
     path = Path(data)
     return path.parent if path.suffix.lower() in (".yaml", ".yml") and not path.is_dir() else path
-
-
-def _absolute_path(path_or_name: str) -> str:
-    """Return an existing path as an absolute one, and anything else, such as a name, unchanged."""
-    if is_invalid_path(path_or_name):
-        raise NotFoundError(f"{path_or_name} does not exist; check the path")
-    return str(Path(path_or_name).resolve()) if Path(path_or_name).exists() else path_or_name
 
 
 def _build_network(

@@ -34,7 +34,7 @@ LINES = [  # lowest first; `*` stands for a task
         "tasks.default_recipe",
         "tasks.suits",
     ),
-    ("choosing", "training", "banner", "evaluation", "predictor", "exported", "report"),
+    ("choosing", "resolving", "run_data", "training", "banner", "evaluation", "predictor", "exported", "report"),
     ("serve", "bench", "integrations"),
     ("cli", "__main__"),
 ]

@@ -14,7 +14,8 @@ from twins.data.config import BoxConfig
 from twins.engine.config import EvalConfig, TrainConfig
 from twins.engine.log import Log
 from twins.errors import ConfigError, NotFoundError
-from twins.evaluation import EvalResult, _data_config
+from twins.evaluation import EvalResult
+from twins.run_data import data_config
 from twins.run_folder import CONFIG
 from twins.training import _data_folder, _measure_and_report, fingerprint, train
 
@@ -89,6 +90,6 @@ def test_the_classes_of_a_runs_boxes_are_not_those_of_other_data(tmp_path):
     boxes = BoxConfig(classes="coco")
     config = {"data": str(tmp_path / "own"), "task": "detection", "boxes": {"classes": "coco"}}
     (tmp_path / CONFIG).write_text(json.dumps(config))
-    assert _data_config(tmp_path, str(tmp_path / "own"), EvalConfig()).boxes == boxes
-    assert _data_config(tmp_path, str(tmp_path / "other"), EvalConfig()).boxes == BoxConfig()
-    assert _data_config(tmp_path, str(tmp_path / "other"), EvalConfig(boxes=boxes)).boxes == boxes
+    assert data_config(tmp_path, str(tmp_path / "own"), EvalConfig()).boxes == boxes
+    assert data_config(tmp_path, str(tmp_path / "other"), EvalConfig()).boxes == BoxConfig()
+    assert data_config(tmp_path, str(tmp_path / "other"), EvalConfig(boxes=boxes)).boxes == boxes

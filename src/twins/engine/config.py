@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Suppress, arg
 
 from twins.data.config import BoxConfig, DataConfig, LayoutConfig, MaskConfig
 from twins.data.transforms.config import AugmentConfig, DetectionConfig, SemanticConfig
-from twins.errors import ConfigError, NotFoundError, nearest, number_of
+from twins.engine.config_values import build_config, to_lists
+from twins.errors import ConfigError, NotFoundError
 from twins.files import is_invalid_path
 from twins.tasks.inference import InferenceConfig, SelectionConfig
 
@@ -121,7 +121,7 @@ class TrainConfig:
     """Name of the model, see `twins models`."""
     recipe: str | None = None
     """Recipe of the other settings: `default` chooses them from the data; `twins recipes` lists the others. In Python,
-    a recipe of another name, or none, only records where the settings come from."""
+    a recipe of another name, or none, only says where the settings come from."""
     task: str = "classification"
     """Task to train for: `classification`, `semantic`, `detection` or `instance`."""
     head: str | None = None
@@ -283,7 +283,7 @@ class TrainConfig:
         """Return the settings as YAML, with the format version."""
         import yaml
 
-        values = {"format": FORMAT, **_to_lists(asdict(self)), END: True}
+        values = {"format": FORMAT, **to_lists(asdict(self)), END: True}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
     @classmethod
@@ -307,7 +307,7 @@ class TrainConfig:
             raise ConfigError(f"the settings have format {version}, this twins reads up to {FORMAT}; update it")
         if values.pop(END, False) is not True and version > 1:
             raise ConfigError(f"the settings are cut short: they lack the last line, {END}: true; copy the run again")
-        return _build_config(cls, values, "")
+        return build_config(cls, values, "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -433,54 +433,3 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 def _check(name: str, value: object, valid: bool, expected: str) -> None:
     if not valid:
         raise ConfigError(f"`{name}` must be {expected}, found {value}")
-
-
-def _to_lists(value: Any) -> Any:
-    """Turn tuples into lists, for YAML."""
-    if isinstance(value, dict):
-        return {key: _to_lists(item) for key, item in value.items()}
-    return [_to_lists(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _build_config(cls: type, values: dict[str, Any], prefix: str) -> Any:
-    assert is_dataclass(cls)
-    types = get_type_hints(cls)
-    if unknown := sorted(map(str, set(values) - set(types))):
-        raise ConfigError(f"there is no setting {prefix}{unknown[0]}{nearest(unknown[0], types)}")
-    built = {}
-    for name, value in values.items():
-        if is_dataclass(types[name]) and isinstance(value, dict):
-            built[name] = _build_config(types[name], value, f"{name}.")
-            continue
-        built[name] = tuple(value) if isinstance(value, list) else value
-        if not _has_type(built[name], types[name]):
-            raise ConfigError(
-                f"{prefix}{name} has a value of the wrong kind, {value!r}; it must be {_describe_type(types[name])}"
-            )
-    return cls(**built)
-
-
-def _has_type(value: object, expected: Any) -> bool:
-    """Return whether a value has a field's type; an int is a float, and `Literal` choices are checked elsewhere."""
-    arguments = get_args(expected)
-    if get_origin(expected) in (Union, UnionType):
-        return any(_has_type(value, option) for option in arguments)
-    if get_origin(expected) is Literal:
-        return any(type(value) is type(choice) for choice in arguments)
-    if get_origin(expected) is tuple:
-        item_types = arguments[:1] * len(value) if isinstance(value, tuple) and arguments[-1] is Ellipsis else arguments
-        return isinstance(value, tuple) and len(value) == len(item_types) and all(map(_has_type, value, item_types))
-    if expected is float:
-        return type(value) in (int, float)
-    return type(value) is expected
-
-
-def _describe_type(expected: Any) -> str:
-    """Return a description of a field's type, for messages."""
-    arguments = get_args(expected)
-    if get_origin(expected) in (Union, UnionType):
-        return " or ".join(_describe_type(option) for option in arguments)
-    if get_origin(expected) is tuple:
-        return "a list" if arguments[-1] is Ellipsis else f"a list of {number_of(len(arguments), 'value')}"
-    names = {float: "a number", int: "a whole number", bool: "true or false", NoneType: "null"}
-    return "names with values" if is_dataclass(expected) else names.get(expected, "text")

@@ -10,16 +10,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from twins.data.base import ImageSet
+from twins.data.class_matching import ClassMatch
 from twins.data.classes import built_in
 from twins.data.formats.coco import list_categories, parse_mask, read_coco_json, read_json, record_errors, record_size
 from twins.data.formats.coco_objects import box_problems, read_box, read_object, valid_annotations
 from twins.data.formats.values import read_id, read_number
 from twins.data.objects import Rle, encode_mask, mask_areas, mask_boxes
-from twins.errors import DataError, number_of
+from twins.errors import ConfigError, DataError, number_of
+from twins.files import atomic_file, json_text
 from twins.metrics.coco_eval import CocoImage, Detections, GroundTruth, xywh
 from twins.metrics.coco_forms import form_notes
 from twins.metrics.detection import DetectionMetric
 from twins.predictions import Prediction
+from twins.tasks.table import facts_of, tasks_with
 
 DIGITS = 4
 """Digits after the decimal point of boxes in pixels."""
@@ -67,6 +71,57 @@ def _category_ids(prediction: Prediction) -> Sequence[int]:
         return [values[name] for name in prediction.names]
     assert prediction.labels is not None
     return range(int(prediction.labels.max(initial=0)) + 1)
+
+
+class CocoResultsFile:
+    """Collects the predictions of a detector for a COCO results file; without a path it does nothing.
+
+    Raises:
+        ConfigError: a path is set for a task without boxes, or for images whose ids are not unique.
+    """
+
+    def __init__(self, path: str | None, task: str, images: ImageSet, match: ClassMatch) -> None:
+        self.path = path
+        if path is None:
+            return
+        if "boxes" not in facts_of(task).prediction_fields:
+            raise ConfigError(
+                f"`results` is for {' and '.join(tasks_with('prediction_fields', 'boxes'))}, found {task}"
+            )
+        values = getattr(images, "category_ids", None) or images.classes.values  # type: ignore[attr-defined]
+        pairs = list(zip(match.class_ids, values, strict=True))
+        # of several categories of one class, the first one wins
+        category_ids = {label: number for label, number in reversed(pairs) if number is not None}
+        self.category_ids = [category_ids.get(class_id) for class_id in range(len(match.names))]
+        _check_unique_ids(images)
+        self.entries: list[dict[str, Any]] = []
+
+    def add(self, predictions: Sequence[Prediction], targets: Sequence[Any]) -> None:
+        """Add the predictions of a batch."""
+        if self.path is None:
+            return
+        for prediction, target in zip(predictions, targets, strict=True):
+            self.entries += coco_results(prediction, image_id=target.image_id, category_ids=self.category_ids)
+
+    def write(self) -> None:
+        """Write the file."""
+        if self.path is None:
+            return
+        with atomic_file(Path(self.path)) as temporary:
+            temporary.write_text(json_text(self.entries) + "\n")
+
+
+def _check_unique_ids(images: Any) -> None:
+    """Raise ConfigError if annotation files that were joined give the same ids to different images or classes."""
+    sets = getattr(images, "sets", ())
+    if not any(getattr(part, "image_ids", None) is not None for part in sets):
+        return
+    for name, key in (("image", "image_ids"), ("category", "category_ids")):
+        if getattr(images, key) is None:
+            raise ConfigError(
+                f"`results` cannot be written: the annotation files of the measured parts give the same {name} "
+                "ids to different ones; measure each file alone"
+            )
 
 
 def score_results(results: Path, truth: Path, *, masks: bool) -> dict[str, Any]:
