@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from twins.tasks.contract import TaskSpec
 from twins.tasks.default_recipe import Chooser
 from twins.tasks.recipes import recipes_of
 from twins.tasks.table import facts_of
+from twins.weights.files import read_tensors
 
 _STEPS = 3
 """Steps of a measurement; the fastest one counts."""
@@ -40,6 +42,10 @@ def choose_settings(
         ConfigError: a chosen setting contradicts a given one.
     """
     data = summarise(splits, spec.sides)
+    if Path(config.weights).is_file():
+        info = read_tensors(config.weights, key=config.weights_key).info
+        if info is not None and info.task == config.task:  # its head was trained with its anchors
+            given = {*given, "detection.anchor_scale"}
 
     def measure(config: TrainConfig, shape: tuple[int, int]) -> float:
         return _seconds_per_image(config, spec, splits, device, shape)

@@ -18,7 +18,7 @@ import twins
 from twins.cli.main import main
 from twins.data.objects import encode_mask
 from twins.engine.config import read_config
-from twins.engine.log import read_rows
+from twins.engine.log import Log, read_rows
 from twins.engine.processes import build_accelerator
 from twins.engine.state import load_state
 from twins.run_folder import CONFIG
@@ -199,7 +199,7 @@ def test_settings_can_be_combined(task, train, losses):
     together = ["--precision", precision, "--checkpointing", "--accumulate", "2", "--ema-decay", "0.9", "--steps", "2"]
     together += ["--batch-size", "4", "--detection.crop", "0.5", "--detection.ratio", "0.7", "1.3"]
     together += ["--detection.photometric", "--detection.anchor-scale", "2", "--schedule.kind", "step"]
-    together += [*FEWER, "--schedule.drop-epochs", "20", "--head"]
+    together += [*FEWER, "--epochs", "60", "--schedule.drop-epochs", "20", "--head"]
     together += ["faster_rcnn" if task == "detection" else "mask_rcnn"]
     run = train("together", *together, task=task)
     assert len(losses(run)) == 2
@@ -220,7 +220,7 @@ def test_a_resumed_run_keeps_the_head_of_its_initial_weights(train, data, tmp_pa
     run = train("run", *FEWER, "--weights", file, "--steps", 1, "--batch-size", 2)
     config, spec = replace(read_config(run / CONFIG), resume=str(run)), spec_of("detection")
     assert (config.head, config.detection.anchor_scale) == ("faster_rcnn", 2.0)
-    network = _build_network(config, spec, spec.open(config.source), build_accelerator(config))
+    network = _build_network(config, spec, spec.open(config.source), build_accelerator(config), Log(active=False))
     assert (network.info.head, network.info.anchor_scale) == ("faster_rcnn", 2.0)
     network.load_state_dict(load_state(run).weights)
 
@@ -311,7 +311,7 @@ def test_a_detector_starts_from_the_backbone_of_a_classifier(data, train, tmp_pa
         (["--head", "mask_rcnn"], "the heads of detection are retinanet, faster_rcnn"),
         (FEWER, "--detection.samples is for a second stage; retinanet has none"),
         (["--detection.longest", 60], "--size is the shorter side and cannot exceed --detection.longest"),
-        (["--schedule.kind", "step", "--schedule.drop-epochs", 90], "must be within --epochs 60, found 90"),
+        (["--schedule.kind", "step", "--schedule.drop-epochs", 90], "must be within --epochs 20, found 90"),
     ],
 )
 def test_settings_of_other_tasks_are_refused(arguments, expected, expect_error, data, tmp_path):

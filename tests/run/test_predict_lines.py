@@ -287,11 +287,11 @@ def test_tracking_without_objects_or_videos_is_refused(run_cli, network, detecto
 
 
 def test_tracking_without_the_package_names_the_pip_command(run_cli, detector, monkeypatch):
-    pytest.importorskip("av", reason="PyAV is not installed; pip install 'twins-vision[video]'")
+    pytest.importorskip("av", reason="PyAV is not installed; pip install 'twins-vision[tracking]'")
     monkeypatch.setitem(sys.modules, "trackers", None)
     code, _, err = run_cli("predict", detector, "clip.mp4", "--track", "--device", "cpu")
     assert code == 2
-    assert "pip install 'twins-vision[video]'" in err
+    assert "pip install 'twins-vision[tracking]'" in err
 
 
 def test_ctrl_c_ends_a_camera_and_writes_the_files(run_cli, network, tmp_path, monkeypatch):

@@ -21,13 +21,8 @@ from twins.weights.loading import LoadReport
     ("settings", "expected"),
     [
         ({"recipe": None, "weights": "none"}, "none: the settings are those of the call"),
-        ({"recipe": "scratch", "weights": "none"}, "scratch, the default for classification from random weights"),
-        (
-            {"recipe": "finetune", "weights": "b.pth"},
-            "finetune, the default for classification from trained weights",
-        ),
+        ({"recipe": "default"}, "default: settings that are not given are chosen from the data"),
         ({"recipe": "scratch", "weights": "/a/b.pth"}, "scratch, as asked for"),
-        ({"recipe": "digits", "data": "digits", "weights": "none"}, "digits, the default for the embedded digits"),
     ],
 )
 def test_the_recipe_is_named_with_the_reason_for_it(settings, expected):

@@ -117,7 +117,10 @@ def evidence_map(network: TaskNetwork, image: Tensor, score: Score) -> Tensor:
             handle.remove()
     used = [x for x in maps if min(x.shape[1:3]) >= MIN_POSITIONS][-2:] or maps[:1]
     total = torch.zeros(image.shape[1:], device=image.device)
-    for x, gradient in zip(used, torch.autograd.grad(value, used), strict=True):  # (1, h, w, C)
+    gradients: tuple[Tensor | None, ...] = torch.autograd.grad(value, used, allow_unused=True)
+    for x, gradient in zip(used, gradients, strict=True):  # (1, h, w, C)
+        if gradient is None:  # a head that does not take this stage
+            continue
         evidence = (x * gradient).sum(dim=3).clamp(min=0).detach().float()
         scaled = evidence / evidence.max().clamp(min=1e-12)
         total += F.interpolate(scaled[None], total.shape, mode="bilinear", align_corners=False)[0, 0]

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from html import escape
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from twins.engine.config import TrainConfig
 from twins.engine.state import load_progress
 from twins.errors import NotFoundError, number_of
 from twins.run_folder import LOG
+from twins.tasks.default_recipe import CHOSEN, DEFAULT
 from twins.tasks.network import TaskNetwork
 from twins.tasks.recipes import starting_point
+from twins.tasks.table import TASKS, facts_of
 
 RESOLVED = ("recipe", "task", "out", "resume", "device", "head", "padding")
 """Settings that a command does not need if the recipe leaves them open."""
@@ -72,10 +75,20 @@ def _changes_from_recipe(config: TrainConfig) -> dict[str, Any]:
             base = starting_point(config.recipe or None, **start, length=length)
         except NotFoundError:  # a recipe of another version
             base = TrainConfig(task=config.task)
-        changes = dict(_changes(config, base, ""))
+        changes = dict(_changes(config, base, "")) | _chosen(config)
         if not any(changes.get(name, 0) is None for name in ("minutes", "steps")):
             return changes | ({length: getattr(config, length)} if length else {})
     return changes
+
+
+def _chosen(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that the default recipe chose, also those that are equal to their defaults."""
+    if config.recipe != DEFAULT:
+        return {}
+    groups = {name for task in TASKS for name in facts_of(task).train_settings}
+    groups -= set(facts_of(config.task).train_settings)
+    names = sorted(name for name in CHOSEN if name.partition(".")[0] not in groups)
+    return {name: attrgetter(name)(config) for name in names}
 
 
 def _changes(config: Any, base: Any, prefix: str) -> Iterator[tuple[str, Any]]:

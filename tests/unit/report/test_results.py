@@ -163,12 +163,14 @@ def test_the_curves_show_the_held_out_loss_and_its_parts_where_the_log_has_them(
     [
         TrainConfig(data="digits", recipe="digits", model="twins_svt_nano", weights="none"),
         replace(starting_point("scenes_detection", data="scenes"), minutes=None, steps=40, batch_size=8),
+        replace(starting_point(data="digits", weights="none"), minutes=1.5, size=32, epochs=20.0),
+        replace(starting_point(data="my data", task="detection", weights="none"), steps=9, epochs=12.0),
         replace(starting_point("scenes", data="my data"), minutes=1.5, checkpointing=True, class_weights="balanced"),
     ],
 )
 def test_the_command_of_a_report_gives_the_same_settings(config, monkeypatch):
     trained = []
-    monkeypatch.setattr("twins.training.train", lambda config: trained.append(config) or RunResult)
+    monkeypatch.setattr("twins.training.train", lambda config, given=None: trained.append(config) or RunResult)
     monkeypatch.setattr(RunResult, "interrupted", True, raising=False)
     assert main(shlex.split(train_command(config))[1:]) == 130
     assert trained == [config]
@@ -208,7 +210,7 @@ def test_a_drawing_shows_the_image_and_its_classes():
     assert drawn.width == 320
     assert drawn.getpixel((5, 5)) == (255, 0, 0)
     assert drawn.height > 240
-    with pytest.raises(InputError, match="a prediction of semantic without"):
+    with pytest.raises(InputError, match="the image has 8 x 8 pixels, its prediction is for 64 x 48"):
         replace(prediction, task="semantic", labels=None).draw(Image.new("RGB", (8, 8)))
 
 
