@@ -144,7 +144,8 @@ def _choose(
     choices: list[Choice],
 ) -> TrainConfig:
     """Return the settings of the default recipe, the same on all processes, and add its choices to the list."""
-    chosen = run_on_main(accelerator, lambda: choose_settings(config, given, spec, splits, accelerator.device))
+    device, processes = accelerator.device, accelerator.num_processes
+    chosen = run_on_main(accelerator, lambda: choose_settings(config, given, spec, splits, device, processes))
     choices += chosen[1]
     return chosen[0]
 

@@ -86,7 +86,9 @@ def test_the_error_of_a_binary_or_missing_file_names_it(tmp_path: Path) -> None:
     [
         ({"batch_size": 0}, "`batch_size`"),
         ({"epochs": -1.0}, "`epochs`"),
+        ({"epochs": math.inf}, "`epochs` must be finite"),
         ({"minutes": 0.0}, "`minutes`"),
+        ({"eval_every": math.inf}, "`eval_every`"),
         ({"precision": "fp8"}, "`precision`"),
         ({"ema_decay": 1.0}, "`ema_decay`"),
         ({"freeze": 5}, "`freeze`"),
