@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from twins.cli.compare import CompareArgs
 from twins.cli.main import main
 from twins.engine.config import OptimizerConfig, TrainConfig
 from twins.errors import ConfigError, NotFoundError
@@ -119,6 +120,8 @@ def test_what_cannot_be_compared_is_said_in_one_sentence(tmp_path, capsys):
         read_runs([first, first + "/"])
     with pytest.raises(NotFoundError, match="run folder"):
         read_runs([first, str(tmp_path)])
+    with pytest.raises(ConfigError, match="`seconds` must be at least 0, found nan"):
+        CompareArgs(runs=(first,), seconds=float("nan"))
     other = write_run(tmp_path / "b", 0.5, 1.0, task="semantic", head="semantic_fpn")
     assert main(["compare", first, other, "--out", str(tmp_path / "x.html")]) == 2
     message = capsys.readouterr().err
