@@ -139,8 +139,9 @@ def _json(path: Path, valid: Callable[[dict[str, Any]], bool]) -> dict[str, Any]
 def _is_result(content: dict[str, Any]) -> bool:
     """Return whether the content of `eval.json` has metrics, numbers or null, and hashes."""
     metrics, hashes = content.get("metrics"), content.get("hashes", {})
-    tables = isinstance(metrics, dict) and isinstance(hashes, dict)
-    return tables and all(value is None or isinstance(value, int | float) for value in metrics.values())
+    if not isinstance(metrics, dict) or not isinstance(hashes, dict):
+        return False
+    return all(value is None or isinstance(value, int | float) for value in metrics.values())
 
 
 def _is_plan(content: dict[str, Any]) -> bool:
