@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -41,8 +42,9 @@ def run(arguments: list[str]) -> int:
     result = train(config, given=given_settings(TrainConfig, arguments))
     if result.interrupted:
         return 130
-    print(f"best weights: {format_metrics(result.metrics)}\nreport: {result.path / REPORT}")
-    print_next(result.path)
+    if os.environ.get("RANK", "0") == "0":  # torchrun sets it: one of its processes is enough
+        print(f"best weights: {format_metrics(result.metrics)}\nreport: {result.path / REPORT}")
+        print_next(result.path)
     return 0
 
 
