@@ -26,7 +26,12 @@ _STEPS = 3
 
 
 def choose_settings(
-    config: TrainConfig, given: Collection[str], spec: TaskSpec, splits: Splits[Any], device: torch.device
+    config: TrainConfig,
+    given: Collection[str],
+    spec: TaskSpec,
+    splits: Splits[Any],
+    device: torch.device,
+    processes: int = 1,
 ) -> tuple[TrainConfig, tuple[Choice, ...]]:
     """Return the settings of a run of the default recipe, and what was chosen.
 
@@ -36,6 +41,7 @@ def choose_settings(
         spec: the task spec.
         splits: training and held-out images.
         device: device of the run; with a time budget, training steps are measured on it.
+        processes: training processes.
 
     Raises:
         DataError: none of the sampled images can be read.
@@ -50,7 +56,7 @@ def choose_settings(
     def measure(config: TrainConfig, shape: tuple[int, int]) -> float:
         return _seconds_per_image(config, spec, splits, device, shape)
 
-    chooser = Chooser(config, given, data, measure, square=spec.shapes(splits.train) is None)
+    chooser = Chooser(config, given, data, measure, square=spec.shapes(splits.train) is None, processes=processes)
     recipes_of(config.task).choose(chooser)
     return chooser.finish()
 

@@ -84,6 +84,8 @@ def train(config: TrainConfig, *, given: Collection[str] | None = None) -> RunRe
         KeyboardInterrupt: a signal before the first step, or after the last one is saved.
     """
     check_type(config, TrainConfig, "config", "a twins.TrainConfig")
+    if config.extend and not config.resume:
+        raise ConfigError("`extend` adds a length to a run; give its folder as `resume`, or leave it out")
     given = changed_settings(config) if given is None else given
     requested, config = config, resolve_config(config)
     accelerator = build_accelerator(config)
@@ -142,7 +144,8 @@ def _choose(
     choices: list[Choice],
 ) -> TrainConfig:
     """Return the settings of the default recipe, the same on all processes, and add its choices to the list."""
-    chosen = run_on_main(accelerator, lambda: choose_settings(config, given, spec, splits, accelerator.device))
+    device, processes = accelerator.device, accelerator.num_processes
+    chosen = run_on_main(accelerator, lambda: choose_settings(config, given, spec, splits, device, processes))
     choices += chosen[1]
     return chosen[0]
 

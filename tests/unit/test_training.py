@@ -10,6 +10,7 @@ from rich.console import Console
 
 import twins.evaluation
 import twins.report.page
+from twins.cli.main import main
 from twins.data.config import BoxConfig
 from twins.engine.config import EvalConfig, TrainConfig
 from twins.engine.log import Log
@@ -17,7 +18,7 @@ from twins.errors import ConfigError, NotFoundError
 from twins.evaluation import EvalResult
 from twins.run_data import data_config
 from twins.run_folder import CONFIG
-from twins.training import _data_folder, _measure_and_report, fingerprint, train
+from twins.training import RunResult, _data_folder, _measure_and_report, fingerprint, train
 
 
 def test_the_final_evaluation_and_the_report_use_the_runs_device_and_workers(tmp_path, monkeypatch):
@@ -33,6 +34,22 @@ def test_the_final_evaluation_and_the_report_use_the_runs_device_and_workers(tmp
     assert _measure_and_report(tmp_path, config, Log(tmp_path, console=Console(quiet=True)), 359) == {"top1": 0.5}
     assert (calls[0].device, calls[0].workers, calls[0].max_skipped) == ("mps", 3, 0.2)
     assert calls[1] == "mps"
+
+
+@pytest.mark.parametrize(("rank", "printed"), [("0", 1), ("1", 0)])
+def test_one_of_several_processes_prints_the_result(monkeypatch, capsys, rank, printed):
+    result = RunResult(path=Path("runs/a"), metrics={"top1": 0.5}, interrupted=False)
+    monkeypatch.setattr("twins.training.train", lambda config, given: result)
+    monkeypatch.setenv("RANK", rank)
+    assert main(["train", "--data", "digits"]) == 0
+    assert capsys.readouterr().out.count("best weights: top1 0.5") == printed
+
+
+def test_a_length_is_added_only_to_a_run(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match="`extend` adds a length to a run"):
+        train(TrainConfig(data="digits", model="twins_svt_nano", out=str(out), extend=True, minutes=0.1))
+    assert not out.exists()
 
 
 def test_a_run_folder_inside_the_data_is_refused(tmp_path, monkeypatch):

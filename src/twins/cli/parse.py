@@ -200,15 +200,34 @@ class _InFlags:
 
 def given_settings(kind: type[Any], arguments: list[str]) -> frozenset[str]:
     """Return the dotted names of the settings whose flags a command line has."""
-    words = {argument.partition("=")[0] for argument in arguments}
+    words = {_flag(argument) for argument in arguments}
     return frozenset(setting.partition("=")[0] for setting, flag in spellings(kind).items() if flag in words)
 
 
 def value_of(flag: str, arguments: list[str]) -> str | None:
     """Return the value of `--flag value` or `--flag=value`, without parsing the rest of the line."""
     for position, argument in enumerate(arguments):
-        if argument.startswith(f"{flag}="):
+        if _flag(argument) != flag:
+            continue
+        if "=" in argument:
             return argument.partition("=")[2]
-        if argument == flag and position + 1 < len(arguments):
+        if position + 1 < len(arguments):
             return arguments[position + 1]
     return None
+
+
+def without(flag: str, arguments: list[str]) -> list[str]:
+    """Return a command line without a flag and its value."""
+    words: list[str] = []
+    skip = False
+    for word in arguments:
+        is_flag = _flag(word) == flag
+        if not skip and not is_flag:
+            words.append(word)
+        skip = is_flag and "=" not in word
+    return words
+
+
+def _flag(word: str) -> str:
+    """Return the flag of a word such as `--batch_size=8`, in its usual spelling `--batch-size`."""
+    return word.partition("=")[0].replace("_", "-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from twins.cli.main import VERBS
-from twins.cli.parse import given_settings, parse, value_of
+from twins.cli.parse import given_settings, parse, value_of, without
 from twins.engine.config import LENGTHS, TrainConfig
 from twins.tasks.recipes import starting_point
 
@@ -41,8 +42,9 @@ def run(arguments: list[str]) -> int:
     result = train(config, given=given_settings(TrainConfig, arguments))
     if result.interrupted:
         return 130
-    print(f"best weights: {format_metrics(result.metrics)}\nreport: {result.path / REPORT}")
-    print_next(result.path)
+    if os.environ.get("RANK", "0") == "0":  # torchrun sets it: one of its processes is enough
+        print(f"best weights: {format_metrics(result.metrics)}\nreport: {result.path / REPORT}")
+        print_next(result.path)
     return 0
 
 
@@ -52,17 +54,6 @@ def status(message: str, *, quiet: bool) -> AbstractContextManager[Any]:
 
     console = Console(stderr=True)
     return nullcontext() if quiet or not console.is_terminal else console.status(message)
-
-
-def without(flag: str, arguments: list[str]) -> list[str]:
-    """Return a command line without a flag and its value."""
-    words: list[str] = []
-    skip = False
-    for word in arguments:
-        if not skip and word != flag and not word.startswith(f"{flag}="):
-            words.append(word)
-        skip = word == flag
-    return words
 
 
 def print_next(run: Path) -> None:

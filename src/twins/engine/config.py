@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -224,6 +225,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "eval_every", "log_every"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "above 0")
+        for name in ("epochs", "minutes", "eval_every"):
+            _check(name, getattr(self, name), getattr(self, name) != math.inf, "finite")
         for name in ("minutes", "steps", "max_steps", "save_every", "patience"):
             value = getattr(self, name)
             _check(name, value, value is None or value > 0, "above 0")
@@ -251,7 +254,7 @@ class TrainConfig:
             raise ConfigError(
                 f"`schedule.drop_epochs` must be within `epochs={self.epochs:g}`, found {late[0]:g}; give others"
             )
-        if self.batch_size % self.accumulate:
+        if self.batch_size % self.accumulate and self.recipe != "default":  # which has yet to choose the batch
             raise ConfigError(
                 f"`batch_size` must be a multiple of `accumulate`, found {self.batch_size} and {self.accumulate}"
             )
@@ -406,7 +409,8 @@ def merge_resumed(requested: TrainConfig, saved: TrainConfig) -> TrainConfig:
     for name in ("resume", "extend", *(LENGTHS if requested.extend else ()), *OUTPUT_FIELDS):
         changes.pop(name, None)
     unchanged = {name for name, value in changes.items() if value == getattr(saved, name)}
-    if forbidden := sorted(set(changes) - set(RESUME_FIELDS) - unchanged):
+    changed = {"batch_size" if name == "auto_batch" else name for name in set(changes) - unchanged}
+    if forbidden := sorted(changed - set(RESUME_FIELDS)):
         forbidden_names, allowed_names = (
             ", ".join(f"`{name}`" for name in names) for names in (forbidden, RESUME_FIELDS)
         )

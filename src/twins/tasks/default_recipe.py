@@ -49,6 +49,7 @@ class Chooser:
         measure: function from settings and the `(height, width)` of training images to the measured seconds of training
             on one of them; it is called only for a run with a time budget.
         square: whether training images are square.
+        processes: training processes, among which a batch is shared.
     """
 
     def __init__(
@@ -59,9 +60,10 @@ class Chooser:
         measure: Callable[[TrainConfig, tuple[int, int]], float],
         *,
         square: bool = False,
+        processes: int = 1,
     ) -> None:
         self.config, self.given, self.data = config, frozenset(given), data
-        self.measure, self.square = measure, square
+        self.measure, self.square, self.processes = measure, square, processes
         self.choices: list[Choice] = []
         self._cost: tuple[float, float] | None = None
         self.fresh = config.weights == "none"
@@ -81,13 +83,13 @@ class Chooser:
         return math.inf if minutes is None else TRAINING_SHARE * 60.0 * minutes / self.seconds(side)
 
     def seconds(self, side: int) -> float:
-        """Return the seconds of training on an image, on a line through the times of two sizes."""
+        """Return the seconds of training on an image, on a line through the times of two sizes; processes share it."""
         if self._cost is None:
             (small, less), (large, more) = (self._measured(probe) for probe in PROBES)
             slope = max((more - less) / (large - small), 0.5 * more / large)
             self._cost = max(0.0, more - slope * large), slope
         height, width = self._shape(side)
-        return self._cost[0] + self._cost[1] * height * width
+        return (self._cost[0] + self._cost[1] * height * width) / self.processes
 
     def _measured(self, side: int) -> tuple[int, float]:
         """Return the pixels of a training image and the seconds of training on it."""
@@ -133,24 +135,28 @@ class Chooser:
         batch = smallest
         while 2 * batch <= min(largest, max(count // 2, smallest)) and total / (2 * batch) >= steps:
             batch *= 2
-        if "batch_size" not in self.given:
-            batch -= batch % config.accumulate if batch > config.accumulate else 0
-        self.set("batch_size", batch, f"{min(total, 1e9) / batch:.0f} steps" if math.isfinite(total) else "as usual")
+        unit = config.accumulate * self.processes
+        batch = max(unit, batch - batch % unit)
+        planned = number_of(max(1, round(total / batch)), "step") if math.isfinite(total) else "as usual"
+        self.set("batch_size", batch, planned)
+        batch = self.config.batch_size
         if config.minutes is None and config.steps is None:
             longest = max(1, round(min(passes, max(12.0, 3.0 * steps * batch / count))))
-            self.set("epochs", float(longest), f"{longest * count // self.config.batch_size} steps of {batch} images")
+            planned = number_of(longest * max(1, count // batch), "step")
+            self.set("epochs", float(longest), f"{planned} of {number_of(min(batch, count), 'image')}")
         elif math.isfinite(total):
             self.config = replace(self.config, epochs=float(f"{total / count:.3g}"))
 
     @property
     def steps(self) -> float:
-        """Return the expected steps of the run."""
-        return self.config.steps or self.config.epochs * self.data.images / self.config.batch_size
+        """Return the expected steps of the run; a batch has at most all images."""
+        batch = min(self.config.batch_size, self.data.images)
+        return self.config.steps or max(1.0, self.config.epochs * self.data.images / batch)
 
     @property
     def passes(self) -> float:
         """Return the expected passes over the training images."""
-        return self.steps * self.config.batch_size / self.data.images
+        return self.steps * min(self.config.batch_size, self.data.images) / self.data.images
 
     @property
     def repeats(self) -> str:
@@ -168,7 +174,7 @@ class Chooser:
         start = "random weights" if self.fresh and self.config.model in PUBLISHED else start
         self.set("optimizer.lr", peak, f"{start}, batches of {self.config.batch_size}")
         if self.steps < short and not self.published:
-            self.set("optimizer.betas", (0.9, 0.98), f"a run of {self.steps:.0f} steps")
+            self.set("optimizer.betas", (0.9, 0.98), f"a run of {number_of(round(self.steps), 'step')}")
 
     def choose_schedule(self, side: int) -> None:
         """Choose warm-up, final rate, evaluations and loader processes."""

@@ -9,7 +9,7 @@ from typing import Annotated
 import pytest
 from tyro.conf import Positional, arg
 
-from twins.cli.parse import in_flags, parse, stderr_in_flags
+from twins.cli.parse import given_settings, in_flags, parse, stderr_in_flags, value_of, without
 from twins.errors import ConfigError
 
 
@@ -144,3 +144,11 @@ def test_an_invalid_command_line_is_answered_with_the_expected_usage(line, messa
     with pytest.raises(ConfigError) as caught:
         parse(Args, "run", line.split())
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("words", [["--batch-size", "3"], ["--batch_size", "3"], ["--batch_size=3"]])
+def test_a_flag_with_underscores_is_given_as_much_as_one_with_dashes(words):
+    assert parse(Args, "train", ["MODEL", *words]).batch_size == 3
+    assert given_settings(Args, words) == {"batch_size"}
+    assert value_of("--batch-size", words) == "3"
+    assert without("--batch-size", ["MODEL", *words, "--flip"]) == ["MODEL", "--flip"]

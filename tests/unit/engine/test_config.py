@@ -86,7 +86,9 @@ def test_the_error_of_a_binary_or_missing_file_names_it(tmp_path: Path) -> None:
     [
         ({"batch_size": 0}, "`batch_size`"),
         ({"epochs": -1.0}, "`epochs`"),
+        ({"epochs": math.inf}, "`epochs` must be finite"),
         ({"minutes": 0.0}, "`minutes`"),
+        ({"eval_every": math.inf}, "`eval_every`"),
         ({"precision": "fp8"}, "`precision`"),
         ({"ema_decay": 1.0}, "`ema_decay`"),
         ({"freeze": 5}, "`freeze`"),
@@ -149,6 +151,8 @@ def test_resuming_takes_the_output_of_the_call_and_a_length_only_to_extend() -> 
     assert merge_resumed(TrainConfig(resume="runs/a"), saved).output == "normal"
     with pytest.raises(ConfigError, match="`minutes`"):
         merge_resumed(TrainConfig(resume="runs/a", minutes=5.0), saved)
+    with pytest.raises(ConfigError, match="cannot change `batch_size`"):
+        merge_resumed(TrainConfig(resume="runs/a", auto_batch=True), saved)
     assert merge_resumed(TrainConfig(resume="runs/a", minutes=5.0, extend=True), saved).epochs == 50
 
 

@@ -99,6 +99,30 @@ def test_the_last_batch_of_a_small_set_is_not_larger_than_the_set():
     assert chosen.batch_size <= 8
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_the_batch_is_a_multiple_of_passes_times_processes(task):
+    for length in ({}, {"minutes": 0.5}):
+        chooser = Chooser(start(task, accumulate=3, **length), {"accumulate"}, summary(), machine(2.0), processes=2)
+        recipes_of(task).choose(chooser)
+        assert chooser.config.batch_size % 6 == 0
+
+
+def test_more_processes_train_on_more_images_in_the_same_minutes():
+    config = start("detection", minutes=3.0)
+    one, four = (Chooser(config, {}, summary(), machine(2.0), processes=n).images(320) for n in (1, 4))
+    assert four == pytest.approx(4 * one)
+
+
+@pytest.mark.parametrize("length", [{}, {"epochs": 1.0}, {"steps": 1}])
+def test_a_batch_larger_than_the_set_is_counted_as_the_set(length):
+    config = start("classification", batch_size=1000, **length)
+    chosen, choices = choose(config, summary(images=16), given={"batch_size", *length})
+    reasons = {choice.setting: choice.reason for choice in choices}
+    assert reasons["optimizer.betas"] == ("a run of 1 step" if length else f"a run of {chosen.epochs:.0f} steps")
+    assert reasons["augment.scale"].startswith("1 pass " if length else f"{chosen.epochs:.0f} passes ")
+    assert reasons.get("epochs", "") == ("" if length else f"{chosen.epochs:.0f} steps of 16 images")
+
+
 @pytest.mark.parametrize(
     ("names", "mirrored"),
     [
