@@ -202,7 +202,7 @@ def curves_section(rows: list[dict[str, Any]], facts: TaskFacts) -> str:
         line_chart(f"held-out {title}", _values(rows, "eval", facts.monitor), percent=True, best=True),
         _parts_chart(rows),
         line_chart("learning rate", _values(rows, "train", "lr"), logarithmic=True),
-        line_chart("images per second", _values(rows, "train", "images_per_s")),
+        line_chart("images per second", _values(rows, "train", "images_per_s"), from_zero=True),
     ]
     content = "".join(charts) or "<p>No step was logged yet.</p>"
     return f"<h2>Training</h2><div class=charts>{content}</div>"

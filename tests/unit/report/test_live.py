@@ -38,7 +38,7 @@ def test_the_page_reloads_itself_until_the_run_stops(run):
         follower(evaluated(10.0), Samples())
         page = (run / "report.html").read_text()
         assert "location.reload()" in page
-        assert "30.0 %" in page  # the newest evaluation
+        assert "30.0%" in page  # the newest evaluation
         assert "http" not in page
     page = (run / "report.html").read_text()
     assert RELOAD not in page

@@ -152,7 +152,7 @@ def test_the_curves_show_the_held_out_loss_and_its_parts_where_the_log_has_them(
     page = curves_section([*train, *measured], facts)
     assert "step 2: held-out 4" in page
     assert "step 2: boxes, held-out 2" in page
-    assert "held-out box AP <b>20.0 %</b> best, step 2" in page
+    assert "held-out box AP <b>20.0%</b> best, step 2" in page
     older = curves_section([*train[:1], {"kind": "eval", "step": 1, "box_ap": 0.1, "loss": None}], facts)
     assert "held-out 4" not in older
     assert "training loss" in older
