@@ -142,7 +142,7 @@ def _one_line(value: object) -> object:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
+        return " ".join(str(_one_line(item)) for item in value)
     if not isinstance(value, dict):
         return value
     switches = {True: "on", False: "off"}

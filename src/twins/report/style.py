@@ -22,6 +22,7 @@ code{font-size:.9em;overflow-wrap:anywhere}
 .tile b{display:block;font-size:1.5rem}.tile span,.tile small{color:var(--soft);font-size:.85rem}
 .tile small{display:block}.tiles+p{margin-top:.9rem}
 @media(max-width:30rem){.tile{flex:1 1 40%}}
+@media(min-width:30rem){.flag{white-space:nowrap}}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,380px),1fr));gap:1rem}
 figure{margin:0}figcaption{font-size:.85rem;color:var(--soft)}figcaption b{color:var(--ink)}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:13px}
@@ -68,7 +69,6 @@ table{border-collapse:collapse;font-size:.9rem}
 th,td{padding:.25rem .7rem;text-align:left;border-bottom:1px solid var(--line)}
 td{font-variant-numeric:tabular-nums}.numbers td{white-space:nowrap}
 .facts th{color:var(--soft);font-weight:400;white-space:nowrap;vertical-align:top}.facts td{overflow-wrap:anywhere}
-.flag{white-space:nowrap}
 .confusion th,.confusion td{padding:.2rem .4rem;text-align:center;min-width:2.1rem;border:1px solid var(--line)}
 .confusion .right{background:color-mix(in srgb,var(--good) calc(var(--part)*55%),transparent)}
 .confusion .wrong{background:color-mix(in srgb,var(--bad) min(var(--part)*160%,60%),transparent)}
