@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, isfinite, log10
+from typing import Literal
 
 from PIL import Image
 
@@ -46,11 +48,11 @@ class Axis:
     """Where the axis begins and ends; `None`: at the first and last tick."""
 
     @classmethod
-    def steps(cls, last: float) -> Axis:
-        """Return an axis from step 0 to the last one."""
-        axis = cls.linear([0, max(1, last)])
-        ticks = tuple(tick for tick in axis.ticks if tick <= max(1, last) and tick == round(tick))
-        return cls(ticks, limits=(0, max(1, last)))
+    def progress(cls, last: float, *, whole: bool) -> Axis:
+        """Return an axis from 0 to the last step, with `whole` numbers as ticks, or to the last epoch."""
+        last = max(1.0, last) if whole else last or 1.0
+        ticks = [tick for tick in cls.linear([0, last]).ticks if tick <= last and (not whole or tick == round(tick))]
+        return cls(tuple(ticks), limits=(0, last))
 
     @classmethod
     def linear(cls, values: Iterable[float], *, percent: bool = False, count: int = 4) -> Axis:
@@ -88,7 +90,7 @@ class Axis:
         """Return a tick's text, with the digits that its step needs."""
         if self.logarithmic:
             return f"{tick:g}"
-        scale, unit = (100, " %") if self.percent else (1, "")
+        scale, unit = (100, "%") if self.percent else (1, "")
         step = (self.ticks[1] - self.ticks[0]) * scale
         digits = next((n for n in range(6) if abs(round(step, n) - step) < 1e-6 * step), 6)
         return f"{tick * scale:,.{digits}f}{unit}"
@@ -99,7 +101,13 @@ SHARES = Axis((0.0, 0.25, 0.5, 0.75, 1.0), percent=True)
 
 
 def line_chart(
-    title: str, points: Sequence[Point], *, percent: bool = False, logarithmic: bool = False, best: bool = False
+    title: str,
+    points: Sequence[Point],
+    *,
+    percent: bool = False,
+    logarithmic: bool = False,
+    best: bool = False,
+    from_zero: bool = False,
 ) -> str:
     """Return an SVG of one curve over steps, with its last value beside the title; one point is a dot.
 
@@ -109,28 +117,43 @@ def line_chart(
         percent: show values in 0..1 as per cent.
         logarithmic: use a logarithmic vertical axis; values must be above 0.
         best: mark the first largest value, and show it with its step beside the title.
+        from_zero: begin the vertical axis at 0.
     """
-    return curve_chart(title, [Curve(title, points)], percent=percent, logarithmic=logarithmic, best=best)
+    curves = [Curve(title, points)]
+    return curve_chart(title, curves, percent=percent, logarithmic=logarithmic, best=best, from_zero=from_zero)
 
 
 def curve_chart(
-    title: str, curves: Sequence[Curve], *, percent: bool = False, logarithmic: bool = False, best: bool = False
+    title: str,
+    curves: Sequence[Curve],
+    *,
+    over: Literal["step", "epoch"] = "step",
+    percent: bool = False,
+    logarithmic: bool = False,
+    best: bool = False,
+    from_zero: bool = False,
 ) -> str:
-    """Return an SVG of several curves over steps, with a legend if there is more than one; see `line_chart`."""
+    """Return an SVG of several curves over steps or epochs, with a legend if more than one is given; see `line_chart`.
+
+    Curves without points are left out.
+    """
+    several = len(curves) > 1
     curves = [Curve(c.name, [p for p in c.points if all(map(isfinite, p))], c.kind) for c in curves]
     curves = [curve for curve in curves if curve.points]
     if not curves:
         return ""
     values = [y for curve in curves for _, y in curve.points]
+    values += [0.0] if from_zero else []
     y_axis = Axis.decades(values) if logarithmic else Axis.linear(values, percent=percent)
-    x_axis = Axis.steps(max(curve.points[-1][0] for curve in curves))
+    x_axis = Axis.progress(max(curve.points[-1][0] for curve in curves), whole=over == "step")
     last = _number(curves[0].points[-1][1], percent)
-    caption, marks = f"{escape(title)} <b>{last}</b>" if len(curves) == 1 else escape(title), ""
+    caption, marks = escape(title) if several else f"{escape(title)} <b>{last}</b>", ""
     if best:
         step, value = max(curves[0].points, key=lambda point: point[1])
-        caption = f"{escape(title)} <b>{_number(value, percent)}</b> best, step {step:,.0f}; last {last}"
+        newest = "" if step == curves[0].points[-1][0] else f"; last {last}"
+        caption = f"{escape(title)} <b>{_number(value, percent)}</b> best, step {step:,.0f}{newest}"
         marks = _dot("best", x_axis.position(step), y_axis.position(value))
-    return plot(title, caption + (legend(curves) if len(curves) > 1 else ""), curves, x_axis, y_axis, "step", marks)
+    return plot(title, caption + (legend(curves) if several else ""), curves, x_axis, y_axis, over, marks)
 
 
 def plot(
@@ -367,13 +390,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, kind: str = 
 
 def fact_table(rows: Sequence[tuple[str, object]]) -> str:
     """Return a table of names and values; both are escaped."""
-    lines = "".join(f"<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>" for key, value in rows)
+    lines = "".join(f"<tr><th>{escape(key)}</th><td>{_whole_flags(str(value))}</td></tr>" for key, value in rows)
     return f'<div class="scroll"><table class="facts">{lines}</table></div>'
+
+
+def _whole_flags(text: str) -> str:
+    """Return a text as HTML whose flags, such as `--resume`, are not broken at their hyphens."""
+    return re.sub(r"(?<!\S)--[\w.-]+", r"<span class=flag>\g<0></span>", escape(text))
 
 
 def share(value: float | None) -> str:
     """Return a share in 0..1 as per cent, or a dash for `None`."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "–" if value is None else f"{100 * value:.1f}%"
 
 
 def _mistake_table(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
@@ -393,8 +421,7 @@ def _curve(curve: Curve, x_axis: Axis, y_axis: Axis, x_name: str) -> str:
     every = -(-len(curve.points) // MAX_POINTS) or 1
     points = [*curve.points[:-1:every], *curve.points[-1:]]
     positions = [(_x(x_axis.position(x)), _y(y_axis.position(y))) for x, y in points]
-    unit = "{:.0%}" if x_axis.percent else "{:,.0f}"
-    tips = [f"{x_name} {unit.format(x)}: {curve.name} {_number(y, y_axis.percent)}" for x, y in points]
+    tips = [f"{x_name} {_across(x, x_axis)}: {curve.name} {_number(y, y_axis.percent)}" for x, y in points]
     dots = (
         ""
         if len(points) > MAX_DOTTED
@@ -404,6 +431,11 @@ def _curve(curve: Curve, x_axis: Axis, y_axis: Axis, x_name: str) -> str:
         f'<polyline class="curve {curve.kind}" points="{_join(positions)}" data-tips="{escape(chr(10).join(tips))}">'
         f"<title>{escape(curve.name)}</title></polyline>{dots}"
     )
+
+
+def _across(x: float, axis: Axis) -> str:
+    """Return a position on the horizontal axis: a share, a step, or an epoch, which need not be whole."""
+    return f"{x:.0%}" if axis.percent else f"{x:,.0f}" if x == round(x) else f"{x:,.2f}"
 
 
 def _hidden(positions: Sequence[Point], tips: Sequence[str]) -> str:
@@ -443,5 +475,5 @@ def _round_step(step: float) -> float:
 
 def _number(value: float, percent: bool) -> str:
     if percent:
-        return f"{100 * value:.1f} %"
+        return f"{100 * value:.1f}%"
     return f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"

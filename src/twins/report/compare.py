@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from twins.charts import picture
+from twins.charts import MAX_COLOURED, Curve, curve_chart, legend, picture
 from twins.drawing import thumbnail
 from twins.engine.config import TrainConfig, read_config
 from twins.engine.log import read_rows
@@ -20,6 +20,7 @@ from twins.engine.trackers import flat_settings
 from twins.errors import ConfigError, NotFoundError
 from twins.files import atomic_file
 from twins.report.disagreement import Search
+from twins.report.facts import duration
 from twins.report.style import document
 from twins.run_folder import BEST, CONFIG, DATA, METRICS, RESULT
 from twins.tasks.facts import TaskFacts
@@ -29,13 +30,14 @@ LOWER_IS_BETTER = ("ece",)
 """Metrics that are smaller when better, besides losses."""
 LOCATIONS = ("out", "resume", "data")
 """Settings that are not compared: they are paths. The data has a table of its own."""
-WIDTH, HEIGHT, LEFT, BOTTOM = 460, 230, 56, 26
-"""Size of a chart, and the space left of and below its axes."""
-COLOURS = {
-    "light": ("#1f6feb", "#d9480f", "#2f9e44", "#9c36b5", "#0c8599", "#e67700", "#c2255c", "#5f3dc4"),
-    "dark": ("#6ea8fe", "#ff922b", "#51cf66", "#da77f2", "#3bc9db", "#ffd43b", "#f783ac", "#9775fa"),
-}
-"""Colour of each run's curves; beyond the last one they repeat with dashes."""
+STYLE = """
+.numbers th{overflow-wrap:anywhere;font-weight:500;min-width:6.5rem}
+.better{color:var(--good)}.worse{color:var(--bad)}td small{margin-left:.6em}.best{font-weight:600}
+.settings td{overflow-wrap:anywhere;white-space:normal;min-width:6rem}
+.side{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(45%,220px),1fr));gap:.7rem}
+.image{border-bottom:1px solid var(--line);padding-bottom:1rem;margin-bottom:1rem}
+"""
+"""Styles that only this page has."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class MetricRow:
         value = self.values[index]
         if value is None:
             return "–"
-        return f"{value:.4f}" if self.is_loss else f"{100 * value:.2f} %"
+        return f"{value:.4f}" if self.is_loss else f"{100 * value:.2f}%"
 
     def difference(self, index: int) -> tuple[str, str]:
         """Return a run's difference to the first run, as text, and `better`, `worse` or `equal`."""
@@ -267,40 +269,16 @@ def write_comparison(runs: Sequence[ComparedRun], search: Search | None, out: Pa
         _table("Time", runs, _time_rows(runs), ""),
         "" if search is None else _images(runs, search),
     ]
-    page = document(names, "".join(sections), head=f"<style>{_style(len(runs))}</style>")
+    page = document(names, "".join(sections), head=f"<style>{STYLE}</style>")
     with atomic_file(out) as beside:
         beside.write_text(page, encoding="utf-8")
 
 
-def _style(count: int) -> str:
-    """Return the colours of the runs in both themes, and the styles that only this page has."""
-
-    def rules(theme: str) -> str:
-        colours = COLOURS[theme]
-        return "".join(f".run{i}{{--run:{colours[i % len(colours)]}}}" for i in range(count))
-
-    dashed = "".join(f".run{i} .curve{{stroke-dasharray:6 4}}" for i in range(len(COLOURS["light"]), count))
-    return (
-        f"{rules('light')}@media(prefers-color-scheme:dark){{{rules('dark')}}}{dashed}"
-        "[class^=run] .curve{stroke:var(--run);stroke-width:1.8}[class^=run] circle{fill:var(--run)}"
-        ".runs{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;margin:.6rem 0}"
-        ".runs i{display:inline-block;width:1.4em;height:.3em;border-radius:2px;background:var(--run);"
-        "margin-right:.5em;vertical-align:.25em}.runs span,.numbers th{overflow-wrap:anywhere}"
-        ".better{color:var(--good)}.worse{color:var(--bad)}.numbers th{font-weight:500;min-width:6.5rem}"
-        "td small{margin-left:.6em}.best{font-weight:600}"
-        ".settings td{overflow-wrap:anywhere;white-space:normal;min-width:6rem}"
-        ".side{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,220px),1fr));gap:.7rem}"
-        ".image{border-bottom:1px solid var(--line);padding-bottom:1rem;margin-bottom:1rem}"
-    )
-
-
 def _legend(runs: Sequence[ComparedRun]) -> str:
-    entries = "".join(
-        f"<span class=run{index}><i></i>{escape(run.name)}"
-        f"{'' if run.result else f' <small>(not finished, step {run.steps})</small>'}</span>"
-        for index, run in enumerate(runs)
-    )
-    return f"<div class=runs>{entries}</div>"
+    def name(run: ComparedRun) -> str:
+        return run.name if run.result else f"{run.name} (not finished, step {run.steps})"
+
+    return legend([Curve(name(run), (), _kind(index)) for index, run in enumerate(runs)])
 
 
 def _metrics(runs: Sequence[ComparedRun]) -> str:
@@ -343,7 +321,7 @@ def _time_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
         return [text(run) for run in runs]
 
     return [
-        ("training, without evaluations", each(lambda run: _duration(run.seconds))),
+        ("training, without evaluations", each(lambda run: duration(run.seconds))),
         ("steps", each(lambda run: f"{run.steps:,}")),
         ("epochs", each(lambda run: f"{run.rows[-1]['epoch']:.2f}" if run.rows else "–")),
         ("images per second", each(lambda run: f"{run.images_per_s:.1f}" if run.images_per_s else "–")),
@@ -354,12 +332,6 @@ def _time_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
 
 def _has_best(run: ComparedRun) -> bool:
     return (run.path / BEST).is_file()
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _images(runs: Sequence[ComparedRun], search: Search) -> str:
@@ -375,7 +347,7 @@ def _images(runs: Sequence[ComparedRun], search: Search) -> str:
         )
     blocks = "".join(
         f"<div class=image><p>{escape(Path(item.path).name)}{f', truth: {escape(item.truth)}' if item.truth else ''}, "
-        f"disagreement {100 * item.score:.0f} %</p><div class=side>"
+        f"disagreement {item.score:.0%}</p><div class=side>"
         + "".join(picture(thumbnail(image, 360), name) for image, name in zip(item.pictures, names, strict=True))
         + "</div></div>"
         for item in search.images
@@ -386,58 +358,20 @@ def _images(runs: Sequence[ComparedRun], search: Search) -> str:
 def _curves(runs: Sequence[ComparedRun]) -> list[str]:
     """Return the charts: monitored metric, losses, learning rate, and speed; those without points are left out."""
     facts = facts_of(runs[0].config.task)
-    monitor = f"held-out {facts.metrics.get(facts.monitor, facts.monitor)}, %"
-    charts = [
-        _chart(monitor, runs, [[(x, 100 * y) for x, y in run.curve("eval", facts.monitor)] for run in runs]),
-        _chart("held-out loss", runs, [run.curve("eval", "loss") for run in runs]),
-        _chart("training loss", runs, [run.curve("train", "loss") for run in runs]),
-        _chart("learning rate", runs, [run.curve("train", "lr") for run in runs]),
-        _chart("images per second", runs, [run.curve("train", "images_per_s") for run in runs]),
+
+    def curves(kind: str, name: str) -> list[Curve]:
+        return [Curve(run.name, run.curve(kind, name), _kind(index)) for index, run in enumerate(runs)]
+
+    title = f"held-out {facts.metrics.get(facts.monitor, facts.monitor)}"
+    return [
+        curve_chart(title, curves("eval", facts.monitor), over="epoch", percent=True),
+        curve_chart("held-out loss", curves("eval", "loss"), over="epoch"),
+        curve_chart("training loss", curves("train", "loss"), over="epoch"),
+        curve_chart("learning rate", curves("train", "lr"), over="epoch", logarithmic=True),
+        curve_chart("images per second", curves("train", "images_per_s"), over="epoch", from_zero=True),
     ]
-    return [chart for chart in charts if chart]
 
 
-def _chart(title: str, runs: Sequence[ComparedRun], curves: Sequence[list[tuple[float, float]]]) -> str:
-    """Return an SVG of a curve for each run over epochs; a curve with a single point is a dot."""
-    points = [point for curve in curves for point in curve]
-    if not points:
-        return ""
-    last = max(x for x, _ in points) or 1.0
-    ticks = round_ticks(min(y for _, y in points), max(y for _, y in points))
-    low, high = ticks[0], ticks[-1]
-
-    def position(x: float, y: float) -> tuple[float, float]:
-        return LEFT + (WIDTH - LEFT - 12) * x / last, 10 + (HEIGHT - BOTTOM - 20) * (high - y) / (high - low)
-
-    lines = "".join(
-        f'<path class="grid" d="M{LEFT} {position(0, tick)[1]:.1f}H{WIDTH - 12}"/>'
-        f'<text x="{LEFT - 6}" y="{position(0, tick)[1]:.1f}" dy="4" text-anchor="end">{tick:.6g}</text>'
-        for tick in ticks
-    )
-    drawn = "".join(
-        f"<g class=run{index}>{_curve([position(*point) for point in curve])}"
-        f"<title>{escape(run.name)}: last {curve[-1][1]:.4g}</title></g>"
-        for index, (run, curve) in enumerate(zip(runs, curves, strict=True))
-        if curve
-    )
-    return (
-        f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(title)}">{lines}{drawn}<text x="{LEFT}" y="{HEIGHT - 6}">0</text>'
-        f'<text x="{WIDTH - 12}" y="{HEIGHT - 6}" text-anchor="end">epoch {last:.4g}</text></svg></figure>'
-    )
-
-
-def _curve(points: Sequence[tuple[float, float]]) -> str:
-    if len(points) == 1:
-        return f'<circle cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="4"/>'
-    return f'<polyline class="curve" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>'
-
-
-def round_ticks(low: float, high: float) -> list[float]:
-    """Return three to six round numbers, evenly spaced, that enclose an interval."""
-    span = (high - low) or abs(high) or 1.0
-    rough = span / 3
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [number * step for number in range(first, max(last, first + 1) + 1)]
+def _kind(index: int) -> str:
+    """Return the CSS classes of a run's curves: a colour each; after the last one they repeat with dashes."""
+    return f"c{index % MAX_COLOURED}" + (" dashed" if index >= MAX_COLOURED else "")

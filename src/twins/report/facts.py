@@ -41,7 +41,7 @@ def facts_section(run: Path, config: TrainConfig, model: TaskNetwork, result: di
             f"{protocol.pop('model')}{head}, {count:,} parameters, {number_of(model.num_classes, 'class', 'classes')}",
         ),
         ("data", protocol.pop("data")),
-        ("held out", f"{images:,} images, {protocol.pop('split')}{f', of {total:,} in all' if total else ''}"),
+        ("held out", f"{images:,}{f' of {total:,}' if total else ''} images, part {protocol.pop('split')}"),
         ("input", _one_line(inputs)),
         *_times(run, result),
         ("computed on", _machine(result, protocol)),
@@ -117,11 +117,17 @@ def _times(run: Path, result: dict[str, Any]) -> Iterator[tuple[str, object]]:
     if first[:4].isdigit():
         yield "begun", first
     if (progress := load_progress(run)) is not None:
-        minutes = f"{progress.seconds / 60:.1f} minutes" if progress.seconds < 7200 else ""
-        duration = minutes or f"{progress.seconds / 3600:.1f} hours"
-        yield "trained for", f"{duration}, {progress.step:,} steps; best at step {progress.best_step:,}"
+        steps = f"{number_of(progress.step, 'step')}; best at step {progress.best_step:,}"
+        yield "trained for", f"{duration(progress.seconds)}, {steps}"
     if "environment" in result:
         yield "measured", result["environment"]["date"]
+
+
+def duration(seconds: float) -> str:
+    """Return a time as `12 s`, `5 min 12 s` or `2 h 5 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _machine(result: dict[str, Any], protocol: dict[str, Any]) -> str:
@@ -132,9 +138,11 @@ def _machine(result: dict[str, Any], protocol: dict[str, Any]) -> str:
 
 
 def _one_line(value: object) -> object:
-    """Return a group of settings as one line, without those that are not set; other values are returned unchanged."""
+    """Return a group of settings as one line, without those that are not set, and a number with at most six digits."""
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
+        return " ".join(str(_one_line(item)) for item in value)
     if not isinstance(value, dict):
         return value
     switches = {True: "on", False: "off"}

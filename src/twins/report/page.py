@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -92,7 +93,7 @@ def write_live_report(run: str | Path, pictures: Sequence[tuple[Image, str]] = (
     sections = [
         _state(config, facts, rows, live=live),
         curves_section(rows, facts),
-        f"<h2>Predictions on held-out images</h2><div class=pair>{thumbs}</div>" if thumbs else "",
+        f"<h2>Predictions on held-out images</h2><div class='thumbs wide'>{thumbs}</div>" if thumbs else "",
         "<details><summary>All settings of the run</summary>" + f"<pre>{escape(config.to_yaml())}</pre></details>",
     ]
     return _write(run, config, sections, head=RELOAD if live else "")
@@ -114,14 +115,16 @@ def _state(config: TrainConfig, facts: TaskFacts, rows: Sequence[dict[str, Any]]
     tiles += [("held-out loss", f"{newest['loss']:.3g}")] if "loss" in newest else []
     measured = "".join(f"<div class=tile><b>{value}</b><span>{title}</span></div>" for title, value in tiles)
     position = f"step {rows[-1]['step']}, epoch {rows[-1]['epoch']:.2f}" if rows else "step 0"
-    ending = f"The run has stopped at {position}; continue it with twins train --resume {config.out}."
+    command = f"<code>twins train --resume {escape(shlex.quote(config.out or ''))}</code>"
+    ending = f"The run has stopped at {position}; continue it with {command}."
     when = f"{time.strftime('%Y-%m-%d %H:%M:%S')}, {position}. The run goes on, and this page reloads itself."
     best = max((row[facts.monitor] for row in evaluated if facts.monitor in row), default=None)
     title = facts.metrics.get(facts.monitor, facts.monitor)
+    newest_step = f"Newest evaluation, after step {newest.get('step')}; the best {title} so far is {share(best)}."
     return (
         f"<h1>{escape(config.model)} <small>on {escape(Path(config.data).name)}</small></h1>"
-        f"<p>{escape(when if live else ending)}</p><div class=tiles>{measured}</div>"
-        f"<p>Newest evaluation, after step {newest.get('step', 0)}; the best {title} so far is {share(best)}.</p>"
+        f"<p>{when if live else ending}</p><div class=tiles>{measured}</div>"
+        f"<p>{newest_step if newest else 'The held-out images were not evaluated yet.'}</p>"
     )
 
 
@@ -202,7 +205,7 @@ def curves_section(rows: list[dict[str, Any]], facts: TaskFacts) -> str:
         line_chart(f"held-out {title}", _values(rows, "eval", facts.monitor), percent=True, best=True),
         _parts_chart(rows),
         line_chart("learning rate", _values(rows, "train", "lr"), logarithmic=True),
-        line_chart("images per second", _values(rows, "train", "images_per_s")),
+        line_chart("images per second", _values(rows, "train", "images_per_s"), from_zero=True),
     ]
     content = "".join(charts) or "<p>No step was logged yet.</p>"
     return f"<h2>Training</h2><div class=charts>{content}</div>"

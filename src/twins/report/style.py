@@ -20,7 +20,9 @@ code{font-size:.9em;overflow-wrap:anywhere}
 .tiles{display:flex;flex-wrap:wrap;gap:.7rem}
 .tile{background:var(--tint);border-radius:10px;padding:.7rem 1.1rem;min-width:8rem}
 .tile b{display:block;font-size:1.5rem}.tile span,.tile small{color:var(--soft);font-size:.85rem}
-.tile small{display:block}
+.tile small{display:block}.tiles+p{margin-top:.9rem}
+@media(max-width:30rem){.tile{flex:1 1 40%}}
+@media(min-width:30rem){.flag{white-space:nowrap}}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,380px),1fr));gap:1rem}
 figure{margin:0}figcaption{font-size:.85rem;color:var(--soft)}figcaption b{color:var(--ink)}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:13px}
@@ -69,7 +71,7 @@ td{font-variant-numeric:tabular-nums}.numbers td{white-space:nowrap}
 .facts th{color:var(--soft);font-weight:400;white-space:nowrap;vertical-align:top}.facts td{overflow-wrap:anywhere}
 .confusion th,.confusion td{padding:.2rem .4rem;text-align:center;min-width:2.1rem;border:1px solid var(--line)}
 .confusion .right{background:color-mix(in srgb,var(--good) calc(var(--part)*55%),transparent)}
-.confusion .wrong{background:color-mix(in srgb,var(--bad) calc(var(--part)*160%),transparent)}
+.confusion .wrong{background:color-mix(in srgb,var(--bad) min(var(--part)*160%,60%),transparent)}
 pre{background:var(--tint);padding:1rem;overflow-x:auto;border-radius:8px;font-size:.8rem}
 summary{cursor:pointer;margin-top:1rem}
 .tip{position:absolute;pointer-events:none;white-space:pre;background:var(--ink);color:var(--paper);font-size:.8rem;

@@ -16,7 +16,7 @@ from twins.engine.measure import Samples
 from twins.predictions import Prediction
 from twins.report import live
 from twins.report.live import MAX_SHARE, Follower, follow
-from twins.report.page import RELOAD
+from twins.report.page import RELOAD, write_live_report
 
 
 @pytest.fixture
@@ -38,11 +38,18 @@ def test_the_page_reloads_itself_until_the_run_stops(run):
         follower(evaluated(10.0), Samples())
         page = (run / "report.html").read_text()
         assert "location.reload()" in page
-        assert "30.0 %" in page  # the newest evaluation
+        assert "30.0%" in page  # the newest evaluation
         assert "http" not in page
     page = (run / "report.html").read_text()
     assert RELOAD not in page
     assert f"twins train --resume {run}" in page
+
+
+def test_a_page_before_the_first_evaluation_says_so(run):
+    (run / "metrics.jsonl").write_text("")
+    page = write_live_report(run, live=True).read_text()
+    assert "not evaluated yet" in page
+    assert "after step 0" not in page
 
 
 def test_the_page_of_a_finished_run_waits_for_the_final_report(run):

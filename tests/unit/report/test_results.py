@@ -21,7 +21,7 @@ from twins.evaluation import evaluate
 from twins.predictor import Predictor, load
 from twins.preprocess import Preprocess
 from twins.report.attention import evidence_map, global_map, local_map
-from twins.report.facts import train_command
+from twins.report.facts import _one_line, train_command
 from twins.report.page import curves_section, write_report
 from twins.tasks.recipes import starting_point
 from twins.tasks.table import facts_of
@@ -152,7 +152,7 @@ def test_the_curves_show_the_held_out_loss_and_its_parts_where_the_log_has_them(
     page = curves_section([*train, *measured], facts)
     assert "step 2: held-out 4" in page
     assert "step 2: boxes, held-out 2" in page
-    assert "held-out box AP <b>20.0 %</b> best, step 2" in page
+    assert "held-out box AP <b>20.0%</b> best, step 2" in page
     older = curves_section([*train[:1], {"kind": "eval", "step": 1, "box_ap": 0.1, "loss": None}], facts)
     assert "held-out 4" not in older
     assert "training loss" in older
@@ -174,6 +174,11 @@ def test_the_command_of_a_report_gives_the_same_settings(config, monkeypatch):
     monkeypatch.setattr(RunResult, "interrupted", True, raising=False)
     assert main(shlex.split(train_command(config))[1:]) == 130
     assert trained == [config]
+
+
+def test_numbers_of_the_facts_are_short():
+    assert _one_line({"scales": (1.0, 0.5), "flip": False, "window": None}) == "scales 1 0.5, flip off"
+    assert _one_line(0.5458633934344196) == "0.545863"
 
 
 def test_the_evidence_for_a_score_is_where_the_score_comes_from():
