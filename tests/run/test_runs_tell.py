@@ -37,7 +37,7 @@ def test_a_run_says_what_it_does_and_a_finished_run_goes_on(data, tmp_path, run_
     assert code == 0, err
     expected = (
         rf"run +{run}",
-        r"recipe +scratch, the default for classification from random weights",
+        r"recipe +scratch, as asked for",
         r"weights +random, from seed 0: training starts from scratch \(twins_svt_nano has no published weights\)",
         r"data +32 train \(.*\), 8 val \(.*\); read as .*",
         r"classes +2: dark, light",
@@ -69,7 +69,7 @@ def test_a_run_says_what_it_does_and_a_finished_run_goes_on(data, tmp_path, run_
     code, out, err = run_cli(*command, "--weights", run, "--steps", 1)
     assert code == 0, err
     assert re.search(rf"weights +\d+ tensors of {run}/best.safetensors", err)
-    assert re.search(r"recipe +finetune, the default for classification from trained weights", err)
+    assert re.search(r"recipe +default: settings that are not given are chosen from the data", err)
 
 
 @pytest.mark.slow
