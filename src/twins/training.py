@@ -86,6 +86,8 @@ def train(config: TrainConfig, *, given: Collection[str] | None = None) -> RunRe
         KeyboardInterrupt: a signal before the first step, or after the last one is saved.
     """
     check_type(config, TrainConfig, "config", "a twins.TrainConfig")
+    if config.extend and not config.resume:
+        raise ConfigError("`extend` adds a length to a run; give its folder as `resume`, or leave it out")
     given = changed_settings(config) if given is None else given
     requested, config = config, _resolve_config(config)
     accelerator = build_accelerator(config)

@@ -34,6 +34,13 @@ def test_the_final_evaluation_and_the_report_use_the_runs_device_and_workers(tmp
     assert calls[1] == "mps"
 
 
+def test_a_length_is_added_only_to_a_run(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match="`extend` adds a length to a run"):
+        train(TrainConfig(data="digits", model="twins_svt_nano", out=str(out), extend=True, minutes=0.1))
+    assert not out.exists()
+
+
 def test_a_run_folder_inside_the_data_is_refused(tmp_path, monkeypatch):
     (tmp_path / "cat").mkdir()
     with pytest.raises(ConfigError, match=r"`out=\".*run\"` is inside the data folder .*, which it would change"):

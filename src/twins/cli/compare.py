@@ -38,7 +38,7 @@ class CompareArgs:
 
     def __post_init__(self) -> None:
         for name in ("images", "seconds"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:  # NaN too
                 raise ConfigError(f"`{name}` must be at least 0, found {getattr(self, name)}")
 
 

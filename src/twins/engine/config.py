@@ -409,7 +409,8 @@ def merge_resumed(requested: TrainConfig, saved: TrainConfig) -> TrainConfig:
     for name in ("resume", "extend", *(LENGTHS if requested.extend else ()), *OUTPUT_FIELDS):
         changes.pop(name, None)
     unchanged = {name for name, value in changes.items() if value == getattr(saved, name)}
-    if forbidden := sorted(set(changes) - set(RESUME_FIELDS) - unchanged):
+    changed = {"batch_size" if name == "auto_batch" else name for name in set(changes) - unchanged}
+    if forbidden := sorted(changed - set(RESUME_FIELDS)):
         forbidden_names, allowed_names = (
             ", ".join(f"`{name}`" for name in names) for names in (forbidden, RESUME_FIELDS)
         )

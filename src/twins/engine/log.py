@@ -214,15 +214,29 @@ def read_rows(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
 
     Numbers that are not finite are null in the file, and NaN in the rows.
     """
-    path = run / METRICS
-    rows = [json.loads(line) for line in path.read_text(errors="replace").splitlines() if _step_of(line) < float("inf")]
-    rows = [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
-    return [row for row in rows if kind is None or row.get("kind") == kind]
+    lines = (run / METRICS).read_text(errors="replace").splitlines()
+    rows = [
+        {name: math.nan if value is None else value for name, value in row.items()} for row in map(_row, lines) if row
+    ]
+    return [row for row in rows if kind is None or row["kind"] == kind]
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """Return a row: its kind, and numbers, or null where a number is not finite; `None` for a damaged line."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
+        return None
+    numbers = [value for name, value in row.items() if name != "kind"]
+    is_number = all(value is None or type(value) in (int, float) for value in numbers)
+    return row if is_number and type(row.get("step")) is int and row.get("epoch") is not None else None
 
 
 def _step_of(line: str) -> float:
-    """Return the step of a row; infinity for a damaged line, so that every reader drops it."""
+    """Return the step of a row of any kind; infinity for a damaged line, so that it is dropped."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return float("inf")
+        return math.inf

@@ -236,7 +236,7 @@ def _not_finite_error(run: _Run, problem: str, passes: Sequence[Batch]) -> Train
 
 
 def _log_skipped(run: _Run, skipped: Sequence[Skipped], split: Literal["train", "val"]) -> None:
-    """Log each unreadable image once, over all processes; raise DataError if they exceed `max_skipped` of the split."""
+    """Log each unreadable image once, over all processes; if they exceed `max_skipped` of the split, save and raise."""
     logged, max_share = run.progress.skipped[split], run.step.config.max_skipped
     images = run.step.source.train_count if split == "train" else run.step.source.val_count
     reasons = {item.path: item.reason for share in gather(run.step.accelerator, list(skipped)) for item in share}
@@ -245,7 +245,12 @@ def _log_skipped(run: _Run, skipped: Sequence[Skipped], split: Literal["train", 
     for path, reason in new_reasons.items():
         run.log.problem(f"skipped: {reason if path in reason else f'{path}: {reason}'}")
     if new_reasons and len(logged) > max_share * images:
+        count = len(logged)
+        for path in new_reasons:  # the resumed run tries them again
+            del logged[path]
+        run.checkpoints.save(run.progress)
         raise DataError(
-            f"{len(logged)} of {number_of(images, 'image')} cannot be read, a larger share than "
-            f"`max_skipped={max_share:g}`; repair or remove them, {run.log.run / LOG} lists them"
+            f"{count} of {number_of(images, 'image')} cannot be read, a larger share than `max_skipped={max_share:g}`; "
+            f"{run.log.run / LOG} lists them: repair them and continue from step {run.progress.step} with "
+            f'`resume="{run.log.run}"`, or remove them and start a new run'
         )

@@ -79,7 +79,8 @@ class ComparedRun:
         seconds, before = 0.0, 0
         for row in self.rows:
             if row["kind"] == "train":
-                seconds += (row["step"] - before) * self.config.batch_size / max(row["images_per_s"], 1e-9)
+                if (speed := row.get("images_per_s", 0.0)) > 0:
+                    seconds += (row["step"] - before) * self.config.batch_size / speed
                 before = row["step"]
         return seconds
 
@@ -118,18 +119,34 @@ def _read_run(path: Path, name: str) -> ComparedRun:
     config = read_config(path / CONFIG)
     if not (path / METRICS).is_file():
         raise NotFoundError(f"{path} has no {METRICS} yet; wait until its training has begun")
-    return ComparedRun(path, name, config, read_rows(path), _json(path / RESULT) or None, _json(path / DATA))
+    result, plan = _json(path / RESULT, _is_result), _json(path / DATA, _is_plan)
+    return ComparedRun(path, name, config, read_rows(path), result or None, plan)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, valid: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """Return a JSON file of a run; empty if there is none."""
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} is damaged ({error}); copy the run folder again") from error
-    return content if isinstance(content, dict) else {}
+        content, reason = json.loads(path.read_text(encoding="utf-8")), "it holds something else"
+    except (ValueError, RecursionError) as error:
+        content, reason = None, str(error)
+    if not isinstance(content, dict) or not valid(content):
+        raise ConfigError(f"{path} is damaged ({reason}); copy the run folder again")
+    return content
+
+
+def _is_result(content: dict[str, Any]) -> bool:
+    """Return whether the content of `eval.json` has metrics, numbers or null, and hashes."""
+    metrics, hashes = content.get("metrics"), content.get("hashes", {})
+    tables = isinstance(metrics, dict) and isinstance(hashes, dict)
+    return tables and all(value is None or isinstance(value, int | float) for value in metrics.values())
+
+
+def _is_plan(content: dict[str, Any]) -> bool:
+    """Return whether the content of `data.json` has a table for each part."""
+    parts = content.get("parts", {})
+    return isinstance(parts, dict) and all(isinstance(part, dict) for part in parts.values())
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from functools import partial
 
 from twins.backbone.config import aliases, resolve_name
 from twins.data.config import EMBEDDED
-from twins.engine.config import TrainConfig
+from twins.engine.config import TrainConfig, read_config
 from twins.errors import NotFoundError, nearest
+from twins.run_folder import CONFIG, find_run
 from twins.tasks.default_recipe import DEFAULT, Chooser
 from twins.tasks.table import TASKS, check_task, part_of
 
@@ -100,8 +101,8 @@ def starting_point(
         recipe: name; `None` is the default recipe, whose other settings are chosen once the data is read.
         data: folder or embedded data set.
         task: name, for the default recipe; `None` is classification.
-        model: name or alias of a network; `None` keeps the recipe's: a nano network for embedded data and from random
-            weights.
+        model: name or alias of a network; `None` keeps the recipe's: that of the run whose weights are taken, or a nano
+            network for embedded data and from random weights.
         weights: `auto` keeps the recipe's.
         length: `epochs`, `steps` or `minutes`: the unit of a length that the caller sets, so the recipe's is dropped.
 
@@ -113,7 +114,8 @@ def starting_point(
     if name == DEFAULT:
         small = data in EMBEDDED or weights == "none"
         config = TrainConfig(recipe=DEFAULT, task=check_task(task or TrainConfig.task), data=data)
-        config = replace(config, model=NANO if small else config.model)
+        run = find_run(weights)
+        config = replace(config, model=read_config(run / CONFIG).model if run else NANO if small else config.model)
         return replace(config, model=resolve_name(model) if model else config.model, weights=weights)
     if name not in recipes:
         raise NotFoundError(f"no recipe is called {name!r}{nearest(name, recipes) or '; see twins recipes'}")

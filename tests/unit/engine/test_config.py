@@ -151,6 +151,8 @@ def test_resuming_takes_the_output_of_the_call_and_a_length_only_to_extend() -> 
     assert merge_resumed(TrainConfig(resume="runs/a"), saved).output == "normal"
     with pytest.raises(ConfigError, match="`minutes`"):
         merge_resumed(TrainConfig(resume="runs/a", minutes=5.0), saved)
+    with pytest.raises(ConfigError, match="cannot change `batch_size`"):
+        merge_resumed(TrainConfig(resume="runs/a", auto_batch=True), saved)
     assert merge_resumed(TrainConfig(resume="runs/a", minutes=5.0, extend=True), saved).epochs == 50
 
 

@@ -192,6 +192,23 @@ def test_unreadable_images_are_named_once_and_too_many_end_the_run(toy: Any, tmp
         toy(spoil, folder=tmp_path / "more", max_skipped=0.03)
 
 
+def test_a_run_with_too_many_unreadable_images_keeps_what_it_has_learned(toy: Any, tmp_path: Path) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    run.mkdir()
+    whole.mkdir()
+    expected, _ = toy(folder=whole)
+
+    def spoil(step: int, index: int, batch: Any) -> None:
+        batch.skipped += [Skipped(f"{step}.jpg", "cut short")] if step == 3 else []
+
+    with pytest.raises(DataError, match=f'continue from step 4 with `resume="{run}"`'):
+        toy(spoil, folder=run, max_skipped=0.0)
+    with pytest.raises(DataError, match="continue from step 6"):
+        toy(lambda step, *_: spoil(step - 2, *_), folder=run, resume=str(run), max_skipped=0.0)
+    resumed, _ = toy(folder=run, resume=str(run), max_skipped=0.0)
+    assert _equal_weights(resumed, expected)
+
+
 def test_a_run_without_improvement_for_patience_evaluations_ends_early(toy: Any) -> None:
     _, outcome = toy(epochs=200, patience=3, optimizer=OptimizerConfig(lr=1e-9, layer_decay=None))
     assert outcome.reason == "patience"

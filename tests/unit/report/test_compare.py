@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from twins.cli.compare import CompareArgs
 from twins.cli.main import main
 from twins.engine.config import OptimizerConfig, TrainConfig
 from twins.errors import ConfigError, NotFoundError
@@ -46,6 +47,36 @@ def test_a_larger_share_and_a_smaller_loss_are_better(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("eval.json", b"[1]"),
+        ("eval.json", b'{"x": 1}'),
+        ("eval.json", b'{"metrics": {"top1": "x"}}'),
+        ("eval.json", b"\xff"),
+        ("data.json", b'{"parts": [1]}'),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(tmp_path, name, content):
+    runs = [write_run(tmp_path / "a", 0.5, 1.0), write_run(tmp_path / "b", 0.6, 1.5)]
+    (tmp_path / "b" / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"b/{name} is damaged .*copy the run folder again"):
+        read_runs(runs)
+
+
+def test_damaged_rows_are_left_out_of_curves_and_times(tmp_path):
+    first, second = (write_run(tmp_path / name, 0.5, 1.0, hash_=None) for name in "ab")
+    damaged = ['{"step": 7}', "[1]", "null", '{"kind": "eval", "step": 8}', "{"]
+    damaged += ['{"kind": "eval", "step": 8, "epoch": 1, "top1": "x"}', '{"kind": "train", "step": 12, "epoch": 1.2}']
+    damaged += ['{"kind": "train", "step": 13, "epoch": 1.3, "loss": null, "images_per_s": null}']
+    with (Path(second) / "metrics.jsonl").open("a") as file:
+        file.write("\n".join(damaged))
+    runs = read_runs([first, second])
+    assert runs[0].seconds == runs[1].seconds == pytest.approx(1.5)
+    assert runs[0].metrics == runs[1].metrics
+    write_comparison(runs, None, tmp_path / "page.html")
+
+
 def test_losses_of_other_parts_are_neither_better_nor_worse(tmp_path):
     runs = read_runs([write_run(tmp_path / "a", 0.5, 1.0), write_run(tmp_path / "b", 0.6, 1.5)])
     assert runs[1].result is not None
@@ -70,7 +101,7 @@ def test_the_page_stands_alone_and_names_other_images_and_unfinished_runs(tmp_pa
     assert "cannot be compared" in data_note(runs)
     write_comparison(runs, None, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert not re.search(r"https?://|<script|<link", page)
+    assert not re.search(r"https?://|<script src|<link", page)
     assert "<c>" not in page
     assert page.count("<circle") == 6  # one evaluation of three runs, in two charts
     assert page.count('<polyline class="curve"') == 9
@@ -89,6 +120,8 @@ def test_what_cannot_be_compared_is_said_in_one_sentence(tmp_path, capsys):
         read_runs([first, first + "/"])
     with pytest.raises(NotFoundError, match="run folder"):
         read_runs([first, str(tmp_path)])
+    with pytest.raises(ConfigError, match="`seconds` must be at least 0, found nan"):
+        CompareArgs(runs=(first,), seconds=float("nan"))
     other = write_run(tmp_path / "b", 0.5, 1.0, task="semantic", head="semantic_fpn")
     assert main(["compare", first, other, "--out", str(tmp_path / "x.html")]) == 2
     message = capsys.readouterr().err

@@ -40,7 +40,7 @@ def test_the_page_reloads_itself_until_the_run_stops(run):
         assert "30.0 %" in page  # the newest evaluation
         assert "http" not in page
     page = (run / "report.html").read_text()
-    assert "<script" not in page
+    assert "location.reload()" not in page
     assert f"twins train --resume {run}" in page
 
 
@@ -59,7 +59,7 @@ def test_a_run_that_fails_leaves_a_page_that_does_not_reload(run):
 
     with pytest.raises(ValueError):
         fail()
-    assert "<script" not in (run / "report.html").read_text()
+    assert "location.reload()" not in (run / "report.html").read_text()
 
 
 def test_objects_of_low_scores_are_not_drawn():

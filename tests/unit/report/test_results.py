@@ -168,7 +168,7 @@ def test_the_curves_show_the_held_out_loss_and_its_parts_where_the_log_has_them(
 )
 def test_the_command_of_a_report_gives_the_same_settings(config, monkeypatch):
     trained = []
-    monkeypatch.setattr("twins.training.train", lambda config: trained.append(config) or RunResult)
+    monkeypatch.setattr("twins.training.train", lambda config, given: trained.append(config) or RunResult)
     monkeypatch.setattr(RunResult, "interrupted", True, raising=False)
     assert main(shlex.split(train_command(config))[1:]) == 130
     assert trained == [config]
@@ -209,7 +209,7 @@ def test_a_drawing_shows_the_image_and_its_classes():
     assert drawn.getpixel((5, 5)) == (255, 0, 0)
     assert drawn.height > 240
     with pytest.raises(InputError, match="a prediction of semantic without"):
-        replace(prediction, task="semantic", labels=None).draw(Image.new("RGB", (8, 8)))
+        replace(prediction, task="semantic", labels=None).draw(Image.new("RGB", (64, 48)))
 
 
 def test_predict_writes_the_requested_files_and_names_unreadable_images(run, tmp_path, capsys):

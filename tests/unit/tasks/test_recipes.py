@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from twins.backbone.config import PUBLISHED
+from twins.engine.config import TrainConfig
 from twins.errors import NotFoundError
 from twins.tasks.default_recipe import DEFAULT
 from twins.tasks.detection.recipes import retinanet
@@ -49,6 +50,16 @@ def test_without_a_name_the_default_recipe_keeps_what_is_asked_for(task):
     assert starting_point(data="DIR", task=task).model == "twins_svt_small"
     assert starting_point(data="DIR", task=task, weights="none").model == NANO
     assert starting_point(data="scenes", task=task).model == NANO
+
+
+@pytest.mark.parametrize("weights", ["run", "run/best.safetensors"])
+def test_the_weights_of_a_run_bring_its_network(tmp_path, weights):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(TrainConfig(data="DIR", model="twins_pcpvt_nano").to_yaml())
+    (tmp_path / "run" / "metrics.jsonl").touch()
+    path = str(tmp_path / weights)
+    assert starting_point(data="DIR", task="detection", weights=path).model == "twins_pcpvt_nano"
+    assert starting_point(data="DIR", weights=path, model="twins_svt_base").model == "twins_svt_base"
 
 
 def test_a_schedule_sets_length_scales_and_weight_decay():

@@ -52,7 +52,8 @@ class TrainBatches:
     ) -> None:
         if count < world * accumulate:
             few = f"{number_of(count, 'training image')} {'is' if count == 1 else 'are'} too few"
-            raise ConfigError(f"{few} for {world} processes with `accumulate={accumulate}`; use fewer")
+            shares = f"{number_of(world, 'process', 'processes')} with `accumulate={accumulate}`"
+            raise ConfigError(f"{few} for {shares}; use fewer")
         self.count, self.seed, self.rank, self.world, self.repeats = count, seed, rank, world, repeats
         self.batch = min(batch, count // (world * accumulate))
         self.steps = count // (self.batch * world * accumulate)

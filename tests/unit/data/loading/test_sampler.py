@@ -32,6 +32,8 @@ def test_repeated_augmentation_uses_copies_of_fewer_images():
 def test_too_few_images_for_the_processes_are_refused():
     with pytest.raises(ConfigError, match="3 training images are too few for 4 processes"):
         TrainBatches(3, 1, seed=0, world=4)
+    with pytest.raises(ConfigError, match="1 training image is too few for 1 process with `accumulate=2`"):
+        TrainBatches(1, 1, seed=0, accumulate=2)
 
 
 @pytest.mark.parametrize("world", [1, 2])
