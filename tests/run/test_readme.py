@@ -102,16 +102,16 @@ def run_in_folder(folder, serve_hub, hub_environment, tmp_path_factory):
 
 
 def arguments_of(commands: list[str]) -> list[list[str]]:
-    """Return the arguments of every command, with sample files, the newest run and a few steps filled in."""
-    commands_with_files, run, started = [], "", Counter()
+    """Return the arguments of every command, with sample files, the two newest runs and a few steps filled in."""
+    commands_with_files, run, other, started = [], "", "", Counter()
     for command in commands:
         words = shlex.split(command.replace("IMAGE...", "image.jpg").replace("LARGE", "image.jpg"))[1:]
-        words = [run if word == "RUN" else word for word in words]
+        words = [{"RUN": run, "OTHER": other}.get(word, word) for word in words]
         if words[0] == "train" and "--data" in words:
             model = words[words.index("--model") + 1] if "--model" in words else "twins_svt_small"
             data = words[words.index("--data") + 1]
             started[model, data] += 1
-            run = f"runs/{model}-{data}-{started[model, data]}"
+            other, run = run, f"runs/{model}-{data}-{started[model, data]}"
             words += FEW[data]
         commands_with_files.append(words)
     return commands_with_files

@@ -20,7 +20,8 @@ class Choice:
     def text(self) -> str:
         """Return the setting and its value, such as `optimizer.betas 0.9 0.98`."""
         value = " ".join(map(str, self.value)) if isinstance(self.value, tuple) else self.value
-        return f"{self.setting} {'off' if value is None else value}"
+        named = {None: "off", False: "off", True: "on"}
+        return f"{self.setting} {named[value] if value is None or isinstance(value, bool) else value}"
 
     def line(self) -> str:
         """Return the choice in one line."""

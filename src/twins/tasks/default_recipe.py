@@ -112,9 +112,13 @@ class Chooser:
         while side > smallest and self.images(side) < least:
             side = max(smallest, _round_down(side - 1))
         if side < ideal:
-            reason = f"{self.config.minutes:g} minutes train on {self.images(side):.0f} images; {ideal} pixels leave "
-            reason += f"{self.images(ideal):.0f}"
+            reason = self.shortage(side, ideal)
         self.set("size", side, reason)
+
+    def shortage(self, side: int, ideal: int) -> str:
+        """Return the reason for a side below the ideal one: how many images the run's time trains on at both."""
+        minutes, more, fewer = self.config.minutes, self.images(side), self.images(ideal)
+        return f"{minutes:g} minutes are enough for {more:,.0f} images of this size, at {ideal} pixels for {fewer:,.0f}"
 
     def choose_batch(self, side: int, *, smallest: int, largest: int, steps: int, passes: float) -> None:
         """Choose `batch_size`, the largest that leaves enough steps, and `epochs`.
@@ -137,8 +141,9 @@ class Chooser:
             batch *= 2
         unit = config.accumulate * self.processes
         batch = max(unit, batch - batch % unit)
-        planned = number_of(max(1, round(total / batch)), "step") if math.isfinite(total) else "as usual"
-        self.set("batch_size", batch, planned)
+        planned = number_of(max(1, round(total / batch)), "step") if math.isfinite(total) else ""
+        leaves = "leaves about" if config.minutes or "epochs" in self.given else "leaves up to"
+        self.set("batch_size", batch, f"{leaves} {planned}" if planned else "the number of steps is given")
         batch = self.config.batch_size
         if config.minutes is None and config.steps is None:
             longest = max(1, round(min(passes, max(12.0, 3.0 * steps * batch / count))))
@@ -161,7 +166,8 @@ class Chooser:
     @property
     def repeats(self) -> str:
         """Return the expected passes as a reason."""
-        return f"{number_of(round(self.passes), 'pass', 'passes')} over the images"
+        passes = number_of(round(self.passes), "pass", "passes") if self.passes >= 0.5 else "less than one pass"
+        return f"{passes} over the images"
 
     def choose_rate(self, rate: float, batch: int, *, short: int = 20000) -> None:
         """Choose the peak learning rate from that of a batch of `batch` images, and AdamW's second beta.
@@ -170,18 +176,29 @@ class Chooser:
         """
         factor = math.sqrt(self.config.batch_size / batch)
         peak = float(f"{rate * factor:.2g}")
-        start = "weights that were trained elsewhere" if self.published else "a small network"
-        start = "random weights" if self.fresh and self.config.model in PUBLISHED else start
-        self.set("optimizer.lr", peak, f"{start}, batches of {self.config.batch_size}")
+        self.set("optimizer.lr", peak, f"{self.start}, batches of {self.config.batch_size}")
         if self.steps < short and not self.published:
-            self.set("optimizer.betas", (0.9, 0.98), f"a run of {number_of(round(self.steps), 'step')}")
+            self.set("optimizer.betas", (0.9, 0.98), f"a short run, of about {number_of(round(self.steps), 'step')}")
+
+    @property
+    def start(self) -> str:
+        """Return what a run starts from, as a reason."""
+        if self.config.model not in PUBLISHED:
+            return "a small network"
+        return "a large network from random weights" if self.fresh else "a large network from trained weights"
+
+    def choose_regularisation(self, layer_decay: float, drop_path: float) -> None:
+        """Choose layer-wise decay and stochastic depth: none but for trained weights of a published network."""
+        self.set("optimizer.layer_decay", layer_decay if self.published else None, self.start)
+        self.set("drop_path", drop_path if self.published else 0.0, self.start)
 
     def choose_schedule(self, side: int) -> None:
         """Choose warm-up, final rate, evaluations and loader processes."""
         config, passes = self.config, self.passes
-        self.set("schedule.kind", "cosine", "falls to nothing by the end of any run")
+        settling = "the rate falls to 0, so that the weights settle at the end"
+        self.set("schedule.kind", "cosine", settling)
+        self.set("schedule.min_lr", 0.0, settling)
         self.set("schedule.warmup_epochs", round(WARMUP_SHARE * self.config.epochs, 3), "a twentieth of the run")
-        self.set("schedule.min_lr", 0.0, "the last steps settle the weights")
         count = 12.0
         if config.minutes is not None:
             seconds = 0.4 * self.seconds(side) * self.data.val_images
@@ -190,7 +207,9 @@ class Chooser:
         self.set("eval_every", every, f"about {number_of(round(passes / every), 'evaluation')}")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         small = self.data.height * self.data.width <= 64 * 64
-        self.set("workers", 0 if small else min(4, max(1, cores - 1)), "small images" if small else f"{cores} cores")
+        self.set(
+            "workers", 0 if small else min(4, max(1, cores - 1)), "small images" if small else number_of(cores, "core")
+        )
 
     def choose_flip(self, setting: str) -> None:
         """Choose the probability of a left-right flip from the names of the classes."""
@@ -213,6 +232,11 @@ def mirror_reason(names: Collection[str]) -> str | None:
         return "the classes are digits, letters or numbers; give 0.5 if mirrored images keep their class"
     sided = next((name for name in names if _SIDED.search(name.lower())), None)
     return f"class {sided} has a side; give 0.5 if mirrored images keep their class" if sided else None
+
+
+def side_reason(shorter: int, highest: int) -> str:
+    """Return the reason for the images' own size, of which at most `highest` pixels are chosen."""
+    return f"images have about {shorter:,} pixels" + (f", at most {highest} are chosen" if shorter > highest else "")
 
 
 def round_side(side: float, low: int, high: int) -> int:

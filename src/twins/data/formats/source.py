@@ -302,7 +302,7 @@ def split(opened: Opened, source: Source) -> Splits[Any]:
             "there is no validation part, so the test part is used as one: it selects the best weights, and its "
             "metrics are too good; keep some training images apart as a validation part for an unbiased test"
         )
-        origins["val"] = f"{origins['test']}, the test part, as there is no validation part"
+        origins["val"] = f"{origins['test']}, as there is no validation part"
     parts = {name: parts[name] for name in PARTS if name in parts}
     plan = source.plan(opened, parts, origins)  # adds problems and notes
     return Splits(

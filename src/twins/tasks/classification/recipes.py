@@ -5,7 +5,7 @@ from __future__ import annotations
 from twins.backbone.config import PUBLISHED
 from twins.data.transforms.config import AugmentConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from twins.tasks.default_recipe import Chooser, round_side
+from twins.tasks.default_recipe import Chooser, round_side, side_reason
 from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
 
 
@@ -44,7 +44,7 @@ def imagenet(variant: str) -> TrainConfig:
 def finetune() -> TrainConfig:
     """Fine-tune published weights on a folder of images, with layer-wise decay of the learning rate.
 
-    Command: twins train --data DIR
+    Command: twins train --recipe finetune --data DIR
     Hardware and hours: depend on the folder; one GPU, or a CPU for some hundred images.
     Expected: depends on the folder.
     """
@@ -54,7 +54,7 @@ def finetune() -> TrainConfig:
 def scratch() -> TrainConfig:
     """Train a small network from random weights on a small folder of images.
 
-    Command: twins train --data DIR --model twins_svt_nano
+    Command: twins train --recipe scratch --data DIR
     """
     return TrainConfig(
         recipe="scratch",
@@ -109,13 +109,12 @@ def choose(run: Chooser) -> None:
         ideal = round_side(data.shorter, 32, 224)
         least = min(ENOUGH_IMAGES, MOST_PASSES * data.images)
         smallest = max(32, ideal // 64 * 32)
-        run.choose_size(ideal, f"images have {data.shorter} pixels", smallest=smallest, least=least)
-        run.set("fit", "squash", "keeps the whole image")
-        run.set("crop", 1.0, "keeps the whole image")
+        run.choose_size(ideal, side_reason(data.shorter, 224), smallest=smallest, least=least)
+        run.set("fit", "squash", "the whole image is seen")
+        run.set("crop", 1.0, "the whole image is seen")
     run.choose_batch(run.config.size, smallest=8, largest=64, steps=600, passes=30.0 if run.published else 100.0)
     run.choose_rate(3e-4, 64) if run.published else run.choose_rate(1.5e-3, 32)
-    run.set("optimizer.layer_decay", *((0.75, "keeps early layers") if run.published else (None, "all layers learn")))
-    run.set("drop_path", *((0.1, "a large network") if run.published else (0.0, "a small network")))
+    run.choose_regularisation(layer_decay=0.75, drop_path=0.1)
     run.choose_schedule(run.config.size)
     _choose_augmentation(run)
 

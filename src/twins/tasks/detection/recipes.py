@@ -7,6 +7,7 @@ from typing import Literal
 
 from twins.data.transforms.config import DetectionConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from twins.errors import number_of
 from twins.tasks.default_recipe import Chooser, round_side
 from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
 from twins.tasks.table import facts_of
@@ -85,7 +86,7 @@ def coco(task: str, head: str, schedule: Schedule, variant: str, *, lr: float) -
 def detection_finetune() -> TrainConfig:
     """Fine-tune published classification weights on a folder of images and boxes.
 
-    Command: twins train --task detection --data DIR
+    Command: twins train --recipe detection_finetune --data DIR
     Hardware and hours: depend on the folder; one GPU.
     Expected: depends on the folder.
     """
@@ -106,7 +107,7 @@ def detection_finetune() -> TrainConfig:
 def detection_scratch() -> TrainConfig:
     """Train a small network from random weights on a small folder of images and boxes.
 
-    Command: twins train --task detection --data DIR --model twins_svt_nano
+    Command: twins train --recipe detection_scratch --data DIR
     Hardware and hours: depend on the folder; a CPU is enough.
     Expected: depends on the folder.
     """
@@ -170,15 +171,14 @@ def choose(run: Chooser) -> None:
     head = run.config.head or next(iter(facts_of(run.config.task).heads)) or ""
     if head != "retinanet":
         samples = min(512, max(64, 2 ** round(math.log2(max(1.0, 4 * data.per_image)))))
-        run.set("detection.samples", samples, f"images have {data.per_image:.0f} objects")
+        run.set("detection.samples", samples, f"images have about {number_of(round(data.per_image), 'object')}")
     smallest = round_side(min(SMALLEST_OBJECT / max(small, 1e-3), ideal), 96, ideal)
-    reason = f"small objects have {small * ideal:.0f} pixels at this size"
+    reason = f"a tenth of the objects are below {small * ideal:.0f} pixels at this size"
     run.choose_size(ideal, reason, smallest=smallest, least=min(ENOUGH_IMAGES, MOST_PASSES * data.images))
     run.choose_batch(run.config.size, smallest=2, largest=16, steps=1000, passes=36.0 if run.published else 100.0)
     _choose_anchors(run, small * run.config.size, ANCHOR_STRIDE.get(head, 4))
     run.choose_rate(2e-4, 8) if run.published else run.choose_rate(2e-3, 4)
-    run.set("optimizer.layer_decay", *((0.9, "keeps early layers") if run.published else (None, "all layers learn")))
-    run.set("drop_path", *((0.2, "a large network") if run.published else (0.0, "a small network")))
+    run.choose_regularisation(layer_decay=0.9, drop_path=0.2)
     run.choose_schedule(run.config.size)
     run.choose_flip("detection.hflip")
     many = run.passes >= 10
@@ -193,7 +193,7 @@ def _choose_anchors(run: Chooser, side: float, stride: int) -> None:
     """Choose smaller anchors than the published ones where small objects, of this side in pixels, need them."""
     if side < 0.7 * ANCHOR:
         scale = round(max(side, 1.5 * stride) / stride, 1)
-        reason = f"a tenth of the objects are below {side:.0f} pixels, the published anchors begin at {ANCHOR}"
+        reason = f"a tenth of the objects are below {side:.0f} pixels; the published anchors begin at {ANCHOR}"
         run.set("detection.anchor_scale", scale, reason)
 
 

@@ -51,7 +51,7 @@ def mask_rcnn(schedule: Schedule, variant: str) -> TrainConfig:
 def instance_finetune() -> TrainConfig:
     """Fine-tune published classification weights on a folder of images and masks of objects.
 
-    Command: twins train --task instance --data DIR
+    Command: twins train --recipe instance_finetune --data DIR
     Hardware and hours: depend on the folder; one GPU.
     Expected: depends on the folder.
     """
@@ -61,7 +61,7 @@ def instance_finetune() -> TrainConfig:
 def instance_scratch() -> TrainConfig:
     """Train a small network from random weights on a small folder of images and masks of objects.
 
-    Command: twins train --task instance --data DIR --model twins_svt_nano
+    Command: twins train --recipe instance_scratch --data DIR
     Hardware and hours: depend on the folder; a CPU is enough.
     Expected: depends on the folder.
     """

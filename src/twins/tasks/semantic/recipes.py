@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from twins.data.transforms.config import SemanticConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from twins.tasks.default_recipe import Chooser, round_side
+from twins.tasks.default_recipe import Chooser, round_side, side_reason
 from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
 
 SEMANTIC_FPN = {
@@ -105,7 +105,7 @@ def upernet(variant: str) -> TrainConfig:
 def semantic_finetune() -> TrainConfig:
     """Fine-tune published classification weights on a folder of images and masks.
 
-    Command: twins train --task semantic --data DIR
+    Command: twins train --recipe semantic_finetune --data DIR
     Hardware and hours: depend on the folder; one GPU, or a CPU for some dozen images.
     Expected: depends on the folder.
     """
@@ -125,7 +125,7 @@ def semantic_finetune() -> TrainConfig:
 def semantic_scratch() -> TrainConfig:
     """Train a small network from random weights on a small folder of images and masks.
 
-    Command: twins train --task semantic --data DIR --model twins_svt_nano
+    Command: twins train --recipe semantic_scratch --data DIR
     Hardware and hours: depend on the folder; a CPU is enough.
     Expected: depends on the folder.
     """
@@ -178,21 +178,22 @@ SEEN_REGION = 12
 def choose(run: Chooser) -> None:
     """Choose the settings of a semantic network's training."""
     data = run.data
-    ideal, reason = round_side(data.shorter, 96, 512), f"images have {data.shorter} pixels"
+    ideal, reason = round_side(data.shorter, 96, 512), side_reason(data.shorter, 512)
     if len(data.sides):
         narrow = data.quantile(0.25)
         ideal = round_side(min(SEEN_REGION / max(narrow, 1e-3), data.shorter), 96, 512)
         reason = f"a quarter of the regions are narrower than {narrow * ideal:.0f} pixels at this size"
     run.set("size", ideal, reason)
-    crop = min(run.config.size, 512 if run.published else 192)
+    crop = largest = min(run.config.size, 512 if run.published else 192)
     least = 2400.0
     while crop > 96 and run.images(crop) < least:
         crop -= 32
-    run.set("semantic.crop", crop, "training crops")
+    whole = "as large as the input" if crop == run.config.size else "smaller crops take less time than whole images"
+    run.set("semantic.crop", crop, run.shortage(crop, largest) if crop < largest else whole)
+    crop = run.config.semantic.crop
     run.choose_batch(crop, smallest=4, largest=16, steps=1000, passes=80.0 if run.published else 200.0)
     run.choose_rate(2e-4, 8) if run.published else run.choose_rate(4e-3, 4)
-    run.set("optimizer.layer_decay", *((0.9, "keeps early layers") if run.published else (None, "all layers learn")))
-    run.set("drop_path", *((0.2, "a large network") if run.published else (0.0, "a small network")))
+    run.choose_regularisation(layer_decay=0.9, drop_path=0.2)
     run.choose_schedule(run.config.size)
     run.choose_flip("semantic.hflip")
     many = run.passes >= 15

@@ -272,10 +272,9 @@ def test_a_test_part_that_serves_as_validation_is_counted_once(tmp_path, save_im
     assert splits.val is splits.parts["test"]
     assert (splits.count, splits.plan.images, splits.plan.used, len(splits.select("all"))) == (6, 6, {"images": 6}, 6)
     assert splits.plan.parts["val"]["same_as"] == "test"
-    assert splits.plan.parts["val"]["origin"] == "test, the test part, as there is no validation part"
+    assert splits.plan.parts["val"]["origin"] == "test, as there is no validation part"
     assert splits.plan.short() == [
-        "images, read as images: 3 train (train), 3 val (test, the test part, as there is no validation part), "
-        "3 test (test)"
+        "images, read as images: 3 train (train), 3 val (test, as there is no validation part), 3 test (test)"
     ]
 
 
