@@ -138,9 +138,16 @@ def test_notes_of_a_run_name_flags(capsys, tmp_path):
         ("a --no-compil", "twins run has no --no-compil; did you mean --no-compile?; see"),
         ("a --lr 3", "twins run has no --lr; did you mean --optimizer.lr?; see"),
         ("a -x", "twins run has no -x"),
+        ("a b --compile=False", "--compile is a switch and takes no value, found 'False'; see"),
+        ("a --no_compile=True b", "--no-compile is a switch and takes no value, found 'True'; see"),
+        ("a --scales --task c", "--scales lacks its values: it takes numbers, found nothing; see"),
     ],
 )
 def test_an_invalid_command_line_is_answered_with_the_expected_usage(line, message):
     with pytest.raises(ConfigError) as caught:
         parse(Args, "run", line.split())
     assert message in str(caught.value)
+
+
+def test_a_word_like_a_placeholder_is_a_word():
+    assert parse(Args, "run", ["a", "IMAGE"]).images == ("IMAGE",)
