@@ -360,8 +360,8 @@ def _fetch(address: str) -> tuple[str, bytes | None]:
                 return kind, None
             return kind, answer.read(MAX_BYTES + 1)
     except urllib.error.HTTPError as error:
-        reason = f"{error.code} {error.reason}".partition("\n")[0]
-        raise DataError(f"{name} could not be fetched ({reason}); check the address") from error
+        status = f"{error.code} {error.reason}".partition("\n")[0]
+        raise DataError(f"{name} could not be fetched ({status}); check the address") from error
     except (OSError, HTTPException, ValueError, OverflowError) as error:  # the last for ports above 65535
         reason = getattr(error, "reason", None) or error
         raise DataError(f"{name} could not be fetched ({reason}); check the address") from error
