@@ -16,7 +16,7 @@ from twins.bands import Bands
 from twins.data.channels import RGB, open_channels
 from twins.data.classes import distinct_colours
 from twins.drawing_labels import Colour, Rectangle, contrast, draw_labels, font, shorten
-from twins.errors import ConfigError, InputError
+from twins.errors import ConfigError, InputError, check_type
 from twins.predictions import Prediction
 
 Palette = Sequence[Colour]
@@ -42,7 +42,8 @@ class DrawConfig:
     """How predictions are drawn on images."""
 
     line_width: int | None = None
-    """Width of boxes and outlines, in pixels of the drawing; unset: from the size of the image."""
+    """Width of boxes and outlines, in pixels of the drawing, at most a quarter of its shorter side; unset: from the
+    size of the image."""
     labels: bool = True
     """Write names and scores: labels of objects, the bars of a classifier, the legend of a semantic map."""
     opacity: float = 0.5
@@ -51,6 +52,9 @@ class DrawConfig:
     """Give objects a colour by class, in tones if masks of a class are neighbours, or each object its own."""
 
     def __post_init__(self) -> None:
+        check_type(self.line_width, int | None, "line_width", "a whole number of pixels")
+        check_type(self.labels, bool, "labels", "True or False")
+        check_type(self.opacity, float | int, "opacity", "a number in 0..1")
         if self.line_width is not None and self.line_width < 1:
             raise ConfigError(f"`line_width` must be at least 1 pixel, found {self.line_width}")
         if not 0 <= self.opacity <= 1:
@@ -91,6 +95,7 @@ def draw_prediction(
     Raises:
         InputError: the prediction holds nothing to draw, or is for an image of another size.
     """
+    check_type(config, DrawConfig | None, "config", "a twins.DrawConfig")
     config, size = config or DEFAULT, prediction.size
     if image.size != (size[1], size[0]):
         raise InputError(
@@ -261,6 +266,7 @@ def mark(image: Image.Image, marks: Sequence[Mark], config: DrawConfig = DEFAULT
     size = (image.width * scale, image.height * scale)
     picture = image.convert("RGB").resize(size, Image.Resampling.NEAREST)
     width = config.line_width or max(2, round(min(picture.size) / 240)) - (len(marks) > MAX_LABELLED)
+    width = min(width, max(2, min(picture.size) // 4))
     alpha = round(255 * config.opacity)
     for item, tone in reversed(list(zip(marks, mask_tones(marks, max(image.size) / 50), strict=True))):
         if item.mask is not None:

@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from twins.errors import ConfigError, InputError, MissingExtraError, TwinsError, few, number_of
-from twins.files import atomic_file
+from twins.errors import ConfigError, InputError, MissingExtraError, TwinsError, check_type, few, number_of
+from twins.files import atomic_file, path_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,18 +145,28 @@ class Prediction:
         """Return the name of a class id, or the id as text if the network has no names."""
         return self.names[label] if self.names else str(label)
 
-    def to_dict(self, *, top: int | None = None) -> dict[str, Any]:
+    def to_dict(self, *, top: int | None = None, masks: Literal["rle", "none"] | None = None) -> dict[str, Any]:
         """Return JSON-ready values.
 
         All tasks: `format`, `task` and `size` (height, width). Classification: `labels`, `names` and `scores`, highest
         score first. Detection: also `boxes` (xyxy in pixels), and in a tracked video `tracks` (numbers from 1; null
-        without a track). Instance segmentation: also `masks` (COCO's compressed
-        run lengths: `size`, and `counts` as text) and `areas` (pixels of each mask). Semantic segmentation: `areas`
-        (pixels by class name).
+        without a track). Instance segmentation: also `masks` and `areas` (pixels of each mask). Semantic segmentation:
+        `areas`, and on request `masks`, by class name. Masks are COCO's compressed run lengths: `size`, and `counts` as
+        text.
 
         Args:
             top: number of classes or objects to list, highest score first; `None`: all.
+            masks: `rle`: the mask of each object, or of each class in a semantic map; `none`: only `areas`; `None`: the
+                masks of objects.
+
+        Raises:
+            ConfigError: `top` is no whole number from 0, or `masks` is another word.
         """
+        check_type(top, int | None, "top", "a whole number, or None for all")
+        if top is not None and top < 0:
+            raise ConfigError(f"`top` must be at least 0, found {top}")
+        if masks not in ("rle", "none", None):
+            raise ConfigError(f"`masks` must be rle or none, found {masks!r}")
         result: dict[str, Any] = {"format": FORMAT, "task": self.task, "size": list(self.size)}
         if self.labels is not None:
             labels = self.labels[:top].tolist()
@@ -168,12 +178,13 @@ class Prediction:
             result["tracks"] = [None if track < 0 else track for track in self.tracks[:top].tolist()]
         if self.masks is not None:
             result["areas"] = self.masks[:top].sum(axis=(1, 2)).tolist()
-            result["masks"] = _run_lengths(self.masks[:top])
+            if masks != "none":
+                result["masks"] = [_run_lengths(mask) for mask in self.masks[:top]]
         if self.label_map is not None:
-            labels, pixels = np.unique(self.label_map, return_counts=True)
-            result["areas"] = {
-                self.name(label): count for label, count in zip(labels.tolist(), pixels.tolist(), strict=True)
-            }
+            labels, pixels = (values.tolist() for values in np.unique(self.label_map, return_counts=True))
+            result["areas"] = {self.name(label): count for label, count in zip(labels, pixels, strict=True)}
+            if masks == "rle":
+                result["masks"] = {self.name(label): _run_lengths(self.label_map == label) for label in labels}
         return result
 
     def to_coco(self, image_id: int, *, category_ids: Sequence[int | None] | None = None) -> list[dict[str, Any]]:
@@ -236,12 +247,14 @@ class Prediction:
         """Write the drawing to a file, whose ending decides the format, such as `.png` or `.jpg`; see `draw`.
 
         Raises:
-            ConfigError: the ending is of no image format, there is no such folder, or `path` is the image itself.
+            ConfigError: the ending is of no image format, there is no such folder, or `path` is the image itself, or no
+                path.
             TrainingError: the disk is full or not writable.
         """
         from PIL import Image
 
-        path = Path(path)
+        check_type(path, str | Path, "path", "the path of the file to write")
+        path = path_of(path, "drawing")
         Image.init()
         if (kind := Image.registered_extensions().get(path.suffix.lower())) not in Image.SAVE:
             raise ConfigError(f"{path} has no ending of an image format that can be written; use .png or .jpg")
@@ -271,14 +284,12 @@ def _equal(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
-def _run_lengths(masks: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Return masks `(R, H, W)` as COCO's compressed run lengths, as text.
+def _run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return a mask `(H, W)` as COCO's compressed run lengths, as text.
 
     `data/objects.py` encodes masks faster, but this module is on a lower line and may not import it.
     """
     from faster_coco_eval import mask as rle
 
-    if not len(masks):
-        return []
-    encoded = rle.encode(np.asfortranarray(masks.transpose(1, 2, 0), dtype=np.uint8))
-    return [{"size": list(mask["size"]), "counts": mask["counts"].decode("ascii")} for mask in encoded]
+    encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}

@@ -309,6 +309,7 @@ def load(
         ConfigError: the device is not available, the settings are for another task, or an argument has another type.
     """
     check_type(path_or_name, str | Path, "path_or_name", "the path of a run or a weight file, or a published name")
+    check_type(weights_key, str | None, "weights_key", "a key in the weight file, such as teacher")
     model = model_from_checkpoint(weights_of(path_or_name), weights_key=weights_key)
     return Predictor(model, device=device, inference=inference, selection=selection, compile=compile)
 

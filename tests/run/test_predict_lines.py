@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -189,6 +190,33 @@ def test_a_closed_pipe_ends_without_a_word_or_goes_on_with_the_files(network, tm
     assert first.startswith(f"{tmp_path}/0.png\t")
     if files:
         assert len(json.loads((tmp_path / "all.json").read_text())["predictions"]) == 40
+
+
+def test_names_that_are_no_text_are_escaped_in_files(run_cli, network, tmp_path):
+    image = os.fsencode(tmp_path) + b"/\xff.png"
+    Image.new("RGB", (40, 30)).save(os.fsdecode(image))
+    files = ["--json", tmp_path / "all.json", "--csv", tmp_path / "all.csv", "--device", "cpu", "--quiet"]
+    assert run_cli("predict", network, os.fsdecode(image), *files) == (0, "", "")
+    (entry,) = json.loads((tmp_path / "all.json").read_text())["predictions"]
+    assert entry["image"] == os.fsdecode(image)
+    assert f"{tmp_path}/\\udcff.png," in (tmp_path / "all.csv").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("closed", "code", "error"),
+    [
+        ("<&-", 1, "not read: standard input is empty"),
+        (">&- <image.png", 0, ""),
+        (">/dev/full <image.png", 2, "twins: standard output cannot be written to (No space left on device)"),
+    ],
+)
+def test_closed_and_full_streams_are_no_mistake_of_the_program(network, tmp_path, closed, code, error):
+    Image.new("RGB", (40, 30)).save(tmp_path / "image.png")
+    words = shlex.join([sys.executable, "-m", "twins", "predict", str(network), "-", "--device", "cpu"])
+    result = subprocess.run(f"{words} {closed}", shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, "Traceback" in result.stderr) == (code, False)
+    assert result.stderr.startswith(error)
 
 
 # tracks

@@ -392,8 +392,25 @@ def test_no_label_covers_another_or_leaves_the_picture(size, count, monkeypatch)
     assert len(rectangles) >= 4
 
 
-@pytest.mark.parametrize("setting", [{"line_width": 0}, {"opacity": 1.5}, {"colours": "rainbow"}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"line_width": 0},
+        {"line_width": "3"},
+        {"opacity": 1.5},
+        {"opacity": None},
+        {"labels": "no"},
+        {"colours": "rainbow"},
+    ],
+)
 def test_drawing_settings_out_of_range_are_refused(setting):
     (name,) = setting
     with pytest.raises(ConfigError, match=f"`{name}` must be"):
         DrawConfig(**setting)
+
+
+def test_lines_are_at_most_a_quarter_of_the_picture():
+    wide, limit = (
+        draw_prediction(objects([[100, 100, 300, 300]]), grey(800, 600), DrawConfig(line_width=n)) for n in (9**9, 150)
+    )
+    assert np.array_equal(wide, limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from faster_coco_eval import mask as rle
 from PIL import Image
 
 import twins
@@ -45,6 +47,33 @@ def test_entries_are_objects_ranked_classes_or_classes_of_the_map():
     assert (first["semantic"].mask == (LABEL_MAP == 2)).all()
     assert all(len(list(prediction)) == len(prediction) == 2 for prediction in PREDICTIONS.values())
     assert len(EMPTY) == len(list(EMPTY)) == 0
+
+
+def test_masks_are_run_lengths_of_objects_or_of_the_classes_of_a_map():
+    by_object = PREDICTIONS["instance"].to_dict(masks="rle")
+    assert by_object == PREDICTIONS["instance"].to_dict()
+    assert [(rle.decode(mask) == each).all() for mask, each in zip(by_object["masks"], MASKS, strict=True)] == [
+        True,
+        True,
+    ]
+    assert json.loads(json.dumps(by_object)) == by_object
+    by_class = PREDICTIONS["semantic"].to_dict(masks="rle")
+    assert list(by_class["masks"]) == list(by_class["areas"]) == ["dog", "emu"]
+    assert all((rle.decode(by_class["masks"][NAMES[label]]) == (label == LABEL_MAP)).all() for label in (1, 2))
+    assert EMPTY.to_dict(masks="rle")["masks"] == []
+    for task, prediction in PREDICTIONS.items():
+        values = prediction.to_dict(masks="none")
+        assert "masks" not in values
+        assert ("areas" in values) == (task in ("semantic", "instance"))
+        with pytest.raises(ConfigError, match="`masks` must be rle or none, found 'polygon'"):
+            prediction.to_dict(masks="polygon")
+    assert "masks" not in PREDICTIONS["semantic"].to_dict()
+
+
+@pytest.mark.parametrize("top", [-1, "a", 1.5])
+def test_a_wrong_number_of_entries_is_refused(top):
+    with pytest.raises(ConfigError, match="`top` must be"):
+        PREDICTIONS["classification"].to_dict(top=top)
 
 
 def test_a_prediction_is_described_in_a_line():
@@ -162,4 +191,8 @@ def test_a_drawing_replaces_neither_the_image_nor_a_file_of_unknown_format(tmp_p
     }.items():
         with pytest.raises(ConfigError, match=message):
             prediction.save(tmp_path / name)
+    with pytest.raises(ConfigError, match="`path` must be"):
+        prediction.save(None)
+    with pytest.raises(NotFoundError, match="there is no drawing"):
+        prediction.save("a\0.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png"]

@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
     0 is success, 1 problems found, 2 a user's mistake, 130 an interruption.
     """
+    _open_streams()
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
@@ -58,6 +59,13 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
     with stderr_in_flags(module.ARGS):
         return _run(module.run, verb_arguments)
+
+
+def _open_streams() -> None:
+    """Let standard streams that a shell closed (`>&-`, services) lead to nowhere, as the null device."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (open until the process ends)
 
 
 def _run(run: Callable[[list[str]], int], arguments: list[str]) -> int:

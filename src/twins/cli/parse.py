@@ -35,6 +35,8 @@ def parse(kind: type[T], verb: str, arguments: list[str], *, default: T | None =
     Raises:
         ConfigError: an unknown flag, a missing value, or a value of the wrong type.
     """
+    if sentence := _explain_accepted(kind, arguments):
+        raise ConfigError(f"{sentence}; see twins {verb} --help")
     error_output = io.StringIO()
     default_argument: dict[str, Any] = {} if default is None else {"default": default}
     try:
@@ -64,20 +66,17 @@ def explain(kind: type[Any], verb: str, arguments: list[str], unknown: list[str]
         arguments: the words after the verb.
         unknown: those of them that have no place, if the others are right.
     """
-    options = options_of(kind)
-    flags = {spelling: option for option in options for spelling in option.spellings}
+    options, flags = options_of(kind), _flags_of(kind)
     words = 0
     for position, word in enumerate(arguments):
-        name, equals, value = word.partition("=")
+        name, equals, _ = word.partition("=")
         name = name.replace("_", "-")
         if not word.startswith("--"):
             words += 1
             continue
         if (option := flags.get(name)) is None:
             return f"twins {verb} has no {word.partition('=')[0]}{_nearest_flag(name, flags)}"
-        following = (
-            [value] if equals else [*takewhile(lambda word: not word.startswith("--"), arguments[position + 1 :])]
-        )
+        following = _values_after(arguments, position)
         if option.is_switch and not equals:
             continue
         if sentence := _explain_values(option, name, following):
@@ -95,6 +94,31 @@ def explain(kind: type[Any], verb: str, arguments: list[str], unknown: list[str]
     return f"twins {verb} has no place for {unknown[0]!r}{hint}" if unknown else None
 
 
+def _explain_accepted(kind: type[Any], arguments: list[str]) -> str | None:
+    """Return a sentence on a mistake that tyro accepts: a value of a switch, or a list without values."""
+    flags = _flags_of(kind)
+    for position, word in enumerate(arguments):
+        name, equals, _ = word.partition("=")
+        option = flags.get(name := name.replace("_", "-"))
+        if option is None or option.positional or (option.is_switch and not equals):
+            continue
+        values = _values_after(arguments, position)
+        if option.is_switch or (option.count is None and not values):
+            return _explain_values(option, name, values)
+    return None
+
+
+def _flags_of(kind: type[Any]) -> dict[str, Option]:
+    """Return the option of each flag, in all its spellings, and of each placeholder of a positional."""
+    return {spelling: option for option in options_of(kind) for spelling in option.spellings}
+
+
+def _values_after(arguments: list[str], position: int) -> list[str]:
+    """Return the value after the `=` of a flag, or the words up to the next flag."""
+    _, equals, value = arguments[position].partition("=")
+    return [value] if equals else [*takewhile(lambda word: not word.startswith("--"), arguments[position + 1 :])]
+
+
 _EXPECTED = {"N": "a whole number", "N...": "whole numbers", "X": "a number", "X...": "numbers", "X X": "two numbers"}
 """What a placeholder stands for, in a sentence."""
 
@@ -105,7 +129,7 @@ def _explain_values(option: Option, flag: str, words: list[str]) -> str | None:
     values = words[:count]
     if option.is_switch:
         return f"{flag} is a switch and takes no value, found {words[0]!r}"
-    if count and not values:
+    if not values:
         return f"{flag} lacks its {'value' if count == 1 else 'values'}: it takes {expected}, found nothing"
     if option.accepts(values):
         return None

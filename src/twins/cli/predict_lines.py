@@ -8,11 +8,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from typing import TextIO
 
 from rich.cells import cell_len
 
 from twins.data.loading.sources import Source
-from twins.errors import name_counts, number_of
+from twins.errors import TrainingError, name_counts, number_of
 from twins.predictions import Prediction
 from twins.tasks.contract import spec_of
 from twins.tracking import VideoTracks
@@ -125,8 +126,13 @@ class Lines:
         try:
             print(line, flush=True)
         except BrokenPipeError:  # the reader, such as `head`, closed the pipe
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _to_null(sys.stdout)
             self.closed = True
+        except OSError as error:
+            _to_null(sys.stdout)
+            raise TrainingError(
+                f"standard output cannot be written to ({error.strerror}); free space or choose another file"
+            ) from error
 
 
 class _Video:
@@ -161,6 +167,11 @@ class Progress:
         if self._text:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
             self._text = ""
+
+
+def _to_null(stream: TextIO) -> None:
+    """Let a stream lead to nowhere, so that nothing fails when it is closed with text that it still holds."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _clean(text: str) -> str:

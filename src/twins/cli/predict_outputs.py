@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from PIL.Image import Image
 
@@ -38,7 +38,7 @@ def json_file(path: Path, task: str, top: int) -> Iterator[Writer]:
 
     A classifier's `top` classes are written for each image, and all objects of a detector.
     """
-    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic_file(path) as temporary, _open(temporary) as file:
         file.write(f'{{"format": {FORMAT}, "predictions": [')
         append, limit = _list_writer(file.write), None if facts_of(task).selection else top
         yield lambda source, prediction: append(source.origin() | prediction.to_dict(top=limit))
@@ -78,7 +78,7 @@ def csv_file(path: Path, task: str, top: int, *, video: bool, track: bool = Fals
     With `video` each line has the number and time of its frame, with `track` the track of its object.
     """
     spec = spec_of(task)
-    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_file(path) as temporary, _open(temporary) as file:
         lines = csv.writer(file)
         lines.writerow(
             ["image", *(("frame", "seconds") if video else ()), *spec.csv_columns, *(("track",) if track else ())]
@@ -164,6 +164,11 @@ def _save(image: Image, path: Path) -> None:
     """Write a complete PNG or none."""
     with atomic_file(path) as temporary:
         image.save(temporary, format="PNG")
+
+
+def _open(path: Path) -> TextIO:
+    """Open a text file to write; bytes of file names that are no text become escapes such as `\\udcff`, as in JSON."""
+    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _list_writer(write: Callable[[str], object]) -> Callable[[Any], None]:

@@ -32,6 +32,13 @@ class InferenceConfig:
     should be at least as large as most objects."""
 
     def __post_init__(self) -> None:
+        check_type(self.scales, tuple | list, "scales", "several numbers, such as (0.5, 1.0)")
+        object.__setattr__(self, "scales", tuple(self.scales))
+        for scale in self.scales:
+            check_type(scale, float | int, "scales", "several numbers, such as (0.5, 1.0)")
+        check_type(self.flip, bool, "flip", "True or False")
+        for name in ("window", "stride", "tile", "overlap"):
+            check_type(getattr(self, name), int | None, name, "a whole number of pixels")
         if not self.scales or not all(0 < scale <= 100 for scale in self.scales):
             raise ConfigError(f"`scales` must list numbers above 0 and at most 100, found {self.scales}")
         for name in ("window", "tile"):

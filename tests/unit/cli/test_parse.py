@@ -138,6 +138,9 @@ def test_notes_of_a_run_name_flags(capsys, tmp_path):
         ("a --no-compil", "twins run has no --no-compil; did you mean --no-compile?; see"),
         ("a --lr 3", "twins run has no --lr; did you mean --optimizer.lr?; see"),
         ("a -x", "twins run has no -x"),
+        ("a b --compile=False", "--compile is a switch and takes no value, found 'False'; see"),
+        ("a --no_compile=True b", "--no-compile is a switch and takes no value, found 'True'; see"),
+        ("a --scales --task c", "--scales lacks its values: it takes numbers, found nothing; see"),
     ],
 )
 def test_an_invalid_command_line_is_answered_with_the_expected_usage(line, message):
@@ -152,3 +155,7 @@ def test_a_flag_with_underscores_is_given_as_much_as_one_with_dashes(words):
     assert given_settings(Args, words) == {"batch_size"}
     assert value_of("--batch-size", words) == "3"
     assert without("--batch-size", ["MODEL", *words, "--flip"]) == ["MODEL", "--flip"]
+
+
+def test_a_word_like_a_placeholder_is_a_word():
+    assert parse(Args, "run", ["a", "IMAGE"]).images == ("IMAGE",)

@@ -93,7 +93,7 @@ class Item:
     name: str
     """See `Source.name`; an address with its login."""
     kind: Kind = "file"
-    """`file`, `video`, `web`, `stream` or `camera`; `stdin` for the image in `content`."""
+    """`file`, `video`, `web`, `stream` or `camera`; `stdin` for the image in `content`; `list` for an empty one."""
     content: bytes = b""
     """The image, if it comes from standard input."""
 
@@ -107,7 +107,7 @@ def kind_of(word: str) -> Kind:
         return "folder"
     if os.path.exists(word):
         return "list" if path.suffix.lower() == ".txt" else "video" if is_video_file(path) else "file"
-    protocol = word.partition("://")[0].lower() if "://" in word else ""
+    protocol = _protocol(word)
     if protocol in ("http", "https"):
         return "web"
     if protocol in _STREAMS:
@@ -119,6 +119,14 @@ def kind_of(word: str) -> Kind:
     if glob.has_magic(word):
         return "pattern"
     return "video" if is_video_file(path) else "file"
+
+
+def _protocol(word: str) -> str:
+    """Return the protocol of an address in lower case; empty if the word is none, such as `http://[x/y.png`."""
+    try:
+        return urlsplit(word).scheme if "://" in word else ""
+    except ValueError:
+        return ""
 
 
 def check_words(words: Iterable[str]) -> None:
@@ -170,7 +178,11 @@ def find_items(words: Iterable[str], stdin: BinaryIO) -> Iterator[Item]:
         if kind == "stdin":
             yield from _from_stdin(stdin)
         elif kind == "list":
-            yield from chain.from_iterable(map(_of_line, _list(word)))
+            item = None
+            for item in chain.from_iterable(map(_of_line, _list(word))):
+                yield item
+            if item is None:
+                yield Item(word, "list")  # opening it raises an error, which is reported with those of other files
         else:
             yield from _of_word(word, kind)
 
@@ -223,7 +235,7 @@ def _of_line(line: str) -> Iterator[Item]:
 def _from_stdin(stdin: BinaryIO) -> Iterator[Item]:
     """Yield one image, or the items of a list, whose lines are read as they come."""
     line = stdin.readline(_HEAD)
-    if _is_text(line):
+    if line and _is_text(line):
         yield from chain.from_iterable(map(_of_line, _lines(chain([line], stdin))))
     else:
         yield Item(STDIN, "stdin", line + stdin.read(MAX_BYTES))
@@ -234,7 +246,7 @@ def _is_text(line: bytes) -> bool:
     if b"\0" in line or re.match(rb"P[1-7]\s", line):  # the second are netpbm's formats, which begin with text
         return False
     try:
-        return line.decode().strip("\r\n").isprintable()
+        return line.decode("utf-8-sig").strip("\r\n").isprintable()
     except UnicodeDecodeError:
         return False
 
@@ -270,6 +282,8 @@ def _open(item: Item, positions: Iterator[int], channels: int, every: int) -> It
         yield from _live(without_login(item.name), read_stream(item.name, every=every), positions)
     elif item.kind == "video":
         yield from _frames(item.name, read_frames(item.name, every=every), positions)
+    elif item.kind == "list":
+        raise DataError(f"the list {item.name} names no image; it is empty")
     elif item.kind == "stdin":
         yield Source(item.name, next(positions), _from_bytes("standard input", item.content, channels))
     else:
@@ -346,13 +360,16 @@ def _fetch(address: str) -> tuple[str, bytes | None]:
                 return kind, None
             return kind, answer.read(MAX_BYTES + 1)
     except urllib.error.HTTPError as error:
-        raise DataError(f"{name} could not be fetched ({error.code} {error.reason}); check the address") from error
-    except (OSError, HTTPException, ValueError) as error:
+        status = f"{error.code} {error.reason}".partition("\n")[0]
+        raise DataError(f"{name} could not be fetched ({status}); check the address") from error
+    except (OSError, HTTPException, ValueError, OverflowError) as error:  # the last for ports above 65535
         reason = getattr(error, "reason", None) or error
         raise DataError(f"{name} could not be fetched ({reason}); check the address") from error
 
 
 def _from_bytes(name: str, content: bytes, channels: int) -> AnyImage:
+    if not content:
+        raise DataError(f"{name} is empty (0 bytes), where an image was expected")
     if len(content) > MAX_BYTES:
         raise DataError(f"{name} has more than {MAX_BYTES // 2**20} MiB; save it in a file first")
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -50,25 +50,23 @@ def infer(network: TaskNetwork, image: AnyImage, config: InferenceConfig) -> Pre
 
 def _by_views(network: Any, image: AnyImage, config: InferenceConfig) -> tuple[Detections, Merged]:
     """Return the objects of all views in pixels of the image, and the objects that they are merged to."""
-    found = []
-    with _low_threshold(network):
-        for view, mirrored in views(network, image, config):
-            outputs = forward(network, view)
-            objects = scale_objects(network.objects(outputs)[0], outputs["sizes"][0], (image.height, image.width))
-            found.append(_mirror(objects, image.width) if mirrored else objects)
+    found, lenient = [], _lenient(network)
+    for view, mirrored in views(network, image, config):
+        outputs = forward(lenient, view)
+        objects = scale_objects(lenient.objects(outputs)[0], outputs["sizes"][0], (image.height, image.width))
+        found.append(_mirror(objects, image.width) if mirrored else objects)
     everything = join(found)
     return everything, merge_views(everything, _origins(found), len(found), **_selection(network))
 
 
-@contextmanager
-def _low_threshold(network: Any) -> Iterator[None]:
-    """Let a detector return low-scoring objects too, since the scores of views and tiles are averaged."""
-    selection: SelectionConfig = network.selection
-    network.selection = replace(selection, score=min(selection.score, SelectionConfig().score))
-    try:
-        yield
-    finally:
-        network.selection = selection
+def _lenient(network: Any) -> Any:
+    """Return a detector with the same weights that returns low-scoring objects too, since scores are averaged.
+
+    It is a shallow copy, so that other threads can use the network at the same time.
+    """
+    lenient, selection = copy(network), network.selection
+    lenient.selection = replace(selection, score=min(selection.score, SelectionConfig().score))
+    return lenient
 
 
 def _by_tiles(network: Any, image: AnyImage, config: InferenceConfig) -> tuple[Detections, Merged]:
@@ -76,13 +74,12 @@ def _by_tiles(network: Any, image: AnyImage, config: InferenceConfig) -> tuple[D
     tiles = tiles_of(image.width, image.height, config)
     if len(tiles) > 1 and not config.shared_pixels:
         raise ConfigError("`overlap` must be above 0 for a detector, at least as large as most objects, found 0")
-    found = []
-    with _low_threshold(network):
-        for batch, images in tile_batches(network, image, config):
-            for tile, objects in zip(batch, network.objects(forward(network, images)), strict=True):
-                corner = objects.boxes.new_tensor([tile.left, tile.top])
-                limit = objects.boxes.new_tensor([image.width, image.height])
-                found.append(objects._replace(boxes=torch.minimum(objects.boxes + corner.repeat(2), limit.repeat(2))))
+    found, lenient = [], _lenient(network)
+    for batch, images in tile_batches(network, image, config):
+        for tile, objects in zip(batch, lenient.objects(forward(lenient, images)), strict=True):
+            corner = objects.boxes.new_tensor([tile.left, tile.top])
+            limit = objects.boxes.new_tensor([image.width, image.height])
+            found.append(objects._replace(boxes=torch.minimum(objects.boxes + corner.repeat(2), limit.repeat(2))))
     everything = join(found)
     return everything, merge_tiles(everything, _origins(found), torch.tensor(tiles), **_selection(network))
 

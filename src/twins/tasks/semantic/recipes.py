@@ -192,7 +192,7 @@ def choose(run: Chooser) -> None:
     run.set("semantic.crop", crop, run.shortage(crop, largest) if crop < largest else whole)
     crop = run.config.semantic.crop
     run.choose_batch(crop, smallest=4, largest=16, steps=1000, passes=80.0 if run.published else 200.0)
-    run.choose_rate(2e-4, 8) if run.published else run.choose_rate(4e-3, 4)
+    run.choose_rate(2e-4, 8) if run.published else run.choose_rate(2e-3, 4)
     run.choose_regularisation(layer_decay=0.9, drop_path=0.2)
     run.choose_schedule(run.config.size)
     run.choose_flip("semantic.hflip")

@@ -161,6 +161,29 @@ def test_standard_input_is_an_image_or_a_list_by_its_content(folder):
     assert "standard input is damaged" in opened("-", stdin=Path("sub/b.jpg").read_bytes()[:300])[1][0]
 
 
+@pytest.mark.parametrize(
+    "address", ["http://[x/y.png", "http://localhost:99999/y.png", "https://", "http://a\tb/y.png"]
+)
+def test_an_address_that_is_none_is_named(folder, address):
+    images, (sentence,) = opened(address)
+    assert not images
+    assert address.partition("://")[2].partition("\t")[0] in sentence
+    assert "check the" in sentence
+
+
+def test_an_empty_list_or_standard_input_is_named(folder):
+    Path("none.txt").write_text("\n \n")
+    for word, name in (("none.txt", "the list none.txt"), ("@none.txt", "the list @none.txt"), ("-", "standard input")):
+        images, (sentence,) = opened(word)
+        assert not images
+        assert sentence.startswith(name)
+        assert "empty" in sentence
+
+
+def test_a_list_on_standard_input_may_begin_with_a_byte_order_mark(folder):
+    assert names("-", stdin="\ufeffa.png\r\nsub/b.jpg\r\n".encode()) == ["a.png", "sub/b.jpg"]
+
+
 def test_a_list_on_standard_input_is_read_line_by_line(folder):
     reader, writer = os.pipe()
     with open(reader, "rb") as stdin, open(writer, "wb", buffering=0) as end:

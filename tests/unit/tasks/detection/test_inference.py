@@ -139,3 +139,12 @@ def test_scores_that_overflow_are_refused(settings):
     network.forward = lambda images: {"scores": torch.full((1,), float("nan"))}
     with pytest.raises(WeightsError, match="the network's scores are not finite"):
         infer(network, coordinates(64, 64), InferenceConfig(**settings))
+
+
+def test_a_network_is_not_changed_meanwhile_so_that_threads_can_share_it():
+    network, seen = PerfectDetector([(10, 10, 40, 40)]), []
+    network.selection = selection = SelectionConfig(score=0.6)
+    network.register_forward_pre_hook(lambda *_: seen.append(network.selection))
+    infer(network, coordinates(150, 90), InferenceConfig(tile=64))
+    assert seen
+    assert all(each is selection for each in seen)

@@ -192,6 +192,9 @@ def test_label_maps_of_narrow_images_have_their_size(network, size, settings):
 CONTRADICTIONS = {
     "`scales` must list": [{"scales": ()}, {"scales": (1.0, 0.0)}, {"scales": (float("nan"),)}],
     "at least 32 pixels": [{"window": 31}, {"tile": 0}],
+    "`scales` must be several numbers": [{"scales": 1}, {"scales": "1"}, {"scales": ("a",)}],
+    "`flip` must be True": [{"flip": "yes"}],
+    "`tile` must be a whole number": [{"tile": "64"}, {"tile": 64.5}],
     "`stride` belongs to `window`": [{"stride": 8}, {"stride": 8, "tile": 64}],
     "`overlap` belongs to `tile`": [{"overlap": 8}, {"overlap": 8, "window": 64}],
     "`stride` must be": [{"window": 64, "stride": 0}, {"window": 64, "stride": 65}],
