@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
 from twins.data.base import Splits
+from twins.data.loading.loader import TrainSamples
 from twins.data.summary import summarise
 from twins.engine.config import TrainConfig
 from twins.engine.optim import build_optimizer, train_mode
 from twins.factory import create_model
 from twins.tasks.choices import Choice
 from twins.tasks.contract import TaskSpec
-from twins.tasks.default_recipe import Chooser
+from twins.tasks.default_recipe import PROBES, Chooser
 from twins.tasks.recipes import recipes_of
 from twins.tasks.table import facts_of
 from twins.weights.files import read_tensors
 
 _STEPS = 3
 """Steps of a measurement; the fastest one counts."""
+_LOADED = 6
+"""Training images that are loaded to measure it."""
 
 
 def choose_settings(
@@ -53,25 +59,45 @@ def choose_settings(
         if info is not None and info.task == config.task:  # its head was trained with its anchors
             given = {*given, "detection.anchor_scale"}
 
-    def measure(config: TrainConfig, shape: tuple[int, int]) -> float:
-        return _seconds_per_image(config, spec, splits, device, shape)
-
-    chooser = Chooser(config, given, data, measure, square=spec.shapes(splits.train) is None, processes=processes)
+    probe = min(facts_of(config.task).batch_size, 16) // 2
+    chooser = Chooser(
+        config,
+        given,
+        data,
+        lambda settings, shape: _step_seconds(settings, spec, splits, device, (probe, *shape)),
+        loading=lambda settings: _loading_seconds(settings, spec, splits),
+        probe=probe,
+        square=spec.shapes(splits.train) is None,
+        processes=processes,
+    )
     recipes_of(config.task).choose(chooser)
     return chooser.finish()
 
 
-def _seconds_per_image(
-    config: TrainConfig, spec: TaskSpec, splits: Splits[Any], device: torch.device, shape: tuple[int, int]
+def _loading_seconds(config: TrainConfig, spec: TaskSpec, splits: Splits[Any]) -> float:
+    """Return the seconds of loading a training image at a small size: the median of a few, spread over the set."""
+    small = replace(config, size=PROBES[1], semantic=replace(config.semantic, crop=PROBES[1]))
+    preprocess = spec.preprocess(small, facts_of(config.task).preprocess)
+    samples = TrainSamples(splits.train, spec.train_transform(small, preprocess), seed=config.seed)
+    times: list[float] = []
+    for index in np.linspace(0, len(splits.train) - 1, _LOADED).round().astype(int).tolist():
+        started = time.perf_counter()
+        samples[0, index, 0]
+        times.append(time.perf_counter() - started)
+    return median(times)
+
+
+def _step_seconds(
+    config: TrainConfig, spec: TaskSpec, splits: Splits[Any], device: torch.device, shape: tuple[int, int, int]
 ) -> float:
-    """Return the seconds of training on one image `(height, width)`, by steps on a random network and images."""
-    batch, names = min(facts_of(config.task).batch_size, 16) // 2, splits.train.names
+    """Return the seconds of a training step on a random network and images `(batch, height, width)`."""
+    (batch, *size), names = shape, splits.train.names
     network: Any = create_model(config.model, task=config.task, head=config.head, names=names)
     spec.configure(network, config, splits.train)
     network.to(device)
     train_mode(network)
     optimizer = build_optimizer(network, config.optimizer)
-    images = torch.randn(batch, 3, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    images = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
     targets = spec.synthetic_targets(images, len(names))
     times: list[float] = []
     for _ in range(_STEPS):
@@ -82,4 +108,4 @@ def _seconds_per_image(
         optimizer.zero_grad()
         loss.item()  # waits for the device
         times.append(time.perf_counter() - started)
-    return min(times) / batch
+    return min(times)

@@ -46,8 +46,10 @@ class Chooser:
         config: settings as given, the others at their defaults.
         given: names of the given settings, dotted for those of a group.
         data: summary of the data set.
-        measure: function from settings and the `(height, width)` of training images to the measured seconds of training
-            on one of them; it is called only for a run with a time budget.
+        measure: function from settings and the `(height, width)` of training images to the measured seconds of a step
+            on `probe` of them; it is called only for a run with a time budget.
+        loading: function from settings to the measured seconds of loading a training image, in one process.
+        probe: images of a measured step.
         square: whether training images are square.
         processes: training processes, among which a batch is shared.
     """
@@ -59,13 +61,16 @@ class Chooser:
         data: DataSummary,
         measure: Callable[[TrainConfig, tuple[int, int]], float],
         *,
+        loading: Callable[[TrainConfig], float] = lambda config: 0.0,
+        probe: int = 1,
         square: bool = False,
         processes: int = 1,
     ) -> None:
         self.config, self.given, self.data = config, frozenset(given), data
-        self.measure, self.square, self.processes = measure, square, processes
+        self.measure, self.loading, self.probe = measure, loading, probe
+        self.square, self.processes = square, processes
         self.choices: list[Choice] = []
-        self._cost: tuple[float, float] | None = None
+        self._cost: tuple[float, float, float] | None = None
         self.fresh = config.weights == "none"
         self.published = config.model in PUBLISHED and not self.fresh
 
@@ -77,29 +82,49 @@ class Chooser:
         self.config = with_setting(self.config, setting, value)
         self.choices.append(Choice(setting=setting, value=value, reason=reason))
 
-    def images(self, side: int) -> float:
-        """Return the number of images that the run's time trains on at this size; infinite without a time budget."""
+    def images(self, side: int, batch: int) -> float:
+        """Return the number of images that the run's time trains on, in batches; infinite without a time budget."""
         minutes = self.config.minutes
-        return math.inf if minutes is None else TRAINING_SHARE * 60.0 * minutes / self.seconds(side)
+        return math.inf if minutes is None else TRAINING_SHARE * 60.0 * minutes / self.seconds(side, batch)
 
-    def seconds(self, side: int) -> float:
-        """Return the seconds of training on an image, on a line through the times of two sizes; processes share it."""
+    def seconds(self, side: int, batch: int) -> float:
+        """Return the seconds for a training image: of its share of a step, or of loading it if that takes longer.
+
+        A step takes a fixed time, and a time for each pixel: the line through the times of two sizes. Processes share
+        the images.
+        """
         if self._cost is None:
             (small, less), (large, more) = (self._measured(probe) for probe in PROBES)
-            slope = max((more - less) / (large - small), 0.5 * more / large)
-            self._cost = max(0.0, more - slope * large), slope
+            slope = max((more - less) / (large - small), 0.05 * more / large)  # noise must not make pixels free
+            loading = self.loading(self.config) / (self._workers()[0] or 1)
+            self._cost = max(0.0, more - slope * large), slope / self.probe, loading
+        fixed, slope, loading = self._cost
         height, width = self._shape(side)
-        return (self._cost[0] + self._cost[1] * height * width) / self.processes
+        share = self.processes if batch >= self.processes else 1
+        return max(fixed / batch + slope * height * width / share, loading / share)
 
     def _measured(self, side: int) -> tuple[int, float]:
-        """Return the pixels of a training image and the seconds of training on it."""
+        """Return the pixels of a training image and the seconds of a step."""
         height, width = self._shape(side)
         return height * width, self.measure(self.config, (height, width))
+
+    def _batch(self, usual: int) -> int:
+        """Return the batch that was given, else a usual one."""
+        return self.config.batch_size if "batch_size" in self.given else usual
+
+    def _workers(self) -> tuple[int, str]:
+        """Return the number of loader processes, and why."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if "workers" in self.given:
+            return self.config.workers, "given"
+        if self.data.height * self.data.width <= 64 * 64:
+            return 0, "small images"
+        return min(4, max(1, cores - 1)), number_of(cores, "core")
 
     def _shape(self, side: int) -> tuple[int, int]:
         return side, side if self.square else round(side * self.data.aspect)
 
-    def choose_size(self, ideal: int, reason: str, *, smallest: int, least: float) -> None:
+    def choose_size(self, ideal: int, reason: str, *, smallest: int, least: float, batch: int) -> None:
         """Choose `size`: the ideal one, or the largest at which the run's time trains on at least `least` images.
 
         Args:
@@ -107,17 +132,28 @@ class Chooser:
             reason: why that size.
             smallest: smallest shorter side to choose.
             least: images that a run should train on.
+            batch: usual batch.
         """
-        side = ideal
-        while side > smallest and self.images(side) < least:
-            side = max(smallest, _round_down(side - 1))
-        if side < ideal:
-            reason = self.shortage(side, ideal)
-        self.set("size", side, reason)
+        side = self.affordable(ideal, smallest=smallest, least=least, batch=batch)
+        self.set("size", side, self.shortage(side, ideal, batch) if side < ideal else reason)
 
-    def shortage(self, side: int, ideal: int) -> str:
+    def affordable(self, ideal: int, *, smallest: int, least: float, batch: int) -> int:
+        """Return the ideal side, or the largest at which the run's time trains on at least `least` images.
+
+        Where loading takes longer than the step, a smaller side trains on no more images.
+        """
+        side, batch = ideal, self._batch(batch)
+        while side > smallest and (images := self.images(side, batch)) < least:
+            smaller = max(smallest, _round_down(side - 1))
+            if self.images(smaller, batch) <= images:
+                break
+            side = smaller
+        return side
+
+    def shortage(self, side: int, ideal: int, batch: int) -> str:
         """Return the reason for a side below the ideal one: how many images the run's time trains on at both."""
-        minutes, more, fewer = self.config.minutes, self.images(side), self.images(ideal)
+        minutes = self.config.minutes
+        more, fewer = (self.images(length, self._batch(batch)) for length in (side, ideal))
         return f"{minutes:g} minutes are enough for {more:,.0f} images of this size, at {ideal} pixels for {fewer:,.0f}"
 
     def choose_batch(self, side: int, *, smallest: int, largest: int, steps: int, passes: float) -> None:
@@ -131,16 +167,19 @@ class Chooser:
             passes: most epochs of a run without a given length.
         """
         config, count = self.config, self.data.images
-        total = self.images(side)
-        if config.steps is not None and config.minutes is None:
-            total = math.inf
-        elif math.isinf(total):
-            total = count * (config.epochs if "epochs" in self.given else passes)
+
+        def images(batch: int) -> float:
+            if config.minutes is not None:
+                return self.images(side, batch)
+            epochs = config.epochs if "epochs" in self.given else passes
+            return count * epochs if config.steps is None else math.inf
+
         batch = smallest
-        while 2 * batch <= min(largest, max(count // 2, smallest)) and total / (2 * batch) >= steps:
+        while 2 * batch <= min(largest, max(count // 2, smallest)) and images(2 * batch) / (2 * batch) >= steps:
             batch *= 2
         unit = config.accumulate * self.processes
         batch = max(unit, batch - batch % unit)
+        total = images(self._batch(batch))
         planned = number_of(max(1, round(total / batch)), "step") if math.isfinite(total) else ""
         leaves = "leaves about" if config.minutes or "epochs" in self.given else "leaves up to"
         self.set("batch_size", batch, f"{leaves} {planned}" if planned else "the number of steps is given")
@@ -201,15 +240,11 @@ class Chooser:
         self.set("schedule.warmup_epochs", round(WARMUP_SHARE * self.config.epochs, 3), "a twentieth of the run")
         count = 12.0
         if config.minutes is not None:
-            seconds = 0.4 * self.seconds(side) * self.data.val_images
+            seconds = 0.4 * self.seconds(side, config.batch_size) * self.data.val_images
             count = min(20.0, max(3.0, EVALUATION_SHARE * 60.0 * config.minutes / seconds))
         every = max(1.0, round(passes / count)) if passes >= count else round(passes / count, 3)
         self.set("eval_every", every, f"about {number_of(round(passes / every), 'evaluation')}")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        small = self.data.height * self.data.width <= 64 * 64
-        self.set(
-            "workers", 0 if small else min(4, max(1, cores - 1)), "small images" if small else number_of(cores, "core")
-        )
+        self.set("workers", *self._workers())
 
     def choose_flip(self, setting: str) -> None:
         """Choose the probability of a left-right flip from the names of the classes."""

@@ -130,7 +130,7 @@ def test_the_batch_is_a_multiple_of_passes_times_processes(task):
 
 def test_more_processes_train_on_more_images_in_the_same_minutes():
     config = start("detection", minutes=3.0)
-    one, four = (Chooser(config, {}, summary(), machine(2.0), processes=n).images(320) for n in (1, 4))
+    one, four = (Chooser(config, {}, summary(), machine(2.0), processes=n).images(320, 8) for n in (1, 4))
     assert four == pytest.approx(4 * one)
 
 
@@ -160,3 +160,15 @@ def test_a_batch_larger_than_the_set_is_counted_as_the_set(length):
 )
 def test_classes_that_a_mirror_changes_are_told_by_their_names(names, mirrored):
     assert (mirror_reason(names) is None) == mirrored
+
+
+def test_the_fixed_time_of_a_step_and_the_loading_of_images_count():
+    def expensive(config, shape):
+        return 0.2 + 8 * 1e-7 * shape[0] * shape[1]
+
+    run = Chooser(start("detection", minutes=3.0), {}, summary(), expensive, probe=8)
+    assert run.seconds(320, 2) == pytest.approx(0.1 + 1e-7 * 320 * 427, rel=0.01)
+    assert run.images(320, 16) > 3 * run.images(320, 2)
+    slow = Chooser(start("detection", minutes=3.0), {}, summary(), expensive, probe=8, loading=lambda config: 60.0)
+    assert slow.affordable(320, smallest=96, least=1e9, batch=2) == 320
+    assert slow.images(96, 2) == slow.images(320, 2) < run.images(320, 2)

@@ -104,12 +104,14 @@ def choose(run: Chooser) -> None:
     """Choose the settings of a classifier's training."""
     data = run.data
     if run.published:
-        run.choose_size(224, "as the weights were trained", smallest=96, least=min(5000.0, 10.0 * data.images))
+        run.choose_size(
+            224, "as the weights were trained", smallest=96, least=min(5000.0, 10.0 * data.images), batch=32
+        )
     else:
         ideal = round_side(data.shorter, 32, 224)
         least = min(ENOUGH_IMAGES, MOST_PASSES * data.images)
         smallest = max(32, ideal // 64 * 32)
-        run.choose_size(ideal, side_reason(data.shorter, 224), smallest=smallest, least=least)
+        run.choose_size(ideal, side_reason(data.shorter, 224), smallest=smallest, least=least, batch=32)
         run.set("fit", "squash", "the whole image is seen")
         run.set("crop", 1.0, "the whole image is seen")
     run.choose_batch(run.config.size, smallest=8, largest=64, steps=600, passes=30.0 if run.published else 100.0)

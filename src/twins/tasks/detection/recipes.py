@@ -155,7 +155,7 @@ def scenes_detection() -> TrainConfig:
 SEEN_OBJECT, SMALLEST_OBJECT = 48, 12
 """Side in pixels that small objects, a tenth of all, should have on the network's input, and what they need at least.
 """
-ENOUGH_IMAGES = 1800.0
+ENOUGH_IMAGES = 1400.0
 """Images that a short training should see; on fewer, smaller images teach more than fine ones."""
 MOST_PASSES = 80.0
 """Passes over the images that are enough for a small set."""
@@ -174,7 +174,7 @@ def choose(run: Chooser) -> None:
         run.set("detection.samples", samples, f"images have about {number_of(round(data.per_image), 'object')}")
     smallest = round_side(min(SMALLEST_OBJECT / max(small, 1e-3), ideal), 96, ideal)
     reason = f"a tenth of the objects are below {small * ideal:.0f} pixels at this size"
-    run.choose_size(ideal, reason, smallest=smallest, least=min(ENOUGH_IMAGES, MOST_PASSES * data.images))
+    run.choose_size(ideal, reason, smallest=smallest, least=min(ENOUGH_IMAGES, MOST_PASSES * data.images), batch=2)
     run.choose_batch(run.config.size, smallest=2, largest=16, steps=1000, passes=36.0 if run.published else 100.0)
     _choose_anchors(run, small * run.config.size, ANCHOR_STRIDE.get(head, 4))
     run.choose_rate(2e-4, 8) if run.published else run.choose_rate(2e-3, 4)

@@ -171,6 +171,8 @@ def scenes() -> TrainConfig:
     )
 
 
+ENOUGH_CROPS = 2400.0
+"""Training crops that a short training should see; on fewer, smaller crops teach more than large ones."""
 SEEN_REGION = 12
 """Pixels that narrow regions should measure on the network's input."""
 
@@ -184,12 +186,10 @@ def choose(run: Chooser) -> None:
         ideal = round_side(min(SEEN_REGION / max(narrow, 1e-3), data.shorter), 96, 512)
         reason = f"a quarter of the regions are narrower than {narrow * ideal:.0f} pixels at this size"
     run.set("size", ideal, reason)
-    crop = largest = min(run.config.size, 512 if run.published else 192)
-    least = 2400.0
-    while crop > 96 and run.images(crop) < least:
-        crop -= 32
+    largest = min(run.config.size, 512 if run.published else 192)
+    crop = run.affordable(largest, smallest=96, least=ENOUGH_CROPS, batch=4)
     whole = "as large as the input" if crop == run.config.size else "smaller crops take less time than whole images"
-    run.set("semantic.crop", crop, run.shortage(crop, largest) if crop < largest else whole)
+    run.set("semantic.crop", crop, run.shortage(crop, largest, 4) if crop < largest else whole)
     crop = run.config.semantic.crop
     run.choose_batch(crop, smallest=4, largest=16, steps=1000, passes=80.0 if run.published else 200.0)
     run.choose_rate(2e-4, 8) if run.published else run.choose_rate(2e-3, 4)
