@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -120,7 +121,7 @@ def test_a_padded_batch_has_the_losses_of_its_images_where_the_loss_is_a_mean_ov
             return str(index)
 
     network, spec = network_of(task, None), spec_of(task)
-    object.__setattr__(network.info.preprocess, "size", 64)
+    network.info = replace(network.info, preprocess=replace(network.info.preprocess, size=64))
     samples = EvalSamples(Images(), spec.eval_transform(network.info.preprocess))  # type: ignore[arg-type]
     batch = collate([samples[0], samples[1]])
     assert batch.sizes is not None
