@@ -21,7 +21,15 @@ LINES = [  # lowest first; `*` stands for a task
     ("ops",),
     ("backbone",),
     ("heads", "data", "metrics", "drawing", "drawing_labels", "charts", "tracking"),
-    ("tasks.network", "tasks.*.network", "tasks.*.inference", "tasks.views", "weights"),
+    (
+        "tasks.network",
+        "tasks.*.network",
+        "tasks.*.inference",
+        "tasks.exports",
+        "tasks.*.exports",
+        "tasks.views",
+        "weights",
+    ),
     ("factory",),
     ("engine", "exporting"),
     (

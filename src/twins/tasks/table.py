@@ -1,6 +1,6 @@
 """The table of tasks, and access to their modules: the one place where a string names a module.
 
-A task is a package with the modules `facts`, `network`, `spec`, `report` and `recipes`; see docs/extending.md.
+A task is a package with the modules `facts`, `network`, `exports`, `spec`, `report` and `recipes`; see docs/extending.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from twins.errors import NotFoundError, check_type, nearest
 from twins.tasks.facts import TaskFacts
 
-Part = Literal["facts", "network", "spec", "report", "recipes"]
+Part = Literal["facts", "network", "exports", "spec", "report", "recipes"]
 
 
 class Row(NamedTuple):
