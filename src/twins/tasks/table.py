@@ -1,6 +1,6 @@
 """The table of tasks, and access to their modules: the one place where a string names a module.
 
-A task is a package with the modules `facts`, `network`, `exports`, `spec`, `report` and `recipes`; see docs/extending.md.
+A task is a package of the modules in `Part`; see docs/extending.md.
 """
 
 from __future__ import annotations
