@@ -7,7 +7,15 @@ import pytest
 from faster_coco_eval import mask as rle
 
 from twins.data.formats.coco import parse_mask
-from twins.data.objects import decode_masks, encode_mask, encode_polygons, has_pixels, mask_areas, mask_boxes
+from twins.data.objects import (
+    decode_masks,
+    encode_mask,
+    encode_polygons,
+    has_pixels,
+    mask_areas,
+    mask_boxes,
+    sample_mask,
+)
 
 SIZE = (6, 8)
 TEXT = "=3300000;"
@@ -101,3 +109,13 @@ def test_has_pixels_accepts_exactly_the_text_that_the_library_decodes():
             assert has_pixels(mask, 48), codes
             decoded += 1
     assert 500 < decoded < 2500
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.97, 1.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_mask_is_sampled_as_if_it_were_decoded(share, seed):
+    rng = np.random.default_rng(seed)
+    mask = rng.random(rng.integers(1, 90, 2)) < share
+    mask[: seed * 10] = False  # so that the box does not begin at the border
+    rows, columns = (rng.integers(0, side, 40) for side in mask.shape)
+    np.testing.assert_array_equal(sample_mask(encode_mask(mask), rows, columns), mask[rows[:, None], columns])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from twins.data.objects import Objects, decode_masks, trainable
+from twins.data.objects import Objects, Rle, sample_mask, trainable
 from twins.data.transforms.config import DetectionConfig
 from twins.data.transforms.semantic import distort
 from twins.errors import DataError
@@ -60,11 +60,11 @@ class View:
             result = np.stack([result[:, 0], height - result[:, 3], result[:, 2], height - result[:, 1]], axis=1)
         return np.asarray(result.clip(0, (width, height, width, height)))
 
-    def transform_masks(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return the view of masks `(R, H, W)` by nearest neighbours: `(R, height, width)`."""
-        rows = self._nearest(1, masks.shape[1], flip=self.vflip)
-        columns = self._nearest(0, masks.shape[2], flip=self.hflip)
-        return masks[:, rows[:, None], columns[None]]
+    def transform_mask(self, mask: Rle) -> NDArray[np.bool_]:
+        """Return the view of a mask by nearest neighbours, `(height, width)`."""
+        height, width = mask["size"]
+        rows, columns = self._nearest(1, height, flip=self.vflip), self._nearest(0, width, flip=self.hflip)
+        return sample_mask(mask, rows, columns)
 
     def _nearest(self, axis: int, count: int, *, flip: bool) -> NDArray[np.int64]:
         """Return the nearest of `count` image pixels for each pixel of the view, along axis 0 (x) or 1 (y)."""
@@ -170,8 +170,8 @@ def training_target(objects: Objects, view: View, size: tuple[int, int]) -> dict
     if objects.masks is not None:
         indices = np.flatnonzero(in_target)
         masks = np.zeros((len(indices), *view.output_size[::-1]), dtype=bool)
-        for row, index in enumerate(indices.tolist()):  # one by one: whole masks can be far larger than the view
-            masks[row] = view.transform_masks(decode_masks([objects.masks[index]], objects.size))[0]
+        for row, index in enumerate(indices.tolist()):
+            masks[row] = view.transform_mask(objects.masks[index])
         nonempty = masks.any(axis=(1, 2))
         in_target[indices[~nonempty]] = False
         target["masks"] = torch.from_numpy(np.ascontiguousarray(masks[nonempty]))
