@@ -46,6 +46,10 @@ class MissingExtraError(TwinsError):
     """An optional dependency is missing; the message has the pip command."""
 
 
+class ExportError(TwinsError):
+    """An exported file does not compute what its network computes, or lost too much accuracy."""
+
+
 class TrainingError(TwinsError):
     """A run had to stop; its newest whole state is kept."""
 

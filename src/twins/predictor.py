@@ -22,7 +22,7 @@ from twins.backbone.network import is_fused, is_fusible
 from twins.bands import AnyImage, Bands
 from twins.data.channels import open_channels
 from twins.data.images import list_images
-from twins.data.loading.batch import normalise_images, stack_images
+from twins.data.loading.batch import stack_images
 from twins.engine.measure import predict_batch
 from twins.errors import ConfigError, InputError, NotFoundError, check_type, number_of
 from twins.factory import model_from_checkpoint
@@ -160,12 +160,9 @@ class Predictor:
     @torch.inference_mode()
     def _embed(self, sources: list[Any], maps: bool) -> list[Maps]:
         opened, network = self._open(sources), self._network()
-        dtype = next(network.parameters()).dtype
 
         def embed(_: list[AnyImage], batch: Tensor, sizes: Tensor | None) -> list[Maps]:
-            sizes = None if sizes is None else sizes.to(self.device)
-            images = normalise_images(batch, sizes, network.info.preprocess, self.device).to(dtype)
-            return _features(network, images, sizes, maps)
+            return _features(network, *network.prepare(batch, sizes), maps)
 
         return self._in_batches(opened, embed)
 

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from twins.data.loading.batch import Batch, Skipped, normalise_images, to_device
+from twins.data.loading.batch import Batch, Skipped, to_device
 from twins.engine.contracts import Metric
 from twins.engine.loading import load_batches
 from twins.engine.processes import gather
@@ -156,7 +156,7 @@ def _predict_labelled(
     """Return the predictions of a batch with labels, and add its losses."""
     if losses is None:
         return predict_batch(network, batch.images, batch.sizes, batch.originals, check_scores=check_scores)
-    images, sizes = _network_input(network, batch.images, batch.sizes)
+    images, sizes = network.prepare(batch.images, batch.sizes)
     targets = to_device(losses.targets_of(batch), images.device)
     outputs, batch_losses = network.forward_with_losses(images, targets, sizes)
     losses.add(batch_losses, len(batch.indices))
@@ -185,17 +185,9 @@ def predict_batch(
     Raises:
         WeightsError: scores are not finite.
     """
-    images, sizes = _network_input(network, images, sizes)
+    images, sizes = network.prepare(images, sizes)
     outputs = network(images, sizes)
     return _decode(network, outputs, true_sizes(images, sizes), originals, check_scores=check_scores)
-
-
-def _network_input(network: TaskNetwork, images: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Return normalised images in the dtype of the weights, and their sizes, on the network's device."""
-    reference = next(iter(network.parameters()))
-    sizes = None if sizes is None else sizes.to(reference.device)
-    images = normalise_images(images, sizes, network.info.preprocess, reference.device)
-    return images.to(reference.dtype), sizes
 
 
 def _decode(

@@ -19,6 +19,8 @@ FORMAT = 1
 KEY = "twins"
 """Key of the text: in ONNX's `metadata_props`, in OpenVINO's `rt_info`, among the extra files of a `.pt2`."""
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+IMAGES, SIZES = "images", "sizes"
+"""Names of the inputs."""
 SMALLEST = 32
 """Smallest height and width of images in pixels."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,16 @@ from twins.errors import ConfigError, InputError, TwinsError, WeightsError
 from twins.exporting.archive import load_archive
 from twins.exporting.extra import require
 from twins.exporting.formats import TITLES, Format, read_info
-from twins.exporting.metadata import SMALLEST, FileInfo
-from twins.exporting.openvino import compile_openvino
+from twins.exporting.metadata import IMAGES, SIZES, SMALLEST, FileInfo
 from twins.files import first_line
+
+if TYPE_CHECKING:
+    import openvino
 
 Inputs = dict[str, NDArray[Any]]
 """Inputs or outputs of a file by name."""
+Hint = Literal["latency", "throughput"]
 Run = Callable[[Inputs], Inputs]
-IMAGES, SIZES = "images", "sizes"
-"""Names of the inputs."""
 
 
 class Session:
@@ -204,3 +205,31 @@ def _open_torch(path: Path, info: FileInfo, threads: int | None) -> Run:
         return {name: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for name, v in outputs.items()}
 
     return run
+
+
+def compile_openvino(
+    model: openvino.Model,
+    *,
+    hint: Hint = "latency",
+    threads: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> openvino.CompiledModel:
+    """Compile a model for this processor.
+
+    Args:
+        model: a model of `convert_openvino` or `quantize`.
+        hint: `latency` runs one request on all threads; `throughput` runs several at the same time.
+        threads: number of CPU threads; `None` lets OpenVINO choose.
+        precision: type of all operations that are not int8. OpenVINO's own default is bfloat16 where the processor has
+            instructions for it.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    settings: dict[str, str | int] = {
+        "PERFORMANCE_HINT": hint.upper(),
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+    }
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    return require("openvino").Core().compile_model(model, "CPU", settings)

@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 from torch import Tensor, nn
 
 from twins.backbone.network import fuse_network, layer_groups
+from twins.data.loading.batch import normalise_images
 from twins.errors import WeightsError
 from twins.predictions import Prediction
 from twins.tasks.inference import SelectionConfig
@@ -70,6 +71,18 @@ class TaskNetwork(nn.Module):
     def num_classes(self) -> int:
         """Classes of the classification layer, without background; 0 if the network returns features."""
         return self.info.num_classes
+
+    def prepare(self, images: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return images and their sizes as `forward` takes them, on the network's device and in the dtype of its weights.
+
+        Args:
+            images: `(B, C, H, W)`: uint8, which is normalised by the network's `Preprocess`, or normalised floats.
+            sizes: true sizes in pixels, int `(B, 2)`, or `None` if images fill the batch.
+        """
+        reference = next(iter(self.parameters()))
+        sizes = None if sizes is None else sizes.to(reference.device)
+        images = normalise_images(images, sizes, self.info.preprocess, reference.device)
+        return images.to(reference.dtype), sizes
 
     def forward_features(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the last map, `(B, C, H / 32, W / 32)`: the features of images, see `Predictor.embed`.

@@ -1,0 +1,118 @@
+"""`ExportGraph`, a network as an exported file computes it: uint8 images to decoded outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from twins.exporting.config import ExportConfig, Side
+from twins.exporting.layout import AttentionForm, lay_out
+from twins.exporting.metadata import IMAGES, SIZES, SMALLEST
+from twins.tasks.exports import export_of
+from twins.tasks.network import TaskNetwork
+
+TRACED_SIDE = 96
+"""Side in pixels of the images with which an open size is traced."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The shape of the images of a file; `None` is left open."""
+
+    batch: int | None
+    height: int | None
+    width: int | None
+
+    @classmethod
+    def of(cls, config: ExportConfig, default: tuple[Side, Side]) -> Shape:
+        """Return the shape that settings ask for, with a default height and width."""
+        sides = (config.batch, *(config.sides or default))
+        return cls(*(None if side == "dynamic" else int(side) for side in sides))
+
+    def example(self, channels: int) -> Tensor:
+        """Return images `(B, H, W, C)` to trace a network with; two for an open batch, as tracing fixes a 1.
+
+        The traced sides differ, so that no relation between them is taken for granted.
+        """
+        sides = (self.height or TRACED_SIDE, self.width or TRACED_SIDE + 2 * SMALLEST)
+        return torch.zeros(self.batch or 2, *sides, channels, dtype=torch.uint8)
+
+    def dims(self) -> dict[int, torch.export.Dim]:
+        """Return the open dimensions of the images."""
+        named = {0: ("batch", self.batch, 1), 1: ("height", self.height, SMALLEST), 2: ("width", self.width, SMALLEST)}
+        return {
+            axis: torch.export.Dim(name, min=minimum)  # type: ignore[misc]
+            for axis, (name, side, minimum) in named.items()
+            if side is None
+        }
+
+
+class ExportGraph(nn.Module):
+    """A network from uint8 images `(B, H, W, C)` to a dict of named outputs.
+
+    Args:
+        network: a task's network, in float32 on the CPU; it is not changed.
+        shape: shape of the images.
+        features: return the maps of the backbone, `map0` to `map3`.
+        logits: return logits instead of decoded outputs.
+        padded: take the images' true sizes as a second input.
+        attention: form of attention; see `lay_out`.
+        flatten_batch: layout of tokens; see `lay_out`.
+    """
+
+    def __init__(
+        self,
+        network: TaskNetwork,
+        shape: Shape,
+        *,
+        attention: AttentionForm,
+        flatten_batch: bool,
+        features: bool = False,
+        logits: bool = False,
+        padded: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shape, self.features, self.logits, self.padded = shape, features, logits, padded
+        self.network = lay_out(network, shape.height, shape.width, attention=attention, flatten_batch=flatten_batch)
+        preprocess = network.info.preprocess
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
+        self.register_buffer("factor", (1 / (255 * std)).float())
+        self.register_buffer("shift", (-mean / std).float())
+
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the outputs; see `TaskExport.outputs`.
+
+        Args:
+            images: uint8 `(B, H, W, C)`, resized.
+            sizes: true height and width of each image, int64 `(B, 2)`; only with `padded`.
+        """
+        normalised = images.to(torch.float32) * self.get_buffer("factor") + self.get_buffer("shift")
+        x = normalised.permute(0, 3, 1, 2)
+        if self.features:
+            maps = self.network.backbone(x, sizes)
+            return {f"map{index}": values for index, values in enumerate(maps)}
+        return export_of(self.network.task).outputs(self.network, x, sizes, logits=self.logits)
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Return arguments to trace the graph with."""
+        images = self.shape.example(len(self.get_buffer("factor")))
+        return (images, torch.tensor([images.shape[1:3]] * len(images))) if self.padded else (images,)
+
+    def dynamic_shapes(self) -> tuple[dict[int, Any], ...] | None:
+        """Return the `dynamic_shapes` of `torch.export`, or `None` if all sides are fixed."""
+        dims = self.shape.dims()
+        if not dims:
+            return None
+        return (dims, {0: dims[0]} if 0 in dims else {}) if self.padded else (dims,)
+
+    def input_names(self) -> list[str]:
+        """Return the names of the inputs."""
+        return [IMAGES, SIZES][: 1 + self.padded]
+
+    @torch.no_grad()
+    def output_names(self) -> list[str]:
+        """Return the names of the outputs, in order."""
+        return list(self(*self.example()))
