@@ -63,8 +63,10 @@ def _resample(
     x: Tensor, shape: Sequence[int], sizes: Tensor | None, out_sizes: Tensor | None, weights: Weights
 ) -> Tensor:
     """Resample each image's part of `x` to its part of a map of height and width `shape`, which is zero outside."""
-    rows, columns = (_axis_weights(x, axis, shape[axis], sizes, out_sizes, weights)[:, None] for axis in (0, 1))
-    return rows @ (x @ columns.mT)
+    rows, columns = (_axis_weights(x, axis, shape[axis], sizes, out_sizes, weights) for axis in (0, 1))
+    x = x.permute(0, 2, 3, 1)  # maps are channels-last in memory
+    x = (rows @ x.flatten(2)).unflatten(2, x.shape[2:])  # (B, H_out, W, C)
+    return (columns[:, None] @ x).permute(0, 3, 1, 2)
 
 
 def _axis_weights(
