@@ -38,11 +38,11 @@ from twins.data.transforms.config import SemanticConfig
 from twins.drawing import grid, overlay
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from twins.engine.schedule import scheduled_rate
+from twins.heads.resampling import resize_map
 from twins.metrics.semantic import SemanticMetric
 from twins.predictions import Prediction
 from twins.preprocess import Preprocess
 from twins.tasks.semantic.facts import FACTS
-from twins.tasks.semantic.network import resized_argmax
 from twins.tasks.semantic.spec import SPEC, balanced_pixel_weights
 
 NAMES = ("background", "nucleus", "border")
@@ -165,7 +165,7 @@ def _loss(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
 @torch.inference_mode()
 def _predict(network: nn.Module, preprocess: Preprocess, image: Image.Image) -> Prediction:
     size = (image.height, image.width)
-    label_map = resized_argmax(network(preprocess(image)[None])["out"], [size])
+    label_map = resize_map(network(preprocess(image)[None])["out"], size)[0].argmax(dim=0)
     return Prediction(task="semantic", size=size, names=NAMES, label_map=label_map.numpy())
 
 

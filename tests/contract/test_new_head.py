@@ -18,6 +18,7 @@ from PIL import Image
 import twins
 from twins.cli.main import main
 from twins.data.formats.scenes import COUNTS
+from twins.heads.resampling import resize_map
 from twins.tasks.semantic import facts, network
 from twins.weights.files import read_tensors
 from twins.weights.loading import infer_info
@@ -61,17 +62,18 @@ def test_the_documented_head_works_in_every_verb(shallow, monkeypatch, tmp_path,
 
 
 class Coarse(torch.nn.Module):
-    """A head whose logits have a quarter of the first map's resolution."""
+    """A head that resizes its logits from the third map to the first."""
 
     def __init__(self, backbone, settings):
         super().__init__()
         self.conv_seg = torch.nn.Conv2d(backbone.channels[2], settings.classes, 1)
 
-    def forward(self, maps):
-        return self.conv_seg(maps[2])
+    def forward(self, maps, sizes=None):
+        sizes = [None] * len(maps) if sizes is None else sizes
+        return resize_map(self.conv_seg(maps[2]), maps[0].shape[2:], sizes[2], sizes[0])
 
 
-def test_with_a_head_of_any_resolution_predictions_do_not_depend_on_the_batch(monkeypatch):
+def test_with_a_head_that_resizes_its_logits_predictions_do_not_depend_on_the_batch(monkeypatch):
     monkeypatch.setitem(facts.FACTS.heads, "coarse", replace(facts.FACTS.heads["semantic_fpn"], marker="none"))
     monkeypatch.setitem(network.HEADS, "coarse", lambda *arguments: network.HeadParts(Coarse(*arguments)))
     model = twins.create_model("twins_svt_nano", task="semantic", head="coarse", num_classes=5)

@@ -33,6 +33,6 @@ class FCNHead(nn.Module):
         self.conv_seg = nn.Conv2d(channels, num_classes, 1)
         init_head(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits `(B, K, H, W)`."""
-        return self.conv_seg(self.dropout(self.convs(x)))
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return logits `(B, K, H, W)`; `sizes` are the true sizes on the map, see `ConvNormAct.forward`."""
+        return self.conv_seg(self.dropout(self.convs[0](x, sizes)))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twins.heads.layers import PlainConv, zero_outside_map
+from twins.heads.resampling import upsample_nearest
 
 Extra = Literal["none", "pool", "convolutions"]
 """Levels above the last one: none, every second position of it, or P6 and P7."""
@@ -77,7 +77,7 @@ class FeaturePyramid(nn.Module):
         laterals = [conv(x) for conv, x in zip(self.lateral_convs, maps, strict=True)]
         for level in range(len(laterals) - 1, 0, -1):
             below = laterals[level - 1]
-            laterals[level - 1] = below + _upsample(
+            laterals[level - 1] = below + upsample_nearest(
                 laterals[level], below.shape[2:], level_sizes[level], level_sizes[level - 1]
             )
         levels = [
@@ -100,15 +100,3 @@ class FeaturePyramid(nn.Module):
         for _ in range(EXTRA_LEVELS[self.extra]):
             result.append((result[-1] + 1) // 2)
         return tuple(result)
-
-
-def _upsample(x: Tensor, shape: Sequence[int], sizes: Tensor | None, out_sizes: Tensor | None) -> Tensor:
-    """Upsample a map by nearest neighbours to `shape`; each image's part goes from its size to its `out_sizes`."""
-    if sizes is None or out_sizes is None:
-        return F.interpolate(x, size=shape, mode="nearest")
-    sizes, out_sizes = sizes.to(x.device), out_sizes.to(x.device)
-    for axis in (0, 1):
-        indices = torch.arange(shape[axis], device=x.device) * sizes[:, axis, None] // out_sizes[:, axis, None]
-        indices = indices.clamp(max=x.shape[2 + axis] - 1)  # (B, side)
-        x = x.take_along_dim(indices[:, None, :, None] if axis == 0 else indices[:, None, None, :], dim=2 + axis)
-    return x

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from twins.errors import ConfigError
 from twins.ops import dispatch
-from twins.ops.padding import fill_outside
+from twins.ops.padding import fill_outside, valid_mask
 
 NormKind = Literal["batch", "group"]
 """Normalisation of a head's convolutions; `batch` is the published one."""
@@ -29,9 +28,17 @@ class ConvNormAct(nn.Module):
         self.conv = nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2, bias=False)
         self.bn = build_norm(norm, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return a map of the same height and width."""
-        return F.relu(self.bn(self.conv(x)), inplace=True)
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Return a map of the same height and width.
+
+        Args:
+            x: the map; values outside an image are ignored, but must be finite.
+            sizes: true sizes `(B, 2)` on the map, or `None` if images fill it. The part of the result inside an image
+                equals the result for that image alone; values outside are arbitrary.
+        """
+        if self.conv.kernel_size != (1, 1):
+            x = zero_outside_map(x, sizes)
+        return F.relu(normalise_map(self.bn, self.conv(x), sizes), inplace=True)
 
 
 class PlainConv(nn.Module):
@@ -64,6 +71,20 @@ def build_norm(norm: NormKind, channels: int) -> nn.Module:
     return nn.GroupNorm(groups, channels)
 
 
+def normalise_map(norm: nn.Module, x: Tensor, sizes: Tensor | None) -> Tensor:
+    """Apply a norm of `build_norm` to a map; with `sizes` group norm's statistics are those inside each image."""
+    if sizes is None or not isinstance(norm, nn.GroupNorm):
+        return norm(x)
+    sizes = sizes.to(x.device)
+    inside = valid_mask(sizes, x.shape[2], x.shape[3])[:, None, None]  # (B, 1, 1, H, W)
+    groups = full_precision(x).unflatten(1, (norm.num_groups, -1))  # (B, G, C / G, H, W)
+    count = sizes.prod(dim=1).view(-1, 1, 1, 1, 1) * groups.shape[2]
+    groups = groups - torch.where(inside, groups, 0.0).sum(dim=(2, 3, 4), keepdim=True) / count
+    variance = torch.where(inside, groups, 0.0).square().sum(dim=(2, 3, 4), keepdim=True) / count
+    x = (groups * (variance + norm.eps).rsqrt()).flatten(1, 2).to(x.dtype)
+    return x * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+
 def init_head(head: nn.Module) -> None:
     """Initialise as mmsegmentation does: He's normal (fan-out) for convolutions, std 0.01 for the last one."""
     for name, module in head.named_modules():
@@ -92,13 +113,6 @@ def zero_outside_map(x: Tensor, sizes: Tensor | None) -> Tensor:
 def full_precision(x: Tensor) -> Tensor:
     """Convert half precision to float32; return anything else unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def resize_map(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize a map `(B, C, H, W)` bilinearly, without `align_corners`; return a map of this size unchanged."""
-    if tuple(x.shape[2:]) == tuple(size):
-        return x
-    return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
 
 
 def planar(x: Tensor) -> Tensor:

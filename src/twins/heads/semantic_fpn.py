@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from twins.heads.layers import ConvNormAct, NormKind, init_head, resize_map
+from twins.heads.layers import ConvNormAct, NormKind, init_head
+from twins.heads.resampling import resize_map
 
 
 class SemanticFPNHead(nn.Module):
@@ -49,9 +50,31 @@ class SemanticFPNHead(nn.Module):
         self.conv_seg = nn.Conv2d(channels, num_classes, 1)
         init_head(self)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return logits `(B, K, H_0, W_0)` at the first level's resolution."""
-        x = self.scale_heads[0](maps[0])
-        for head, level in zip(self.scale_heads[1:], maps[1:], strict=True):
-            x = x + resize_map(head(level), x.shape[2:])
+    def forward(self, maps: Sequence[Tensor], sizes: Sequence[Tensor] | None = None) -> Tensor:
+        """Return logits `(B, K, H_0, W_0)` at the first level's resolution.
+
+        Args:
+            maps: the levels, high to low resolution.
+            sizes: true sizes `(B, 2)` on each level; `None` if images fill them. The part of the logits inside an image
+                equals the logits of that image alone; values outside are arbitrary.
+        """
+        level_sizes = [None] * len(maps) if sizes is None else sizes
+        x: Tensor | None = None
+        for head, level, size in zip(self.scale_heads, maps, level_sizes, strict=True):
+            assert isinstance(head, nn.Sequential)
+            y, y_sizes = _upsample(head, level, size)
+            x = y if x is None else x + resize_map(y, x.shape[2:], y_sizes, level_sizes[0])
+        assert x is not None
         return self.conv_seg(self.dropout(x))
+
+
+def _upsample(head: nn.Sequential, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return a level after its convolutions and doublings, with the true sizes on it."""
+    for step in head:
+        if isinstance(step, nn.Upsample):
+            doubled = None if sizes is None else 2 * sizes
+            x = resize_map(x, (2 * x.shape[2], 2 * x.shape[3]), sizes, doubled)
+            sizes = doubled
+        else:
+            x = step(x, sizes)
+    return x, sizes

@@ -6,7 +6,7 @@ import torch
 
 from twins.bands import AnyImage
 from twins.predictions import Prediction
-from twins.tasks.classification.network import Classification
+from twins.tasks.classification.network import Classification, probabilities, to_predictions
 from twins.tasks.inference import InferenceConfig
 from twins.tasks.views import forward, views
 
@@ -23,6 +23,5 @@ def infer(network: Classification, image: AnyImage, config: InferenceConfig) -> 
     Raises:
         WeightsError: scores are not finite.
     """
-    probabilities = [network.probabilities(forward(network, view)) for view, _ in views(network, image, config)]
-    mean = torch.stack(probabilities).mean(dim=0)
-    return network.predictions(mean, [(image.height, image.width)])[0]
+    scores = [probabilities(network.info, forward(network, view)) for view, _ in views(network, image, config)]
+    return to_predictions(network.info, torch.stack(scores).mean(dim=0), [(image.height, image.width)])[0]

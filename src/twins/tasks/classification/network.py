@@ -96,19 +96,7 @@ class Classification(TaskNetwork):
 
     def decode(self, outputs: Tensor, sizes: Tensor | None, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Return all classes in descending order of probability; see `TaskNetwork.decode`."""
-        return self.predictions(self.probabilities(outputs), originals)
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the softmax of logits `(B, K)`, with `info.temperature`."""
-        return (logits.detach().float() / self.info.temperature).softmax(dim=1)
-
-    def predictions(self, probabilities: Tensor, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """Return predictions of images, whose heights and widths are `originals`, from probabilities `(B, K)`."""
-        scores, labels = probabilities.sort(dim=1, descending=True, stable=True)
-        return [
-            Prediction(task=self.task, size=size, names=self.info.names, labels=label, scores=score)
-            for size, label, score in zip(originals, labels.cpu().numpy(), scores.cpu().numpy(), strict=True)
-        ]
+        return to_predictions(self.info, probabilities(self.info, outputs), originals)
 
     def get_classifier(self) -> nn.Module:
         """Return the classification layer, or an identity without classes."""
@@ -119,6 +107,20 @@ class Classification(TaskNetwork):
         reference = next(self.backbone.parameters())
         self.info = replace(self.info, num_classes=num_classes, names=tuple(names), temperature=1.0)
         self.head = _classifier(self.num_features, num_classes).to(reference)
+
+
+def probabilities(info: ModelInfo, logits: Tensor) -> Tensor:
+    """Return the softmax of logits `(B, K)`, with `info.temperature`."""
+    return (logits.detach().float() / info.temperature).softmax(dim=1)
+
+
+def to_predictions(info: ModelInfo, probabilities: Tensor, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
+    """Return predictions of images, whose heights and widths are `originals`, from probabilities `(B, K)`."""
+    scores, labels = probabilities.sort(dim=1, descending=True, stable=True)
+    return [
+        Prediction(task="classification", size=size, names=info.names, labels=label, scores=score)
+        for size, label, score in zip(originals, labels.cpu().numpy(), scores.cpu().numpy(), strict=True)
+    ]
 
 
 def _classifier(features: int, num_classes: int) -> nn.Module:

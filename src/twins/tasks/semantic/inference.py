@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from twins.bands import AnyImage
-from twins.heads.layers import resize_map
+from twins.heads.resampling import resize_map
 from twins.predictions import Prediction
 from twins.tasks.inference import InferenceConfig
 from twins.tasks.network import scores_error
-from twins.tasks.semantic.network import SemanticSegmentation
+from twins.tasks.semantic.network import SemanticSegmentation, label_dtype, to_prediction
 from twins.tasks.views import starts, tile_batches, views
 
 
@@ -35,7 +35,7 @@ def infer(network: SemanticSegmentation, image: AnyImage, config: InferenceConfi
     """
     size = (image.height, image.width)
     if config.tile:
-        return network.prediction(_label_map_by_tiles(network, image, config), size)
+        return to_prediction(network.info, _label_map_by_tiles(network, image, config), size)
     total: Tensor | None = None
     for view, mirrored in views(network, image, config):
         logits = _logits_by_windows(network, view, config) if config.window else _logits(network, view)
@@ -45,7 +45,7 @@ def infer(network: SemanticSegmentation, image: AnyImage, config: InferenceConfi
         probabilities = logits.softmax(dim=1)
         total = probabilities if total is None else total.add_(probabilities)
     assert total is not None
-    return network.prediction(total[0].argmax(dim=0), size)
+    return to_prediction(network.info, total[0].argmax(dim=0), size)
 
 
 def _logits(network: SemanticSegmentation, images: Tensor) -> Tensor:
@@ -74,8 +74,7 @@ def _logits_by_windows(network: SemanticSegmentation, view: Tensor, config: Infe
 
 def _label_map_by_tiles(network: SemanticSegmentation, image: AnyImage, config: InferenceConfig) -> Tensor:
     """Return the class ids `(H, W)` of an image by tiles: uint8, or int32 for more than 256 classes."""
-    dtype = torch.uint8 if network.num_classes <= 256 else torch.int32
-    label_map = torch.empty(image.height, image.width, dtype=dtype)
+    label_map = torch.empty(image.height, image.width, dtype=label_dtype(network.info))
     rows, columns = (dict(_owned_pixels(length, config)) for length in label_map.shape)
     for tiles, images in tile_batches(network, image, config):
         for tile, logits in zip(tiles, _logits(network, images)[:, None], strict=True):
@@ -84,7 +83,7 @@ def _label_map_by_tiles(network: SemanticSegmentation, image: AnyImage, config: 
             owned = owned[
                 :, first_row - tile.top : end_row - tile.top, first_column - tile.left : end_column - tile.left
             ]
-            label_map[first_row:end_row, first_column:end_column] = owned.argmax(dim=0).to(dtype)
+            label_map[first_row:end_row, first_column:end_column] = owned.argmax(dim=0).to(label_map.dtype)
     return label_map
 
 

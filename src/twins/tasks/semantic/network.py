@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, cast, get_args
 
 import torch
@@ -14,7 +15,8 @@ from twins.data.formats.masks import IGNORE
 from twins.errors import ConfigError, InputError
 from twins.heads.fcn import FCNHead
 from twins.heads.fpn import FeaturePyramid
-from twins.heads.layers import NormKind, planar, resize_map
+from twins.heads.layers import NormKind, planar, zero_outside_map
+from twins.heads.resampling import resize_map
 from twins.heads.semantic_fpn import SemanticFPNHead
 from twins.heads.upernet import UPerNetHead
 from twins.predictions import Prediction
@@ -42,11 +44,11 @@ class HeadParts(NamedTuple):
     """The modules of a network after its backbone."""
 
     decode_head: nn.Module
-    """Computes logits `(B, K, h, w)` of any resolution from maps; the network resizes them to the first map's."""
+    """Computes logits `(B, K, h, w)` at the first map's resolution from maps and the true sizes on them."""
     neck: nn.Module | None = None
     """Turns the backbone's maps into the inputs of `decode_head`; `None` if these are the backbone's maps."""
     auxiliary_head: nn.Module | None = None
-    """Computes logits for an additional loss from the third map."""
+    """Computes logits for an additional loss from the third map and the true sizes on it."""
 
 
 def _semantic_fpn(backbone: Features, settings: HeadSettings) -> HeadParts:
@@ -131,19 +133,19 @@ class SemanticSegmentation(TaskNetwork):
         if self.training and len(images) == 1:
             self._check_statistics(maps)
         if sizes is None:
-            return self._heads(maps)
+            return self._heads(maps, None)
         if self.training:
             raise InputError("a semantic network is trained on images that fill their batch; crop them to one size")
-        parts = [_map_parts(x, map_sizes) for x, map_sizes in zip(maps, self.backbone.map_sizes(sizes), strict=True)]
-        outputs = [self._heads(image_maps) for image_maps in zip(*parts, strict=True)]
-        shapes = {"logits": maps[0].shape[2:], "auxiliary": maps[2].shape[2:]}
-        return {name: torch.cat([_pad_to(one[name], shapes[name]) for one in outputs]) for name in outputs[0]}
+        map_sizes = self.backbone.map_sizes(sizes.to(images.device))
+        outputs = self._heads(maps, map_sizes)
+        on_maps = {"logits": map_sizes[0], "auxiliary": map_sizes[2]}
+        return {name: zero_outside_map(x, on_maps[name]) for name, x in outputs.items()}
 
-    def _heads(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
-        logits = self.decode_head(maps if self.neck is None else self.neck(maps))
-        result = {"logits": resize_map(logits, maps[0].shape[2:])}
+    def _heads(self, maps: Sequence[Tensor], sizes: Sequence[Tensor] | None) -> dict[str, Tensor]:
+        inputs = maps if self.neck is None else self.neck(maps, sizes)
+        result = {"logits": self.decode_head(inputs, sizes)}
         if self.auxiliary_head is not None:
-            result["auxiliary"] = self.auxiliary_head(maps[2])
+            result["auxiliary"] = self.auxiliary_head(maps[2], None if sizes is None else sizes[2])
         return result
 
     def _check_statistics(self, maps: Sequence[Tensor]) -> None:
@@ -204,38 +206,77 @@ class SemanticSegmentation(TaskNetwork):
         An image's part of the logits is resized bilinearly, first to its true size in the network's input if `sizes` is
         given, then to its original size, as in mmsegmentation.
         """
-        logits = outputs["logits"].detach().float()
-        parts = _map_parts(logits, None if sizes is None else self.backbone.map_sizes(sizes)[0])
-        result = []
-        for index, (part, original) in enumerate(zip(parts, originals, strict=True)):
-            steps = [original] if sizes is None else [sizes[index].tolist(), original]
-            result.append(self.prediction(resized_argmax(part, steps), original))
-        return result
-
-    def prediction(self, label_map: Tensor, size: tuple[int, int]) -> Prediction:
-        """Return a prediction from a label map `(H, W)`, as uint8, or int32 for more than 256 classes."""
-        array = label_map.to(torch.uint8 if self.num_classes <= 256 else torch.int32).cpu().numpy()
-        return Prediction(task=self.task, size=size, names=self.info.names, label_map=array, colours=self.info.colours)
+        map_sizes = None if sizes is None else self.backbone.map_sizes(sizes)[0]
+        return decode_logits(self.info, outputs["logits"], map_sizes, sizes, originals)
 
 
-def resized_argmax(logits: Tensor, steps: Sequence[Sequence[int]]) -> Tensor:
-    """Resize logits `(1, K, h, w)` to each size of `steps` in turn and return the argmax over classes, int64 `(H, W)`.
+def decode_logits(
+    info: ModelInfo,
+    logits: Tensor,
+    map_sizes: Tensor | None,
+    sizes: Tensor | None,
+    originals: Sequence[tuple[int, int]],
+) -> list[Prediction]:
+    """Return each image's label map from logits `(B, K, h, w)`; see `SemanticSegmentation.decode`.
 
-    Classes are resized in chunks, so that memory does not grow with their number.
+    Args:
+        info: description of the network.
+        logits: at the resolution of the first map.
+        map_sizes: true sizes on the logits, int `(B, 2)`, or `None` if images fill them.
+        sizes: true sizes in pixels, int `(B, 2)`, or `None`: then logits are resized in one step.
+        originals: height and width of each user's image in pixels.
     """
-    chunk = max(1, CHUNK // (steps[-1][0] * steps[-1][1]))
+    result = []
+    for index, (part, original) in enumerate(
+        zip(_map_parts(logits.detach().float(), map_sizes), originals, strict=True)
+    ):
+        steps = [original] if sizes is None else [sizes[index].tolist(), original]
+        label_map = resized_argmax(part, partial(_resize_in_steps, steps=steps), chunk_of(original))[0]
+        result.append(to_prediction(info, label_map, original))
+    return result
+
+
+def to_prediction(info: ModelInfo, label_map: Tensor, size: tuple[int, int]) -> Prediction:
+    """Return a prediction from a label map `(H, W)`."""
+    array = label_map.to(label_dtype(info)).cpu().numpy()
+    return Prediction(task="semantic", size=size, names=info.names, label_map=array, colours=info.colours)
+
+
+def label_dtype(info: ModelInfo) -> torch.dtype:
+    """Return the type of a label map: uint8, or int32 for more than 256 classes."""
+    return torch.uint8 if info.num_classes <= 256 else torch.int32
+
+
+def chunk_of(shape: Sequence[int]) -> int:
+    """Return how many classes of a label map of this height and width are resized at once."""
+    return max(1, CHUNK // (shape[0] * shape[1]))
+
+
+def resized_argmax(logits: Tensor, resize: Callable[[Tensor], Tensor], chunk: int) -> Tensor:
+    """Return the argmax over classes of resized logits, int64 `(B, H, W)`.
+
+    Memory does not grow with the number of classes, because logits are resized in chunks of classes.
+
+    Args:
+        logits: `(B, K, h, w)`.
+        resize: resizes logits `(B, k, h, w)` of some classes to `(B, k, H, W)`.
+        chunk: number of classes resized at once.
+    """
     highest: Tensor | None = None
     for first in range(0, logits.shape[1], chunk):
-        part = logits[:, first : first + chunk]
-        for size in steps:
-            part = resize_map(part, size)
-        value, label = part[0].max(dim=0)
+        value, label = resize(logits[:, first : first + chunk]).max(dim=1)
         if highest is None:
             highest, label_map = value, label
         else:
             better = value > highest
             highest, label_map = torch.where(better, value, highest), torch.where(better, label + first, label_map)
     return label_map
+
+
+def _resize_in_steps(logits: Tensor, steps: Sequence[Sequence[int]]) -> Tensor:
+    for shape in steps:
+        logits = resize_map(logits, shape)
+    return logits
 
 
 def _mean_cross_entropy(parts: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
@@ -253,11 +294,6 @@ def _map_parts(x: Tensor, sizes: Tensor | None) -> list[Tensor]:
     """Return each image's part `(1, C, H_i, W_i)` of a padded map `(B, C, H, W)`."""
     shapes = [list(x.shape[2:])] * len(x) if sizes is None else sizes.tolist()
     return [x[i : i + 1, :, :height, :width] for i, (height, width) in enumerate(shapes)]
-
-
-def _pad_to(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Pad a map with zeros at the bottom and right."""
-    return F.pad(x, (0, size[1] - x.shape[3], 0, size[0] - x.shape[2]))
 
 
 def build(backbone: Twins, info: ModelInfo, *, drop_rate: float) -> SemanticSegmentation:

@@ -17,7 +17,6 @@ from twins.preprocess import Preprocess, pixels_of
 from twins.tasks.inference import InferenceConfig
 from twins.tasks.semantic import inference as semantic_inference
 from twins.tasks.semantic.inference import infer
-from twins.tasks.semantic.network import SemanticSegmentation
 
 CLASSES = 5
 
@@ -45,12 +44,12 @@ def network():
 class Stub(torch.nn.Module):
     """The part of a network that `infer` needs; its logits are `rule(view)`."""
 
-    task, num_classes, prediction = "semantic", CLASSES, SemanticSegmentation.prediction
+    task, num_classes = "semantic", CLASSES
 
     def __init__(self, rule, **settings) -> None:
         super().__init__()
         self.rule, self.input_sizes = rule, []
-        self.info = SimpleNamespace(preprocess=preprocess_with(**settings), names=(), colours=())
+        self.info = SimpleNamespace(preprocess=preprocess_with(**settings), num_classes=CLASSES, names=(), colours=())
         self.anchor = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
 
     def forward(self, images):
