@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from twins.engine.config import EvalConfig, TrainConfig
     from twins.errors import TwinsError
     from twins.evaluation import EvalResult, evaluate
+    from twins.exporter import ExportResult, export
+    from twins.exporting.config import ExportConfig
     from twins.factory import create_backbone, create_model
     from twins.predictions import Prediction
     from twins.predictor import Predictor, load
@@ -28,6 +30,8 @@ _HOMES = {
     "DrawConfig": "twins.drawing",
     "EvalConfig": "twins.engine.config",
     "EvalResult": "twins.evaluation",
+    "ExportConfig": "twins.exporting.config",
+    "ExportResult": "twins.exporter",
     "InferenceConfig": "twins.tasks.inference",
     "LoadReport": "twins.weights.loading",
     "Prediction": "twins.predictions",
@@ -40,6 +44,7 @@ _HOMES = {
     "create_backbone": "twins.factory",
     "create_model": "twins.factory",
     "evaluate": "twins.evaluation",
+    "export": "twins.exporter",
     "list_models": "twins.backbone.config",
     "load": "twins.predictor",
     "load_weights": "twins.weights.loading",
@@ -51,6 +56,8 @@ __all__ = [
     "DrawConfig",
     "EvalConfig",
     "EvalResult",
+    "ExportConfig",
+    "ExportResult",
     "InferenceConfig",
     "LoadReport",
     "Prediction",
@@ -63,6 +70,7 @@ __all__ = [
     "create_backbone",
     "create_model",
     "evaluate",
+    "export",
     "list_models",
     "load",
     "load_weights",

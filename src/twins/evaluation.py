@@ -27,6 +27,8 @@ from twins.engine.config import EvalConfig
 from twins.engine.display import count_images
 from twins.engine.measure import HeldOutLosses, check_measured, measure, predict_batches
 from twins.errors import ConfigError, DataError, NotFoundError, check_type, number_of
+from twins.exported import load_exported
+from twins.exporting.formats import is_exported_file
 from twins.factory import create_backbone, model_from_checkpoint
 from twins.files import check_outputs, sha256, write_json
 from twins.machine import describe_machine
@@ -102,7 +104,7 @@ def evaluate(
     """Evaluate a network on the validation images of a data set.
 
     Args:
-        model: a run folder, a checkpoint, a published name, or a network, which is not changed.
+        model: a run folder, a checkpoint, an exported file, a published name, or a network, which is not changed.
         data: an embedded set, or a folder in a format of the network's task. Classes are matched by name, by ImageNet's
             synset, by COCO's category id, or by `class_map`; the notes say so.
         config: how to evaluate, and what to write.
@@ -135,12 +137,12 @@ def evaluate(
             fit.update(predictions, targets)
 
     inference_network = inference_form(network, compile=config.compile)
-    losses = HeldOutLosses(spec.loss_targets)
+    losses = HeldOutLosses(spec.loss_targets) if network.has_losses else None
     predicted_batches = count_images(_predict(inference_network, spec, relabelled, config, losses), on_images)
     skipped = measure(predicted_batches, metric, on_batch=on_batch)
     _check_skipped(skipped, len(relabelled), config.max_skipped)
     result = EvalResult(
-        metrics=metric.compute() | losses.compute(),
+        metrics=metric.compute() | (losses.compute() if losses else {}),
         protocol=_protocol(network, str(data), splits, images)
         | {"images": len(relabelled) - len(skipped), "skipped": len(skipped), "images_in_data": splits.count}
         | spec.protocol(network, config, source)
@@ -172,8 +174,8 @@ def evaluate(
 
 def _environment(network: TaskNetwork) -> dict[str, str]:
     """Return when and where an evaluation ran."""
-    device = str(next(network.parameters()).device)
-    return {"date": datetime.now().strftime("%Y-%m-%d %H:%M"), "machine": describe_machine(device)}
+    machine = describe_machine(str(network.device))
+    return {"date": datetime.now().strftime("%Y-%m-%d %H:%M"), "machine": machine}
 
 
 def _apply_temperature(file: Path | None, result: EvalResult) -> tuple[str, str]:
@@ -194,7 +196,8 @@ def _apply_temperature(file: Path | None, result: EvalResult) -> tuple[str, str]
 
 def _weights_file(model: str | Path | TaskNetwork, data: str | Path, config: EvalConfig) -> Path | None:
     """Return the weight file of a network, if any; raise ConfigError if an output would replace an input."""
-    file = resolve(weights_of(model)) if isinstance(model, str | Path) else None
+    is_path = isinstance(model, str | Path)
+    file = None if not is_path else Path(model) if is_exported_file(model) else resolve(weights_of(model))
     inputs = [("the network's weights", file), *parts_of(str(model))] if file is not None else []
     inputs += [("the map of class names", config.class_map)] if config.class_map else []
     outputs = {"out": config.out, "results": config.results}
@@ -204,6 +207,8 @@ def _weights_file(model: str | Path | TaskNetwork, data: str | Path, config: Eva
 
 def _eval_network(model: str | Path | TaskNetwork, file: Path | None, config: EvalConfig) -> TaskNetwork:
     """Return a copy of the network in eval mode, on its device, with the settings of the evaluation."""
+    if isinstance(model, str | Path) and is_exported_file(model):
+        return _exported_network(model, config)
     if isinstance(model, str | Path):
         network = model_from_checkpoint(str(file), weights_key=config.weights_key)
     elif config.weights_key is not None:
@@ -221,6 +226,17 @@ def _eval_network(model: str | Path | TaskNetwork, file: Path | None, config: Ev
             raise ConfigError(f"`calibrate` is for {tasks}, found a network for {network.task}; leave it out")
         check_holds_temperature(file)
         network.info = replace(network.info, temperature=1.0)
+    return set_selection(network, None if config.selection == SelectionConfig() else config.selection)
+
+
+def _exported_network(path: str | Path, config: EvalConfig) -> TaskNetwork:
+    """Return an exported file as a network; raise ConfigError for settings that it has not."""
+    default = EvalConfig()
+    for name in ("size", "crop", "padding", "weights_key", "compile", "calibrate"):
+        if getattr(config, name) != getattr(default, name):
+            raise ConfigError(f"`{name}` is for checkpoints, {path} is an exported file; leave it out")
+    network = load_exported(path)
+    check_inference(network, config.inference)
     return set_selection(network, None if config.selection == SelectionConfig() else config.selection)
 
 
@@ -280,7 +296,7 @@ def versions() -> dict[str, str]:
 
 
 def _predict(
-    network: TaskNetwork, spec: TaskSpec, images: ImageSet, config: EvalConfig, losses: HeldOutLosses
+    network: TaskNetwork, spec: TaskSpec, images: ImageSet, config: EvalConfig, losses: HeldOutLosses | None
 ) -> Iterator[PredictedBatch]:
     """Yield the batches of a data set with their predictions; several passes over an image have no losses."""
     if not config.inference.plain:
@@ -330,7 +346,6 @@ def _weights_notes(network: TaskNetwork) -> list[str]:
 
 
 def _protocol(network: TaskNetwork, data: str, splits: Splits[Any], images: ImageSet) -> dict[str, Any]:
-    parameter = next(network.parameters())
     head = {"head": network.info.head} if network.info.head else {}
     report = network.load_report
     key = {"weights_key": report.key} if report and report.others else {}
@@ -341,8 +356,8 @@ def _protocol(network: TaskNetwork, data: str, splits: Splits[Any], images: Imag
         **head,
         "padding": network.info.padding,
         **network.info.preprocess.to_dict(),
-        "precision": str(parameter.dtype).removeprefix("torch."),
-        "device": parameter.device.type,
+        "precision": network.precision,
+        "device": network.device.type,
         "data": data,
         "split": next((name for name, part in splits.parts.items() if part is images), "all"),
     }

@@ -1,4 +1,4 @@
-"""`ExportedNetwork`: an exported file behind the interface of a network, so that predictions and evaluations take it."""
+"""`ExportedNetwork`: an exported file as a network, so that predictions and evaluations take it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Part(NamedTuple):
     """What a file returned for some images of a batch."""
 
     outputs: dict[str, NDArray[Any]]
-    count: int
+    images: int
     """Number of images; a file of a fixed batch returns rows beyond it."""
 
 
@@ -75,6 +75,11 @@ class ExportedNetwork(TaskNetwork):
         """Number format of the file."""
         return self.session.info.precision
 
+    @property
+    def device(self) -> torch.device:
+        """The CPU, which holds a file's inputs and outputs."""
+        return torch.device("cpu")
+
     def prepare(self, images: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return uint8 images unchanged: the file normalises them."""
         if images.dtype != torch.uint8:
@@ -91,14 +96,15 @@ class ExportedNetwork(TaskNetwork):
         rows = [slice(0, len(pixels))] if one_call else [slice(i, i + 1) for i in range(len(pixels))]
         return [part for row in rows for part in self._run(pixels[row], inside[row])]
 
-    def decode(self, outputs: list[Part], sizes: Tensor, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
+    def decode(self, outputs: list[Part], sizes: Tensor | None, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Return each image's prediction; see `TaskNetwork.decode`."""
         if self.session.info.features:
             raise ConfigError(f"{self.session.path} holds the maps of a backbone, not a task; use `embed(maps=True)`")
+        assert sizes is not None
         predictions: list[Prediction] = []
         for part in outputs:
-            rows = slice(len(predictions), len(predictions) + part.count)
-            arrays = {name: array[: part.count] for name, array in part.outputs.items()}
+            rows = slice(len(predictions), len(predictions) + part.images)
+            arrays = {name: array[: part.images] for name, array in part.outputs.items()}
             inside = [(int(height), int(width)) for height, width in sizes[rows].tolist()]
             selection = self.selection if hasattr(self, "selection") else SelectionConfig()
             predictions += export_of(self.task).predictions(self.info, arrays, inside, originals[rows], selection)

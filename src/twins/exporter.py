@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from twins.errors import ConfigError, ExportError, check_type
 from twins.evaluation import versions
@@ -17,7 +18,7 @@ from twins.exporting.config import ExportConfig, Side
 from twins.exporting.formats import ENDINGS
 from twins.exporting.graph import Shape
 from twins.exporting.metadata import FileInfo
-from twins.exporting.write import write
+from twins.exporting.write import build_graph, write
 from twins.factory import model_from_checkpoint
 from twins.files import check_outputs, sha256, write_json
 from twins.run_folder import find_run, parts_of, weights_of
@@ -48,6 +49,15 @@ class ExportResult:
     """How it compares with the network."""
     sheet: dict[str, Any]
     """Content of the sheet."""
+
+    def lines(self) -> list[str]:
+        """Return what people want to know of the file, in a few lines."""
+        info, size = self.info, self.sheet["file_bytes"]
+        shape = " x ".join(str(side or "dynamic") for side in (info.batch, info.height, info.width))
+        head = (
+            f"{self.path}: {info.network.model}, {info.precision}, batch x height x width {shape}, {size / 1e6:.1f} MB"
+        )
+        return [head, *self.verification.lines(), f"sheet: {self.sheet_path}"]
 
 
 def export(
@@ -123,13 +133,23 @@ def _output_path(
 
 def _network(model: str | Path | TaskNetwork, file: Path | None, config: ExportConfig) -> TaskNetwork:
     """Return the network in eval mode, with the selection of objects of the file."""
-    network = model_from_checkpoint(str(file)) if file is not None else model
+    network = model_from_checkpoint(str(file)) if file is not None else deepcopy(model)
     assert isinstance(network, TaskNetwork)
+    if network.info.preprocess.fit != "keep" and config.sides and "dynamic" not in config.sides:
+        network.info = replace(network.info, preprocess=replace(network.info.preprocess, size=_square(config)))
     if config.score is not None and not facts_of(network.task).selection:
         raise ConfigError(f"`score` is for {' and '.join(tasks_with('selection'))}, found a network for {network.task}")
     if facts_of(network.task).selection:
         network.selection = SelectionConfig() if config.score is None else SelectionConfig(score=config.score)
     return network.eval()
+
+
+def _square(config: ExportConfig) -> int:
+    """Return the side of the squares that a classifier sees."""
+    height, width = config.sides or (0, 0)
+    if height != width:
+        raise ConfigError(f"a classifier sees squares, found `size=({height}, {width})`; give one number, or dynamic")
+    return int(height)
 
 
 def _default_sides(network: TaskNetwork) -> tuple[Side, Side]:
@@ -156,7 +176,18 @@ def _describe(network: TaskNetwork, file: Path | None, config: ExportConfig, sha
 
 
 def _sheet(info: FileInfo, verification: Verification, path: Path) -> dict[str, Any]:
-    raise NotImplementedError
+    """Return the content of the sheet: the description of the file, its verification and its size."""
+    size = sum(part.stat().st_size for part in path.parent.glob(f"{path.stem}.*"))
+    return info.to_dict() | {"verification": asdict(verification), "file_bytes": size}
+
+
+def hash_weights(network: TaskNetwork) -> str:
+    """Return the SHA-256 of a network's tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _move(written: Path, path: Path, *, failed: bool) -> None:

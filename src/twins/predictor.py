@@ -25,6 +25,8 @@ from twins.data.images import list_images
 from twins.data.loading.batch import stack_images
 from twins.engine.measure import predict_batch
 from twins.errors import ConfigError, InputError, NotFoundError, check_type, number_of
+from twins.exported import ExportedNetwork, check_selection, load_exported
+from twins.exporting.formats import is_exported_file
 from twins.factory import model_from_checkpoint
 from twins.files import path_of
 from twins.ops.padding import true_sizes
@@ -68,7 +70,7 @@ class Predictor:
         compile: bool = False,
     ) -> None:
         check_type(model, TaskNetwork, "model", "a network of twins.create_model; twins.load takes paths and names")
-        self.device = pick_device(device)
+        self.device = model.device if isinstance(model, ExportedNetwork) else pick_device(device)
         self.model = set_selection(model.eval().to(self.device), selection, default=SHOWN)
         self.inference = check_inference(model, inference)
         self._compile = compile
@@ -252,6 +254,8 @@ def check_inference(model: TaskNetwork, inference: InferenceConfig | None) -> In
     """
     check_type(inference, InferenceConfig | None, "inference", "a twins.InferenceConfig")
     inference, default = inference or InferenceConfig(), InferenceConfig()
+    if isinstance(model, ExportedNetwork) and not inference.plain:
+        raise ConfigError("an exported file predicts whole images, once; use the run for other inference settings")
     for name in vars(default):
         if name not in facts_of(model.task).inference and getattr(inference, name) != getattr(default, name):
             raise ConfigError(
@@ -271,6 +275,8 @@ def set_selection(
     """
     check_type(selection, SelectionConfig | None, "selection", "a twins.SelectionConfig")
     if facts_of(model.task).selection:
+        if isinstance(model, ExportedNetwork) and selection is not None:
+            check_selection(model, selection)
         model.selection = selection or default or SelectionConfig()
     elif selection is not None:
         raise ConfigError(
@@ -289,10 +295,10 @@ def load(
     selection: SelectionConfig | None = None,
     compile: bool = False,
 ) -> Predictor:
-    """Return a predictor for a run folder, a checkpoint of any known layout, or a published name.
+    """Return a predictor for a run folder, a checkpoint of any known layout, an exported file, or a published name.
 
     Args:
-        path_or_name: run folder, checkpoint or published name.
+        path_or_name: run folder, checkpoint, exported file or published name.
         device: `auto`, `cpu`, `cuda` or `mps`, or a torch device.
         weights_key: where the network stands in a checkpoint that holds several, such as `teacher`; `None`: the one
             that evaluation should use, which is the average of the weights if there is one.
@@ -307,8 +313,21 @@ def load(
     """
     check_type(path_or_name, str | Path, "path_or_name", "the path of a run or a weight file, or a published name")
     check_type(weights_key, str | None, "weights_key", "a key in the weight file, such as teacher")
-    model = model_from_checkpoint(weights_of(path_or_name), weights_key=weights_key)
+    if is_exported_file(path_or_name):
+        model: TaskNetwork = load_exported(path_or_name)
+        _check_file_settings(path_or_name, device, weights_key, compile)
+    else:
+        model = model_from_checkpoint(weights_of(path_or_name), weights_key=weights_key)
     return Predictor(model, device=device, inference=inference, selection=selection, compile=compile)
+
+
+def _check_file_settings(path: str | Path, device: str | torch.device, weights_key: str | None, compile: bool) -> None:
+    """Raise ConfigError for settings that a checkpoint has and an exported file has not."""
+    if str(device) not in ("auto", "cpu"):
+        raise ConfigError(f"`device={device}` is for checkpoints; {path} is an exported file, which runs on the CPU")
+    for name, value in (("weights_key", weights_key), ("compile", compile)):
+        if value:
+            raise ConfigError(f"`{name}` is for checkpoints, {path} is an exported file; leave it out")
 
 
 def expand(images: Any) -> list[Any]:

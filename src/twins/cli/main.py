@@ -20,6 +20,7 @@ VERBS = {
     "eval": "evaluate a trained network on a data set, or score a COCO results file",
     "compare": "compare runs of one task: metrics, curves, settings, and images they disagree on",
     "predict": "run a trained network on images or videos",
+    "export": "write a trained network as one verified file: ONNX, OpenVINO or torch.export",
     "convert": "write a weight file in another layout",
     "bench": "measure speed and memory on this machine, alone or against timm",
     "completion": "print a script that completes commands in bash, zsh or fish",

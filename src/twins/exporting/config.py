@@ -59,9 +59,8 @@ class ExportConfig:
     """Operator set of an ONNX file, from 20 to 23."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, int | str):
-            object.__setattr__(self, "size", (self.size,))
-        object.__setattr__(self, "size", tuple(self.size))
+        size: Any = self.size
+        object.__setattr__(self, "size", (size,) if isinstance(size, int | str) else tuple(size))
         object.__setattr__(self, "verify", tuple(self.verify))
         self._check_shapes()
         self._check_format()

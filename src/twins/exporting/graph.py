@@ -44,7 +44,7 @@ class Shape:
         """Return the open dimensions of the images."""
         named = {0: ("batch", self.batch, 1), 1: ("height", self.height, SMALLEST), 2: ("width", self.width, SMALLEST)}
         return {
-            axis: torch.export.Dim(name, min=minimum)  # type: ignore[misc]
+            axis: torch.export.Dim(name, min=minimum)
             for axis, (name, side, minimum) in named.items()
             if side is None
         }
@@ -76,7 +76,7 @@ class ExportGraph(nn.Module):
     ) -> None:
         super().__init__()
         self.shape, self.features, self.logits, self.padded = shape, features, logits, padded
-        self.network = lay_out(network, shape.height, shape.width, attention=attention, flatten_batch=flatten_batch)
+        self.network: TaskNetwork = lay_out(network, shape.height, shape.width, attention=attention, flatten_batch=flatten_batch)
         preprocess = network.info.preprocess
         mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
         self.register_buffer("factor", (1 / (255 * std)).float())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor, nn
 
 from twins.backbone.network import fuse_network, layer_groups
@@ -59,6 +60,8 @@ class TaskNetwork(nn.Module):
     """Whether network and losses compile as one graph; if not, only the backbone is compiled."""
     selection: SelectionConfig
     """Selection of the predicted objects; only in tasks with `TaskFacts.selection`."""
+    has_losses: bool = True
+    """Whether the network computes losses; an exported file does not."""
     load_report: LoadReport | None = None
     """Report on loading the weights; `None` after random initialisation."""
 
@@ -72,17 +75,26 @@ class TaskNetwork(nn.Module):
         """Classes of the classification layer, without background; 0 if the network returns features."""
         return self.info.num_classes
 
+    @property
+    def precision(self) -> str:
+        """Number format of the weights, such as `float32`."""
+        return str(next(self.parameters()).dtype).removeprefix("torch.")
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device
+
     def prepare(self, images: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return images and their sizes as `forward` takes them, on the network's device and in the dtype of its weights.
+        """Return images and their sizes as `forward` takes them: on the device and in the dtype of the weights.
 
         Args:
             images: `(B, C, H, W)`: uint8, which is normalised by the network's `Preprocess`, or normalised floats.
             sizes: true sizes in pixels, int `(B, 2)`, or `None` if images fill the batch.
         """
-        reference = next(iter(self.parameters()))
-        sizes = None if sizes is None else sizes.to(reference.device)
-        images = normalise_images(images, sizes, self.info.preprocess, reference.device)
-        return images.to(reference.dtype), sizes
+        sizes = None if sizes is None else sizes.to(self.device)
+        images = normalise_images(images, sizes, self.info.preprocess, self.device)
+        return images.to(next(self.parameters()).dtype), sizes
 
     def forward_features(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the last map, `(B, C, H / 32, W / 32)`: the features of images, see `Predictor.embed`.
