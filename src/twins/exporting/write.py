@@ -33,6 +33,7 @@ def build_graph(network: TaskNetwork, shape: Shape, config: ExportConfig) -> Exp
         features=config.features,
         logits=config.logits,
         padded=config.padded,
+        resize_in_graph=config.resize_in_graph,
     ).eval()
 
 
