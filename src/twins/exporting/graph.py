@@ -59,6 +59,7 @@ class ExportGraph(nn.Module):
         logits: return logits instead of decoded outputs.
         padded: take the images' true sizes as a second input.
         resize_in_graph: take images of any size and resize them; results are in their pixels.
+        dtype: type of weights and arithmetic; images are normalised and results are given in float32.
         attention: form of attention; see `lay_out`.
         flatten_batch: layout of tokens; see `lay_out`.
     """
@@ -74,12 +75,15 @@ class ExportGraph(nn.Module):
         logits: bool = False,
         padded: bool = False,
         resize_in_graph: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.shape, self.features, self.logits, self.padded = shape, features, logits, padded
         self.network: TaskNetwork = lay_out(
             network, shape.height, shape.width, attention=attention, flatten_batch=flatten_batch
         )
+        self.network.to(dtype)
+        self.dtype = dtype
         preprocess = network.info.preprocess
         self.resize: ResizeInGraph | None = None
         if resize_in_graph:
@@ -107,11 +111,12 @@ class ExportGraph(nn.Module):
     def _outputs(self, pixels: Tensor, sizes: Tensor | None) -> dict[str, Tensor]:
         """Return the outputs for float images `(B, H, W, C)` in 0..255."""
         normalised = pixels * self.get_buffer("factor") + self.get_buffer("shift")
-        x = normalised.permute(0, 3, 1, 2)
+        x = normalised.permute(0, 3, 1, 2).to(self.dtype)
         if self.features:
-            maps = self.network.backbone(x, sizes)
-            return {f"map{index}": values for index, values in enumerate(maps)}
-        return export_of(self.network.task).outputs(self.network, x, sizes, logits=self.logits)
+            outputs = {f"map{index}": values for index, values in enumerate(self.network.backbone(x, sizes))}
+        else:
+            outputs = export_of(self.network.task).outputs(self.network, x, sizes, logits=self.logits)
+        return {name: x.float() if x.is_floating_point() else x for name, x in outputs.items()}
 
     def example(self) -> tuple[Tensor, ...]:
         """Return arguments to trace the graph with."""
