@@ -96,7 +96,9 @@ class ExportedNetwork(TaskNetwork):
         rows = [slice(0, len(pixels))] if one_call else [slice(i, i + 1) for i in range(len(pixels))]
         return [part for row in rows for part in self._run(pixels[row], inside[row])]
 
-    def decode(self, outputs: list[Part], sizes: Tensor | None, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
+    def decode(
+        self, outputs: list[Part], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
+    ) -> list[Prediction]:
         """Return each image's prediction; see `TaskNetwork.decode`."""
         if self.session.info.features:
             raise ConfigError(f"{self.session.path} holds the maps of a backbone, not a task; use `embed(maps=True)`")

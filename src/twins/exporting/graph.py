@@ -44,9 +44,7 @@ class Shape:
         """Return the open dimensions of the images."""
         named = {0: ("batch", self.batch, 1), 1: ("height", self.height, SMALLEST), 2: ("width", self.width, SMALLEST)}
         return {
-            axis: torch.export.Dim(name, min=minimum)
-            for axis, (name, side, minimum) in named.items()
-            if side is None
+            axis: torch.export.Dim(name, min=minimum) for axis, (name, side, minimum) in named.items() if side is None
         }
 
 
@@ -76,7 +74,9 @@ class ExportGraph(nn.Module):
     ) -> None:
         super().__init__()
         self.shape, self.features, self.logits, self.padded = shape, features, logits, padded
-        self.network: TaskNetwork = lay_out(network, shape.height, shape.width, attention=attention, flatten_batch=flatten_batch)
+        self.network: TaskNetwork = lay_out(
+            network, shape.height, shape.width, attention=attention, flatten_batch=flatten_batch
+        )
         preprocess = network.info.preprocess
         mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
         self.register_buffer("factor", (1 / (255 * std)).float())
@@ -91,10 +91,7 @@ class ExportGraph(nn.Module):
         """
         normalised = images.to(torch.float32) * self.get_buffer("factor") + self.get_buffer("shift")
         x = normalised.permute(0, 3, 1, 2)
-        if self.features:
-            maps = self.network.backbone(x, sizes)
-            return {f"map{index}": values for index, values in enumerate(maps)}
-        return export_of(self.network.task).outputs(self.network, x, sizes, logits=self.logits)
+        return network_outputs(self.network, x, sizes, features=self.features, logits=self.logits)
 
     def example(self) -> tuple[Tensor, ...]:
         """Return arguments to trace the graph with."""
@@ -116,3 +113,20 @@ class ExportGraph(nn.Module):
     def output_names(self) -> list[str]:
         """Return the names of the outputs, in order."""
         return list(self(*self.example()))
+
+
+def network_outputs(
+    network: TaskNetwork, images: Tensor, sizes: Tensor | None, *, features: bool, logits: bool
+) -> dict[str, Tensor]:
+    """Return a network's outputs by the names that they have in a file.
+
+    Args:
+        network: in eval mode.
+        images: normalised float `(B, C, H, W)`.
+        sizes: true sizes in pixels, int `(B, 2)`, or `None` if images fill the batch.
+        features: return the maps of the backbone, `map0` to `map3`.
+        logits: return logits instead of decoded outputs.
+    """
+    if features:
+        return {f"map{index}": values for index, values in enumerate(network.backbone(images, sizes))}
+    return export_of(network.task).outputs(network, images, sizes, logits=logits)
