@@ -122,11 +122,11 @@ def export(
         on_step(f"writing {path.name}")
         write(network, written, info, shape, config)
         on_step("verifying it")
-        verification = verify(network, written, info, images)
+        verification = verify(network, written, shape, info, images)
         sheet = _sheet(network, info, verification, written)
         if not verification.failure:
             on_step("measuring its speed")
-            sheet["milliseconds"] = time_per_image(network, written, info, next(iter(images.values())))
+            sheet["milliseconds"] = time_per_image(network, written, shape, info, next(iter(images.values())))
         if config.data and not verification.failure:
             on_step(f"measuring both on {config.data}")
             sheet["metric"] = _metrics(model, network, written, config)
@@ -135,7 +135,8 @@ def export(
         sheet_path = _move(written, path, sheet, failed=verification.failure is not None)
     if verification.failure:
         raise ExportError(
-            f"the file does not do what the network does: {verification.failure}; it is kept as {path}.failed"
+            f"{path} failed its verification: {verification.failure}; it is kept as {path.name}.failed, with its sheet "
+            f"{sheet_path.name}"
         )
     return ExportResult(path=path, sheet_path=sheet_path, info=info, verification=verification, sheet=sheet)
 
@@ -197,9 +198,10 @@ def _describe(network: TaskNetwork, file: Path | None, config: ExportConfig, sha
         network=network.info,
         precision=config.precision,
         batch=shape.batch,
-        height=shape.height,
-        width=shape.width,
+        height=None if config.resize_in_graph else shape.height,
+        width=None if config.resize_in_graph else shape.width,
         padded=config.padded,
+        resize_in_graph=config.resize_in_graph,
         features=config.features,
         outputs=tuple(graph.output_names()),
         selection=network.selection if facts_of(network.task).selection and not config.features else None,

@@ -23,8 +23,8 @@ from twins.data.formats.digits import Digits
 from twins.data.formats.scenes import Scenes, photographs
 from twins.errors import MissingExtraError, few, number_of
 from twins.exported import ExportedNetwork, FixedPreprocess, load_exported
-from twins.exporting.comparison import BOUNDS, Arrays, Measure, Mismatch, Ties, compare, compare_objects, rms
-from twins.exporting.graph import network_outputs
+from twins.exporting.comparison import Arrays, Measure, Mismatch, Ties, bounds_of, compare, compare_objects, rms
+from twins.exporting.graph import Shape, network_outputs
 from twins.exporting.metadata import IMAGES, SIZES, FileInfo
 from twins.exporting.sessions import Session
 from twins.files import first_line
@@ -163,12 +163,15 @@ def verification_images(paths: Sequence[str], channels: int) -> dict[str, AnyIma
     return {name: Bands(list(islice(cycle(image.split()), channels))) for name, image in images.items()}
 
 
-def verify(network: TaskNetwork, path: Path, info: FileInfo, images: Mapping[str, AnyImage]) -> Verification:
+def verify(
+    network: TaskNetwork, path: Path, shape: Shape, info: FileInfo, images: Mapping[str, AnyImage]
+) -> Verification:
     """Run a file on images in its own runtime, and compare its outputs and its predictions with the network's.
 
     Args:
         network: in eval mode on the CPU; not laid out for the file.
         path: the file.
+        shape: shape of the images that the network in the file sees.
         info: what the file is to say of itself.
         images: images by name; see `verification_images`.
 
@@ -176,36 +179,39 @@ def verify(network: TaskNetwork, path: Path, info: FileInfo, images: Mapping[str
         MissingExtraError: the file's runtime is not installed.
     """
     info = replace(info, network=network.info)
-    comparison, cases = Comparison(), list(_cases(network, info, images))
-    native = native_session(network, replace(info, padded=False, batch=None, height=None, width=None))
-    objects: int | None = None
+    comparison, objects = Comparison(), list[int]()
+    cases = [] if info.resize_in_graph else list(_cases(network, shape, images))
     try:
         file = load_exported(path)
+        _compare_descriptions(info, file.session.info)
     except MissingExtraError:
         raise
+    except Mismatch as mismatch:
+        comparison.fail(str(mismatch))
     except Exception as error:  # runtimes have errors of their own
         comparison.fail(f"it cannot be opened ({first_line(error)})")
     else:
-        _compare_descriptions(comparison, info, file.session.info)
+        native = native_session(network, replace(info, padded=False, batch=None, height=None, width=None))
         for case in cases:
             expected = native.run(case.pixels)
             comparison.add(_compare_case(case, expected, file.session, info, _ties(network, case)), str(case))
-            if "count" in expected:
-                objects = (objects or 0) + int(expected["count"].sum())
+            objects += [int(expected["count"].sum())] if "count" in expected else []
         if info.padded:
             case = max(cases, key=lambda case: case.pixels.size)
             where = f"a padded batch of unequal images within {_size(case.size)}"
             comparison.add(_compare_padded(case, native, file.session, info), where)
-        for name, image in images.items():
-            where = f"the prediction on {name} at its own size"
-            comparison.add(_compare_predictions(network, info, file, image), where)
+        reference = _reference(network, shape, info)
+        comparison.add(
+            _compare_predictions(reference, file, shape, info, images), "predictions on images at their own size"
+        )
+    seen = [case.size for case in cases] or [(image.height, image.width) for image in images.values()]
     return Verification(
         images=tuple(images),
-        sizes=tuple(sorted({case.size for case in cases})),
-        batches=tuple(sorted({len(case.images) for case in cases})),
+        sizes=tuple(sorted(set(seen))),
+        batches=tuple(sorted({len(case.images) for case in cases})) or (info.batch or 1,),
         differences=comparison.differences,
         agreement=comparison.agreement,
-        objects=objects,
+        objects=sum(objects) if objects else None,
         failure=comparison.failure,
     )
 
@@ -227,13 +233,13 @@ def native_session(network: TaskNetwork, info: FileInfo) -> Session:
     return Session(Path("the network"), info, run)
 
 
-def _cases(network: TaskNetwork, info: FileInfo, images: Mapping[str, AnyImage]) -> Iterator[Case]:
+def _cases(network: TaskNetwork, shape: Shape, images: Mapping[str, AnyImage]) -> Iterator[Case]:
     """Yield batches at the network's own size with each image, and where sides are open at two others."""
     names = list(images)
-    batches = OPEN_BATCHES if info.batch is None else (info.batch,)
-    sizes = {name: _own_size(network, info, image) for name, image in images.items()}
+    batches = OPEN_BATCHES if shape.batch is None else (shape.batch,)
+    sizes = {name: _own_size(network, shape, image) for name, image in images.items()}
     height, width = sizes[names[0]]
-    others = [_fixed(info, size) for size in ((int(1.1 * height) | 1, int(0.7 * width) | 1), SMALL)]
+    others = [_fixed(shape, size) for size in ((int(1.1 * height) | 1, int(0.7 * width) | 1), SMALL)]
     for batch in batches:
         groups = [names[first : first + batch] for first in range(0, len(names), batch)] if batch != 3 else [names[:3]]
         for group in groups:
@@ -243,16 +249,16 @@ def _cases(network: TaskNetwork, info: FileInfo, images: Mapping[str, AnyImage])
                 yield _case(images, list(islice(cycle(names), shift, shift + batch)), size)
 
 
-def _own_size(network: TaskNetwork, info: FileInfo, image: AnyImage) -> tuple[int, int]:
-    """Return the height and width at which the file sees an image."""
+def _own_size(network: TaskNetwork, shape: Shape, image: AnyImage) -> tuple[int, int]:
+    """Return the height and width at which the network in a file sees an image."""
     preprocess = network.info.preprocess
     width, height = preprocess.kept_size(image) if preprocess.fit == "keep" else (preprocess.size, preprocess.size)
-    return _fixed(info, (height, width))
+    return _fixed(shape, (height, width))
 
 
-def _fixed(info: FileInfo, size: tuple[int, int]) -> tuple[int, int]:
+def _fixed(shape: Shape, size: tuple[int, int]) -> tuple[int, int]:
     """Return a height and width, with those that the file fixes."""
-    return info.height or max(size[0], SMALL[0]), info.width or max(size[1], SMALL[0])
+    return shape.height or max(size[0], SMALL[0]), shape.width or max(size[1], SMALL[0])
 
 
 def _case(images: Mapping[str, AnyImage], names: Sequence[str], size: tuple[int, int]) -> Case:
@@ -260,17 +266,17 @@ def _case(images: Mapping[str, AnyImage], names: Sequence[str], size: tuple[int,
     return Case(tuple(names), np.stack([pixels_of(image).permute(1, 2, 0).numpy() for image in resized]))
 
 
-def _compare_descriptions(comparison: Comparison, expected: FileInfo, found: FileInfo) -> None:
-    """Fail if the file says something else of itself than the network."""
-    said = found.to_dict()
+def _compare_descriptions(expected: FileInfo, found: FileInfo) -> None:
+    """Raise Mismatch if a file says something else of itself than its network."""
+    values = found.to_dict()
     for name, value in expected.to_dict().items():
-        if said[name] != value:
-            comparison.fail(f"its description says `{name}={said[name]!r:.80}` instead of {value!r:.80}")
+        if values[name] != value:
+            raise Mismatch(f"its description says `{name}={values[name]!r:.80}` instead of {value!r:.80}")
 
 
 def _compare_case(case: Case, expected: Arrays, file: Session, info: FileInfo, ties: Ties) -> Iterator[Measure]:
     """Yield how the outputs for a batch differ."""
-    yield from compare(expected, _run(file, case.pixels), BOUNDS[info.precision], selection=info.selection, ties=ties)
+    yield from compare(expected, _run(file, case.pixels), bounds_of(info), selection=info.selection, ties=ties)
 
 
 def _ties(network: TaskNetwork, case: Case) -> Ties:
@@ -329,7 +335,7 @@ def _compare_padded(case: Case, native: Session, file: Session, info: FileInfo) 
     for index, (h, w) in enumerate(sizes.tolist()):
         expected = native.run(pixels[index : index + 1, :h, :w])
         alone = {name: _inside(name, found[name][index : index + 1], values) for name, values in expected.items()}
-        yield from compare(expected, alone, BOUNDS[info.precision], selection=info.selection)
+        yield from compare(expected, alone, bounds_of(info), selection=info.selection)
 
 
 def _inside(name: str, found: NDArray[Any], expected: NDArray[Any]) -> NDArray[Any]:
@@ -340,42 +346,53 @@ def _inside(name: str, found: NDArray[Any], expected: NDArray[Any]) -> NDArray[A
     return found[inside]
 
 
-def _compare_predictions(
-    network: TaskNetwork, info: FileInfo, file: ExportedNetwork, image: AnyImage
-) -> Iterator[Measure]:
-    """Yield how the predictions for an image at its own size differ: names, resizing and decoding are compared too.
+def _reference(network: TaskNetwork, shape: Shape, info: FileInfo) -> TaskNetwork:
+    """Return the network whose predictions those of a file must equal.
 
-    Where a file resizes a label map or fits images into a fixed size, as no network does, the network is run behind
-    the interface of the file.
+    Files resize label maps, and fit images into a fixed size, which networks do not: then it is the network behind the
+    interface of a file.
     """
-    special = isinstance(file.info.preprocess, FixedPreprocess) or "label_map" in info.outputs
-    reference = ExportedNetwork(native_session(network, info)).eval() if special else network
-    scale = max(
-        1.0, image.height / _own_size(network, info, image)[0], image.width / _own_size(network, info, image)[1]
-    )
-    bounds = replace(BOUNDS[info.precision], boxes=scale * BOUNDS[info.precision].boxes)
-    expected = _predict(reference, info, image)
+    keeps = network.info.preprocess.fit == "keep"
+    if "label_map" not in info.outputs and not (keeps and (shape.height or shape.width)):
+        return network
+    if not info.resize_in_graph:
+        return ExportedNetwork(native_session(network, info)).eval()
+    reference = ExportedNetwork(native_session(network, replace(info, resize_in_graph=False))).eval()
+    fixed = FixedPreprocess(**vars(network.info.preprocess), height=shape.height, width=shape.width)
+    reference.info = replace(network.info, preprocess=fixed)
+    return reference
+
+
+def _compare_predictions(
+    reference: TaskNetwork, file: ExportedNetwork, shape: Shape, info: FileInfo, images: Mapping[str, AnyImage]
+) -> Iterator[Measure]:
+    """Yield how predictions for images at their own size differ: names, resizing and decoding are compared too."""
+    expected = _predict(reference, info, images)
     try:
-        found = _predict(file, info, image)
+        found = _predict(file, info, images)
     except Exception as error:  # runtimes have errors of their own
         raise Mismatch(f"its predictor fails ({first_line(error)})") from error
-    if isinstance(expected, Prediction) and isinstance(found, Prediction):
-        if expected.names != found.names:
-            raise Mismatch("its predictions have other class names")
-        expected, found = _arrays(expected), _arrays(found)
-    if "count" in expected:
-        yield from compare_objects(expected, found, bounds, info.selection or SelectionConfig())
-    else:
-        yield from compare(expected, found, bounds)
+    for image, one, other in zip(images.values(), expected, found, strict=True):
+        height, width = _own_size(reference, shape, image)
+        scale = max(1.0, image.height / height, image.width / width)  # boxes are in pixels of the image
+        bounds = replace(bounds_of(info), boxes=scale * bounds_of(info).boxes)
+        if "count" in one:
+            yield from compare_objects(one, other, bounds, info.selection or SelectionConfig())
+        else:
+            yield from compare(one, other, bounds)
 
 
-def _predict(network: TaskNetwork, info: FileInfo, image: AnyImage) -> Prediction | Arrays:
-    """Return the prediction for an image, or the maps of a backbone."""
+def _predict(network: TaskNetwork, info: FileInfo, images: Mapping[str, AnyImage]) -> list[Arrays]:
+    """Return the predictions for images, or the maps of a backbone, each as outputs for a batch of one image."""
     predictor = Predictor(network, device="cpu", selection=info.selection)
+    batch = max(OPEN_BATCHES) if info.batch is None else info.batch
     if info.features:
-        (maps,) = predictor.embed([image], maps=True)
-        return {f"map{index}": values for index, values in enumerate(maps)}
-    return predictor.predict([image])[0]
+        embeddings = predictor.embed(list(images.values()), maps=True, batch_size=batch)
+        return [{f"map{index}": values for index, values in enumerate(maps)} for maps in embeddings]
+    predictions = predictor.predict(list(images.values()), batch_size=batch)
+    if any(prediction.names != network.info.names for prediction in predictions):
+        raise Mismatch("its predictions have other class names")
+    return [_arrays(prediction) for prediction in predictions]
 
 
 def _arrays(prediction: Prediction) -> Arrays:
@@ -391,20 +408,21 @@ def _arrays(prediction: Prediction) -> Arrays:
     return {"count": np.array([len(prediction.scores)])} | {name: x[None] for name, x in (fields | masks).items()}
 
 
-def time_per_image(network: TaskNetwork, path: Path, info: FileInfo, image: AnyImage) -> dict[str, Any]:
+def time_per_image(network: TaskNetwork, path: Path, shape: Shape, info: FileInfo, image: AnyImage) -> dict[str, Any]:
     """Return the milliseconds per image of a file and of its network, with the batch and the size.
 
     Both decode, at the size at which the network sees the image, with one image or the file's fixed batch. The network
     runs eagerly. They run in turn; medians are returned.
     """
-    case = _case({"": image}, [""] * (info.batch or 1), _own_size(network, info, image))
-    sessions = {"file": load_exported(path).session, "network": native_session(network, info)}
-    times: dict[str, list[float]] = {name: [] for name in sessions}
+    case = _case({"": image}, [""] * (info.batch or 1), _own_size(network, shape, image))
+    native = native_session(network, replace(info, resize_in_graph=False))
+    calls = {"file": load_exported(path).session.run, "network": native.run}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     end = perf_counter() + SECONDS
     while not times["file"] or (perf_counter() < end and len(times["file"]) <= ROUNDS):
-        for name, session in sessions.items():
+        for name, call in calls.items():
             start = perf_counter()
-            session.run(case.pixels)
+            call(case.pixels)
             times[name].append(1000 * (perf_counter() - start) / len(case.pixels))
     medians = {name: median(values[1:] or values) for name, values in times.items()}  # the first warms up
     return {**medians, "batch": len(case.pixels), "size": list(case.size)}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.exporting.metadata import Precision
+from twins.exporting.metadata import FileInfo, Precision
 from twins.tasks.inference import SelectionConfig
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -54,6 +54,13 @@ BOUNDS: dict[Precision, Bounds] = {
 """Bounds by precision. In fp32 only the order of sums differs, about 1e-6 after tens of layers; 1e-4 leaves room for
 the largest networks, and any wrong constant is far above it. fp16 and bf16 round each number to 11 and 8 bits. What
 int8 loses depends on the task, so that `data` judges it."""
+RESIZED = BOUNDS["fp16"]
+"""Bounds of a file that resizes its images, whose pixels may differ from Pillow's by 1 of 255."""
+
+
+def bounds_of(info: FileInfo) -> Bounds:
+    """Return the bounds of a file."""
+    return RESIZED if info.resize_in_graph and info.precision == "fp32" else BOUNDS[info.precision]
 
 
 class Mismatch(Exception):
