@@ -16,18 +16,11 @@ from twins.bench.config import BenchConfig
 from twins.bench.runtimes import exported_steps, onnxruntime_step, output_difference
 from twins.errors import ConfigError, MissingExtraError
 from twins.exporting.int8 import quantize
-from twins.exporting.layout import FlatStage, lay_out
 from twins.exporting.onnx import export_onnx
 from twins.exporting.openvino import compile_openvino, convert_openvino
 from twins.tasks.classification.network import Classification
 
 SIZES = ((224, 224), (200, 230))
-
-
-@pytest.fixture(scope="module", params=["twins_svt_nano", "twins_pcpvt_nano"])
-def network(request):
-    torch.manual_seed(0)
-    return twins.create_model(request.param, num_classes=10).eval()
 
 
 @pytest.fixture(scope="module")
@@ -50,26 +43,6 @@ def logits(network, x):
 
 def is_near(actual, expected, *, by=1e-4):
     return float(np.abs(actual - expected).max()) < by * float(np.abs(expected).max())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("flatten_batch", [True, False])
-@pytest.mark.parametrize("size", [*SIZES, (224, 448)])
-def test_a_network_laid_out_gives_the_same_logits_and_the_original_is_unchanged(network, size, flatten_batch):
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    attention = "operator" if flatten_batch else "products"
-    laid_out = lay_out(network, *size, attention=attention, flatten_batch=flatten_batch)
-    x = images(2, size)
-    assert is_near(logits(laid_out, x), logits(network, x), by=1e-5)
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-
-
-def test_stages_are_laid_out_where_windows_and_cells_divide_their_maps(svt):
-    flags = []
-    for size in ((224, 224), (224, 200)):
-        laid_out = lay_out(svt, *size, attention="products", flatten_batch=False)
-        flags.append([isinstance(stage, FlatStage) for stage in laid_out.backbone.stages])
-    assert flags == [[True] * 4, [False] * 3 + [True]]
 
 
 @pytest.mark.slow
