@@ -56,7 +56,7 @@ def run_bench(
             check_peer(peer, case)
     result: Result = {"format": FORMAT, "machine": machine_facts(config), "rows": []}
     with ExitStack() as stack:
-        from_files = any(case.mode in (*LOADING, "end-to-end") for case in cases)
+        from_files = any(case.mode in (*LOADING, "end-to-end") or case.runtime != "torch" for case in cases)
         files = stack.enter_context(image_files(config.images)) if from_files else []
         show(table_head(result["machine"], config, config.task, task_head))
         for case in cases:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from twins.bench.config import BenchConfig
-from twins.bench.files import LOADING, end_to_end_step, loading_step
+from twins.bench.files import LOADING, end_to_end_step, loading_step, pixels_at
 from twins.bench.memory import memory_limit
 from twins.bench.networks import STEPS, Case, Step, build_networks, images_for, is_compiled, relative_difference
 from twins.bench.roofline import count_costs, peak_rates, roofline
@@ -26,7 +26,7 @@ from twins.tasks.table import TASKS, Row, register
 
 
 def measure(case: Case, config: BenchConfig, files: Sequence[Path] = ()) -> dict[str, Any]:
-    """Return the row of a case, with `failed` if memory ran out. `files` are the images of end-to-end and loading."""
+    """Return the row of a case, with `failed` if memory ran out. `files` are images, where the case needs them."""
     device = pick_device(config.device_name)
     try:
         with memory_limit(device):
@@ -52,12 +52,13 @@ def _measure_loading(case: Case, config: BenchConfig, files: Sequence[Path]) -> 
 
 def _measure_networks(case: Case, config: BenchConfig, files: Sequence[Path], device: torch.device) -> dict[str, Any]:
     """Return the row of our network and its peers: speed, ratios, difference of outputs, roofline and peak memory."""
-    images = images_for(case, device)
     networks = build_networks(case, config.peers, device)
     if case.runtime != "torch":
-        steps = exported_steps(networks, images, case.runtime, case.precision)
+        pixels = pixels_at(case.size, files, batch=case.batch)
+        steps = exported_steps(networks, pixels, case.runtime, case.precision)
         difference = output_difference(steps["twins"], steps["timm"]) if "timm" in steps else None
         return _row(case, config, steps, device, peers=config.peers, difference=difference)
+    images = images_for(case, device)
     difference = _difference(networks, images)
     with_roofline = config.roofline and case.mode in STEPS
     costs = count_costs(STEPS[case.mode](networks["twins"], images)) if with_roofline else []
