@@ -50,6 +50,19 @@ class FixedPreprocess(Preprocess):
         return min(width, self.width or width), min(height, self.height or height)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoResize(Preprocess):
+    """Preprocessing of a file that resizes its images in the graph."""
+
+    def resize(self, image: Any) -> Any:
+        """Return the image unchanged."""
+        return image
+
+    def kept_size(self, image: AnyImage, factor: float = 1.0) -> tuple[int, int]:
+        """Return the width and height of the image."""
+        return image.size
+
+
 class ExportedNetwork(TaskNetwork):
     """A file of `twins.export` as a network that takes pixels; it predicts, and has neither weights nor losses.
 
@@ -66,7 +79,9 @@ class ExportedNetwork(TaskNetwork):
         if info.features:
             self.backbone = _FileBackbone(self)
         preprocess = self.info.preprocess
-        if preprocess.fit == "keep" and not info.resize_in_graph and (info.height or info.width):
+        if info.resize_in_graph:
+            self.info = replace(self.info, preprocess=NoResize(**vars(preprocess)))
+        elif preprocess.fit == "keep" and (info.height or info.width):
             fixed = FixedPreprocess(**vars(preprocess), height=info.height, width=info.width)
             self.info = replace(self.info, preprocess=fixed)
 
@@ -96,7 +111,9 @@ class ExportedNetwork(TaskNetwork):
         rows = [slice(0, len(pixels))] if one_call else [slice(i, i + 1) for i in range(len(pixels))]
         return [part for row in rows for part in self._run(pixels[row], inside[row])]
 
-    def decode(self, outputs: list[Part], sizes: Tensor | None, originals: Sequence[tuple[int, int]]) -> list[Prediction]:
+    def decode(
+        self, outputs: list[Part], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
+    ) -> list[Prediction]:
         """Return each image's prediction; see `TaskNetwork.decode`."""
         if self.session.info.features:
             raise ConfigError(f"{self.session.path} holds the maps of a backbone, not a task; use `embed(maps=True)`")

@@ -53,6 +53,7 @@ def test_every_task_has_the_same_files_and_names(task):
     assert facts.demo is None or callable(report.demo_picture)
     assert part_of(task, "spec").SPEC.csv_columns
     assert part_of(task, "recipes").RECIPES.recipes
+    assert callable(part_of(task, "exports").EXPORT.outputs)
 
 
 def test_one_file_defines_the_predicates_that_select_a_kernel():

@@ -119,6 +119,18 @@ SCREENS = {
             ("twins compare runs/* --out all.html --images 12", ""),
         )
     ),
+    "export": Screen(
+        (
+            ("twins export runs/first --format onnx", "one file, verified on real images"),
+            ("twins export runs/first --format openvino --precision int8 --calibrate photos --data photos", ""),
+            ("twins export runs/boxes --format onnx --batch dynamic --size dynamic --padded", "any batch of any sizes"),
+        ),
+        ("model", "out", "format", "precision", "size", "batch", "padded", "score", "calibrate", "data", "max_drop"),
+        {
+            "What the file returns": ("logits", "features", "resize_in_graph", "opset"),
+            "Verification": ("verify",),
+        },
+    ),
     "convert": Screen(
         (
             ("twins convert runs/first first.pth --to timm", "the best weights of a run"),

@@ -76,7 +76,7 @@ def _inspect(file: BinaryIO, path: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             sizes = {name: entry.file_size for name, entry in _entries(archive, path).items()}
         file.seek(0)
-        reader = PT2ArchiveReader(file)  # type: ignore[arg-type]  # the parser of the loader reads what is inspected
+        reader = PT2ArchiveReader(file)  # the parser of the loader reads what is inspected
         if sorted(reader.get_file_names()) != sorted(sizes):
             raise Unsafe("its list of entries is ambiguous")
         for kind in ("weights", "constants"):

@@ -63,6 +63,7 @@ class ExportConfig:
         object.__setattr__(self, "size", (size,) if isinstance(size, int | str) else tuple(size))
         object.__setattr__(self, "verify", tuple(self.verify))
         self._check_shapes()
+        self._check_resizing()
         self._check_format()
         check_type(self.max_drop, float | int, "max_drop", "a number of points")
         if not 0 <= self.max_drop < float("inf"):
@@ -85,6 +86,14 @@ class ExportConfig:
         for side in self.size:
             _check_side("size", side, SMALLEST, " pixels")
         _check_side("batch", self.batch, 1)
+
+    def _check_resizing(self) -> None:
+        if self.resize_in_graph and (self.padded or self.features or self.logits):
+            raise ConfigError(
+                "`resize_in_graph` gives results in an image's own pixels; leave out `padded`, `features` and `logits`"
+            )
+        if self.resize_in_graph and "dynamic" in self.size:
+            raise ConfigError("`resize_in_graph` resizes to a fixed `size`, found dynamic; give height and width")
 
     def _check_format(self) -> None:
         if self.format not in PRECISIONS:

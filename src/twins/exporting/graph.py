@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from twins.exporting.config import ExportConfig, Side
 from twins.exporting.layout import AttentionForm, lay_out
 from twins.exporting.metadata import IMAGES, SIZES, SMALLEST
+from twins.exporting.resize import ResizeInGraph
 from twins.tasks.exports import export_of
 from twins.tasks.network import TaskNetwork
 
@@ -44,9 +45,7 @@ class Shape:
         """Return the open dimensions of the images."""
         named = {0: ("batch", self.batch, 1), 1: ("height", self.height, SMALLEST), 2: ("width", self.width, SMALLEST)}
         return {
-            axis: torch.export.Dim(name, min=minimum)
-            for axis, (name, side, minimum) in named.items()
-            if side is None
+            axis: torch.export.Dim(name, min=minimum) for axis, (name, side, minimum) in named.items() if side is None
         }
 
 
@@ -59,6 +58,8 @@ class ExportGraph(nn.Module):
         features: return the maps of the backbone, `map0` to `map3`.
         logits: return logits instead of decoded outputs.
         padded: take the images' true sizes as a second input.
+        resize_in_graph: take images of any size and resize them; results are in their pixels.
+        dtype: type of weights and arithmetic; images are normalised and results are given in float32.
         attention: form of attention; see `lay_out`.
         flatten_batch: layout of tokens; see `lay_out`.
     """
@@ -73,11 +74,22 @@ class ExportGraph(nn.Module):
         features: bool = False,
         logits: bool = False,
         padded: bool = False,
+        resize_in_graph: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.shape, self.features, self.logits, self.padded = shape, features, logits, padded
-        self.network: TaskNetwork = lay_out(network, shape.height, shape.width, attention=attention, flatten_batch=flatten_batch)
+        self.network: TaskNetwork = lay_out(
+            network, shape.height, shape.width, attention=attention, flatten_batch=flatten_batch
+        )
+        self.network.to(dtype)
+        self.dtype = dtype
         preprocess = network.info.preprocess
+        self.resize: ResizeInGraph | None = None
+        if resize_in_graph:
+            assert shape.height is not None
+            assert shape.width is not None
+            self.resize = ResizeInGraph(preprocess, shape.height, shape.width)
         mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
         self.register_buffer("factor", (1 / (255 * std)).float())
         self.register_buffer("shift", (-mean / std).float())
@@ -89,21 +101,32 @@ class ExportGraph(nn.Module):
             images: uint8 `(B, H, W, C)`, resized.
             sizes: true height and width of each image, int64 `(B, 2)`; only with `padded`.
         """
-        normalised = images.to(torch.float32) * self.get_buffer("factor") + self.get_buffer("shift")
-        x = normalised.permute(0, 3, 1, 2)
+        if self.resize is None:
+            return self._outputs(images.to(torch.float32), sizes)
+        resized, inner = self.resize(images)
+        keeps = self.network.info.preprocess.fit == "keep"
+        outputs = self._outputs(resized, inner.expand(len(images), 2) if keeps else None)
+        return _to_input(outputs, images, inner) if keeps else outputs
+
+    def _outputs(self, pixels: Tensor, sizes: Tensor | None) -> dict[str, Tensor]:
+        """Return the outputs for float images `(B, H, W, C)` in 0..255."""
+        normalised = pixels * self.get_buffer("factor") + self.get_buffer("shift")
+        x = normalised.permute(0, 3, 1, 2).to(self.dtype)
         if self.features:
-            maps = self.network.backbone(x, sizes)
-            return {f"map{index}": values for index, values in enumerate(maps)}
-        return export_of(self.network.task).outputs(self.network, x, sizes, logits=self.logits)
+            outputs = {f"map{index}": values for index, values in enumerate(self.network.backbone(x, sizes))}
+        else:
+            outputs = export_of(self.network.task).outputs(self.network, x, sizes, logits=self.logits)
+        return {name: x.float() if x.is_floating_point() else x for name, x in outputs.items()}
 
     def example(self) -> tuple[Tensor, ...]:
         """Return arguments to trace the graph with."""
-        images = self.shape.example(len(self.get_buffer("factor")))
+        shape = self.shape if self.resize is None else Shape(self.shape.batch, None, None)
+        images = shape.example(len(self.get_buffer("factor")))
         return (images, torch.tensor([images.shape[1:3]] * len(images))) if self.padded else (images,)
 
     def dynamic_shapes(self) -> tuple[dict[int, Any], ...] | None:
         """Return the `dynamic_shapes` of `torch.export`, or `None` if all sides are fixed."""
-        dims = self.shape.dims()
+        dims = (self.shape if self.resize is None else Shape(self.shape.batch, None, None)).dims()
         if not dims:
             return None
         return (dims, {0: dims[0]} if 0 in dims else {}) if self.padded else (dims,)
@@ -116,3 +139,18 @@ class ExportGraph(nn.Module):
     def output_names(self) -> list[str]:
         """Return the names of the outputs, in order."""
         return list(self(*self.example()))
+
+
+def _to_input(outputs: dict[str, Tensor], images: Tensor, inner: Tensor) -> dict[str, Tensor]:
+    """Return outputs for resized images in the pixels of the images `(B, H, W, C)`; `inner` is their size inside."""
+    lengths = torch.stack([torch.full((), images.shape[axis], dtype=torch.int64) for axis in (1, 2)])
+    outputs = dict(outputs)
+    if "boxes" in outputs:
+        factors = (lengths / inner).flip(0).repeat(2)  # x, y, x, y
+        outputs["boxes"] = torch.minimum(outputs["boxes"] * factors, lengths.flip(0).repeat(2))
+    if "label_map" in outputs:
+        rows, columns = (
+            (torch.arange(images.shape[axis + 1]) * 2 + 1) * inner[axis] // (2 * lengths[axis]) for axis in (0, 1)
+        )
+        outputs["label_map"] = outputs["label_map"].index_select(1, rows).index_select(2, columns)
+    return outputs

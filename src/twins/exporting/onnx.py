@@ -14,6 +14,7 @@ from twins.exporting.config import OPSETS
 from twins.exporting.extra import require
 from twins.exporting.graph import ExportGraph
 from twins.exporting.layout import AttentionForm
+from twins.exporting.operators import translations
 
 
 def attention_form(opset: int) -> AttentionForm:
@@ -43,6 +44,7 @@ def write_onnx(graph: ExportGraph, path: Path, *, opset: int = OPSETS[-1]) -> No
             input_names=graph.input_names(),
             output_names=graph.output_names(),
             dynamic_shapes=graph.dynamic_shapes(),
+            custom_translation_table=translations(),
             verbose=False,
         )
     assert program is not None

@@ -55,7 +55,7 @@ class Session:
             InputError: the file does not take such images or sizes.
         """
         check_images(images, self.info)
-        inputs = {IMAGES: np.ascontiguousarray(images)}
+        inputs: Inputs = {IMAGES: np.ascontiguousarray(images)}
         if (checked := check_sizes(sizes, images, self.info)) is not None:
             inputs[SIZES] = checked
         return self._run(inputs)

@@ -33,7 +33,15 @@ def build_graph(network: TaskNetwork, shape: Shape, config: ExportConfig) -> Exp
         features=config.features,
         logits=config.logits,
         padded=config.padded,
+        resize_in_graph=config.resize_in_graph,
+        dtype=_dtype(config),
     ).eval()
+
+
+def _dtype(config: ExportConfig) -> torch.dtype:
+    """Return the number type of a graph; OpenVINO computes in the type that its session asks for."""
+    types = {"fp16": torch.float16, "bf16": torch.bfloat16}
+    return torch.float32 if config.format == "openvino" else types.get(config.precision, torch.float32)
 
 
 def write(network: TaskNetwork, path: Path, info: FileInfo, shape: Shape, config: ExportConfig) -> None:

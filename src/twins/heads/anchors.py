@@ -37,7 +37,7 @@ def grid_anchors(x: Tensor, stride: int, scales: Sequence[float]) -> Tensor:
 
 def split_by_anchor(x: Tensor, values: int) -> Tensor:
     """Rearrange a map `(B, A * values, H, W)` to `(B, H * W * A, values)`, in the order of `grid_anchors`."""
-    return x.permute(0, 2, 3, 1).reshape(len(x), -1, values)
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, values)
 
 
 def anchors_inside(x: Tensor, sizes: Tensor, per_location: int) -> Tensor:

@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from twins.ops.private_torch import is_exporting
 
 UNIT = (1.0, 1.0, 1.0, 1.0)
 MAX_GROWTH = math.log(1000 / 16)
@@ -39,60 +42,95 @@ def clip_boxes(boxes: Tensor, sizes: Tensor) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), limits)
 
 
-def suppress(
-    boxes: Tensor, scores: Tensor, groups: Tensor, *, score_threshold: float, iou_threshold: float, max_boxes: int
-) -> tuple[Tensor, Tensor]:
-    """Select boxes of one image by non-maximum suppression within groups, in descending order of score.
+def top_rows(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` highest scores of each row of `(B, N)` and their indices, in descending order.
+
+    There are at most `N`; if `N` is open in a traced graph there are always `count`, padded by minus infinity.
+    """
+    if not isinstance(scores.shape[1], torch.SymInt):
+        return scores.topk(min(count, scores.shape[1]), dim=1)
+    best, indices = F.pad(scores, (0, count), value=-math.inf).topk(count, dim=1)
+    return best, torch.where(best > -math.inf, indices, 0)
+
+
+def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    """Return the indices of the boxes that non-maximum suppression within groups keeps, in no particular order.
 
     Args:
-        boxes: `(N, 4)`, with non-negative coordinates; boxes without area are left out.
-        scores: `(N,)`; boxes whose score does not exceed `score_threshold` are left out.
-        groups: `(N,)`, ints; boxes of different groups do not suppress each other.
-        score_threshold: see `scores`.
+        boxes: `(N, 4)`, with area and with non-negative coordinates.
+        scores: `(N,)`.
+        groups: `(N,)`, non-negative ints; boxes of different groups do not suppress each other.
         iou_threshold: intersection over union above which the lower-scoring box is suppressed.
-        max_boxes: length of the result, at most `N`; shorter selections are padded.
-
-    Returns:
-        indices of the selected boxes, `(max_boxes,)`, and which of them are valid, bool `(max_boxes,)`; the others are
-        padding.
     """
     from torchvision.ops import nms
 
-    candidate = (scores > score_threshold) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    offset = torch.where(candidate[:, None], boxes, 0).max() + 1  # moves groups apart
-    candidates = torch.where(candidate)[0]
-    shifted = boxes[candidates] + (groups[candidates] * offset)[:, None]
-    selected = torch.zeros_like(candidate)
-    selected[candidates[nms(shifted, scores[candidates], iou_threshold)]] = True
-    best, indices = torch.where(selected, scores, -math.inf).topk(max_boxes)
-    return indices, best > -math.inf
+    if boxes.is_cuda or is_exporting():  # one call, with groups moved apart; in float64, so that boxes keep their shape
+        offset = F.pad(boxes, (0, 0, 0, 1)).max().double() + 1
+        apart, apart_scores = boxes + (groups * offset)[:, None], scores.double()
+        # torchvision's traced operator wants two boxes at least: here two without area, which are dropped again
+        rows = nms(F.pad(apart, (0, 0, 0, 2)), F.pad(apart_scores, (0, 2)), iou_threshold)
+        return rows[rows < boxes.shape[0]]
+    parts = groups.argsort(stable=True).split(groups.bincount().tolist())
+    return torch.cat([part[nms(boxes[part], scores[part], iou_threshold)] for part in parts] or [groups])
 
 
 def suppress_batch(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    *,
-    score_threshold: float,
-    iou_threshold: float,
-    max_boxes: int,
-    agnostic: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Suppress boxes `(B, N, 4)` in each image of a batch, within each label or, if `agnostic`, all; see `suppress`.
+    boxes: Tensor, scores: Tensor, *, score_threshold: float, iou_threshold: float, max_boxes: int
+) -> tuple[Tensor, Tensor]:
+    """Select boxes of each image by non-maximum suppression within groups, in descending order of score.
+
+    Args:
+        boxes: `(B, G, N, 4)`, or `(B, 1, N, 4)` if all groups have the same boxes, with non-negative coordinates; boxes
+            without area are left out.
+        scores: `(B, G, N)`; boxes whose score does not exceed `score_threshold` are left out.
+        score_threshold: see `scores`.
+        iou_threshold: intersection over union above which the lower-scoring of two boxes of a group is suppressed.
+        max_boxes: length of the result, at most `G * N`; shorter selections are padded.
 
     Returns:
-        boxes `(B, M, 4)`, scores `(B, M)` and labels `(B, M)` in descending order of score, with `M` at most
-        `max_boxes`; a score of minus infinity is padding.
+        scores `(B, M)`, minus infinity for padding, and indices `(B, M)` among the `G * N` scores of an image.
     """
-    max_boxes = min(max_boxes, scores.shape[1])
-    groups = torch.zeros_like(labels) if agnostic else labels
-    selections = [
-        suppress(*image, score_threshold=score_threshold, iou_threshold=iou_threshold, max_boxes=max_boxes)
-        for image in zip(boxes, scores, groups, strict=True)
-    ]
-    indices, valid = (torch.stack(part) for part in zip(*selections, strict=True))
-    scores = torch.where(valid, scores.gather(1, indices), -math.inf)
-    return gather_rows(boxes, indices), scores, labels.gather(1, indices)
+    scores = torch.where((boxes[..., 2:] > boxes[..., :2]).all(dim=-1), scores, -math.inf)
+    thresholds = iou_threshold, max(score_threshold, torch.finfo(scores.dtype).min)
+    if torch.onnx.is_in_onnx_export():
+        sets = scores if boxes.shape[1] == 1 else scores.flatten(0, 1)[:, None]
+        kept = kept_boxes(boxes.flatten(0, 1), sets, *thresholds).view_as(scores)
+    elif is_exporting():
+        kept = _kept(boxes, scores, *thresholds)
+    else:  # image by image, since the time of one call grows with the square of its boxes
+        kept = torch.cat([_kept(boxes[i : i + 1], scores[i : i + 1], *thresholds) for i in range(len(scores))])
+    return torch.where(kept, scores, -math.inf).flatten(1).topk(min(max_boxes, scores.shape[1] * scores.shape[2]))
+
+
+@torch.library.custom_op(
+    "twins::kept_boxes",
+    mutates_args=(),
+    schema="(Tensor boxes, Tensor scores, float iou_threshold, float score_threshold) -> Tensor",
+)
+def kept_boxes(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
+    """Return which boxes suppression keeps, bool `(B, G, N)`; an operator, which exports to ONNX write as ONNX's own.
+
+    Args:
+        boxes: `(B, N, 4)`, the same for all groups of a row.
+        scores: `(B, G, N)`.
+        iou_threshold: see `suppress`.
+        score_threshold: score that a kept box exceeds.
+    """
+    return _kept(boxes[:, None], scores, iou_threshold, score_threshold)
+
+
+@kept_boxes.register_fake
+def _(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
+    return torch.empty_like(scores, dtype=torch.bool)
+
+
+def _kept(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
+    """Return which boxes suppression keeps, bool `(B, G, N)`; see `suppress_batch`."""
+    images, groups, rows = torch.where(scores > score_threshold)
+    candidates = boxes.expand(*scores.shape, 4)[images, groups, rows]
+    kept = suppress(candidates, scores[images, groups, rows], images * scores.shape[1] + groups, iou_threshold)
+    result = torch.zeros_like(scores, dtype=torch.bool)
+    return result.index_put((images[kept], groups[kept], rows[kept]), result.new_ones(()))
 
 
 def gather_rows(x: Tensor, indices: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class MaskHead(nn.Module):
         for conv in self.convs:
             x = conv(x)
         x = self.conv_logits(F.relu(self.upsample(x)))
-        return x[torch.arange(len(x), device=x.device), labels]
+        return x[torch.arange(x.shape[0], device=x.device), labels]
 
 
 def mask_loss(

@@ -145,15 +145,10 @@ def select(merged: Merged, *, score_threshold: float, iou_threshold: float, max_
     if not merged.parts:
         return merged
     groups = torch.zeros_like(merged.labels) if agnostic else merged.labels
-    rows, valid = suppress(
-        merged.boxes,
-        merged.scores,
-        groups,
-        score_threshold=score_threshold,
-        iou_threshold=iou_threshold,
-        max_boxes=min(max_objects, len(groups)),
-    )
-    rows = rows[valid]
+    boxes, scores = merged.boxes, merged.scores
+    candidates = torch.where((scores > score_threshold) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1))[0]
+    rows = candidates[suppress(boxes[candidates], scores[candidates], groups[candidates], iou_threshold)]
+    rows = rows[scores[rows].argsort(descending=True)][:max_objects]
     boxes, scores, labels = (x[rows] for x in merged[:3])
     return Merged(boxes, scores, labels, [merged.parts[row] for row in rows.tolist()])
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twins.heads.anchors import RATIOS, anchors_inside, grid_anchors, split_by_anchor
-from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, gather_rows, suppress_batch
+from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, gather_rows, suppress_batch, top_rows
 from twins.heads.fpn import Levels
 from twins.heads.layers import PlainConv, full_precision, init_normal, zero_outside_map
 from twins.heads.matching import BACKGROUND, IGNORED, assign
@@ -52,13 +53,13 @@ class RetinaNetHead(nn.Module):
                 init_normal(module, 0.01)
         nn.init.constant_(self.retina_cls.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
 
-    def forward(self, levels: Levels) -> dict[str, Tensor]:
+    def forward(self, levels: Levels) -> dict[str, Any]:
         """Return the class logits and deltas of the `N` anchors of all levels.
 
         Returns:
             `logits` `(B, N, K)`, minus infinity if the anchor's location is outside its image; `deltas` `(B, N, 4)`;
-            `anchors` `(N, 4)`; `counts`, the number of anchors of each level; `sizes`, the images' true sizes
-            `(B, 2)`.
+            `anchors` `(N, 4)`; `counts`, a tuple of the number of anchors of each level; `sizes`, the images' true
+            sizes `(B, 2)`.
         """
         logits, deltas, anchors = [], [], []
         for number, (x, stride) in enumerate(zip(levels.maps, levels.strides, strict=True)):
@@ -73,11 +74,11 @@ class RetinaNetHead(nn.Module):
             "logits": torch.cat(logits, dim=1),
             "deltas": torch.cat(deltas, dim=1),
             "anchors": torch.cat(anchors),
-            "counts": torch.tensor([len(part) for part in anchors], device=levels.image_sizes.device),
+            "counts": tuple(part.shape[0] for part in anchors),
             "sizes": levels.image_sizes,
         }
 
-    def losses(self, outputs: dict[str, Tensor], targets: Sequence[Target], *, padded: bool) -> dict[str, Tensor]:
+    def losses(self, outputs: dict[str, Any], targets: Sequence[Target], *, padded: bool) -> dict[str, Tensor]:
         """Return the focal loss of the classes and the L1 loss of the boxes, each per matched anchor.
 
         Args:
@@ -119,7 +120,7 @@ class RetinaNetHead(nn.Module):
 
     def detections(
         self,
-        outputs: dict[str, Tensor],
+        outputs: dict[str, Any],
         *,
         score_threshold: float,
         iou_threshold: float,
@@ -143,26 +144,29 @@ class RetinaNetHead(nn.Module):
         """
         logits, deltas = full_precision(outputs["logits"]), full_precision(outputs["deltas"])
         parts, first = [], 0
-        for count in outputs["counts"].tolist():
-            scores = logits[:, first : first + count].flatten(1)  # (B, N_i * K)
-            best, pairs = scores.topk(min(CANDIDATES, scores.shape[1]), dim=1)
-            parts.append((best, pairs + first * self.num_classes))
-            first += count
-        scores, pairs = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+        for part in logits.split(outputs["counts"], dim=1):
+            best, pairs = top_rows(part.flatten(1), CANDIDATES)  # of (B, N_i * K)
+            parts.append((best, pairs + first))
+            first += part.shape[1] * self.num_classes
+        scores, pairs = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))  # (B, N)
         anchors, labels = pairs // self.num_classes, pairs % self.num_classes
         boxes = clip_boxes(decode_boxes(gather_rows(deltas, anchors), outputs["anchors"][anchors]), outputs["sizes"])
         # suppression sorts logits, because the sigmoids of large logits are all 1
         threshold = math.log(score_threshold / (1 - score_threshold)) if score_threshold else -math.inf
-        boxes, scores, labels = suppress_batch(
-            boxes,
-            scores,
-            labels,
+        best, rows = suppress_batch(
+            boxes[:, None],
+            scores[:, None] if agnostic else self._by_class(scores, labels),
             score_threshold=threshold,
             iou_threshold=iou_threshold,
             max_boxes=max_detections,
-            agnostic=agnostic,
         )
-        return boxes, scores.sigmoid(), labels
+        rows = rows % scores.shape[1]
+        return gather_rows(boxes, rows), best.sigmoid(), labels.gather(1, rows)
+
+    def _by_class(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return the scores `(B, N)` of labels `(B, N)` as `(B, K, N)`, minus infinity for all other classes."""
+        classes = torch.arange(self.num_classes, device=labels.device)
+        return torch.where(labels[:, None] == classes[:, None], scores[:, None], -math.inf)
 
 
 def _run(x: Tensor, convs: nn.ModuleList, last: nn.Module, sizes: Tensor | None) -> Tensor:

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, suppress_batch
+from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, gather_rows, suppress_batch
 from twins.heads.fpn import Levels
 from twins.heads.layers import full_precision, init_normal
 from twins.heads.mask import MaskHead, mask_loss
 from twins.heads.matching import assign, sample, spread
 from twins.heads.targets import Target
+from twins.ops.private_torch import is_exporting
 
 BOX_POOL_SIDE, MASK_POOL_SIDE = 7, 14
 """Height and width of a pooled region, for the box head and for the mask head."""
@@ -119,14 +120,13 @@ class RoIHead(nn.Module):
             `proposals` `(B, P, 4)`; `logits` `(B, P, K + 1)`, background last; for padding its
             probability is 1; `deltas` `(B, P, K, 4)`; `sizes`, the images' true sizes `(B, 2)`.
         """
-        batch, count = valid.shape
-        pooled = pool_regions(levels, proposals.flatten(0, 1), _image_indices(batch, count, valid), BOX_POOL_SIDE)
+        pooled = pool_regions(levels, proposals.flatten(0, 1), _image_indices(valid), BOX_POOL_SIDE)
         logits, deltas = self.bbox_head(pooled)
         padding = F.pad(logits.new_full((self.num_classes,), -math.inf), (0, 1))
         return {
             "proposals": proposals,
-            "logits": torch.where(valid[:, :, None], logits.unflatten(0, (batch, count)), padding),
-            "deltas": deltas.unflatten(0, (batch, count)),
+            "logits": torch.where(valid[:, :, None], logits.unflatten(0, valid.shape), padding),
+            "deltas": deltas.unflatten(0, valid.shape),
             "sizes": levels.image_sizes,
         }
 
@@ -140,37 +140,33 @@ class RoIHead(nn.Module):
         agnostic: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the objects of each image in descending order of score; see `RetinaNetHead.detections`."""
-        scores = full_precision(outputs["logits"]).softmax(dim=2)[:, :, :-1]  # (B, P, K)
+        scores = full_precision(outputs["logits"]).softmax(dim=2)[:, :, :-1].transpose(1, 2)  # (B, K, P)
         deltas = full_precision(outputs["deltas"])
-        boxes = decode_boxes(deltas, outputs["proposals"][:, :, None].to(deltas), STDS).flatten(1, 2)
-        labels = torch.arange(scores.shape[2], device=scores.device).expand_as(scores)
-        boxes, scores, labels = suppress_batch(
-            clip_boxes(boxes, outputs["sizes"]),
-            scores.flatten(1),
-            labels.flatten(1),
+        boxes = decode_boxes(deltas, outputs["proposals"][:, :, None].to(deltas), STDS).transpose(1, 2)
+        boxes = clip_boxes(boxes.flatten(1, 2), outputs["sizes"])  # (B, K * P, 4)
+        groups = (1, -1) if agnostic else scores.shape[1:]
+        best, rows = suppress_batch(
+            boxes.unflatten(1, groups),
+            scores.flatten(1).unflatten(1, groups),
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             max_boxes=max_detections,
-            agnostic=agnostic,
         )
-        return boxes, scores.clamp(min=0), labels
+        return gather_rows(boxes, rows), best.clamp(min=0), rows // scores.shape[2]
 
     def masks(self, levels: Levels, boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """Return the mask logits `(B, M, 28, 28)` of boxes `(B, M, 4)`, each for its class in `labels` `(B, M)`.
 
-        Boxes that are not `valid`, bool `(B, M)`, are padding, and their masks are 0. Eager code skips them; compiled
-        and exported code computes them too, because its shapes are fixed.
+        Boxes that are not `valid`, bool `(B, M)`, are padding: their masks are 0, and are not computed.
         """
         assert self.mask_head is not None
-        images = _image_indices(len(labels), labels.shape[1], labels)
-        if torch.compiler.is_compiling():
-            pooled = pool_regions(levels, boxes.flatten(0, 1), images, MASK_POOL_SIDE)
-            logits = self.mask_head(pooled, labels.flatten())
-            return logits.unflatten(0, labels.shape) * valid[:, :, None, None]
-        rows = torch.where(valid.flatten())[0]
-        pooled = pool_regions(levels, boxes.flatten(0, 1)[rows], images[rows], MASK_POOL_SIDE)
-        logits = self.mask_head(pooled, labels.flatten()[rows])
-        return logits.new_zeros(len(images), *logits.shape[1:]).index_copy(0, rows, logits).unflatten(0, labels.shape)
+        boxes, flat_labels, images = boxes.flatten(0, 1), labels.flatten(), _image_indices(labels)
+        # the first box always has a mask, as runtimes have no convolution of no regions
+        rows = torch.where(valid.flatten() | (torch.arange(images.shape[0], device=images.device) == 0))[0]
+        pooled = pool_regions(levels, boxes[rows], images[rows], MASK_POOL_SIDE)
+        logits = self.mask_head(pooled, flat_labels[rows])
+        masks = logits.new_zeros(images.shape[0], *logits.shape[1:]).index_copy(0, rows, logits)
+        return torch.where(valid[:, :, None, None], masks.unflatten(0, labels.shape), 0)
 
     def losses(
         self,
@@ -248,7 +244,7 @@ class RoIHead(nn.Module):
 def pool_regions(levels: Levels, boxes: Tensor, image_indices: Tensor, side: int) -> Tensor:
     """Pool regions by RoIAlign (arXiv 1703.06870), each from the pyramid level that matches its size.
 
-    In a padded batch, each image's part of a level is pooled separately, so that no padding enters at its border.
+    In a padded batch no padding enters a region at the border of its image.
 
     Args:
         levels: the pyramid.
@@ -279,12 +275,28 @@ def pool_regions(levels: Levels, boxes: Tensor, image_indices: Tensor, side: int
 
 
 def _level_parts(levels: Levels, level: int) -> list[tuple[Tensor, int | None]]:
-    """Return a level for all images, or each image's part of it with the image's index."""
+    """Return a level for all images, or each image's part of it with the image's index.
+
+    A traced graph has no parts: outside each image it repeats the image's last row and column. Regions lie inside their
+    image, so they are the same there, unless the padding policy crops the map so far that a region ends beyond it.
+    """
     x, sizes = levels.maps[level], levels.sizes_at(level)
     if sizes is None:
         return [(x, None)]
+    if is_exporting():
+        return [(_extend_border(x, sizes), None)]
     return [(x[i : i + 1, :, :height, :width], i) for i, (height, width) in enumerate(sizes.tolist())]
 
 
-def _image_indices(batch: int, count: int, like: Tensor) -> Tensor:
-    return torch.arange(batch, device=like.device).repeat_interleave(count)
+def _extend_border(x: Tensor, sizes: Tensor) -> Tensor:
+    """Repeat the last row and column of each image in a map `(B, C, H, W)` outside its size, `(B, 2)` on the map."""
+    for axis in (0, 1):
+        last = sizes[:, axis].view(-1, 1, 1, 1) - 1
+        positions = torch.arange(x.shape[2 + axis], device=x.device)
+        x = torch.where((positions[:, None] if axis == 0 else positions) > last, x.take_along_dim(last, 2 + axis), x)
+    return x
+
+
+def _image_indices(padded: Tensor) -> Tensor:
+    """Return the image of each row of a padded tensor `(B, N)`, flattened."""
+    return torch.arange(padded.shape[0], device=padded.device)[:, None].expand(padded.shape).flatten()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twins.heads.anchors import RATIOS, anchors_inside, grid_anchors, split_by_anchor
-from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, gather_rows, suppress
+from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, gather_rows, suppress_batch, top_rows
 from twins.heads.fpn import Levels
 from twins.heads.layers import full_precision, init_normal, zero_outside_map
 from twins.heads.matching import assign, sample
@@ -88,21 +88,21 @@ class RPNHead(nn.Module):
             boxes `(B, P, 4)` inside their images, with `P` at most `max_proposals`, and which of them are valid, bool
             `(B, P)`; the others are padding.
         """
-        scores, boxes, levels = [], [], []
-        for number, (score, delta, anchor) in enumerate(zip(*outputs, strict=True)):
-            best, indices = full_precision(score.detach()).topk(min(candidates, score.shape[1]), dim=1)
+        scores, boxes = [], []
+        for score, delta, anchor in zip(*outputs, strict=True):
+            best, indices = top_rows(full_precision(score.detach()), candidates)
             scores.append(best)
             boxes.append(decode_boxes(full_precision(gather_rows(delta.detach(), indices)), anchor[indices]))
-            levels.append(torch.full_like(indices[0], number))
-        all_scores, level = torch.cat(scores, dim=1), torch.cat(levels)
-        all_boxes = clip_boxes(torch.cat(boxes, dim=1), image_sizes)
-        max_proposals = min(max_proposals, all_scores.shape[1])
-        selections = [
-            suppress(box, score, level, score_threshold=-math.inf, iou_threshold=NMS_IOU, max_boxes=max_proposals)
-            for box, score in zip(all_boxes, all_scores, strict=True)
-        ]
-        indices, valid = (torch.stack(part) for part in zip(*selections, strict=True))
-        return torch.where(valid[:, :, None], gather_rows(all_boxes, indices), 0), valid
+        all_scores, all_boxes = _stack(scores, -math.inf), clip_boxes(_stack(boxes, 0.0).flatten(1, 2), image_sizes)
+        best, rows = suppress_batch(
+            all_boxes.unflatten(1, all_scores.shape[1:]),
+            all_scores,
+            score_threshold=-math.inf,
+            iou_threshold=NMS_IOU,
+            max_boxes=min(max_proposals, sum(part.shape[1] for part in scores)),
+        )
+        valid = best > -math.inf
+        return torch.where(valid[:, :, None], gather_rows(all_boxes, rows), 0), valid
 
     def losses(self, outputs: RPNOutputs, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the cross-entropy of sampled anchors, `proposal_scores`, and their L1 loss, `proposal_boxes`.
@@ -139,3 +139,10 @@ class RPNHead(nn.Module):
             "proposal_scores": F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / total,
             "proposal_boxes": box_loss / total,
         }
+
+
+def _stack(levels: Sequence[Tensor], fill: float) -> Tensor:
+    """Stack values `(B, N_i, ...)` of each level to `(B, L, N, ...)`; those of smaller levels are padded by `fill`."""
+    most = max(part.shape[1] for part in levels)
+    pads = ((0, 0) * (part.ndim - 2) + (0, most - part.shape[1]) for part in levels)
+    return torch.stack([F.pad(part, pad, value=fill) for part, pad in zip(levels, pads, strict=True)], dim=1)

@@ -61,7 +61,10 @@ def reduce_sizes(sizes: Tensor | None, stride: int, padding: Padding) -> Tensor 
 
 def true_sizes(images: Tensor, sizes: Tensor | None) -> Tensor:
     """Return `sizes`, or for `None` the height and width of `images` `(B, C, H, W)` for each image, int `(B, 2)`."""
-    return torch.tensor([images.shape[2:]] * len(images), device=images.device) if sizes is None else sizes
+    if sizes is not None:
+        return sizes
+    sides = (torch.full(images.shape[:1], side, dtype=torch.int64, device=images.device) for side in images.shape[2:])
+    return torch.stack(tuple(sides), dim=1)
 
 
 def valid_mask(sizes: Tensor, height: int, width: int) -> Tensor:

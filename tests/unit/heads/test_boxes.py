@@ -42,17 +42,32 @@ def test_suppression_is_greedy_within_each_group():
         free = not rivals or box_iou(boxes[index : index + 1], boxes[rivals]).max() <= 0.4
         if scores[index] > 0.2 and free:
             expected.append(index)
-    indices, valid = suppress(boxes, scores, groups, score_threshold=0.2, iou_threshold=0.4, max_boxes=120)
-    assert indices[valid].tolist() == expected
     assert 10 < len(expected) < 100
-    indices, valid = suppress(boxes, scores, groups, score_threshold=0.2, iou_threshold=0.4, max_boxes=5)
-    assert indices.tolist() == expected[:5]
+    by_group = torch.where(groups == torch.arange(3)[:, None], scores, -torch.inf)
+    settings = {"score_threshold": 0.2, "iou_threshold": 0.4}
+    best, rows = suppress_batch(boxes[None, None], by_group[None], **settings, max_boxes=120)
+    assert (rows[best > -torch.inf] % 120).tolist() == expected
+    assert torch.equal(rows[best > -torch.inf] // 120, groups[expected])
+    _, rows = suppress_batch(boxes[None, None], by_group[None], **settings, max_boxes=5)
+    assert (rows[0] % 120).tolist() == expected[:5]
+    above = torch.where(scores > 0.2)[0]
+    kept = above[suppress(boxes[above], scores[above], groups[above], 0.4)]
+    assert sorted(kept.tolist()) == sorted(expected)
+
+
+def test_groups_do_not_suppress_each_other_however_many_and_wherever_they_are():
+    groups = torch.arange(80).repeat_interleave(2)
+    overlap = torch.tensor([[1000.0, 1000.0, 1003.0, 1003.0], [1001.001, 1000.0, 1004.001, 1003.0]])  # IoU 0.4995
+    boxes, scores = overlap.repeat(80, 1), torch.rand(160)
+    assert len(suppress(boxes, scores, groups, 0.5)) == 160
+    assert len(suppress(boxes, scores, groups, 0.499)) == 80
+    assert suppress(boxes[:0], scores[:0], groups[:0], 0.5).tolist() == []
 
 
 def test_without_a_detection_the_result_is_only_padding():
-    boxes = torch.tensor([[[5.0, 5.0, 5.0, 9.0], [0.0, 0.0, 4.0, 4.0]]])  # one without area, one below the threshold
-    scores = torch.tensor([[0.9, 0.1]])
-    _, kept_scores, _ = suppress_batch(
-        boxes, scores, torch.zeros(1, 2, dtype=torch.int64), score_threshold=0.5, iou_threshold=0.5, max_boxes=100
+    boxes = torch.tensor([[5.0, 5.0, 5.0, 9.0], [0.0, 0.0, 4.0, 4.0]])  # one without area, one below the threshold
+    scores = torch.tensor([0.9, 0.1])
+    best, _ = suppress_batch(
+        boxes[None, None], scores[None, None], score_threshold=0.5, iou_threshold=0.5, max_boxes=100
     )
-    assert kept_scores.tolist() == [[-torch.inf, -torch.inf]]
+    assert best.tolist() == [[-torch.inf, -torch.inf]]

@@ -45,7 +45,7 @@ def infer(network: TaskNetwork, image: AnyImage, config: InferenceConfig) -> Pre
         rows = [row for part in merged.parts for row in part]
         owners = [owner for owner, part in enumerate(merged.parts) for _ in part]
         masks = paste_masks(found.masks[rows], found.boxes[rows], size, owners)
-    return objects_prediction(network, merged, size, masks)
+    return objects_prediction(network.info, merged, size, masks)
 
 
 def _by_views(network: Any, image: AnyImage, config: InferenceConfig) -> tuple[Detections, Merged]:

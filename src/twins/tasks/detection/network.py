@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from twins.heads import retinanet, rpn
 from twins.heads.boxes import clip_boxes
 from twins.heads.fpn import FeaturePyramid, Levels
 from twins.heads.layers import planar
-from twins.heads.mask import MaskHead
+from twins.heads.mask import MaskHead, paste_masks
 from twins.heads.merging import Detections, Merged
 from twins.heads.retinanet import RetinaNetHead
 from twins.heads.roi import BoxHead, RoIHead
@@ -90,7 +90,7 @@ class Detection(TaskNetwork):
         self.neck, self.bbox_head, self.rpn_head, self.roi_head = HEADS[info.head](backbone, info)
         self.selection = SelectionConfig()
 
-    def forward(self, images: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> dict[str, Any]:
         """Return the outputs for each anchor (RetinaNet) or for each proposal (Faster R-CNN), in fixed shapes.
 
         RetinaNet compiles as one graph, with and without `sizes`. Faster R-CNN applies NMS to its proposals, whose
@@ -156,10 +156,7 @@ class Detection(TaskNetwork):
         self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
     ) -> list[Prediction]:
         """Return objects in descending order of score, in pixels of the user's images; see `TaskNetwork.decode`."""
-        return [
-            objects_prediction(self, scale_objects(objects, inner_size, size), size)
-            for objects, inner_size, size in zip(self.objects(outputs), outputs["sizes"], originals, strict=True)
-        ]
+        return predictions(self.info, self.objects(outputs), outputs["sizes"], originals)
 
     def objects(self, outputs: dict[str, Tensor]) -> list[Detections]:
         """Return each image's objects in descending order of score, in pixels of the network's input."""
@@ -171,7 +168,7 @@ class Detection(TaskNetwork):
         head = self.bbox_head or self.roi_head
         assert head is not None
         selection = self.selection
-        outputs = {name: value.detach() for name, value in outputs.items()}
+        outputs = {name: value.detach() if isinstance(value, Tensor) else value for name, value in outputs.items()}
         return head.detections(
             outputs,
             score_threshold=selection.score,
@@ -259,16 +256,35 @@ def scale_objects(objects: Detections, inner_size: Tensor, size: tuple[int, int]
     return objects._replace(boxes=clip_boxes((objects.boxes * factors)[None], target_size[None])[0])
 
 
+def predictions(
+    info: ModelInfo, images: Sequence[Detections], inner_sizes: Iterable[Tensor], originals: Sequence[tuple[int, int]]
+) -> list[Prediction]:
+    """Return the predictions of images in the coordinates of the user's images.
+
+    Args:
+        info: description of the network.
+        images: each image's objects in descending order of score, in pixels of the network's input.
+        inner_sizes: height and width `(2,)` of each image in the network's input.
+        originals: height and width of each user's image in pixels.
+    """
+    result = []
+    for found, inner_size, size in zip(images, inner_sizes, originals, strict=True):
+        objects = scale_objects(found, inner_size, size)
+        masks = None if objects.masks is None else paste_masks(objects.masks, objects.boxes, size)
+        result.append(objects_prediction(info, objects, size, masks))
+    return result
+
+
 def objects_prediction(
-    network: TaskNetwork, objects: Detections | Merged, size: tuple[int, int], masks: NDArray[np.bool_] | None = None
+    info: ModelInfo, objects: Detections | Merged, size: tuple[int, int], masks: NDArray[np.bool_] | None = None
 ) -> Prediction:
     """Return the prediction of an image of `size` with objects, and with their masks `(R, H, W)`."""
     boxes, scores, labels = (x.cpu() for x in objects[:3])
     return Prediction(
-        task=network.task,
+        task=info.task,
         size=size,
-        names=network.info.names,
-        colours=network.info.colours,
+        names=info.names,
+        colours=info.colours,
         boxes=boxes.float().numpy(),
         scores=scores.float().numpy(),
         labels=labels.numpy(),

@@ -9,18 +9,16 @@ from torch import Tensor
 from twins.backbone.network import Twins
 from twins.heads.fpn import Levels
 from twins.heads.layers import full_precision
-from twins.heads.mask import paste_masks
 from twins.heads.merging import Detections
 from twins.heads.targets import Target, check_targets
 from twins.predictions import Prediction
 from twins.tasks.detection.network import (
     build_two_stages,
     check_detector,
-    objects_prediction,
     outputs_with_losses,
+    predictions,
     propose,
     pyramid,
-    scale_objects,
     two_stage_losses,
 )
 from twins.tasks.inference import SelectionConfig
@@ -107,20 +105,17 @@ class InstanceSegmentation(TaskNetwork):
         self, outputs: dict[str, Tensor], sizes: Tensor | None, originals: Sequence[tuple[int, int]]
     ) -> list[Prediction]:
         """Return objects in descending order of score, in pixels of the user's images; see `TaskNetwork.decode`."""
-        result = []
-        for objects, inner_size, size in zip(self.objects(outputs), outputs["sizes"], originals, strict=True):
-            scaled = scale_objects(objects, inner_size, size)
-            assert scaled.masks is not None
-            result.append(objects_prediction(self, scaled, size, paste_masks(scaled.masks, scaled.boxes, size)))
-        return result
+        return predictions(self.info, self.objects(outputs), outputs["sizes"], originals)
 
     def objects(self, outputs: dict[str, Tensor]) -> list[Detections]:
         """Return each image's objects in descending order of score, in pixels of the network's input."""
-        result = []
-        for image in zip(*(outputs[name].detach() for name in ("boxes", "scores", "labels", "masks")), strict=True):
-            boxes, scores, labels, masks = (x[image[1] > self.selection.score] for x in image)
-            result.append(Detections(boxes, scores, labels, full_precision(masks).sigmoid()))
-        return result
+        images = zip(*self.detections(outputs), strict=True)
+        return [Detections(*(x[image[1] > self.selection.score] for x in image)) for image in images]
+
+    def detections(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return boxes, scores, labels as `forward` does, and mask probabilities `(B, M, 28, 28)`."""
+        boxes, scores, labels, masks = (outputs[name].detach() for name in ("boxes", "scores", "labels", "masks"))
+        return boxes, scores, labels, full_precision(masks).sigmoid()
 
 
 def build(backbone: Twins, info: ModelInfo, *, drop_rate: float) -> InstanceSegmentation:

@@ -30,15 +30,20 @@ class Brightness(TaskNetwork):
 
     def decode(self, outputs, sizes, originals):
         """Return the brightness as the score of class 0."""
+        return self.to_predictions(self.info, outputs, originals)
+
+    @staticmethod
+    def to_predictions(info, brightness, originals):
+        """Return the brightness `(B,)` of each image as the score of class 0."""
         return [
             Prediction(
-                task=self.task,
+                task=info.task,
                 size=size,
-                names=self.info.names,
+                names=info.names,
                 labels=np.zeros(1, dtype=np.int64),
                 scores=np.array([value], dtype=np.float32),
             )
-            for size, value in zip(originals, outputs.detach().float().cpu().numpy(), strict=True)
+            for size, value in zip(originals, brightness.detach().float().cpu().numpy(), strict=True)
         ]
 
 

@@ -31,7 +31,8 @@ class PerfectDetector(torch.nn.Module):
     """Finds the part of each object that lies in what it is shown, with a full mask."""
 
     task, selection = "instance", SelectionConfig(most=1000)
-    info = SimpleNamespace(preprocess=Preprocess(mean=(0, 0, 0), std=(1, 1, 1), fit="keep"), names=(), colours=())
+    preprocess = Preprocess(mean=(0, 0, 0), std=(1, 1, 1), fit="keep")
+    info = SimpleNamespace(task="instance", preprocess=preprocess, names=(), colours=())
 
     def __init__(self, boxes) -> None:
         super().__init__()
