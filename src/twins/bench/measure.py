@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +12,12 @@ import torch
 
 from twins.bench.config import BenchConfig
 from twins.bench.files import LOADING, end_to_end_step, loading_step, pixels_at
-from twins.bench.memory import memory_limit
+from twins.bench.memory import memory_limit, peak_in_process
 from twins.bench.networks import STEPS, Case, Step, build_networks, images_for, is_compiled, relative_difference
 from twins.bench.roofline import count_costs, peak_rates, roofline
 from twins.bench.runtimes import exported_steps, output_difference
 from twins.bench.timing import comparisons, interleaved, speed
 from twins.engine.memory import free_memory, is_out_of_memory_message, peak_of
-from twins.errors import TrainingError
 from twins.predictor import pick_device
 from twins.tasks.detection.network import pyramid
 from twins.tasks.table import TASKS, Row, register
@@ -112,17 +110,17 @@ def peak_memory(case: Case, config: BenchConfig, label: str, files: Sequence[Pat
     """
     compile = is_compiled(label, config.peers, config.compile)
     paths = [str(file) for file in files]
-    request = json.dumps(
-        [vars(case), config.peers, config.device_name, config.threads, compile, label, paths, TASKS.get(case.task)]
-    )
-    child = subprocess.run(
-        [sys.executable, "-m", "twins.bench.measure", request], capture_output=True, text=True, check=False
-    )
-    if child.returncode == -9 or (child.returncode and is_out_of_memory_message(child.stderr)):  # -9: killed by Linux
-        return None
-    if child.returncode:
-        raise TrainingError(f"memory of {label} could not be measured: {child.stderr.strip().splitlines()[-1:]}")
-    return float(child.stdout.strip().splitlines()[-1])
+    request = [
+        vars(case),
+        config.peers,
+        config.device_name,
+        config.threads,
+        compile,
+        label,
+        paths,
+        TASKS.get(case.task),
+    ]
+    return peak_in_process("twins.bench.measure", request, label)
 
 
 def _measure_peak(request: str) -> float:
