@@ -11,7 +11,7 @@ from twins.exporting import writers
 from twins.exporting.config import ExportConfig
 from twins.exporting.graph import ExportGraph, Shape
 from twins.exporting.metadata import FileInfo
-from twins.exporting.onnx import attention_form, quiet_exporter, write_onnx
+from twins.exporting.onnx import attention_form, tracing, write_onnx
 from twins.exporting.openvino import convert_openvino
 from twins.tasks.network import TaskNetwork
 
@@ -66,5 +66,5 @@ def write(network: TaskNetwork, path: Path, info: FileInfo, shape: Shape, config
 
 def trace(graph: ExportGraph) -> ExportedProgram:
     """Return a graph as a program of `torch.export`."""
-    with torch.no_grad(), quiet_exporter():
+    with torch.no_grad(), tracing():
         return torch.export.export(graph, graph.example(), dynamic_shapes=graph.dynamic_shapes())
