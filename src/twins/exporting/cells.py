@@ -70,12 +70,15 @@ def cells_of(height: int, width: int, side: int, sizes: Tensor | None) -> Cells:
     tokens = side**2
     index = torch.arange(rows * columns * tokens)
     cell, token = index // tokens, index % tokens
-    y, x = cell // columns * side + token // side, cell % columns * side + token % side
+    row = cell // columns
+    column = cell - row * columns  # ONNX export has no remainder by a symbol
+    y, x = row * side + token // side, column * side + token % side
     order = back = valid = None
     if side > 1:
         order = y.clamp(max=height - 1) * width + x.clamp(max=width - 1)
         index = torch.arange(height * width)
-        row, column = index // width, index % width
+        row = index // width
+        column = index - row * width
         cell, token = row // side * columns + column // side, row % side * side + column % side
         back = cell * tokens + token
     if sizes is not None:

@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.export import Dim
 
 from twins.backbone.config import VARIANTS
 from twins.backbone.network import Twins
 from twins.errors import ConfigError
+from twins.exporting.cells import cells_of
 from twins.exporting.layout import FlatStage, lay_out
 from twins.ops.private_torch import any_open_size
 
@@ -137,3 +139,13 @@ def test_a_traced_network_takes_sizes_at_which_it_was_not_traced(form, opset, pa
         for size in SIZES:
             arguments = batch(*size, padded=padded)
             assert is_near(run(*arguments), network(*arguments))
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(9, 13, 7), (7, 7, 7), (1, 1, 2), (16, 5, 4)])
+def test_the_tokens_of_cells_are_those_of_the_padded_map_and_come_back(height, width, side):
+    cells = cells_of(height, width, side, None)
+    tokens = torch.arange(1.0, height * width + 1)[None, :, None]
+    assert torch.equal(cells.gather_back(cells.gather(tokens)), tokens)
+    padded = F.pad(tokens.view(height, width), (0, cells.columns * side - width, 0, cells.rows * side - height))
+    expected = padded.view(cells.rows, side, cells.columns, side).transpose(1, 2).flatten()
+    assert torch.equal(cells.gather_zeroed(tokens).flatten(), expected)
