@@ -67,10 +67,10 @@ class Verification:
     def lines(self) -> list[str]:
         """Return the comparison in a few lines."""
         sizes = f"{len(self.sizes)} sizes from {_size(min(self.sizes))} to {_size(max(self.sizes))}"
-        batches = " and ".join(map(str, self.batches))
+        batches = "one by one" if self.batches == (1,) else f"in batches of {' and '.join(map(str, self.batches))}"
         lines = [
             f"verified: agrees with the network on {number_of(len(self.images), 'image')} ({few(self.images)}), at "
-            f"{sizes if len(self.sizes) > 1 else _size(self.sizes[0])}, in batches of {batches}"
+            f"{sizes if len(self.sizes) > 1 else _size(self.sizes[0])}, {batches}"
         ]
         equal = [f"{name} {100 * share:.4g} % equal" for name, share in self.agreement.items()]
         different = [f"{name} {_difference(name, value)}" for name, value in self.differences.items()]
