@@ -12,8 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from twins.errors import ConfigError, ExportError, check_type
-from twins.evaluation import versions
+from twins.engine.config import EvalConfig
+from twins.errors import ConfigError, ExportError, check_type, number_of
+from twins.evaluation import evaluate, versions
 from twins.exporting.config import ExportConfig, Side
 from twins.exporting.formats import ENDINGS
 from twins.exporting.graph import Shape
@@ -21,11 +22,12 @@ from twins.exporting.metadata import FileInfo
 from twins.exporting.write import build_graph, write
 from twins.factory import model_from_checkpoint
 from twins.files import check_outputs, sha256, write_json
+from twins.run_data import data_config
 from twins.run_folder import find_run, parts_of, weights_of
 from twins.tasks.inference import SelectionConfig
 from twins.tasks.network import TaskNetwork
 from twins.tasks.table import facts_of, tasks_with
-from twins.verification import Verification, verify
+from twins.verification import Verification, time_per_image, verification_images, verify
 from twins.weights.store import resolve
 
 DEFAULT_CONFIG = ExportConfig()
@@ -52,12 +54,34 @@ class ExportResult:
 
     def lines(self) -> list[str]:
         """Return what people want to know of the file, in a few lines."""
-        info, size = self.info, self.sheet["file_bytes"]
+        info = self.info
         shape = " x ".join(str(side or "dynamic") for side in (info.batch, info.height, info.width))
-        head = (
-            f"{self.path}: {info.network.model}, {info.precision}, batch x height x width {shape}, {size / 1e6:.1f} MB"
+        size, weights = (f"{self.sheet[name] / 1e6:.1f} MB" for name in ("file_bytes", "weights_bytes"))
+        return [
+            f"{self.path}: {info.network.model}, {info.precision}, batch x height x width {shape}, {size} (weights of "
+            f"the network: {weights})",
+            *self.verification.lines(),
+            *_sheet_lines(self.sheet),
+            f"sheet: {self.sheet_path}",
+        ]
+
+
+def _sheet_lines(sheet: dict[str, Any]) -> list[str]:
+    """Return the speed, and the metric if it was measured, in plain words."""
+    time, metric = sheet["milliseconds"], sheet.get("metric")
+    lines = []
+    if time:
+        images = "one image" if time["batch"] == 1 else f"one of {time['batch']} images"
+        lines.append(
+            f"{images} of {time['size'][0]} x {time['size'][1]} pixels takes the file {time['file']:.3g} ms, the "
+            f"network {time['network']:.3g} ms"
         )
-        return [head, *self.verification.lines(), f"sheet: {self.sheet_path}"]
+    if metric:
+        lines.append(
+            f"{metric['name']} on {number_of(metric['images'], 'image')} of {metric['data']}: file "
+            f"{100 * metric['file']:.2f} %, network {100 * metric['network']:.2f} %"
+        )
+    return lines
 
 
 def export(
@@ -90,6 +114,7 @@ def export(
     file = resolve(weights_of(model)) if isinstance(model, str | Path) else None
     path = _output_path(model, file, out, config)
     network = _network(model, file, config)
+    images = verification_images(config.verify, network.info.in_chans)
     shape = Shape.of(config, _default_sides(network))
     info = _describe(network, file, config, shape)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
@@ -97,13 +122,22 @@ def export(
         on_step(f"writing {path.name}")
         write(network, written, info, shape, config)
         on_step("verifying it")
-        verification = verify(network, written, shape, config)
-        sheet = _sheet(info, verification, written)
-        _move(written, path, failed=bool(verification.failure))
+        verification = verify(network, written, shape, info, images)
+        sheet = _sheet(network, info, verification, written)
+        if not verification.failure:
+            on_step("measuring its speed")
+            sheet["milliseconds"] = time_per_image(network, written, shape, info, next(iter(images.values())))
+        if config.data and not verification.failure:
+            on_step(f"measuring both on {config.data}")
+            sheet["metric"] = _metrics(model, network, written, config)
+            verification = replace(verification, failure=_drop(sheet["metric"], config.max_drop))
+            sheet["verification"] = asdict(verification)
+        sheet_path = _move(written, path, sheet, failed=verification.failure is not None)
     if verification.failure:
-        raise ExportError(f"{path} does not compute what the network computes: {verification.failure}")
-    sheet_path = path.with_suffix(".json")
-    write_json(sheet_path, sheet)
+        raise ExportError(
+            f"{path} failed its verification: {verification.failure}; it is kept as {path.name}.failed, with its sheet "
+            f"{sheet_path.name}"
+        )
     return ExportResult(path=path, sheet_path=sheet_path, info=info, verification=verification, sheet=sheet)
 
 
@@ -176,10 +210,45 @@ def _describe(network: TaskNetwork, file: Path | None, config: ExportConfig, sha
     )
 
 
-def _sheet(info: FileInfo, verification: Verification, path: Path) -> dict[str, Any]:
+def _sheet(network: TaskNetwork, info: FileInfo, verification: Verification, path: Path) -> dict[str, Any]:
     """Return the content of the sheet: the description of the file, its verification and its size."""
-    size = sum(part.stat().st_size for part in path.parent.glob(f"{path.stem}.*"))
-    return info.to_dict() | {"verification": asdict(verification), "file_bytes": size}
+    weights = network.backbone if info.features else network
+    return info.to_dict() | {
+        "verification": asdict(verification),
+        "file_bytes": sum(part.stat().st_size for part in path.parent.iterdir()),
+        "weights_bytes": sum(tensor.nbytes for tensor in weights.state_dict().values()),
+        "milliseconds": None,
+    }
+
+
+def _metrics(model: str | Path | TaskNetwork, network: TaskNetwork, path: Path, config: ExportConfig) -> dict[str, Any]:
+    """Return the monitored metric of a network and of a file on the held-out part of a data set."""
+    assert config.data is not None
+    source = data_config(model, config.data, EvalConfig())
+    settings = EvalConfig(
+        device="cpu",
+        seed=source.seed,
+        val_share=source.val_share,
+        masks=source.masks,
+        boxes=source.boxes,
+        layout=source.layout,
+        selection=network.selection if facts_of(network.task).selection else SelectionConfig(),
+    )
+    name = facts_of(network.task).monitor
+    results = [evaluate(item, config.data, settings) for item in (network, path)]
+    values = {key: result.metrics[name] for key, result in zip(("network", "file"), results, strict=True)}
+    drop = 100 * (values["network"] - values["file"])
+    return {"name": name, "data": config.data, "images": results[0].protocol["images"], **values, "drop": drop}
+
+
+def _drop(metric: dict[str, Any], limit: float) -> str | None:
+    """Return a sentence if a file has lost more of a metric than is allowed."""
+    if metric["drop"] <= limit:
+        return None
+    return (
+        f"its {metric['name']} on {metric['data']} is {100 * metric['file']:.2f} %, {metric['drop']:.2f} points below "
+        f"the network's, `max_drop` is {limit:g}"
+    )
 
 
 def hash_weights(network: TaskNetwork) -> str:
@@ -191,8 +260,13 @@ def hash_weights(network: TaskNetwork) -> str:
     return digest.hexdigest()
 
 
-def _move(written: Path, path: Path, *, failed: bool) -> None:
-    """Move the file, and the weights beside it, to their place, or under a name with `.failed`."""
-    ending = ".failed" if failed else ""
-    for part in sorted(written.parent.glob(f"{written.stem}.*")):
-        os.replace(part, path.with_name(part.name + ending))
+def _move(written: Path, path: Path, sheet: dict[str, Any], *, failed: bool) -> Path:
+    """Move the file, and the weights beside it, to their place or a name with `.failed`; return the path of its sheet.
+
+    A failed export leaves an older file of the name, and its sheet, as they are.
+    """
+    sheet_path = path.with_suffix(".failed.json" if failed else ".json")
+    for part in sorted(written.parent.iterdir()):
+        os.replace(part, path.with_name(f"{part.name}.failed" if failed else part.name))
+    write_json(sheet_path, sheet)
+    return sheet_path

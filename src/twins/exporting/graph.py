@@ -112,10 +112,7 @@ class ExportGraph(nn.Module):
         """Return the outputs for float images `(B, H, W, C)` in 0..255."""
         normalised = pixels * self.get_buffer("factor") + self.get_buffer("shift")
         x = normalised.permute(0, 3, 1, 2).to(self.dtype)
-        if self.features:
-            outputs = {f"map{index}": values for index, values in enumerate(self.network.backbone(x, sizes))}
-        else:
-            outputs = export_of(self.network.task).outputs(self.network, x, sizes, logits=self.logits)
+        outputs = network_outputs(self.network, x, sizes, features=self.features, logits=self.logits)
         return {name: x.float() if x.is_floating_point() else x for name, x in outputs.items()}
 
     def example(self) -> tuple[Tensor, ...]:
@@ -139,6 +136,23 @@ class ExportGraph(nn.Module):
     def output_names(self) -> list[str]:
         """Return the names of the outputs, in order."""
         return list(self(*self.example()))
+
+
+def network_outputs(
+    network: TaskNetwork, images: Tensor, sizes: Tensor | None, *, features: bool, logits: bool
+) -> dict[str, Tensor]:
+    """Return a network's outputs by the names that they have in a file.
+
+    Args:
+        network: in eval mode.
+        images: normalised float `(B, C, H, W)`.
+        sizes: true sizes in pixels, int `(B, 2)`, or `None` if images fill the batch.
+        features: return the maps of the backbone, `map0` to `map3`.
+        logits: return logits instead of decoded outputs.
+    """
+    if features:
+        return {f"map{index}": values for index, values in enumerate(network.backbone(images, sizes))}
+    return export_of(network.task).outputs(network, images, sizes, logits=logits)
 
 
 def _to_input(outputs: dict[str, Tensor], images: Tensor, inner: Tensor) -> dict[str, Tensor]:

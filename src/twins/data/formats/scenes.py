@@ -152,7 +152,7 @@ def _finish(canvas: NDArray[np.float32], labels: list[int], masks: list[NDArray[
 
 def _backdrop(random: np.random.Generator, *, train: bool) -> NDArray[np.float32]:
     """Return a random square of the part's half of a photograph, resized and mirrored at random."""
-    photograph = _photographs()[int(random.integers(2))]
+    photograph = photographs()[int(random.integers(2))]
     half = photograph.width // 2
     side = int(random.integers(SIDE, min(half, photograph.height) + 1))
     x, y = int(random.integers(half - side + 1)), int(random.integers(photograph.height - side + 1))
@@ -186,7 +186,8 @@ def _tint(random: np.random.Generator) -> NDArray[np.float32]:
 
 
 @cache
-def _photographs() -> tuple[Image.Image, ...]:
+def photographs() -> tuple[Image.Image, ...]:
+    """Return scikit-learn's photographs, `china.jpg` and `flower.jpg`, 427 x 640 pixels."""
     from sklearn.datasets import load_sample_images
 
     return tuple(Image.fromarray(pixels) for pixels in load_sample_images().images)

@@ -40,11 +40,11 @@ def test_training_and_validation_share_no_digit_image():
 def test_each_part_uses_only_its_half_of_the_photographs(monkeypatch, train):
     before = [pixels(number, train=train) for number in range(60)]
     painted = []
-    for photograph in scenes._photographs():
+    for photograph in scenes.photographs():
         half = photograph.width // 2
         painted.append(photograph.copy())
         painted[-1].paste(Image.new("RGB", (half, photograph.height), "red"), (half if train else 0, 0))
-    monkeypatch.setattr(scenes, "_photographs", lambda: tuple(painted))
+    monkeypatch.setattr(scenes, "photographs", lambda: tuple(painted))
     assert all((pixels(number, train=train) == old).all() for number, old in enumerate(before))
     assert any((pixels(number, train=not train) != old).any() for number, old in enumerate(before))
 
