@@ -25,6 +25,7 @@ from twins.factory import model_from_checkpoint
 from twins.files import check_outputs, sha256, write_json
 from twins.run_data import data_config
 from twins.run_folder import find_run, parts_of, weights_of
+from twins.tasks.contract import spec_of
 from twins.tasks.inference import SelectionConfig
 from twins.tasks.network import TaskNetwork
 from twins.tasks.table import facts_of, tasks_with
@@ -105,6 +106,7 @@ def export(
 
     Raises:
         ConfigError: settings contradict the network or each other.
+        DataError, NotFoundError: an image of `verify`, or `data`, cannot be read.
         ExportError: the file does not compute what the network computes; it is kept under a name with `.failed`.
         NotFoundError, WeightsError: the network cannot be loaded.
         MissingExtraError: a package of the extra `export` is not installed.
@@ -119,6 +121,10 @@ def export(
     shape = Shape.of(config, _default_sides(network))
     if config.resize_in_graph and None in (shape.height, shape.width):
         raise ConfigError("`resize_in_graph` resizes to a fixed size; give height and width as `size`")
+    if config.data:
+        spec_of(network.task).open(
+            data_config(model, config.data, EvalConfig())
+        )  # raises its errors before the long steps
     info = _describe(network, file, config, shape)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
         written = Path(folder) / path.name
