@@ -16,7 +16,8 @@ from statistics import median
 import torch
 
 from twins.bench.compare import processor
-from twins.bench.networks import Case, Step, build_networks, images_for
+from twins.bench.files import image_files, pixels_at
+from twins.bench.networks import Case, Step, build_networks
 from twins.bench.runtimes import exported_steps, output_difference
 from twins.bench.timing import interleaved, ratio
 
@@ -55,13 +56,15 @@ def parse() -> argparse.Namespace:
 
 def rows(case: Case, args: argparse.Namespace) -> list[str]:
     """Measure all exports of one model at one batch size in the same rounds; return lines of the table."""
-    images, networks = images_for(case, CPU), build_networks(case, ("timm",), CPU)
+    networks = build_networks(case, ("timm",), CPU)
+    with image_files(None) as files:
+        pixels = pixels_at(case.size, files, batch=case.batch)
     steps: dict[str, Step] = {}
     for runtime in args.runtimes:
-        exports = exported_steps(networks, images, runtime, "fp32")
+        exports = exported_steps(networks, pixels, runtime, "fp32")
         steps |= {f"{label} {runtime} fp32": step for label, step in exports.items()}
     if args.int8:
-        exports = exported_steps(networks, images, "openvino", "int8")
+        exports = exported_steps(networks, pixels, "openvino", "int8")
         steps |= {f"{label} openvino int8": step for label, step in exports.items()}
     differences = {pair: output_difference(*(steps[label] for label in pair)) for pair in pairs(steps)}
     times = interleaved(steps, args.rounds, 3, CPU)

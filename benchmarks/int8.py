@@ -22,10 +22,13 @@ from twins.bench.runtimes import openvino_step
 from twins.bench.timing import interleaved
 from twins.data.base import LabelledImages
 from twins.data.config import DataConfig
-from twins.data.loading.batch import normalise_batch
 from twins.data.loading.loader import EvalSamples, eval_loader
+from twins.exporting.config import ExportConfig
+from twins.exporting.graph import Shape
 from twins.exporting.int8 import quantize
-from twins.exporting.openvino import compile_openvino, convert_openvino
+from twins.exporting.openvino import convert_openvino
+from twins.exporting.sessions import compile_openvino
+from twins.exporting.write import build_graph
 from twins.factory import model_from_checkpoint
 from twins.run_folder import weights_of
 from twins.tasks.classification.network import Classification
@@ -48,16 +51,17 @@ def main() -> None:
     assert isinstance(network, Classification)
     splits = SPEC.open(DataConfig(data=args.data))
     train, held_out = (batches(network, images) for images in (splits.train, splits.val))
-    size = tuple(held_out[0][0].shape[2:])
-    model = convert_openvino(network, size=size, batch=None)
+    height, width = held_out[0][0].shape[1:3]
+    config = ExportConfig(format="openvino", batch="dynamic", logits=True)
+    model = convert_openvino(build_graph(network, Shape(None, height, width), config))
     calibration = [images for images, _ in islice(train, -(-args.calibration // BATCH))]
     quantized = quantize(model, calibration, preset=args.preset, keep=args.keep)
     compiled = {"openvino fp32": compile_openvino(model), "openvino int8": compile_openvino(quantized)}
-    predict: dict[str, Callable[[Tensor], Tensor]] = {"pytorch fp32": network.eval()} | {
+    predict: dict[str, Callable[[Tensor], Tensor]] = {"pytorch fp32": lambda x: network(normalised(network, x))} | {
         label: lambda x, run=run: torch.from_numpy(run(x.numpy())[0]) for label, run in compiled.items()
     }
     image = held_out[0][0][:1].contiguous()  # OpenVINO shares its memory
-    steps = {"pytorch fp32": inference_step(network, image)}
+    steps = {"pytorch fp32": inference_step(network, normalised(network, image))}
     for label, any_batch in (("openvino fp32", model), ("openvino int8", quantized)):
         single = any_batch.clone()
         single.reshape(image.shape)
@@ -65,7 +69,7 @@ def main() -> None:
     times = interleaved(steps, 50, 5, CPU)
     images = sum(len(labels) for _, labels in held_out)
     print(
-        f"{network.info.model} on {args.data}, {images} held-out images of {size[0]} x {size[1]}: {processor()}, "
+        f"{network.info.model} on {args.data}, {images} held-out images of {height} x {width}: {processor()}, "
         f"{torch.get_num_threads()} threads\n\n| by | top-1 | ms an image |\n| --- | --- | --- |"
     )
     for label, classify in predict.items():
@@ -73,10 +77,15 @@ def main() -> None:
 
 
 def batches(network: Classification, images: LabelledImages) -> Batches:
-    """Return normalised images with their labels, loaded as in evaluation."""
+    """Return pixels, uint8 `(B, H, W, C)`, with their labels, loaded as in evaluation."""
     samples = EvalSamples(images, SPEC.eval_transform(network.info.preprocess))
-    loaded = (normalise_batch(batch, network.info.preprocess, CPU) for batch in eval_loader(samples, batch=BATCH))
-    return [(batch.images, torch.as_tensor(batch.targets)) for batch in loaded]
+    loaded = eval_loader(samples, batch=BATCH)
+    return [(batch.images.permute(0, 2, 3, 1).contiguous(), torch.as_tensor(batch.targets)) for batch in loaded]
+
+
+def normalised(network: Classification, pixels: Tensor) -> Tensor:
+    """Return pixels, uint8 `(B, H, W, C)`, as the network takes them."""
+    return network.eval().prepare(pixels.permute(0, 3, 1, 2), None)[0]
 
 
 @torch.inference_mode()

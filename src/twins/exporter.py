@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from twins.engine.config import EvalConfig
 from twins.errors import ConfigError, ExportError, check_type, number_of
 from twins.evaluation import evaluate, versions
 from twins.exporting.config import ExportConfig, Side
-from twins.exporting.formats import ENDINGS
+from twins.exporting.formats import ENDINGS, format_of
 from twins.exporting.graph import Shape
 from twins.exporting.metadata import FileInfo
 from twins.exporting.write import build_graph, write
@@ -98,7 +99,7 @@ def export(
 
     Args:
         model: a run folder, a checkpoint, a published name, or a network, which is not changed.
-        out: file to write; `None`: in `exports/` of the run, or in the working folder.
+        out: file to write; `None`: in `exports/` of the run, or in the current folder.
         config: format, precision and shape of the file, and how to verify it.
         on_step: called with a few words at the start of each step, to show progress.
 
@@ -161,8 +162,21 @@ def _output_path(
     if path.suffix.lower() != ending:
         raise ConfigError(f'`out="{out}"` must end in {ending}, the ending of `format="{config.format}"`')
     inputs = [] if file is None else [("the network's weights", file), *parts_of(str(model))]
-    check_outputs({"out": path}, inputs)
+    check_outputs({"out": path}, inputs, binary=path.is_file() and format_of(path) == config.format)
+    _check_sheet(path.with_suffix(".json"))
     return path
+
+
+def _check_sheet(path: Path) -> None:
+    """Raise ConfigError if a sheet would replace another JSON file."""
+    try:
+        replaces = "weights_sha256" in json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError):
+        replaces = False
+    if not replaces:
+        raise ConfigError(f"the sheet {path} would replace another file; give `out` another name or folder")
 
 
 def _network(model: str | Path | TaskNetwork, file: Path | None, config: ExportConfig) -> TaskNetwork:

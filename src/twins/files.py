@@ -81,6 +81,7 @@ def check_outputs(
     inputs: Iterable[tuple[str, str | Path]] = (),
     *,
     data: str | Path | None = None,
+    binary: bool = False,
 ) -> None:
     """Check output files before a command computes anything.
 
@@ -88,6 +89,7 @@ def check_outputs(
         outputs: names of settings, such as `json`, with their files; `None` writes nothing.
         inputs: files that are read or otherwise must not be replaced, each as (description, path).
         data: folder of the data set, if there is one; its files are inputs, except results of ours.
+        binary: the outputs may replace files that hold no text.
 
     Raises:
         ConfigError: an output would replace an input, another output, or a binary file, such as the first image of a
@@ -97,7 +99,7 @@ def check_outputs(
     used_files = {_identity(path): description for description, path in inputs} if paths else {}
     for name, path in paths.items():
         setting = f'`{name}="{path}"`'
-        _check_output(name, setting, Path(path) if path else None)
+        _check_output(name, setting, Path(path) if path else None, binary=binary)
         if (description := used_files.get(identity := _identity(path))) is not None:
             raise ConfigError(f"{setting} is {description}, which would be lost; name another file")
         if data is not None and _is_data(Path(path), Path(data)):
@@ -137,8 +139,8 @@ def first_line(error: BaseException) -> str:
     return lines[0][:160] if lines else type(error).__name__
 
 
-def _check_output(name: str, setting: str, path: Path | None) -> None:
-    """Raise ConfigError for a binary file, or a path that cannot be written."""
+def _check_output(name: str, setting: str, path: Path | None, *, binary: bool) -> None:
+    """Raise ConfigError for a file that holds no text unless `binary`, or a path that cannot be written."""
     if path is None:
         raise ConfigError(f"`{name}` names no file; give one, or leave it out")
     if os.path.isdir(path):
@@ -148,7 +150,7 @@ def _check_output(name: str, setting: str, path: Path | None) -> None:
     if os.path.exists(path) and not os.path.isfile(path):
         raise ConfigError(f"{setting} is no ordinary file; name another")
     try:
-        if os.path.exists(path) and b"\0" in _first_bytes(path):
+        if not binary and os.path.exists(path) and b"\0" in _first_bytes(path):
             raise ConfigError(
                 f"{setting} is an image or another file that holds no text, which would be lost; "
                 f"give the name of the file to write right after `{name}`"

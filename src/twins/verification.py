@@ -66,20 +66,18 @@ class Verification:
 
     def lines(self) -> list[str]:
         """Return the comparison in a few lines."""
-        names = few([Path(name).name for name in self.images], limit=4)
-        sides = f"{number_of(len(self.sizes), 'size')} from {_size(min(self.sizes))} to {_size(max(self.sizes))}"
-        batches = " and ".join(map(str, self.batches))
-        head = "agrees" if self.failure is None else "does not agree"
+        sizes = f"{len(self.sizes)} sizes from {_size(min(self.sizes))} to {_size(max(self.sizes))}"
+        batches = "one by one" if self.batches == (1,) else f"in batches of {' and '.join(map(str, self.batches))}"
         lines = [
-            f"{head} with the network on {number_of(len(self.images), 'image')} ({names}), at "
-            f"{sides if len(self.sizes) > 1 else _size(self.sizes[0])}, {batches} per batch"
+            f"verified: agrees with the network on {number_of(len(self.images), 'image')} ({few(self.images)}), at "
+            f"{sizes if len(self.sizes) > 1 else _size(self.sizes[0])}, {batches}"
         ]
-        shares = [f"{name} {100 * share:.4g} % equal" for name, share in self.agreement.items()]
-        differences = [f"{name} {_difference(name, value)}" for name, value in self.differences.items()]
-        lines += [f"largest differences: {', '.join(differences)}"] if differences else []
-        lines += [f"agreement: {', '.join(shares)}"] if shares else []
+        equal = [f"{name} {100 * share:.4g} % equal" for name, share in self.agreement.items()]
+        different = [f"{name} {_difference(name, value)}" for name, value in self.differences.items()]
+        lines += [f"  results: {', '.join(equal)}"] if equal else []
+        lines += [f"  largest differences: {', '.join(different)}"] if different else []
         if self.objects == 0:
-            lines.append("no object was found in these images; give some that have objects as `verify`")
+            lines.append("  the images show no object that it finds; verify it on some that do (`verify`)")
         return lines
 
 
@@ -402,7 +400,7 @@ def _arrays(prediction: Prediction) -> Arrays:
     assert prediction.labels is not None
     assert prediction.scores is not None
     if prediction.boxes is None:
-        return {"probabilities": prediction.scores[prediction.labels.argsort()][None]}
+        return {"scores": prediction.scores[prediction.labels.argsort()][None]}
     fields = {"boxes": prediction.boxes, "scores": prediction.scores, "labels": prediction.labels}
     masks = {} if prediction.masks is None else {"masks": prediction.masks}
     return {"count": np.array([len(prediction.scores)])} | {name: x[None] for name, x in (fields | masks).items()}

@@ -52,6 +52,12 @@ TABLE = [
         "`torch.compiler.is_exporting()`",
     ),
     Private(
+        "torch.fx.experimental._config.patch",
+        TORCH_OPS,
+        "exports with open sizes are traced for sides of one token too",
+        "trace without it: images with a side of 32 are refused then",
+    ),
+    Private(
         "torch.compiler._is_compiling_flag",
         TORCH_OPS,
         "`twins doctor` asks what a compiled network would use",

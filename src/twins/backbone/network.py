@@ -27,6 +27,7 @@ from twins.backbone.layers import (
 )
 from twins.errors import ConfigError, InputError
 from twins.ops import chunks, dispatch
+from twins.ops.convolutions import as_planar
 from twins.ops.feedforward import Keep
 from twins.ops.padding import Padding, check_padding, fill_outside, reduce_sizes
 from twins.ops.private_torch import is_hooked
@@ -190,7 +191,7 @@ class Twins(nn.Module):
         for index, stage in enumerate(self.stages):
             x, sizes = stage(x, sizes)
             if index in self.out_indices:
-                maps.append(fill_outside(x, sizes).permute(0, 3, 1, 2))  # NCHW, channels-last in memory
+                maps.append(as_planar(fill_outside(x, sizes)))
         return tuple(maps)
 
     def forward_features(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:

@@ -15,7 +15,8 @@ from twins.bench.config import FEATURES, BenchConfig
 from twins.bench.files import LOADING, image_files
 from twins.bench.measure import measure
 from twins.bench.networks import Case, check_peer
-from twins.bench.table import budget_line, roofline_line, table_head, table_row
+from twins.bench.saved import cases_of, measure_saved, read_entries
+from twins.bench.table import budget_line, roofline_line, saved_head, saved_row, table_head, table_row
 from twins.exporting.extra import require
 from twins.factory import check_head
 from twins.machine import processor
@@ -41,7 +42,8 @@ def run_bench(
         save: called with the result so far after each row.
 
     Returns:
-        `format`, `machine` and `rows`, JSON-ready. A row that ran out of memory has `failed` instead of numbers.
+        `format`, `machine` and `rows`, JSON-ready. A row that ran out of memory has `failed` instead of numbers. For a
+        run, a checkpoint or exported files each of them has a row.
 
     Raises:
         NotFoundError: an unknown model, or a folder without images.
@@ -49,6 +51,8 @@ def run_bench(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    if config.saved:
+        return _bench_saved(config, show, save)
     task_head = None if config.task == FEATURES else check_head(config.task, config.head)
     cases = list(_cases(config, task_head))
     for case, peer in product(cases, config.peers):
@@ -56,7 +60,7 @@ def run_bench(
             check_peer(peer, case)
     result: Result = {"format": FORMAT, "machine": machine_facts(config), "rows": []}
     with ExitStack() as stack:
-        from_files = any(case.mode in (*LOADING, "end-to-end") for case in cases)
+        from_files = any(case.mode in (*LOADING, "end-to-end") or case.runtime != "torch" for case in cases)
         files = stack.enter_context(image_files(config.images)) if from_files else []
         show(table_head(result["machine"], config, config.task, task_head))
         for case in cases:
@@ -67,11 +71,28 @@ def run_bench(
     return result
 
 
+def _bench_saved(config: BenchConfig, show: Callable[[str], None], save: Callable[[Result], None]) -> Result:
+    """Measure a trained network and exported files side by side; see `run_bench`."""
+    entries = read_entries(config.models, config.forms)
+    cases = cases_of(config, entries)
+    runtimes = ", ".join(dict.fromkeys(entry.runtime for entry in entries))
+    result: Result = {"format": FORMAT, "machine": machine_facts(config) | {"runtime": runtimes}, "rows": []}
+    task, first = entries[0].info.network.task, entries[0].form
+    with image_files(config.images) as files:
+        show(saved_head(result["machine"], config, task, first))
+        for case in cases:
+            for row in measure_saved(case, entries, config, files):
+                result["rows"].append(row)
+                show(saved_row(row, config, first))
+            save(result)
+    return result
+
+
 def _cases(config: BenchConfig, task_head: str | None) -> Iterator[Case]:
     """Yield the combinations; those of the data loader do not depend on model and precision and are yielded once."""
     yielded = set()
     for model, mode, precision, batch, size in product(
-        config.names, config.modes, config.precision, config.batch, config.sizes
+        config.names, config.measured_modes, config.precision, config.batches, config.sizes
     ):
         for part in LOADING if mode == "loading" else (mode,):
             without_network = part in LOADING

@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
+from PIL.Image import Resampling
+from torch import Tensor, nn
 
 from twins.bench.config import shape_of
 from twins.bench.networks import DTYPES, Case, Step
+from twins.data.channels import open_channels
 from twins.data.formats.files import ImageFiles
 from twins.data.images import ORIENTATION, list_images
 from twins.data.loading.batch import Batch
@@ -27,7 +29,7 @@ from twins.engine.config import TrainConfig
 from twins.errors import DataError, NotFoundError
 from twins.files import is_invalid_path
 from twins.predictor import Predictor
-from twins.preprocess import Preprocess
+from twins.preprocess import Preprocess, pixels_of
 from twins.tasks.contract import TaskSpec, spec_of
 from twins.tasks.network import TaskNetwork
 from twins.tasks.table import facts_of
@@ -56,6 +58,13 @@ def image_files(folder: str | None) -> Iterator[list[Path]]:
         for file, pixels in zip(files, load_sample_images().images, strict=True):
             Image.fromarray(pixels).save(file, quality=90)
         yield files
+
+
+def pixels_at(size: int | str, files: Sequence[Path], *, batch: int, channels: int = 3) -> Tensor:
+    """Return a batch of image files as pixels, uint8 `(B, C, H, W)`, each resized to a size; few files are repeated."""
+    height, width = shape_of(size)
+    images = [open_channels(file, channels).resize((width, height), Resampling.BILINEAR) for file in files[:batch]]
+    return torch.stack([pixels_of(image) for image in islice(cycle(images), batch)])
 
 
 def end_to_end_step(

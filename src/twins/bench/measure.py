@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,21 +11,20 @@ from typing import Any
 import torch
 
 from twins.bench.config import BenchConfig
-from twins.bench.files import LOADING, end_to_end_step, loading_step
-from twins.bench.memory import memory_limit
+from twins.bench.files import LOADING, end_to_end_step, loading_step, pixels_at
+from twins.bench.memory import memory_limit, peak_in_process
 from twins.bench.networks import STEPS, Case, Step, build_networks, images_for, is_compiled, relative_difference
 from twins.bench.roofline import count_costs, peak_rates, roofline
 from twins.bench.runtimes import exported_steps, output_difference
 from twins.bench.timing import comparisons, interleaved, speed
 from twins.engine.memory import free_memory, is_out_of_memory_message, peak_of
-from twins.errors import TrainingError
 from twins.predictor import pick_device
 from twins.tasks.detection.network import pyramid
 from twins.tasks.table import TASKS, Row, register
 
 
 def measure(case: Case, config: BenchConfig, files: Sequence[Path] = ()) -> dict[str, Any]:
-    """Return the row of a case, with `failed` if memory ran out. `files` are the images of end-to-end and loading."""
+    """Return the row of a case, with `failed` if memory ran out. `files` are images, where the case needs them."""
     device = pick_device(config.device_name)
     try:
         with memory_limit(device):
@@ -52,12 +50,13 @@ def _measure_loading(case: Case, config: BenchConfig, files: Sequence[Path]) -> 
 
 def _measure_networks(case: Case, config: BenchConfig, files: Sequence[Path], device: torch.device) -> dict[str, Any]:
     """Return the row of our network and its peers: speed, ratios, difference of outputs, roofline and peak memory."""
-    images = images_for(case, device)
     networks = build_networks(case, config.peers, device)
     if case.runtime != "torch":
-        steps = exported_steps(networks, images, case.runtime, case.precision)
+        pixels = pixels_at(case.size, files, batch=case.batch)
+        steps = exported_steps(networks, pixels, case.runtime, case.precision)
         difference = output_difference(steps["twins"], steps["timm"]) if "timm" in steps else None
         return _row(case, config, steps, device, peers=config.peers, difference=difference)
+    images = images_for(case, device)
     difference = _difference(networks, images)
     with_roofline = config.roofline and case.mode in STEPS
     costs = count_costs(STEPS[case.mode](networks["twins"], images)) if with_roofline else []
@@ -111,17 +110,17 @@ def peak_memory(case: Case, config: BenchConfig, label: str, files: Sequence[Pat
     """
     compile = is_compiled(label, config.peers, config.compile)
     paths = [str(file) for file in files]
-    request = json.dumps(
-        [vars(case), config.peers, config.device_name, config.threads, compile, label, paths, TASKS.get(case.task)]
-    )
-    child = subprocess.run(
-        [sys.executable, "-m", "twins.bench.measure", request], capture_output=True, text=True, check=False
-    )
-    if child.returncode == -9 or (child.returncode and is_out_of_memory_message(child.stderr)):  # -9: killed by Linux
-        return None
-    if child.returncode:
-        raise TrainingError(f"memory of {label} could not be measured: {child.stderr.strip().splitlines()[-1:]}")
-    return float(child.stdout.strip().splitlines()[-1])
+    request = [
+        vars(case),
+        config.peers,
+        config.device_name,
+        config.threads,
+        compile,
+        label,
+        paths,
+        TASKS.get(case.task),
+    ]
+    return peak_in_process("twins.bench.measure", request, label)
 
 
 def _measure_peak(request: str) -> float:

@@ -1,7 +1,10 @@
-"""Memory of living tensors, and a memory limit that makes an allocation fail before the system kills the process."""
+"""Peak memory in a process of its own, memory of living tensors, and a limit that makes an allocation fail in time."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +14,30 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from twins.engine.memory import available, resident
+from twins.engine.memory import available, is_out_of_memory_message, resident
+from twins.errors import TrainingError
+
+
+def peak_in_process(module: str, request: Any, label: str) -> float | None:
+    """Return the peak memory in MiB that a module prints when it is run with a request as JSON.
+
+    `None` means that memory ran out.
+
+    Args:
+        module: name of a module of this package.
+        request: JSON-ready values.
+        label: what is measured, for messages.
+
+    Raises:
+        TrainingError: the process failed.
+    """
+    command = [sys.executable, "-m", module, json.dumps(request)]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    if child.returncode == -9 or (child.returncode and is_out_of_memory_message(child.stderr)):  # -9: killed by Linux
+        return None
+    if child.returncode:
+        raise TrainingError(f"memory of {label} could not be measured: {child.stderr.strip().splitlines()[-1:]}")
+    return float(child.stdout.strip().splitlines()[-1])
 
 
 @contextmanager

@@ -38,6 +38,73 @@ def table_row(row: Row, config: BenchConfig) -> str:
     return "| " + " | ".join([*settings, *cells]) + " |"
 
 
+def saved_head(facts: dict[str, Any], config: BenchConfig, task: str, first: str) -> str:
+    """Return the head of a table of a trained network and exported files; ratios refer to `first`."""
+    titles = [
+        "form",
+        "precision",
+        "shape",
+        "mode",
+        "batch",
+        "size",
+        *(title for title, _ in saved_columns(config, first)),
+    ]
+    lines = [
+        f"{task}: {facts['device']}, {facts['threads']} threads, {facts['runtime']}, median of {facts['rounds']} "
+        "interleaved rounds.",
+        "",
+        f"| network or file | {' | '.join(titles)} |",
+        "| --- " * (1 + len(titles)) + "|",
+    ]
+    return "\n".join(lines)
+
+
+def saved_row(row: Row, config: BenchConfig, first: str) -> str:
+    """Return a row of such a table."""
+    shape = "any" if row["dynamic"] is None else f"dynamic {', '.join(row['dynamic'])}" if row["dynamic"] else "fixed"
+    cells = [row["source"], row["form"], row["precision"], shape, row["mode"], str(row["batch"]), str(row["size"])]
+    columns = saved_columns(config, first)
+    if "failed" in row:
+        return f"| {' | '.join([*cells, row['failed'], *'-' * (len(columns) - 1)])} |"
+    return f"| {' | '.join([*cells, *(cell(row) for _, cell in columns)])} |"
+
+
+def saved_columns(config: BenchConfig, first: str) -> list[Column]:
+    """Return the columns after the settings of a row, each with a function that formats its cell."""
+    columns: list[Column] = [
+        ("ms per image (middle half)", lambda row: _median_and_range(row["ms_per_image"])),
+        ("img/s", _rate),
+        (f"times as fast as {first} (middle half)", lambda row: _median_and_range(row["ratio"])),
+        ("first call s", lambda row: f"{row['first_s']:.1f}"),
+    ]
+    if config.percentiles:
+        columns.append(("batch p50 / p90 / p99 ms", _percentiles))
+    if config.memory:
+        columns.append(("peak MiB", _mib))
+    return [
+        *columns,
+        ("file MB", lambda row: f"{row['file_bytes'] / 1e6:.1f}"),
+        ("metric in the sheet", lambda row: _sheet_metric(row.get("metric"))),
+        ("outputs", lambda row: _outputs(row.get("outputs"))),
+    ]
+
+
+def _sheet_metric(metric: dict[str, Any] | None) -> str:
+    if metric is None:
+        return "-"
+    file, network = (f"{100 * metric[name]:.2f} %" for name in ("file", "network"))
+    return f"{metric['name']} on {metric['data']} {file} (network {network})"
+
+
+def _outputs(outputs: dict[str, Any] | None) -> str:
+    """Return how outputs differ from those of the first row, in a few words."""
+    if outputs is None:
+        return "-"
+    parts = [f"{name} {value:.1e}" for name, value in outputs["differences"].items()]
+    parts += [f"{100 * value:.4g} % of {name} equal" for name, value in outputs["agreement"].items()]
+    return f"{'agree' if outputs['failure'] is None else 'DIFFER'}: {', '.join(parts)}"
+
+
 def table_columns(config: BenchConfig) -> list[Column]:
     """Return the columns after a row's settings, each with its title and a function that formats its cell."""
     peers = [label_of(name) for name in config.peers]

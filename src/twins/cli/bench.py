@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from twins.backbone.config import resolve_name
-from twins.bench.config import BenchConfig
+from twins.bench.config import BenchConfig, is_saved
 from twins.cli.parse import parse
 from twins.errors import ConfigError, NotFoundError
 from twins.files import check_outputs, is_invalid_path, write_json
@@ -63,6 +63,6 @@ def networks_first(arguments: list[str]) -> list[str]:
 
 def _is_network(word: str) -> bool:
     try:
-        return word == "all" or bool(resolve_name(word))
+        return word == "all" or is_saved(word) or bool(resolve_name(word))
     except NotFoundError:
         return False

@@ -91,7 +91,7 @@ class Measure:
     def describe(self) -> str:
         """Return the number and its bound as the end of a sentence."""
         if self.is_share:
-            return f"{100 * self.value:.4g} % of {self.name} agree, {100 * self.bound:.4g} % must"
+            return f"{100 * self.value:.4g} % of the {self.name} are equal, the bound is {100 * self.bound:.4g} %"
         unit = f" {self.unit}" if self.unit else ""
         return f"{self.name} differs by {self.value:.3g}{unit}, the bound is {self.bound:g}"
 
@@ -210,20 +210,20 @@ def compare_objects(expected: Arrays, found: Arrays, bounds: Bounds, selection: 
 
 
 def match(first: Objects, second: Objects, reach: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rows of objects that are each other's nearest of the same class.
+    """Return the rows of objects of one class that belong to each other, one to one, by the smallest total difference.
 
     Their boxes differ by less than a tenth of the longer side, or by `reach` pixels.
     """
-    if not len(first.scores) or not len(second.scores):
-        return np.arange(0), np.arange(0)
-    distance = np.abs(first.boxes[:, None] - second.boxes[None]).max(axis=2)
-    distance[first.labels[:, None] != second.labels[None]] = np.inf
-    nearest, back = distance.argmin(axis=1), distance.argmin(axis=0)
-    rows = np.arange(len(nearest))
+    from scipy.optimize import linear_sum_assignment
+
+    distance = np.abs(first.boxes[:, None] - second.boxes[None]).max(axis=2)  # (N, M) pixels
     sides = (first.boxes[:, 2:] - first.boxes[:, :2]).max(axis=1)
-    near = distance[rows, nearest] <= np.maximum(0.1 * sides, min(reach, 100.0))
-    kept = rows[near & (back[nearest] == rows)]
-    return kept, nearest[kept]
+    apart = distance > np.maximum(0.1 * sides, min(reach, 100.0))[:, None]
+    apart |= first.labels[:, None] != second.labels[None]
+    difference = distance + np.abs(first.scores[:, None] - second.scores[None])  # scores decide between equal boxes
+    rows, columns = linear_sum_assignment(np.where(apart, 1e9, difference))
+    matched = ~apart[rows, columns]
+    return rows[matched], columns[matched]
 
 
 def _missed(objects: Objects, others: Objects, matched: NDArray[np.intp], selection: SelectionConfig) -> int:

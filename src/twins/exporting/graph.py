@@ -79,9 +79,17 @@ class ExportGraph(nn.Module):
     ) -> None:
         super().__init__()
         self.shape, self.features, self.logits, self.padded = shape, features, logits, padded
-        self.network: TaskNetwork = lay_out(
-            network, shape.height, shape.width, attention=attention, flatten_batch=flatten_batch
+        network_sizes = padded or (resize_in_graph and network.info.preprocess.fit == "keep")
+        laid_out = lay_out(
+            network,
+            shape.height,
+            shape.width,
+            attention=attention,
+            flatten_batch=flatten_batch,
+            padded=network_sizes,
         )
+        assert isinstance(laid_out, TaskNetwork)
+        self.network = laid_out
         self.network.to(dtype)
         self.dtype = dtype
         preprocess = network.info.preprocess

@@ -1,9 +1,12 @@
-"""A network laid out for a runtime: the same results with fewer copies, for images of one size.
+"""A network laid out for a runtime: the same results with fewer copies, for images of one size or of any size.
 
-Tokens are `(B, N, C)`. In a stage with local attention they are ordered window by window. Norms, linear layers,
-residual adds and the queries of global attention do not depend on the order, so the order changes only around the PEG
-and at the end of the stage. The cells of sub-sampling are gathered by index. Queries, keys and values have their own
-projections, so that no result has to be split.
+Tokens are `(B, N, C)`, row by row. Those of a window, of a patch and of a cell of sub-sampling are gathered by index, a
+side of each being a `cell` here; the gather also pads the map where cells do not divide it. Queries, keys and values
+have their own projections, so that no result has to be split.
+
+Indices and masks are computed from the shape of the map, once per stage. If the size is fixed, they are constants, and
+there is no mask where nothing is padded. A padded token is no key in a window, and its result is not gathered back; in
+a patch and in a cell of sub-sampling it is zero. With true sizes the same holds for tokens outside them.
 
 Runtimes differ in what they fuse. ONNX Runtime adds the bias inside a matrix product only for two-dimensional tensors,
 so tokens are `(B * N, C)` there; its attention operator reads heads side by side. OpenVINO fuses two products with the
@@ -22,171 +25,193 @@ from torch import Tensor, nn
 from twins.backbone.attention import Attention, GlobalAttention, LocalAttention
 from twins.backbone.network import Block, Stage, Twins, is_fused
 from twins.errors import ConfigError
-from twins.ops.padding import fit_cells
+from twins.exporting.cells import Cells, cells_of
+from twins.ops.convolutions import as_planar
+from twins.ops.padding import fill_outside, fit_cells, reduce_sizes
 
 AttentionForm = Literal["operator", "products"]
 """Form of attention: the ONNX operator, which reads heads side by side, or two matrix products and a softmax."""
+MASKED = -1e4
+"""Added to the score of a masked key: its weight is zero, and a softmax over masked keys alone is finite."""
 
 
-def lay_out(network: nn.Module, height: int, width: int, *, attention: AttentionForm, flatten_batch: bool) -> nn.Module:
-    """Return a copy of a network in eval mode, its stages laid out for images of one size.
+def lay_out(
+    network: nn.Module,
+    height: int | None,
+    width: int | None,
+    *,
+    attention: AttentionForm,
+    flatten_batch: bool,
+    padded: bool = False,
+) -> nn.Module:
+    """Return a copy of a network in eval mode, its stages laid out for a runtime.
 
-    Where windows or cells do not divide the map of a stage, the stage keeps its form, which pads and masks borders.
+    With the padding `reference` or `unmasked` a stage keeps its form, if windows or cells do not divide its map, or if
+    batches are padded.
 
     Args:
         network: a task's network, or a backbone alone; it is not changed.
-        height: height of the images in pixels.
-        width: width of the images in pixels.
+        height: height of the images in pixels; `None` if it is open.
+        width: width of the images in pixels; `None` if it is open.
         attention: form of attention.
         flatten_batch: lay tokens out as `(B * N, C)` instead of `(B, N, C)`.
+        padded: whether the network gets the true sizes of images.
 
     Raises:
-        ConfigError: the network is in its inference form, which only PyTorch can run.
+        ConfigError: the network is in its inference form, which only PyTorch can run, or the size is open and the
+            padding is not `exact`.
     """
     if is_fused(network):
         raise ConfigError("a network in its inference form cannot be exported; export the one that it was made of")
     network = deepcopy(network).eval().requires_grad_(False)
     backbone = network if isinstance(network, Twins) else network.backbone
     assert isinstance(backbone, Twins)
+    exact = backbone.padding == "exact"
+    if not exact and (height is None or width is None):
+        raise ConfigError(
+            f"a network with `padding`={backbone.padding!r} is exported with a fixed height and width only; fix "
+            "both, or use weights with `padding`='exact'"
+        )
     for index, stage in enumerate(backbone.stages):
         assert isinstance(stage, Stage)
-        patch, padded = stage.patch_embed.patch, backbone.padding == "exact"
-        height, width = (_cell_count(side, patch, padded) for side in (height, width))
-        if _divides(stage, height, width):
-            backbone.stages[index] = FlatStage(
-                stage, height, width, attention, flatten_batch=flatten_batch, reads_images=index == 0
-            )
+        if not exact:
+            height, width = (side // stage.patch_embed.patch for side in (height or 0, width or 0))
+        if exact or (not padded and _divides(stage, height or 0, width or 0)):
+            backbone.stages[index] = FlatStage(stage, attention, flatten_batch=flatten_batch, reads_images=index == 0)
     return network
 
 
 class FlatStage(nn.Module):
-    """A stage whose blocks compute on tokens `(B, N, C)`, ordered window by window.
+    """A stage whose blocks compute on tokens `(B, N, C)`, row by row.
 
     Args:
         stage: the stage; its parameters are shared.
-        height: height of its map in tokens.
-        width: width of its map in tokens.
         attention: form of attention.
         flatten_batch: lay tokens out as `(B * N, C)` instead of `(B, N, C)`.
         reads_images: whether its input is images; these are planar, so a convolution embeds them without a copy.
     """
 
-    def __init__(
-        self,
-        stage: Stage,
-        height: int,
-        width: int,
-        attention: AttentionForm,
-        *,
-        flatten_batch: bool,
-        reads_images: bool,
-    ) -> None:
+    def __init__(self, stage: Stage, attention: AttentionForm, *, flatten_batch: bool, reads_images: bool) -> None:
         super().__init__()
-        self.height, self.width, self.flatten_batch, self.reads_images = height, width, flatten_batch, reads_images
+        self.flatten_batch, self.reads_images = flatten_batch, reads_images
         self.embed, self.norm = stage.patch_embed, stage.norm
-        order = _cell_order(height, width, _window(stage))
-        self.reordered = not torch.equal(order, torch.arange(len(order)))
-        self.register_buffer("order", order)
-        self.register_buffer("back", order.argsort())
-        self.blocks = nn.ModuleList(_flat_block(block, order, height, width, attention) for block in stage.blocks)
+        self.proj = _as_linear(self.embed.proj)
+        self.sides = sorted({_side(block.attn) for block in stage.blocks if isinstance(block, Block)})
+        self.blocks = nn.ModuleList(_flat_block(block, attention) for block in stage.blocks)
         self.position = _with_identity(stage.position.conv)
 
-    def forward(self, x: Tensor, sizes: None = None) -> tuple[Tensor, None]:
-        """Return the map `(B, H / p, W / p, C)` for a map `(B, H, W, C_in)`; `sizes` is always `None`."""
-        assert sizes is None, "a network laid out for one size takes images that fill their batch"
-        first, *others = self.blocks
-        x = self._apply_peg(first(self._tokens(self._embed(x))))
-        if others:
-            tokens = self._tokens(x.flatten(1, 2))
-            for block in others:
-                tokens = block(tokens)
-            x = self._map(tokens)
-        return self.norm(x), None
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return the map `(B, H / p, W / p, C)` for a map `(B, H, W, C_in)`, and `sizes` on the new map."""
+        x = self._embed_images(x, sizes) if self.reads_images else self._embed(x, sizes)
+        sizes = reduce_sizes(sizes, self.embed.patch, "exact")
+        batch, height, width, channels = x.shape
+        cells = {side: cells_of(height, width, side, sizes) for side in self.sides}
+        tokens = x.flatten(0, 2) if self.flatten_batch else x.flatten(1, 2)
+        for index, block in enumerate(self.blocks):
+            tokens = block(tokens, cells[block.side], batch)
+            if index == 0:
+                x = as_planar(fill_outside(tokens.view(batch, height, width, channels), sizes))
+                x = _copy(self.position(x).flatten(2).transpose(1, 2))
+                tokens = x.view(tokens.shape)
+        return self.norm(tokens.view(batch, height, width, channels)), sizes
 
-    def _embed(self, x: Tensor) -> Tensor:
-        """Return the embedded patches as tokens `(B, N, C)`, row by row."""
-        if not self.reads_images:
-            return self.embed(x).flatten(1, 2)
-        x = fit_cells(x, self.embed.patch, self.embed.padding).permute(0, 3, 1, 2)  # (B, C, H, W)
+    def _embed_images(self, images: Tensor, sizes: Tensor | None) -> Tensor:
+        """Return the embedded patches of images `(B, H, W, C_in)` as a map."""
+        x = as_planar(fit_cells(fill_outside(images, sizes), self.embed.patch, self.embed.padding))
         x = F.conv2d(x, self.embed.proj.weight, self.embed.proj.bias, stride=self.embed.patch)
-        return self.embed.norm(x.permute(0, 2, 3, 1).flatten(1, 2))
+        return self.embed.norm(x.permute(0, 2, 3, 1))
 
-    def _apply_peg(self, tokens: Tensor) -> Tensor:
-        """Apply the PEG to tokens; return the map `(B, H, W, C)`."""
-        return self.position(self._map(tokens).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-    def _tokens(self, x: Tensor) -> Tensor:
-        """Bring tokens `(B, N, C)`, row by row, into the order and layout of the blocks."""
-        x = self._reorder(x, "order")
-        return x.flatten(0, 1) if self.flatten_batch else x
-
-    def _map(self, tokens: Tensor) -> Tensor:
-        """Inverse of `_tokens`: return the map `(B, H, W, C)`."""
-        x = tokens.view(-1, self.height * self.width, tokens.shape[-1])
-        return self._reorder(x, "back").view(-1, self.height, self.width, tokens.shape[-1])
-
-    def _reorder(self, tokens: Tensor, where: Literal["order", "back"]) -> Tensor:
-        return tokens.index_select(1, self.get_buffer(where)) if self.reordered else tokens
+    def _embed(self, x: Tensor, sizes: Tensor | None) -> Tensor:
+        """Return the embedded patches of a map `(B, H, W, C_in)` as a map."""
+        if self.embed.padding != "exact":
+            x = fit_cells(x, self.embed.patch, self.embed.padding)
+        cells = cells_of(x.shape[1], x.shape[2], self.embed.patch, sizes)
+        patches = cells.gather_zeroed(x.flatten(1, 2)).view(x.shape[0], cells.rows, cells.columns, -1)
+        return self.embed.norm(self.proj(patches))
 
 
 class FlatBlock(nn.Module):
-    """A block on tokens `(B, N, C)` or `(B * N, C)`; attention is within groups of `S` consecutive tokens.
+    """A block on tokens `(B, N, C)` or `(B * N, C)`, row by row.
 
     Args:
         block: the block; its parameters are shared.
-        group: tokens in a group, `S`: those of a window, or of the whole map.
-        cells: index of each token among the tokens of an image, listed cell by cell, `(N,)`; `None` without
-            sub-sampling.
         attention: form of attention.
     """
 
-    def __init__(self, block: Block, group: int, cells: Tensor | None, attention: AttentionForm) -> None:
+    def __init__(self, block: Block, attention: AttentionForm) -> None:
         super().__init__()
         self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, block.mlp
-        self.group, self.heads, self.attention = group, block.attn.num_heads, attention
+        self.side, self.heads, self.attention = _side(block.attn), block.attn.num_heads, attention
         self.q, self.k, self.v = _projections(block.attn, scale_queries=attention == "products")
         self.proj = block.attn.proj
-        self.cells: Tensor | None
-        self.register_buffer("cells", cells)
-        if isinstance(block.attn, GlobalAttention) and block.attn.cell > 1:
-            self.sr, self.sr_norm = _as_linear(block.attn.sr), block.attn.norm
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return tokens of the same shape."""
-        tokens = tokens + self.proj(self._attention_output(self.norm1(tokens)))
+    def forward(self, tokens: Tensor, cells: Cells, batch: int) -> Tensor:
+        """Return tokens of the same shape; `cells` are those of `side` on the map."""
+        tokens = tokens + self.proj(self._attention_output(self.norm1(tokens), cells, batch))
         return tokens + self.mlp.fc2(F.gelu(self.mlp.fc1(self.norm2(tokens))))
 
-    def _attention_output(self, tokens: Tensor) -> Tensor:
-        source, keys = tokens, self.group
-        if self.cells is not None:
-            source, keys = self._subsample(tokens, self.cells), self.group * tokens.shape[-1] // self.sr.in_features
-        q = self.q(tokens).view(-1, self.group, tokens.shape[-1])  # (B * G, S, C)
-        k, v = (part(source).view(-1, keys, tokens.shape[-1]) for part in (self.k, self.v))
-        return _attend(q, k, v, self.heads, self.attention).view(-1, *tokens.shape[1:])
-
-    def _subsample(self, tokens: Tensor, cells: Tensor) -> Tensor:
-        """Return one token per cell, `(B, M, C)` or `(B * M, C)`."""
-        x = tokens.view(-1, len(cells), tokens.shape[-1]).index_select(1, cells)
-        x = x.view(-1, len(cells) * tokens.shape[-1] // self.sr.in_features, self.sr.in_features)
-        return self.sr_norm(self.sr(x.flatten(0, 1) if tokens.ndim == 2 else x))
+    def _attention_output(self, tokens: Tensor, cells: Cells, batch: int) -> Tensor:
+        raise NotImplementedError
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, form: AttentionForm) -> Tensor:
-    """Return attention from queries `(B, N, C)` to keys and values `(B, M, C)`, heads side by side in the channels."""
+class FlatLocalBlock(FlatBlock):
+    """A block with window attention; `side` is the side of a window."""
+
+    def _attention_output(self, tokens: Tensor, cells: Cells, batch: int) -> Tensor:
+        channels = tokens.shape[-1]
+        windows = cells.gather(tokens.view(batch, -1, channels))  # (B, G * S, C)
+        x = windows.flatten(0, 1) if tokens.ndim == 2 else windows
+        q, k, v = (part(x).view(-1, self.side**2, channels) for part in (self.q, self.k, self.v))
+        y = _attend(q, k, v, self.heads, self.attention, cells.token_mask(batch))  # (B * G, S, C)
+        return cells.gather_back(y.view(windows.shape)).view(tokens.shape)
+
+
+class FlatGlobalBlock(FlatBlock):
+    """A block with global attention; `side` is the side of a cell of sub-sampling."""
+
+    def __init__(self, block: Block, attention: AttentionForm) -> None:
+        super().__init__(block, attention)
+        if self.side > 1:
+            assert isinstance(block.attn, GlobalAttention)
+            self.sr, self.sr_norm = _as_linear(block.attn.sr), block.attn.norm
+
+    def _attention_output(self, tokens: Tensor, cells: Cells, batch: int) -> Tensor:
+        channels = tokens.shape[-1]
+        keys = tokens
+        if self.side > 1:
+            x = cells.gather_zeroed(tokens.view(batch, -1, channels)).view(batch, -1, self.sr.in_features)
+            keys = self.sr_norm(self.sr(x.flatten(0, 1) if tokens.ndim == 2 else x))
+        q = self.q(tokens).view(batch, -1, channels)
+        k, v = (part(keys).view(batch, -1, channels) for part in (self.k, self.v))
+        return _attend(q, k, v, self.heads, self.attention, cells.cell_mask()).view(tokens.shape)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, form: AttentionForm, mask: Tensor | None) -> Tensor:
+    """Return attention from queries `(B, N, C)` to keys and values `(B, M, C)`, heads side by side in the channels.
+
+    `mask` is bool, `(B, M)`, true where a key is valid.
+    """
+    bias = None if mask is None else torch.where(mask, 0.0, MASKED).to(q.dtype)[:, None, None, :]  # (B, 1, 1, M)
     if form == "operator":
-        return torch.onnx.ops.attention(q, k, v, q_num_heads=heads, kv_num_heads=heads)[0]
-    q, k, v = (x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2) for x in (q, k, v))  # (B, h, N or M, d)
-    y = (q @ k.transpose(2, 3)).softmax(dim=-1) @ v
+        if bias is not None:
+            bias = bias.expand(-1, -1, q.shape[1], -1)  # ONNX Runtime does not broadcast over queries
+        return torch.onnx.ops.attention(q, k, v, bias, q_num_heads=heads, kv_num_heads=heads)[0]
+    q, k, v = (x.view(x.shape[0], x.shape[1], heads, -1) for x in (q, k, v))  # (B, N or M, h, d)
+    q, k, v = _copy(q.transpose(1, 2)), _copy(k.permute(0, 2, 3, 1)), _copy(v.transpose(1, 2))
+    scores = q @ k
+    y = (scores if bias is None else scores + bias).softmax(dim=-1) @ v
     return y.transpose(1, 2).flatten(2)
 
 
-def _flat_block(block: nn.Module, order: Tensor, height: int, width: int, attention: AttentionForm) -> FlatBlock:
+def _copy(x: Tensor) -> Tensor:
+    """Return a contiguous copy, traced without the guard that sides are larger than 1; a product copies anyway."""
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+def _flat_block(block: nn.Module, attention: AttentionForm) -> FlatBlock:
     assert isinstance(block, Block)
-    if isinstance(block.attn, LocalAttention):
-        return FlatBlock(block, block.attn.window**2, None, attention)
-    cell = block.attn.cell
-    cells = order.argsort()[_cell_order(height, width, cell)] if cell > 1 else None
-    return FlatBlock(block, height * width, cells, attention)
+    form = FlatLocalBlock if isinstance(block.attn, LocalAttention) else FlatGlobalBlock
+    return form(block, attention)
 
 
 def _projections(attn: Attention, *, scale_queries: bool) -> list[nn.Linear]:
@@ -219,26 +244,12 @@ def _with_identity(convolution: nn.Conv2d) -> nn.Conv2d:
     return convolution
 
 
-def _window(stage: Stage) -> int:
-    """Return the side of a stage's windows, or 1 without window attention."""
-    return max(attn.window if isinstance(attn, LocalAttention) else 1 for attn in _attentions(stage))
-
-
-def _attentions(stage: Stage) -> list[Attention]:
-    return [block.attn for block in stage.blocks if isinstance(block, Block)]
-
-
-def _cell_order(height: int, width: int, cell: int) -> Tensor:
-    """Return the row-major index of each token of a map, listed cell by cell, `(H * W,)`."""
-    indices = torch.arange(height * width).view(height // cell, cell, width // cell, cell)
-    return indices.transpose(1, 2).flatten()
+def _side(attn: Attention) -> int:
+    """Return the side of an attention's windows, or of its cells of sub-sampling."""
+    return attn.window if isinstance(attn, LocalAttention) else attn.cell
 
 
 def _divides(stage: Stage, height: int, width: int) -> bool:
     """Whether the windows and cells of a stage divide its map."""
-    sides = [attn.window if isinstance(attn, LocalAttention) else attn.cell for attn in _attentions(stage)]
+    sides = [_side(block.attn) for block in stage.blocks if isinstance(block, Block)]
     return not any(height % side or width % side for side in sides)
-
-
-def _cell_count(side: int, cell: int, padded: bool) -> int:
-    return -(-side // cell) if padded else side // cell

@@ -15,6 +15,7 @@ from twins.exporting.extra import require
 from twins.exporting.graph import ExportGraph
 from twins.exporting.layout import AttentionForm
 from twins.exporting.operators import translations
+from twins.ops.private_torch import any_open_size
 
 
 def attention_form(opset: int) -> AttentionForm:
@@ -35,7 +36,7 @@ def write_onnx(graph: ExportGraph, path: Path, *, opset: int = OPSETS[-1]) -> No
     """
     for name in ("onnx", "onnxscript"):
         require(name)
-    with torch.no_grad(), quiet_exporter():
+    with torch.no_grad(), tracing():
         program = torch.onnx.export(
             graph,
             graph.example(),
@@ -52,14 +53,14 @@ def write_onnx(graph: ExportGraph, path: Path, *, opset: int = OPSETS[-1]) -> No
 
 
 @contextmanager
-def quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's own deprecations and remarks on names of axes."""
+def tracing() -> Iterator[None]:
+    """Trace open sizes for all their values, and silence the exporter's own deprecations and remarks on axes."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), any_open_size():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -160,6 +160,8 @@ def _open_onnx(path: Path, info: FileInfo, threads: int | None, device: str) -> 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 4  # errors are raised, and need not be printed
+    # otherwise its threads keep spinning after a call, and slow down what runs next, such as preprocessing
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     providers: list[Any] = ["CPUExecutionProvider"]
     if device == "cuda":
         if "CUDAExecutionProvider" not in ort.get_available_providers():

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from torch.export import ExportedProgram
 
+from twins.exporting import writers
 from twins.exporting.config import ExportConfig
-from twins.exporting.extra import require
 from twins.exporting.graph import ExportGraph, Shape
-from twins.exporting.metadata import KEY, FileInfo
-from twins.exporting.onnx import attention_form, quiet_exporter, write_onnx
+from twins.exporting.metadata import FileInfo
+from twins.exporting.onnx import attention_form, tracing, write_onnx
 from twins.exporting.openvino import convert_openvino
 from twins.tasks.network import TaskNetwork
-
-if TYPE_CHECKING:
-    import openvino
 
 
 def build_graph(network: TaskNetwork, shape: Shape, config: ExportConfig) -> ExportGraph:
@@ -60,30 +57,14 @@ def write(network: TaskNetwork, path: Path, info: FileInfo, shape: Shape, config
     graph = build_graph(network, shape, config)
     if config.format == "onnx":
         write_onnx(graph, path, opset=config.opset)
-        describe_onnx(path, info)
+        writers.write_onnx(path, info)
     elif config.format == "openvino":
-        save_openvino(convert_openvino(graph), path, info)
+        writers.write_openvino(convert_openvino(graph), path, info)
     else:
-        write_program(graph, path, info)
+        writers.write_torch(trace(graph), path, info)
 
 
-def describe_onnx(path: Path, info: FileInfo) -> None:
-    """Store a description in an ONNX file."""
-    onnx = require("onnx")
-    model = onnx.load(path)
-    onnx.helper.set_model_props(model, {KEY: info.to_json()})
-    onnx.save(model, path)
-
-
-def save_openvino(model: openvino.Model, path: Path, info: FileInfo) -> None:
-    """Save an OpenVINO model with its description; weights are float16 if the description says so."""
-    ov = require("openvino")
-    model.set_rt_info(info.to_json(), [KEY])
-    ov.save_model(model, path, compress_to_fp16=info.precision == "fp16")
-
-
-def write_program(graph: ExportGraph, path: Path, info: FileInfo) -> None:
-    """Write a graph as a `.pt2` file of `torch.export`."""
-    with torch.no_grad(), quiet_exporter():
-        program = torch.export.export(graph, graph.example(), dynamic_shapes=graph.dynamic_shapes())
-        torch.export.save(program, path, extra_files={KEY: info.to_json()})
+def trace(graph: ExportGraph) -> ExportedProgram:
+    """Return a graph as a program of `torch.export`."""
+    with torch.no_grad(), tracing():
+        return torch.export.export(graph, graph.example(), dynamic_shapes=graph.dynamic_shapes())

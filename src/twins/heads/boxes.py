@@ -135,7 +135,7 @@ def _kept(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: 
 
 def gather_rows(x: Tensor, indices: Tensor) -> Tensor:
     """Return the rows `(B, M, C)` of `(B, N, C)` at the indices `(B, M)`."""
-    return x.take_along_dim(indices[:, :, None], dim=1)
+    return x.gather(1, indices[:, :, None].expand(-1, -1, x.shape[2]))
 
 
 def _centre_and_side(boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,6 +64,10 @@ def _resample(
 ) -> Tensor:
     """Resample each image's part of `x` to its part of a map of height and width `shape`, which is zero outside."""
     rows, columns = (_axis_weights(x, axis, shape[axis], sizes, out_sizes, weights) for axis in (0, 1))
+    if private_torch.is_exporting():
+        # PyTorch would assume that an open side is not 1, so the product has a row and a column more, which are zero
+        rows, columns, x = (F.pad(values, (0, 1, 0, 1)) for values in (rows, columns, x))
+        return torch.einsum("bHh,bWw,bchw->bcHW", rows, columns, x)[:, :, : shape[0], : shape[1]]
     x = x.permute(0, 2, 3, 1)  # maps are channels-last in memory
     x = (rows @ x.flatten(2)).unflatten(2, x.shape[2:])  # (B, H_out, W, C)
     return (columns[:, None] @ x).permute(0, 3, 1, 2)

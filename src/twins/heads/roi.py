@@ -290,11 +290,11 @@ def _level_parts(levels: Levels, level: int) -> list[tuple[Tensor, int | None]]:
 
 def _extend_border(x: Tensor, sizes: Tensor) -> Tensor:
     """Repeat the last row and column of each image in a map `(B, C, H, W)` outside its size, `(B, 2)` on the map."""
-    for axis in (0, 1):
-        last = sizes[:, axis].view(-1, 1, 1, 1) - 1
-        positions = torch.arange(x.shape[2 + axis], device=x.device)
-        x = torch.where((positions[:, None] if axis == 0 else positions) > last, x.take_along_dim(last, 2 + axis), x)
-    return x
+    batch, channels, height, width = x.shape
+    rows, columns = torch.arange(height, device=x.device)[:, None], torch.arange(width, device=x.device)
+    last_rows, last_columns = (sizes[:, axis].view(-1, 1, 1, 1) - 1 for axis in (0, 1))
+    x = torch.where(rows > last_rows, x.gather(2, last_rows.expand(batch, channels, 1, width)), x)
+    return torch.where(columns > last_columns, x.gather(3, last_columns.expand(batch, channels, height, 1)), x)
 
 
 def _image_indices(padded: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from twins.ops import dispatch
 from twins.ops.linear import linear
+from twins.ops.private_torch import is_exporting
 
 
 def cell_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -30,6 +32,16 @@ def to_cells(x: Tensor, cell: int) -> Tensor:
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // cell, cell, width // cell, cell, channels)
     return x.transpose(2, 3).flatten(3)  # of (B, H / s, W / s, s, s, C)
+
+
+def as_planar(x: Tensor) -> Tensor:
+    """Return a map `(B, H, W, C)` as `(B, C, H, W)`: a view, channels-last in memory, except while exporting.
+
+    A convolution of a channels-last map is traced with the guard that its sides are larger than 1, so that images with
+    a side of 32 would be refused. Runtimes choose the layout themselves and drop the copy.
+    """
+    x = x.permute(0, 3, 1, 2)
+    return x.clone(memory_format=torch.contiguous_format) if is_exporting() else x
 
 
 def positional_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

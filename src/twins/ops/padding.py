@@ -31,12 +31,22 @@ def check_padding(padding: str) -> Padding:
     return padding  # type: ignore[return-value]
 
 
+def count_cells(side: int, cell: int) -> int:
+    """Return how many cells cover a side of a map."""
+    return (side + cell - 1) // cell
+
+
+def is_divided(side: int, cell: int) -> bool:
+    """Whether `cell` is known to divide a side of a map; not known of a symbol, an open side while tracing."""
+    return not isinstance(side, torch.SymInt) and side % cell == 0
+
+
 def pad_to_multiple(x: Tensor, multiple: int, fill: Tensor | None = None) -> Tensor:
     """Pad a map `(B, H, W, C)` at the bottom and right, so that `multiple` divides its height and width."""
     batch, height, width, _ = x.shape
-    bottom, right = -height % multiple, -width % multiple
-    if not bottom and not right:
+    if is_divided(height, multiple) and is_divided(width, multiple):
         return x
+    bottom, right = (count_cells(side, multiple) * multiple - side for side in (height, width))
     if fill is None:
         return F.pad(x, (0, 0, 0, right, 0, bottom))
     padded = fill.expand(batch, height + bottom, width + right, -1).clone()

@@ -56,6 +56,13 @@ def is_exporting() -> bool:
     return torch.compiler._is_exporting_flag
 
 
+def any_open_size() -> contextlib.AbstractContextManager[None]:
+    """Make `torch.export` trace open sizes in this block for all their values, 1 included, and faster."""
+    from torch.fx.experimental import _config
+
+    return _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined,no-any-return]
+
+
 @contextlib.contextmanager
 def as_if_compiled(*, exporting: bool = False) -> Iterator[None]:
     """Make `torch.compiler.is_compiling`, and `is_exporting` on request, true in this block, as in a compiler."""

@@ -119,8 +119,6 @@ class TaskFacts:
     """Whether all images are resized to squares of one size."""
     in_timm: bool = False
     """Whether timm has the whole network, not only its backbone."""
-    exportable: bool = False
-    """Whether `twins.exporting` supports its networks."""
     bench_size: str = "224"
     """Default input size of `twins bench` in pixels: the side of a square, or height and width as in `800x1333`."""
     demo: DemoFacts | None = None

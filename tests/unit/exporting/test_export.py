@@ -1,4 +1,4 @@
-"""Exported networks give the results of the network, in each runtime, at any size."""
+"""Graphs of networks give the results of the network, in each runtime, at any size."""
 
 from __future__ import annotations
 
@@ -15,37 +15,49 @@ from twins.backbone.network import Twins
 from twins.bench.config import BenchConfig
 from twins.bench.runtimes import exported_steps, onnxruntime_step, output_difference
 from twins.errors import ConfigError, MissingExtraError
+from twins.exporting.config import ExportConfig
+from twins.exporting.graph import Shape
 from twins.exporting.int8 import quantize
-from twins.exporting.layout import FlatStage, lay_out
-from twins.exporting.onnx import export_onnx
-from twins.exporting.openvino import compile_openvino, convert_openvino
+from twins.exporting.onnx import write_onnx
+from twins.exporting.openvino import convert_openvino
+from twins.exporting.sessions import compile_openvino
+from twins.exporting.write import build_graph
 from twins.tasks.classification.network import Classification
 
 SIZES = ((224, 224), (200, 230))
 
 
-@pytest.fixture(scope="module", params=["twins_svt_nano", "twins_pcpvt_nano"])
-def network(request):
+def shallow(name):
+    """Return a nano network of five blocks with both attentions; the time to export grows with the blocks."""
     torch.manual_seed(0)
-    return twins.create_model(request.param, num_classes=10).eval()
+    info = twins.create_model(name, num_classes=10).info
+    return Classification(Twins(replace(VARIANTS[name], depths=(2, 1, 1, 1))), info).eval()
 
 
 @pytest.fixture(scope="module")
 def svt():
-    """Return a nano network of five blocks with both attentions; the time to export grows with the blocks."""
-    torch.manual_seed(0)
-    info = twins.create_model("twins_svt_nano", num_classes=10).info
-    backbone = Twins(replace(VARIANTS["twins_svt_nano"], depths=(2, 1, 1, 1)))
-    return Classification(backbone, info).eval()
+    return shallow("twins_svt_nano")
 
 
-def images(batch, size=(224, 224)):
-    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
+def pixels(batch, size=(224, 224)):
+    """Return uint8 images `(B, C, H, W)`."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(256, (batch, 3, *size), generator=generator, dtype=torch.uint8)
+
+
+def graph_of(network, size=(224, 224), batch=1, **settings):
+    config = ExportConfig(**{"logits": True} | settings)
+    return build_graph(network, Shape(batch, *size), config)
+
+
+def images(x):
+    """Return pixels `(B, C, H, W)` as a file takes them."""
+    return x.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def logits(network, x):
     with torch.no_grad():
-        return network(x).numpy()
+        return network(*network.prepare(x, None)).numpy()
 
 
 def is_near(actual, expected, *, by=1e-4):
@@ -53,54 +65,31 @@ def is_near(actual, expected, *, by=1e-4):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flatten_batch", [True, False])
-@pytest.mark.parametrize("size", [*SIZES, (224, 448)])
-def test_a_network_laid_out_gives_the_same_logits_and_the_original_is_unchanged(network, size, flatten_batch):
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    attention = "operator" if flatten_batch else "products"
-    laid_out = lay_out(network, *size, attention=attention, flatten_batch=flatten_batch)
-    x = images(2, size)
-    assert is_near(logits(laid_out, x), logits(network, x), by=1e-5)
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-
-
-def test_stages_are_laid_out_where_windows_and_cells_divide_their_maps(svt):
-    flags = []
-    for size in ((224, 224), (224, 200)):
-        laid_out = lay_out(svt, *size, attention="products", flatten_batch=False)
-        flags.append([isinstance(stage, FlatStage) for stage in laid_out.backbone.stages])
-    assert flags == [[True] * 4, [False] * 3 + [True]]
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_an_export_gives_the_networks_logits_in_its_runtime(svt, runtime, size):
-    x = images(1, size)
+    x = pixels(1, size)
     (step,) = exported_steps({"twins": svt}, x, runtime, "fp32").values()
     assert output_difference(step, lambda: logits(svt, x)) < 1e-4
 
 
 @pytest.mark.slow
 def test_pcpvt_is_exported_too(tmp_path):
-    torch.manual_seed(0)
-    info = twins.create_model("twins_pcpvt_nano", num_classes=10).info
-    network = Classification(Twins(replace(VARIANTS["twins_pcpvt_nano"], depths=(2, 1, 1, 1))), info).eval()
-    x, path = images(1), tmp_path / "net.onnx"
-    export_onnx(network, path)
-    compiled = compile_openvino(convert_openvino(network), threads=1)
-    for actual in (onnxruntime_step(path.read_bytes(), x.numpy())(), compiled(x.numpy())["logits"]):
+    network, x, path = shallow("twins_pcpvt_nano"), pixels(1), tmp_path / "net.onnx"
+    write_onnx(graph_of(network), path)
+    compiled = compile_openvino(convert_openvino(graph_of(network, format="openvino")), threads=1)
+    for actual in (onnxruntime_step(path.read_bytes(), images(x))(), compiled(images(x))["logits"]):
         assert is_near(actual, logits(network, x))
 
 
 @pytest.mark.slow
 def test_a_dynamic_batch_takes_any_number_of_images(svt, tmp_path):
     path, size = tmp_path / "net.onnx", (64, 80)
-    export_onnx(svt, path, size=size, batch=None)
-    compiled = compile_openvino(convert_openvino(svt, size=size, batch=None), threads=1)
+    write_onnx(graph_of(svt, size, None), path)
+    compiled = compile_openvino(convert_openvino(graph_of(svt, size, None, format="openvino")), threads=1)
     for batch in (1, 3):
-        x = images(batch, size)
-        for actual in (onnxruntime_step(path.read_bytes(), x.numpy())(), compiled(x.numpy())["logits"]):
+        x = pixels(batch, size)
+        for actual in (onnxruntime_step(path.read_bytes(), images(x))(), compiled(images(x))["logits"]):
             assert is_near(actual, logits(svt, x))
 
 
@@ -109,24 +98,25 @@ def test_an_older_opset_exports_the_maps_of_a_backbone_and_too_old_a_one_is_refu
     import onnx
 
     path = tmp_path / "maps.onnx"
-    export_onnx(svt.backbone, path, opset=20)
+    write_onnx(graph_of(svt, logits=False, features=True, opset=20), path, opset=20)
     model = onnx.load(path)
     assert "Attention" not in {node.op_type for node in model.graph.node}
     assert [output.name for output in model.graph.output] == ["map0", "map1", "map2", "map3"]
-    x = images(1)
-    assert is_near(onnxruntime_step(path.read_bytes(), x.numpy())(), svt.backbone(x)[0].detach().numpy())
-    with pytest.raises(ConfigError, match="`opset` must be at least 20, found 17"):
-        export_onnx(svt, path, opset=17)
+    x = pixels(1)
+    expected = svt.backbone(*svt.prepare(x, None))[0].detach().numpy()
+    assert is_near(onnxruntime_step(path.read_bytes(), images(x))(), expected)
+    with pytest.raises(ConfigError, match="`opset` must be from 20 to 23, found 17"):
+        ExportConfig(opset=17)
 
 
 @pytest.mark.slow
 def test_int8_logits_correlate_with_float32_and_the_float32_model_is_unchanged(svt):
-    x, model = images(4), convert_openvino(svt, batch=4)
-    quantised = quantize(model, [x])
+    x, model = pixels(4), convert_openvino(graph_of(svt, batch=4, format="openvino"))
+    quantised = quantize(model, [torch.from_numpy(images(x))])
     operation_types = {node.get_type_name() for node in quantised.get_ops()}
     assert "FakeQuantize" in operation_types
     assert "FakeQuantize" not in {node.get_type_name() for node in model.get_ops()}
-    actual, expected = compile_openvino(quantised, threads=1)(x.numpy())["logits"], logits(svt, x)
+    actual, expected = compile_openvino(quantised, threads=1)(images(x))["logits"], logits(svt, x)
     assert np.corrcoef(actual.ravel(), expected.ravel())[0, 1] > 0.9
     with pytest.raises(ConfigError, match="int8 needs calibration images, found none"):
         quantize(model, [])
@@ -136,9 +126,9 @@ def test_int8_logits_correlate_with_float32_and_the_float32_model_is_unchanged(s
 def test_a_missing_package_is_answered_with_the_pip_command(svt, tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     action = {
-        "openvino": lambda: convert_openvino(svt),
-        "nncf": lambda: quantize(None, [images(1)]),
-    }.get(name, lambda: export_onnx(svt, tmp_path / "net.onnx"))
+        "openvino": lambda: convert_openvino(graph_of(svt, format="openvino")),
+        "nncf": lambda: quantize(None, [pixels(1)]),
+    }.get(name, lambda: write_onnx(graph_of(svt), tmp_path / "net.onnx"))
     with pytest.raises(MissingExtraError, match=rf"exports need {name}; pip install 'twins-vision\[export\]'"):
         action()
 

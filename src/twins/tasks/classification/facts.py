@@ -45,7 +45,6 @@ FACTS = TaskFacts(
     one_shape=True,
     calibration=True,
     in_timm=True,
-    exportable=True,
     demo=DemoFacts(
         data="digits",
         recipe="digits",

@@ -1,0 +1,48 @@
+"""`twins export` of a trained run: one verified file beside it, with a sheet that says what the file is worth."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import twins
+from twins import exporter, verification
+from twins.cli.main import main
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A classifier of digits after a few steps."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    config = twins.TrainConfig(
+        data="digits", model="twins_svt_nano", size=32, epochs=0.1, workers=0, device="cpu", out=str(folder)
+    )
+    twins.train(config)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_run_is_exported_measured_and_kept_apart_if_it_is_wrong(run, monkeypatch, capsys):
+    monkeypatch.setattr(verification, "SECONDS", 0.0)
+    arguments = ["export", str(run), "--format", "torch", "--data", "digits"]
+    assert main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "verified: agrees with the network on 4 images" in output
+    assert "top1 on 359 images of digits: file" in output
+    sheet = json.loads((run / "exports" / "digits.json").read_text())
+    assert sheet["metric"]["file"] == pytest.approx(sheet["metric"]["network"], abs=1e-3)
+    assert sheet["weights_sha256"] == twins.load(run / "exports" / "digits.pt2").model.session.info.weights_sha256
+
+    before = sheet["file_bytes"]
+    monkeypatch.setattr(exporter, "_metrics", lambda *_: sheet["metric"] | {"file": 0.0, "drop": 12.5})
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "digits.pt2 failed its verification: its top1 on digits is 0.00 %, 12.50 points below the network's" in error
+    assert "--max-drop is 0.5; it is kept as digits.pt2.failed, with its sheet digits.failed.json" in error
+    names = ["digits.failed.json", "digits.json", "digits.pt2", "digits.pt2.failed"]
+    assert sorted(path.name for path in (run / "exports").iterdir()) == names
+    assert json.loads((run / "exports" / "digits.json").read_text())["file_bytes"] == before
+    assert main([*arguments, "--max-drop", "20"]) == 0
