@@ -1,27 +1,49 @@
-"""Speed of our exports beside timm's in the same runtime, in float32 and int8.
+"""Speed, memory and size of exported files, beside timm's exports and beside PyTorch.
 
-Command: python benchmarks/exported.py [--models NAME...] [--batch N...] [--runtimes onnxruntime openvino] [--int8]
-Both networks have the same weights and run in turns on the same threads, with their inputs bound in advance. Their
-outputs are compared first. timm's network is exported to ONNX by torch.onnx with unfused attention, as in timm's own
-script, and converted from PyTorch by OpenVINO. int8 is NNCF's, with the same settings for both. Weights are random
-here; benchmarks/int8.py measures the accuracy of int8.
+Commands: python benchmarks/exported.py timm --model twins_svt_small --batch 1 8 [--int8]
+          python benchmarks/exported.py files --model twins_svt_small --size 224 --batch 1 8
+          python benchmarks/exported.py files --task detection --head retinanet --size 800x1333 --shapes fixed
+          python benchmarks/exported.py files --task instance --size 800x1333 --shapes fixed --formats onnx
+          python benchmarks/exported.py files --task semantic --head upernet --size 512
+          python benchmarks/exported.py files --source RUN --size 128
+`timm` compares classifiers with timm's exports in the same runtime. Both networks have the same weights and run in
+turns on the same threads, on the same photographs: our file takes pixels and normalises them, timm's takes normalised
+images. Outputs are compared first. timm's network is exported to ONNX by torch.onnx with unfused attention, as in
+timm's own script, and converted from PyTorch by OpenVINO. int8 is NNCF's, with the same settings for both.
+
+`files` exports a network of any task with `twins export`, which verifies each file, with fixed and with dynamic shape,
+and measures the files beside the eager network with `twins bench`. Lines below its table have the size of each file
+beside its weights, and the time of dynamic files beside fixed ones. Weights are random, so that detectors find no
+objects, unless a trained network is given as `--source`; `--score` lets more objects pass.
+
+With `--out FILE` each row is also appended to a file of JSON lines.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import tempfile
+from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
-from twins.bench.compare import processor
+import twins
+from twins.bench.compare import machine_facts, processor, run_bench
+from twins.bench.config import BenchConfig, shape_of
 from twins.bench.files import image_files, pixels_at
 from twins.bench.networks import Case, Step, build_networks
 from twins.bench.runtimes import exported_steps, output_difference
 from twins.bench.timing import interleaved, ratio
+from twins.errors import TwinsError
+from twins.exporting.formats import ENDINGS
 
 CPU = torch.device("cpu")
+SUFFIXES = {name: ending for ending, name in ENDINGS.items()}
 HEAD = (
     "| model | batch | ours | against | ours ms | theirs ms | ratio (middle half) | timm against itself | outputs "
     "differ by |"
@@ -30,71 +52,154 @@ HEAD = (
 
 def main() -> None:
     args = parse()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    args.compare(args)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    timm, files = commands.add_parser("timm"), commands.add_parser("files")
+    for command in (timm, files):
+        command.add_argument("--model", default="twins_svt_small")
+        command.add_argument("--batch", nargs="+", type=int, default=[1])
+        command.add_argument("--rounds", type=int, default=15)
+        command.add_argument("--threads", type=int)
+        command.add_argument("--out", help="file of JSON lines to append rows to")
+    timm.add_argument("--runtimes", nargs="+", default=["onnxruntime", "openvino"])
+    timm.add_argument("--int8", action="store_true")
+    timm.set_defaults(compare=compare_with_timm)
+    files.add_argument("--source", help="run folder or checkpoint; without it, random weights")
+    files.add_argument("--task", default="classification")
+    files.add_argument("--head")
+    files.add_argument("--size", default="224", help="a side, or height and width as in 800x1333")
+    files.add_argument("--formats", nargs="+", default=["onnx", "openvino", "torch"], choices=list(SUFFIXES))
+    files.add_argument("--shapes", nargs="+", default=["fixed", "dynamic"], choices=["fixed", "dynamic"])
+    files.add_argument("--score", type=float)
+    files.set_defaults(compare=compare_files)
+    return parser.parse_args()
+
+
+def save(args: argparse.Namespace, row: dict[str, Any]) -> None:
+    """Append a row to the file of JSON lines."""
+    if args.out:
+        with Path(args.out).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def compare_with_timm(args: argparse.Namespace) -> None:
     print(
         f"{processor()}, {torch.get_num_threads()} threads, onnxruntime {version('onnxruntime')}, openvino "
         f"{version('openvino')}, nncf {version('nncf')}, timm {version('timm')}, torch {torch.__version__}, median of "
         f"{args.rounds} interleaved rounds.\n\n{HEAD}\n" + "| --- " * 9 + "|"
     )
-    for model in args.models:
-        for batch in args.batch:
-            case = Case(
-                task="classification", head=None, model=model, mode="inference", precision="fp32", batch=batch, size=224
-            )
-            for line in rows(case, args):
-                print(line, flush=True)
+    facts = machine_facts(BenchConfig(device="cpu", rounds=args.rounds))
+    for batch in args.batch:
+        settings = {"task": "classification", "head": None, "model": args.model, "mode": "inference"}
+        case = Case(**settings, precision="fp32", batch=batch, size=224)
+        for row in rows(case, args):
+            print(line(row), flush=True)
+            save(args, row | {"machine": facts})
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["twins_svt_small", "twins_pcpvt_small"])
-    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--runtimes", nargs="+", default=["onnxruntime", "openvino"])
-    parser.add_argument("--int8", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--rounds", type=int, default=15)
-    return parser.parse_args()
-
-
-def rows(case: Case, args: argparse.Namespace) -> list[str]:
-    """Measure all exports of one model at one batch size in the same rounds; return lines of the table."""
+def rows(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure all exports of one model at one batch size in the same rounds."""
     networks = build_networks(case, ("timm",), CPU)
     with image_files(None) as files:
         pixels = pixels_at(case.size, files, batch=case.batch)
+    kinds = [(runtime, "fp32") for runtime in args.runtimes] + ([("openvino", "int8")] if args.int8 else [])
     steps: dict[str, Step] = {}
-    for runtime in args.runtimes:
-        exports = exported_steps(networks, pixels, runtime, "fp32")
-        steps |= {f"{label} {runtime} fp32": step for label, step in exports.items()}
-    if args.int8:
-        exports = exported_steps(networks, pixels, "openvino", "int8")
-        steps |= {f"{label} openvino int8": step for label, step in exports.items()}
-    differences = {pair: output_difference(*(steps[label] for label in pair)) for pair in pairs(steps)}
+    for runtime, precision in kinds:
+        exports = exported_steps(networks, pixels, runtime, precision)
+        steps |= {f"{label} {runtime} {precision}": step for label, step in exports.items()}
+    pairs = [(label, label.replace("twins", "timm")) for label in steps if label.startswith("twins")]
     times = interleaved(steps, args.rounds, 3, CPU)
-    peers = [f"timm {runtime} fp32" for runtime in args.runtimes]
-    fastest = min(peers, key=lambda label: median(times[label]))
-    lines = [line(case, times, *pair, differences[pair]) for pair in pairs(steps)]
     if args.int8:
-        ours = "twins openvino int8"
-        lines.append(line(case, times, ours, fastest, output_difference(steps[ours], steps[fastest])))
-    return lines
+        fastest = min((other for _, other in pairs if "fp32" in other), key=lambda label: median(times[label]))
+        pairs.append(("twins openvino int8", fastest))
+    return [row_of(case, times, ours, theirs, output_difference(steps[ours], steps[theirs])) for ours, theirs in pairs]
 
 
-def pairs(steps: dict[str, Step]) -> list[tuple[str, str]]:
-    """Return the labels of our and of timm's step for each runtime and number format."""
-    return [(label, label.replace("twins", "timm")) for label in steps if label.startswith("twins")]
+def row_of(case: Case, times: dict[str, list[float]], ours: str, theirs: str, difference: float) -> dict[str, Any]:
+    """Return a row: our and their time, their ratio, the noise, and the difference of outputs."""
+    return {
+        "model": case.model,
+        "batch": case.batch,
+        "ours": ours.removeprefix("twins "),
+        "against": theirs,
+        "ours_ms": 1e3 * median(times[ours]),
+        "theirs_ms": 1e3 * median(times[theirs]),
+        "ratio": ratio(times[theirs], times[ours]),
+        "noise": ratio(times[theirs], times[theirs.replace("timm", "timm again")]),
+        "difference": difference,
+    }
 
 
-def line(case: Case, times: dict[str, list[float]], ours: str, theirs: str, difference: float) -> str:
-    """Return a line of the table: our and their time, their ratio, the noise, and the difference of outputs."""
-    speedup, noise = (ratio(times[theirs], times[other]) for other in (ours, theirs.replace("timm", "timm again")))
-    cells = [
-        case.model,
-        str(case.batch),
-        ours.removeprefix("twins "),
-        theirs,
-        *(f"{1e3 * median(times[label]):.1f}" for label in (ours, theirs)),
-        *(f"{x['median']:.2f} ({x['low']:.2f}-{x['high']:.2f})" for x in (speedup, noise)),
-        f"{difference:.1e}",
-    ]
-    return "| " + " | ".join(cells) + " |"
+def line(row: dict[str, Any]) -> str:
+    """Return a line of the table."""
+    cells = [row["model"], str(row["batch"]), row["ours"], row["against"]]
+    cells += [f"{row[name]:.1f}" for name in ("ours_ms", "theirs_ms")]
+    cells += [f"{x['median']:.2f} ({x['low']:.2f}-{x['high']:.2f})" for x in (row["ratio"], row["noise"])]
+    return f"| {' | '.join([*cells, format(row['difference'], '.1e')])} |"
+
+
+def compare_files(args: argparse.Namespace) -> None:
+    for batch in args.batch:
+        with tempfile.TemporaryDirectory() as folder:
+            source = args.source or random_network(args, Path(folder))
+            files = list(export_files(args, source, batch, Path(folder)))
+            config = BenchConfig(
+                models=(str(source), *map(str, files)),
+                batch=(batch,),
+                size=(args.size,),
+                rounds=args.rounds,
+                threads=args.threads,
+            )
+            result = run_bench(config, show=lambda text: print(text, flush=True))
+            sheets = {str(file): json.loads(file.with_suffix(".json").read_text()) for file in files}
+        measured = {row["source"]: row for row in result["rows"] if row["source"] in sheets and "failed" not in row}
+        for row in result["rows"]:
+            sizes = {name: sheets[row["source"]][name] for name in ("weights_bytes",) if row["source"] in sheets}
+            save(args, row | sizes | {"source": Path(row["source"]).name, "machine": result["machine"]})
+        print()
+        for name, row in measured.items():
+            print(summary(name, row, measured, sheets[name]))
+
+
+def random_network(args: argparse.Namespace, folder: Path) -> Path:
+    """Return a checkpoint of a network with random weights."""
+    torch.manual_seed(0)
+    path = folder / "network.safetensors"
+    twins.save_weights(twins.create_model(args.model, task=args.task, head=args.head), path)
+    return path
+
+
+def export_files(args: argparse.Namespace, source: str | Path, batch: int, folder: Path) -> Iterator[Path]:
+    """Yield the files that could be exported; print the reason for the others."""
+    for kind in args.formats:
+        for shape in args.shapes:
+            size: Any = shape_of(args.size) if shape == "fixed" else ("dynamic",)
+            path = folder / f"{kind}-{shape}{SUFFIXES[kind]}"
+            config = twins.ExportConfig(
+                format=kind, size=size, batch=batch if shape == "fixed" else "dynamic", score=args.score
+            )
+            try:
+                twins.export(source, path, config)
+                yield path
+            except TwinsError as error:
+                print(f"{path.name}: {error}", flush=True)
+
+
+def summary(name: str, row: dict[str, Any], measured: dict[str, dict[str, Any]], sheet: dict[str, Any]) -> str:
+    """Return a line on a file: its size beside its weights, and if it is dynamic its time beside that of the fixed."""
+    share = sheet["file_bytes"] / sheet["weights_bytes"]
+    text = f"- {Path(name).name}: {share:.3f} times the size of its weights"
+    fixed = measured.get(name.replace("dynamic", "fixed"))
+    if fixed is None or fixed is row:
+        return text
+    times = row["ms_per_image"]["median"] / fixed["ms_per_image"]["median"]
+    return f"{text}, {times:.2f} times the time of the fixed file"
 
 
 if __name__ == "__main__":

@@ -126,6 +126,8 @@ def export(
     network = _network(model, file, config)
     images = verification_images(config.verify, network.info.in_chans)
     shape = Shape.of(config, _default_sides(network))
+    if config.resize_in_graph and None in (shape.height, shape.width):
+        raise ConfigError("`resize_in_graph` resizes to a fixed size; give height and width as `size`")
     info = _describe(network, file, config, shape)
     inputs = calibration_inputs(model, network, info, config) if config.precision == "int8" else None
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:

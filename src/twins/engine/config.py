@@ -185,8 +185,9 @@ class TrainConfig:
     """Stochastic depth (drop path) of the last block; it grows linearly from 0 at the first block."""
     ema_decay: float | None = None
     """Decay per step of an EMA of the weights, which is then evaluated and saved as best; unset: no EMA."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """Class weights in the loss; `balanced`: inverse to a class's number of images, or to its share of pixels."""
+    class_weights: Literal["none", "sqrt", "balanced"] = "none"
+    """Class weights in the loss; `balanced`: inverse to a class's number of images, or to its share of pixels; `sqrt`:
+    the square root of these."""
     freeze: int = 0
     """Number of stages, from the first, whose weights are frozen, 0 to 4."""
     patience: int | None = None
@@ -425,11 +426,13 @@ def merge_resumed(requested: TrainConfig, saved: TrainConfig) -> TrainConfig:
     return replace(saved, **changes)
 
 
+WEIGHT_POWERS = {"sqrt": 0.5, "balanced": 1.0}
+"""Power of the balanced weights for each value of `class_weights`."""
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("fp32", "bf16", "bf16-true", "fp16"),
     "padding": (None, "exact", "reference", "unmasked"),
-    "class_weights": ("none", "balanced"),
+    "class_weights": ("none", *WEIGHT_POWERS),
     "fit": ("crop", "squash"),
 }
 

@@ -49,6 +49,8 @@ def write_onnx(graph: ExportGraph, path: Path, *, opset: int = OPSETS[-1]) -> No
             verbose=False,
         )
     assert program is not None
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # source lines and paths of this machine, an eighth of a small file
     program.save(path)
 
 

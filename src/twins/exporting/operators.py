@@ -25,8 +25,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 def _kept_boxes(boxes: Any, scores: Any, iou_threshold: float, score_threshold: float) -> Any:
     """Write `twins.heads.boxes.kept_boxes` as `NonMaxSuppression`; boxes `(B, N, 4)`, scores `(B, G, N)`."""
-    from onnxscript import opset18 as op
-
+    op: Any = require("onnxscript").opset18
     count = op.Shape(scores, start=2, end=3)
     kept = op.NonMaxSuppression(  # (S, 3): image, group and box
         boxes, scores, count, op.Constant(value_floats=[iou_threshold]), op.Constant(value_floats=[score_threshold])

@@ -47,8 +47,9 @@ def top_rows(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     There are at most `N`; if `N` is open in a traced graph there are always `count`, padded by minus infinity.
     """
-    if not isinstance(scores.shape[1], torch.SymInt):
-        return scores.topk(min(count, scores.shape[1]), dim=1)
+    rows: object = scores.shape[1]  # a symbol if it is open
+    if isinstance(rows, int):
+        return scores.topk(min(count, rows), dim=1)
     best, indices = F.pad(scores, (0, count), value=-math.inf).topk(count, dim=1)
     return best, torch.where(best > -math.inf, indices, 0)
 
@@ -70,7 +71,7 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float
         # torchvision's traced operator wants two boxes at least: here two without area, which are dropped again
         rows = nms(F.pad(apart, (0, 0, 0, 2)), F.pad(apart_scores, (0, 2)), iou_threshold)
         return rows[rows < boxes.shape[0]]
-    parts = groups.argsort(stable=True).split(groups.bincount().tolist())
+    parts = torch.split(groups.argsort(stable=True), groups.bincount().tolist())
     return torch.cat([part[nms(boxes[part], scores[part], iou_threshold)] for part in parts] or [groups])
 
 

@@ -144,7 +144,7 @@ class RetinaNetHead(nn.Module):
         """
         logits, deltas = full_precision(outputs["logits"]), full_precision(outputs["deltas"])
         parts, first = [], 0
-        for part in logits.split(outputs["counts"], dim=1):
+        for part in torch.split(logits, outputs["counts"], dim=1):
             best, pairs = top_rows(part.flatten(1), CANDIDATES)  # of (B, N_i * K)
             parts.append((best, pairs + first))
             first += part.shape[1] * self.num_classes

@@ -144,10 +144,10 @@ class RoIHead(nn.Module):
         deltas = full_precision(outputs["deltas"])
         boxes = decode_boxes(deltas, outputs["proposals"][:, :, None].to(deltas), STDS).transpose(1, 2)
         boxes = clip_boxes(boxes.flatten(1, 2), outputs["sizes"])  # (B, K * P, 4)
-        groups = (1, -1) if agnostic else scores.shape[1:]
+        groups = (1, boxes.shape[1]) if agnostic else tuple(scores.shape[1:])
         best, rows = suppress_batch(
-            boxes.unflatten(1, groups),
-            scores.flatten(1).unflatten(1, groups),
+            boxes.reshape(-1, *groups, 4),
+            scores.reshape(-1, *groups),
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             max_boxes=max_detections,

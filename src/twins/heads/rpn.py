@@ -95,7 +95,7 @@ class RPNHead(nn.Module):
             boxes.append(decode_boxes(full_precision(gather_rows(delta.detach(), indices)), anchor[indices]))
         all_scores, all_boxes = _stack(scores, -math.inf), clip_boxes(_stack(boxes, 0.0).flatten(1, 2), image_sizes)
         best, rows = suppress_batch(
-            all_boxes.unflatten(1, all_scores.shape[1:]),
+            all_boxes.reshape(*all_scores.shape, 4),
             all_scores,
             score_threshold=-math.inf,
             iou_threshold=NMS_IOU,

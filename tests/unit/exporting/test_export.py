@@ -138,8 +138,8 @@ def test_a_missing_package_is_answered_with_the_pip_command(svt, tmp_path, monke
     [
         ({"precision": ("int8",)}, "`precision` of torch must be fp32 or bf16, found int8"),
         ({"runtime": "onnxruntime", "precision": ("int8",)}, "of onnxruntime must be fp32, found int8"),
-        ({"runtime": "openvino"}, "set `modes="),
-        ({"runtime": "openvino", "modes": ("inference",), "task": "semantic"}, "measures classifiers"),
+        ({"runtime": "openvino", "modes": ("training",)}, "set `modes="),
+        ({"runtime": "openvino", "task": "semantic"}, "measures exported classifiers"),
     ],
 )
 def test_a_benchmark_refuses_what_a_runtime_does_not_support(settings, message):

@@ -23,7 +23,7 @@ from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.transforms.classification import ImageAlone, train_transform
 from twins.data.transforms.mixing import mix
-from twins.engine.config import EvalConfig, TrainConfig
+from twins.engine.config import WEIGHT_POWERS, EvalConfig, TrainConfig
 from twins.errors import ConfigError, count_list, number_of
 from twins.metrics.classification import ClassificationMetric
 from twins.metrics.semantic import Absent
@@ -113,8 +113,8 @@ class ClassificationSpec:
         """Set label smoothing, unless mixing applies it, and class weights."""
         assert isinstance(network, Classification)
         network.label_smoothing = 0.0 if _mixes(config) else config.augment.smoothing
-        if config.class_weights == "balanced":
-            network.class_weights = balanced_weights(images)
+        if config.class_weights != "none":
+            network.class_weights = balanced_weights(images) ** WEIGHT_POWERS[config.class_weights]
 
     def metric(self, names: Sequence[str], *, full: bool = False, absent: Absent = "left_out") -> ClassificationMetric:
         """Return accuracy, per-class counts and calibration; `full` adds nothing, as all are fast."""

@@ -23,7 +23,7 @@ from twins.data.formats.open import open_label_maps
 from twins.data.loading.batch import Batch
 from twins.data.loading.loader import Transform
 from twins.data.transforms.semantic import RandomCrop, WholeImage, check_mask_size, resize_labels
-from twins.engine.config import EvalConfig, TrainConfig
+from twins.engine.config import WEIGHT_POWERS, EvalConfig, TrainConfig
 from twins.errors import DataError, NotFoundError, few, number_of
 from twins.metrics.semantic import Absent, SemanticMetric
 from twins.predictions import Prediction
@@ -90,8 +90,8 @@ class SemanticSpec:
         """Set the colours and the weights of the classes."""
         assert isinstance(network, SemanticSegmentation)
         network.info = replace(network.info, colours=images.classes.colours)
-        if config.class_weights == "balanced":
-            network.class_weights = balanced_pixel_weights(images)
+        if config.class_weights != "none":
+            network.class_weights = balanced_pixel_weights(images) ** WEIGHT_POWERS[config.class_weights]
 
     def metric(self, names: Sequence[str], *, full: bool = False, absent: Absent = "left_out") -> SemanticMetric:
         """Return IoU and accuracy; `full` adds boundary F1."""
