@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from twins.engine.config import EvalConfig
 from twins.errors import ConfigError, ExportError, check_type, number_of
-from twins.evaluation import evaluate, versions
+from twins.evaluation import EvalResult, evaluate, versions
 from twins.exporting.config import ExportConfig, Side
 from twins.exporting.formats import ENDINGS, format_of
 from twins.exporting.graph import Shape
@@ -23,6 +24,7 @@ from twins.exporting.metadata import FileInfo
 from twins.exporting.write import build_graph, write
 from twins.factory import model_from_checkpoint
 from twins.files import check_outputs, sha256, write_json
+from twins.quantization import calibration_inputs, write_int8
 from twins.run_data import data_config
 from twins.run_folder import find_run, parts_of, weights_of
 from twins.tasks.contract import spec_of
@@ -69,7 +71,7 @@ class ExportResult:
 
 
 def _sheet_lines(sheet: dict[str, Any]) -> list[str]:
-    """Return the speed, and the metric if it was measured, in plain words."""
+    """Return the speed, the metric if it was measured, and what is in int8, in plain words."""
     time, metric = sheet["milliseconds"], sheet.get("metric")
     lines = []
     if time:
@@ -82,6 +84,12 @@ def _sheet_lines(sheet: dict[str, Any]) -> list[str]:
         lines.append(
             f"{metric['name']} on {number_of(metric['images'], 'image')} of {metric['data']}: file "
             f"{100 * metric['file']:.2f} %, network {100 * metric['network']:.2f} %"
+        )
+    if int8 := sheet.get("int8"):
+        kept = f"; in float32, as int8 hurts them: {', '.join(int8['kept'])}" if int8["kept"] else ""
+        lines.append(
+            f"int8: {int8['quantized']} of {int8['layers']} layers, calibrated on {int8['images']} training images of "
+            f"{int8['data']}{kept}"
         )
     return lines
 
@@ -114,6 +122,7 @@ def export(
     check_type(model, str | Path | TaskNetwork, "model", "a network, a run folder, a weight file or a published name")
     check_type(out, str | Path | None, "out", "the path of a file")
     check_type(config, ExportConfig, "config", "a twins.ExportConfig")
+    config = replace(config, data=config.data or config.calibrate)  # int8 is always measured
     file = resolve(weights_of(model)) if isinstance(model, str | Path) else None
     path = _output_path(model, file, out, config)
     network = _network(model, file, config)
@@ -126,19 +135,24 @@ def export(
             data_config(model, config.data, EvalConfig())
         )  # raises its errors before the long steps
     info = _describe(network, file, config, shape)
+    inputs = calibration_inputs(model, network, info, config) if config.precision == "int8" else None
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
         written = Path(folder) / path.name
         on_step(f"writing {path.name}")
-        write(network, written, info, shape, config)
+        metric, int8 = _Metric(model, network, config), None
+        if inputs is None:
+            write(network, written, info, shape, config)
+        else:
+            int8 = write_int8(network, written, info, shape, config, inputs, lambda: metric.measure(written)["drop"])
         on_step("verifying it")
         verification = verify(network, written, shape, info, images)
-        sheet = _sheet(network, info, verification, written)
+        sheet = _sheet(network, info, verification, written) | ({"int8": asdict(int8)} if int8 else {})
         if not verification.failure:
             on_step("measuring its speed")
             sheet["milliseconds"] = time_per_image(network, written, shape, info, next(iter(images.values())))
         if config.data and not verification.failure:
             on_step(f"measuring both on {config.data}")
-            sheet["metric"] = _metrics(model, network, written, config)
+            sheet["metric"] = metric.measured or metric.measure(written)
             verification = replace(verification, failure=_drop(sheet["metric"], config.max_drop))
             sheet["verification"] = asdict(verification)
         sheet_path = _move(written, path, sheet, failed=verification.failure is not None)
@@ -243,24 +257,42 @@ def _sheet(network: TaskNetwork, info: FileInfo, verification: Verification, pat
     }
 
 
-def _metrics(model: str | Path | TaskNetwork, network: TaskNetwork, path: Path, config: ExportConfig) -> dict[str, Any]:
-    """Return the monitored metric of a network and of a file on the held-out part of a data set."""
-    assert config.data is not None
-    source = data_config(model, config.data, EvalConfig())
-    settings = EvalConfig(
-        device="cpu",
-        seed=source.seed,
-        val_share=source.val_share,
-        masks=source.masks,
-        boxes=source.boxes,
-        layout=source.layout,
-        selection=network.selection if facts_of(network.task).selection else SelectionConfig(),
-    )
-    name = facts_of(network.task).monitor
-    results = [evaluate(item, config.data, settings) for item in (network, path)]
-    values = {key: result.metrics[name] for key, result in zip(("network", "file"), results, strict=True)}
-    drop = 100 * (values["network"] - values["file"])
-    return {"name": name, "data": config.data, "images": results[0].protocol["images"], **values, "drop": drop}
+class _Metric:
+    """The monitored metric of a network and of its files, on the held-out part of the data set of `config.data`."""
+
+    measured: dict[str, Any] | None = None
+    """The last result of `measure`."""
+
+    def __init__(self, model: str | Path | TaskNetwork, network: TaskNetwork, config: ExportConfig) -> None:
+        self.model, self.network, self.data = model, network, config.data
+        self.name = facts_of(network.task).monitor
+
+    def measure(self, path: Path) -> dict[str, Any]:
+        """Return the metric of the network and of a file, and the points of per cent between them."""
+        network, file = self._of_network, self._evaluate(path).metrics[self.name]
+        values = {"network": network.metrics[self.name], "file": file}
+        drop = 100 * (values["network"] - file)
+        images = network.protocol["images"]
+        self.measured = {"name": self.name, "data": self.data, "images": images, **values, "drop": drop}
+        return self.measured
+
+    @cached_property
+    def _of_network(self) -> EvalResult:
+        return self._evaluate(self.network)
+
+    def _evaluate(self, model: Path | TaskNetwork) -> EvalResult:
+        assert self.data is not None
+        source = data_config(self.model, self.data, EvalConfig())
+        settings = EvalConfig(
+            device="cpu",
+            seed=source.seed,
+            val_share=source.val_share,
+            masks=source.masks,
+            boxes=source.boxes,
+            layout=source.layout,
+            selection=self.network.selection if facts_of(self.network.task).selection else SelectionConfig(),
+        )
+        return evaluate(model, self.data, settings)
 
 
 def _drop(metric: dict[str, Any], limit: float) -> str | None:

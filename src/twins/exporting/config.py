@@ -70,9 +70,10 @@ class ExportConfig:
             raise ConfigError(f"`max_drop` must be at least 0 points, found {self.max_drop}")
         if self.score is not None and not 0 <= self.score < 1:
             raise ConfigError(f"`score` must be at least 0 and below 1, found {self.score}")
-        if self.features and (self.logits or self.score is not None or self.data):
+        if self.features and (self.logits or self.score is not None or self.data or self.precision == "int8"):
             raise ConfigError(
-                "`features` exports a backbone, which has no scores; leave out `logits`, `score` and `data`"
+                "`features` exports a backbone, which has no scores to measure; leave out `logits`, `score`, `data` "
+                "and int8"
             )
 
     @property
