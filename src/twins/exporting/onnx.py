@@ -20,7 +20,6 @@ from twins.heads.roi import RoIHead
 from twins.ops.private_torch import any_open_size
 from twins.tasks.network import TaskNetwork
 
-
 POOLING_OPSET = 21
 """Newest opset for networks that pool regions: RoiAlign has a version in 22 that ONNX Runtime cannot compute."""
 
