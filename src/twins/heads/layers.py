@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from twins.errors import ConfigError
 from twins.ops import dispatch
-from twins.ops.padding import fill_outside, valid_mask
+from twins.ops.padding import valid_mask
 
 NormKind = Literal["batch", "group"]
 """Normalisation of a head's convolutions; `batch` is the published one."""
@@ -107,7 +107,9 @@ def init_normal(layer: nn.Module, std: float) -> None:
 
 def zero_outside_map(x: Tensor, sizes: Tensor | None) -> Tensor:
     """Zero a map `(B, C, H, W)` outside its images; `sizes` are their true sizes `(B, 2)` in units of the map."""
-    return fill_outside(x.permute(0, 2, 3, 1), sizes).permute(0, 3, 1, 2)
+    if sizes is None:
+        return x
+    return torch.where(valid_mask(sizes, x.shape[2], x.shape[3])[:, None], x, x.new_zeros(()))
 
 
 def full_precision(x: Tensor) -> Tensor:
