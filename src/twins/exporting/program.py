@@ -82,7 +82,9 @@ def _check_text(text: str, key: str) -> None:
         check_expression(text)
     elif key in ("in_spec", "out_spec"):
         _check_structure(json.loads(text)[1])
-    elif key not in _FREE and text not in _NUMBERS and not _NAME.fullmatch(text):
+    elif key in ("as_float", "as_floats") and text in _NUMBERS:
+        return
+    elif key not in _FREE and not _NAME.fullmatch(text):
         raise Unsafe(f"its program has {text!r:.80} in the field {key or 'name'}")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
+from twins.errors import ConfigError
 from twins.exporting import writers
 from twins.exporting.config import ExportConfig
 from twins.exporting.graph import ExportGraph, Shape
@@ -22,8 +23,14 @@ def build_graph(network: TaskNetwork, shape: Shape, config: ExportConfig) -> Exp
     ONNX Runtime adds the bias inside a matrix product only for two-dimensional tensors, hence `flatten_batch`.
 
     Raises:
-        ConfigError: the runtimes lack an operator of the network in the operator set of `config`.
+        ConfigError: runtimes cannot compute the network in the opset of `config`, or its padding policy crops maps, so
+            that a padded batch does not give what each image gets alone.
     """
+    padding = network.backbone.padding
+    if config.padded and padding != "exact":
+        raise ConfigError(
+            f"`padded` needs a network with `padding`='exact', found {padding!r}, which crops maps; leave out `padded`"
+        )
     onnx = config.format == "onnx"
     opset = opset_of(network, config)
     return ExportGraph(
