@@ -177,6 +177,7 @@ def _output_path(
             name,
             *(["features"] if config.features else []),
             *([config.precision] if config.precision != "fp32" else []),
+            *([config.format] if config.format != "onnx" else []),  # so that each format has its own sheet
         ]
         folder.mkdir(exist_ok=True)
         out = folder / f"{'-'.join(parts)}{ending}"
