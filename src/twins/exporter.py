@@ -19,7 +19,7 @@ from twins.errors import ConfigError, ExportError, check_type, number_of
 from twins.evaluation import EvalResult, evaluate, versions
 from twins.exporting.config import ExportConfig, Side
 from twins.exporting.formats import ENDINGS, format_of
-from twins.exporting.graph import Shape
+from twins.exporting.graph import ExportGraph, Shape
 from twins.exporting.metadata import FileInfo
 from twins.exporting.write import build_graph, write
 from twins.factory import model_from_checkpoint
@@ -134,16 +134,17 @@ def export(
         spec_of(network.task).open(
             data_config(model, config.data, EvalConfig())
         )  # raises its errors before the long steps
-    info = _describe(network, file, config, shape)
+    graph = build_graph(network, shape, config)
+    info = _describe(graph, network, file, config)
     inputs = calibration_inputs(model, network, info, config) if config.precision == "int8" else None
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
         written = Path(folder) / path.name
         on_step(f"writing {path.name}")
         metric, int8 = _Metric(model, network, config), None
         if inputs is None:
-            write(network, written, info, shape, config)
+            write(graph, written, info, config.format)
         else:
-            int8 = write_int8(network, written, info, shape, config, inputs, lambda: metric.measure(written)["drop"])
+            int8 = write_int8(graph, written, info, config, inputs, lambda: metric.measure(written)["drop"])
         on_step("verifying it")
         verification = verify(network, written, shape, info, images)
         sheet = _sheet(network, info, verification, written) | ({"int8": asdict(int8)} if int8 else {})
@@ -228,9 +229,9 @@ def _default_sides(network: TaskNetwork) -> tuple[Side, Side]:
     return ("dynamic", "dynamic") if preprocess.fit == "keep" else (preprocess.size, preprocess.size)
 
 
-def _describe(network: TaskNetwork, file: Path | None, config: ExportConfig, shape: Shape) -> FileInfo:
+def _describe(graph: ExportGraph, network: TaskNetwork, file: Path | None, config: ExportConfig) -> FileInfo:
     """Return what the file says of itself."""
-    graph = build_graph(network, shape, config)
+    shape = graph.shape
     return FileInfo(
         network=network.info,
         precision=config.precision,
@@ -240,7 +241,7 @@ def _describe(network: TaskNetwork, file: Path | None, config: ExportConfig, sha
         padded=config.padded,
         resize_in_graph=config.resize_in_graph,
         features=config.features,
-        outputs=tuple(graph.output_names()),
+        outputs=tuple(graph.output_names),
         selection=network.selection if facts_of(network.task).selection and not config.features else None,
         versions=versions() | {name: version(name) for name in PACKAGES[config.format]},
         weights_sha256=sha256(file) if file is not None else hash_weights(network),

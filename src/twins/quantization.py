@@ -19,14 +19,13 @@ from twins.engine.config import EvalConfig
 from twins.errors import DataError
 from twins.exported import ExportedNetwork
 from twins.exporting import writers
-from twins.exporting.config import OPSETS, ExportConfig
+from twins.exporting.config import ExportConfig
 from twins.exporting.extra import require
-from twins.exporting.graph import Shape
+from twins.exporting.graph import ExportGraph
 from twins.exporting.int8 import FLOAT_PARTS, INT8_OUTPUTS, find_layers, fold_weights, quantize, rank
 from twins.exporting.metadata import FileInfo
 from twins.exporting.onnx import write_onnx
 from twins.exporting.sessions import Inputs, Session
-from twins.exporting.write import build_graph
 from twins.run_data import data_config
 from twins.tasks.contract import spec_of
 from twins.tasks.network import TaskNetwork
@@ -102,10 +101,9 @@ def calibration_inputs(
 
 
 def write_int8(
-    network: TaskNetwork,
+    graph: ExportGraph,
     path: Path,
     info: FileInfo,
-    shape: Shape,
     config: ExportConfig,
     inputs: CalibrationInputs,
     drop: Callable[[], float],
@@ -113,19 +111,18 @@ def write_int8(
     """Write a network as a file in int8; while it loses too much, keep the parts that hurt most in float32.
 
     Args:
-        network: in eval mode and float32, on the CPU; it is not changed.
+        graph: of the network in float32, from `build_graph` for the format.
         path: file to write.
         info: description to store in the file.
-        shape: shape of the images.
         config: format, largest drop and outputs.
         inputs: from `calibration_inputs`.
         drop: returns how many points of the metric the file at `path` has lost.
     """
-    onnx, is_onnx = require("onnx"), config.format == "onnx"
+    onnx = require("onnx")
     assert config.calibrate is not None
     with tempfile.TemporaryDirectory(prefix="twins-export-") as folder:
         source, quantized = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        write_onnx(build_graph(network, shape, config), source, opset=config.opset if is_onnx else OPSETS[0])
+        write_onnx(graph, source)
         fold_weights(source)
         parts = find_layers(onnx.load(source))
         candidates = {part: names for part, names in parts.items() if not FLOAT_PARTS.fullmatch(part)}

@@ -10,48 +10,18 @@ from pathlib import Path
 
 import torch
 
-from twins.errors import ConfigError
-from twins.exporting.config import OPSETS, ExportConfig
 from twins.exporting.extra import require
 from twins.exporting.graph import ExportGraph
-from twins.exporting.layout import AttentionForm
 from twins.exporting.operators import translations
-from twins.heads.roi import RoIHead
 from twins.ops.private_torch import any_open_size
-from twins.tasks.network import TaskNetwork
-
-POOLING_OPSET = 21
-"""Newest opset for networks that pool regions: RoiAlign has a version in 22 that ONNX Runtime cannot compute."""
 
 
-def opset_of(network: TaskNetwork, config: ExportConfig) -> int:
-    """Return the opset of a network's ONNX file: the one that settings ask for, else the newest that runtimes compute.
-
-    Raises:
-        ConfigError: runtimes cannot compute the network in the opset of `config`.
-    """
-    pools = not config.features and any(isinstance(module, RoIHead) for module in network.modules())
-    newest = POOLING_OPSET if pools else OPSETS[-1]
-    if config.opset is not None and config.opset > newest:
-        raise ConfigError(
-            f"ONNX Runtime cannot compute RoiAlign of operator set {config.opset}, by which this network pools "
-            f"regions; leave out `opset`, or set at most {newest}"
-        )
-    return config.opset or newest
-
-
-def attention_form(opset: int) -> AttentionForm:
-    """Return the form of attention for an opset: the operator from 23 on, which ONNX Runtime supports from 1.23 on."""
-    return "operator" if opset >= OPSETS[-1] else "products"
-
-
-def write_onnx(graph: ExportGraph, path: Path, *, opset: int = OPSETS[-1]) -> None:
+def write_onnx(graph: ExportGraph, path: Path) -> None:
     """Write a graph as an ONNX file with its weights inside.
 
     Args:
-        graph: its attention has the form `attention_form(opset)`.
+        graph: the graph; its `opset` is the file's.
         path: file to write.
-        opset: ONNX opset, from 20 to 23.
 
     Raises:
         MissingExtraError: onnx or onnxscript is not installed.
@@ -63,9 +33,9 @@ def write_onnx(graph: ExportGraph, path: Path, *, opset: int = OPSETS[-1]) -> No
             graph,
             graph.example(),
             dynamo=True,
-            opset_version=opset,
+            opset_version=graph.opset,
             input_names=graph.input_names(),
-            output_names=graph.output_names(),
+            output_names=graph.output_names,
             dynamic_shapes=graph.dynamic_shapes(),
             custom_translation_table=translations(),
             verbose=False,

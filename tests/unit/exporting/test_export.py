@@ -82,7 +82,7 @@ def test_an_older_opset_exports_the_maps_of_a_backbone_and_too_old_a_one_is_refu
 
     path = tmp_path / "maps.onnx"
     size = (200, 230)  # windows do not divide the maps
-    write_onnx(graph_of(svt, size, logits=False, features=True, opset=20), path, opset=20)
+    write_onnx(graph_of(svt, size, logits=False, features=True, opset=20), path)
     model = onnx.load(path)
     assert "Attention" not in {node.op_type for node in model.graph.node}
     assert [output.name for output in model.graph.output] == ["map0", "map1", "map2", "map3"]

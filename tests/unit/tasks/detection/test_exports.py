@@ -11,7 +11,7 @@ import torch
 from twins.errors import ConfigError
 from twins.exporting.config import ExportConfig
 from twins.exporting.graph import Shape
-from twins.exporting.onnx import opset_of, write_onnx
+from twins.exporting.onnx import write_onnx
 from twins.exporting.write import build_graph, trace
 from twins.tasks.inference import SelectionConfig
 
@@ -73,13 +73,14 @@ def assert_same(found, expected, row=0):
 def test_an_onnx_file_finds_in_a_padded_batch_what_each_image_has_alone(detector, tmp_path):
     graph, images = graph_of(detector("mask_rcnn"), padded=True, format="openvino"), photographs()
     with torch.no_grad():
+        graph.network.roi_head.bbox_head.fc_cls.weight *= 0.3  # so that the best scores are not all 1
         best = [graph(image, torch.tensor([image.shape[1:3]]))["scores"].max().item() for image in images]
-        graph.network.selection = SelectionConfig(score=sorted(best)[0] + 1e-3)  # one image has no object
+        graph.network.selection = SelectionConfig(score=min(best) + 1e-4)  # one image has no object
         expected = [graph(image, torch.tensor([image.shape[1:3]])) for image in images]
     counts = [int(outputs["count"]) for outputs in expected]
     assert min(counts) == 0
-    assert max(counts) > 5
-    write_onnx(graph, tmp_path / "net.onnx", opset=20)
+    assert max(counts) > 1
+    write_onnx(graph, tmp_path / "net.onnx")
     for run in runtimes(tmp_path / "net.onnx"):
         found = run(*padded_batch(images))
         for row, outputs in enumerate(expected):
@@ -100,9 +101,9 @@ def test_a_program_finds_what_the_network_finds_at_sizes_at_which_it_was_not_tra
 
 def test_pooled_regions_choose_an_opset_that_runtimes_compute(detector):
     one_stage, two_stages = detector("retinanet"), detector("faster_rcnn")
-    assert [opset_of(network, ExportConfig()) for network in (one_stage, two_stages)] == [23, 21]
-    assert opset_of(two_stages, ExportConfig(features=True)) == 23
-    assert opset_of(two_stages, ExportConfig(opset=20)) == 20
+    assert [graph_of(network).opset for network in (one_stage, two_stages)] == [23, 21]
+    assert graph_of(two_stages, features=True).opset == 23
+    assert graph_of(two_stages, opset=20).opset == 20
     with pytest.raises(ConfigError, match=r"cannot compute RoiAlign of operator set 22.*; leave out `opset`"):
         build_graph(two_stages, Shape(1, 64, 64), ExportConfig(opset=22))
 
