@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def attention_form(opset: int) -> AttentionForm:
 
 
 def write_onnx(graph: ExportGraph, path: Path, *, opset: int = OPSETS[-1]) -> None:
-    """Write a graph as an ONNX file with its weights inside.
+    """Write a graph as an ONNX file with its weights inside; names of nodes begin with the path of their module.
 
     Args:
         graph: its attention has the form `attention_form(opset)`.
@@ -50,8 +51,15 @@ def write_onnx(graph: ExportGraph, path: Path, *, opset: int = OPSETS[-1]) -> No
         )
     assert program is not None
     for node in program.model.graph.all_nodes():
+        node.name = f"{module_of(node.metadata_props)}/{node.name}"
         node.metadata_props.clear()  # source lines and paths of this machine, an eighth of a small file
     program.save(path)
+
+
+def module_of(metadata: Mapping[str, str]) -> str:
+    """Return the path of the module that a node was traced in, empty outside all of them, from its metadata."""
+    scopes = ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "[]"))  # modules, then the node's own name
+    return scopes[-2] if len(scopes) > 1 else ""
 
 
 @contextmanager
