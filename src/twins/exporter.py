@@ -27,6 +27,7 @@ from twins.files import check_outputs, sha256, write_json
 from twins.quantization import calibration_inputs, write_int8
 from twins.run_data import data_config
 from twins.run_folder import find_run, parts_of, weights_of
+from twins.tasks.contract import spec_of
 from twins.tasks.inference import SelectionConfig
 from twins.tasks.network import TaskNetwork
 from twins.tasks.table import facts_of, tasks_with
@@ -113,6 +114,7 @@ def export(
 
     Raises:
         ConfigError: settings contradict the network or each other.
+        DataError, NotFoundError: an image of `verify`, or `data`, cannot be read.
         ExportError: the file does not compute what the network computes; it is kept under a name with `.failed`.
         NotFoundError, WeightsError: the network cannot be loaded.
         MissingExtraError: a package of the extra `export` is not installed.
@@ -128,6 +130,10 @@ def export(
     shape = Shape.of(config, _default_sides(network))
     if config.resize_in_graph and None in (shape.height, shape.width):
         raise ConfigError("`resize_in_graph` resizes to a fixed size; give height and width as `size`")
+    if config.data:
+        spec_of(network.task).open(
+            data_config(model, config.data, EvalConfig())
+        )  # raises its errors before the long steps
     info = _describe(network, file, config, shape)
     inputs = calibration_inputs(model, network, info, config) if config.precision == "int8" else None
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
@@ -171,6 +177,7 @@ def _output_path(
             name,
             *(["features"] if config.features else []),
             *([config.precision] if config.precision != "fp32" else []),
+            *([config.format] if config.format != "onnx" else []),  # so that each format has its own sheet
         ]
         folder.mkdir(exist_ok=True)
         out = folder / f"{'-'.join(parts)}{ending}"

@@ -50,7 +50,12 @@ class Cells:
 
     def token_mask(self, batch: int) -> Tensor | None:
         """Return which tokens of a cell are inside their image, bool `(B * M, S)`, or `None` if every one is."""
-        return None if self.valid is None else self.valid.expand(batch, -1).reshape(-1, self.side**2)
+        if self.valid is None:
+            return None
+        valid = self.valid
+        if not self.of_images:  # `expand` to an open batch would exclude a batch of 1
+            valid = valid.index_select(0, torch.zeros(batch, dtype=torch.int64))
+        return valid.reshape(-1, self.side**2)
 
     def cell_mask(self) -> Tensor | None:
         """Return which cells are inside their image, in part or whole, bool `(B, M)`, or `None` if every one is."""
@@ -67,22 +72,22 @@ def cells_of(height: int, width: int, side: int, sizes: Tensor | None) -> Cells:
         sizes: true sizes `(B, 2)` of images on the map; `None` if images fill it.
     """
     rows, columns = count_cells(height, side), count_cells(width, side)
-    tokens = side**2
-    index = torch.arange(rows * columns * tokens)
-    cell, token = index // tokens, index % tokens
-    row = cell // columns
-    column = cell - row * columns  # ONNX export has no remainder by a symbol
-    y, x = row * side + token // side, column * side + token % side
+    y = torch.arange(rows * side).view(rows, 1, side, 1)
+    x = torch.arange(columns * side).view(columns, 1, side)
     order = back = valid = None
     if side > 1:
-        order = y.clamp(max=height - 1) * width + x.clamp(max=width - 1)
-        index = torch.arange(height * width)
-        row = index // width
-        column = index - row * width
-        cell, token = row // side * columns + column // side, row % side * side + column % side
-        back = cell * tokens + token
+        order = (y.clamp(max=height - 1) * width + x.clamp(max=width - 1)).flatten()  # (R, C, S, S) cell by cell
+        index = torch.arange(rows * columns * side**2).view(rows, columns, side, side)
+        index = contiguous_copy(index.transpose(1, 2)).view(rows * side, columns * side)
+        back = contiguous_copy(index[:height, :width]).flatten()
     if sizes is not None:
-        valid = (y < sizes[:, :1]) & (x < sizes[:, 1:])
+        heights, widths = sizes[:, :, None, None, None, None].unbind(1)
+        valid = ((y < heights) & (x < widths)).flatten(1)
     elif not (is_divided(height, side) and is_divided(width, side)):
-        valid = ((y < height) & (x < width))[None]
+        valid = ((y < height) & (x < width)).flatten()[None]
     return Cells(side, rows, columns, order, back, valid, sizes is not None)
+
+
+def contiguous_copy(x: Tensor) -> Tensor:
+    """Return a contiguous copy, traced without the guard that sides are larger than 1; a product copies anyway."""
+    return x.clone(memory_format=torch.contiguous_format)

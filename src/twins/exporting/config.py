@@ -55,8 +55,8 @@ class ExportConfig:
     """Data set on whose held-out images the network and the file are both measured."""
     max_drop: float = 0.5
     """Largest loss of the task's metric, in points of per cent, that a file may have with `data`."""
-    opset: int = 23
-    """Operator set of an ONNX file, from 20 to 23."""
+    opset: int | None = None
+    """Operator set of an ONNX file, from 20 to 23. Unset: 23, or 21 for two-stage detectors, which it cannot hold."""
 
     def __post_init__(self) -> None:
         size: Any = self.size
@@ -102,7 +102,7 @@ class ExportConfig:
         supported = PRECISIONS[self.format]
         if self.precision not in supported:
             raise ConfigError(f"`precision` of {self.format} must be {', '.join(supported)}, found {self.precision!r}")
-        if self.opset not in OPSETS:
+        if self.opset is not None and self.opset not in OPSETS:
             raise ConfigError(f"`opset` must be from {OPSETS[0]} to {OPSETS[-1]}, found {self.opset}")
         if (self.precision == "int8") != (self.calibrate is not None):
             raise ConfigError(

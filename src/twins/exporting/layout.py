@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from twins.backbone.attention import Attention, GlobalAttention, LocalAttention
 from twins.backbone.network import Block, Stage, Twins, is_fused
 from twins.errors import ConfigError
-from twins.exporting.cells import Cells, cells_of
+from twins.exporting.cells import Cells, cells_of, contiguous_copy
 from twins.ops.convolutions import as_planar
 from twins.ops.padding import fill_outside, fit_cells, reduce_sizes
 
@@ -108,10 +108,11 @@ class FlatStage(nn.Module):
         cells = {side: cells_of(height, width, side, sizes) for side in self.sides}
         tokens = x.flatten(0, 2) if self.flatten_batch else x.flatten(1, 2)
         for index, block in enumerate(self.blocks):
+            assert isinstance(block, FlatBlock)
             tokens = block(tokens, cells[block.side], batch)
             if index == 0:
                 x = as_planar(fill_outside(tokens.view(batch, height, width, channels), sizes))
-                x = _copy(self.position(x).flatten(2).transpose(1, 2))
+                x = contiguous_copy(self.position(x).flatten(2).transpose(1, 2))
                 tokens = x.view(tokens.shape)
         return self.norm(tokens.view(batch, height, width, channels)), sizes
 
@@ -197,15 +198,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, form: AttentionForm, ma
             bias = bias.expand(-1, -1, q.shape[1], -1)  # ONNX Runtime does not broadcast over queries
         return torch.onnx.ops.attention(q, k, v, bias, q_num_heads=heads, kv_num_heads=heads)[0]
     q, k, v = (x.view(x.shape[0], x.shape[1], heads, -1) for x in (q, k, v))  # (B, N or M, h, d)
-    q, k, v = _copy(q.transpose(1, 2)), _copy(k.permute(0, 2, 3, 1)), _copy(v.transpose(1, 2))
+    q, k, v = (contiguous_copy(x) for x in (q.transpose(1, 2), k.permute(0, 2, 3, 1), v.transpose(1, 2)))
     scores = q @ k
     y = (scores if bias is None else scores + bias).softmax(dim=-1) @ v
     return y.transpose(1, 2).flatten(2)
-
-
-def _copy(x: Tensor) -> Tensor:
-    """Return a contiguous copy, traced without the guard that sides are larger than 1; a product copies anyway."""
-    return x.clone(memory_format=torch.contiguous_format)
 
 
 def _flat_block(block: nn.Module, attention: AttentionForm) -> FlatBlock:

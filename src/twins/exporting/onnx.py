@@ -11,12 +11,34 @@ from pathlib import Path
 
 import torch
 
-from twins.exporting.config import OPSETS
+from twins.errors import ConfigError
+from twins.exporting.config import OPSETS, ExportConfig
 from twins.exporting.extra import require
 from twins.exporting.graph import ExportGraph
 from twins.exporting.layout import AttentionForm
 from twins.exporting.operators import translations
+from twins.heads.roi import RoIHead
 from twins.ops.private_torch import any_open_size
+from twins.tasks.network import TaskNetwork
+
+POOLING_OPSET = 21
+"""Newest opset for networks that pool regions: RoiAlign has a version in 22 that ONNX Runtime cannot compute."""
+
+
+def opset_of(network: TaskNetwork, config: ExportConfig) -> int:
+    """Return the opset of a network's ONNX file: the one that settings ask for, else the newest that runtimes compute.
+
+    Raises:
+        ConfigError: runtimes cannot compute the network in the opset of `config`.
+    """
+    pools = not config.features and any(isinstance(module, RoIHead) for module in network.modules())
+    newest = POOLING_OPSET if pools else OPSETS[-1]
+    if config.opset is not None and config.opset > newest:
+        raise ConfigError(
+            f"ONNX Runtime cannot compute RoiAlign of operator set {config.opset}, by which this network pools "
+            f"regions; leave out `opset`, or set at most {newest}"
+        )
+    return config.opset or newest
 
 
 def attention_form(opset: int) -> AttentionForm:

@@ -11,7 +11,7 @@ from twins.exporting import writers
 from twins.exporting.config import ExportConfig
 from twins.exporting.graph import ExportGraph, Shape
 from twins.exporting.metadata import FileInfo
-from twins.exporting.onnx import attention_form, tracing, write_onnx
+from twins.exporting.onnx import attention_form, opset_of, tracing, write_onnx
 from twins.exporting.openvino import convert_openvino
 from twins.tasks.network import TaskNetwork
 
@@ -20,12 +20,16 @@ def build_graph(network: TaskNetwork, shape: Shape, config: ExportConfig) -> Exp
     """Return a network's graph, laid out for the runtime of a format.
 
     ONNX Runtime adds the bias inside a matrix product only for two-dimensional tensors, hence `flatten_batch`.
+
+    Raises:
+        ConfigError: the runtimes lack an operator of the network in the operator set of `config`.
     """
     onnx = config.format == "onnx"
+    opset = opset_of(network, config)
     return ExportGraph(
         network,
         shape,
-        attention=attention_form(config.opset) if onnx else "products",
+        attention=attention_form(opset) if onnx else "products",
         flatten_batch=onnx,
         features=config.features,
         logits=config.logits,
@@ -52,11 +56,12 @@ def write(network: TaskNetwork, path: Path, info: FileInfo, shape: Shape, config
         config: format, precision and outputs.
 
     Raises:
+        ConfigError: see `build_graph`.
         MissingExtraError: a package of the format is not installed.
     """
     graph = build_graph(network, shape, config)
     if config.format == "onnx":
-        write_onnx(graph, path, opset=config.opset)
+        write_onnx(graph, path, opset=opset_of(network, config))
         writers.write_onnx(path, info)
     elif config.format == "openvino":
         writers.write_openvino(convert_openvino(graph), path, info)
@@ -65,6 +70,19 @@ def write(network: TaskNetwork, path: Path, info: FileInfo, shape: Shape, config
 
 
 def trace(graph: ExportGraph) -> ExportedProgram:
-    """Return a graph as a program of `torch.export`."""
+    """Return a graph as a program of `torch.export`.
+
+    Tracing asserts what it took for granted of open sizes, such as that a map has several rows so that its layout in
+    memory can be told, and results do not depend on it. A session checks its images, and `verify` runs small ones.
+    """
     with torch.no_grad(), tracing():
-        return torch.export.export(graph, graph.example(), dynamic_shapes=graph.dynamic_shapes())
+        program = torch.export.export(
+            graph,
+            graph.example(),
+            dynamic_shapes=graph.dynamic_shapes(),
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_scalar.default):
+        program.graph.erase_node(node)
+    program.graph.eliminate_dead_code()
+    return program

@@ -24,8 +24,6 @@ from twins.exporting.sessions import compile_openvino
 from twins.exporting.write import build_graph
 from twins.tasks.classification.network import Classification
 
-SIZES = ((224, 224), (200, 230))
-
 
 def shallow(name):
     """Return a nano network of five blocks with both attentions; the time to export grows with the blocks."""
@@ -65,32 +63,17 @@ def is_near(actual, expected, *, by=1e-4):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_an_export_gives_the_networks_logits_in_its_runtime(svt, runtime, size):
-    x = pixels(1, size)
-    (step,) = exported_steps({"twins": svt}, x, runtime, "fp32").values()
-    assert output_difference(step, lambda: logits(svt, x)) < 1e-4
-
-
-@pytest.mark.slow
-def test_pcpvt_is_exported_too(tmp_path):
-    network, x, path = shallow("twins_pcpvt_nano"), pixels(1), tmp_path / "net.onnx"
-    write_onnx(graph_of(network), path)
-    compiled = compile_openvino(convert_openvino(graph_of(network, format="openvino")), threads=1)
-    for actual in (onnxruntime_step(path.read_bytes(), images(x))(), compiled(images(x))["logits"]):
-        assert is_near(actual, logits(network, x))
-
-
-@pytest.mark.slow
-def test_a_dynamic_batch_takes_any_number_of_images(svt, tmp_path):
-    path, size = tmp_path / "net.onnx", (64, 80)
-    write_onnx(graph_of(svt, size, None), path)
-    compiled = compile_openvino(convert_openvino(graph_of(svt, size, None, format="openvino")), threads=1)
-    for batch in (1, 3):
-        x = pixels(batch, size)
-        for actual in (onnxruntime_step(path.read_bytes(), images(x))(), compiled(images(x))["logits"]):
-            assert is_near(actual, logits(svt, x))
+@pytest.mark.parametrize(
+    ("name", "runtime", "size"),
+    [
+        ("twins_svt_nano", "openvino", (200, 230)),  # windows do not divide the maps
+        ("twins_pcpvt_nano", "onnxruntime", (224, 224)),
+    ],
+)
+def test_an_export_gives_the_networks_logits_in_its_runtime(name, runtime, size):
+    network, x = shallow(name), pixels(1, size)
+    (step,) = exported_steps({"twins": network}, x, runtime, "fp32").values()
+    assert output_difference(step, lambda: logits(network, x)) < 1e-4
 
 
 @pytest.mark.slow
@@ -98,11 +81,12 @@ def test_an_older_opset_exports_the_maps_of_a_backbone_and_too_old_a_one_is_refu
     import onnx
 
     path = tmp_path / "maps.onnx"
-    write_onnx(graph_of(svt, logits=False, features=True, opset=20), path, opset=20)
+    size = (200, 230)  # windows do not divide the maps
+    write_onnx(graph_of(svt, size, logits=False, features=True, opset=20), path, opset=20)
     model = onnx.load(path)
     assert "Attention" not in {node.op_type for node in model.graph.node}
     assert [output.name for output in model.graph.output] == ["map0", "map1", "map2", "map3"]
-    x = pixels(1)
+    x = pixels(1, size)
     expected = svt.backbone(*svt.prepare(x, None))[0].detach().numpy()
     assert is_near(onnxruntime_step(path.read_bytes(), images(x))(), expected)
     with pytest.raises(ConfigError, match="`opset` must be from 20 to 23, found 17"):
