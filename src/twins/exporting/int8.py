@@ -141,14 +141,13 @@ def _reader(base: type[Any], feeds: Feeds) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence remarks on preprocessing that is done already, which go to the root logger."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
+    """Silence remarks on preprocessing that is done already."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        root.setLevel(before)
+        logging.disable(before)
 
 
 def rank(path: Path, feeds: Feeds, parts: dict[str, list[str]]) -> dict[str, float]:
@@ -192,10 +191,7 @@ def last_outputs(model: onnx.ModelProto, layers: Collection[str]) -> list[str]:
 
 def _results(path: Path, feeds: Feeds, outputs: list[str]) -> list[NDArray[Any]]:
     """Return each output for all inputs, side by side."""
-    ort = require("onnxruntime")
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = require("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
     results = [[value.ravel() for value in session.run(outputs, feed)] for feed in feeds]
     return [np.concatenate(values) for values in zip(*results, strict=True)]
 
