@@ -20,7 +20,6 @@ from twins.exporting.graph import Shape
 from twins.exporting.int8 import quantize
 from twins.exporting.onnx import write_onnx
 from twins.exporting.openvino import convert_openvino
-from twins.exporting.sessions import compile_openvino
 from twins.exporting.write import build_graph
 from twins.tasks.classification.network import Classification
 
