@@ -131,14 +131,12 @@ def export(
     if config.resize_in_graph and None in (shape.height, shape.width):
         raise ConfigError("`resize_in_graph` resizes to a fixed size; give height and width as `size`")
     if config.data:
-        spec_of(network.task).open(
-            data_config(model, config.data, EvalConfig())
-        )  # raises its errors before the long steps
+        spec_of(network.task).open(data_config(model, config.data, EvalConfig()))  # raises errors before the long steps
     info = _describe(network, file, config, shape)
     inputs = calibration_inputs(model, network, info, config) if config.precision == "int8" else None
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
         written = Path(folder) / path.name
-        on_step(f"writing {path.name}")
+        on_step(f"writing {path.name}" if inputs is None else f"calibrating and measuring {path.name}")
         metric, int8 = _Metric(model, network, config), None
         if inputs is None:
             write(network, written, info, shape, config)

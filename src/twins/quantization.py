@@ -24,7 +24,7 @@ from twins.exporting.extra import require
 from twins.exporting.graph import Shape
 from twins.exporting.int8 import find_layers, prepare, quantize, rank
 from twins.exporting.metadata import FileInfo
-from twins.exporting.onnx import write_onnx
+from twins.exporting.onnx import opset_of, write_onnx
 from twins.exporting.sessions import Inputs, Session
 from twins.exporting.write import build_graph
 from twins.run_data import data_config
@@ -121,7 +121,7 @@ def write_int8(
         inputs: from `calibration_inputs`.
         drop: returns how many points of the metric the file at `path` has lost.
     """
-    opset = config.opset if config.format == "onnx" else OPSETS[0]
+    opset = opset_of(network, config) if config.format == "onnx" else OPSETS[0]
     assert config.calibrate is not None
     with tempfile.TemporaryDirectory(prefix="twins-export-") as folder:
         source, quantized = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
