@@ -6,6 +6,7 @@ Commands: python benchmarks/exported.py timm --model twins_svt_small --batch 1 8
           python benchmarks/exported.py files --task instance --size 800x1333 --shapes fixed --formats onnx
           python benchmarks/exported.py files --task semantic --head upernet --size 512
           python benchmarks/exported.py files --source RUN --size 128
+          python benchmarks/exported.py matrix [--heads retinanet upernet] [--formats onnx] [--shapes padded]
 `timm` compares classifiers with timm's exports in the same runtime. Both networks have the same weights and run in
 turns on the same threads, on the same photographs: our file takes pixels and normalises them, timm's takes normalised
 images. Outputs are compared first. timm's network is exported to ONNX by torch.onnx with unfused attention, as in
@@ -16,6 +17,10 @@ and measures the files beside the eager network with `twins bench`. Lines below 
 beside its weights, and the time of dynamic files beside fixed ones. Weights are random, so that detectors find no
 objects, unless a trained network is given as `--source`; `--score` lets more objects pass.
 
+`matrix` exports each head of each task in each format, for one size, for open ones and for padded batches of open ones.
+Each export is verified in the file's own runtime; the table has the largest difference of each output, the size of the
+file and the seconds of the export with its verification.
+
 With `--out FILE` each row is also appended to a file of JSON lines.
 """
 
@@ -25,9 +30,12 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -41,8 +49,17 @@ from twins.bench.runtimes import exported_steps, output_difference
 from twins.bench.timing import interleaved, ratio
 from twins.errors import TwinsError
 from twins.exporting.formats import ENDINGS
+from twins.files import first_line
+from twins.tasks.network import TaskNetwork
+from twins.tasks.table import TASKS, facts_of
 
 CPU = torch.device("cpu")
+SHAPES: dict[str, dict[str, Any]] = {
+    "fixed": {"batch": 2},
+    "open": {"size": "dynamic", "batch": "dynamic"},
+    "padded": {"size": "dynamic", "batch": "dynamic", "padded": True},
+}
+"""Settings of each shape of `matrix`."""
 SUFFIXES = {name: ending for ending, name in ENDINGS.items()}
 HEAD = (
     "| model | batch | ours | against | ours ms | theirs ms | ratio (middle half) | timm against itself | outputs "
@@ -61,6 +78,17 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     timm, files = commands.add_parser("timm"), commands.add_parser("files")
+    matrix = commands.add_parser("matrix")
+    matrix.add_argument("--model", default="twins_svt_nano")
+    matrix.add_argument(
+        "--size", type=int, default=96, help="side of fixed images, at least 32, and of what is verified"
+    )
+    matrix.add_argument("--heads", nargs="+", help="heads of any task; the classifier is `none`")
+    matrix.add_argument("--formats", nargs="+", default=list(SUFFIXES), choices=list(SUFFIXES))
+    matrix.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    matrix.add_argument("--threads", type=int)
+    matrix.add_argument("--out", help="file of JSON lines to append rows to")
+    matrix.set_defaults(compare=export_matrix)
     for command in (timm, files):
         command.add_argument("--model", default="twins_svt_small")
         command.add_argument("--batch", nargs="+", type=int, default=[1])
@@ -189,6 +217,52 @@ def export_files(args: argparse.Namespace, source: str | Path, batch: int, folde
                 yield path
             except TwinsError as error:
                 print(f"{path.name}: {error}", flush=True)
+
+
+def export_matrix(args: argparse.Namespace) -> None:
+    print("| task | head | format | shape | objects | largest differences | MB | seconds |\n" + "| --- " * 8 + "|")
+    for task in TASKS:
+        for head in facts_of(task).heads:
+            if args.heads and (head or "none") not in args.heads:
+                continue
+            network = scored_network(args.model, task, head, args.size)
+            for kind, shape in product(args.formats, args.shapes):
+                row = {"task": task, "head": head, "format": kind, "shape": shape}
+                row |= export_cell(network, kind, {"size": args.size} | SHAPES[shape])
+                print(f"| {' | '.join(str(value) for value in row.values())} |", flush=True)
+                save(args, row)
+
+
+def scored_network(model: str, task: str, head: str | None, size: int) -> TaskNetwork:
+    """Return a network for images around a size, with random weights from which detectors find many objects."""
+    torch.manual_seed(0)
+    network = twins.create_model(model, task=task, head=head, num_classes=4, names=list("abcd"))
+    preprocess = network.info.preprocess
+    longest = {"longest": 2 * size} if preprocess.fit == "keep" else {}
+    network.info = replace(network.info, preprocess=replace(preprocess, size=size, **longest))
+    for name, values in network.named_parameters():
+        if facts_of(task).selection and not name.startswith("backbone."):
+            spread = 1.4 / values[0].numel() ** 0.5 if values.ndim > 1 else 0.1
+            torch.nn.init.normal_(values, std=0.3 * spread if "_reg." in name and "conv" not in name else spread)
+    return network.eval()
+
+
+def export_cell(network: TaskNetwork, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what an export gives: objects, differences, size and time, or why it failed."""
+    start = perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"network{SUFFIXES[kind]}"
+        try:
+            result = twins.export(network, path, twins.ExportConfig(format=kind, **settings))
+        except Exception as error:  # a failure is a row, whatever it is
+            return {"objects": "", "differences": f"failed: {first_line(error)}", "MB": "", "seconds": ""}
+    differences = ", ".join(f"{name} {value:.1e}" for name, value in result.verification.differences.items())
+    return {
+        "objects": result.verification.objects or "",
+        "differences": differences,
+        "MB": f"{result.sheet['file_bytes'] / 1e6:.1f}",
+        "seconds": f"{perf_counter() - start:.0f}",
+    }
 
 
 def summary(name: str, row: dict[str, Any], measured: dict[str, dict[str, Any]], sheet: dict[str, Any]) -> str:

@@ -196,8 +196,9 @@ def _apply_temperature(file: Path | None, result: EvalResult) -> tuple[str, str]
 
 def _weights_file(model: str | Path | TaskNetwork, data: str | Path, config: EvalConfig) -> Path | None:
     """Return the weight file of a network, if any; raise ConfigError if an output would replace an input."""
-    is_path = isinstance(model, str | Path)
-    file = None if not is_path else Path(model) if is_exported_file(model) else resolve(weights_of(model))
+    file = None
+    if isinstance(model, str | Path):
+        file = Path(model) if is_exported_file(model) else resolve(weights_of(model))
     inputs = [("the network's weights", file), *parts_of(str(model))] if file is not None else []
     inputs += [("the map of class names", config.class_map)] if config.class_map else []
     outputs = {"out": config.out, "results": config.results}

@@ -9,22 +9,25 @@ import tempfile
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from twins.engine.config import EvalConfig
 from twins.errors import ConfigError, ExportError, check_type, number_of
-from twins.evaluation import evaluate, versions
+from twins.evaluation import EvalResult, evaluate, versions
 from twins.exporting.config import ExportConfig, Side
 from twins.exporting.formats import ENDINGS, format_of
-from twins.exporting.graph import Shape
+from twins.exporting.graph import ExportGraph, Shape
 from twins.exporting.metadata import FileInfo
 from twins.exporting.write import build_graph, write
 from twins.factory import model_from_checkpoint
 from twins.files import check_outputs, sha256, write_json
+from twins.quantization import calibration_inputs, write_int8
 from twins.run_data import data_config
 from twins.run_folder import find_run, parts_of, weights_of
+from twins.tasks.contract import spec_of
 from twins.tasks.inference import SelectionConfig
 from twins.tasks.network import TaskNetwork
 from twins.tasks.table import facts_of, tasks_with
@@ -68,7 +71,7 @@ class ExportResult:
 
 
 def _sheet_lines(sheet: dict[str, Any]) -> list[str]:
-    """Return the speed, and the metric if it was measured, in plain words."""
+    """Return the speed, the metric if it was measured, and what is in int8, in plain words."""
     time, metric = sheet["milliseconds"], sheet.get("metric")
     lines = []
     if time:
@@ -81,6 +84,12 @@ def _sheet_lines(sheet: dict[str, Any]) -> list[str]:
         lines.append(
             f"{metric['name']} on {number_of(metric['images'], 'image')} of {metric['data']}: file "
             f"{100 * metric['file']:.2f} %, network {100 * metric['network']:.2f} %"
+        )
+    if int8 := sheet.get("int8"):
+        kept = f"; in float32, as int8 hurts them: {', '.join(int8['kept'])}" if int8["kept"] else ""
+        lines.append(
+            f"int8: {int8['quantized']} of {int8['layers']} layers, calibrated on {int8['images']} training images of "
+            f"{int8['data']}{kept}"
         )
     return lines
 
@@ -105,6 +114,7 @@ def export(
 
     Raises:
         ConfigError: settings contradict the network or each other.
+        DataError, NotFoundError: an image of `verify`, or `data`, cannot be read.
         ExportError: the file does not compute what the network computes; it is kept under a name with `.failed`.
         NotFoundError, WeightsError: the network cannot be loaded.
         MissingExtraError: a package of the extra `export` is not installed.
@@ -112,25 +122,36 @@ def export(
     check_type(model, str | Path | TaskNetwork, "model", "a network, a run folder, a weight file or a published name")
     check_type(out, str | Path | None, "out", "the path of a file")
     check_type(config, ExportConfig, "config", "a twins.ExportConfig")
+    config = replace(config, data=config.data or config.calibrate)  # int8 is always measured
     file = resolve(weights_of(model)) if isinstance(model, str | Path) else None
     path = _output_path(model, file, out, config)
     network = _network(model, file, config)
     images = verification_images(config.verify, network.info.in_chans)
     shape = Shape.of(config, _default_sides(network))
-    info = _describe(network, file, config, shape)
+    if config.resize_in_graph and None in (shape.height, shape.width):
+        raise ConfigError("`resize_in_graph` resizes to a fixed size; give height and width as `size`")
+    if config.data:
+        spec_of(network.task).open(data_config(model, config.data, EvalConfig()))  # raises errors before the long steps
+    graph = build_graph(network, shape, config)
+    info = _describe(graph, network, file, config)
+    inputs = calibration_inputs(model, network, info, config) if config.precision == "int8" else None
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
         written = Path(folder) / path.name
-        on_step(f"writing {path.name}")
-        write(network, written, info, shape, config)
+        on_step(f"writing {path.name}" if inputs is None else f"calibrating and measuring {path.name}")
+        metric, int8 = _Metric(model, network, config), None
+        if inputs is None:
+            write(graph, written, info, config.format)
+        else:
+            int8 = write_int8(graph, written, info, config, inputs, lambda: metric.measure(written)["drop"])
         on_step("verifying it")
         verification = verify(network, written, shape, info, images)
-        sheet = _sheet(network, info, verification, written)
+        sheet = _sheet(network, info, verification, written) | ({"int8": asdict(int8)} if int8 else {})
         if not verification.failure:
             on_step("measuring its speed")
             sheet["milliseconds"] = time_per_image(network, written, shape, info, next(iter(images.values())))
         if config.data and not verification.failure:
             on_step(f"measuring both on {config.data}")
-            sheet["metric"] = _metrics(model, network, written, config)
+            sheet["metric"] = metric.measured or metric.measure(written)
             verification = replace(verification, failure=_drop(sheet["metric"], config.max_drop))
             sheet["verification"] = asdict(verification)
         sheet_path = _move(written, path, sheet, failed=verification.failure is not None)
@@ -155,6 +176,7 @@ def _output_path(
             name,
             *(["features"] if config.features else []),
             *([config.precision] if config.precision != "fp32" else []),
+            *([config.format] if config.format != "onnx" else []),  # so that each format has its own sheet
         ]
         folder.mkdir(exist_ok=True)
         out = folder / f"{'-'.join(parts)}{ending}"
@@ -205,9 +227,9 @@ def _default_sides(network: TaskNetwork) -> tuple[Side, Side]:
     return ("dynamic", "dynamic") if preprocess.fit == "keep" else (preprocess.size, preprocess.size)
 
 
-def _describe(network: TaskNetwork, file: Path | None, config: ExportConfig, shape: Shape) -> FileInfo:
+def _describe(graph: ExportGraph, network: TaskNetwork, file: Path | None, config: ExportConfig) -> FileInfo:
     """Return what the file says of itself."""
-    graph = build_graph(network, shape, config)
+    shape = graph.shape
     return FileInfo(
         network=network.info,
         precision=config.precision,
@@ -217,7 +239,7 @@ def _describe(network: TaskNetwork, file: Path | None, config: ExportConfig, sha
         padded=config.padded,
         resize_in_graph=config.resize_in_graph,
         features=config.features,
-        outputs=tuple(graph.output_names()),
+        outputs=tuple(graph.output_names),
         selection=network.selection if facts_of(network.task).selection and not config.features else None,
         versions=versions() | {name: version(name) for name in PACKAGES[config.format]},
         weights_sha256=sha256(file) if file is not None else hash_weights(network),
@@ -235,24 +257,42 @@ def _sheet(network: TaskNetwork, info: FileInfo, verification: Verification, pat
     }
 
 
-def _metrics(model: str | Path | TaskNetwork, network: TaskNetwork, path: Path, config: ExportConfig) -> dict[str, Any]:
-    """Return the monitored metric of a network and of a file on the held-out part of a data set."""
-    assert config.data is not None
-    source = data_config(model, config.data, EvalConfig())
-    settings = EvalConfig(
-        device="cpu",
-        seed=source.seed,
-        val_share=source.val_share,
-        masks=source.masks,
-        boxes=source.boxes,
-        layout=source.layout,
-        selection=network.selection if facts_of(network.task).selection else SelectionConfig(),
-    )
-    name = facts_of(network.task).monitor
-    results = [evaluate(item, config.data, settings) for item in (network, path)]
-    values = {key: result.metrics[name] for key, result in zip(("network", "file"), results, strict=True)}
-    drop = 100 * (values["network"] - values["file"])
-    return {"name": name, "data": config.data, "images": results[0].protocol["images"], **values, "drop": drop}
+class _Metric:
+    """The monitored metric of a network and of its files, on the held-out part of the data set of `config.data`."""
+
+    measured: dict[str, Any] | None = None
+    """The last result of `measure`."""
+
+    def __init__(self, model: str | Path | TaskNetwork, network: TaskNetwork, config: ExportConfig) -> None:
+        self.model, self.network, self.data = model, network, config.data
+        self.name = facts_of(network.task).monitor
+
+    def measure(self, path: Path) -> dict[str, Any]:
+        """Return the metric of the network and of a file, and the points of per cent between them."""
+        network, file = self._of_network, self._evaluate(path).metrics[self.name]
+        values = {"network": network.metrics[self.name], "file": file}
+        drop = 100 * (values["network"] - file)
+        images = network.protocol["images"]
+        self.measured = {"name": self.name, "data": self.data, "images": images, **values, "drop": drop}
+        return self.measured
+
+    @cached_property
+    def _of_network(self) -> EvalResult:
+        return self._evaluate(self.network)
+
+    def _evaluate(self, model: Path | TaskNetwork) -> EvalResult:
+        assert self.data is not None
+        source = data_config(self.model, self.data, EvalConfig())
+        settings = EvalConfig(
+            device="cpu",
+            seed=source.seed,
+            val_share=source.val_share,
+            masks=source.masks,
+            boxes=source.boxes,
+            layout=source.layout,
+            selection=self.network.selection if facts_of(self.network.task).selection else SelectionConfig(),
+        )
+        return evaluate(model, self.data, settings)
 
 
 def _drop(metric: dict[str, Any], limit: float) -> str | None:

@@ -150,20 +150,6 @@ def _choose(
     return chosen[0]
 
 
-def _choose(
-    config: TrainConfig,
-    given: Collection[str],
-    spec: TaskSpec,
-    splits: Splits[Any],
-    accelerator: Accelerator,
-    choices: list[Choice],
-) -> TrainConfig:
-    """Return the settings of the default recipe, the same on all processes, and add its choices to the list."""
-    chosen = run_on_main(accelerator, lambda: choose_settings(config, given, spec, splits, accelerator.device))
-    choices += chosen[1]
-    return chosen[0]
-
-
 def _finish(run: Path, config: TrainConfig, outcome: Outcome, source: TaskSource, log: Log, stop: Stop) -> RunResult:
     """Measure the best weights, write the report, and print how the run ended; after a stop only if it has time."""
     stopped, metrics = outcome.reason == "stopped", dict[str, float]()

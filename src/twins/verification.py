@@ -401,9 +401,13 @@ def _arrays(prediction: Prediction) -> Arrays:
     assert prediction.scores is not None
     if prediction.boxes is None:
         return {"scores": prediction.scores[prediction.labels.argsort()][None]}
-    fields = {"boxes": prediction.boxes, "scores": prediction.scores, "labels": prediction.labels}
-    masks = {} if prediction.masks is None else {"masks": prediction.masks}
-    return {"count": np.array([len(prediction.scores)])} | {name: x[None] for name, x in (fields | masks).items()}
+    fields: dict[str, NDArray[Any]] = {
+        "boxes": prediction.boxes,
+        "scores": prediction.scores,
+        "labels": prediction.labels,
+    }
+    fields |= {} if prediction.masks is None else {"masks": prediction.masks}
+    return {"count": np.array([len(prediction.scores)])} | {name: values[None] for name, values in fields.items()}
 
 
 def time_per_image(network: TaskNetwork, path: Path, shape: Shape, info: FileInfo, image: AnyImage) -> dict[str, Any]:

@@ -52,6 +52,7 @@ LINES = [  # lowest first; `*` stands for a task
         "predictor",
         "exported",
         "exporter",
+        "quantization",
         "verification",
         "report",
     ),

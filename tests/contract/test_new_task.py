@@ -60,10 +60,10 @@ def test_a_registered_task_trains_evaluates_predicts_and_reports(brightness, pho
     saved_prediction = json.loads(lines.read_text())["predictions"][3]
     assert prediction.to_dict()["scores"] == pytest.approx(saved_prediction["scores"], abs=1e-6)
     assert main(["export", str(run), "--format", "torch", "--size", "64", "--batch", "dynamic"]) == 0
-    exported = twins.load(run / "exports" / "run.pt2").predict(photographs)
+    exported = twins.load(run / "exports" / "run-torch.pt2").predict(photographs)
     assert len(exported) == 10
     assert all(0 < one.scores[0] < 1 for one in exported)
-    assert main(["eval", str(run / "exports" / "run.pt2"), "--data", str(photographs)]) == 0
+    assert main(["eval", str(run / "exports" / "run-torch.pt2"), "--data", str(photographs)]) == 0
 
 
 def test_a_registered_task_is_listed_and_checked_and_loads_a_classifiers_backbone(

@@ -45,4 +45,3 @@ def test_a_run_is_exported_measured_and_kept_apart_if_it_is_wrong(run, monkeypat
     names = ["digits.failed.json", "digits.json", "digits.pt2", "digits.pt2.failed"]
     assert sorted(path.name for path in (run / "exports").iterdir()) == names
     assert json.loads((run / "exports" / "digits.json").read_text())["file_bytes"] == before
-    assert main([*arguments, "--max-drop", "20"]) == 0

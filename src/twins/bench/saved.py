@@ -254,7 +254,7 @@ def step_of(entry: Entry, case: Case, files: Sequence[Path], threads: int | None
     """
     case = replace(case, batch=entry.info.batch or case.batch)
     if case.mode == "end-to-end":
-        predicting = ExportedNetwork(_open(entry, threads)) if entry.is_file else _network(entry, case).eval()
+        predicting = ExportedNetwork(_open(entry, threads)) if entry.is_file else _network(entry, case)
         return end_to_end_step(predicting, case, files, CPU, compile="compiled" in entry.form)
     session = _open(entry, threads) if entry.is_file else native_session(_in_form(entry, case), entry.info)
     pixels = pixels_at(case.size, files, batch=case.batch, channels=entry.info.network.in_chans)

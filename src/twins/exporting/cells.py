@@ -50,7 +50,12 @@ class Cells:
 
     def token_mask(self, batch: int) -> Tensor | None:
         """Return which tokens of a cell are inside their image, bool `(B * M, S)`, or `None` if every one is."""
-        return None if self.valid is None else self.valid.expand(batch, -1).reshape(-1, self.side**2)
+        if self.valid is None:
+            return None
+        valid = self.valid
+        if not self.of_images:  # `expand` to an open batch would exclude a batch of 1
+            valid = valid.index_select(0, torch.zeros(batch, dtype=torch.int64))
+        return valid.reshape(-1, self.side**2)
 
     def cell_mask(self) -> Tensor | None:
         """Return which cells are inside their image, in part or whole, bool `(B, M)`, or `None` if every one is."""

@@ -55,8 +55,8 @@ class ExportConfig:
     """Data set on whose held-out images the network and the file are both measured."""
     max_drop: float = 0.5
     """Largest loss of the task's metric, in points of per cent, that a file may have with `data`."""
-    opset: int = 23
-    """Operator set of an ONNX file, from 20 to 23."""
+    opset: int | None = None
+    """Operator set of an ONNX file, from 20 to 23. Unset: 23, or 21 for two-stage detectors, which it cannot hold."""
 
     def __post_init__(self) -> None:
         size: Any = self.size
@@ -70,9 +70,10 @@ class ExportConfig:
             raise ConfigError(f"`max_drop` must be at least 0 points, found {self.max_drop}")
         if self.score is not None and not 0 <= self.score < 1:
             raise ConfigError(f"`score` must be at least 0 and below 1, found {self.score}")
-        if self.features and (self.logits or self.score is not None or self.data):
+        if self.features and (self.logits or self.score is not None or self.data or self.precision == "int8"):
             raise ConfigError(
-                "`features` exports a backbone, which has no scores; leave out `logits`, `score` and `data`"
+                "`features` exports a backbone, which has no scores to measure; leave out `logits`, `score`, `data` "
+                "and int8"
             )
 
     @property
@@ -101,7 +102,7 @@ class ExportConfig:
         supported = PRECISIONS[self.format]
         if self.precision not in supported:
             raise ConfigError(f"`precision` of {self.format} must be {', '.join(supported)}, found {self.precision!r}")
-        if self.opset not in OPSETS:
+        if self.opset is not None and self.opset not in OPSETS:
             raise ConfigError(f"`opset` must be from {OPSETS[0]} to {OPSETS[-1]}, found {self.opset}")
         if (self.precision == "int8") != (self.calibrate is not None):
             raise ConfigError(

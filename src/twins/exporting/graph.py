@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from twins.exporting.config import ExportConfig, Side
+from twins.exporting.config import OPSETS, ExportConfig, Side
 from twins.exporting.layout import AttentionForm, lay_out
 from twins.exporting.metadata import IMAGES, SIZES, SMALLEST
 from twins.exporting.resize import ResizeInGraph
@@ -60,7 +61,7 @@ class ExportGraph(nn.Module):
         padded: take the images' true sizes as a second input.
         resize_in_graph: take images of any size and resize them; results are in their pixels.
         dtype: type of weights and arithmetic; images are normalised and results are given in float32.
-        attention: form of attention; see `lay_out`.
+        opset: ONNX opset that the graph is written in, from 20 to 23; it decides the form of attention.
         flatten_batch: layout of tokens; see `lay_out`.
     """
 
@@ -69,7 +70,7 @@ class ExportGraph(nn.Module):
         network: TaskNetwork,
         shape: Shape,
         *,
-        attention: AttentionForm,
+        opset: int,
         flatten_batch: bool,
         features: bool = False,
         logits: bool = False,
@@ -78,13 +79,13 @@ class ExportGraph(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.shape, self.features, self.logits, self.padded = shape, features, logits, padded
+        self.shape, self.opset, self.features, self.logits, self.padded = shape, opset, features, logits, padded
         network_sizes = padded or (resize_in_graph and network.info.preprocess.fit == "keep")
         laid_out = lay_out(
             network,
             shape.height,
             shape.width,
-            attention=attention,
+            attention=_attention_form(opset),
             flatten_batch=flatten_batch,
             padded=network_sizes,
         )
@@ -140,10 +141,16 @@ class ExportGraph(nn.Module):
         """Return the names of the inputs."""
         return [IMAGES, SIZES][: 1 + self.padded]
 
-    @torch.no_grad()
+    @cached_property
     def output_names(self) -> list[str]:
-        """Return the names of the outputs, in order."""
-        return list(self(*self.example()))
+        """The names of the outputs, in order."""
+        with torch.no_grad():
+            return list(self(*self.example()))
+
+
+def _attention_form(opset: int) -> AttentionForm:
+    """Return the form of attention for an opset: the operator from 23 on, which ONNX Runtime supports from 1.23 on."""
+    return "operator" if opset >= OPSETS[-1] else "products"
 
 
 def network_outputs(

@@ -108,6 +108,7 @@ class FlatStage(nn.Module):
         cells = {side: cells_of(height, width, side, sizes) for side in self.sides}
         tokens = x.flatten(0, 2) if self.flatten_batch else x.flatten(1, 2)
         for index, block in enumerate(self.blocks):
+            assert isinstance(block, FlatBlock)
             tokens = block(tokens, cells[block.side], batch)
             if index == 0:
                 x = as_planar(fill_outside(tokens.view(batch, height, width, channels), sizes))

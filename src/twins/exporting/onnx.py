@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from twins.exporting.config import OPSETS
 from twins.exporting.extra import require
 from twins.exporting.graph import ExportGraph
-from twins.exporting.layout import AttentionForm
 from twins.exporting.operators import translations
 from twins.ops.private_torch import any_open_size
 
 
-def attention_form(opset: int) -> AttentionForm:
-    """Return the form of attention for an opset: the operator from 23 on, which ONNX Runtime supports from 1.23 on."""
-    return "operator" if opset >= OPSETS[-1] else "products"
-
-
-def write_onnx(graph: ExportGraph, path: Path, *, opset: int = OPSETS[-1]) -> None:
-    """Write a graph as an ONNX file with its weights inside.
+def write_onnx(graph: ExportGraph, path: Path) -> None:
+    """Write a graph as an ONNX file with its weights inside; names of nodes begin with the path of their module.
 
     Args:
-        graph: its attention has the form `attention_form(opset)`.
+        graph: the graph; its `opset` is the file's.
         path: file to write.
-        opset: ONNX opset, from 20 to 23.
 
     Raises:
         MissingExtraError: onnx or onnxscript is not installed.
@@ -41,17 +34,24 @@ def write_onnx(graph: ExportGraph, path: Path, *, opset: int = OPSETS[-1]) -> No
             graph,
             graph.example(),
             dynamo=True,
-            opset_version=opset,
+            opset_version=graph.opset,
             input_names=graph.input_names(),
-            output_names=graph.output_names(),
+            output_names=graph.output_names,
             dynamic_shapes=graph.dynamic_shapes(),
             custom_translation_table=translations(),
             verbose=False,
         )
     assert program is not None
     for node in program.model.graph.all_nodes():
+        node.name = f"{module_of(node.metadata_props)}/{node.name}"
         node.metadata_props.clear()  # source lines and paths of this machine, an eighth of a small file
     program.save(path)
+
+
+def module_of(metadata: Mapping[str, str]) -> str:
+    """Return the path of the module that a node was traced in, empty outside all of them, from its metadata."""
+    scopes = ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "[]"))  # modules, then the node's own name
+    return scopes[-2] if len(scopes) > 1 else ""
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twins.exporting.config import OPSETS
 from twins.exporting.extra import require
 from twins.exporting.graph import ExportGraph
 from twins.exporting.onnx import write_onnx
@@ -21,7 +20,7 @@ def convert_openvino(graph: ExportGraph) -> openvino.Model:
     OpenVINO's reader of ONNX files knows open shapes and the operators of detectors; its reader of programs does not.
 
     Args:
-        graph: its attention is made of products.
+        graph: its `opset` is the oldest.
 
     Raises:
         MissingExtraError: OpenVINO, onnx or onnxscript is not installed.
@@ -29,5 +28,5 @@ def convert_openvino(graph: ExportGraph) -> openvino.Model:
     ov = require("openvino")
     with tempfile.TemporaryDirectory(prefix="twins-export-") as folder:
         path = Path(folder) / "graph.onnx"
-        write_onnx(graph, path, opset=OPSETS[0])
+        write_onnx(graph, path)
         return ov.convert_model(path)

@@ -39,6 +39,8 @@ _SYNTAX = (ast.Expression, ast.Call, ast.keyword, ast.Load, ast.UnaryOp, ast.USu
 _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 _METADATA = frozenset(("stack_trace", "nn_module_stack", "torch_fn"))
 """Metadata of an operation that the loader keeps as text."""
+_NUMBERS = frozenset(("Infinity", "-Infinity", "NaN"))
+"""Texts that stand for numbers that JSON does not have."""
 _FREE = frozenset(("as_string", "as_strings", "torch_version", "guards_code"))
 """Texts that stay texts. Guards would run as code; sessions do not use them."""
 
@@ -80,6 +82,8 @@ def _check_text(text: str, key: str) -> None:
         check_expression(text)
     elif key in ("in_spec", "out_spec"):
         _check_structure(json.loads(text)[1])
+    elif key in ("as_float", "as_floats") and text in _NUMBERS:
+        return
     elif key not in _FREE and not _NAME.fullmatch(text):
         raise Unsafe(f"its program has {text!r:.80} in the field {key or 'name'}")
 

@@ -7,26 +7,40 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
+from twins.errors import ConfigError
 from twins.exporting import writers
-from twins.exporting.config import ExportConfig
+from twins.exporting.config import OPSETS, ExportConfig
+from twins.exporting.formats import Format
 from twins.exporting.graph import ExportGraph, Shape
 from twins.exporting.metadata import FileInfo
-from twins.exporting.onnx import attention_form, tracing, write_onnx
+from twins.exporting.onnx import tracing, write_onnx
 from twins.exporting.openvino import convert_openvino
+from twins.heads.roi import RoIHead
 from twins.tasks.network import TaskNetwork
+
+POOLING_OPSET = 21
+"""Newest opset for networks that pool regions: RoiAlign has a version in 22 that ONNX Runtime cannot compute."""
 
 
 def build_graph(network: TaskNetwork, shape: Shape, config: ExportConfig) -> ExportGraph:
     """Return a network's graph, laid out for the runtime of a format.
 
     ONNX Runtime adds the bias inside a matrix product only for two-dimensional tensors, hence `flatten_batch`.
+
+    Raises:
+        ConfigError: runtimes cannot compute the network in the opset of `config`, or its padding policy crops maps, so
+            that a padded batch does not give what each image gets alone.
     """
-    onnx = config.format == "onnx"
+    padding = network.backbone.padding
+    if config.padded and padding != "exact":
+        raise ConfigError(
+            f"`padded` needs a network with `padding`='exact', found {padding!r}, which crops maps; leave out `padded`"
+        )
     return ExportGraph(
         network,
         shape,
-        attention=attention_form(config.opset) if onnx else "products",
-        flatten_batch=onnx,
+        opset=_opset_of(network, config),
+        flatten_batch=config.format == "onnx",
         features=config.features,
         logits=config.logits,
         padded=config.padded,
@@ -35,36 +49,67 @@ def build_graph(network: TaskNetwork, shape: Shape, config: ExportConfig) -> Exp
     ).eval()
 
 
+def _opset_of(network: TaskNetwork, config: ExportConfig) -> int:
+    """Return the opset of a network's graph: the one that settings ask for, else the newest that runtimes compute.
+
+    OpenVINO reads attention and detectors in the oldest one.
+
+    Raises:
+        ConfigError: runtimes cannot compute the network in the opset of `config`.
+    """
+    if config.format != "onnx":
+        return OPSETS[0]
+    pools = not config.features and any(isinstance(module, RoIHead) for module in network.modules())
+    newest = POOLING_OPSET if pools else OPSETS[-1]
+    if config.opset is not None and config.opset > newest:
+        raise ConfigError(
+            f"ONNX Runtime cannot compute RoiAlign of operator set {config.opset}, by which this network pools "
+            f"regions; leave out `opset`, or set at most {newest}"
+        )
+    return config.opset or newest
+
+
 def _dtype(config: ExportConfig) -> torch.dtype:
     """Return the number type of a graph; OpenVINO computes in the type that its session asks for."""
     types = {"fp16": torch.float16, "bf16": torch.bfloat16}
     return torch.float32 if config.format == "openvino" else types.get(config.precision, torch.float32)
 
 
-def write(network: TaskNetwork, path: Path, info: FileInfo, shape: Shape, config: ExportConfig) -> None:
-    """Write a network as a file.
+def write(graph: ExportGraph, path: Path, info: FileInfo, file_format: Format) -> None:
+    """Write a graph as a file.
 
     Args:
-        network: in eval mode and float32, on the CPU; it is not changed.
+        graph: from `build_graph` for the format.
         path: file to write; OpenVINO's weights go into a `.bin` beside it.
         info: description to store in the file.
-        shape: shape of the images.
-        config: format, precision and outputs.
+        file_format: format of the file.
 
     Raises:
         MissingExtraError: a package of the format is not installed.
     """
-    graph = build_graph(network, shape, config)
-    if config.format == "onnx":
-        write_onnx(graph, path, opset=config.opset)
+    if file_format == "onnx":
+        write_onnx(graph, path)
         writers.write_onnx(path, info)
-    elif config.format == "openvino":
+    elif file_format == "openvino":
         writers.write_openvino(convert_openvino(graph), path, info)
     else:
         writers.write_torch(trace(graph), path, info)
 
 
 def trace(graph: ExportGraph) -> ExportedProgram:
-    """Return a graph as a program of `torch.export`."""
+    """Return a graph as a program of `torch.export`.
+
+    Tracing asserts what it took for granted of open sizes, such as that a map has several rows so that its layout in
+    memory can be told, and results do not depend on it. A session checks its images, and `verify` runs small ones.
+    """
     with torch.no_grad(), tracing():
-        return torch.export.export(graph, graph.example(), dynamic_shapes=graph.dynamic_shapes())
+        program = torch.export.export(
+            graph,
+            graph.example(),
+            dynamic_shapes=graph.dynamic_shapes(),
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_scalar.default):
+        program.graph.erase_node(node)
+    program.graph.eliminate_dead_code()
+    return program

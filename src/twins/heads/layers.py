@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from twins.errors import ConfigError
 from twins.ops import dispatch
-from twins.ops.padding import fill_outside, valid_mask
+from twins.ops.padding import valid_mask
 
 NormKind = Literal["batch", "group"]
 """Normalisation of a head's convolutions; `batch` is the published one."""
@@ -77,7 +77,7 @@ def normalise_map(norm: nn.Module, x: Tensor, sizes: Tensor | None) -> Tensor:
         return norm(x)
     sizes = sizes.to(x.device)
     inside = valid_mask(sizes, x.shape[2], x.shape[3])[:, None, None]  # (B, 1, 1, H, W)
-    groups = full_precision(x).unflatten(1, (norm.num_groups, -1))  # (B, G, C / G, H, W)
+    groups = full_precision(x).reshape(len(x), norm.num_groups, -1, *x.shape[2:])  # (B, G, C / G, H, W)
     count = sizes.prod(dim=1).view(-1, 1, 1, 1, 1) * groups.shape[2]
     groups = groups - torch.where(inside, groups, 0.0).sum(dim=(2, 3, 4), keepdim=True) / count
     variance = torch.where(inside, groups, 0.0).square().sum(dim=(2, 3, 4), keepdim=True) / count
@@ -107,7 +107,9 @@ def init_normal(layer: nn.Module, std: float) -> None:
 
 def zero_outside_map(x: Tensor, sizes: Tensor | None) -> Tensor:
     """Zero a map `(B, C, H, W)` outside its images; `sizes` are their true sizes `(B, 2)` in units of the map."""
-    return fill_outside(x.permute(0, 2, 3, 1), sizes).permute(0, 3, 1, 2)
+    if sizes is None:
+        return x
+    return torch.where(valid_mask(sizes, x.shape[2], x.shape[3])[:, None], x, x.new_zeros(()))
 
 
 def full_precision(x: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def _resample(
         rows, columns, x = (F.pad(values, (0, 1, 0, 1)) for values in (rows, columns, x))
         return torch.einsum("bHh,bWw,bchw->bcHW", rows, columns, x)[:, :, : shape[0], : shape[1]]
     x = x.permute(0, 2, 3, 1)  # maps are channels-last in memory
-    x = (rows @ x.flatten(2)).unflatten(2, x.shape[2:])  # (B, H_out, W, C)
+    x = (rows @ x.flatten(2)).view(x.shape[0], rows.shape[1], *x.shape[2:])  # (B, H_out, W, C)
     return (columns[:, None] @ x).permute(0, 3, 1, 2)
 
 
@@ -78,13 +78,15 @@ def _axis_weights(
 ) -> Tensor:
     """Return the weights `(B, out_side, side)` along the rows (0) or columns (1), or `(1, out_side, side)` for all."""
     side = x.shape[2 + axis]
-    index = {"dtype": torch.promote_types(x.dtype, torch.float32), "device": x.device}
+    dtype, device = torch.promote_types(x.dtype, torch.float32), x.device
     length, out_length = (
-        torch.ones(1, 1, 1, **index) * whole if true is None else true[:, axis, None, None].to(**index)
+        torch.ones(1, 1, 1, dtype=dtype, device=device) * whole
+        if true is None
+        else true[:, axis, None, None].to(device, dtype)
         for true, whole in ((sizes, side), (out_sizes, out_side))
     )
-    out = torch.arange(out_side, **index)[:, None]
-    result = weights(out, torch.arange(side, **index), length, out_length)
+    out = torch.arange(out_side, dtype=dtype, device=device)[:, None]
+    result = weights(out, torch.arange(side, dtype=dtype, device=device), length, out_length)
     return (result * (out < out_length)).to(x.dtype)
 
 
@@ -104,7 +106,7 @@ def _bins(out: Tensor, values: Tensor, length: Tensor, out_length: Tensor) -> Te
 
 def _known_equal(side: int, other: int) -> bool:
     """Whether two sides are equal; false for open sides of an exported program that are equal only by chance."""
-    if isinstance(side, int) and isinstance(other, int):
+    if type(side) is int and type(other) is int:
         return side == other
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 

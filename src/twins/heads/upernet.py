@@ -68,5 +68,9 @@ class UPerNetHead(nn.Module):
         return self.conv_seg(self.dropout(x))
 
     def _pool(self, x: Tensor, sizes: Tensor | None) -> Tensor:
-        pooled = [resize_map(conv(pool(x, sizes)), x.shape[2:], None, sizes) for pool, conv in self.psp_modules]
+        pooled = []
+        for module in self.psp_modules:
+            assert isinstance(module, nn.Sequential)
+            pool, conv = module
+            pooled.append(resize_map(conv(pool(x, sizes)), x.shape[2:], None, sizes))
         return self.bottleneck(torch.cat([x, *pooled], dim=1), sizes)

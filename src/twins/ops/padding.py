@@ -38,7 +38,7 @@ def count_cells(side: int, cell: int) -> int:
 
 def is_divided(side: int, cell: int) -> bool:
     """Whether `cell` is known to divide a side of a map; not known of a symbol, an open side while tracing."""
-    return not isinstance(side, torch.SymInt) and side % cell == 0
+    return type(side) is int and side % cell == 0
 
 
 def pad_to_multiple(x: Tensor, multiple: int, fill: Tensor | None = None) -> Tensor:

@@ -60,7 +60,7 @@ def any_open_size() -> contextlib.AbstractContextManager[None]:
     """Make `torch.export` trace open sizes in this block for all their values, 1 included, and faster."""
     from torch.fx.experimental import _config
 
-    return _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined,no-any-return]
+    return _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import torch
 
 from twins.errors import WeightsError
 from twins.exporting.archive import load_archive
-from twins.exporting.program import Unsafe, check_expression
+from twins.exporting.program import Unsafe, check_expression, check_values
 from twins.exporting.sessions import open_session
 
 from .conftest import export, info_of
@@ -222,3 +222,9 @@ def test_a_file_holds_no_paths_and_source_lines_of_the_machine_that_wrote_it(arc
     program = entries_of(archive)[MODEL].decode()
     assert __file__.rpartition("/")[0] not in program
     assert "torch/nn" not in program
+
+
+def test_infinity_is_a_number_and_no_name():
+    check_values({"arg": {"as_float": "-Infinity"}, "args": {"as_floats": ["NaN", 1.0]}})
+    with pytest.raises(Unsafe, match="its program has '-Infinity' in the field name"):
+        check_values({"name": "-Infinity"})

@@ -13,7 +13,7 @@ from torch import Tensor
 from twins.backbone.config import STRIDES
 from twins.heads.layers import zero_outside_map
 from twins.heads.resampling import resize_map
-from twins.ops.padding import reduce_sizes
+from twins.ops.padding import check_padding, reduce_sizes
 from twins.predictions import Prediction
 from twins.tasks.exports import Arrays, TaskExport
 from twins.tasks.inference import SelectionConfig
@@ -54,7 +54,7 @@ class SemanticExport:
         """
         if "logits" in outputs:
             pixels = torch.tensor(sizes)
-            map_sizes = reduce_sizes(pixels, STRIDES[0], info.padding)
+            map_sizes = reduce_sizes(pixels, STRIDES[0], check_padding(info.padding))
             return decode_logits(info, torch.from_numpy(outputs["logits"]), map_sizes, pixels, originals)
         return [
             to_prediction(info, torch.from_numpy(_resize_nearest(label_map[:height, :width], original)), original)
