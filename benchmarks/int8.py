@@ -1,98 +1,78 @@
-"""Accuracy and speed of a trained classifier in int8, beside float32.
+"""Accuracy, size and speed of a trained run in int8, beside float32 and bfloat16, in ONNX Runtime and OpenVINO.
 
-Command: python benchmarks/int8.py RUN [--data digits] [--calibration 256]
-RUN is a run folder or a checkpoint of a classifier, for example from `twins demo`. The same held-out images are
-classified with PyTorch, OpenVINO in float32 and OpenVINO in int8, which is calibrated on training images. Speed is
-measured on single images, in interleaved rounds.
+Command: python benchmarks/int8.py RUN DATA [--size 192 256] [--threads 1]
+The files are those of `twins export`: int8 is calibrated on the training images of DATA, and the run and all files are
+measured on its held-out images. Speed is the median over single images, in interleaved rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from itertools import islice
+import tempfile
+from functools import partial
+from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
-from torch import Tensor
 
+import twins
 from twins.bench.compare import processor
-from twins.bench.networks import inference_step
-from twins.bench.runtimes import openvino_step
 from twins.bench.timing import interleaved
-from twins.data.base import LabelledImages
-from twins.data.config import DataConfig
-from twins.data.loading.loader import EvalSamples, eval_loader
 from twins.exporting.config import ExportConfig
-from twins.exporting.graph import Shape
-from twins.exporting.int8 import quantize
-from twins.exporting.openvino import convert_openvino
-from twins.exporting.sessions import compile_openvino
-from twins.exporting.write import build_graph
-from twins.factory import model_from_checkpoint
-from twins.run_folder import weights_of
-from twins.tasks.classification.network import Classification
-from twins.tasks.classification.spec import SPEC
+from twins.exporting.sessions import open_session
+from twins.tasks.table import facts_of
 
-BATCH = 32
-CPU = torch.device("cpu")
-Batches = list[tuple[Tensor, Tensor]]
+ENDINGS = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--calibration", type=int, default=256, help="number of training images for calibration")
-    parser.add_argument("--preset", default="performance", choices=["performance", "mixed"])
-    parser.add_argument("--keep", nargs="*", default=[], help="name patterns of operations that stay in float32")
+    parser.add_argument("data")
+    parser.add_argument("--size", type=int, nargs="+", default=[], help="height and width of the images")
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    network = model_from_checkpoint(weights_of(args.run))
-    assert isinstance(network, Classification)
-    splits = SPEC.open(DataConfig(data=args.data))
-    train, held_out = (batches(network, images) for images in (splits.train, splits.val))
-    height, width = held_out[0][0].shape[1:3]
-    config = ExportConfig(format="openvino", batch="dynamic", logits=True)
-    model = convert_openvino(build_graph(network, Shape(None, height, width), config))
-    calibration = [images for images, _ in islice(train, -(-args.calibration // BATCH))]
-    quantized = quantize(model, calibration, preset=args.preset, keep=args.keep)
-    compiled = {"openvino fp32": compile_openvino(model), "openvino int8": compile_openvino(quantized)}
-    predict: dict[str, Callable[[Tensor], Tensor]] = {"pytorch fp32": lambda x: network(normalised(network, x))} | {
-        label: lambda x, run=run: torch.from_numpy(run(x.numpy())[0]) for label, run in compiled.items()
-    }
-    image = held_out[0][0][:1].contiguous()  # OpenVINO shares its memory
-    steps = {"pytorch fp32": inference_step(network, normalised(network, image))}
-    for label, any_batch in (("openvino fp32", model), ("openvino int8", quantized)):
-        single = any_batch.clone()
-        single.reshape(image.shape)
-        steps[label] = openvino_step(single, image.numpy(), "fp32")
-    times = interleaved(steps, 50, 5, CPU)
-    images = sum(len(labels) for _, labels in held_out)
+    torch.set_num_threads(args.threads)
+    rows, steps = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, ending in ENDINGS.items():
+            for precision in ("fp32", "int8"):
+                label, out = f"{kind} {precision}", Path(folder) / f"{precision}{ending}"
+                calibrate = args.data if precision == "int8" else None
+                config = ExportConfig(
+                    format=kind,
+                    precision=precision,
+                    calibrate=calibrate,
+                    size=tuple(args.size),
+                    data=args.data,
+                    max_drop=100,
+                )
+                result = twins.export(args.run, out, config)
+                session = open_session(out, threads=args.threads)
+                info = session.info
+                pixels = np.random.default_rng(0).integers(0, 256, (1, info.height, info.width, 3), dtype=np.uint8)
+                steps[label] = partial(session.run, pixels)
+                rows[label] = result.sheet
+        session = open_session(Path(folder) / "fp32.xml", threads=args.threads, precision="bf16")
+        steps["openvino bf16"] = partial(session.run, pixels)
+    times = interleaved(steps, 20, 5, torch.device("cpu"))
+    sheet = rows["onnx fp32"]
+    metric = sheet["metric"]
+    name = facts_of(sheet["task"]).monitor
     print(
-        f"{network.info.model} on {args.data}, {images} held-out images of {height} x {width}: {processor()}, "
-        f"{torch.get_num_threads()} threads\n\n| by | top-1 | ms an image |\n| --- | --- | --- |"
+        f"{sheet['model']} on {metric['data']}, {metric['images']} held-out images, {info.height} x {info.width}: "
+        f"{processor()}, {args.threads} threads; the run has {100 * metric['network']:.2f} %\n\n"
+        f"| file | {name} | drop in points | MB | ms an image |\n| --- | --- | --- | --- | --- |"
     )
-    for label, classify in predict.items():
-        print(f"| {label} | {100 * top1(classify, held_out):.2f} % | {1e3 * median(times[label]):.2f} |")
-
-
-def batches(network: Classification, images: LabelledImages) -> Batches:
-    """Return pixels, uint8 `(B, H, W, C)`, with their labels, loaded as in evaluation."""
-    samples = EvalSamples(images, SPEC.eval_transform(network.info.preprocess))
-    loaded = eval_loader(samples, batch=BATCH)
-    return [(batch.images.permute(0, 2, 3, 1).contiguous(), torch.as_tensor(batch.targets)) for batch in loaded]
-
-
-def normalised(network: Classification, pixels: Tensor) -> Tensor:
-    """Return pixels, uint8 `(B, H, W, C)`, as the network takes them."""
-    return network.eval().prepare(pixels.permute(0, 3, 1, 2), None)[0]
-
-
-@torch.inference_mode()
-def top1(classify: Callable[[Tensor], Tensor], held_out: Batches) -> float:
-    """Return the share of images whose most probable class is right."""
-    right = sum(int((classify(images).argmax(dim=1) == labels).sum()) for images, labels in held_out)
-    return right / sum(len(labels) for _, labels in held_out)
+    for label, row in rows.items():
+        metric = row["metric"]
+        print(
+            f"| {label} | {100 * metric['file']:.2f} % | {metric['drop']:.2f} | {row['file_bytes'] / 1e6:.1f} | "
+            f"{1e3 * median(times[label]):.2f} |"
+        )
+    print(f"| openvino bf16 | not measured | | | {1e3 * median(times['openvino bf16']):.2f} |")
+    print("\n", {label: row["int8"] for label, row in rows.items() if "int8" in row})
 
 
 if __name__ == "__main__":

@@ -131,15 +131,13 @@ def export(
     if config.resize_in_graph and None in (shape.height, shape.width):
         raise ConfigError("`resize_in_graph` resizes to a fixed size; give height and width as `size`")
     if config.data:
-        spec_of(network.task).open(
-            data_config(model, config.data, EvalConfig())
-        )  # raises its errors before the long steps
+        spec_of(network.task).open(data_config(model, config.data, EvalConfig()))  # raises errors before the long steps
     graph = build_graph(network, shape, config)
     info = _describe(graph, network, file, config)
     inputs = calibration_inputs(model, network, info, config) if config.precision == "int8" else None
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
         written = Path(folder) / path.name
-        on_step(f"writing {path.name}")
+        on_step(f"writing {path.name}" if inputs is None else f"calibrating and measuring {path.name}")
         metric, int8 = _Metric(model, network, config), None
         if inputs is None:
             write(graph, written, info, config.format)

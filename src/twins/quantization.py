@@ -22,7 +22,7 @@ from twins.exporting import writers
 from twins.exporting.config import ExportConfig
 from twins.exporting.extra import require
 from twins.exporting.graph import ExportGraph
-from twins.exporting.int8 import FLOAT_PARTS, INT8_OUTPUTS, find_layers, fold_weights, quantize, rank
+from twins.exporting.int8 import find_layers, prepare, quantize, rank
 from twins.exporting.metadata import FileInfo
 from twins.exporting.onnx import write_onnx
 from twins.exporting.sessions import Inputs, Session
@@ -118,35 +118,36 @@ def write_int8(
         inputs: from `calibration_inputs`.
         drop: returns how many points of the metric the file at `path` has lost.
     """
-    onnx = require("onnx")
     assert config.calibrate is not None
     with tempfile.TemporaryDirectory(prefix="twins-export-") as folder:
         source, quantized = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         write_onnx(graph, source)
-        fold_weights(source)
-        parts = find_layers(onnx.load(source))
-        candidates = {part: names for part, names in parts.items() if not FLOAT_PARTS.fullmatch(part)}
+        parts = prepare(source)
 
         def write(kept: tuple[str, ...]) -> None:
-            layers = [name for part, names in candidates.items() if part not in kept for name in names]
-            quantize(source, quantized, inputs, layers, int8_outputs=INT8_OUTPUTS[config.format])
+            quantize(source, quantized, inputs, _layers(parts, kept), config.format)
             _finish(quantized, path, info)
 
         kept, errors = keep_what_hurts(
-            list(candidates),
+            list(parts),
             write,
             lambda: drop() <= config.max_drop,
-            lambda: rank(source, list(islice(inputs, RANKING)), candidates),
+            lambda: rank(source, list(islice(inputs, RANKING)), parts),
         )
-    sizes = {part: len(names) for part, names in parts.items()}
+        layers = sum(map(len, find_layers(source).values()))
     return Int8(
         data=config.calibrate,
         images=len(inputs.images),
-        layers=sum(sizes.values()),
-        quantized=sum(sizes[part] for part in candidates if part not in kept),
+        layers=layers,
+        quantized=len(_layers(parts, kept)),
         kept=kept,
         errors=errors,
     )
+
+
+def _layers(parts: dict[str, list[str]], kept: tuple[str, ...]) -> list[str]:
+    """Return the layers of all parts except those that are kept in float32."""
+    return [name for part, names in parts.items() if part not in kept for name in names]
 
 
 def keep_what_hurts(

@@ -35,7 +35,9 @@ WORDS: dict[str, tuple[str, dict[str, str]]] = {  # pattern: the field's word, a
         "pixels, `uint8`",
         dict.fromkeys(("src/twins/heads/", "src/twins/tasks/detection/", "src/twins/tasks/instance/"), PYRAMID)
         | dict.fromkeys(("src/twins/weights/info.py", "src/twins/factory.py", "CONTRIBUTING.md", "docs/"), PYRAMID)
-        | dict.fromkeys(("src/twins/weights/store.py", "src/twins/exporting/sessions.py"), "of a log"),
+        | dict.fromkeys(
+            ("src/twins/weights/store.py", "src/twins/exporting/sessions.py", "src/twins/exporting/onnx.py"), "of a log"
+        ),
     ),
     r"blank": ("fill value", {}),
     r"places": ("anchors per location; positions", {}),

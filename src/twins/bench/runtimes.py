@@ -17,7 +17,8 @@ from twins.bench.networks import Step, relative_difference
 from twins.exporting.config import ExportConfig
 from twins.exporting.extra import require
 from twins.exporting.graph import ExportGraph, Shape
-from twins.exporting.int8 import quantize
+from twins.exporting.int8 import prepare, quantize
+from twins.exporting.metadata import IMAGES
 from twins.exporting.onnx import write_onnx
 from twins.exporting.openvino import convert_openvino
 from twins.exporting.sessions import compile_openvino
@@ -107,9 +108,7 @@ def onnxruntime_step(model: bytes, images: NDArray[Any]) -> Step:
 
 
 def _openvino(network: nn.Module, images: Tensor, precision: str) -> Callable[[], Step]:
-    model = openvino_model(network, images)
-    if precision == "int8":
-        model = quantize(model, calibration(images))
+    model = int8_model(network, images) if precision == "int8" else openvino_model(network, images)
     return lambda: openvino_step(model, images.numpy(), precision)
 
 
@@ -120,6 +119,27 @@ def openvino_model(network: nn.Module, images: Tensor) -> openvino.Model:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns about arithmetic on shapes, which is fixed on purpose
         return require("openvino").convert_model(network.eval(), example_input=images, input=[tuple(images.shape)])
+
+
+def int8_model(network: nn.Module, images: Tensor) -> openvino.Model:
+    """Return a network in int8 for batches of this shape: ours as `twins export` writes it, timm's by NNCF."""
+    batches = [batch.numpy() for batch in calibration(images)]
+    if isinstance(network, TaskNetwork):
+        with tempfile.TemporaryDirectory() as folder:
+            path, out = Path(folder) / "network.onnx", Path(folder) / "int8.onnx"
+            write_onnx(graph_of(network, images, "openvino"), path)
+            layers = [name for names in prepare(path).values() for name in names]
+            quantize(path, out, [{IMAGES: batch} for batch in batches], layers, "openvino")
+            return require("openvino").convert_model(out)
+    nncf = require("nncf")
+    preset, kind = nncf.QuantizationPreset.PERFORMANCE, nncf.ModelType.TRANSFORMER
+    return nncf.quantize(
+        openvino_model(network, images),
+        nncf.Dataset(batches),
+        preset=preset,
+        model_type=kind,
+        subset_size=len(batches),
+    )
 
 
 def openvino_step(model: openvino.Model, images: NDArray[Any], precision: str) -> Step:

@@ -7,7 +7,6 @@ asymmetric range each, weights one symmetric range for each output channel.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import tempfile
@@ -32,32 +31,36 @@ OPERATORS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 INT8_OUTPUTS: dict[Format, tuple[str, ...]] = {"onnx": ("MatMul",), "openvino": ()}
 """Operators whose results have to be int8 for a runtime to multiply in int8: `MatMul` in ONNX Runtime, which adds a
 float result only to `Gemm`. A result in float32 is more accurate."""
-SCOPES = "pkg.torch.onnx.name_scopes"
-"""Key under which PyTorch's exporter stores the modules that a node belongs to, from the outermost inwards."""
 BLOCK = re.compile(r"(stages\.\d+\.blocks\.\d+)(?:\.(.+))?")
 FLOAT_PARTS = re.compile(r"stages\.\d+\.position.*")
 """Parts that always stay in float32: the depthwise convolutions of the PEG. In an exported file they hold the residual
 add, so that int8 would round the residual stream itself, and they have too little arithmetic to gain time."""
 
 
-def fold_weights(path: Path) -> None:
-    """Compute the weights of an ONNX file that its graph reshapes or transposes, in place."""
+def prepare(path: Path) -> dict[str, list[str]]:
+    """Compute the weights that an ONNX file reshapes or transposes, in place; return the layers that may be in int8.
+
+    Returns:
+        names of nodes by the part of the network that they belong to: `stages.0.patch_embed`,
+        `stages.0.blocks.1.attn`, `stages.0.blocks.1.mlp`, and the modules of necks and heads.
+
+    Raises:
+        MissingExtraError: onnxscript is not installed.
+    """
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-    ir, optimizer = require("onnx_ir"), require("onnxscript.optimizer")
+    optimizer, ir = require("onnxscript.optimizer"), require("onnx_ir")
     model = ir.load(path)
     largest = max(value.const_value.size for value in model.graph.initializers.values())
     optimizer.fold_constants(model, input_size_limit=largest, output_size_limit=largest)
     RemoveUnusedNodesPass()(model)
     ir.save(model, path)
+    return {part: names for part, names in find_layers(path).items() if not FLOAT_PARTS.fullmatch(part)}
 
 
-def find_layers(model: onnx.ModelProto) -> dict[str, list[str]]:
-    """Return the names of the nodes of layers with weights, by the part of the network that they belong to.
-
-    Parts are `stages.0.patch_embed`, `stages.0.blocks.1.attn`, `stages.0.blocks.1.mlp`, `stages.0.position` (the PEG),
-    and the modules of necks and heads.
-    """
+def find_layers(path: Path) -> dict[str, list[str]]:
+    """Return the names of the nodes of all layers with weights, by part; that of a PEG is `stages.0.position.conv`."""
+    model = require("onnx").load(path)
     constants = {value.name for value in model.graph.initializer}
     by_module: dict[str, list[str]] = {}
     for node in model.graph.node:
@@ -73,9 +76,7 @@ def find_layers(model: onnx.ModelProto) -> dict[str, list[str]]:
 
 def _module(node: onnx.NodeProto) -> str:
     """Return the path of the module that a node belongs to, inside the network; empty for all other nodes."""
-    scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
-    modules = json.loads(scopes.replace("'", '"'))[:-1]  # the last is the node's own name
-    module = modules[-1] if modules else ""
+    module = node.name.rpartition("/")[0]
     return module.removeprefix("network.").removeprefix("backbone.") if module.startswith("network.") else ""
 
 
@@ -88,23 +89,24 @@ def _part(module: str, position: int) -> str:
         block, inner = match.groups()
         is_mlp = position >= -2 if inner is None else inner.startswith("mlp")
         return f"{block}.{'mlp' if is_mlp else 'attn'}"
-    stage = re.fullmatch(r"(stages\.\d+)(?:\.patch_embed.*)?", module)
+    stage = re.fullmatch(r"(stages\.\d+)(?:\.(?:patch_embed|proj).*)?", module)
     return f"{stage[1]}.patch_embed" if stage else module
 
 
-def quantize(path: Path, out: Path, feeds: Feeds, layers: Collection[str], *, int8_outputs: Collection[str]) -> None:
-    """Write an ONNX file with layers in int8, as pairs of `QuantizeLinear` and `DequantizeLinear`.
+def quantize(path: Path, out: Path, feeds: Feeds, layers: Collection[str], runtime: Format) -> None:
+    """Write an ONNX file with some layers, at least one, in int8, as pairs of `QuantizeLinear` and `DequantizeLinear`.
 
     Args:
-        path: a float32 file, after `fold_weights`.
+        path: a float32 file, after `prepare`.
         out: file to write.
         feeds: inputs that measure the ranges of activations.
         layers: names of the nodes to quantise.
-        int8_outputs: operators whose results are rounded to int8 too, see `INT8_OUTPUTS`.
+        runtime: what runs the file, or the model that it is converted to.
 
     Raises:
         MissingExtraError: onnx or onnxruntime is not installed.
     """
+    assert layers, "ONNX Runtime takes an empty list for all nodes"
     require("onnxruntime")
     tools = require("onnxruntime.quantization")
     with _quiet():
@@ -119,7 +121,7 @@ def quantize(path: Path, out: Path, feeds: Feeds, layers: Collection[str], *, in
             activation_type=tools.QuantType.QUInt8,
             weight_type=tools.QuantType.QInt8,
             extra_options={
-                "OpTypesToExcludeOutputQuantization": [name for name in OPERATORS if name not in int8_outputs]
+                "OpTypesToExcludeOutputQuantization": [name for name in OPERATORS if name not in INT8_OUTPUTS[runtime]]
             },
         )
 
@@ -139,14 +141,13 @@ def _reader(base: type[Any], feeds: Feeds) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence remarks on preprocessing that is done already, which go to the root logger."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
+    """Silence remarks on preprocessing that is done already."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        root.setLevel(before)
+        logging.disable(before)
 
 
 def rank(path: Path, feeds: Feeds, parts: dict[str, list[str]]) -> dict[str, float]:
@@ -156,9 +157,9 @@ def rank(path: Path, feeds: Feeds, parts: dict[str, list[str]]) -> dict[str, flo
     root mean square of the difference, relative to that of the result.
 
     Args:
-        path: a float32 file, after `fold_weights`.
+        path: a float32 file, after `prepare`.
         feeds: some inputs.
-        parts: names of nodes by part, from `find_layers`.
+        parts: names of nodes by part, from `prepare`.
     """
     onnx = require("onnx")
     with tempfile.TemporaryDirectory(prefix="twins-export-") as folder:
@@ -170,7 +171,7 @@ def rank(path: Path, feeds: Feeds, parts: dict[str, list[str]]) -> dict[str, flo
         expected = _results(watched, feeds, outputs)
         errors = {}
         for part, names in parts.items():
-            quantize(watched, changed, feeds, names, int8_outputs=())
+            quantize(watched, changed, feeds, names, "openvino")
             errors[part] = max(map(_relative, _results(changed, feeds, outputs), expected))
     return dict(sorted(errors.items(), key=lambda item: -item[1]))
 
@@ -190,10 +191,7 @@ def last_outputs(model: onnx.ModelProto, layers: Collection[str]) -> list[str]:
 
 def _results(path: Path, feeds: Feeds, outputs: list[str]) -> list[NDArray[Any]]:
     """Return each output for all inputs, side by side."""
-    ort = require("onnxruntime")
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = require("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
     results = [[value.ravel() for value in session.run(outputs, feed)] for feed in feeds]
     return [np.concatenate(values) for values in zip(*results, strict=True)]
 

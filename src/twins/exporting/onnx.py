@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from twins.ops.private_torch import any_open_size
 
 
 def write_onnx(graph: ExportGraph, path: Path) -> None:
-    """Write a graph as an ONNX file with its weights inside.
+    """Write a graph as an ONNX file with its weights inside; names of nodes begin with the path of their module.
 
     Args:
         graph: the graph; its `opset` is the file's.
@@ -42,8 +43,15 @@ def write_onnx(graph: ExportGraph, path: Path) -> None:
         )
     assert program is not None
     for node in program.model.graph.all_nodes():
+        node.name = f"{module_of(node.metadata_props)}/{node.name}"
         node.metadata_props.clear()  # source lines and paths of this machine, an eighth of a small file
     program.save(path)
+
+
+def module_of(metadata: Mapping[str, str]) -> str:
+    """Return the path of the module that a node was traced in, empty outside all of them, from its metadata."""
+    scopes = ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "[]"))  # modules, then the node's own name
+    return scopes[-2] if len(scopes) > 1 else ""
 
 
 @contextmanager

@@ -38,11 +38,18 @@ def write_openvino(model: openvino.Model, path: Path, info: FileInfo) -> None:
 
 
 def write_torch(program: ExportedProgram, path: Path, info: FileInfo) -> None:
-    """Write a program as a `.pt2` with a description, without example inputs and source lines."""
+    """Write a program as a `.pt2` with a description, without example inputs and source lines.
+
+    Loading parses the shape of each result, which as a formula of open sizes takes longer than all else. Nothing that
+    runs a program reads it, so results are said to have sides of 1; inputs keep their shapes.
+    """
     import torch
 
     for node in program.graph.nodes:
         for name in ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node"):
             node.meta.pop(name, None)
+        value = node.meta.get("val")
+        if node.op == "call_function" and isinstance(value, torch.Tensor):
+            node.meta["val"] = torch.empty([1] * value.ndim, dtype=value.dtype)
     program.example_inputs = None  # images, which are larger than small weights
     torch.export.save(program, path, extra_files={KEY: info.to_json()})
