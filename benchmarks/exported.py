@@ -48,7 +48,7 @@ from twins.bench.networks import Case, Step, build_networks
 from twins.bench.runtimes import exported_steps, output_difference
 from twins.bench.timing import interleaved, ratio
 from twins.errors import TwinsError
-from twins.exporting.formats import ENDINGS
+from twins.exporting.formats import ENDINGS, Format
 from twins.files import first_line
 from twins.tasks.network import TaskNetwork
 from twins.tasks.table import TASKS, facts_of
@@ -238,7 +238,7 @@ def scored_network(model: str, task: str, head: str | None, size: int) -> TaskNe
     torch.manual_seed(0)
     network = twins.create_model(model, task=task, head=head, num_classes=4, names=list("abcd"))
     preprocess = network.info.preprocess
-    longest = {"longest": 2 * size} if preprocess.fit == "keep" else {}
+    longest: dict[str, Any] = {"longest": 2 * size} if preprocess.fit == "keep" else {}
     network.info = replace(network.info, preprocess=replace(preprocess, size=size, **longest))
     for name, values in network.named_parameters():
         if facts_of(task).selection and not name.startswith("backbone."):
@@ -247,7 +247,7 @@ def scored_network(model: str, task: str, head: str | None, size: int) -> TaskNe
     return network.eval()
 
 
-def export_cell(network: TaskNetwork, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+def export_cell(network: TaskNetwork, kind: Format, settings: dict[str, Any]) -> dict[str, Any]:
     """Return what an export gives: objects, differences, size and time, or why it failed."""
     start = perf_counter()
     with tempfile.TemporaryDirectory() as folder:
