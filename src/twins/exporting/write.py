@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import free_symbols
 
 from twins.errors import ConfigError
 from twins.exporting import writers
@@ -112,4 +113,7 @@ def trace(graph: ExportGraph) -> ExportedProgram:
     for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_scalar.default):
         program.graph.erase_node(node)
     program.graph.eliminate_dead_code()
+    used = {symbol for node in program.graph.nodes for symbol in free_symbols(node.meta.get("val"))}
+    for symbol in program.range_constraints.keys() - used:  # PyTorch warns of them when it reads the file
+        del program.range_constraints[symbol]
     return program
