@@ -25,9 +25,10 @@ class Maps(torch.nn.Module):
     channels, strides = (32, 64, 128, 256), (4, 8, 16, 32)
 
     def forward(self, images, sizes=None):
-        factors = [torch.linspace(-1, 1, channels)[:, None, None] for channels in self.channels]
-        pixels = images[:, :1] if sizes is None else images[:, :1] * valid_mask(sizes, *images.shape[2:])[:, None]
-        return [pixels[:, :, ::step, ::step] * factor for step, factor in zip(self.strides, factors, strict=True)]
+        if sizes is not None:
+            images = images * valid_mask(sizes, *images.shape[2:])[:, None]
+        maps = [images[:, :, ::step, ::step] for step in self.strides]
+        return [x.index_select(1, torch.arange(width) % 3) for x, width in zip(maps, self.channels, strict=True)]
 
     def map_sizes(self, sizes):
         return tuple((sizes + step - 1) // step for step in self.strides)
