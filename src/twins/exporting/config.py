@@ -56,7 +56,7 @@ class ExportConfig:
     max_drop: float = 0.5
     """Largest loss of the task's metric, in points of per cent, that a file may have with `data`."""
     opset: int | None = None
-    """Operator set of an ONNX file, from 20 to 23. Unset: 23, or 21 for two-stage detectors, which it cannot hold."""
+    """Operator set of an ONNX file, from 20 to 23. Unset: 23, or 21 for Faster and Mask R-CNN."""
 
     def __post_init__(self) -> None:
         size: Any = self.size

@@ -16,8 +16,9 @@ from twins.exporting.resize import ResizeInGraph
 from twins.tasks.exports import export_of
 from twins.tasks.network import TaskNetwork
 
-TRACED_SIDE = 96
-"""Side in pixels of the images with which an open size is traced."""
+TRACED_SIDE = 160
+"""Side in pixels of the images with which an open size is traced: so large that each map of a pyramid, down to a stride
+of 128, has two rows at least, since tracing takes a single row for a broadcast one."""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from twins.exporting.config import ExportConfig
 from twins.exporting.graph import Shape
 from twins.exporting.onnx import write_onnx
 from twins.exporting.write import build_graph, trace
+from twins.ops.padding import valid_mask
 from twins.tasks.inference import SelectionConfig
 
-OPEN = {"size": "dynamic", "batch": "dynamic"}
-SIDES = [(33, 47), (96, 70), (64, 131)]
+SIDES, BATCH = [(33, 47), (290, 70), (64, 150)], (3, 290, 150)
 
 
 class Maps(torch.nn.Module):
@@ -26,14 +26,15 @@ class Maps(torch.nn.Module):
 
     def forward(self, images, sizes=None):
         factors = [torch.linspace(-1, 1, channels)[:, None, None] for channels in self.channels]
-        return [images[:, :1, ::step, ::step] * factor for step, factor in zip(self.strides, factors, strict=True)]
+        pixels = images[:, :1] if sizes is None else images[:, :1] * valid_mask(sizes, *images.shape[2:])[:, None]
+        return [pixels[:, :, ::step, ::step] * factor for step, factor in zip(self.strides, factors, strict=True)]
 
     def map_sizes(self, sizes):
         return tuple((sizes + step - 1) // step for step in self.strides)
 
 
-def graph_of(network, **settings):
-    graph = build_graph(network, Shape(None, None, None), ExportConfig(**OPEN, **settings))
+def graph_of(network, shape=(None, None, None), **settings):
+    graph = build_graph(network, Shape(*shape), ExportConfig(**settings))
     graph.network.backbone = Maps()
     return graph
 
@@ -46,7 +47,7 @@ def photographs():
 
 def padded_batch(images):
     """Return images in one batch, and their sizes."""
-    batch = torch.zeros((len(images), 96, 131, 3), dtype=torch.uint8)
+    batch = torch.full((*BATCH, 3), 255, dtype=torch.uint8)
     for row, image in zip(batch, images, strict=True):
         row[: image.shape[1], : image.shape[2]] = image[0]
     return batch, torch.tensor(SIDES)
@@ -71,7 +72,7 @@ def assert_same(found, expected, row=0):
 
 @pytest.mark.slow
 def test_an_onnx_file_finds_in_a_padded_batch_what_each_image_has_alone(detector, tmp_path):
-    graph, images = graph_of(detector("mask_rcnn"), padded=True, format="openvino"), photographs()
+    graph, images = graph_of(detector("mask_rcnn"), BATCH, padded=True, format="openvino"), photographs()
     with torch.no_grad():
         graph.network.roi_head.bbox_head.fc_cls.weight *= 0.3  # so that the best scores are not all 1
         best = [graph(image, torch.tensor([image.shape[1:3]]))["scores"].max().item() for image in images]
@@ -79,13 +80,12 @@ def test_an_onnx_file_finds_in_a_padded_batch_what_each_image_has_alone(detector
         expected = [graph(image, torch.tensor([image.shape[1:3]])) for image in images]
     counts = [int(outputs["count"]) for outputs in expected]
     assert min(counts) == 0
-    assert max(counts) > 1
+    assert sum(counts) > 1
     write_onnx(graph, tmp_path / "net.onnx")
     for run in runtimes(tmp_path / "net.onnx"):
         found = run(*padded_batch(images))
         for row, outputs in enumerate(expected):
             assert_same(found, outputs, row)
-            assert_same(run(images[row], torch.tensor([SIDES[row]])), outputs)
 
 
 @pytest.mark.slow
