@@ -58,6 +58,12 @@ TABLE = [
         "trace without it: images with a side of 32 are refused then",
     ),
     Private(
+        "torch.ops.aten._assert_scalar.default",
+        "exporting/write.py",
+        "a program of open size asserts what tracing has assumed of sizes, and would refuse small images",
+        "keep the asserts: a batch of one image, or a map of one row, is refused then",
+    ),
+    Private(
         "torch.compiler._is_compiling_flag",
         TORCH_OPS,
         "`twins doctor` asks what a compiled network would use",

@@ -73,5 +73,11 @@ def evaluate(run: Path) -> float:
     return result.metrics["top1"]
 
 
+def export(run: Path) -> Path:
+    config = twins.ExportConfig(format="onnx", size=(64, "dynamic"), batch="dynamic")
+    result = assert_type(twins.export(run, config=config), twins.ExportResult)
+    return result.path
+
+
 def misspell() -> object:
     return twins.create_modle  # type: ignore[attr-defined]  # an unknown name is an error

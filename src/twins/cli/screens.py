@@ -122,8 +122,8 @@ SCREENS = {
     "export": Screen(
         (
             ("twins export runs/first --format onnx", "one file, verified on real images"),
-            ("twins export runs/first --format openvino --precision int8 --calibrate photos --data photos", ""),
-            ("twins export runs/boxes --format onnx --batch dynamic --size dynamic --padded", "any batch of any sizes"),
+            ("twins export runs/first --precision int8 --calibrate photos", "calibrated and measured"),
+            ("twins export runs/boxes --batch dynamic --padded", "images of any sizes in a batch"),
         ),
         ("model", "out", "format", "precision", "size", "batch", "padded", "score", "calibrate", "data", "max_drop"),
         {
