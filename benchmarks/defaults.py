@@ -31,9 +31,9 @@ from typing import Any
 import yaml
 from defaults_settings import CLASSIFIERS, SETS, SWEEPS, DataSet, Settings, merge, old, peer, sweep
 
-from twins.bench.compare import processor
 from twins.engine.config import EvalConfig, TrainConfig, read_config
 from twins.engine.log import read_rows
+from twins.machine import processor
 from twins.tasks.contract import spec_of
 from twins.tasks.table import facts_of
 

@@ -41,7 +41,7 @@ from typing import Any
 import torch
 
 import twins
-from twins.bench.compare import machine_facts, processor, run_bench
+from twins.bench.compare import machine_facts, run_bench
 from twins.bench.config import BenchConfig, shape_of
 from twins.bench.files import image_files, pixels_at
 from twins.bench.networks import Case, Step, build_networks
@@ -50,6 +50,7 @@ from twins.bench.timing import interleaved, ratio
 from twins.errors import TwinsError
 from twins.exporting.formats import ENDINGS, Format
 from twins.files import first_line
+from twins.machine import processor
 from twins.tasks.network import TaskNetwork
 from twins.tasks.table import TASKS, facts_of
 

@@ -173,6 +173,8 @@ def scenes() -> TrainConfig:
 
 ENOUGH_CROPS = 2400.0
 """Training crops that a short training should see; on fewer, smaller crops teach more than large ones."""
+FEW_STEPS = 400
+"""Steps below which a network that starts without published weights predicts the most frequent class everywhere."""
 SEEN_REGION = 12
 """Pixels that narrow regions should measure on the network's input."""
 
@@ -192,7 +194,11 @@ def choose(run: Chooser) -> None:
     run.set("semantic.crop", crop, run.shortage(crop, largest, 4) if crop < largest else whole)
     crop = run.config.semantic.crop
     run.choose_batch(crop, smallest=4, largest=16, steps=1000, passes=80.0 if run.published else 200.0)
-    run.choose_rate(2e-4, 8) if run.published else run.choose_rate(2e-3, 4)
+    short = not run.published and run.steps < FEW_STEPS
+    run.choose_rate(2e-4, 8) if run.published else run.choose_rate(1e-3 if short else 2e-3, 4)
+    if short:
+        reason = f"without them a rare class would hardly be predicted after {run.steps:.0f} steps"
+        run.set("class_weights", "sqrt", reason)
     run.choose_regularisation(layer_decay=0.9, drop_path=0.2)
     run.choose_schedule(run.config.size)
     run.choose_flip("semantic.hflip")
