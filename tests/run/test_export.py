@@ -32,16 +32,20 @@ def test_a_run_is_exported_measured_and_kept_apart_if_it_is_wrong(run, monkeypat
     output = capsys.readouterr().out
     assert "verified: agrees with the network on 4 images" in output
     assert "top1 on 359 images of digits: file" in output
-    sheet = json.loads((run / "exports" / "digits.json").read_text())
+    sheet = json.loads((run / "exports" / "digits-torch.json").read_text())
     assert sheet["metric"]["file"] == pytest.approx(sheet["metric"]["network"], abs=1e-3)
-    assert sheet["weights_sha256"] == twins.load(run / "exports" / "digits.pt2").model.session.info.weights_sha256
+    assert sheet["weights_sha256"] == twins.load(run / "exports" / "digits-torch.pt2").model.session.info.weights_sha256
 
     before = sheet["file_bytes"]
-    monkeypatch.setattr(exporter, "_metrics", lambda *_: sheet["metric"] | {"file": 0.0, "drop": 12.5})
+    wrong = sheet["metric"] | {"file": 0.0, "drop": 12.5}
+    monkeypatch.setattr(exporter._Metric, "measure", lambda self, path: setattr(self, "measured", wrong) or wrong)
     assert main(arguments) == 1
     error = capsys.readouterr().err
-    assert "digits.pt2 failed its verification: its top1 on digits is 0.00 %, 12.50 points below the network's" in error
-    assert "--max-drop is 0.5; it is kept as digits.pt2.failed, with its sheet digits.failed.json" in error
-    names = ["digits.failed.json", "digits.json", "digits.pt2", "digits.pt2.failed"]
+    assert (
+        "digits-torch.pt2 failed its verification: its top1 on digits is 0.00 %, 12.50 points below the network's"
+        in error
+    )
+    assert "--max-drop is 0.5; it is kept as digits-torch.pt2.failed, with its sheet digits-torch.failed.json" in error
+    names = ["digits-torch.failed.json", "digits-torch.json", "digits-torch.pt2", "digits-torch.pt2.failed"]
     assert sorted(path.name for path in (run / "exports").iterdir()) == names
-    assert json.loads((run / "exports" / "digits.json").read_text())["file_bytes"] == before
+    assert json.loads((run / "exports" / "digits-torch.json").read_text())["file_bytes"] == before

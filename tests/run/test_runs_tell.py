@@ -54,7 +54,9 @@ def test_a_run_says_what_it_does_and_a_finished_run_goes_on(data, tmp_path, run_
     for pattern in expected:
         assert re.search(pattern, err), (pattern, err)
         assert re.search(pattern, (run / "log.txt").read_text())
-    assert out.endswith(f"next: twins eval {run}\n      twins predict {run} IMAGE...\n")
+    assert out.endswith(
+        f"next: twins eval {run}\n      twins predict {run} IMAGE...\n      twins export {run} --format onnx\n"
+    )
     config = read_config(run / "config.yaml")
     assert not config.auto_batch
 

@@ -32,7 +32,7 @@ def build_graph(network: TaskNetwork, shape: Shape, config: ExportConfig) -> Exp
         ConfigError: runtimes cannot compute the network in the opset of `config`, or its padding policy crops maps, so
             that a padded batch does not give what each image gets alone.
     """
-    padding = network.backbone.padding
+    padding = network.info.padding
     if config.padded and padding != "exact":
         raise ConfigError(
             f"`padded` needs a network with `padding`='exact', found {padding!r}, which crops maps; leave out `padded`"

@@ -77,7 +77,7 @@ def normalise_map(norm: nn.Module, x: Tensor, sizes: Tensor | None) -> Tensor:
         return norm(x)
     sizes = sizes.to(x.device)
     inside = valid_mask(sizes, x.shape[2], x.shape[3])[:, None, None]  # (B, 1, 1, H, W)
-    groups = full_precision(x).reshape(len(x), norm.num_groups, -1, *x.shape[2:])  # (B, G, C / G, H, W)
+    groups = full_precision(x).reshape(x.shape[0], norm.num_groups, -1, *x.shape[2:])  # (B, G, C / G, H, W)
     count = sizes.prod(dim=1).view(-1, 1, 1, 1, 1) * groups.shape[2]
     groups = groups - torch.where(inside, groups, 0.0).sum(dim=(2, 3, 4), keepdim=True) / count
     variance = torch.where(inside, groups, 0.0).square().sum(dim=(2, 3, 4), keepdim=True) / count

@@ -67,7 +67,11 @@ def _resample(
     if private_torch.is_exporting():
         # PyTorch would assume that an open side is not 1, so the product has a row and a column more, which are zero
         rows, columns, x = (F.pad(values, (0, 1, 0, 1)) for values in (rows, columns, x))
-        return torch.einsum("bHh,bWw,bchw->bcHW", rows, columns, x)[:, :, : shape[0], : shape[1]]
+        if sizes is None and out_sizes is None:  # tracing takes the batch for that of the weights, which is 1
+            result = torch.einsum("Hh,Ww,bchw->bcHW", rows[0], columns[0], x)
+        else:
+            result = torch.einsum("bHh,bWw,bchw->bcHW", rows, columns, x)
+        return result[:, :, : shape[0], : shape[1]]
     x = x.permute(0, 2, 3, 1)  # maps are channels-last in memory
     x = (rows @ x.flatten(2)).view(x.shape[0], rows.shape[1], *x.shape[2:])  # (B, H_out, W, C)
     return (columns[:, None] @ x).permute(0, 3, 1, 2)

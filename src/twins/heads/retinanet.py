@@ -16,6 +16,7 @@ from twins.heads.fpn import Levels
 from twins.heads.layers import PlainConv, full_precision, init_normal, zero_outside_map
 from twins.heads.matching import BACKGROUND, IGNORED, assign
 from twins.heads.targets import Target
+from twins.ops.private_torch import is_exporting
 
 ANCHOR_SCALE = 4.0
 """Side of the smallest square anchor in multiples of a level's stride, as published."""
@@ -58,8 +59,8 @@ class RetinaNetHead(nn.Module):
 
         Returns:
             `logits` `(B, N, K)`, minus infinity if the anchor's location is outside its image; `deltas` `(B, N, 4)`;
-            `anchors` `(N, 4)`; `counts`, a tuple of the number of anchors of each level; `sizes`, the images' true
-            sizes `(B, 2)`.
+            `anchors` `(N, 4)`; `counts`, the number of anchors of each level, or while exporting a tuple of them,
+            which may be open; `sizes`, the images' true sizes `(B, 2)`.
         """
         logits, deltas, anchors = [], [], []
         for number, (x, stride) in enumerate(zip(levels.maps, levels.strides, strict=True)):
@@ -70,11 +71,12 @@ class RetinaNetHead(nn.Module):
             logits.append(logit)
             deltas.append(split_by_anchor(_run(x, self.reg_convs, self.retina_reg, sizes), 4))
             anchors.append(grid_anchors(x, stride, self.scales))
+        counts = tuple(part.shape[0] for part in anchors)
         return {
             "logits": torch.cat(logits, dim=1),
             "deltas": torch.cat(deltas, dim=1),
             "anchors": torch.cat(anchors),
-            "counts": tuple(part.shape[0] for part in anchors),
+            "counts": counts if is_exporting() else torch.tensor(counts, device=levels.image_sizes.device),
             "sizes": levels.image_sizes,
         }
 
@@ -144,7 +146,8 @@ class RetinaNetHead(nn.Module):
         """
         logits, deltas = full_precision(outputs["logits"]), full_precision(outputs["deltas"])
         parts, first = [], 0
-        for part in torch.split(logits, outputs["counts"], dim=1):
+        counts = outputs["counts"]
+        for part in torch.split(logits, counts if isinstance(counts, tuple) else counts.tolist(), dim=1):
             best, pairs = top_rows(part.flatten(1), CANDIDATES)  # of (B, N_i * K)
             parts.append((best, pairs + first))
             first += part.shape[1] * self.num_classes

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twins.errors import ConfigError
+from twins.ops.private_torch import is_exporting
 
 Padding = Literal["exact", "reference", "unmasked"]
 """Policy for borders that windows or cells do not divide; see `fit_cells` and `twins.ops.windows.window_key_mask`."""
@@ -73,6 +74,8 @@ def true_sizes(images: Tensor, sizes: Tensor | None) -> Tensor:
     """Return `sizes`, or for `None` the height and width of `images` `(B, C, H, W)` for each image, int `(B, 2)`."""
     if sizes is not None:
         return sizes
+    if not is_exporting():
+        return torch.tensor([images.shape[2:]] * len(images), device=images.device)
     sides = (torch.full(images.shape[:1], side, dtype=torch.int64, device=images.device) for side in images.shape[2:])
     return torch.stack(tuple(sides), dim=1)
 

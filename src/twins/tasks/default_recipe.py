@@ -25,7 +25,7 @@ CHOSEN = frozenset((
     "optimizer.betas", "optimizer.layer_decay", "schedule.kind", "schedule.warmup_epochs", "schedule.min_lr",
     "augment.hflip", "augment.scale", "augment.rand_augment", "augment.erasing", "augment.shift_pixels",
     "semantic.crop", "semantic.hflip", "semantic.ratio", "semantic.photometric", "detection.samples",
-    "detection.anchor_scale", "detection.hflip", "detection.ratio",
+    "detection.anchor_scale", "detection.hflip", "detection.ratio", "class_weights",
 ))  # fmt: skip
 """Settings that the default recipe chooses, in one task or in several."""
 TRAINING_SHARE = 0.85

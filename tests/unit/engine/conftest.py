@@ -45,6 +45,9 @@ class ToyTask(nn.Module):
         torch.manual_seed(0)
         self.first, self.drop, self.last = nn.Linear(2, 8), nn.Dropout(0.1), nn.Linear(8, 2)
 
+    def prepare(self, images: torch.Tensor, sizes: Any) -> Any:
+        return images.to(self.first.weight.dtype), sizes
+
     def forward(self, images: torch.Tensor, sizes: Any = None) -> torch.Tensor:
         return self.last(self.drop(self.first(images).relu()))
 
