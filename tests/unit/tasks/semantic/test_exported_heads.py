@@ -102,8 +102,9 @@ def sessions(program: torch.export.ExportedProgram, opset: int, path, names: lis
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("opset", "norm", "padded"), [(20, "group", True), (23, "batch", False)])
-@pytest.mark.parametrize("head", ["semantic_fpn", "upernet"])
+@pytest.mark.parametrize(
+    ("head", "opset", "norm", "padded"), [("semantic_fpn", 20, "group", True), ("upernet", 23, "batch", False)]
+)
 def test_files_of_open_size_give_the_networks_outputs(head, norm, padded, opset, tmp_path):
     module = graph(head, norm)
     names = ["images", "sizes"][: 1 + padded]
