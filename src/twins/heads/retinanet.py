@@ -147,7 +147,7 @@ class RetinaNetHead(nn.Module):
         logits, deltas = full_precision(outputs["logits"]), full_precision(outputs["deltas"])
         parts, first = [], 0
         counts = outputs["counts"]
-        for part in torch.split(logits, counts if isinstance(counts, tuple) else counts.tolist(), dim=1):
+        for part in torch.split(logits, counts.tolist() if isinstance(counts, Tensor) else list(counts), dim=1):
             best, pairs = top_rows(part.flatten(1), CANDIDATES)  # of (B, N_i * K)
             parts.append((best, pairs + first))
             first += part.shape[1] * self.num_classes
