@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from twins.errors import WeightsError
+from twins.exporting.extra import quiet
 from twins.exporting.metadata import KEY
 from twins.exporting.program import Unsafe, check_program, check_values
 from twins.files import first_line
@@ -60,7 +61,8 @@ def load_archive(path: Path) -> ExportedProgram:
         _inspect(file, path)
         file.seek(0)
         try:
-            return torch.export.load(file)
+            with quiet("torch._export.serde.serialize"):  # it names symbols of sizes that no tensor has
+                return torch.export.load(file)
         except Exception as error:  # damaged programs make the loader raise errors of any class
             raise WeightsError(
                 f"{path} cannot be loaded by PyTorch {torch.__version__} ({first_line(error)}); "

@@ -34,7 +34,9 @@ class Bounds:
     """How far the outputs of a file may be from those of its network."""
 
     numbers: float
-    """Largest difference of probabilities, logits, scores and maps, relative to the root mean square of the output."""
+    """Largest difference of probabilities, logits and maps, relative to the root mean square of the output."""
+    scores: float
+    """Largest difference of the scores of objects, relative to their root mean square."""
     boxes: float
     """Largest difference of a box's sides in pixels."""
     masks: float
@@ -46,14 +48,15 @@ class Bounds:
 
 
 BOUNDS: dict[Precision, Bounds] = {
-    "fp32": Bounds(numbers=1e-4, boxes=0.05, masks=1e-3, agreement=0.999, objects=0.99),
-    "fp16": Bounds(numbers=0.05, boxes=1.0, masks=0.1, agreement=0.98, objects=0.9),
-    "bf16": Bounds(numbers=0.25, boxes=5.0, masks=0.4, agreement=0.9, objects=0.75),
-    "int8": Bounds(numbers=math.inf, boxes=math.inf, masks=math.inf, agreement=0.0, objects=0.0),
+    "fp32": Bounds(numbers=1e-4, scores=1e-3, boxes=0.05, masks=1e-3, agreement=0.999, objects=0.99),
+    "fp16": Bounds(numbers=0.05, scores=0.05, boxes=1.0, masks=0.1, agreement=0.98, objects=0.9),
+    "bf16": Bounds(numbers=0.25, scores=0.25, boxes=5.0, masks=0.4, agreement=0.9, objects=0.75),
+    "int8": Bounds(numbers=math.inf, scores=math.inf, boxes=math.inf, masks=math.inf, agreement=0.0, objects=0.0),
 }
 """Bounds by precision. In fp32 only the order of sums differs, about 1e-6 after tens of layers; 1e-4 leaves room for
-the largest networks, and any wrong constant is far above it. fp16 and bf16 round each number to 11 and 8 bits. What
-int8 loses depends on the task, so that `data` judges it."""
+the largest networks, and any wrong constant is far above it. Scores and masks of objects may be read at proposed boxes,
+which these sums move by thousandths of a pixel, so theirs are ten times as wide. fp16 and bf16 round each number to 11
+and 8 bits. What int8 loses depends on the task, so that `data` judges it."""
 RESIZED = BOUNDS["fp16"]
 """Bounds of a file that resizes its images, whose pixels may differ from Pillow's by 1 of 255."""
 
@@ -198,7 +201,7 @@ def compare_objects(expected: Arrays, found: Arrays, bounds: Bounds, selection: 
     yield Measure(name="boxes", value=_largest(boxes), bound=bounds.boxes, unit="pixels")
     scores = [np.abs(a.scores[i] - b.scores[j]) for a, b, i, j in matches]
     strength = rms(np.concatenate([ours.scores for ours, _ in images]))
-    yield Measure(name="scores", value=_largest(scores) / strength, bound=bounds.numbers)
+    yield Measure(name="scores", value=_largest(scores) / strength, bound=bounds.scores)
     masks = [(a.masks[i], b.masks[j]) for a, b, i, j in matches if a.masks is not None and b.masks is not None]
     if masks and masks[0][0].dtype == bool:
         common, either = (sum(int(f(a, b).sum()) for a, b in masks) for f in (np.logical_and, np.logical_or))

@@ -1,9 +1,12 @@
-"""Import of the optional packages for exports, without their telemetry."""
+"""Use of the optional packages for exports without their telemetry and their log."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
@@ -33,3 +36,17 @@ def silence_telemetry() -> None:
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # Python's mark of no such module
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+@contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """Silence what loggers say below an error; `""` is the root."""
+    found = [logging.getLogger(name) for name in loggers]
+    before = [logger.level for logger in found]
+    try:
+        for logger in found:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(found, before, strict=True):
+            logger.setLevel(level)

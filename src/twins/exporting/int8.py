@@ -7,18 +7,16 @@ asymmetric range each, weights one symmetric range for each output channel.
 
 from __future__ import annotations
 
-import logging
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twins.exporting.extra import require
+from twins.exporting.extra import quiet, require
 from twins.exporting.formats import Format
 
 if TYPE_CHECKING:
@@ -109,7 +107,7 @@ def quantize(path: Path, out: Path, feeds: Feeds, layers: Collection[str], runti
     assert layers, "ONNX Runtime takes an empty list for all nodes"
     require("onnxruntime")
     tools = require("onnxruntime.quantization")
-    with _quiet():
+    with quiet(""):  # it remarks on preprocessing that is done already
         tools.quantize_static(
             path,
             out,
@@ -137,17 +135,6 @@ def _reader(base: type[Any], feeds: Feeds) -> Any:
             return next(self.feeds, None)
 
     return Reader()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence remarks on preprocessing that is done already."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def rank(path: Path, feeds: Feeds, parts: dict[str, list[str]]) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from twins.exporting.extra import require
+from twins.exporting.extra import quiet, require
 from twins.exporting.graph import ExportGraph
 from twins.exporting.operators import translations
 from twins.ops.private_torch import any_open_size
@@ -57,14 +56,6 @@ def module_of(metadata: Mapping[str, str]) -> str:
 @contextmanager
 def tracing() -> Iterator[None]:
     """Trace open sizes for all their values, and silence the exporter's own deprecations and remarks on axes."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    before = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), any_open_size():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+    with quiet("torch.onnx", "onnxscript", "onnx_ir"), warnings.catch_warnings(), any_open_size():
+        warnings.simplefilter("ignore")
+        yield
