@@ -12,9 +12,10 @@ from twins.cli.main import main
 from twins.engine.config import read_config
 from twins.engine.log import read_rows
 
-STEPS = 16
-SETTINGS = ["--data", "digits", "--max-steps", str(STEPS), "--batch-size", "32", "--device", "cpu"]
-SETTINGS += ["--save-every", "2", "--log-every", "1", "--eval-every", "100", "--drop-path", "0.2"]
+STEPS = 60
+SETTINGS = ["--model", "twins_svt_nano", "--size", "32", "--batch-size", "4", "--max-steps", str(STEPS)]
+SETTINGS += ["--device", "cpu", "--save-every", "2", "--log-every", "1", "--eval-every", "1000", "--drop-path", "0.2"]
+HELD_OUT = 7
 CASES = {
     "EMA and accumulation": ["--ema-decay", "0.9", "--accumulate", "2"],
     "workers and mixing": ["--workers", "1", "--augment.mixup", "0.8", "--augment.cutmix", "1.0"],
@@ -24,13 +25,27 @@ CASES = {
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of random pictures of two classes: 21 to train on, and an odd number held out."""
+    random = np.random.default_rng(0)
+    for part, count in (("train", 21), ("val", HELD_OUT)):
+        for index in range(count):
+            folder = tmp_path / "data" / part / "ab"[index % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{index}.png")
+    return tmp_path / "data"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", sorted(CASES))
 @pytest.mark.usefixtures("no_report")
-def test_a_run_that_is_killed_and_stopped_resumes_exactly(tmp_path, start, assert_equal_weights, case):
+def test_a_run_that_is_killed_and_stopped_resumes_exactly(pictures, tmp_path, start, assert_equal_weights, case):
     uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"
-    assert main(["train", *SETTINGS, *CASES[case], "--out", str(uninterrupted)]) == 0
-    training = start(*SETTINGS, *CASES[case], "--out", str(interrupted))
+    settings = [*SETTINGS, *CASES[case], "--data", str(pictures), "--out"]
+    assert main(["train", *settings, str(uninterrupted)]) == 0
+    training = start(*settings, str(interrupted))
     training.wait_for_step(interrupted, 5)
     training.kill()
     reached = len(read_rows(interrupted, "train"))
@@ -45,50 +60,47 @@ def test_a_run_that_is_killed_and_stopped_resumes_exactly(tmp_path, start, asser
 
 
 @pytest.mark.slow
-def test_two_killed_processes_resume_exactly_and_evaluate_each_image_once(tmp_path, start, assert_equal_weights):
+def test_two_killed_processes_resume_exactly_and_evaluate_each_image_once(
+    pictures, tmp_path, start, assert_equal_weights
+):
+    settings = [*SETTINGS, "--data", str(pictures), "--out"]
     uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"
-    output = start(*SETTINGS, "--out", str(uninterrupted), processes=2).finish()
+    output = start(*settings, str(uninterrupted), processes=2).finish()
     assert "warn" not in output.lower(), output
-    training = start(*SETTINGS, "--out", str(interrupted), processes=2)
+    training = start(*settings, str(interrupted), processes=2)
     training.wait_for_step(interrupted, 5)
     training.kill()
     start("--resume", str(interrupted), processes=2).finish()
     assert_equal_weights(uninterrupted, interrupted)
     held_out = read_rows(uninterrupted, "eval")[-1]["top1"]
     result = json.loads((uninterrupted / "eval.json").read_text())
-    assert result["protocol"]["images"] == 359  # two processes cannot share these evenly
+    assert result["protocol"]["images"] == HELD_OUT  # two processes cannot share these evenly
     assert held_out == pytest.approx(result["metrics"]["top1"], abs=1e-9)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
-def test_a_run_resumes_exactly_after_its_data_has_moved(tmp_path, start, assert_equal_weights, capsys):
-    data, moved = tmp_path / "data", tmp_path / "elsewhere" / "pictures"
-    random = np.random.default_rng(0)
-    for index in range(12):
-        (data / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
-        pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(data / "ab"[index % 2] / f"{index}.png")
-    settings = ["--model", "twins_svt_nano", "--size", "32", "--batch-size", "2", "--steps", "40", "--device", "cpu"]
-    settings += ["--workers", "0", "--save-every", "2", "--log-every", "1", "--eval-every", "100", "--data", str(data)]
+def test_a_run_resumes_exactly_after_its_data_has_moved(pictures, tmp_path, start, assert_equal_weights, capsys):
+    moved = tmp_path / "elsewhere" / "pictures"
+    settings = [*SETTINGS, "--workers", "0", "--data", str(pictures)]
     uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"
     assert main(["train", *settings, "--out", str(uninterrupted)]) == 0
     training = start(*settings, "--out", str(interrupted))
     training.wait_for_step(interrupted, 4)
     training.kill()
     moved.parent.mkdir()
-    data.rename(moved)
+    pictures.rename(moved)
     capsys.readouterr()
     assert main(["train", "--resume", str(interrupted)]) == 2
     assert "if it has moved, give its new folder as --data" in capsys.readouterr().err
-    (moved / "a" / "0.png").rename(moved / "a" / "new.png")
+    (moved / "train" / "a" / "0.png").rename(moved / "train" / "a" / "new.png")
     assert main(["train", "--resume", str(interrupted), "--data", str(moved)]) == 2
     assert "the training images have changed" in capsys.readouterr().err
-    (moved / "a" / "new.png").rename(moved / "a" / "0.png")
+    (moved / "train" / "a" / "new.png").rename(moved / "train" / "a" / "0.png")
     assert main(["train", "--resume", str(interrupted), "--data", str(moved)]) == 0
     assert_equal_weights(uninterrupted, interrupted)
     assert read_config(interrupted / "config.yaml").data == str(moved)
     plans = [json.loads((run / "data.json").read_text()) for run in (uninterrupted, interrupted)]
-    assert [plan.pop("data") for plan in plans] == [str(data), str(moved)]
+    assert [plan.pop("data") for plan in plans] == [str(pictures), str(moved)]
     assert plans[0] == plans[1]
-    assert plans[0]["used"] == {"images": 12}
+    assert plans[0]["used"] == {"images": 28}
