@@ -62,6 +62,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 """Settings of each shape of `matrix`."""
 SUFFIXES = {name: ending for ending, name in ENDINGS.items()}
+CELL = ("objects", "equal results", "largest differences", "MB", "seconds")
+"""What `matrix` says about a cell."""
 HEAD = (
     "| model | batch | ours | against | ours ms | theirs ms | ratio (middle half) | timm against itself | outputs "
     "differ by |"
@@ -221,7 +223,8 @@ def export_files(args: argparse.Namespace, source: str | Path, batch: int, folde
 
 
 def export_matrix(args: argparse.Namespace) -> None:
-    print("| task | head | format | shape | objects | largest differences | MB | seconds |\n" + "| --- " * 8 + "|")
+    columns = ("task", "head", "format", "shape", *CELL)
+    print(f"| {' | '.join(columns)} |\n{'| --- ' * len(columns)}|")
     for task in TASKS:
         for head in facts_of(task).heads:
             if args.heads and (head or "none") not in args.heads:
@@ -256,14 +259,12 @@ def export_cell(network: TaskNetwork, kind: Format, settings: dict[str, Any]) ->
         try:
             result = twins.export(network, path, twins.ExportConfig(format=kind, **settings))
         except Exception as error:  # a failure is a row, whatever it is
-            return {"objects": "", "differences": f"failed: {first_line(error)}", "MB": "", "seconds": ""}
-    differences = ", ".join(f"{name} {value:.1e}" for name, value in result.verification.differences.items())
-    return {
-        "objects": result.verification.objects or "",
-        "differences": differences,
-        "MB": f"{result.sheet['file_bytes'] / 1e6:.1f}",
-        "seconds": f"{perf_counter() - start:.0f}",
-    }
+            return dict.fromkeys(CELL, "") | {"largest differences": f"failed: {first_line(error)}"}
+    verified = result.verification
+    differences = ", ".join(f"{name} {value:.1e}" for name, value in verified.differences.items())
+    agreement = ", ".join(f"{name} {100 * share:.5g} %" for name, share in verified.agreement.items())
+    size, seconds = f"{result.sheet['file_bytes'] / 1e6:.1f}", f"{perf_counter() - start:.0f}"
+    return dict(zip(CELL, (verified.objects or "", agreement, differences, size, seconds), strict=True))
 
 
 def summary(name: str, row: dict[str, Any], measured: dict[str, dict[str, Any]], sheet: dict[str, Any]) -> str:

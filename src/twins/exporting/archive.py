@@ -34,6 +34,8 @@ _ENTRIES = re.compile(
     r"|data/sample_inputs/model\.pt|extra/[\w-][\w.-]*"
 )
 """Entries that `torch.export.save` writes for a network, below the archive's own folder."""
+_LARGEST_LIST = 2**28
+"""Most bytes of an unpacked list of operators or tensors."""
 _OLD = "serialized_exported_program.json"
 
 
@@ -119,9 +121,12 @@ def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
         for name, info in entries.items():
             if info.filename != f"{folder}/{name}" or not _ENTRIES.fullmatch(name):
                 raise Unsafe(f"it holds {info.filename!r:.80}, which no exported network needs")
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            if name.endswith(".json") and info.compress_type == zipfile.ZIP_DEFLATED:
+                if info.file_size > _LARGEST_LIST:
+                    raise Unsafe(f"its entry {name} has {info.file_size} bytes when it is unpacked")
+            elif info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
                 raise Unsafe(f"its entry {name} is compressed")
-        if len(entries) != len(infos) or sum(info.file_size for info in infos) > path.stat().st_size:
+        if len(entries) != len(infos) or sum(info.compress_size for info in infos) > path.stat().st_size:
             raise Unsafe("two of its entries share a name or their bytes")
         if archive.read(entries["archive_format"]) != b"pt2":
             raise zipfile.BadZipFile("its archive_format is not pt2")

@@ -164,6 +164,19 @@ def test_an_entry_twice_and_a_compressed_one_are_refused(archive, tmp_path):
         open_session(path)
 
 
+def test_the_lists_of_an_archive_are_compressed_and_bounded(archive, tmp_path):
+    with zipfile.ZipFile(archive) as saved:
+        listed = saved.getinfo(next(name for name in saved.namelist() if name.endswith(MODEL)))
+    assert listed.compress_size < 0.2 * listed.file_size
+    path = write(tmp_path / "net.pt2", {name: text for name, text in entries_of(archive).items() if name != MODEL})
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as more, more.open(f"net/{MODEL}", "w") as bomb:
+        for _ in range(2**8 + 1):
+            bomb.write(bytes(2**20))
+    assert path.stat().st_size < 2**20
+    with pytest.raises(WeightsError, match=r"its entry models/model.json has 26\d+ bytes when it is unpacked"):
+        open_session(path)
+
+
 def test_an_archive_of_an_older_pytorch_whose_tensors_are_pickled_is_refused(tmp_path):
     marker = tmp_path / "marker"
     names = ("state_dict", "constants", "example_inputs")
