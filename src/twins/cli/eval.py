@@ -27,7 +27,7 @@ class EvalArgs:
     """
 
     model: Annotated[str, Positional, tyro.conf.arg(metavar="MODEL")]
-    """Run folder, checkpoint or published name; or a COCO results file to score."""
+    """Run folder, checkpoint, exported file or published name; or a COCO results file to score."""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA")] = None
     """Data set of the network's task: a folder, `digits` or `scenes`; unset: that of the run. For a results file: the
     COCO annotation file."""

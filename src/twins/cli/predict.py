@@ -35,7 +35,7 @@ class PredictArgs:
     """Run a network on images and videos and print its predictions."""
 
     model: Annotated[str, Positional, tyro.conf.arg(metavar="MODEL")]
-    """Run folder, checkpoint or published name."""
+    """Run folder, checkpoint, exported file or published name."""
     images: Annotated[tuple[str, ...], Positional, tyro.conf.arg(metavar="IMAGE...")]
     """Image files, folders of them, patterns such as `'data/**/*.jpg'`, video files, lists (`list.txt`, `@list`: a path
     in each line), cameras (`camera:0`), addresses (`http://...`, `rtsp://...`), or `-` for standard input: an image, or

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -55,7 +56,8 @@ def module_of(metadata: Mapping[str, str]) -> str:
 
 @contextmanager
 def tracing() -> Iterator[None]:
-    """Trace open sizes for all their values, and silence the exporter's own deprecations and remarks on axes."""
-    with quiet("torch.onnx", "onnxscript", "onnx_ir"), warnings.catch_warnings(), any_open_size():
+    """Trace open sizes for all their values, without the exporter's remarks and its print of a graph that fails."""
+    loggers = quiet("torch.onnx", "onnxscript", "onnx_ir", "torch.fx.experimental.symbolic_shapes")
+    with loggers, redirect_stderr(StringIO()), warnings.catch_warnings(), any_open_size():
         warnings.simplefilter("ignore")
         yield

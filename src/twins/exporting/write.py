@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import free_symbols
 
-from twins.errors import ConfigError
+from twins.errors import ConfigError, ExportError, TwinsError
 from twins.exporting import writers
 from twins.exporting.config import OPSETS, ExportConfig
 from twins.exporting.formats import Format
@@ -16,6 +17,7 @@ from twins.exporting.graph import ExportGraph, Shape
 from twins.exporting.metadata import FileInfo
 from twins.exporting.onnx import tracing, write_onnx
 from twins.exporting.openvino import convert_openvino
+from twins.files import first_line
 from twins.heads.roi import RoIHead
 from twins.tasks.network import TaskNetwork
 
@@ -86,15 +88,36 @@ def write(graph: ExportGraph, path: Path, info: FileInfo, file_format: Format) -
         file_format: format of the file.
 
     Raises:
+        ExportError: the format has no operator for one of the network, or the network cannot be traced.
         MissingExtraError: a package of the format is not installed.
     """
-    if file_format == "onnx":
-        write_onnx(graph, path)
-        writers.write_onnx(path, info)
-    elif file_format == "openvino":
-        writers.write_openvino(convert_openvino(graph), path, info)
-    else:
-        writers.write_torch(trace(graph), path, info)
+    try:
+        if file_format == "onnx":
+            write_onnx(graph, path)
+            writers.write_onnx(path, info)
+        elif file_format == "openvino":
+            writers.write_openvino(convert_openvino(graph), path, info)
+        else:
+            writers.write_torch(trace(graph), path, info)
+    except (TwinsError, OSError):
+        raise
+    except Exception as error:  # exporters raise errors of any class
+        raise ExportError(_reason(error, file_format)) from error
+
+
+def _reason(error: BaseException, file_format: Format) -> str:
+    """Return a sentence on why a format cannot hold a network, from the first cause of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if operator := re.search(r"OpOverload\(op='([\w.]+)'", str(error)):
+        return (
+            f"`format={file_format!r}` has no operator for {operator[1]}; compute it with others, or export it "
+            'with `format="torch"`'
+        )
+    return (
+        f"the network cannot be traced for `format={file_format!r}` ({first_line(error)}); give a fixed `size` "
+        "and `batch`, or change what depends on values of a tensor"
+    )
 
 
 def trace(graph: ExportGraph) -> ExportedProgram:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -14,14 +15,16 @@ from twins.backbone.config import VARIANTS
 from twins.backbone.network import Twins
 from twins.bench.config import BenchConfig
 from twins.bench.runtimes import exported_steps, onnxruntime_step, output_difference
-from twins.errors import ConfigError, MissingExtraError
+from twins.errors import ConfigError, ExportError, MissingExtraError
 from twins.exporting.config import ExportConfig
 from twins.exporting.graph import Shape
 from twins.exporting.int8 import quantize
 from twins.exporting.onnx import write_onnx
 from twins.exporting.openvino import convert_openvino
-from twins.exporting.write import build_graph
+from twins.exporting.write import build_graph, write
 from twins.tasks.classification.network import Classification
+
+from .conftest import info_of
 
 
 def shallow(name):
@@ -90,6 +93,38 @@ def test_an_older_opset_exports_the_maps_of_a_backbone_and_too_old_a_one_is_refu
     assert is_near(onnxruntime_step(path.read_bytes(), images(x))(), expected)
     with pytest.raises(ConfigError, match="`opset` must be from 20 to 23, found 17"):
         ExportConfig(opset=17)
+
+
+class Orthogonal(torch.nn.Module):
+    """An operator that ONNX does not have."""
+
+    def forward(self, x):
+        return torch.linalg.qr(x)[0].sum() + x
+
+
+class Branch(torch.nn.Module):
+    """A branch on the values of a tensor."""
+
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("layer", "file_format", "message"),
+    [
+        (Orthogonal, "onnx", r"^`format='onnx'` has no operator for aten.linalg_qr; compute it with others, or"),
+        (Branch, "torch", r"^the network cannot be traced for `format='torch'` \(Could not guard on data-dep"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_one_sentence(svt, tmp_path, capfd, layer, file_format, message):
+    network = deepcopy(svt)
+    network.head = torch.nn.Sequential(layer(), network.head)
+    graph = graph_of(network, size=(64, 64), format=file_format)
+    with pytest.raises(ExportError, match=message) as found:
+        write(graph, tmp_path / "net", info_of(), file_format)
+    assert "\n" not in str(found.value)
+    assert capfd.readouterr().err == ""  # PyTorch prints the graph so far
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxscript", "openvino", "onnxruntime"])
