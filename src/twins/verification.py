@@ -25,7 +25,7 @@ from twins.errors import MissingExtraError, few, number_of
 from twins.exported import ExportedNetwork, FixedPreprocess, load_exported
 from twins.exporting.comparison import Arrays, Measure, Mismatch, Ties, bounds_of, compare, compare_objects, rms
 from twins.exporting.graph import Shape, network_outputs
-from twins.exporting.metadata import IMAGES, SIZES, FileInfo
+from twins.exporting.metadata import IMAGES, SIZES, SMALLEST, FileInfo
 from twins.exporting.sessions import Session
 from twins.files import first_line
 from twins.predictions import Prediction
@@ -232,19 +232,19 @@ def native_session(network: TaskNetwork, info: FileInfo) -> Session:
 
 
 def _cases(network: TaskNetwork, shape: Shape, images: Mapping[str, AnyImage]) -> Iterator[Case]:
-    """Yield batches at the network's own size with each image, and where sides are open at two others."""
+    """Yield batches of three smaller sizes, where sides are open, and at the network's own size with each image."""
     names = list(images)
     batches = OPEN_BATCHES if shape.batch is None else (shape.batch,)
     sizes = {name: _own_size(network, shape, image) for name, image in images.items()}
     height, width = sizes[names[0]]
-    others = [_fixed(shape, size) for size in ((int(1.1 * height) | 1, int(0.7 * width) | 1), SMALL)]
+    others = ((SMALLEST, SMALLEST), SMALL, (int(1.1 * height) | 1, int(0.7 * width) | 1))
     for batch in batches:
+        for shift, size in enumerate(others):  # the smallest first: a runtime may keep what it compiled for it
+            if (fixed := _fixed(shape, size)) not in sizes.values():
+                yield _case(images, list(islice(cycle(names), shift, shift + batch)), fixed)
         groups = [names[first : first + batch] for first in range(0, len(names), batch)] if batch != 3 else [names[:3]]
         for group in groups:
             yield _case(images, list(islice(cycle(group), batch)), sizes[group[0]])
-        for shift, size in enumerate(others):
-            if size not in sizes.values():
-                yield _case(images, list(islice(cycle(names), shift, shift + batch)), size)
 
 
 def _own_size(network: TaskNetwork, shape: Shape, image: AnyImage) -> tuple[int, int]:
@@ -256,7 +256,7 @@ def _own_size(network: TaskNetwork, shape: Shape, image: AnyImage) -> tuple[int,
 
 def _fixed(shape: Shape, size: tuple[int, int]) -> tuple[int, int]:
     """Return a height and width, with those that the file fixes."""
-    return shape.height or max(size[0], SMALL[0]), shape.width or max(size[1], SMALL[0])
+    return shape.height or max(size[0], SMALLEST), shape.width or max(size[1], SMALLEST)
 
 
 def _case(images: Mapping[str, AnyImage], names: Sequence[str], size: tuple[int, int]) -> Case:

@@ -58,6 +58,9 @@ def load_archive(path: Path) -> ExportedProgram:
         WeightsError: it could run code, or is damaged.
     """
     import torch
+    import torchvision
+
+    assert torchvision  # its operators are in the programs of detectors
 
     with path.open("rb") as file:  # one handle, so that the file that is loaded is the one that was inspected
         _inspect(file, path)

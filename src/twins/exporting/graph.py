@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from twins.exporting.config import OPSETS, ExportConfig, Side
+from twins.exporting.config import ExportConfig, Side
 from twins.exporting.layout import AttentionForm, lay_out
 from twins.exporting.metadata import IMAGES, SIZES, SMALLEST
 from twins.exporting.resize import ResizeInGraph
@@ -62,7 +62,8 @@ class ExportGraph(nn.Module):
         padded: take the images' true sizes as a second input.
         resize_in_graph: take images of any size and resize them; results are in their pixels.
         dtype: type of weights and arithmetic; images are normalised and results are given in float32.
-        opset: ONNX opset that the graph is written in, from 20 to 23; it decides the form of attention.
+        opset: ONNX opset that the graph is written in, from 20 to 23.
+        attention: form of attention; see `lay_out`.
         flatten_batch: layout of tokens; see `lay_out`.
     """
 
@@ -72,6 +73,7 @@ class ExportGraph(nn.Module):
         shape: Shape,
         *,
         opset: int,
+        attention: AttentionForm,
         flatten_batch: bool,
         features: bool = False,
         logits: bool = False,
@@ -86,7 +88,7 @@ class ExportGraph(nn.Module):
             network,
             shape.height,
             shape.width,
-            attention=_attention_form(opset),
+            attention=attention,
             flatten_batch=flatten_batch,
             padded=network_sizes,
         )
@@ -147,11 +149,6 @@ class ExportGraph(nn.Module):
         """The names of the outputs, in order."""
         with torch.no_grad():
             return list(self(*self.example()))
-
-
-def _attention_form(opset: int) -> AttentionForm:
-    """Return the form of attention for an opset: the operator from 23 on, which ONNX Runtime supports from 1.23 on."""
-    return "operator" if opset >= OPSETS[-1] else "products"
 
 
 def network_outputs(

@@ -10,7 +10,9 @@ a patch and in a cell of sub-sampling it is zero. With true sizes the same holds
 
 Runtimes differ in what they fuse. ONNX Runtime adds the bias inside a matrix product only for two-dimensional tensors,
 so tokens are `(B * N, C)` there; its attention operator reads heads side by side. OpenVINO fuses two products with the
-softmax between them into one kernel, and norms with quantisation if tokens have three dimensions.
+softmax between them into one kernel, and norms with quantisation if tokens have three dimensions. That kernel, of
+OpenVINO 2026.4, computes nonsense where it was first run with a single key and no mask, and in bfloat16 with a constant
+mask `(1, 1, 1, M)`: so an open number of keys always has a mask, and a mask is repeated for each head.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ from twins.exporting.cells import Cells, cells_of, contiguous_copy
 from twins.ops.convolutions import as_planar
 from twins.ops.padding import fill_outside, fit_cells, reduce_sizes
 
-AttentionForm = Literal["operator", "products"]
-"""Form of attention: the ONNX operator, which reads heads side by side, or two matrix products and a softmax."""
+AttentionForm = Literal["operator", "products", "kernel"]
+"""Form of attention: the ONNX operator, which reads heads side by side; two matrix products and a softmax; or these as
+OpenVINO's kernel needs them."""
 MASKED = -1e4
 """Added to the score of a masked key: its weight is zero, and a softmax over masked keys alone is finite."""
 
@@ -94,8 +97,9 @@ class FlatStage(nn.Module):
     def __init__(self, stage: Stage, attention: AttentionForm, *, flatten_batch: bool, reads_images: bool) -> None:
         super().__init__()
         self.flatten_batch, self.reads_images = flatten_batch, reads_images
-        self.embed, self.norm = stage.patch_embed, stage.norm
-        self.proj = _as_linear(self.embed.proj)
+        embed = stage.patch_embed
+        self.patch, self.padding, self.embed_norm, self.norm = embed.patch, embed.padding, embed.norm, stage.norm
+        self.proj = embed.proj if reads_images else _as_linear(embed.proj)
         self.sides = sorted({_side(block.attn) for block in stage.blocks if isinstance(block, Block)})
         self.blocks = nn.ModuleList(_flat_block(block, attention) for block in stage.blocks)
         self.position = _with_identity(stage.position.conv)
@@ -103,7 +107,7 @@ class FlatStage(nn.Module):
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the map `(B, H / p, W / p, C)` for a map `(B, H, W, C_in)`, and `sizes` on the new map."""
         x = self._embed_images(x, sizes) if self.reads_images else self._embed(x, sizes)
-        sizes = reduce_sizes(sizes, self.embed.patch, "exact")
+        sizes = reduce_sizes(sizes, self.patch, "exact")
         batch, height, width, channels = x.shape
         cells = {side: cells_of(height, width, side, sizes) for side in self.sides}
         tokens = x.flatten(0, 2) if self.flatten_batch else x.flatten(1, 2)
@@ -118,17 +122,17 @@ class FlatStage(nn.Module):
 
     def _embed_images(self, images: Tensor, sizes: Tensor | None) -> Tensor:
         """Return the embedded patches of images `(B, H, W, C_in)` as a map."""
-        x = as_planar(fit_cells(fill_outside(images, sizes), self.embed.patch, self.embed.padding))
-        x = F.conv2d(x, self.embed.proj.weight, self.embed.proj.bias, stride=self.embed.patch)
-        return self.embed.norm(x.permute(0, 2, 3, 1))
+        x = as_planar(fit_cells(fill_outside(images, sizes), self.patch, self.padding))
+        x = F.conv2d(x, self.proj.weight, self.proj.bias, stride=self.patch)
+        return self.embed_norm(x.permute(0, 2, 3, 1))
 
     def _embed(self, x: Tensor, sizes: Tensor | None) -> Tensor:
         """Return the embedded patches of a map `(B, H, W, C_in)` as a map."""
-        if self.embed.padding != "exact":
-            x = fit_cells(x, self.embed.patch, self.embed.padding)
-        cells = cells_of(x.shape[1], x.shape[2], self.embed.patch, sizes)
+        if self.padding != "exact":
+            x = fit_cells(x, self.patch, self.padding)
+        cells = cells_of(x.shape[1], x.shape[2], self.patch, sizes)
         patches = cells.gather_zeroed(x.flatten(1, 2)).view(x.shape[0], cells.rows, cells.columns, -1)
-        return self.embed.norm(self.proj(patches))
+        return self.embed_norm(self.proj(patches))
 
 
 class FlatBlock(nn.Module):
@@ -143,7 +147,7 @@ class FlatBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, block.mlp
         self.side, self.heads, self.attention = _side(block.attn), block.attn.num_heads, attention
-        self.q, self.k, self.v = _projections(block.attn, scale_queries=attention == "products")
+        self.q, self.k, self.v = _projections(block.attn, scale_queries=attention != "operator")
         self.proj = block.attn.proj
 
     def forward(self, tokens: Tensor, cells: Cells, batch: int) -> Tensor:
@@ -184,7 +188,10 @@ class FlatGlobalBlock(FlatBlock):
             keys = self.sr_norm(self.sr(x.flatten(0, 1) if tokens.ndim == 2 else x))
         q = self.q(tokens).view(batch, -1, channels)
         k, v = (part(keys).view(batch, -1, channels) for part in (self.k, self.v))
-        return _attend(q, k, v, self.heads, self.attention, cells.cell_mask()).view(tokens.shape)
+        mask = cells.cell_mask()
+        if mask is None and self.attention == "kernel" and type(k.shape[1]) is not int:  # an open number of keys
+            mask = torch.arange(k.shape[1])[None] >= 0
+        return _attend(q, k, v, self.heads, self.attention, mask).view(tokens.shape)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, form: AttentionForm, mask: Tensor | None) -> Tensor:
@@ -199,6 +206,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, form: AttentionForm, ma
         return torch.onnx.ops.attention(q, k, v, bias, q_num_heads=heads, kv_num_heads=heads)[0]
     q, k, v = (x.view(x.shape[0], x.shape[1], heads, -1) for x in (q, k, v))  # (B, N or M, h, d)
     q, k, v = (contiguous_copy(x) for x in (q.transpose(1, 2), k.permute(0, 2, 3, 1), v.transpose(1, 2)))
+    if bias is not None and form == "kernel":
+        bias = bias.expand(-1, heads, -1, -1)
     scores = q @ k
     y = (scores if bias is None else scores + bias).softmax(dim=-1) @ v
     return y.transpose(1, 2).flatten(2)

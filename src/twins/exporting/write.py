@@ -14,6 +14,7 @@ from twins.exporting import writers
 from twins.exporting.config import OPSETS, ExportConfig
 from twins.exporting.formats import Format
 from twins.exporting.graph import ExportGraph, Shape
+from twins.exporting.layout import AttentionForm
 from twins.exporting.metadata import FileInfo
 from twins.exporting.onnx import tracing, write_onnx
 from twins.exporting.openvino import convert_openvino
@@ -28,7 +29,8 @@ POOLING_OPSET = 21
 def build_graph(network: TaskNetwork, shape: Shape, config: ExportConfig) -> ExportGraph:
     """Return a network's graph, laid out for the runtime of a format.
 
-    ONNX Runtime adds the bias inside a matrix product only for two-dimensional tensors, hence `flatten_batch`.
+    ONNX Runtime adds the bias inside a matrix product only for two-dimensional tensors, hence `flatten_batch`; it has
+    the operator of attention, which is in opset 23, from 1.23 on.
 
     Raises:
         ConfigError: runtimes cannot compute the network in the opset of `config`, or its padding policy crops maps, so
@@ -39,10 +41,13 @@ def build_graph(network: TaskNetwork, shape: Shape, config: ExportConfig) -> Exp
         raise ConfigError(
             f"`padded` needs a network with `padding`='exact', found {padding!r}, which crops maps; leave out `padded`"
         )
+    opset = _opset_of(network, config)
+    products: AttentionForm = "kernel" if config.format == "openvino" else "products"
     return ExportGraph(
         network,
         shape,
-        opset=_opset_of(network, config),
+        opset=opset,
+        attention="operator" if opset >= OPSETS[-1] else products,
         flatten_batch=config.format == "onnx",
         features=config.features,
         logits=config.logits,
