@@ -122,8 +122,8 @@ class ExportGraph(nn.Module):
 
     def _outputs(self, pixels: Tensor, sizes: Tensor | None) -> dict[str, Tensor]:
         """Return the outputs for float images `(B, H, W, C)` in 0..255."""
-        normalised = pixels * self.get_buffer("factor") + self.get_buffer("shift")
-        x = normalised.permute(0, 3, 1, 2).to(self.dtype)
+        factor, shift = (self.get_buffer(name)[:, None, None] for name in ("factor", "shift"))
+        x = (pixels.permute(0, 3, 1, 2) * factor + shift).to(self.dtype)  # runtimes are slow with rows of 3 values
         outputs = network_outputs(self.network, x, sizes, features=self.features, logits=self.logits)
         return {name: x.float() if x.is_floating_point() else x for name, x in outputs.items()}
 
