@@ -114,8 +114,8 @@ class Branch(torch.nn.Module):
 @pytest.mark.parametrize(
     ("layer", "file_format", "message"),
     [
-        (Orthogonal, "onnx", r"^`format='onnx'` has no operator for aten.linalg_qr; compute it with others, or"),
-        (Branch, "torch", r"^the network cannot be traced for `format='torch'` \(Could not guard on data-dep"),
+        (Orthogonal, "onnx", r'^`format="onnx"` has no operator for aten.linalg_qr; compute it with other operators'),
+        (Branch, "torch", r'^the network cannot be written as `format="torch"` \(Could not guard on data-dependent'),
     ],
 )
 def test_what_a_format_cannot_hold_is_one_sentence(svt, tmp_path, capfd, layer, file_format, message):
