@@ -115,7 +115,8 @@ def export(
     Raises:
         ConfigError: settings contradict the network or each other.
         DataError, NotFoundError: an image of `verify`, or `data`, cannot be read.
-        ExportError: the file does not compute what the network computes; it is kept under a name with `.failed`.
+        ExportError: the file does not compute what the network computes, and is kept under a name with `.failed`; or
+            the format cannot hold the network.
         NotFoundError, WeightsError: the network cannot be loaded.
         MissingExtraError: a package of the extra `export` is not installed.
     """
