@@ -49,5 +49,6 @@ def run(arguments: list[str]) -> int:
             return 1
     for line in result.lines():
         print(line)
-    print(f"next: twins predict {shlex.quote(str(result.path))} IMAGE...")
+    if not result.info.features:  # maps are for `Predictor.embed`
+        print(f"next: twins predict {shlex.quote(str(result.path))} IMAGE...")
     return 0
