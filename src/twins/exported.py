@@ -28,6 +28,7 @@ class Part(NamedTuple):
     """What a file returned for some images of a batch."""
 
     outputs: dict[str, NDArray[Any]]
+    """Outputs by name."""
     images: int
     """Number of images; a file of a fixed batch returns rows beyond it."""
 
