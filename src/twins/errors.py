@@ -7,6 +7,7 @@ TwinsError
 ├── WeightsError         a weight file, or a network that it does not fit
 ├── NotFoundError        a model, recipe, file or published weights that do not exist
 ├── MissingExtraError    a feature whose optional dependency is not installed
+├── ExportError          an exported file that is wrong, or a network that its format cannot hold
 └── TrainingError        a run that cannot continue: loss, memory, disk
 """
 
@@ -47,7 +48,7 @@ class MissingExtraError(TwinsError):
 
 
 class ExportError(TwinsError):
-    """An exported file does not compute what its network computes, or lost too much accuracy."""
+    """An exported file differs from its network or lost too much accuracy, or its format cannot hold the network."""
 
 
 class TrainingError(TwinsError):

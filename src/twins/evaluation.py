@@ -27,7 +27,7 @@ from twins.engine.config import EvalConfig
 from twins.engine.display import count_images
 from twins.engine.measure import HeldOutLosses, check_measured, measure, predict_batches
 from twins.errors import ConfigError, DataError, NotFoundError, check_type, number_of
-from twins.exported import load_exported
+from twins.exported import check_device, load_exported
 from twins.exporting.formats import is_exported_file
 from twins.factory import create_backbone, model_from_checkpoint
 from twins.files import check_outputs, sha256, write_json
@@ -231,8 +231,9 @@ def _eval_network(model: str | Path | TaskNetwork, file: Path | None, config: Ev
 
 
 def _exported_network(path: str | Path, config: EvalConfig) -> TaskNetwork:
-    """Return an exported file as a network; raise ConfigError for settings that it has not."""
+    """Return an exported file as a network; raise ConfigError for settings that only checkpoints have."""
     default = EvalConfig()
+    check_device(path, config.device)
     for name in ("size", "crop", "padding", "weights_key", "compile", "calibrate"):
         if getattr(config, name) != getattr(default, name):
             raise ConfigError(f"`{name}` is for checkpoints, {path} is an exported file; leave it out")

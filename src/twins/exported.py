@@ -28,6 +28,7 @@ class Part(NamedTuple):
     """What a file returned for some images of a batch."""
 
     outputs: dict[str, NDArray[Any]]
+    """Outputs by name."""
     images: int
     """Number of images; a file of a fixed batch returns rows beyond it."""
 
@@ -193,8 +194,16 @@ def load_exported(path: str | Path, *, threads: int | None = None) -> ExportedNe
     return ExportedNetwork(open_session(Path(path), threads=threads)).eval()
 
 
+def check_device(path: str | Path, device: str | torch.device) -> None:
+    """Raise ConfigError for a device on which predictions do not run an exported file."""
+    if str(device) not in ("auto", "cpu"):
+        raise ConfigError(
+            f'`device="{device}"` is for checkpoints, {path} is an exported file, which runs on the CPU; leave it out'
+        )
+
+
 def check_selection(network: ExportedNetwork, selection: SelectionConfig) -> None:
-    """Raise ConfigError for a selection of objects that a file has no longer."""
+    """Raise ConfigError for a selection of objects that the file left out when it was exported."""
     kept = network.session.info.selection
     assert kept is not None
     if selection.score < kept.score or selection.most > kept.most:

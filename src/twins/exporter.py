@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from twins.backbone.config import resolve_name
 from twins.engine.config import EvalConfig
 from twins.errors import ConfigError, ExportError, check_type, number_of
 from twins.evaluation import EvalResult, evaluate, versions
@@ -35,7 +36,11 @@ from twins.verification import Verification, time_per_image, verification_images
 from twins.weights.store import resolve
 
 DEFAULT_CONFIG = ExportConfig()
-PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",), "torch": ()}
+PACKAGES: dict[str, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "torch": (),
+}
 """Packages of each format, besides those of every evaluation."""
 Progress = Callable[[str], None]
 """Called with a few words at the start of each step of an export."""
@@ -115,7 +120,8 @@ def export(
     Raises:
         ConfigError: settings contradict the network or each other.
         DataError, NotFoundError: an image of `verify`, or `data`, cannot be read.
-        ExportError: the file does not compute what the network computes; it is kept under a name with `.failed`.
+        ExportError: the file does not compute what the network computes, and is kept under a name with `.failed`; or
+            the format cannot hold the network.
         NotFoundError, WeightsError: the network cannot be loaded.
         MissingExtraError: a package of the extra `export` is not installed.
     """
@@ -171,9 +177,8 @@ def _output_path(
     if out is None:
         run = find_run(model) if isinstance(model, str | Path) else None
         folder = Path() if run is None else run / "exports"
-        name = "network" if file is None else (run or file).stem if run is None else run.name
         parts = [
-            name,
+            _stem(model, file, run),
             *(["features"] if config.features else []),
             *([config.precision] if config.precision != "fp32" else []),
             *([config.format] if config.format != "onnx" else []),  # so that each format has its own sheet
@@ -187,6 +192,15 @@ def _output_path(
     check_outputs({"out": path}, inputs, binary=path.is_file() and format_of(path) == config.format)
     _check_sheet(path.with_suffix(".json"))
     return path
+
+
+def _stem(model: str | Path | TaskNetwork, file: Path | None, run: Path | None) -> str:
+    """Return the first part of a file's name: that of the run, of the weight file, or of the published network."""
+    if run is not None:
+        return Path(os.path.abspath(run)).name  # also of `.`
+    if isinstance(model, TaskNetwork) or file is None:
+        return "network"
+    return file.stem if os.path.exists(model) else resolve_name(str(model))
 
 
 def _check_sheet(path: Path) -> None:
@@ -230,6 +244,7 @@ def _default_sides(network: TaskNetwork) -> tuple[Side, Side]:
 def _describe(graph: ExportGraph, network: TaskNetwork, file: Path | None, config: ExportConfig) -> FileInfo:
     """Return what the file says of itself."""
     shape = graph.shape
+    packages = (*PACKAGES[config.format], *(["onnxruntime"] if config.precision == "int8" else []))
     return FileInfo(
         network=network.info,
         precision=config.precision,
@@ -241,7 +256,7 @@ def _describe(graph: ExportGraph, network: TaskNetwork, file: Path | None, confi
         features=config.features,
         outputs=tuple(graph.output_names),
         selection=network.selection if facts_of(network.task).selection and not config.features else None,
-        versions=versions() | {name: version(name) for name in PACKAGES[config.format]},
+        versions=versions() | {name: version(name) for name in packages},
         weights_sha256=sha256(file) if file is not None else hash_weights(network),
     )
 

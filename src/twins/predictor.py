@@ -25,7 +25,7 @@ from twins.data.images import list_images
 from twins.data.loading.batch import stack_images
 from twins.engine.measure import predict_batch
 from twins.errors import ConfigError, InputError, NotFoundError, check_type, number_of
-from twins.exported import ExportedNetwork, check_selection, load_exported
+from twins.exported import ExportedNetwork, check_device, check_selection, load_exported
 from twins.exporting.formats import is_exported_file
 from twins.factory import model_from_checkpoint
 from twins.files import path_of
@@ -322,9 +322,8 @@ def load(
 
 
 def _check_file_settings(path: str | Path, device: str | torch.device, weights_key: str | None, compile: bool) -> None:
-    """Raise ConfigError for settings that a checkpoint has and an exported file has not."""
-    if str(device) not in ("auto", "cpu"):
-        raise ConfigError(f"`device={device}` is for checkpoints; {path} is an exported file, which runs on the CPU")
+    """Raise ConfigError for settings that only checkpoints have."""
+    check_device(path, device)
     for name, value in (("weights_key", weights_key), ("compile", compile)):
         if value:
             raise ConfigError(f"`{name}` is for checkpoints, {path} is an exported file; leave it out")

@@ -21,11 +21,13 @@ from twins.exported import ExportedNetwork
 from twins.exporting import writers
 from twins.exporting.config import ExportConfig
 from twins.exporting.extra import require
+from twins.exporting.formats import Format
 from twins.exporting.graph import ExportGraph
 from twins.exporting.int8 import find_layers, prepare, quantize, rank
 from twins.exporting.metadata import FileInfo
 from twins.exporting.onnx import write_onnx
 from twins.exporting.sessions import Inputs, Session
+from twins.exporting.write import export_errors
 from twins.run_data import data_config
 from twins.tasks.contract import spec_of
 from twins.tasks.network import TaskNetwork
@@ -117,16 +119,21 @@ def write_int8(
         config: format, largest drop and outputs.
         inputs: from `calibration_inputs`.
         drop: returns how many points of the metric the file at `path` has lost.
+
+    Raises:
+        ExportError: ONNX has no operator for one of the network, or the network cannot be traced.
+        MissingExtraError: a package of the format is not installed.
     """
     assert config.calibrate is not None
     with tempfile.TemporaryDirectory(prefix="twins-export-") as folder:
         source, quantized = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        write_onnx(graph, source)
+        with export_errors(config.format):
+            write_onnx(graph, source)
         parts = prepare(source)
 
         def write(kept: tuple[str, ...]) -> None:
             quantize(source, quantized, inputs, _layers(parts, kept), config.format)
-            _finish(quantized, path, info)
+            _finish(quantized, path, info, config.format)
 
         kept, errors = keep_what_hurts(
             list(parts),
@@ -180,10 +187,10 @@ def keep_what_hurts(
     return kept, errors
 
 
-def _finish(quantized: Path, path: Path, info: FileInfo) -> None:
-    """Write a quantised ONNX file in the format of a path, with its description."""
-    if path.suffix == ".onnx":
+def _finish(quantized: Path, path: Path, info: FileInfo, file_format: Format) -> None:
+    """Write a quantised ONNX file in another format, or as it is, with its description."""
+    if file_format == "onnx":
         path.write_bytes(quantized.read_bytes())
-        writers.write_onnx(path, info)
+        writers.describe_onnx(path, info)
     else:
         writers.write_openvino(require("openvino").convert_model(quantized), path, info)

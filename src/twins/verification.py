@@ -97,6 +97,7 @@ class Case(NamedTuple):
     """A batch on which file and network are compared."""
 
     images: tuple[str, ...]
+    """Name of each image."""
     pixels: NDArray[np.uint8]
     """`(B, H, W, C)`."""
 
@@ -166,6 +167,8 @@ def verify(
 ) -> Verification:
     """Run a file on images in its own runtime, and compare its outputs and its predictions with the network's.
 
+    Whatever is wrong with the file ends in `failure` of the result, not in an error.
+
     Args:
         network: in eval mode on the CPU; not laid out for the file.
         path: the file.
@@ -232,7 +235,7 @@ def native_session(network: TaskNetwork, info: FileInfo) -> Session:
 
 
 def _cases(network: TaskNetwork, shape: Shape, images: Mapping[str, AnyImage]) -> Iterator[Case]:
-    """Yield batches of three smaller sizes, where sides are open, and at the network's own size with each image."""
+    """Yield batches at up to three other sizes, where sides are open, and at the network's own size with each image."""
     names = list(images)
     batches = OPEN_BATCHES if shape.batch is None else (shape.batch,)
     sizes = {name: _own_size(network, shape, image) for name, image in images.items()}

@@ -9,6 +9,7 @@ import json
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -348,3 +349,17 @@ def test_a_file_that_loses_more_than_allowed_on_data_fails(tmp_path):
     metric = {"name": "top1", "data": "digits", "file": 0.93, "network": 0.98, "drop": 5.0}
     assert _drop(metric, 5.0) is None
     assert _drop(metric, 0.5) == "its top1 on digits is 93.00 %, 5.00 points below the network's, `max_drop` is 0.5"
+
+
+def test_a_file_is_named_after_its_run_its_weight_file_or_its_published_network(tmp_path, monkeypatch):
+    from twins.exporter import _output_path
+
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / "net.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    cached = tmp_path / "hub" / "model.safetensors"
+    names = {".": Path("exports", f"{tmp_path.name}-torch.pt2")}
+    names |= {"net.pth": Path("net-torch.pt2"), "timm/twins_svt_small.in1k": Path("twins_svt_small-torch.pt2")}
+    for model, path in names.items():
+        file = Path(model) if model == "net.pth" else cached
+        assert _output_path(model, file, None, twins.ExportConfig(format="torch")) == path

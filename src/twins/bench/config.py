@@ -58,7 +58,7 @@ def shape_of(size: int | str) -> tuple[int, int]:
 def is_saved(word: str) -> bool:
     """Return whether a word is the path of a run folder with weights, of a checkpoint, or of an exported file.
 
-    A path of a folder's file counts if it does not exist, so that the error is about a path.
+    A word with a path separator counts even if nothing is there, so that the error is about a path.
     """
     if is_invalid_path(word) or word == "all" or _is_name(word):
         return False

@@ -289,7 +289,8 @@ def _describe(entry: Entry, case: Case) -> Line:
     info = entry.info
     path = Path(entry.source) if entry.is_file else resolve(weights_of(entry.source))
     parts = [path, path.with_suffix(".bin")] if entry.form == "openvino" else [path]
-    line = vars(case) | {
+    metric = _metric(path, info) if entry.is_file else None
+    return vars(case) | {
         "model": info.network.model,
         "source": entry.source,
         "form": entry.form,
@@ -298,8 +299,8 @@ def _describe(entry: Entry, case: Case) -> Line:
         "dynamic": list(info.dynamic) if entry.is_file else None,
         "runtime": entry.runtime,
         "file_bytes": sum(part.stat().st_size for part in parts),
+        **({} if metric is None else {"metric": metric}),
     }
-    return line | ({"metric": metric} if (metric := _metric(path, info)) and entry.is_file else {})
 
 
 def _metric(path: Path, info: FileInfo) -> dict[str, Any] | None:

@@ -20,8 +20,8 @@ class ExportArgs:
     """Write a trained network as one file that carries its preprocessing, class names and decoding.
 
     The file is run in its own runtime on real images and compared with the network. If it computes something else, the
-    command fails with exit code 1 and keeps the file under a name with `.failed`. Beside the file stands its sheet, a
-    JSON file with the comparison.
+    command keeps it under a name with `.failed`. Then, and if the format cannot hold the network, the exit code is 1.
+    Beside the file stands its sheet, a JSON file with the comparison.
     """
 
     model: Annotated[str, Positional, arg(metavar="MODEL")]
@@ -49,5 +49,6 @@ def run(arguments: list[str]) -> int:
             return 1
     for line in result.lines():
         print(line)
-    print(f"next: twins predict {shlex.quote(str(result.path))} IMAGE...")
+    if not result.info.features:  # maps are for `Predictor.embed`
+        print(f"next: twins predict {shlex.quote(str(result.path))} IMAGE...")
     return 0

@@ -1,4 +1,5 @@
-"""Networks in other runtimes: ONNX files, OpenVINO models and int8 quantisation.
+"""Networks as files: graphs, their formats, their descriptions, and the sessions that run them.
 
-Start with `onnx.export_onnx`; `layout` rewrites the stages of a network for a runtime before they are exported.
+Start with `write`, which writes a graph as a file, and `sessions`, which opens one. `layout` lays a network out for a
+runtime, `graph` adds normalisation and decoding, and `comparison` measures how outputs differ.
 """

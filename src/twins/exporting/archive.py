@@ -34,8 +34,14 @@ _ENTRIES = re.compile(
     r"|data/sample_inputs/model\.pt|extra/[\w-][\w.-]*"
 )
 """Entries that `torch.export.save` writes for a network, below the archive's own folder."""
+_LISTS = (
+    "models/model.json",
+    "data/weights/model_weights_config.json",
+    "data/constants/model_constants_config.json",
+)
+"""Entries that may be compressed: the list of operators, and those of tensors."""
 _LARGEST_LIST = 2**28
-"""Most bytes of an unpacked list of operators or tensors."""
+"""Most bytes of a list when it is unpacked."""
 _OLD = "serialized_exported_program.json"
 
 
@@ -124,9 +130,12 @@ def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
         for name, info in entries.items():
             if info.filename != f"{folder}/{name}" or not _ENTRIES.fullmatch(name):
                 raise Unsafe(f"it holds {info.filename!r:.80}, which no exported network needs")
-            if name.endswith(".json") and info.compress_type == zipfile.ZIP_DEFLATED:
+            if name in _LISTS and info.compress_type == zipfile.ZIP_DEFLATED:
                 if info.file_size > _LARGEST_LIST:
-                    raise Unsafe(f"its entry {name} has {info.file_size} bytes when it is unpacked")
+                    raise WeightsError(
+                        f"{path} would fill the memory: its entry {name} has {info.file_size} bytes when it is "
+                        "unpacked; copy it again, or export it again"
+                    )
             elif info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
                 raise Unsafe(f"its entry {name} is compressed")
         if len(entries) != len(infos) or sum(info.compress_size for info in infos) > path.stat().st_size:

@@ -171,9 +171,13 @@ class Objects:
     """The objects of one image."""
 
     boxes: NDArray[np.floating]
+    """`(R, 4)`, xyxy in pixels."""
     scores: NDArray[np.floating]
+    """`(R,)`."""
     labels: NDArray[np.integer]
+    """`(R,)`."""
     masks: NDArray[Any] | None
+    """Probabilities inside the boxes, `(R, 28, 28)`, or pixels of the image, bool `(R, H, W)`."""
 
     @classmethod
     def of(cls, outputs: Arrays, index: int) -> Objects:
@@ -215,7 +219,7 @@ def compare_objects(expected: Arrays, found: Arrays, bounds: Bounds, selection: 
 def match(first: Objects, second: Objects, reach: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the rows of objects of one class that belong to each other, one to one, by the smallest total difference.
 
-    Their boxes differ by less than a tenth of the longer side, or by `reach` pixels.
+    Their boxes differ by at most a tenth of the longer side, or by `reach` pixels, of which no more than 100 count.
     """
     from scipy.optimize import linear_sum_assignment
 

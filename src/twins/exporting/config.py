@@ -102,6 +102,8 @@ class ExportConfig:
         supported = PRECISIONS[self.format]
         if self.precision not in supported:
             raise ConfigError(f"`precision` of {self.format} must be {', '.join(supported)}, found {self.precision!r}")
+        if self.opset is not None and self.format != "onnx":
+            raise ConfigError(f'`opset` is for ONNX files, found `format="{self.format}"`; leave it out')
         if self.opset is not None and self.opset not in OPSETS:
             raise ConfigError(f"`opset` must be from {OPSETS[0]} to {OPSETS[-1]}, found {self.opset}")
         if (self.precision == "int8") != (self.calibrate is not None):

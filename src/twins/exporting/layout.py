@@ -10,9 +10,10 @@ a patch and in a cell of sub-sampling it is zero. With true sizes the same holds
 
 Runtimes differ in what they fuse. ONNX Runtime adds the bias inside a matrix product only for two-dimensional tensors,
 so tokens are `(B * N, C)` there; its attention operator reads heads side by side. OpenVINO fuses two products with the
-softmax between them into one kernel, and norms with quantisation if tokens have three dimensions. That kernel, of
-OpenVINO 2026.4, computes nonsense where it was first run with a single key and no mask, and in bfloat16 with a constant
-mask `(1, 1, 1, M)`: so an open number of keys always has a mask, and a mask is repeated for each head.
+softmax between them into one kernel, and norms with quantisation if tokens have three dimensions. In OpenVINO 2026.4
+this kernel has two faults. Without a mask, its results are wrong for more keys if its first run had a single key: so an
+open number of keys always has a mask. In bfloat16 it misreads a constant mask `(1, 1, 1, M)`: so a mask is repeated for
+each head.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from twins.ops.convolutions import as_planar
 from twins.ops.padding import fill_outside, fit_cells, reduce_sizes
 
 AttentionForm = Literal["operator", "products", "kernel"]
-"""Form of attention: the ONNX operator, which reads heads side by side; two matrix products and a softmax; or these as
-OpenVINO's kernel needs them."""
+"""Form of attention: the ONNX operator, which reads heads side by side; two matrix products and a softmax; or the same
+with the masks that OpenVINO's kernel needs."""
 MASKED = -1e4
 """Added to the score of a masked key: its weight is zero, and a softmax over masked keys alone is finite."""
 
@@ -56,7 +57,7 @@ def lay_out(
         network: a task's network, or a backbone alone; it is not changed.
         height: height of the images in pixels; `None` if it is open.
         width: width of the images in pixels; `None` if it is open.
-        attention: form of attention.
+        attention: form of attention; see `AttentionForm`.
         flatten_batch: lay tokens out as `(B * N, C)` instead of `(B, N, C)`.
         padded: whether the network gets the true sizes of images.
 
@@ -189,15 +190,16 @@ class FlatGlobalBlock(FlatBlock):
         q = self.q(tokens).view(batch, -1, channels)
         k, v = (part(keys).view(batch, -1, channels) for part in (self.k, self.v))
         mask = cells.cell_mask()
-        if mask is None and self.attention == "kernel" and type(k.shape[1]) is not int:  # an open number of keys
-            mask = torch.arange(k.shape[1])[None] >= 0
+        has_open_size = type(k.shape[1]) is not int  # a symbol
+        if mask is None and self.attention == "kernel" and has_open_size:
+            mask = torch.arange(k.shape[1])[None] >= 0  # (1, M), all valid
         return _attend(q, k, v, self.heads, self.attention, mask).view(tokens.shape)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, form: AttentionForm, mask: Tensor | None) -> Tensor:
     """Return attention from queries `(B, N, C)` to keys and values `(B, M, C)`, heads side by side in the channels.
 
-    `mask` is bool, `(B, M)`, true where a key is valid.
+    `mask` is bool, `(B, M)` or `(1, M)`, true where a key is valid.
     """
     bias = None if mask is None else torch.where(mask, 0.0, MASKED).to(q.dtype)[:, None, None, :]  # (B, 1, 1, M)
     if form == "operator":
@@ -207,7 +209,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, form: AttentionForm, ma
     q, k, v = (x.view(x.shape[0], x.shape[1], heads, -1) for x in (q, k, v))  # (B, N or M, h, d)
     q, k, v = (contiguous_copy(x) for x in (q.transpose(1, 2), k.permute(0, 2, 3, 1), v.transpose(1, 2)))
     if bias is not None and form == "kernel":
-        bias = bias.expand(-1, heads, -1, -1)
+        bias = bias.expand(-1, heads, -1, -1)  # (B, h, 1, M)
     scores = q @ k
     y = (scores if bias is None else scores + bias).softmax(dim=-1) @ v
     return y.transpose(1, 2).flatten(2)

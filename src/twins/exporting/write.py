@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -29,8 +31,7 @@ POOLING_OPSET = 21
 def build_graph(network: TaskNetwork, shape: Shape, config: ExportConfig) -> ExportGraph:
     """Return a network's graph, laid out for the runtime of a format.
 
-    ONNX Runtime adds the bias inside a matrix product only for two-dimensional tensors, hence `flatten_batch`; it has
-    the operator of attention, which is in opset 23, from 1.23 on.
+    ONNX Runtime adds the bias inside a matrix product only for two-dimensional tensors, hence `flatten_batch`.
 
     Raises:
         ConfigError: runtimes cannot compute the network in the opset of `config`, or its padding policy crops maps, so
@@ -42,12 +43,11 @@ def build_graph(network: TaskNetwork, shape: Shape, config: ExportConfig) -> Exp
             f"`padded` needs a network with `padding`='exact', found {padding!r}, which crops maps; leave out `padded`"
         )
     opset = _opset_of(network, config)
-    products: AttentionForm = "kernel" if config.format == "openvino" else "products"
     return ExportGraph(
         network,
         shape,
         opset=opset,
-        attention="operator" if opset >= OPSETS[-1] else products,
+        attention=_attention_of(opset, config.format),
         flatten_batch=config.format == "onnx",
         features=config.features,
         logits=config.logits,
@@ -77,6 +77,13 @@ def _opset_of(network: TaskNetwork, config: ExportConfig) -> int:
     return config.opset or newest
 
 
+def _attention_of(opset: int, file_format: Format) -> AttentionForm:
+    """Return the form of attention in a graph; opset 23 has the operator, which ONNX Runtime computes from 1.23 on."""
+    if file_format == "openvino":
+        return "kernel"
+    return "operator" if opset >= OPSETS[-1] else "products"
+
+
 def _dtype(config: ExportConfig) -> torch.dtype:
     """Return the number type of a graph; OpenVINO computes in the type that its session asks for."""
     types = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -96,14 +103,21 @@ def write(graph: ExportGraph, path: Path, info: FileInfo, file_format: Format) -
         ExportError: the format has no operator for one of the network, or the network cannot be traced.
         MissingExtraError: a package of the format is not installed.
     """
-    try:
+    with export_errors(file_format):
         if file_format == "onnx":
             write_onnx(graph, path)
-            writers.write_onnx(path, info)
+            writers.describe_onnx(path, info)
         elif file_format == "openvino":
             writers.write_openvino(convert_openvino(graph), path, info)
         else:
             writers.write_torch(trace(graph), path, info)
+
+
+@contextmanager
+def export_errors(file_format: Format) -> Iterator[None]:
+    """Raise an ExportError of one sentence for any error of an exporter in this block."""
+    try:
+        yield
     except (TwinsError, OSError):
         raise
     except Exception as error:  # exporters raise errors of any class
@@ -116,12 +130,12 @@ def _reason(error: BaseException, file_format: Format) -> str:
         error = error.__cause__
     if operator := re.search(r"OpOverload\(op='([\w.]+)'", str(error)):
         return (
-            f"`format={file_format!r}` has no operator for {operator[1]}; compute it with others, or export it "
-            'with `format="torch"`'
+            f'`format="{file_format}"` has no operator for {operator[1]}; compute it with other operators, or set '
+            '`format="torch"`'
         )
     return (
-        f"the network cannot be traced for `format={file_format!r}` ({first_line(error)}); give a fixed `size` "
-        "and `batch`, or change what depends on values of a tensor"
+        f'the network cannot be written as `format="{file_format}"` ({first_line(error)}); give a fixed `size` and '
+        "`batch`, or change its code that depends on the values of a tensor"
     )
 
 

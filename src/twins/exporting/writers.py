@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
-def write_onnx(path: Path, info: FileInfo) -> None:
+def describe_onnx(path: Path, info: FileInfo) -> None:
     """Add a description to an ONNX file that has none.
 
     Protocol buffers are merged where they are concatenated, so the entry is appended, and the weights are not read.

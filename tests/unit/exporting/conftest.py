@@ -8,7 +8,7 @@ from torch import nn
 
 from twins.exporting.extra import require
 from twins.exporting.metadata import FileInfo
-from twins.exporting.writers import write_onnx, write_openvino, write_torch
+from twins.exporting.writers import describe_onnx, write_openvino, write_torch
 from twins.weights.info import ModelInfo
 
 OPEN = {"batch": None, "height": None, "width": None}
@@ -64,7 +64,7 @@ def export(path, info):
     graph = GRAPH.format(**shape, sizes=sizes, area=AREAS[info.padded])
     require("onnx").save(require("onnx").parser.parse_model(graph), onnx)
     if path.suffix == ".onnx":
-        write_onnx(path, info)
+        describe_onnx(path, info)
     else:
         write_openvino(require("openvino").convert_model(onnx), path, info)
         onnx.unlink()

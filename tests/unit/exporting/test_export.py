@@ -94,6 +94,8 @@ def test_an_older_opset_exports_the_maps_of_a_backbone_and_too_old_a_one_is_refu
     assert is_near(onnxruntime_step(path.read_bytes(), images(x))(), expected)
     with pytest.raises(ConfigError, match="`opset` must be from 20 to 23, found 17"):
         ExportConfig(opset=17)
+    with pytest.raises(ConfigError, match='`opset` is for ONNX files, found `format="openvino"`; leave it out'):
+        ExportConfig(opset=21, format="openvino")
 
 
 class Orthogonal(torch.nn.Module):
@@ -114,8 +116,8 @@ class Branch(torch.nn.Module):
 @pytest.mark.parametrize(
     ("layer", "file_format", "message"),
     [
-        (Orthogonal, "onnx", r"^`format='onnx'` has no operator for aten.linalg_qr; compute it with others, or"),
-        (Branch, "torch", r"^the network cannot be traced for `format='torch'` \(Could not guard on data-dep"),
+        (Orthogonal, "onnx", r'^`format="onnx"` has no operator for aten.linalg_qr; compute it with other operators'),
+        (Branch, "torch", r'^the network cannot be written as `format="torch"` \(Could not guard on data-dependent'),
     ],
 )
 def test_what_a_format_cannot_hold_is_one_sentence(svt, tmp_path, capfd, layer, file_format, message):

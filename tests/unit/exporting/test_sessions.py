@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import twins
 from twins.errors import ConfigError, InputError
 from twins.exporting import sessions
 from twins.exporting.formats import read_info
@@ -106,6 +107,14 @@ def test_settings_that_a_runtime_does_not_have_are_refused(exported):
     if exported.suffix != ".xml":
         with pytest.raises(ConfigError, match="`precision` is a setting of OpenVINO"):
             open_session(exported, precision="bf16")
+
+
+def test_predictions_and_evaluations_of_a_file_run_on_the_cpu_alone(exported):
+    message = r'`device="cuda"` is for checkpoints, .* is an exported file, which runs on the CPU; leave it out'
+    with pytest.raises(ConfigError, match=message):
+        twins.load(exported, device="cuda")
+    with pytest.raises(ConfigError, match=message):
+        twins.evaluate(exported, "digits", twins.EvalConfig(device="cuda"))
 
 
 def test_openvino_computes_in_float32_unless_the_file_or_the_caller_says_bf16(tmp_path, monkeypatch):

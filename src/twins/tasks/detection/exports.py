@@ -13,7 +13,7 @@ from twins.errors import ConfigError
 from twins.heads.merging import Detections
 from twins.predictions import Prediction
 from twins.tasks.detection.network import predictions
-from twins.tasks.exports import Arrays
+from twins.tasks.exports import Arrays, TaskExport
 from twins.tasks.inference import SelectionConfig
 from twins.weights.info import ModelInfo
 
@@ -28,6 +28,9 @@ class DetectionExport:
             `boxes` `(B, R, 4)` in pixels of `images`; `scores` `(B, R)` in descending order; `labels` `(B, R)`;
             `count` `(B,)`, the number of objects of each image; in instance segmentation `masks` `(B, R, 28, 28)`,
             probabilities inside the boxes. For arguments see `TaskExport.outputs`.
+
+        Raises:
+            ConfigError: with `logits`, which a detector does not return.
         """
         if logits:
             raise ConfigError("`logits` is for classifiers and semantic networks, found a detector; leave `logits` out")
@@ -62,4 +65,4 @@ def _pad(x: Tensor, rows: int) -> Tensor:
     return F.pad(x, (*[0] * (2 * x.ndim - 4), 0, rows - x.shape[1]))
 
 
-EXPORT = DetectionExport()
+EXPORT: TaskExport = DetectionExport()
