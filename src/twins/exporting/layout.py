@@ -32,9 +32,9 @@ from twins.exporting.cells import Cells, cells_of, contiguous_copy
 from twins.ops.convolutions import as_planar
 from twins.ops.padding import fill_outside, fit_cells, reduce_sizes
 
-AttentionForm = Literal["operator", "products", "kernel"]
-"""Form of attention: the ONNX operator, which reads heads side by side; two matrix products and a softmax; or the same
-with the masks that OpenVINO's kernel needs."""
+AttentionForm = Literal["operator", "fused", "products", "kernel"]
+"""Form of attention: the ONNX operator, which reads heads side by side; PyTorch's operator; two matrix products and a
+softmax; or the same with the masks that OpenVINO's kernel needs."""
 MASKED = -1e4
 """Added to the score of a masked key: its weight is zero, and a softmax over masked keys alone is finite."""
 
@@ -207,6 +207,9 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, form: AttentionForm, ma
             bias = bias.expand(-1, -1, q.shape[1], -1)  # ONNX Runtime does not broadcast over queries
         return torch.onnx.ops.attention(q, k, v, bias, q_num_heads=heads, kv_num_heads=heads)[0]
     q, k, v = (x.view(x.shape[0], x.shape[1], heads, -1) for x in (q, k, v))  # (B, N or M, h, d)
+    if form == "fused":
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0).transpose(1, 2).flatten(2)
     q, k, v = (contiguous_copy(x) for x in (q.transpose(1, 2), k.permute(0, 2, 3, 1), v.transpose(1, 2)))
     if bias is not None and form == "kernel":
         bias = bias.expand(-1, heads, -1, -1)  # (B, h, 1, M)

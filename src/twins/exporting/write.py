@@ -79,8 +79,8 @@ def _opset_of(network: TaskNetwork, config: ExportConfig) -> int:
 
 def _attention_of(opset: int, file_format: Format) -> AttentionForm:
     """Return the form of attention in a graph; opset 23 has the operator, which ONNX Runtime computes from 1.23 on."""
-    if file_format == "openvino":
-        return "kernel"
+    if file_format != "onnx":
+        return "kernel" if file_format == "openvino" else "fused"
     return "operator" if opset >= OPSETS[-1] else "products"
 
 

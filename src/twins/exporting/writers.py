@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -55,7 +56,9 @@ def write_torch(program: ExportedProgram, path: Path, info: FileInfo) -> None:
             node.meta["val"] = torch.empty([1] * value.ndim, dtype=value.dtype)
     program.example_inputs = None  # images, which are larger than small weights
     saved = BytesIO()
-    torch.export.save(program, saved, extra_files={KEY: info.to_json()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on weights that are not contiguous, which are saved as they are
+        torch.export.save(program, saved, extra_files={KEY: info.to_json()})
     with zipfile.ZipFile(saved) as entries, zipfile.ZipFile(path, "w") as file:
         for entry in entries.infolist():  # the list of operators would be up to a fifth of a small file
             compression = zipfile.ZIP_DEFLATED if entry.filename.endswith(".json") else zipfile.ZIP_STORED

@@ -84,12 +84,14 @@ def is_near(actual, expected):
     return all(float(np.abs(np.asarray(a) - e.numpy()).max()) < 1e-5 * float(e.abs().max()) for a, e in pairs)
 
 
-@pytest.mark.parametrize(("family", "flatten_batch"), [("svt", True), ("svt", False), ("pcpvt", True)])
-def test_a_layout_gives_the_same_maps_at_any_size_and_the_original_is_unchanged(family, flatten_batch):
+@pytest.mark.parametrize(
+    ("family", "form"),
+    [("svt", "operator"), ("svt", "fused"), ("svt", "products"), ("svt", "kernel"), ("pcpvt", "operator")],
+)
+def test_a_layout_gives_the_same_maps_at_any_size_and_the_original_is_unchanged(family, form):
     network = backbone(family)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    form = "operator" if flatten_batch else "products"
-    laid_out = lay_out(network, None, None, attention=form, flatten_batch=flatten_batch)
+    laid_out = lay_out(network, None, None, attention=form, flatten_batch=form in ("operator", "products"))
     assert all(isinstance(stage, FlatStage) for stage in laid_out.stages)
     for size in SIZES:
         for padded in (False, True):
@@ -99,7 +101,7 @@ def test_a_layout_gives_the_same_maps_at_any_size_and_the_original_is_unchanged(
 
 
 def test_pixels_outside_an_image_have_no_effect():
-    laid_out = lay_out(backbone(), None, None, attention="products", flatten_batch=False, padded=True)
+    laid_out = lay_out(backbone(), None, None, attention="fused", flatten_batch=False, padded=True)
     x, sizes = batch(110, 200, 3, padded=True)
     expected = laid_out(x, sizes)
     x[2, :, sizes[2, 0] :], x[2, :, :, sizes[2, 1] :] = torch.nan, torch.inf
