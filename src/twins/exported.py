@@ -144,7 +144,7 @@ class ExportedNetwork(TaskNetwork):
         info = self.session.info
         batch = info.batch or len(pixels)
         fill = np.rint(255 * np.array(self.info.preprocess.mean)).astype(np.uint8)
-        limits = inside.max(axis=0) if len(inside) else inside.sum(axis=0)
+        limits = inside.max(axis=0, initial=0)
         shape = [side or int(limit) for side, limit in zip((info.height, info.width), limits, strict=True)]
         for first in range(0, len(pixels), batch):
             part, part_sizes = pixels[first : first + batch], inside[first : first + batch]

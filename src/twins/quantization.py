@@ -26,7 +26,7 @@ from twins.exporting.graph import ExportGraph
 from twins.exporting.int8 import find_layers, prepare, quantize, rank
 from twins.exporting.metadata import FileInfo
 from twins.exporting.onnx import write_onnx
-from twins.exporting.sessions import Inputs, Session
+from twins.exporting.sessions import Arrays, Session
 from twins.exporting.write import export_errors
 from twins.run_data import data_config
 from twins.tasks.contract import spec_of
@@ -68,7 +68,7 @@ class CalibrationInputs:
     """
 
     def __init__(self, images: ImageSet, network: TaskNetwork, info: FileInfo) -> None:
-        self._recorded: list[Inputs] = []
+        self._recorded: list[Arrays] = []
         self.file = ExportedNetwork(Session(Path("calibration"), info, self._record))
         self.batch = info.batch or 1
         indices = np.unique(np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).round().astype(int))
@@ -82,7 +82,7 @@ class CalibrationInputs:
                 yield from self._recorded
                 self._recorded.clear()
 
-    def _record(self, inputs: Inputs) -> Inputs:
+    def _record(self, inputs: Arrays) -> Arrays:
         self._recorded.append(inputs)
         return {}
 

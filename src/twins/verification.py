@@ -267,9 +267,9 @@ def _case(images: Mapping[str, AnyImage], names: Sequence[str], size: tuple[int,
     return Case(tuple(names), np.stack([pixels_of(image).permute(1, 2, 0).numpy() for image in resized]))
 
 
-def _compare_descriptions(expected: FileInfo, found: FileInfo) -> None:
+def _compare_descriptions(expected: FileInfo, actual: FileInfo) -> None:
     """Raise Mismatch if a file says something else of itself than its network."""
-    values = found.to_dict()
+    values = actual.to_dict()
     for name, value in expected.to_dict().items():
         if values[name] != value:
             raise Mismatch(f"its description says `{name}={values[name]!r:.80}` instead of {value!r:.80}")
@@ -332,19 +332,19 @@ def _compare_padded(case: Case, native: Session, file: Session, info: FileInfo) 
     pixels = np.full((len(sizes), *case.pixels.shape[1:]), 255, dtype=np.uint8)  # padding may hold anything
     for row, image, (h, w) in zip(pixels, cycle(case.pixels), sizes, strict=False):
         row[:h, :w] = image[:h, :w]
-    found = _run(file, pixels, sizes)
+    actual = _run(file, pixels, sizes)
     for index, (h, w) in enumerate(sizes.tolist()):
         expected = native.run(pixels[index : index + 1, :h, :w])
-        alone = {name: _inside(name, found[name][index : index + 1], values) for name, values in expected.items()}
+        alone = {name: _inside(name, actual[name][index : index + 1], values) for name, values in expected.items()}
         yield from compare(expected, alone, bounds_of(info), selection=info.selection)
 
 
-def _inside(name: str, found: NDArray[Any], expected: NDArray[Any]) -> NDArray[Any]:
+def _inside(name: str, actual: NDArray[Any], expected: NDArray[Any]) -> NDArray[Any]:
     """Return the part of an output of a padded batch that an image has alone; class ids beyond it must be 0."""
     inside = tuple(slice(0, side) for side in expected.shape)
-    if found.dtype.kind in "iu" and np.count_nonzero(found) != np.count_nonzero(found[inside]):
+    if actual.dtype.kind in "iu" and np.count_nonzero(actual) != np.count_nonzero(actual[inside]):
         raise Mismatch(f"its {name} is not 0 in the padding")
-    return found[inside]
+    return actual[inside]
 
 
 def _reference(network: TaskNetwork, shape: Shape, info: FileInfo) -> TaskNetwork:
@@ -370,10 +370,10 @@ def _compare_predictions(
     """Yield how predictions for images at their own size differ: names, resizing and decoding are compared too."""
     expected = _predict(reference, info, images)
     try:
-        found = _predict(file, info, images)
+        actual = _predict(file, info, images)
     except Exception as error:  # runtimes have errors of their own
         raise Mismatch(f"its predictor fails ({first_line(error)})") from error
-    for image, one, other in zip(images.values(), expected, found, strict=True):
+    for image, one, other in zip(images.values(), expected, actual, strict=True):
         height, width = _own_size(reference, shape, image)
         scale = max(1.0, image.height / height, image.width / width)  # boxes are in pixels of the image
         bounds = replace(bounds_of(info), boxes=scale * bounds_of(info).boxes)

@@ -125,8 +125,8 @@ OPEN = {"size": "dynamic", "batch": "dynamic"}
 @pytest.mark.parametrize(
     ("network", "settings", "batches", "sizes"),
     [
-        (Classifier, OPEN, (1, 3), 3),
-        (Segmenter, OPEN, (1, 3), 4),
+        (Classifier, OPEN, (1, 3), 4),
+        (Segmenter, OPEN, (1, 3), 5),
         (Detector, {"size": (64, 96), "batch": 2}, (2,), 1),
     ],
 )

@@ -330,10 +330,10 @@ def _numbers(
     return speed(times[label], batch) | {"ms_per_image": per_image, "ratio": ratio(first, seconds[label])}
 
 
-def _comparison(info: FileInfo, expected: Arrays, found: Arrays) -> dict[str, Any]:
+def _comparison(info: FileInfo, expected: Arrays, actual: Arrays) -> dict[str, Any]:
     """Return the differences of outputs from those of the first entry, with `failure` if they exceed their bound."""
-    images = min(len(next(iter(outputs.values()))) for outputs in (expected, found))
-    one, two = ({name: values[:images] for name, values in outputs.items()} for outputs in (expected, found))
+    images = min(len(next(iter(outputs.values()))) for outputs in (expected, actual))
+    one, two = ({name: values[:images] for name, values in outputs.items()} for outputs in (expected, actual))
     comparison = Comparison()
     selection = info.selection or SelectionConfig()
     comparison.add(compare(one, two, bounds_of(info), selection=selection), "these images")

@@ -101,7 +101,7 @@ class Measure:
 
 def compare(
     expected: Arrays,
-    found: Arrays,
+    actual: Arrays,
     bounds: Bounds,
     *,
     selection: SelectionConfig | None = None,
@@ -111,7 +111,7 @@ def compare(
 
     Args:
         expected: outputs of the network.
-        found: outputs of the file.
+        actual: outputs of the file.
         bounds: what is allowed.
         selection: how objects were selected; needed for outputs with `count`.
         ties: finds ties in label maps; `None`: there are none.
@@ -119,27 +119,27 @@ def compare(
     Raises:
         Mismatch: outputs have other names, shapes or kinds, or are not finite.
     """
-    _check_alike(expected, found)
+    _check_alike(expected, actual)
     if "count" in expected:
         assert selection is not None
-        yield from compare_objects(expected, found, bounds, selection)
+        yield from compare_objects(expected, actual, bounds, selection)
         return
     for name, values in expected.items():
         if values.dtype.kind == "f":
-            yield from _compare_numbers(name, values, found[name], bounds)
+            yield from _compare_numbers(name, values, actual[name], bounds)
         else:
-            different = values != found[name]
+            different = values != actual[name]
             if ties is not None and different.any():
-                different &= ~ties(values, found[name])
+                different &= ~ties(values, actual[name])
             share = 1 - float(different.mean())
             yield Measure(name=f"{name} pixels", value=share, bound=bounds.agreement, is_share=True)
 
 
-def _check_alike(expected: Arrays, found: Arrays) -> None:
-    if set(expected) != set(found):
-        raise Mismatch(f"it returns {', '.join(sorted(found))} instead of {', '.join(sorted(expected))}")
+def _check_alike(expected: Arrays, actual: Arrays) -> None:
+    if set(expected) != set(actual):
+        raise Mismatch(f"it returns {', '.join(sorted(actual))} instead of {', '.join(sorted(expected))}")
     for name, values in expected.items():
-        other = found[name]
+        other = actual[name]
         if values.shape != other.shape:
             raise Mismatch(f"its {name} has shape {other.shape} instead of {values.shape}")
         if (values.dtype.kind == "f") != (other.dtype.kind == "f"):
@@ -149,12 +149,12 @@ def _check_alike(expected: Arrays, found: Arrays) -> None:
 
 
 def _compare_numbers(
-    name: str, expected: NDArray[np.floating], found: NDArray[np.floating], bounds: Bounds
+    name: str, expected: NDArray[np.floating], actual: NDArray[np.floating], bounds: Bounds
 ) -> Iterator[Measure]:
     size = rms(expected)
-    yield Measure(name=name, value=float(np.abs(expected - found).max()) / size, bound=bounds.numbers)
+    yield Measure(name=name, value=float(np.abs(expected - actual).max()) / size, bound=bounds.numbers)
     if name in CLASS_SCORES:
-        labels = [np.expand_dims(values.argmax(axis=1), 1) for values in (expected, found)]
+        labels = [np.expand_dims(values.argmax(axis=1), 1) for values in (expected, actual)]
         gap = np.subtract(*(np.take_along_axis(expected, label, 1) for label in labels))
         tie = 2 * bounds.numbers * size if bounds.numbers < math.inf else 0.0
         agree = (labels[0] == labels[1]) | (gap <= tie)
@@ -191,12 +191,12 @@ class Objects:
         return cls(**rows, masks=None if masks is None else masks[:count])
 
 
-def compare_objects(expected: Arrays, found: Arrays, bounds: Bounds, selection: SelectionConfig) -> Iterator[Measure]:
+def compare_objects(expected: Arrays, actual: Arrays, bounds: Bounds, selection: SelectionConfig) -> Iterator[Measure]:
     """Yield how the objects of a batch differ, matched one to one; see `compare`.
 
     Masks are probabilities, or pixels of the image, bool.
     """
-    images = [(Objects.of(expected, index), Objects.of(found, index)) for index in range(len(expected["count"]))]
+    images = [(Objects.of(expected, index), Objects.of(actual, index)) for index in range(len(expected["count"]))]
     matches = [(ours, theirs, *match(ours, theirs, bounds.boxes)) for ours, theirs in images]
     missed = sum(_missed(a, b, i, selection) + _missed(b, a, j, selection) for a, b, i, j in matches)
     share = 1 - missed / max(1, sum(len(objects.scores) for pair in images for objects in pair))
@@ -246,10 +246,10 @@ def _is_tie(objects: Objects, others: Objects, row: int, selection: SelectionCon
     if score - max(selection.score, weakest) < NEAR_SCORE:
         return True
     rivals = [(boxes_iou(box, x.boxes), x.scores, (x.labels == label) | selection.agnostic) for x in (objects, others)]
-    overlap, scores, same = (np.concatenate(values) for values in zip(*rivals, strict=True))
+    overlap, scores, is_rival = (np.concatenate(values) for values in zip(*rivals, strict=True))
     at_threshold = np.abs(overlap - selection.nms) < NEAR_IOU
     as_sure = (overlap > selection.nms) & (overlap < 1) & (np.abs(scores - score) < NEAR_SCORE)
-    return bool((same & (at_threshold | as_sure)).any())
+    return bool((is_rival & (at_threshold | as_sure)).any())
 
 
 def boxes_iou(box: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray[np.floating]:

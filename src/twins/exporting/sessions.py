@@ -20,10 +20,10 @@ from twins.files import first_line
 if TYPE_CHECKING:
     import openvino
 
-Inputs = dict[str, NDArray[Any]]
+Arrays = dict[str, NDArray[Any]]
 """Inputs or outputs of a file by name."""
 Hint = Literal["latency", "throughput"]
-Run = Callable[[Inputs], Inputs]
+Run = Callable[[Arrays], Arrays]
 
 
 class Session:
@@ -44,7 +44,7 @@ class Session:
         network = self.info.network
         return f"Session({str(self.path)!r}, task={network.task!r}, model={network.model!r})"
 
-    def run(self, images: NDArray[np.uint8], sizes: NDArray[np.int64] | None = None) -> Inputs:
+    def run(self, images: NDArray[np.uint8], sizes: NDArray[np.int64] | None = None) -> Arrays:
         """Return the outputs of a batch by name.
 
         Args:
@@ -55,7 +55,7 @@ class Session:
             InputError: the file does not take such images or sizes.
         """
         check_images(images, self.info)
-        inputs: Inputs = {IMAGES: np.ascontiguousarray(images)}
+        inputs: Arrays = {IMAGES: np.ascontiguousarray(images)}
         if (checked := check_sizes(sizes, images, self.info)) is not None:
             inputs[SIZES] = checked
         return self._run(inputs)
@@ -180,7 +180,7 @@ def _open_openvino(path: Path, info: FileInfo, threads: int | None, precision: L
     _check_names(path, info, (value.get_any_name() for value in compiled.inputs), names)
     local = threading.local()
 
-    def run(inputs: Inputs) -> Inputs:
+    def run(inputs: Arrays) -> Arrays:
         if not hasattr(local, "request"):
             local.request = compiled.create_infer_request()
         results = local.request.infer(inputs, share_inputs=True)
@@ -201,7 +201,7 @@ def _open_torch(path: Path, info: FileInfo, threads: int | None) -> Run:
     if threads is not None:
         torch.set_num_threads(threads)
 
-    def run(inputs: Inputs) -> Inputs:
+    def run(inputs: Arrays) -> Arrays:
         with torch.inference_mode():
             outputs = network(*(torch.from_numpy(value) for value in inputs.values()))
         return {name: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for name, v in outputs.items()}

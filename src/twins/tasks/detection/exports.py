@@ -34,11 +34,11 @@ class DetectionExport:
         """
         if logits:
             raise ConfigError("`logits` is for classifiers and semantic networks, found a detector; leave `logits` out")
-        found = network.detections(network(images, sizes))
-        valid = found[1] > 0  # (B, M)
+        objects = network.detections(network(images, sizes))
+        valid = objects[1] > 0  # (B, M), by the scores
         outputs = {
             name: _pad(torch.where(valid.view(*valid.shape, *[1] * (value.ndim - 2)), value, 0), network.selection.most)
-            for name, value in zip(Detections._fields, found, strict=False)
+            for name, value in zip(Detections._fields, objects, strict=False)
         }
         return outputs | {"count": valid.sum(dim=1)}
 
