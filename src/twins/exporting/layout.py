@@ -32,9 +32,9 @@ from twins.exporting.cells import Cells, cells_of, contiguous_copy
 from twins.ops.convolutions import as_planar
 from twins.ops.padding import fill_outside, fit_cells, reduce_sizes
 
-AttentionForm = Literal["operator", "fused", "products", "kernel"]
-"""Form of attention: the ONNX operator, which reads heads side by side; PyTorch's operator; two matrix products and a
-softmax; or the same with the masks that OpenVINO's kernel needs."""
+AttentionForm = Literal["operator", "fused", "products"]
+"""Form of attention: the ONNX operator, which reads heads side by side; PyTorch's operator; or two matrix products and
+a softmax, with the masks that OpenVINO's kernel needs."""
 MASKED = -1e4
 """Added to the score of a masked key: its weight is zero, and a softmax over masked keys alone is finite."""
 
@@ -191,7 +191,7 @@ class FlatGlobalBlock(FlatBlock):
         k, v = (part(keys).view(batch, -1, channels) for part in (self.k, self.v))
         mask = cells.cell_mask()
         has_open_size = type(k.shape[1]) is not int  # a symbol
-        if mask is None and self.attention == "kernel" and has_open_size:
+        if mask is None and self.attention == "products" and has_open_size:
             mask = torch.arange(k.shape[1])[None] >= 0  # (1, M), all valid
         return _attend(q, k, v, self.heads, self.attention, mask).view(tokens.shape)
 
@@ -211,7 +211,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, form: AttentionForm, ma
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0).transpose(1, 2).flatten(2)
     q, k, v = (contiguous_copy(x) for x in (q.transpose(1, 2), k.permute(0, 2, 3, 1), v.transpose(1, 2)))
-    if bias is not None and form == "kernel":
+    if bias is not None:
         bias = bias.expand(-1, heads, -1, -1)  # (B, h, 1, M)
     scores = q @ k
     y = (scores if bias is None else scores + bias).softmax(dim=-1) @ v

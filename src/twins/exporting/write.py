@@ -79,8 +79,8 @@ def _opset_of(network: TaskNetwork, config: ExportConfig) -> int:
 
 def _attention_of(opset: int, file_format: Format) -> AttentionForm:
     """Return the form of attention in a graph; opset 23 has the operator, which ONNX Runtime computes from 1.23 on."""
-    if file_format != "onnx":
-        return "kernel" if file_format == "openvino" else "fused"
+    if file_format == "torch":
+        return "fused"
     return "operator" if opset >= OPSETS[-1] else "products"
 
 
@@ -118,7 +118,7 @@ def export_errors(file_format: Format) -> Iterator[None]:
     """Raise an ExportError of one sentence for any error of an exporter in this block."""
     try:
         yield
-    except (TwinsError, OSError):
+    except (TwinsError, OSError, MemoryError):
         raise
     except Exception as error:  # exporters raise errors of any class
         raise ExportError(_reason(error, file_format)) from error
