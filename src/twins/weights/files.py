@@ -29,6 +29,8 @@ from twins.weights.networks import Network, choose_network
 INFO_KEY = "twins"
 """Key of the `ModelInfo` in the metadata of a `.safetensors` file."""
 PICKLED = (".pth", ".pt", ".bin", ".ckpt")
+_EXPORTED = (".onnx", ".xml", ".pt2")
+"""Endings of exported files, whose weights are part of a graph."""
 
 
 class _StandIn(dict[Any, Any]):
@@ -195,11 +197,25 @@ def _read_pickled(path: Path) -> Any:
                 f"{path} holds more than tensors and could run code when read, so it was not read "
                 f"({culprit}); ask for it as .safetensors, or save its plain state dict where you trust it"
             ) from error
-        raise WeightsError(f"{path} is no weight file, or damaged; copy or download it again") from error
+        raise _no_weights(path) or WeightsError(
+            f"{path} is no weight file, or damaged; copy or download it again"
+        ) from error
     except Exception as error:  # damaged bytes make the parsers raise errors of any class
-        raise WeightsError(
+        raise _no_weights(path) or WeightsError(
             f"{path} is damaged or cut short ({first_line(error)}); copy or download it again"
         ) from error
+
+
+def _no_weights(path: Path) -> WeightsError | None:
+    """Return the error for a file that could not be read and has the name of an exported file or of a part of one."""
+    if path.suffix.lower() in _EXPORTED:
+        return WeightsError(
+            f"{path} has the ending of an exported file, whose weights cannot be taken out again; name the run or the "
+            "weight file that it was made of"
+        )
+    if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
+        return WeightsError(f"{path} holds the weights of the exported file {path.with_suffix('.xml').name}; name that")
+    return None
 
 
 def _refused_global(error: Exception) -> str:

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import zipfile
 
 import numpy as np
@@ -123,6 +124,18 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path):
     assert "is a folder" in _refusal(tmp_path)
     with pytest.raises(NotFoundError, match=r"no weight file .*missing\.pth"):
         read_tensors(tmp_path / "missing.pth")
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.xml", "net.pt2"])
+def test_an_exported_file_is_not_called_damaged_weights(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x08\x0a<net>")
+    if name == "net.pt2":
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("net/archive_format", "pt2")
+    assert re.search(r"ending of an exported file, .*; name the run", _refusal(tmp_path / name))
+    (tmp_path / "net.bin").write_bytes(b"\0" * 100)
+    if name == "net.xml":
+        assert "holds the weights of the exported file net.xml" in _refusal(tmp_path / "net.bin")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read everything")
