@@ -18,6 +18,7 @@ from twins.backbone.config import resolve_name
 from twins.engine.config import EvalConfig
 from twins.errors import ConfigError, ExportError, check_type, number_of
 from twins.evaluation import EvalResult, evaluate, versions
+from twins.exported import ExportedNetwork
 from twins.exporting.config import ExportConfig, Side
 from twins.exporting.formats import ENDINGS, format_of
 from twins.exporting.graph import ExportGraph, Shape
@@ -126,6 +127,8 @@ def export(
         MissingExtraError: a package of the extra `export` is not installed.
     """
     check_type(model, str | Path | TaskNetwork, "model", "a network, a run folder, a weight file or a published name")
+    if isinstance(model, ExportedNetwork):
+        raise ConfigError(f"`model` is the exported file {model.session.path}; give the run that it was made of")
     check_type(out, str | Path | None, "out", "the path of a file")
     check_type(config, ExportConfig, "config", "a twins.ExportConfig")
     config = replace(config, data=config.data or config.calibrate)  # int8 is always measured
@@ -186,10 +189,17 @@ def _output_path(
         folder.mkdir(exist_ok=True)
         out = folder / f"{'-'.join(parts)}{ending}"
     path = Path(out)
+    if path.name.lower() == ending:
+        raise ConfigError(f'`out="{out}"` is an ending without a name; name a file')
     if path.suffix.lower() != ending:
         raise ConfigError(f'`out="{out}"` must end in {ending}, the ending of `format="{config.format}"`')
     inputs = [] if file is None else [("the network's weights", file), *parts_of(str(model))]
-    check_outputs({"out": path}, inputs, binary=path.is_file() and format_of(path) == config.format)
+    replaces = path.is_file() and format_of(path) == config.format
+    check_outputs({"out": path}, inputs, binary=replaces)
+    if config.format == "openvino" and not replaces and path.with_suffix(".bin").exists():
+        raise ConfigError(
+            f"the weights {path.with_suffix('.bin')} would replace another file; give `out` another name or folder"
+        )
     _check_sheet(path.with_suffix(".json"))
     return path
 

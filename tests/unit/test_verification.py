@@ -319,6 +319,13 @@ def test_images_to_verify_on_are_read_before_anything_is_written(tmp_path):
         export(Classifier(), tmp_path, size=(64, 96))
     with pytest.raises(ConfigError, match="`score` is for detection and instance"):
         export(Segmenter(), tmp_path, score=0.5)
+    for name in ("data", "calibrate"):
+        with pytest.raises(ConfigError, match=f"`{name}` names no data set"):
+            export(Classifier(), tmp_path, **{name: ""})
+    for name in ("size", "verify", "score"):
+        with pytest.raises(ConfigError, match=f"`{name}` must be"):
+            twins.ExportConfig(**{name: {}})
+    assert twins.ExportConfig(verify="a.jpg").verify == ("a.jpg",)
     with pytest.raises(ConfigError, match="`logits` is for classifiers and semantic networks"):
         export(Detector(), tmp_path, size=64, logits=True)
     assert list(tmp_path.iterdir()) == [text]
@@ -334,6 +341,11 @@ def test_a_file_is_exported_again_but_replaces_nothing_else(tmp_path):
     result.path.write_bytes(b"\0\0 a photograph")
     with pytest.raises(ConfigError, match="which would be lost"):
         export(Classifier(), tmp_path)
+    (tmp_path / "net.bin").write_bytes(b"\0\0 weights of another network")
+    with pytest.raises(ConfigError, match=r"the weights .*net.bin would replace another file"):
+        export(Classifier(), tmp_path, format="openvino")
+    with pytest.raises(ConfigError, match="is an ending without a name"):
+        twins.export(Classifier(), tmp_path / ".onnx")
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])

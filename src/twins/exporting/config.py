@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -60,8 +61,12 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         size: Any = self.size
+        verify: Any = self.verify
+        check_type(size, int | str | Sequence, "size", "a number, dynamic, or a pair of them")
+        check_type(verify, str | Sequence, "verify", "paths of images")
+        check_type(self.score, float | int | None, "score", "a number")
         object.__setattr__(self, "size", (size,) if isinstance(size, int | str) else tuple(size))
-        object.__setattr__(self, "verify", tuple(self.verify))
+        object.__setattr__(self, "verify", (verify,) if isinstance(verify, str) else tuple(verify))
         self._check_shapes()
         self._check_resizing()
         self._check_format()
@@ -106,6 +111,9 @@ class ExportConfig:
             raise ConfigError(f'`opset` is for ONNX files, found `format="{self.format}"`; leave it out')
         if self.opset is not None and self.opset not in OPSETS:
             raise ConfigError(f"`opset` must be from {OPSETS[0]} to {OPSETS[-1]}, found {self.opset}")
+        for name in ("data", "calibrate"):
+            if getattr(self, name) == "":
+                raise ConfigError(f"`{name}` names no data set; give one, or leave it out")
         if (self.precision == "int8") != (self.calibrate is not None):
             raise ConfigError(
                 "int8 measures its ranges on images like those of later use; give their data set as `calibrate`"
