@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from twins.backbone.config import PATCH_SIZES, VARIANTS
 from twins.bands import AnyImage
-from twins.errors import ConfigError
+from twins.errors import ConfigError, WeightsError
+from twins.exporting.comparison import CLASS_SCORES
 from twins.exporting.sessions import Session, open_session
 from twins.ops.padding import reduce_sizes, true_sizes
 from twins.predictions import Prediction
@@ -75,7 +76,7 @@ class ExportedNetwork(TaskNetwork):
 
     def __init__(self, session: Session) -> None:
         info = session.info
-        super().__init__(nn.Identity(), info.network)
+        super().__init__(_NoBackbone(session.path), info.network)
         self.session, self.task = session, info.network.task
         if info.features:
             self.backbone = _FileBackbone(self)
@@ -125,7 +126,13 @@ class ExportedNetwork(TaskNetwork):
             arrays = {name: array[: part.images] for name, array in part.outputs.items()}
             inside = [(int(height), int(width)) for height, width in sizes[rows].tolist()]
             selection = self.selection if hasattr(self, "selection") else SelectionConfig()
-            predictions += export_of(self.task).predictions(self.info, arrays, inside, originals[rows], selection)
+            try:
+                predictions += export_of(self.task).predictions(self.info, arrays, inside, originals[rows], selection)
+            except KeyError as error:
+                raise WeightsError(
+                    f"{self.session.path} has no output {error}, which a network for {self.task} returns; "
+                    "export it again"
+                ) from error
         return predictions
 
     def forward_features(self, images: Tensor, sizes: Tensor | None = None) -> NoReturn:
@@ -154,8 +161,39 @@ class ExportedNetwork(TaskNetwork):
             sizes = np.array([shape] * len(images), dtype=np.int64)
             sizes[: len(part)] = part_sizes
             outputs = self.session.run(images, sizes if info.padded else None)
-            check_finite_scores({name: torch.from_numpy(array) for name, array in outputs.items()})
+            self._check(outputs)
             yield Part(outputs, len(part))
+
+    def _check(self, outputs: dict[str, NDArray[Any]]) -> None:
+        """Raise WeightsError for outputs that are not finite, or of other classes than the file's."""
+        path, classes = self.session.path, self.info.num_classes
+        for name, array in outputs.items():
+            if name in CLASS_SCORES and array.shape[1] != classes:
+                raise WeightsError(
+                    f"{path} returns {array.shape[1]} {name}, but names {classes} classes; export it again"
+                )
+        try:
+            check_finite_scores({name: torch.from_numpy(array) for name, array in outputs.items()})
+        except WeightsError as error:
+            raise WeightsError(
+                f"{path} returns scores that are not finite: it is damaged, or they are too large for "
+                f"{self.precision}; copy it again, or export another checkpoint or precision"
+            ) from error
+
+
+class _NoBackbone(nn.Module):
+    """Stands for the backbone of a file of a whole network."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> NoReturn:
+        """Raise ConfigError: the file returns no maps."""
+        raise ConfigError(
+            f"{self.path} does not return the maps of its backbone; use a file of `twins export --features`, or the "
+            "run that the file was made of"
+        )
 
 
 class _FileBackbone(nn.Module):

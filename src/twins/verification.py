@@ -321,7 +321,7 @@ def _run(file: Session, pixels: NDArray[np.uint8], sizes: NDArray[np.int64] | No
     try:
         return file.run(pixels, sizes)
     except Exception as error:  # runtimes have errors of their own
-        raise Mismatch(f"its runtime fails ({first_line(error)})") from error
+        raise Mismatch(f"its runtime fails ({first_line(error.__cause__ or error)})") from error
 
 
 def _compare_padded(case: Case, native: Session, file: Session, info: FileInfo) -> Iterator[Measure]:
@@ -372,7 +372,7 @@ def _compare_predictions(
     try:
         actual = _predict(file, info, images)
     except Exception as error:  # runtimes have errors of their own
-        raise Mismatch(f"its predictor fails ({first_line(error)})") from error
+        raise Mismatch(f"its predictor fails ({first_line(error.__cause__ or error)})") from error
     for image, one, other in zip(images.values(), expected, actual, strict=True):
         height, width = _own_size(reference, shape, image)
         scale = max(1.0, image.height / height, image.width / width)  # boxes are in pixels of the image

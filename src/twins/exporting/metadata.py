@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from twins.errors import TwinsError, WeightsError
 from twins.files import first_line
 from twins.tasks.inference import SelectionConfig
+from twins.tasks.table import check_task
 from twins.weights.info import FORMAT as NETWORK_FORMAT
 from twins.weights.info import ModelInfo
 
@@ -31,6 +32,7 @@ class FileInfo:
 
     Raises:
         ValueError: a value is out of range.
+        NotFoundError: there is no such task.
     """
 
     network: ModelInfo
@@ -66,6 +68,7 @@ class FileInfo:
         for name in ("padded", "resize_in_graph", "features"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} is {getattr(self, name)!r:.80}")
+        check_task(self.network.task)
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r:.80}")
         if not self.outputs or not all(isinstance(name, str) for name in self.outputs):

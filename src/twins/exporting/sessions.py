@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -53,6 +54,8 @@ class Session:
 
         Raises:
             InputError: the file does not take such images or sizes.
+            WeightsError: its graph is damaged, or of another shape than its description says.
+            MemoryError: there is too little memory for such images.
         """
         check_images(images, self.info)
         inputs: Arrays = {IMAGES: np.ascontiguousarray(images)}
@@ -97,9 +100,32 @@ def open_session(
         raise
     except Exception as error:  # the runtimes have errors of their own, of any class
         raise WeightsError(
-            f"{path} cannot be opened ({first_line(error)}); update the runtime, or copy or export the file again"
+            f"{path} cannot be opened ({_reason(error)}); update the runtime, or copy or export the file again"
         ) from error
-    return Session(path, info, run)
+    return Session(path, info, _with_clear_errors(run, path))
+
+
+def _with_clear_errors(run: Run, path: Path) -> Run:
+    """Return a function that raises MemoryError or WeightsError for any error of a runtime."""
+
+    def clear(inputs: Arrays) -> Arrays:
+        try:
+            return run(inputs)
+        except Exception as error:  # the runtimes have errors of their own, of any class
+            if re.search("alloc|memory", str(error), re.IGNORECASE):
+                raise MemoryError(_reason(error)) from error
+            raise WeightsError(
+                f"{path} cannot be run on images of shape {inputs[IMAGES].shape} ({_reason(error)}); copy it again, or "
+                "export it again"
+            ) from error
+
+    return clear
+
+
+def _reason(error: Exception) -> str:
+    """Return the line of an error's message that says most: of OpenVINO's, the last one behind its source lines."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip()[:160] if lines and lines[0].startswith("Exception from ") else first_line(error)
 
 
 def check_images(images: NDArray[Any], info: FileInfo) -> None:

@@ -215,6 +215,10 @@ def save_weights(model: nn.Module, path: str | Path, dialect: str = "twins") -> 
     _check_types(model, path)
     dialect = check_writable(dialect)
     state: State = dict(model.state_dict())
+    if not state:
+        raise ConfigError(
+            "the network has no weights, as that of an exported file; save that of the run it was made of"
+        )
     info = getattr(model, "info", None)
     check_described(path, dialect, info if isinstance(info, ModelInfo) else None)
     if isinstance(model, Twins):

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from twins.errors import MissingExtraError, NotFoundError, TwinsError, WeightsError
+import twins
+from twins.errors import ConfigError, MissingExtraError, NotFoundError, TwinsError, WeightsError
 from twins.exporting.extra import require
 from twins.exporting.formats import is_exported_file, read_info
 from twins.exporting.metadata import FileInfo
@@ -112,6 +114,7 @@ def test_each_format_keeps_the_description(exported):
         ({"preprocess": {"size": 3}}, "`size` must be at least 32"),
         ({"anchor_scale": -1}, "anchor_scale is -1"),
         ({"task": None}, "no field 'task'|'task'"),
+        ({"task": "flying"}, "no task is called 'flying'"),
         ({"versions": 3}, "no attribute 'items'"),
         ({"format": "1"}, "format is '1'"),
         ({"format": None}, "no field 'format'"),
@@ -208,6 +211,55 @@ def test_a_description_that_does_not_fit_the_graph_is_refused(tmp_path):
         open_session(path)
 
 
+@pytest.mark.parametrize(
+    ("claimed", "message"),
+    [
+        (
+            info_of(height=96, width=96),
+            r"net.onnx cannot be run on images of shape \(1, 96, 96, 3\) \(.*invalid dimensions",
+        ),
+        (
+            info_of(
+                height=64,
+                width=64,
+                network=replace(DETECTOR.network, in_chans=3, num_classes=3, names=(), preprocess=Preprocess()),
+            ),
+            r"net.onnx has no output 'count', which .* detection",
+        ),
+        (
+            info_of(height=64, width=64, network=replace(info_of().network, num_classes=2, names=("a", "b"))),
+            "net.onnx returns 3 probabilities, but names 2 classes",
+        ),
+    ],
+)
+def test_a_description_of_another_network_is_one_sentence_when_the_file_predicts(tmp_path, claimed, message):
+    onnx = require("onnx")
+    path = export(tmp_path / "net.onnx", info_of(height=64, width=64))
+    model = onnx.load(path)
+    model.metadata_props[0].value = claimed.to_json()
+    onnx.save(model, path)
+    with pytest.raises(WeightsError, match=message):
+        twins.load(path).predict(Image.new("RGB", (64, 64)))
+
+
+def test_a_file_of_a_whole_network_has_no_maps_and_is_not_exported_again(onnx_file, tmp_path):
+    predictor = twins.load(onnx_file)
+    with pytest.raises(ConfigError, match=r"net.onnx does not return the maps of its backbone; use a file of"):
+        predictor.embed(Image.new("RGB", (64, 64)), maps=True)
+    with pytest.raises(ConfigError, match=r"`model` is the exported file .*net.onnx; give the run"):
+        twins.export(predictor.model, tmp_path / "again.onnx")
+    with pytest.raises(ConfigError, match="the network has no weights, as that of an exported file"):
+        twins.save_weights(predictor.model, tmp_path / "net.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_whose_scores_are_not_finite_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules[export.__module__].AREAS, False, "area = Constant <value_ints = [0, 0, 0]> ()")
+    path = export(tmp_path / "net.onnx", info_of())
+    with pytest.raises(WeightsError, match=r"net.onnx returns scores that are not finite: .* too large for fp32"):
+        twins.load(path).predict(Image.new("RGB", (64, 64)))
+
+
 def test_weights_of_an_openvino_model_that_are_missing_or_of_another_length_are_named(openvino_file, tmp_path):
     path = copied(openvino_file, tmp_path)
     weights = path.with_suffix(".bin")
@@ -218,6 +270,10 @@ def test_weights_of_an_openvino_model_that_are_missing_or_of_another_length_are_
         weights.write_bytes(changed)
         with pytest.raises(WeightsError, match=rf"net.bin is cut short .* it has {len(changed):,} bytes"):
             open_session(path)
+    weights.write_bytes(content)
+    path.write_text(path.read_text().replace('version="opset1"', 'version="opset99"'))
+    with pytest.raises(WeightsError, match=r"net.xml cannot be opened \(.*opset99"):
+        open_session(path)
     weights.unlink()
     with pytest.raises(NotFoundError, match=r"net.xml needs its weights net.bin in the same folder"):
         open_session(path)

@@ -96,6 +96,17 @@ def test_sizes_for_a_file_without_them_and_an_empty_batch_are_refused(exported):
         session.run(np.zeros((0, 64, 64, 3), np.uint8))
 
 
+def test_a_runtime_without_memory_raises_python_s_error_for_it(monkeypatch, tmp_path):
+    path = export(tmp_path / "net.onnx", info_of())
+
+    def run(*arguments):
+        raise Exception("bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 1")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession.run", run)
+    with pytest.raises(MemoryError, match="requested buffer"):
+        open_session(path).run(np.zeros((1, 64, 64, 3), np.uint8))
+
+
 def test_settings_that_a_runtime_does_not_have_are_refused(exported):
     for settings, message in (
         ({"threads": 0}, "`threads` must be a whole number from 1, found 0"),
