@@ -332,3 +332,11 @@ def test_every_recipe_builds_its_config_and_its_network(name):
     assert type(config).from_yaml(config.to_yaml()) == config
     with torch.device("meta"):
         twins.create_model(config.model, task=config.task, head=config.head, drop_path_rate=config.drop_path)
+
+
+def test_help_ends_quietly_when_its_reader_closes_the_pipe():
+    command = [sys.executable, "-m", "twins", "bench", "--help-all"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0

@@ -35,7 +35,17 @@ def main(argv: list[str] | None = None) -> int:
     0 is success, 1 problems found, 2 a user's mistake, 130 an interruption.
     """
     _open_streams()
-    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        code = _answer(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as `head`, closed the pipe
+        return 0
+    return code
+
+
+def _answer(arguments: list[str]) -> int:
+    """Print help or the version, or run a verb; return the exit code."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
@@ -76,9 +86,6 @@ def _run(run: Callable[[list[str]], int], arguments: list[str]) -> int:
         return _mistake(str(error))
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as `head`, closed the pipe
-        return 0
 
 
 def _help() -> str:
