@@ -83,8 +83,8 @@ def _sheet_lines(sheet: dict[str, Any]) -> list[str]:
     if time:
         images = "one image" if time["batch"] == 1 else f"one of {time['batch']} images"
         lines.append(
-            f"{images} of {time['size'][0]} x {time['size'][1]} pixels takes the file {time['file']:.3g} ms, the "
-            f"network {time['network']:.3g} ms"
+            f"{images} of {time['size'][0]} x {time['size'][1]} pixels takes the file {_milliseconds(time['file'])}, "
+            f"the network {_milliseconds(time['network'])}"
         )
     if metric:
         lines.append(
@@ -98,6 +98,10 @@ def _sheet_lines(sheet: dict[str, Any]) -> list[str]:
             f"{int8['data']}{kept}"
         )
     return lines
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
 
 
 def export(

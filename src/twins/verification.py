@@ -40,7 +40,7 @@ SMALL = (33, 47)
 """A height and width close to the smallest, at which a file of open sides is run."""
 TIE = 1e-5
 """Difference of two logits, relative to their root mean square, below which either class is right."""
-SECONDS, ROUNDS = 2.0, 15
+SECONDS, ROUNDS, LEAST_ROUNDS = 2.0, 15, 4
 """Limits of the measurement of speed: seconds, of which a round may exceed the rest, and runs of each model."""
 
 
@@ -424,10 +424,10 @@ def time_per_image(network: TaskNetwork, path: Path, shape: Shape, info: FileInf
     calls = {"file": load_exported(path).session.run, "network": native.run}
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = perf_counter() + SECONDS
-    while not times["file"] or (perf_counter() < end and len(times["file"]) <= ROUNDS):
+    while len(times["file"]) < LEAST_ROUNDS or (perf_counter() < end and len(times["file"]) <= ROUNDS):
         for name, call in calls.items():
             start = perf_counter()
             call(case.pixels)
             times[name].append(1000 * (perf_counter() - start) / len(case.pixels))
-    medians = {name: median(values[1:] or values) for name, values in times.items()}  # the first warms up
+    medians = {name: median(values[1:]) for name, values in times.items()}  # the first warms up
     return {**medians, "batch": len(case.pixels), "size": list(case.size)}

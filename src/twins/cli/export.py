@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
 from tyro.conf import Positional, arg
@@ -42,7 +43,7 @@ def run(arguments: list[str]) -> int:
 
     with status("reading the network", quiet=False) as shown:
         try:
-            on_step = shown.update if shown is not None else lambda words: None
+            on_step = shown.update if shown is not None else partial(print, file=sys.stderr, flush=True)
             result = export(args.model, args.out, args.config, on_step=on_step)
         except ExportError as error:
             print(f"twins: {in_flags(str(error), ExportArgs)}", file=sys.stderr)
