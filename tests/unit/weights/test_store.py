@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import huggingface_hub  # at the start of a process: a worker of the whole suite ended where a test imported it
 import pytest
 
 import twins
@@ -236,8 +237,6 @@ def _unreachable_url():
 
 
 def test_the_network_is_announced_and_a_hub_without_an_answer_is_given_up_at_once(tmp_path, monkeypatch):
-    import huggingface_hub
-
     def fail(*_, **__):
         raise AssertionError("the client would try for half a minute")
 
