@@ -44,6 +44,7 @@ def renamed_argument(old: str, new: str, *, since: str, removed_in: str) -> Call
     """Make a function or a config dataclass accept a keyword by its old name too, with a warning."""
 
     def decorate(target: T) -> T:
+        """Return the function, or the class changed in place, with the old name accepted."""
         call = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
 
         @functools.wraps(call)

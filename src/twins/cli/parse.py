@@ -184,6 +184,7 @@ def in_flags(sentence: str, kind: type[Any]) -> str:
     flags = spellings(kind)
 
     def spell(match: re.Match[str]) -> str:
+        """Return a setting as the user typed it, with its value."""
         text, name, value = match[0].strip("`"), match["name"], match["value"]
         if text in flags or name not in flags:
             return flags.get(text, text)

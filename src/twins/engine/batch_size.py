@@ -70,6 +70,7 @@ def trial_pass(
     before = clone_buffers(buffers)
 
     def run_pass(images: int) -> None:
+        """Run forward and backward with the memory of an optimizer's states, and leave the network as it was."""
         states = [torch.empty_like(parameter) for parameter in parameters for _ in range(STATES)]
         batch = to_device(batch_of(images), accelerator.device)
         try:

@@ -76,6 +76,7 @@ def phase(
     bar = None if bars is None else bars.add(name, images, f"0 of {total:,} images" if images else "")
 
     def count(new: int) -> None:
+        """Add images that are done, on the bar or as a line from time to time."""
         nonlocal done, spoken_at
         done += new
         if bars is not None and bar is not None:

@@ -96,6 +96,7 @@ def flat_settings(config: TrainConfig) -> dict[str, str | int | float | bool]:
     """Return the settings by dotted name, such as `optimizer.lr`; lists and `None` as text."""
 
     def flatten(values: Mapping[str, Any], prefix: str) -> dict[str, str | int | float | bool]:
+        """Return the values of nested groups, each name after its `prefix`."""
         flat: dict[str, str | int | float | bool] = {}
         for name, value in values.items():
             if isinstance(value, Mapping):

@@ -109,6 +109,7 @@ def _with_clear_errors(run: Run, path: Path) -> Run:
     """Return a function that raises MemoryError or WeightsError for any error of a runtime."""
 
     def clear(inputs: Arrays) -> Arrays:
+        """Return the outputs; raise one of the two errors."""
         try:
             return run(inputs)
         except Exception as error:  # the runtimes have errors of their own, of any class

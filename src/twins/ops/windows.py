@@ -50,6 +50,7 @@ def window_attention(
     key_mask = window_key_mask(height, width, window, padding=padding, sizes=sizes, device=x.device)
 
     def chunk(images: slice, rows: slice) -> Tensor:
+        """Return the result `(B, H, W, C)` for some images and whole rows of windows."""
         part = x[images, rows]
         mask = None if key_mask is None else _chunk_key_mask(key_mask, x, window, images, rows)
         projected = project(pad_to_multiple(part, window, fill))  # (B, H, W, 3 * h * d)

@@ -184,6 +184,7 @@ def newest(frames: Iterator[Frame], stopped: Callable[[], bool]) -> Iterator[Fra
     slot, ended, errors = deque[Frame](maxlen=1), threading.Event(), list[Exception]()
 
     def read() -> None:
+        """Keep the newest frame, until the stream or its reader ends."""
         start = 0.0
         try:
             for frame in frames:

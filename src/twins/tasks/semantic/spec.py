@@ -123,6 +123,7 @@ class SemanticSpec:
         return {"masks": asdict(data.masks), "absent_classes": config.absent}
 
     def worst_classes(self, per_class: Sequence[dict[str, Any]], limit: int = 5) -> list[str]:
+        """Return a line for each of the classes with the smallest IoU; classes that never occur have none."""
         rows = sorted((row for row in per_class if row["iou"] is not None), key=lambda row: row["iou"])
         return [
             f"class {row['name']}: IoU {100 * row['iou']:.1f} %, {number_of(row['pixels'], 'pixel')}"
