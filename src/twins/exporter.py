@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from twins.backbone.config import resolve_name
+from twins.bands import AnyImage
 from twins.engine.config import EvalConfig
 from twins.errors import ConfigError, ExportError, check_type, number_of
 from twins.evaluation import EvalResult, evaluate, versions
@@ -156,17 +157,8 @@ def export(
             write(graph, written, info, config.format)
         else:
             int8 = write_int8(graph, written, info, config, inputs, lambda: metric.measure(written)["drop"])
-        on_step("verifying it")
-        verification = verify(network, written, shape, info, images)
-        sheet = _sheet(network, info, verification, written) | ({"int8": asdict(int8)} if int8 else {})
-        if not verification.failure:
-            on_step("measuring its speed")
-            sheet["milliseconds"] = time_per_image(network, written, shape, info, next(iter(images.values())))
-        if config.data and not verification.failure:
-            on_step(f"measuring both on {config.data}")
-            sheet["metric"] = metric.measured or metric.measure(written)
-            verification = replace(verification, failure=_drop(sheet["metric"], config.max_drop))
-            sheet["verification"] = asdict(verification)
+        verification, sheet = _examine(network, written, shape, info, images, metric, on_step)
+        sheet |= {"int8": asdict(int8)} if int8 else {}
         sheet_path = _move(written, path, sheet, failed=verification.failure is not None)
     if verification.failure:
         raise ExportError(
@@ -174,6 +166,31 @@ def export(
             f"{sheet_path.name}"
         )
     return ExportResult(path=path, sheet_path=sheet_path, info=info, verification=verification, sheet=sheet)
+
+
+def _examine(
+    network: TaskNetwork,
+    path: Path,
+    shape: Shape,
+    info: FileInfo,
+    images: Mapping[str, AnyImage],
+    metric: _Metric,
+    on_step: Progress,
+) -> tuple[Verification, dict[str, Any]]:
+    """Verify a file; if it is right, measure its speed, and its metric if a data set is given. Return its sheet too."""
+    on_step("verifying it")
+    verification = verify(network, path, shape, info, images)
+    sheet = _sheet(network, info, verification, path)
+    if verification.failure:
+        return verification, sheet
+    on_step("measuring its speed")
+    sheet["milliseconds"] = time_per_image(network, path, shape, info, next(iter(images.values())))
+    if metric.data:
+        on_step(f"measuring both on {metric.data}")
+        sheet["metric"] = metric.measured or metric.measure(path)
+        verification = replace(verification, failure=_drop(sheet["metric"], metric.max_drop))
+        sheet["verification"] = asdict(verification)
+    return verification, sheet
 
 
 def _output_path(
@@ -293,7 +310,7 @@ class _Metric:
     """The last result of `measure`."""
 
     def __init__(self, model: str | Path | TaskNetwork, network: TaskNetwork, config: ExportConfig) -> None:
-        self.model, self.network, self.data = model, network, config.data
+        self.model, self.network, self.data, self.max_drop = model, network, config.data, config.max_drop
         self.name = facts_of(network.task).monitor
 
     def measure(self, path: Path) -> dict[str, Any]:

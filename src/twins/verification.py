@@ -40,7 +40,7 @@ SMALL = (33, 47)
 """A height and width close to the smallest, at which a file of open sides is run."""
 TIE = 1e-5
 """Difference of two logits, relative to their root mean square, below which either class is right."""
-SECONDS, ROUNDS, LEAST_ROUNDS = 2.0, 15, 4
+SECONDS, ROUNDS, LEAST_ROUNDS = 2.0, 15, 3
 """Limits of the measurement of speed: seconds, of which a round may exceed the rest, and runs of each model."""
 
 
