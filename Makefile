@@ -24,6 +24,7 @@ build: $(READY)
 
 # the version in __init__.py is part of an installed package's metadata
 $(READY): pyproject.toml src/twins/__init__.py
+	@echo "installing the package and its tools in .venv: some minutes, and 6 GB with PyTorch for GPUs"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $(READY)
