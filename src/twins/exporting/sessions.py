@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -201,8 +202,7 @@ def _open_onnx(path: Path, info: FileInfo, threads: int | None, device: str) -> 
 
 
 def _open_openvino(path: Path, info: FileInfo, threads: int | None, precision: Literal["fp32", "bf16"]) -> Run:
-    core = require("openvino").Core()
-    compiled = compile_openvino(core.read_model(path), threads=threads, precision=precision)
+    compiled = compile_openvino(openvino_core().read_model(path), threads=threads, precision=precision)
     names = [output.get_any_name() for output in compiled.outputs]
     _check_names(path, info, (value.get_any_name() for value in compiled.inputs), names)
     local = threading.local()
@@ -261,4 +261,18 @@ def compile_openvino(
     }
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
-    return require("openvino").Core().compile_model(model, "CPU", settings)
+    return openvino_core().compile_model(model, "CPU", settings)
+
+
+@cache
+def openvino_core() -> openvino.Core:
+    """Return OpenVINO's runtime, which is opened once and stays open.
+
+    On processors with AVX-512, OpenVINO 2026.4 gives the process another stack for its signal handlers when a runtime
+    is opened, and frees it when that runtime is closed. If two are closed in the order in which they were opened, the
+    process keeps the freed stack, and the next signal ends it: the end of a process that loads data is enough.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    return require("openvino").Core()

@@ -16,6 +16,7 @@ from twins.backbone.network import Twins
 from twins.errors import ConfigError
 from twins.exporting.cells import cells_of
 from twins.exporting.layout import FlatStage, lay_out
+from twins.exporting.sessions import compile_openvino
 from twins.ops.private_torch import any_open_size
 
 SIZES = ((70, 90, 2), (33, 130, 3), (32, 32, 1))
@@ -74,8 +75,7 @@ def onnxruntime(data):
 
 def openvino(data):
     runtime = pytest.importorskip("openvino")
-    hint = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = runtime.Core().compile_model(runtime.convert_model(io.BytesIO(data)), "CPU", hint)
+    compiled = compile_openvino(runtime.convert_model(io.BytesIO(data)))
     return lambda *arguments: [compiled(named(arguments))[i] for i in range(4)]
 
 

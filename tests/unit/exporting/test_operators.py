@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 import torch
 
 from twins.exporting.operators import translations
+from twins.exporting.sessions import compile_openvino, openvino_core
 from twins.heads.boxes import suppress_batch
 
 
@@ -29,7 +29,7 @@ def candidates(batch, *, shared):
 def runtimes(path):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = compile_openvino(openvino_core().read_model(path))
     yield lambda *x: session.run(None, dict(zip(names, (part.numpy() for part in x), strict=True)))
     yield lambda *x: list(compiled([part.numpy() for part in x]).values())
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -138,3 +141,22 @@ def test_openvino_computes_in_float32_unless_the_file_or_the_caller_says_bf16(tm
     open_session(export(path, info_of(precision="bf16")))
     open_session(export(path, info_of(precision="int8")))
     assert [settings["precision"] for settings in used] == ["fp32", "bf16", "bf16", "fp32"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's C library for the stack of signal handlers")
+def test_openvino_is_opened_once_so_that_closing_files_leaves_the_stack_of_signal_handlers(tmp_path):
+    path = export(tmp_path / "net.xml", info_of())
+    first = open_session(path)
+    stack = signal_stack()
+    second = open_session(path)
+    assert signal_stack() == stack  # each runtime brings a stack with it, and frees it at its end
+    del first, second
+    gc.collect()
+    assert signal_stack() == stack
+
+
+def signal_stack():
+    """Return the address of the stack on which this thread handles signals, and its size."""
+    values = (ctypes.c_size_t * 3)()  # ss_sp, ss_flags, ss_size
+    assert ctypes.CDLL(None).sigaltstack(None, values) == 0
+    return values[0], values[2]

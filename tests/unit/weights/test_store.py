@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-import huggingface_hub  # at the start of a process: a worker of the whole suite ended where a test imported it
+import huggingface_hub
 import pytest
 
 import twins

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 import torch
 
@@ -12,6 +11,7 @@ from twins.errors import ConfigError
 from twins.exporting.config import ExportConfig
 from twins.exporting.graph import Shape
 from twins.exporting.onnx import write_onnx
+from twins.exporting.sessions import compile_openvino, openvino_core
 from twins.exporting.write import build_graph, trace
 from twins.ops.padding import valid_mask
 from twins.tasks.inference import SelectionConfig
@@ -61,7 +61,7 @@ def runtimes(path):
     yield lambda *x: dict(
         zip(names[1], session.run(None, dict(zip(names[0], (y.numpy() for y in x), strict=True))), strict=True)
     )
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = compile_openvino(openvino_core().read_model(path))
     yield lambda *x: {key.get_any_name(): value for key, value in compiled([y.numpy() for y in x]).items()}
 
 

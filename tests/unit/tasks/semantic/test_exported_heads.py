@@ -16,6 +16,7 @@ from torch.export import Dim
 from torch.fx.experimental import _config
 
 import twins
+from twins.exporting.sessions import compile_openvino, openvino_core
 from twins.heads.layers import zero_outside_map
 from twins.tasks.exports import export_of
 from twins.tasks.semantic.network import SemanticSegmentation
@@ -95,9 +96,7 @@ def sessions(program: torch.export.ExportedProgram, opset: int, path, names: lis
     session = onnxruntime.InferenceSession(path)
     yield lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))
     if opset == 20:
-        import openvino
-
-        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = compile_openvino(openvino_core().read_model(path))
         yield lambda arrays: list(compiled(list(arrays)).values())
 
 
