@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -264,7 +265,6 @@ def compile_openvino(
     return openvino_core().compile_model(model, "CPU", settings)
 
 
-@cache
 def openvino_core() -> openvino.Core:
     """Return OpenVINO's runtime, which is opened once and stays open.
 
@@ -275,4 +275,9 @@ def openvino_core() -> openvino.Core:
     Raises:
         MissingExtraError: OpenVINO is not installed.
     """
-    return require("openvino").Core()
+    return _opened_core(require("openvino"))
+
+
+@cache
+def _opened_core(openvino: ModuleType) -> openvino.Core:
+    return openvino.Core()
