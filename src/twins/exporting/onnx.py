@@ -42,6 +42,8 @@ def write_onnx(graph: ExportGraph, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
+    # blocks of a stage have the same masks and orders of windows, which PyTorch's exporter stores once for each block
+    require("onnx_ir.passes.common").DeduplicateInitializersPass(size_limit=2**32)(program.model)
     for node in program.model.graph.all_nodes():
         node.name = f"{module_of(node.metadata_props)}/{node.name}"
         node.metadata_props.clear()  # source lines and paths of this machine, an eighth of a small file

@@ -98,6 +98,38 @@ def test_an_older_opset_exports_the_maps_of_a_backbone_and_too_old_a_one_is_refu
         ExportConfig(opset=21, format="openvino")
 
 
+class Repeated(torch.nn.Module):
+    """A graph whose two layers have equal constants, as the blocks of a stage have equal masks."""
+
+    opset, output_names = 20, ["sum"]
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("first", torch.arange(2000.0))
+        self.register_buffer("second", torch.arange(2000.0))
+
+    def forward(self, images):
+        return (images + self.first).relu() + self.second
+
+    def example(self):
+        return (torch.zeros(2000),)
+
+    def input_names(self):
+        return ["images"]
+
+    def dynamic_shapes(self):
+        return None
+
+
+@pytest.mark.slow
+def test_a_constant_of_several_layers_is_in_a_file_once(tmp_path):
+    write_onnx(Repeated(), tmp_path / "sum.onnx")
+    assert 8000 < (tmp_path / "sum.onnx").stat().st_size < 10_000
+    x = -np.arange(2000, 0, -1, dtype=np.float32)
+    actual = onnxruntime_step((tmp_path / "sum.onnx").read_bytes(), x)()
+    np.testing.assert_array_equal(actual, np.maximum(x + np.arange(2000), 0) + np.arange(2000))
+
+
 class Orthogonal(torch.nn.Module):
     """An operator that ONNX does not have."""
 
