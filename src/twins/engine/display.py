@@ -106,20 +106,24 @@ def count_images(batches: Iterable[tuple[Any, Batch]], count: Callable[[int], No
 class Pace:
     """How fast a run goes since it began or resumed: the loss and speed since the last line, and the remaining time.
 
+    The first step is much slower than the others, so the remaining time is estimated from those after it.
+
     Args:
         plan: length of the run.
-        share_done: share of the run that is done at the start, 0..1.
     """
 
-    def __init__(self, plan: Plan, share_done: float) -> None:
-        self.plan, self._first_share = plan, share_done
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self._started = self._spoken_at = time.monotonic()
+        self._first_step: tuple[float, float] | None = None  # when it ended, and the share of the run done by then
         self.steps, self.images, self.seconds = 0, 0, 0.0
         self.sums: dict[str, float] = {}
         self.newest_loss = 0.0
 
-    def add(self, losses: Mapping[str, float], images: int, seconds: float) -> None:
-        """Add a step: its loss and the parts of it, its images and its time."""
+    def add(self, progress: Progress, losses: Mapping[str, float], images: int, seconds: float) -> None:
+        """Add a step: the position after it, its loss and the parts of it, its images and its time."""
+        if self._first_step is None:
+            self._first_step = time.monotonic(), self.plan.share_done(progress)
         self.steps, self.images, self.seconds = self.steps + 1, self.images + images, self.seconds + seconds
         self.newest_loss = losses["loss"]
         for name, value in losses.items():
@@ -132,9 +136,10 @@ class Pace:
         return now - self._spoken_at >= min(most, max(least, (now - self._started) / 10.0))
 
     def remaining(self, share_done: float) -> float:
-        """Return the estimated seconds until the last step, with evaluations."""
-        new = share_done - self._first_share
-        return (time.monotonic() - self._started) * (1.0 - share_done) / new if new > 0 else float("inf")
+        """Return the estimated seconds until the last step, with evaluations; infinity until the second step."""
+        ended, share = self._first_step or (0.0, share_done)
+        new = share_done - share
+        return (time.monotonic() - ended) * (1.0 - share_done) / new if new > 0 else float("inf")
 
     def text(self, progress: Progress) -> str:
         """Return the newest loss, the speed and the remaining time, for a bar."""

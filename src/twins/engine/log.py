@@ -143,7 +143,7 @@ class Log:
     ) -> None:
         if not self.active or self._pace is None:
             return
-        self._pace.add(losses, images, seconds)
+        self._pace.add(progress, losses, images, seconds)
         if self._bars is not None and self._bar is not None:
             name = f"epoch {plan.epoch(progress):.1f}"
             self._bars.update(self._bar, plan.share_done(progress), self._pace.text(progress), name)
@@ -165,11 +165,10 @@ class Log:
 
     def start(self, plan: Plan, progress: Progress) -> None:
         """Begin to show the progress of the training, from its position on."""
-        share_done = plan.share_done(progress)
-        self._pace = Pace(plan, share_done)
+        self._pace = Pace(plan)
         if self._bars is not None:
             self._bar = self._bars.add(f"epoch {plan.epoch(progress):.1f}", 1.0)
-            self._bars.update(self._bar, share_done, "learning")
+            self._bars.update(self._bar, plan.share_done(progress), "learning")
 
     def close(self) -> None:
         """End the progress of the training."""

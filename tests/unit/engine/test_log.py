@@ -63,9 +63,24 @@ def test_without_a_terminal_there_is_no_bar_and_messages_are_kept(tmp_path: Path
 def test_on_a_terminal_the_bar_shows_loss_throughput_and_remaining_time(tmp_path: Path) -> None:
     log, screen = _log(tmp_path, terminal=True)
     log.start(HALF, Progress())
+    _step(log, Progress(step=25))
     _step(log, Progress(step=50))
     log.close()
     assert "50%  loss 0.7  120 images/s  0:00 left" in screen.getvalue()
+
+
+def test_the_remaining_time_does_not_count_the_first_step_which_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, _ = _log(tmp_path)
+    log.start(HALF, Progress())
+    now = time.monotonic()
+    for step, seconds in ((1, 100.0), (2, 140.0)):
+        monkeypatch.setattr("twins.engine.display.time.monotonic", lambda moment=now + seconds: moment)
+        _step(log, Progress(step=step))
+    log.close()
+    assert "120 images/s  ? left, until ?" in (tmp_path / "log.txt").read_text()
+    assert "120 images/s  1:05:20 left" in (tmp_path / "log.txt").read_text()  # 98 steps of 40 seconds
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -74,6 +89,7 @@ def test_a_line_every_few_seconds_has_position_loss_parts_rate_speed_and_end(
 ) -> None:
     log, screen = _log(tmp_path, terminal=terminal)
     log.start(HALF, Progress())
+    _step(log, Progress(step=1), boxes=0.3, classes=0.4)
     now = time.monotonic()
     monkeypatch.setattr("twins.engine.display.time.monotonic", lambda: now + 20.0)
     _step(log, Progress(step=25), boxes=0.3, classes=0.4)
