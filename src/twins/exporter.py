@@ -149,6 +149,7 @@ def export(
     graph = build_graph(network, shape, config)
     info = _describe(graph, network, file, config)
     inputs = calibration_inputs(model, network, info, config) if config.precision == "int8" else None
+    path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
         written = Path(folder) / path.name
         on_step(f"writing {path.name}" if inputs is None else f"calibrating and measuring {path.name}")
@@ -207,7 +208,8 @@ def _output_path(
             *([config.precision] if config.precision != "fp32" else []),
             *([config.format] if config.format != "onnx" else []),  # so that each format has its own sheet
         ]
-        folder.mkdir(exist_ok=True)
+        if not folder.exists():
+            return folder / f"{'-'.join(parts)}{ending}"  # it is made when all settings are checked
         out = folder / f"{'-'.join(parts)}{ending}"
     path = Path(out)
     if path.name.lower() == ending:

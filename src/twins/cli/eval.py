@@ -113,7 +113,10 @@ def _show(metrics: dict[str, float], task: str, details: dict[str, Any]) -> None
 
     for name, value in metrics.items():
         print(f"  {name:<20} {value:6.4f}" if is_loss(name) else f"  {name:<20} {100 * value:6.2f} %")
-    for line in spec_of(task).worst_classes(details["per_class"]):
+    worst = spec_of(task).worst_classes(details["per_class"])
+    if worst:
+        print("classes with the lowest scores:")
+    for line in worst:
         print(f"  {line}")
     truth = details.get("truth", {})
     if truth.get("crowd") or truth.get("without_area"):

@@ -35,7 +35,7 @@ class ExportConfig:
     """Number format of weights and arithmetic; `int8` needs `calibrate`."""
     calibrate: Annotated[str | None, arg(metavar="DATA")] = None
     """Data set whose training images measure the ranges of int8."""
-    size: Annotated[tuple[Side, ...], arg(metavar="H W")] = ()
+    size: Annotated[tuple[Side, ...], arg(metavar="H W|dynamic")] = ()
     """Height and width of the input in pixels, each a number or `dynamic`; one word stands for both. Unset: a
     classifier's own size, `dynamic` for other networks."""
     batch: Annotated[Side, arg(metavar="N|dynamic")] = 1

@@ -142,10 +142,10 @@ def open_objects(config: DataConfig, *, masks: bool) -> Splits[NamedObjects]:
 def embedded(train: Any, val: Any, name: str) -> Splits[Any]:
     """Return the parts of an embedded set."""
     parts = {"train": train, "val": val}
-    counts = {part: {"images": len(images), "origin": "embedded"} for part, images in parts.items()}
+    counts = {part: {"images": len(images), "origin": "its own split"} for part, images in parts.items()}
     note = f"{name} is the embedded data set; the folder here of that name is given as ./{name}"
     notes = (note,) if os.path.isdir(name) else ()
-    return Splits(parts, name, notes, plan=ReadingPlan(f"embedded {name}", parts=counts))
+    return Splits(parts, name, notes, plan=ReadingPlan(f"the embedded set {name}", parts=counts))
 
 
 _ROLES = frozenset(map(str.lower, (*IMAGE_FOLDERS, *MASK_FOLDERS, "Annotations", "ImageSets", "xmls", "panoptic")))
