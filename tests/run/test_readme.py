@@ -19,12 +19,13 @@ from twins.cli.main import main
 from twins.data.loading.video import VideoWriter
 
 README = Path(__file__).parents[2] / "README.md"
-RUNS = ("runs/twins_svt_small-DATA-1", "runs/twins_svt_nano-DATA-1", "runs/twins_svt_small-MASKED-1")
-RUNS += ("runs/twins_svt_small-BOXED-1", "runs/twins_svt_small-BOXED-2")
-FEW = {  # the defaults train 100 epochs at 224 pixels, 80 at 512 and 12 at 800
+RUNS = ("runs/twins_svt_small-DATA-1", "runs/twins_svt_nano-DATA-1", "runs/twins_svt_nano-MASKED-1")
+RUNS += ("runs/twins_svt_nano-BOXED-1", "runs/twins_svt_nano-BOXED-2")
+NANO = ["--model", "twins_svt_nano"]
+FEW = {  # the defaults train 100 epochs at 224 pixels, 80 at 512 and 12 at 800; one network is fetched from the hub
     "DATA": ["--max-steps", "2", "--batch-size", "2", "--size", "64"],
-    "MASKED": ["--max-steps", "2", "--batch-size", "2", "--size", "64", "--semantic.crop", "64"],
-    "BOXED": ["--max-steps", "1", "--batch-size", "2", "--size", "64"],
+    "MASKED": [*NANO, "--max-steps", "2", "--batch-size", "2", "--size", "64", "--semantic.crop", "64"],
+    "BOXED": [*NANO, "--max-steps", "1", "--batch-size", "2", "--size", "64"],
 }
 SESSION = """
 import json, sys
@@ -108,11 +109,11 @@ def arguments_of(commands: list[str]) -> list[list[str]]:
         words = shlex.split(command.replace("IMAGE...", "image.jpg").replace("LARGE", "image.jpg"))[1:]
         words = [{"RUN": run, "OTHER": other}.get(word, word) for word in words]
         if words[0] == "train" and "--data" in words:
-            model = words[words.index("--model") + 1] if "--model" in words else "twins_svt_small"
             data = words[words.index("--data") + 1]
+            words += FEW[data]
+            model = words[words.index("--model") + 1] if "--model" in words else "twins_svt_small"
             started[model, data] += 1
             other, run = run, f"runs/{model}-{data}-{started[model, data]}"
-            words += FEW[data]
         commands_with_files.append(words)
     return commands_with_files
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from io import StringIO
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def write_onnx(graph: ExportGraph, path: Path) -> None:
     """
     for name in ("onnx", "onnxscript"):
         require(name)
-    with torch.no_grad(), tracing():
+    with torch.no_grad(), tracing(graph):
         program = torch.onnx.export(
             graph,
             graph.example(),
@@ -57,9 +57,10 @@ def module_of(metadata: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def tracing() -> Iterator[None]:
+def tracing(graph: ExportGraph) -> Iterator[None]:
     """Trace open sizes for all their values, without the exporter's remarks and its print of a graph that fails."""
+    sizes = nullcontext() if graph.dynamic_shapes() is None else any_open_size()
     loggers = quiet("torch.onnx", "onnxscript", "onnx_ir", "torch.fx.experimental.symbolic_shapes")
-    with loggers, redirect_stderr(StringIO()), warnings.catch_warnings(), any_open_size():
+    with loggers, redirect_stderr(StringIO()), warnings.catch_warnings(), sizes:
         warnings.simplefilter("ignore")
         yield

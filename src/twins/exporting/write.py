@@ -145,7 +145,7 @@ def trace(graph: ExportGraph) -> ExportedProgram:
     Tracing asserts what it took for granted of open sizes, such as that a map has several rows so that its layout in
     memory can be told, and results do not depend on it. A session checks its images, and `verify` runs small ones.
     """
-    with torch.no_grad(), tracing():
+    with torch.no_grad(), tracing(graph):
         program = torch.export.export(
             graph,
             graph.example(),

@@ -56,11 +56,20 @@ def is_exporting() -> bool:
     return torch.compiler._is_exporting_flag
 
 
-def any_open_size() -> contextlib.AbstractContextManager[None]:
-    """Make `torch.export` trace open sizes in this block for all their values, 1 included, and faster."""
+@contextlib.contextmanager
+def any_open_size() -> Iterator[None]:
+    """Make `torch.export` trace open sizes in this block for all their values, 1 included, and faster.
+
+    It keeps what it infers of each operator, which for formulas of open sizes takes longer than inferring it again.
+    """
+    from torch._dynamo import config
     from torch.fx.experimental import _config
 
-    return _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    with (
+        _config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
+        config.patch(fake_tensor_cache_enabled=False),
+    ):
+        yield
 
 
 @contextlib.contextmanager
