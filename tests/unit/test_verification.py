@@ -275,6 +275,20 @@ def test_objects_are_matched_one_to_one_whatever_their_order():
     assert measures(first, objects([BOX, BOX], [0.9, 0.8], [1, 1]))["objects"].value == 0.5
 
 
+def test_the_neighbour_that_rounding_finds_instead_fails_a_file_in_float32_but_not_in_bfloat16():
+    boxes, scores = [[20 * i, 0, 20 * i + 40, 40] for i in range(8)], np.linspace(0.9, 0.2, 8)
+    first = objects(boxes, scores, [1] * 8, rows=8)
+    other = first | {"boxes": first["boxes"] + np.float32(0.001)}
+    other["boxes"][0, 3] += 3.5  # an anchor beside it, with another score
+    other["scores"] = first["scores"] + np.float32([0, 0, 0, 0.3, 0, 0, 0, 0])
+    for precision, fails in (("fp32", {"boxes", "scores"}), ("bf16", set())):
+        found = compare(first, other, BOUNDS[precision], selection=SelectionConfig(most=8))
+        assert {measure.name for measure in found if measure.excess > 1} == fails
+    other["scores"] = first["scores"] / 2  # every score is wrong
+    found = compare(first, other, BOUNDS["bf16"], selection=SelectionConfig(most=8))
+    assert "scores" in {measure.name for measure in found if measure.excess > 1}
+
+
 @pytest.mark.parametrize(
     ("extra", "share"),
     [

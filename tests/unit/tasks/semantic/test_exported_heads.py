@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.export import Dim
-from torch.fx.experimental import _config
 
 import twins
 from twins.exporting.sessions import compile_openvino, openvino_core
 from twins.heads.layers import zero_outside_map
+from twins.ops.private_torch import any_open_size
 from twins.tasks.exports import export_of
 from twins.tasks.semantic.network import SemanticSegmentation
 
@@ -82,7 +82,7 @@ def traced(module: Outputs, padded: bool) -> torch.export.ExportedProgram:
     dims = {0: batch, 2: Dim("height", min=32), 3: Dim("width", min=32)}
     sizes = torch.tensor([[70, 90], [96, 160]])
     arguments, shapes = ((images, sizes), (dims, {0: batch})) if padded else ((images,), (dims,))
-    with torch.no_grad(), _config.patch(backed_size_oblivious=True):  # a map may have a side of 1
+    with torch.no_grad(), any_open_size():  # a map may have a side of 1
         return torch.export.export(module, arguments, dynamic_shapes=shapes)
 
 
