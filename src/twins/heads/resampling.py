@@ -100,12 +100,21 @@ def _linear(out: Tensor, values: Tensor, length: Tensor, out_length: Tensor) -> 
 
 
 def _nearest(out: Tensor, values: Tensor, length: Tensor, out_length: Tensor) -> Tensor:
-    return (values == (out * length / out_length).floor()).to(out.dtype)
+    return (values == _floor_ratio(out * length, out_length)).to(out.dtype)
 
 
 def _bins(out: Tensor, values: Tensor, length: Tensor, out_length: Tensor) -> Tensor:
-    first, end = (out * length / out_length).floor(), ((out + 1) * length / out_length).ceil()
-    return ((values >= first) & (values < end)) / (end - first)
+    first, last = _floor_ratio(out * length, out_length), _floor_ratio((out + 1) * length - 1, out_length)
+    return ((values >= first) & (values <= last)) / (last - first + 1)
+
+
+def _floor_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Return the whole part of the ratio of two whole numbers.
+
+    The half keeps a whole ratio away from its neighbours: OpenVINO computes ratios in steps, so that some are a little
+    more, or a little less, than whole.
+    """
+    return ((numerator + 0.5) / denominator).floor()
 
 
 def _known_equal(side: int, other: int) -> bool:
