@@ -208,9 +208,9 @@ def _output_path(
             *([config.precision] if config.precision != "fp32" else []),
             *([config.format] if config.format != "onnx" else []),  # so that each format has its own sheet
         ]
-        if not folder.exists():
-            return folder / f"{'-'.join(parts)}{ending}"  # it is made when all settings are checked
         out = folder / f"{'-'.join(parts)}{ending}"
+        if not folder.exists():
+            return out  # `export` makes the folder when all settings are checked
     path = Path(out)
     if path.name.lower() == ending:
         raise ConfigError(f'`out="{out}"` is an ending without a name; name a file')

@@ -40,8 +40,8 @@ SMALL = (33, 47)
 """A height and width close to the smallest, at which a file of open sides is run."""
 TIE = 1e-5
 """Difference of two logits, relative to their root mean square, below which either class is right."""
-PHOTOGRAPHS = ("china.jpg", "flower.jpg")
-"""Names of scikit-learn's photographs, the first of the images on which a file is verified if none are given."""
+DEFAULT_IMAGES = ("china.jpg", "flower.jpg", "digits/1", "scenes/val/0")
+"""Names of the images on which a file is verified if none are given: two photographs, a digit and a scene."""
 SECONDS, ROUNDS, LEAST_ROUNDS = 2.0, 15, 3
 """Limits of the measurement of speed: seconds, of which a round may exceed the rest, and runs of each model."""
 
@@ -71,8 +71,8 @@ class Verification:
         sizes = f"{len(self.sizes)} sizes from {_size(min(self.sizes))} to {_size(max(self.sizes))}"
         batches = "one by one" if self.batches == (1,) else f"in batches of {' and '.join(map(str, self.batches))}"
         lines = [
-            f"verified: agrees with the network on {number_of(len(self.images), 'image')} ({few(self.images)}"
-            f"{', which come with this package' if self.images[:2] == PHOTOGRAPHS else ''}), at "
+            f"verified: agrees with the network on {number_of(len(self.images), 'image')} "
+            f"({'the default ones: ' if self.images == DEFAULT_IMAGES else ''}{few(self.images)}), at "
             f"{sizes if len(self.sizes) > 1 else _size(self.sizes[0])}, {batches}"
         ]
         equal = [f"{name} {100 * share:.4g} % equal" for name, share in self.agreement.items()]
@@ -158,8 +158,7 @@ def verification_images(paths: Sequence[str], channels: int) -> dict[str, AnyIma
     if paths:
         return {path: open_channels(path, channels) for path in paths}
     digits, scenes = Digits(train=False), Scenes(train=False)
-    names = (*PHOTOGRAPHS, digits.path(0), scenes.path(0))
-    images = dict(zip(names, (*photographs(), digits.load(0), scenes.load(0)), strict=True))
+    images = dict(zip(DEFAULT_IMAGES, (*photographs(), digits.load(0), scenes.load(0)), strict=True))
     if channels in (1, RGB):
         return {name: open_channels(image, channels) for name, image in images.items()}
     return {name: Bands(list(islice(cycle(image.split()), channels))) for name, image in images.items()}

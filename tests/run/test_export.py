@@ -27,10 +27,13 @@ def run(tmp_path_factory):
 @pytest.mark.slow
 def test_a_run_is_exported_measured_and_kept_apart_if_it_is_wrong(run, monkeypatch, capsys):
     monkeypatch.setattr(verification, "SECONDS", 0.0)
+    assert main(["export", str(run), "--size", "32", "48"]) == 2
+    assert not (run / "exports").exists()  # a refused export leaves nothing
+    capsys.readouterr()
     arguments = ["export", str(run), "--format", "torch", "--data", "digits"]
     assert main(arguments) == 0
     output = capsys.readouterr().out
-    assert "verified: agrees with the network on 4 images" in output
+    assert "on 4 images (the default ones: china.jpg, flower.jpg, digits/1, scenes/val/0), at 32 x 32 pixels" in output
     assert "top1 on 359 images of digits: file" in output
     sheet = json.loads((run / "exports" / "digits-torch.json").read_text())
     assert sheet["metric"]["file"] == pytest.approx(sheet["metric"]["network"], abs=1e-3)

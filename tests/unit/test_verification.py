@@ -279,7 +279,7 @@ def test_the_neighbour_that_rounding_finds_instead_fails_a_file_in_float32_but_n
     boxes, scores = [[20 * i, 0, 20 * i + 40, 40] for i in range(8)], np.linspace(0.9, 0.2, 8)
     first = objects(boxes, scores, [1] * 8, rows=8)
     other = first | {"boxes": first["boxes"] + np.float32(0.001)}
-    other["boxes"][0, 3] += 3.5  # an anchor beside it, with another score
+    other["boxes"][0, 3] += 3.5  # the box of one object, and the score of another
     other["scores"] = first["scores"] + np.float32([0, 0, 0, 0.3, 0, 0, 0, 0])
     for precision, fails in (("fp32", {"boxes", "scores"}), ("bf16", set())):
         found = compare(first, other, BOUNDS[precision], selection=SelectionConfig(most=8))
@@ -287,6 +287,8 @@ def test_the_neighbour_that_rounding_finds_instead_fails_a_file_in_float32_but_n
     other["scores"] = first["scores"] / 2  # every score is wrong
     found = compare(first, other, BOUNDS["bf16"], selection=SelectionConfig(most=8))
     assert "scores" in {measure.name for measure in found if measure.excess > 1}
+    found = compare(first, other, BOUNDS["int8"], selection=SelectionConfig(most=8))  # no bound, so nothing is left out
+    assert next(measure.value for measure in found if measure.name == "boxes") == pytest.approx(3.501)
 
 
 @pytest.mark.parametrize(

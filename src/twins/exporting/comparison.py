@@ -202,7 +202,7 @@ def compare_objects(expected: Arrays, actual: Arrays, bounds: Bounds, selection:
     missed = sum(_missed(a, b, i, selection) + _missed(b, a, j, selection) for a, b, i, j in matches)
     share = 1 - missed / max(1, sum(len(objects.scores) for pair in images for objects in pair))
     yield Measure(name="objects", value=share, bound=bounds.objects, is_share=True)
-    aside = 1 - bounds.objects
+    aside = 1 - bounds.objects if bounds.boxes < math.inf else 0.0
     boxes = [np.abs(a.boxes[i] - b.boxes[j]).max(axis=1, initial=0) for a, b, i, j in matches]
     yield Measure(name="boxes", value=_largest(boxes, aside), bound=bounds.boxes, unit="pixels")
     scores = [np.abs(a.scores[i] - b.scores[j]) for a, b, i, j in matches]
@@ -265,4 +265,5 @@ def boxes_iou(box: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray
 def _largest(values: list[NDArray[np.floating]], aside: float) -> float:
     """Return the largest value, a share `aside` of them left out; 0 if there is none."""
     ordered = np.sort(np.concatenate(values))
-    return float(ordered[max(0, len(ordered) - 1 - int(aside * len(ordered)))]) if len(ordered) else 0.0
+    left_out = int(aside * len(ordered) + 1e-6)  # 1 - 0.9 is a little less than 0.1
+    return float(ordered[-1 - left_out]) if len(ordered) else 0.0

@@ -42,8 +42,9 @@ def write_onnx(graph: ExportGraph, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
-    # blocks of a stage have the same masks and orders of windows, which PyTorch's exporter stores once for each block
-    require("onnx_ir.passes.common").DeduplicateInitializersPass(size_limit=2**32)(program.model)
+    # the blocks of a stage share masks and orders of windows, which PyTorch's exporter stores once for each block
+    unlimited = 2**32
+    require("onnx_ir.passes.common").DeduplicateInitializersPass(size_limit=unlimited)(program.model)
     for node in program.model.graph.all_nodes():
         node.name = f"{module_of(node.metadata_props)}/{node.name}"
         node.metadata_props.clear()  # source lines and paths of this machine, an eighth of a small file
@@ -58,7 +59,7 @@ def module_of(metadata: Mapping[str, str]) -> str:
 
 @contextmanager
 def tracing(graph: ExportGraph) -> Iterator[None]:
-    """Trace open sizes for all their values, without the exporter's remarks and its print of a graph that fails."""
+    """Trace open sizes, if there are any, for all their values; without the exporter's remarks and prints."""
     sizes = nullcontext() if graph.dynamic_shapes() is None else any_open_size()
     loggers = quiet("torch.onnx", "onnxscript", "onnx_ir", "torch.fx.experimental.symbolic_shapes")
     with loggers, redirect_stderr(StringIO()), warnings.catch_warnings(), sizes:

@@ -275,7 +275,13 @@ def openvino_core() -> openvino.Core:
     Raises:
         MissingExtraError: OpenVINO is not installed.
     """
-    return _opened_core(require("openvino"))
+    runtime = require("openvino")
+    with _core_lock:
+        return _opened_core(runtime)
+
+
+_core_lock = threading.Lock()
+"""So that two threads do not open two runtimes."""
 
 
 @cache

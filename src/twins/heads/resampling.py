@@ -109,10 +109,9 @@ def _bins(out: Tensor, values: Tensor, length: Tensor, out_length: Tensor) -> Te
 
 
 def _floor_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Return the whole part of the ratio of two whole numbers.
+    """Return `numerator // denominator` of whole numbers stored as floats.
 
-    The half keeps a whole ratio away from its neighbours: OpenVINO computes ratios in steps, so that some are a little
-    more, or a little less, than whole.
+    The half keeps the result right despite rounding: OpenVINO returns some whole ratios a little too large or small.
     """
     return ((numerator + 0.5) / denominator).floor()
 

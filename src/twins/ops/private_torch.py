@@ -60,7 +60,8 @@ def is_exporting() -> bool:
 def any_open_size() -> Iterator[None]:
     """Make `torch.export` trace open sizes in this block for all their values, 1 included, and faster.
 
-    It keeps what it infers of each operator, which for formulas of open sizes takes longer than inferring it again.
+    PyTorch's cache of what it infers of operators is off in this block: with formulas of open sizes, a look into the
+    cache takes longer than inferring the result again.
     """
     from torch._dynamo import config
     from torch.fx.experimental import _config

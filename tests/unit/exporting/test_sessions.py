@@ -145,6 +145,7 @@ def test_openvino_computes_in_float32_unless_the_file_or_the_caller_says_bf16(tm
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's C library for the stack of signal handlers")
 def test_openvino_is_opened_once_so_that_closing_files_leaves_the_stack_of_signal_handlers(tmp_path):
+    assert sessions.openvino_core() is sessions.openvino_core()
     path = export(tmp_path / "net.xml", info_of())
     first = open_session(path)
     stack = signal_stack()
