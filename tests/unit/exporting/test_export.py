@@ -21,7 +21,6 @@ from twins.exporting.graph import Shape
 from twins.exporting.int8 import quantize
 from twins.exporting.onnx import write_onnx
 from twins.exporting.openvino import convert_openvino
-from twins.exporting.sessions import compile_openvino
 from twins.exporting.write import build_graph, write
 from twins.tasks.classification.network import Classification
 
@@ -164,21 +163,6 @@ def test_what_a_format_cannot_hold_is_one_sentence(svt, tmp_path, capfd, layer, 
 
 def relative_difference(actual, expected):
     return np.linalg.norm(actual - expected) / np.linalg.norm(expected)
-
-
-@pytest.mark.slow
-def test_openvino_computes_any_size_after_the_smallest_and_attends_in_bfloat16(svt):
-    """Its kernel for attention, run with one key first, must not serve more; nor may a mask be misread in bfloat16."""
-    model = convert_openvino(graph_of(svt, size=(None, None), batch=None, format="openvino"))
-    run = compile_openvino(model, threads=1)
-    for side in (32, 160, 70):  # an image of 32 x 32 pixels has one key
-        x = pixels(1, (side, side))
-        assert is_near(run(images(x))[0], logits(svt, x)), side
-    run = compile_openvino(model, threads=1, precision="bf16")
-    fixed = convert_openvino(graph_of(svt, size=(96, 96), format="openvino"))  # stages 2 and 3 have a single window
-    for program in (run, compile_openvino(fixed, threads=1, precision="bf16")):
-        x = pixels(1, (96, 96))
-        assert relative_difference(program(images(x))[0], logits(svt, x)) < 0.05
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxscript", "openvino", "onnxruntime"])
