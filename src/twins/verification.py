@@ -225,6 +225,7 @@ def native_session(network: TaskNetwork, info: FileInfo) -> Session:
 
     @torch.inference_mode()
     def run(inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the outputs of the network by name, in float32 where they are floats."""
         sizes = torch.from_numpy(inputs[SIZES]) if SIZES in inputs else None
         x, sizes = network.prepare(torch.from_numpy(inputs[IMAGES]).permute(0, 3, 1, 2), sizes)
         outputs = network_outputs(network, x, sizes, features=info.features, logits=logits)

@@ -19,6 +19,8 @@ from torch import nn
 
 import twins
 from twins import verification
+from twins.data.formats.digits import Digits
+from twins.data.formats.scenes import Scenes
 from twins.errors import ConfigError, DataError, ExportError, NotFoundError
 from twins.exporting import graph
 from twins.exporting.comparison import BOUNDS, Mismatch, compare
@@ -322,6 +324,10 @@ def test_pixels_where_the_network_is_undecided_are_ties():
     second[0, 3, 1], second[0, 3, 14] = 1, 1
     ties = verification.undecided(logits, first, second)
     assert np.argwhere(ties).tolist() == [[0, 3, 1]]
+
+
+def test_the_default_images_are_named_as_their_data_sets_name_them():
+    assert verification.DEFAULT_IMAGES[2:] == (Digits(train=False).path(0), Scenes(train=False).path(0))
 
 
 def test_images_to_verify_on_are_read_before_anything_is_written(tmp_path):
