@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
 
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from twins.backbone.config import PATCH_SIZES, VARIANTS
-from twins.bands import AnyImage
 from twins.errors import ConfigError, WeightsError
 from twins.exporting.comparison import CLASS_SCORES
 from twins.exporting.sessions import Session, open_session
 from twins.ops.padding import reduce_sizes, true_sizes
 from twins.predictions import Prediction
-from twins.preprocess import Preprocess
+from twins.preprocess import FixedPreprocess, NoResize
 from twins.tasks.exports import export_of
 from twins.tasks.inference import SelectionConfig
 from twins.tasks.network import TaskNetwork, check_finite_scores
@@ -32,37 +31,6 @@ class Part(NamedTuple):
     """Outputs by name."""
     images: int
     """Number of images; a file of a fixed batch returns rows beyond it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FixedPreprocess(Preprocess):
-    """Preprocessing with `fit="keep"` for a file of fixed height or width: images are resized to lie inside them."""
-
-    height: int | None = None
-    """Height of the file's images in pixels; `None` is open."""
-    width: int | None = None
-    """Width of the file's images in pixels; `None` is open."""
-
-    def kept_size(self, image: AnyImage, factor: float = 1.0) -> tuple[int, int]:
-        """Return the width and height of the resized image."""
-        limits = [limit / side for limit, side in zip((self.width, self.height), image.size, strict=True) if limit]
-        if len(limits) < 2:
-            limits.append(super().kept_size(image, factor)[0] / image.size[0])
-        width, height = (max(1, round(side * min(limits))) for side in image.size)
-        return min(width, self.width or width), min(height, self.height or height)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoResize(Preprocess):
-    """Preprocessing of a file that resizes its images in the graph."""
-
-    def resize(self, image: Any) -> Any:
-        """Return the image unchanged."""
-        return image
-
-    def kept_size(self, image: AnyImage, factor: float = 1.0) -> tuple[int, int]:
-        """Return the width and height of the image."""
-        return image.size
 
 
 class ExportedNetwork(TaskNetwork):

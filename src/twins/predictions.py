@@ -145,19 +145,21 @@ class Prediction:
         """Return the name of a class id, or the id as text if the network has no names."""
         return self.names[label] if self.names else str(label)
 
-    def to_dict(self, *, top: int | None = None, masks: Literal["rle", "none"] | None = None) -> dict[str, Any]:
+    def to_dict(
+        self, *, top: int | None = None, masks: Literal["rle", "polygon", "none"] | None = None
+    ) -> dict[str, Any]:
         """Return JSON-ready values.
 
         All tasks: `format`, `task` and `size` (height, width). Classification: `labels`, `names` and `scores`, highest
         score first. Detection: also `boxes` (xyxy in pixels), and in a tracked video `tracks` (numbers from 1; null
         without a track). Instance segmentation: also `masks` and `areas` (pixels of each mask). Semantic segmentation:
         `areas`, and on request `masks`, by class name. Masks are COCO's compressed run lengths: `size`, and `counts` as
-        text.
+        text; or polygons, `[x1, y1, x2, y2, ...]` in pixels for each outline, those of holes too (even-odd rule).
 
         Args:
             top: number of classes or objects to list, highest score first; `None`: all.
-            masks: `rle`: the mask of each object, or of each class in a semantic map; `none`: only `areas`; `None`: the
-                masks of objects.
+            masks: `rle` or `polygon`: the mask of each object, or of each class in a semantic map; `none`: only
+                `areas`; `None`: the masks of objects, as `rle`.
 
         Raises:
             ConfigError: `top` is no whole number from 0, or `masks` is another word.
@@ -165,8 +167,9 @@ class Prediction:
         check_type(top, int | None, "top", "a whole number, or None for all")
         if top is not None and top < 0:
             raise ConfigError(f"`top` must be at least 0, found {top}")
-        if masks not in ("rle", "none", None):
-            raise ConfigError(f"`masks` must be rle or none, found {masks!r}")
+        if masks not in ("rle", "polygon", "none", None):
+            raise ConfigError(f"`masks` must be rle, polygon or none, found {masks!r}")
+        encode = polygons_of if masks == "polygon" else _run_lengths
         result: dict[str, Any] = {"format": FORMAT, "task": self.task, "size": list(self.size)}
         if self.labels is not None:
             labels = self.labels[:top].tolist()
@@ -179,12 +182,12 @@ class Prediction:
         if self.masks is not None:
             result["areas"] = self.masks[:top].sum(axis=(1, 2)).tolist()
             if masks != "none":
-                result["masks"] = [_run_lengths(mask) for mask in self.masks[:top]]
+                result["masks"] = [encode(mask) for mask in self.masks[:top]]
         if self.label_map is not None:
             labels, pixels = (values.tolist() for values in np.unique(self.label_map, return_counts=True))
             result["areas"] = {self.name(label): count for label, count in zip(labels, pixels, strict=True)}
-            if masks == "rle":
-                result["masks"] = {self.name(label): _run_lengths(self.label_map == label) for label in labels}
+            if masks in ("rle", "polygon"):
+                result["masks"] = {self.name(label): encode(self.label_map == label) for label in labels}
         return result
 
     def to_coco(self, image_id: int, *, category_ids: Sequence[int | None] | None = None) -> list[dict[str, Any]]:
@@ -293,3 +296,24 @@ def _run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:
 
     encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+
+
+def polygons_of(mask: NDArray[np.bool_]) -> list[list[float]]:
+    """Return the outlines of a mask `(H, W)` as polygons `[x1, y1, x2, y2, ...]` in pixels.
+
+    Outlines pass through the middle of the edges between pixels of the mask and others, so that they cut corners by
+    half a pixel. Those of holes are polygons too: a point is inside if it is inside an odd number of them.
+    """
+    from contourpy import contour_generator
+
+    height, width = mask.shape
+    values = np.zeros((height + 2, width + 2), dtype=np.float32)
+    values[1:-1, 1:-1] = mask
+    outlines = contour_generator(x=np.arange(-0.5, width + 1), y=np.arange(-0.5, height + 1), z=values).lines(0.5)
+    return [_corners(np.asarray(line)[:-1]).ravel().tolist() for line in outlines]
+
+
+def _corners(points: NDArray[Any]) -> NDArray[Any]:
+    """Return a closed polygon `(N, 2)` without the points on its straight lines."""
+    before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
+    return points[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]

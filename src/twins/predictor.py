@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from itertools import chain, islice
@@ -141,8 +141,18 @@ class Predictor:
         return np.array([mean for (mean,) in features], dtype=np.float32).reshape(shape)
 
     @torch.inference_mode()
+    def predict_pixels(self, pixels: Sequence[Tensor], originals: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Predict images that are preprocessed already, in one pass; they are padded if their shapes differ.
+
+        Args:
+            pixels: uint8 images `(C, H_i, W_i)`, see `Preprocess.pixels`.
+            originals: height and width in pixels of each image before it was resized.
+        """
+        return predict_batch(self.inference_network(), *stack_images(pixels), originals)
+
+    @torch.inference_mode()
     def _predict(self, sources: list[Any]) -> list[Prediction]:
-        opened, network = self._open(sources), self._network()
+        opened, network = self._open(sources), self.inference_network()
 
         def predict(images: list[AnyImage], batch: Tensor, sizes: Tensor | None) -> list[Prediction]:
             return predict_batch(network, batch, sizes, [(image.height, image.width) for image in images])
@@ -161,7 +171,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _embed(self, sources: list[Any], maps: bool) -> list[Maps]:
-        opened, network = self._open(sources), self._network()
+        opened, network = self._open(sources), self.inference_network()
 
         def embed(_: list[AnyImage], batch: Tensor, sizes: Tensor | None) -> list[Maps]:
             return _features(network, *network.prepare(batch, sizes), maps)
@@ -185,7 +195,7 @@ class Predictor:
             results |= zip(indices, compute([images[index] for index in indices], batch, sizes), strict=True)
         return [results[index] for index in range(len(images))]
 
-    def _network(self) -> TaskNetwork:
+    def inference_network(self) -> TaskNetwork:
         """Return the inference form of the current model, or the model itself if it has hooks."""
         hooked = any(map(is_hooked, self.model.modules()))
         tensors = [*self.model.parameters(), *self.model.buffers()]  # kept, so that no new tensor gets the same id

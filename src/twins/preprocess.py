@@ -116,6 +116,13 @@ class Preprocess:
         """Return the width and height of the resized image with `fit="keep"`, with sizes multiplied by a factor."""
         return fit_within(*image.size, factor * self.size, factor * self.longest)
 
+    def output_size(self, image: AnyImage) -> tuple[int, int]:
+        """Return the height and width of `pixels(image)`; only the size of `image` is read."""
+        if self.fit != "keep":
+            return self.size, self.size
+        width, height = self.kept_size(image)
+        return height, width
+
     @property
     def resampling(self) -> Resampling:
         """Pillow's filter for `interpolation`."""
@@ -175,6 +182,41 @@ class Preprocess:
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
         }
         return cls(**arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedPreprocess(Preprocess):
+    """Preprocessing with `fit="keep"` for a file of fixed height or width: images are resized to lie inside them."""
+
+    height: int | None = None
+    """Height of the file's images in pixels; `None` is open."""
+    width: int | None = None
+    """Width of the file's images in pixels; `None` is open."""
+
+    def kept_size(self, image: AnyImage, factor: float = 1.0) -> tuple[int, int]:
+        """Return the width and height of the resized image."""
+        limits = [limit / side for limit, side in zip((self.width, self.height), image.size, strict=True) if limit]
+        if len(limits) < 2:
+            limits.append(super().kept_size(image, factor)[0] / image.size[0])
+        width, height = (max(1, round(side * min(limits))) for side in image.size)
+        return min(width, self.width or width), min(height, self.height or height)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoResize(Preprocess):
+    """Preprocessing of a file that resizes its images in the graph."""
+
+    def resize(self, image: Any) -> Any:
+        """Return the image unchanged."""
+        return image
+
+    def kept_size(self, image: AnyImage, factor: float = 1.0) -> tuple[int, int]:
+        """Return the width and height of the image."""
+        return image.size
+
+    def output_size(self, image: AnyImage) -> tuple[int, int]:
+        """Return the height and width of the image."""
+        return image.height, image.width
 
 
 def pixels_of(image: AnyImage) -> Tensor:

@@ -22,7 +22,7 @@ from twins.data.channels import RGB, open_channels
 from twins.data.formats.digits import Digits
 from twins.data.formats.scenes import Scenes, photographs
 from twins.errors import MissingExtraError, few, number_of
-from twins.exported import ExportedNetwork, FixedPreprocess, load_exported
+from twins.exported import ExportedNetwork, load_exported
 from twins.exporting.comparison import Arrays, Measure, Mismatch, Ties, bounds_of, compare, compare_objects, rms
 from twins.exporting.graph import Shape, network_outputs
 from twins.exporting.metadata import IMAGES, SIZES, SMALLEST, FileInfo
@@ -30,7 +30,7 @@ from twins.exporting.sessions import Session
 from twins.files import first_line
 from twins.predictions import Prediction
 from twins.predictor import Predictor
-from twins.preprocess import pixels_of
+from twins.preprocess import FixedPreprocess, pixels_of
 from twins.tasks.inference import SelectionConfig
 from twins.tasks.network import TaskNetwork
 

@@ -36,7 +36,12 @@ WORDS: dict[str, tuple[str, dict[str, str]]] = {  # pattern: the field's word, a
         dict.fromkeys(("src/twins/heads/", "src/twins/tasks/detection/", "src/twins/tasks/instance/"), PYRAMID)
         | dict.fromkeys(("src/twins/weights/info.py", "src/twins/factory.py", "CONTRIBUTING.md", "docs/"), PYRAMID)
         | dict.fromkeys(
-            ("src/twins/weights/store.py", "src/twins/exporting/sessions.py", "src/twins/exporting/extra.py"),
+            (
+                "src/twins/weights/store.py",
+                "src/twins/exporting/sessions.py",
+                "src/twins/exporting/extra.py",
+                "src/twins/serve/log.py",
+            ),
             "of a log",
         ),
     ),

@@ -84,7 +84,7 @@ def test_the_inference_form_predicts_and_agrees_with_the_network(task):
     model.info = replace(model.info, preprocess=replace(model.info.preprocess, size=64, longest=96))
     selection = twins.SelectionConfig(score=0.0, most=20) if facts_of(task).selection else None
     predictor, image = Predictor(model, device="cpu", selection=selection), make_images()[0]
-    assert is_fused(predictor._network())
+    assert is_fused(predictor.inference_network())
     assert not is_fused(predictor.model)
     (prediction,) = predictor.predict(image)
     pixels = model.info.preprocess.pixels(image)[None]
@@ -122,7 +122,7 @@ def test_modules_of_other_classes_are_not_fused():
     adapter.load_state_dict(attention.kv.state_dict())
     attention.kv = adapter
     predictor, image = Predictor(model, device="cpu"), make_images()[0]
-    assert predictor._network() is predictor.model
+    assert predictor.inference_network() is predictor.model
     with torch.inference_mode():
         expected = model(model.info.preprocess(image)[None]).softmax(dim=1).sort(descending=True).values[0]
     np.testing.assert_allclose(predictor.predict(image)[0].scores, expected.numpy(), atol=1e-6)
@@ -137,7 +137,7 @@ def test_changes_of_the_model_take_effect():
     predictor.model.info = replace(predictor.model.info, names=("a", "b", "c"))
     assert predictor.predict(image)[0].name(1) == "b"
     predictor.model.double()
-    assert next(predictor._network().parameters()).dtype == torch.float64
+    assert next(predictor.inference_network().parameters()).dtype == torch.float64
     predictor.model.float().reset_classifier(2)
     assert predictor.predict(image)[0].labels.shape == (2,)
     calls = []

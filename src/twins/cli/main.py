@@ -21,6 +21,7 @@ VERBS = {
     "compare": "compare runs of one task: metrics, curves, settings, and images they disagree on",
     "predict": "run a trained network on images or videos",
     "export": "write a trained network as one verified file: ONNX, OpenVINO or torch.export",
+    "serve": "answer predictions over HTTP, for one trained network or several",
     "convert": "write a weight file in another layout",
     "bench": "measure speed and memory on this machine, alone or against timm",
     "completion": "print a script that completes commands in bash, zsh or fish",

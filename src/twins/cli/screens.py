@@ -131,6 +131,27 @@ SCREENS = {
             "Verification": ("verify",),
         },
     ),
+    "serve": Screen(
+        (
+            ("twins serve runs/first", "http://127.0.0.1:8000"),
+            ("twins serve cats=runs/first dogs.onnx --workers 2", "two models in two processes"),
+            ("twins serve runs/first --host 0.0.0.0 --api-keys keys.txt", "for others, with keys"),
+        ),
+        ("models", "host", "port", "open", "api_keys", "workers", "max_batch", "max_delay_ms", "grace", "device"),
+        {
+            "Batches and limits": (
+                "max_padding",
+                "max_queue",
+                "max_images",
+                "max_megabytes",
+                "max_megapixels",
+                "max_connections",
+                "receive_seconds",
+                "answer_seconds",
+            ),
+            "Life and other programs": ("threads", "reload_seconds", "label_studio", "quiet"),
+        },
+    ),
     "convert": Screen(
         (
             ("twins convert runs/first first.pth --to timm", "the best weights of a run"),

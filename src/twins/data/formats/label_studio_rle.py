@@ -11,6 +11,8 @@ _HEADER = 32 + 5 + 4 * 4
 """Bits before the runs: the number of values, the bits of a value, and four numbers of bits of a length."""
 _CHANNELS = 4
 """Values of a pixel; the last one, alpha, is above 0 in the object."""
+_LENGTHS = (4, 8, 12, 16)
+"""Bits of a run's length that are written."""
 
 
 def decode_brush(rle: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -47,6 +49,24 @@ def decode_brush(rle: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
             values[position : position + len(run)] = run
         position = end
     return np.asarray(values.reshape(height, width, _CHANNELS)[:, :, -1] > 0)
+
+
+def encode_brush(mask: NDArray[np.bool_]) -> list[int]:
+    """Return the brush label of a mask `(H, W)`, as `decode_brush` reads it: runs of 0 and 255 in all four values."""
+    values = np.repeat(np.asarray(mask).ravel(), _CHANNELS)
+    edges = np.flatnonzero(np.diff(values)) + 1
+    starts, ends = np.concatenate(([0], edges)), np.concatenate((edges, [values.size]))
+    longest = 1 << _LENGTHS[-1]
+    bits = [f"{values.size:032b}", f"{8 - 1:05b}", *(f"{length - 1:04b}" for length in _LENGTHS)]
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        value = "11111111" if values[start] else "00000000"
+        for first in range(start, end, longest):
+            length = min(longest, end - first) - 1
+            choice = next(i for i, count in enumerate(_LENGTHS) if length < 1 << count)
+            bits.append(f"1{choice:02b}{length:0{_LENGTHS[choice]}b}{value}")
+    text = "".join(bits)
+    packed = np.packbits(np.frombuffer(text.encode(), dtype=np.uint8) - ord("0"))
+    return [int(byte) for byte in packed]
 
 
 class _Reader:

@@ -1,0 +1,192 @@
+"""The routes of the server's own protocol, and the application that all protocols share."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+import twins
+from twins.errors import nearest
+from twins.serve.errors import RequestError
+from twins.serve.gate import error_body
+from twins.serve.messages import Options
+from twins.serve.metrics import Metrics
+from twins.serve.pages import CSP, INDEX, routes_page
+from twins.serve.service import Service
+
+IMAGE_BODY = {
+    "required": True,
+    "content": {
+        "image/*": {"schema": {"type": "string", "format": "binary"}},
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                "required": ["image"],
+            }
+        },
+    },
+}
+"""The body of a request with images, for the OpenAPI description."""
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": text,
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+            }
+        },
+    }
+    for status, text in {
+        400: "Not an image, or wrong fields",
+        401: "A key is needed",
+        404: "No such model",
+        408: "The request came too slowly",
+        413: "Too many bytes, pixels or images",
+        415: "A content type that is no image",
+        422: "The model cannot do this",
+        429: "Too many images wait",
+        503: "The server starts or stops, or has no worker",
+    }.items()
+}
+"""The errors of a request, for the OpenAPI description."""
+
+
+def create_app(service: Service, metrics: Metrics, *routers: APIRouter) -> FastAPI:
+    """Return the application; its routes read `service` from `request.app.state`."""
+    app = FastAPI(title="twins", version=twins.__version__, docs_url=None, redoc_url=None)
+    app.state.service, app.state.metrics = service, metrics
+    app.include_router(router)
+    for further in routers:
+        app.include_router(further)
+    app.exception_handler(RequestError)(_refused)
+    app.exception_handler(RequestValidationError)(_wrong_fields)
+    app.exception_handler(HTTPException)(_no_route)
+    return app
+
+
+router = APIRouter()
+
+
+@router.post("/v1/predict", responses=ERRORS, openapi_extra={"requestBody": IMAGE_BODY})
+async def predict(
+    request: Request,
+    model: Annotated[str | None, Query(description="Name of the model; needed if there are several.")] = None,
+    score: Annotated[float | None, Query(ge=0, lt=1, description="Score that objects and classes must exceed.")] = None,
+    top: Annotated[int | None, Query(ge=0, description="Most objects or classes, highest score first.")] = None,
+    masks: Annotated[Literal["rle", "polygon", "none"] | None, Query(description="Form of the masks.")] = None,
+) -> Response:
+    """Predict one image, or each image of a form."""
+    started = time.perf_counter()
+    check_fields(request, ("model", "score", "top", "masks"))
+    service: Service = request.app.state.service
+    try:
+        served, _ = service.find(request, model)
+        images = await service.bodies.images(request)
+        answers = await service.predict(request, model, images, Options(score=score, top=top, masks=masks))
+    finally:
+        service.bodies.release(request)
+    name = json.dumps(served.source.name).encode()
+    milliseconds = round(1000 * (time.perf_counter() - started), 2)
+    body = b'{"model": %b, "predictions": [%b], "milliseconds": %g}' % (name, b", ".join(answers), milliseconds)
+    return Response(body, media_type="application/json")
+
+
+@router.get("/v1/models")
+async def models(request: Request) -> dict[str, Any]:
+    """List the models."""
+    served = request.app.state.service.queues.models.values()
+    return {"models": [_describe(one) for one in served]}
+
+
+def _describe(served: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {"name": served.source.name, "version": served.version, "ready": False}
+    if (description := served.description) is None:
+        return values
+    info = description.info
+    return values | {
+        "ready": True,
+        "task": info.task,
+        "model": info.model,
+        "head": info.head,
+        "names": list(info.names),
+        "num_classes": info.num_classes,
+        "runtime": description.runtime,
+        "precision": description.precision,
+        "preprocess": info.preprocess.to_dict(),
+    }
+
+
+@router.get("/health/live")
+async def live() -> dict[str, str]:
+    """Say that the process answers."""
+    return {"status": "live"}
+
+
+@router.get("/health/ready", responses={503: ERRORS[503]})
+async def ready(request: Request) -> dict[str, str]:
+    """Say whether a worker has loaded all models and answered an image."""
+    if not request.app.state.service.ready():
+        raise RequestError(503, "the models are being loaded, or the server is stopping", {"Retry-After": "1"})
+    return {"status": "ready"}
+
+
+@router.get("/metrics", response_class=Response)
+async def prometheus(request: Request) -> Response:
+    """Return counters and histograms for Prometheus."""
+    metrics: Metrics = request.app.state.metrics
+    return Response(metrics.text(request.app.state.service.queues), media_type=metrics.content_type)
+
+
+@router.get("/docs", response_class=Response, include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """Show all routes, as a page without scripts."""
+    page = routes_page(request.app.openapi())
+    return Response(page, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": CSP})
+
+
+@router.get("/", response_class=Response, include_in_schema=False)
+async def page(request: Request) -> Response:
+    """Show what the server has, as a plain page."""
+    return Response(INDEX, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": CSP})
+
+
+def check_fields(request: Request, known: tuple[str, ...]) -> None:
+    """Raise RequestError, 400, for a query field that no route reads, or that is given twice."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if name not in known:
+            hint = nearest(name, known) or f"; the fields are {', '.join(known)}"
+            raise RequestError(400, f"there is no field {name!r:.80}{hint}")
+        if names.count(name) > 1:
+            raise RequestError(400, f"the field {name} is given {names.count(name)} times; give it once")
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return Response(error_body(error.sentence), error.status, error.headers, "application/json")
+
+
+async def _wrong_fields(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"][1:]) or "body"
+    found = f", found {first['input']!r:.80}" if "input" in first else ""
+    return Response(error_body(f"{name}: {first['msg']}{found}"), 400, media_type="application/json")
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    sentences = {
+        404: f"there is no route {request.url.path!r:.80}; see /docs",
+        405: f"{request.method} is not for this route",
+    }
+    sentence = sentences.get(error.status_code, str(error.detail))
+    return JSONResponse({"error": sentence}, error.status_code, error.headers)

@@ -1,0 +1,113 @@
+"""`Gate`: what every request passes: id, key, log, metrics, and errors as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from twins.serve.errors import RequestError
+from twins.serve.keys import Keys
+from twins.serve.metrics import Metrics
+
+OPEN_ROUTES = frozenset(("/", "/docs", "/openapi.json", "/health/live", "/health/ready", "/health"))
+"""Paths that need no key: they tell nothing of models or images."""
+OPEN_PREFIXES = ("/static/", "/v2/health/")
+
+log = logging.getLogger("twins.serve")
+
+
+class Gate:
+    """Wraps an application.
+
+    Args:
+        app: what answers.
+        keys: accepted keys; `None` asks for none.
+        metrics: counts the requests.
+        send_seconds: time in seconds for a client to take a part of its answer.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys | None, metrics: Metrics, send_seconds: float) -> None:
+        self.app, self.keys, self.metrics, self.send_seconds = app, keys, metrics, send_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request, status = uuid.uuid4().hex[:16], 0
+        scope.setdefault("state", {})["request"] = request
+
+        async def send_counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", request.encode())]
+            async with asyncio.timeout(self.send_seconds):
+                await send(message)
+
+        try:
+            self._check_key(scope)
+            await self.app(scope, receive, send_counted)
+        except RequestError as error:
+            await _send_error(send_counted, error)
+        except TimeoutError:
+            log.info("a client did not take its answer", extra={"request": request})
+            raise
+        except Exception:
+            log.exception("a request failed", extra={"request": request})
+            if not status:
+                await _send_error(send_counted, RequestError(500, "the server failed; its log says why"))
+        finally:
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "other")
+            self.metrics.request(route, status, seconds)
+            self._log(scope, request, status, seconds)
+
+    def _check_key(self, scope: Scope) -> None:
+        path = scope["path"]
+        if self.keys is None or path in OPEN_ROUTES or path.startswith(OPEN_PREFIXES):
+            return
+        headers = Headers(scope=scope)
+        word, _, bearer = headers.get("authorization", "").partition(" ")
+        key = bearer.strip() if word.lower() == "bearer" else headers.get("x-api-key", "")
+        if not self.keys.accepts(key):
+            sentence = "the key is not accepted" if key else "a key is needed"
+            raise RequestError(
+                401, f"{sentence}; send one as Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
+            )
+
+    def _log(self, scope: Scope, request: str, status: int, seconds: float) -> None:
+        values: dict[str, Any] = {
+            "request": request,
+            "method": scope["method"],
+            "path": scope["path"][:200],
+            "status": status,
+            "milliseconds": round(1000 * seconds, 1),
+            "client": (scope.get("client") or ("",))[0],
+        }
+        state = scope["state"]
+        values |= {name: state[name] for name in ("model", "images") if name in state}
+        if "buffered" in state:
+            values["bytes"] = state["buffered"]
+        log.info("request", extra=values)
+
+
+async def _send_error(send: Send, error: RequestError) -> None:
+    body = error_body(error.sentence)
+    headers = {"content-type": "application/json", "content-length": str(len(body))} | error.headers
+    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+def error_body(sentence: str) -> bytes:
+    """Return the JSON of an error."""
+    return json.dumps({"error": sentence}).encode()

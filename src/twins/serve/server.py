@@ -1,0 +1,134 @@
+"""`serve`: one command that answers HTTP until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+
+import uvicorn
+
+from twins.errors import ConfigError, TwinsError
+from twins.serve.app import create_app
+from twins.serve.config import ServeConfig
+from twins.serve.dispatcher import Dispatcher
+from twins.serve.gate import Gate
+from twins.serve.keys import Keys
+from twins.serve.log import set_up
+from twins.serve.metrics import Metrics
+from twins.serve.protocol import guarded_protocol
+from twins.serve.queues import Queues
+from twins.serve.routes import ROUTERS
+from twins.serve.service import Service
+from twins.serve.sources import Source
+
+KEEP_ALIVE = 30
+"""Time in seconds that an idle connection stays open."""
+
+log = logging.getLogger("twins.serve")
+
+
+def serve(sources: Sequence[Source], config: ServeConfig) -> None:
+    """Answer HTTP until SIGTERM or SIGINT; SIGHUP loads the models' files again.
+
+    Raises:
+        TwinsError: a model cannot be loaded, the keys cannot be read, or the address is taken.
+    """
+    set_up(quiet=config.quiet)
+    keys = None if config.api_keys is None else Keys(config.api_keys)
+    with _listen(config) as listener:
+        asyncio.run(_serve(sources, config, keys, listener))
+
+
+async def _serve(sources: Sequence[Source], config: ServeConfig, keys: Keys | None, listener: socket.socket) -> None:
+    metrics = Metrics()
+    queues = Queues(config, sources, metrics.batch)
+    dispatcher = Dispatcher(config, queues)
+    metrics.watch(dispatcher)
+    app = create_app(Service(config, queues, lambda: dispatcher.ready), metrics, *ROUTERS)
+    server = _Server(
+        uvicorn.Config(
+            Gate(app, keys, metrics, config.answer_seconds),
+            http=guarded_protocol(config.max_connections, config.receive_seconds),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=max(1, round(config.grace)),
+        )
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    reloads: set[asyncio.Task[bool]] = set()
+
+    def reload_all() -> None:
+        for name in dispatcher.models:
+            task = asyncio.create_task(dispatcher.reload(name))
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload_all)
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        starting = asyncio.create_task(dispatcher.start())
+        await asyncio.wait((starting, serving), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            _announce(listener, dispatcher)
+            await serving
+        else:
+            starting.cancel()
+    except TwinsError:
+        server.should_exit = True
+        await serving
+        raise
+    finally:
+        await dispatcher.stop()
+
+
+def _announce(listener: socket.socket, dispatcher: Dispatcher) -> None:
+    host, port = listener.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    log.info("ready at http://%s:%d with %s", host, port, ", ".join(dispatcher.models))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its own handling of signals, after which it would end by the signal."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `serve`."""
+        yield
+
+    def stop(self) -> None:
+        """Take no more requests, finish those that were taken, and end; told twice, end now."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        log.info("stopping")
+
+
+@contextlib.contextmanager
+def _listen(config: ServeConfig) -> Iterator[socket.socket]:
+    """Bind the address before models are loaded.
+
+    Raises:
+        ConfigError: the address is taken, or not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((config.host, config.port))
+        except OSError as error:
+            raise ConfigError(
+                f"the server cannot listen on {config.host}, port {config.port} ({error.strerror or error}); "
+                "give another `port` or `host`"
+            ) from error
+        listener.listen(2048)
+        yield listener

@@ -1,0 +1,415 @@
+"""`twins serve` as a process: answers, clients of other programs, faults, reloads and its end."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import torch
+import tritonclient.http as triton
+from huggingface_hub import InferenceClient
+from PIL import Image
+
+import twins
+from twins.serve.models import ServedModel
+
+pytestmark = pytest.mark.slow
+
+NETWORKS = {
+    "classification": {"num_classes": 5, "names": tuple("abcde")},
+    "semantic": {"num_classes": 4},
+    "detection": {"num_classes": 3},
+    "instance": {"num_classes": 3},
+}
+SCORE = 0.1
+IMAGE = {"content-type": "application/octet-stream"}
+
+
+class Server:
+    """`twins serve` on a free port, with its log in a file."""
+
+    def __init__(self, folder: Path, *arguments: str, log: str = "serve.log", **environment: str) -> None:
+        self.log = folder / log
+        command = [sys.executable, "-m", "twins", "serve", *arguments, "--port", "0", "--threads", "1"]
+        with self.log.open("w") as file:
+            self.process = subprocess.Popen(
+                command, stderr=file, stdout=file, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
+            )
+
+    def __enter__(self) -> Server:
+        match = self.wait_for(r"ready at (http://\S+)")
+        self.address = match[1]
+        self.client = httpx.Client(base_url=self.address, timeout=60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        self.stop()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()
+
+    def wait_for(self, pattern: str, count: int = 1) -> re.Match[str]:
+        end = time.monotonic() + 90
+        while len(found := list(re.finditer(pattern, self.log.read_text()))) < count:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.02)
+        return found[-1]
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers that got ready, oldest first, as far as they live."""
+        pids = [int(pid) for pid in re.findall(r'"pid": (\d+)', self.log.read_text())]
+        return [pid for pid in pids if psutil.pid_exists(pid)]
+
+    def predict(self, content: bytes, **fields: object) -> httpx.Response:
+        return self.client.post("/v1/predict", content=content, params=fields, headers=IMAGE)
+
+
+def picture(seed, width, height):
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(buffer := io.BytesIO(), format="PNG")
+    return buffer.getvalue()
+
+
+PICTURES = [picture(seed, *size) for seed, size in enumerate([(90, 60), (60, 90), (64, 64), (120, 50), (91, 60)])]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, Path]:
+    """A file of random weights for each task, made for small images."""
+    folder = tmp_path_factory.mktemp("served")
+    for seed, (task, settings) in enumerate(NETWORKS.items()):
+        torch.manual_seed(seed)
+        model = twins.create_model("twins_svt_nano", task=task, **settings)
+        for name, values in model.named_parameters():  # scores so far from each other that their order is certain
+            if "cls" in name and name.endswith("weight"):
+                values.data *= 30
+        size = {"size": 64} | ({} if task == "classification" else {"fit": "keep", "longest": 128})
+        model.info = replace(model.info, preprocess=replace(model.info.preprocess, **size))
+        twins.save_weights(model, folder / f"{task}.safetensors")
+    return {task: folder / f"{task}.safetensors" for task in NETWORKS}
+
+
+@pytest.fixture(scope="module")
+def server(files, tmp_path_factory):
+    """A server of all four networks."""
+    with Server(tmp_path_factory.mktemp("server"), *map(str, files.values()), "--max-delay-ms", "30") as running:
+        yield running
+
+
+def expected(files, task, content, **options):
+    selection = None if task in ("classification", "semantic") else twins.SelectionConfig(score=SCORE)
+    prediction = twins.load(files[task], selection=selection).predict(content)[0].to_dict(**options)
+    return json.loads(json.dumps(prediction))
+
+
+def same(found, reference):
+    assert found.keys() == reference.keys()
+    for name, value in reference.items():
+        if name in ("scores", "boxes"):
+            assert np.allclose(found[name], value, rtol=0, atol=1e-5 if name == "scores" else 0.01), name
+        else:
+            assert found[name] == value, name
+
+
+@pytest.mark.parametrize("task", NETWORKS)
+def test_an_answer_is_the_prediction_whatever_it_was_batched_with(server, files, task):
+    fields = {"model": task} | ({"score": SCORE} if task in ("detection", "instance") else {})
+    with ThreadPoolExecutor(10) as pool:
+        responses = list(pool.map(lambda content: server.predict(content, **fields), PICTURES * 3))
+    references = [expected(files, task, content) for content in PICTURES] * 3
+    for response, reference in zip(responses, references, strict=True):
+        assert response.status_code == 200, response.text
+        (found,) = response.json()["predictions"]
+        same(found, reference)
+
+
+def test_images_of_a_form_are_answered_in_their_order(server, files):
+    parts = [("image", (f"{i}.png", content)) for i, content in enumerate(PICTURES)]
+    answer = server.client.post("/v1/predict", params={"model": "detection", "score": SCORE, "top": 2}, files=parts)
+    found = answer.json()["predictions"]
+    assert len(found) == len(PICTURES)
+    for one, content in zip(found, PICTURES, strict=True):
+        same(one, expected(files, "detection", content, top=2))
+
+
+@pytest.mark.parametrize(("task", "fields"), [("instance", {"score": SCORE, "top": 3}), ("semantic", {})])
+@pytest.mark.parametrize("masks", ["rle", "polygon", "none"])
+def test_masks_come_as_asked(server, files, task, fields, masks):
+    (found,) = server.predict(PICTURES[0], model=task, masks=masks, **fields).json()["predictions"]
+    top = fields.get("top")
+    same(found, expected(files, task, PICTURES[0], masks=masks, top=top))
+
+
+@pytest.mark.parametrize("task", NETWORKS)
+def test_a_batch_of_unequal_images_gives_what_each_gets_alone(files, task):
+    model = ServedModel(str(files[task]), device="cpu")
+    model.network.double()
+    predict = model.predictor.predict_pixels
+    if model.selects:
+        model._select(SCORE)
+    pixels = [model.network.info.preprocess.pixels(Image.open(io.BytesIO(content))) for content in PICTURES]
+    originals = [(64, 64)] * len(pixels)
+    together = predict(pixels, originals)
+    for one, image in zip(together, pixels, strict=True):
+        (alone,) = predict([image], originals[:1])
+        for name in ("labels", "scores", "boxes", "masks", "label_map"):
+            first, second = getattr(one, name), getattr(alone, name)
+            if first is not None:
+                assert np.allclose(first, second, rtol=0, atol=1e-9), name  # float32 from equal float64 is equal
+
+
+def test_the_mistakes_of_a_client_have_a_status_and_a_sentence(server):
+    post = server.client.post
+    cases = [
+        (server.predict(PICTURES[0], model="detektion"), 404, "did you mean detection"),
+        (server.predict(PICTURES[0]), 400, "several models"),
+        (server.predict(b"no image", model="detection"), 400, "no image"),
+        (server.predict(PICTURES[0][:1000], model="detection"), 400, "damaged"),
+        (server.predict(b"", model="detection"), 400, "no image"),
+        (server.predict(PICTURES[0], model="detection", score=1), 400, "score"),
+        (server.predict(PICTURES[0], model="detection", scor=0.5), 400, "did you mean score"),
+        (server.predict(PICTURES[0], model="semantic", score=0.5), 422, "leave out score"),
+        (server.predict(PICTURES[0], model="detection", masks="png"), 400, "masks"),
+        (post("/v1/predict?model=detection", json={}), 415, "content type"),
+        (post("/v1/predict?model=detection", files={"picture": PICTURES[0]}), 400, "named image"),
+        (post("/v1/predict?model=detection", files=[("image", ("a", b"1"))] * 17), 413, "16 images"),
+        (server.predict(bytes(20_000_001), model="detection"), 413, "20,000,000 bytes"),
+        (server.client.get("/v1/predict"), 405, "GET"),
+        (server.client.get("/v1/predictions"), 404, "no route"),
+    ]
+    for response, status, words in cases:
+        assert (response.status_code, list(response.json())) == (status, ["error"]), response.text
+        assert words in response.json()["error"]
+
+
+def test_the_server_says_what_it_has(server):
+    (model,) = [one for one in server.client.get("/v1/models").json()["models"] if one["name"] == "classification"]
+    assert (model["task"], model["names"], model["runtime"]) == ("classification", list("abcde"), "pytorch")
+    assert server.client.get("/health/live").json() == {"status": "live"}
+    assert server.client.get("/health/ready").json() == {"status": "ready"}
+    assert 'twins_requests_total{route="/v1/predict",status="200"}' in server.client.get("/metrics").text
+    paths = server.client.get("/openapi.json").json()["paths"]
+    assert {"/v1/predict", "/v2/models/{name}/infer", "/predict", "/setup", "/models/{name}"} <= paths.keys()
+    for page in ("/", "/docs"):
+        answer = server.client.get(page)
+        assert "script" not in answer.text
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert not re.search(r"""(src|href)=["']?(https?:)?//""", answer.text)
+
+
+def test_kserves_client_gets_the_outputs_of_an_exported_file(server, files):
+    client = triton.InferenceServerClient(server.address.removeprefix("http://"))
+    assert client.is_server_ready()
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    for task, path in files.items():
+        assert client.is_model_ready(task)
+        described = client.get_model_metadata(task)
+        tensor = triton.InferInput("images", images.shape, "UINT8").set_data_from_numpy(images)
+        names = [output["name"] for output in described["outputs"]]
+        wanted = [triton.InferRequestedOutput(name, binary_data=i % 2 == 0) for i, name in enumerate(names)]
+        found = client.infer(task, [tensor], outputs=wanted)
+        reference = ServedModel(str(path), device="cpu").outputs(images, None)
+        assert names == list(reference)
+        for output in described["outputs"]:
+            array = found.as_numpy(output["name"])
+            assert all(side in (-1, length) for side, length in zip(output["shape"], array.shape, strict=True))
+            assert np.allclose(array, reference[output["name"]], rtol=0, atol=1e-4), output["name"]
+    sizes = np.array([[50, 96], [64, 70]], dtype=np.int64)
+    inputs = [triton.InferInput("images", images.shape, "UINT8").set_data_from_numpy(images)]
+    inputs.append(triton.InferInput("sizes", sizes.shape, "INT64").set_data_from_numpy(sizes))
+    padded = client.infer("classification", inputs).as_numpy("probabilities")
+    alone = ServedModel(str(files["classification"]), device="cpu").outputs(images[:1, :50].copy(), None)
+    assert np.allclose(padded[:1], alone["probabilities"], rtol=0, atol=1e-5)
+
+
+def test_hugging_faces_client_gets_its_schema(server, files):
+    def client(task: str) -> InferenceClient:
+        return InferenceClient(model=f"{server.address}/models/{task}")
+
+    content = PICTURES[0]
+    reference = twins.load(files["classification"]).predict(content)[0]
+    for answer in (client("classification").image_classification(content, top_k=2),):
+        assert [one.label for one in answer] == [item.name for item in list(reference)[:2]]
+        assert np.allclose([one.score for one in answer], reference.scores[:2], atol=1e-5)
+    assert len(client("classification").image_classification(content)) == 5
+    objects = client("detection").object_detection(content, threshold=SCORE)
+    assert len(objects) == len(expected(files, "detection", content)["labels"])
+    assert 0 <= objects[0].box.xmin < objects[0].box.xmax <= 90
+    segments = client("semantic").image_segmentation(content)
+    reference = twins.load(files["semantic"]).predict(content)[0]
+    for segment, item in zip(segments, reference, strict=True):
+        assert segment.label == item.name
+        assert np.array_equal(np.asarray(segment.mask) > 0, item.mask)
+
+
+LABELS = (
+    '<View><Image name="picture" value="$photo"/><RectangleLabels name="box" toName="picture"/>'
+    '<BrushLabels name="brush" toName="picture"/><Choices name="kind" toName="picture"/></View>'
+)
+
+
+@pytest.mark.parametrize(
+    ("task", "tag"), [("classification", "kind"), ("detection", "box"), ("semantic", "brush"), ("instance", "brush")]
+)
+def test_label_studio_gets_regions_for_its_tags(server, task, tag):
+    address = "data:image/png;base64," + base64.b64encode(PICTURES[0]).decode()
+    request = {"tasks": [{"id": 1, "data": {"photo": address}}], "label_config": LABELS, "project": "1.1"}
+    (result,) = server.client.post("/predict", params={"model": task}, json=request).json()["results"]
+    assert result["model_version"] == f"{task}@1"
+    assert {region["from_name"] for region in result["result"]} <= {tag}
+    if task in ("classification", "semantic"):
+        assert result["result"]
+    assert server.client.post("/setup", params={"model": task}, json={"project": "1"}).json() == {
+        "model_version": f"{task}@1"
+    }
+    assert server.client.get("/health").json()["status"] == "UP"
+
+
+def test_label_studios_images_are_fetched_from_no_other_address(server):
+    request = {"tasks": [{"data": {"photo": f"{server.address}/"}}], "label_config": LABELS}
+    answer = server.client.post("/predict", params={"model": "detection"}, json=request)
+    assert answer.status_code == 422
+    assert "--label-studio" in answer.json()["error"]
+
+
+def test_a_client_that_leaves_or_sends_too_slowly_harms_nobody(server, tmp_path):
+    host, port = server.address.removeprefix("http://").split(":")
+    head = b"POST /v1/predict?model=detection HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: 99999\r\n\r\n"
+    for start in (b"", b"POST /v1/pre", head, head + PICTURES[0][:50], b"\0\xff\r\n\r\n", b"A" * 300_000):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(start)
+    assert server.predict(PICTURES[0], model="detection").status_code == 200
+
+
+def test_logs_are_json_without_the_content_of_images(server):
+    server.predict(PICTURES[0], model="detection")
+    events = [json.loads(line) for line in server.log.read_text().splitlines()]
+    requests = [event for event in events if event["message"] == "request" and event.get("status") == 200]
+    assert {"request", "method", "path", "milliseconds", "bytes", "model", "images"} <= requests[-1].keys()
+    assert server.predict(PICTURES[0], model="detection").headers["x-request-id"]
+    assert "PNG" not in server.log.read_text()
+
+
+def test_a_killed_worker_is_replaced_and_no_request_is_lost(files, tmp_path):
+    with Server(tmp_path, str(files["detection"]), "--workers", "2", "--max-delay-ms", "300") as server:
+        statuses, done = [], threading.Event()
+
+        def load() -> None:
+            with httpx.Client(base_url=server.address, timeout=60) as client:
+                while not done.is_set():
+                    statuses.append(client.post("/v1/predict", content=PICTURES[0], headers=IMAGE).status_code)
+
+        with ThreadPoolExecutor(4) as pool:
+            loads = [pool.submit(load) for _ in range(4)]
+            for number in range(3):
+                os.kill(server.workers()[0], signal.SIGKILL)
+                server.wait_for("is ready", 3 + number)
+            done.set()
+            for one in loads:
+                one.result(60)
+        assert set(statuses) == {200}
+        assert "twins_worker_restarts 3.0" in server.client.get("/metrics").text
+        with ThreadPoolExecutor(1) as pool:  # what it took before it was told to stop is finished
+            answer = pool.submit(server.predict, PICTURES[0])
+            time.sleep(0.1)
+            assert server.stop() == 0
+            assert answer.result().status_code == 200
+    assert not server.workers()
+
+
+def test_a_changed_file_is_switched_to_and_a_damaged_one_is_not(files, tmp_path):
+    file = tmp_path / "model.safetensors"
+    contents = [files[task].read_bytes() for task in ("classification", "semantic")]
+    file.write_bytes(contents[0])
+    with Server(tmp_path, f"m={file}", "--reload-seconds", "0.1") as server:
+        assert server.predict(PICTURES[0]).json()["predictions"][0]["task"] == "classification"
+        file.write_bytes(contents[1][:1000])
+        server.wait_for("kept the old m")
+        assert server.predict(PICTURES[0]).json()["predictions"][0]["task"] == "classification"
+        os.kill(server.workers()[0], signal.SIGKILL)  # its replacement gets the model in use, not the file
+        server.wait_for("is ready", 2)
+        assert server.predict(PICTURES[0]).json()["predictions"][0]["task"] == "classification"
+        file.write_bytes(contents[1])
+        server.wait_for("switched m to version 2")
+        assert server.predict(PICTURES[0]).json()["predictions"][0]["task"] == "semantic"
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("switched m to version 3")
+
+
+def test_keys_slow_senders_and_a_full_queue(files, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("secret\n")
+    arguments = ["--max-queue", "2", "--max-images", "2", "--max-delay-ms", "1500", "--receive-seconds", "0.3"]
+    with Server(tmp_path, str(files["classification"]), "--api-keys", str(keys), *arguments) as server:
+        refused = server.predict(PICTURES[0])
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert server.client.get("/metrics").status_code == 401
+        assert server.client.get("/health/ready").status_code == 200
+        for headers in ({"Authorization": "Bearer secret"}, {"X-API-Key": "secret"}):
+            answer = server.client.post("/v1/predict", content=PICTURES[0], headers=IMAGE | headers)
+            assert answer.status_code == 200
+        assert server.client.post("/v1/predict", headers={"X-API-Key": "other"}).status_code == 401
+        assert "secret" not in server.log.read_text()
+        # slow senders, of the head and of the body
+        host, port = server.address.removeprefix("http://").split(":")
+        head = (
+            b"POST /v1/predict HTTP/1.1\r\nX-API-Key: secret\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\n"
+        )
+        for start in (b"POST /v1", head):
+            with socket.create_connection((host, int(port)), timeout=20) as connection:
+                connection.sendall(start)
+                assert b" 408 " in connection.recv(4096).partition(b"\r\n")[0]
+        # a full queue
+        server.client.headers["X-API-Key"] = "secret"
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(server.client.post, "/v1/predict", files=[("image", ("a.png", PICTURES[0]))] * 2)
+            time.sleep(0.5)
+            second = server.predict(PICTURES[0])
+            assert first.result().status_code == 200
+        assert second.status_code == 429
+        assert int(second.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing"], "nothing"),
+        (["{folder}"], "best.safetensors"),
+        (["{file}", "--host", "0.0.0.0"], "--api-keys"),
+        (["{file}", "--api-keys", "missing"], "no file of keys"),
+        (["{file}", "{file}"], "have the name classification"),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence(files, tmp_path, arguments, words):
+    given = [word.format(folder=tmp_path, file=files["classification"]) for word in arguments]
+    command = [sys.executable, "-m", "twins", "serve", *given, "--port", "0"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    sentence = process.stderr.strip().splitlines()[-1]
+    assert process.returncode == 2, process.stderr
+    assert sentence.startswith("twins: ")
+    assert words in sentence
+    assert "Traceback" not in process.stderr
