@@ -130,9 +130,10 @@ def loaded(statement: str) -> set[str]:
         "import twins.bench.config",
         "import twins.cli.main as m; m.main(['--help'])",
         "import twins.cli.train",
+        "import twins.serve.server",
     ],
 )
-def test_names_configs_recipes_and_help_do_not_load_torch(statement):
+def test_names_configs_recipes_help_and_the_servers_front_do_not_load_torch(statement):
     assert "torch" not in loaded(statement)
 
 

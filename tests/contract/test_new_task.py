@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
 import twins
 from twins.cli.main import main
+from twins.serve.app import create_app
+from twins.serve.config import ServeConfig
+from twins.serve.local import LocalDispatcher
+from twins.serve.metrics import Metrics
+from twins.serve.queues import Queues
+from twins.serve.routes import ROUTERS
+from twins.serve.service import Service
+from twins.serve.sources import parse_models
 from twins.tasks.recipes import all_recipes
 from twins.tasks.table import TASKS, Row, register
 
@@ -38,7 +49,19 @@ def photographs(tmp_path):
     return folder
 
 
-def test_a_registered_task_trains_evaluates_predicts_and_reports(brightness, photographs, tmp_path, capsys):
+async def served(run: Path, content: bytes) -> Any:
+    """Return what the server's routes answer, with the network in this process, where the task is registered."""
+    config = ServeConfig(device="cpu", threads=1)
+    queues = Queues(config, parse_models([str(run)]))
+    dispatcher = LocalDispatcher(config, queues)
+    await dispatcher.start()
+    app = create_app(Service(config, queues, lambda: dispatcher.ready), Metrics(), *ROUTERS)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        response = await client.post("/v1/predict", content=content, headers={"content-type": "image/png"})
+    return response.raise_for_status().json()
+
+
+def test_a_registered_task_trains_evaluates_predicts_is_served_and_reports(brightness, photographs, tmp_path, capsys):
     run, result = tmp_path / "run", tmp_path / "result.json"
     settings = ["--out", str(run), "--batch-size", "4", "--workers", "0", "--device", "cpu"]
     assert main(["train", "--recipe", "brightness", "--data", str(photographs), "--steps", "2", *settings]) == 0
@@ -59,6 +82,9 @@ def test_a_registered_task_trains_evaluates_predicts_and_reports(brightness, pho
     prediction = predictor.predict(photographs / "3.png")[0]
     saved_prediction = json.loads(lines.read_text())["predictions"][3]
     assert prediction.to_dict()["scores"] == pytest.approx(saved_prediction["scores"], abs=1e-6)
+    answer = asyncio.run(served(run, (photographs / "3.png").read_bytes()))
+    assert answer["model"] == "run"
+    assert answer["predictions"][0]["scores"] == pytest.approx(saved_prediction["scores"], abs=1e-5)
     assert main(["export", str(run), "--format", "torch", "--size", "64", "--batch", "dynamic"]) == 0
     exported = twins.load(run / "exports" / "run-torch.pt2").predict(photographs)
     assert len(exported) == 10

@@ -11,12 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from faster_coco_eval import mask as rle
+from matplotlib.path import Path as MatplotlibPath
 from PIL import Image
 
 import twins
 from twins.errors import ConfigError, InputError, MissingExtraError, NotFoundError
 from twins.metrics.coco_results import coco_results
-from twins.predictions import Prediction
+from twins.predictions import Prediction, polygons_of
 
 NAMES = ("cat", "dog", "emu")
 MASKS = np.zeros((2, 40, 60), dtype=bool)
@@ -65,8 +66,8 @@ def test_masks_are_run_lengths_of_objects_or_of_the_classes_of_a_map():
         values = prediction.to_dict(masks="none")
         assert "masks" not in values
         assert ("areas" in values) == (task in ("semantic", "instance"))
-        with pytest.raises(ConfigError, match="`masks` must be rle or none, found 'polygon'"):
-            prediction.to_dict(masks="polygon")
+        with pytest.raises(ConfigError, match="`masks` must be rle, polygon or none, found 'png'"):
+            prediction.to_dict(masks="png")
     assert "masks" not in PREDICTIONS["semantic"].to_dict()
 
 
@@ -196,3 +197,21 @@ def test_a_drawing_replaces_neither_the_image_nor_a_file_of_unknown_format(tmp_p
     with pytest.raises(NotFoundError, match="there is no drawing"):
         prediction.save("a\0.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png"]
+
+
+def test_polygons_hold_the_pixels_of_the_mask():
+    random = np.random.default_rng(0)
+    ring = np.zeros((20, 30), bool)
+    ring[3:15, 4:25], ring[6:9, 8:20] = True, False
+    masks = [ring, np.ones((5, 7), bool), np.zeros((5, 7), bool), random.random((12, 9)) < 0.4]
+    for mask in masks:
+        rows, columns = np.indices(mask.shape)
+        centres = np.stack((columns.ravel(), rows.ravel()), axis=1) + 0.5
+        inside = np.zeros(len(centres), bool)
+        for polygon in polygons_of(mask):
+            inside ^= MatplotlibPath(np.reshape(polygon, (-1, 2))).contains_points(centres)
+        assert np.array_equal(inside.reshape(mask.shape), mask)
+    assert len(polygons_of(ring)) == 2
+    assert max(map(len, polygons_of(ring))) == 16  # x and y of eight points: each corner is cut
+    prediction = replace(PREDICTIONS["instance"], masks=np.stack([ring, ring]))
+    assert prediction.to_dict(masks="polygon")["masks"] == [polygons_of(ring)] * 2

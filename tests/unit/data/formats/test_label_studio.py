@@ -8,7 +8,7 @@ from itertools import groupby
 import numpy as np
 import pytest
 
-from twins.data.formats.label_studio_rle import decode_brush
+from twins.data.formats.label_studio_rle import decode_brush, encode_brush
 
 WIDTH, HEIGHT = 40, 30
 BOX = {"x": 10.0, "y": 20.0, "width": 50.0, "height": 40.0, "rotation": 0}
@@ -270,3 +270,9 @@ def test_two_exports_of_the_same_images_are_refused_unless_a_setting_chooses(fol
     assert reading.objects(reading.open(root, annotations="project-1-at-2.json"))["a.jpg"] == [("new", PIXELS)]
     folder([task("a.jpg", region("rectangle", "old", BOX))], name="project-1-at-2.json")
     assert len(reading.open(root).faults) == 1  # a copy
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_brush_label_is_written_as_it_is_read(share):
+    mask = np.random.default_rng(0).random((230, 310)) < share
+    assert np.array_equal(decode_brush(encode_brush(mask), mask.shape), mask)
