@@ -201,6 +201,7 @@ def test_the_mistakes_of_a_client_have_a_status_and_a_sentence(server):
         (server.client.get("/v1/predict"), 405, "GET"),
         (server.client.get("/v1/predictions"), 404, "no route"),
     ]
+    assert server.client.request("TRACE", "/").headers["allow"] == "GET, POST"
     for response, status, words in cases:
         assert (response.status_code, list(response.json())) == (status, ["error"]), response.text
         assert words in response.json()["error"]

@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 import twins
 from twins.errors import nearest
@@ -20,7 +21,7 @@ from twins.serve.metrics import Metrics
 from twins.serve.pages import CSP, INDEX, routes_page
 from twins.serve.service import Service
 
-IMAGE_BODY = {
+IMAGE_BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "image/*": {"schema": {"type": "string", "format": "binary"}},
@@ -30,11 +31,20 @@ IMAGE_BODY = {
                 "type": "object",
                 "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
                 "required": ["image"],
+                "additionalProperties": False,
             }
         },
     },
 }
 """The body of a request with images, for the OpenAPI description."""
+
+
+def json_body(*required: str, **properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of a request with a JSON object, for the OpenAPI description."""
+    schema = {"type": "object", "required": list(required), "properties": properties}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {
         "description": text,
@@ -63,12 +73,13 @@ def create_app(service: Service, metrics: Metrics, *routers: APIRouter) -> FastA
     """Return the application; its routes read `service` from `request.app.state`."""
     app = FastAPI(title="twins", version=twins.__version__, docs_url=None, redoc_url=None)
     app.state.service, app.state.metrics = service, metrics
-    app.include_router(router)
-    for further in routers:
-        app.include_router(further)
+    for one in (router, *routers):
+        app.include_router(one)
+    app.state.routes = [route for one in (router, *routers) for route in one.routes]
     app.exception_handler(RequestError)(_refused)
     app.exception_handler(RequestValidationError)(_wrong_fields)
     app.exception_handler(HTTPException)(_no_route)
+    app.exception_handler(Exception)(_failed)  # the gate logs it
     return app
 
 
@@ -152,7 +163,7 @@ async def docs(request: Request) -> Response:
     return Response(page, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": CSP})
 
 
-@router.get("/", response_class=Response, include_in_schema=False)
+@router.get("/", response_class=Response)
 async def page(request: Request) -> Response:
     """Show what the server has, as a plain page."""
     return Response(INDEX, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": CSP})
@@ -182,11 +193,19 @@ async def _wrong_fields(_: Request, error: Exception) -> Response:
     return Response(error_body(f"{name}: {first['msg']}{found}"), 400, media_type="application/json")
 
 
+async def _failed(_: Request, error: Exception) -> Response:
+    return Response(error_body("the server failed; its log says why"), 500, media_type="application/json")
+
+
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        matches = [route for route in request.app.state.routes if route.matches(request.scope)[0] is not Match.NONE]
+        headers["Allow"] = ", ".join(sorted({method for route in matches for method in route.methods}))
     sentences = {
         404: f"there is no route {request.url.path!r:.80}; see /docs",
         405: f"{request.method} is not for this route",
     }
     sentence = sentences.get(error.status_code, str(error.detail))
-    return JSONResponse({"error": sentence}, error.status_code, error.headers)
+    return JSONResponse({"error": sentence}, error.status_code, headers)

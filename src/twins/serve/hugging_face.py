@@ -13,7 +13,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from twins.serve.app import ERRORS
+from twins.serve.app import ERRORS, IMAGE_BODY, json_body
 from twins.serve.errors import RequestError
 from twins.serve.messages import Options
 from twins.serve.service import Service
@@ -23,11 +23,17 @@ PARAMETERS = {"top_k": "top", "threshold": "score"}
 MOST = 5
 """Classes without `top_k`, as in the schema's reference implementation."""
 
+_FIELDS = {"top_k": {"type": "integer", "minimum": 1}, "threshold": {"type": "number", "minimum": 0}}
+_PARAMETERS = {"type": "object", "properties": _FIELDS, "additionalProperties": False}
+_JSON = json_body("inputs", inputs={"type": "string", "format": "byte"}, parameters=_PARAMETERS)
+_BINARY = {kind: schema for kind, schema in IMAGE_BODY["content"].items() if kind != "multipart/form-data"}
+BODY = {"requestBody": {"required": True, "content": _BINARY | _JSON["content"]}}
+
 router = APIRouter()
 
 
-@router.post("/", responses=ERRORS)
-@router.post("/models/{name}", responses=ERRORS)
+@router.post("/", responses=ERRORS, openapi_extra=BODY)
+@router.post("/models/{name}", responses=ERRORS, openapi_extra=BODY)
 async def infer(request: Request, name: str | None = None) -> Response:
     """Predict one image for Hugging Face's client."""
     service: Service = request.app.state.service

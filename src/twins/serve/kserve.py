@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import twins
 from twins.exporting.metadata import IMAGES, SIZES, SMALLEST
-from twins.serve.app import ERRORS
+from twins.serve.app import ERRORS, json_body
 from twins.serve.errors import RequestError
 from twins.serve.messages import Description, Failure, Job, Options
 from twins.serve.service import Service
@@ -26,6 +26,8 @@ TYPES = {"UINT8": np.uint8, "INT32": np.int32, "INT64": np.int64, "FP32": np.flo
 INPUTS = {IMAGES: "UINT8", SIZES: "INT64"}
 LARGEST = 1 << 16
 """Largest side of an image in pixels."""
+
+TENSORS = json_body("inputs", inputs={"type": "array", "items": {"type": "object"}})
 
 router = APIRouter(prefix="/v2")
 
@@ -74,8 +76,8 @@ async def model_ready(request: Request, name: str, version: str | None = None) -
     return {"name": name, "ready": True}
 
 
-@router.post("/models/{name}/infer", responses=ERRORS)
-@router.post("/models/{name}/versions/{version}/infer", responses=ERRORS)
+@router.post("/models/{name}/infer", responses=ERRORS, openapi_extra={"requestBody": TENSORS})
+@router.post("/models/{name}/versions/{version}/infer", responses=ERRORS, openapi_extra={"requestBody": TENSORS})
 async def infer(request: Request, name: str, version: str | None = None) -> Response:
     """Run a model on tensors."""
     service: Service = request.app.state.service

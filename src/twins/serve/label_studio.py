@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 
 from fastapi import APIRouter, Request
 
-from twins.serve.app import ERRORS
+from twins.serve.app import ERRORS, json_body
 from twins.serve.config import ServeConfig
 from twins.serve.errors import RequestError
 from twins.serve.messages import Options
@@ -29,6 +29,10 @@ from twins.serve.service import Service
 TOKEN = "LABEL_STUDIO_API_KEY"
 TAGS = {"choices": "Choices", "rectanglelabels": "RectangleLabels", "brushlabels": "BrushLabels"}
 """Tags of a labelling interface by the kind of a region."""
+
+TASKS = json_body(
+    "tasks", "label_config", tasks={"type": "array", "items": {"type": "object"}}, label_config={"type": "string"}
+)
 
 router = APIRouter()
 
@@ -52,7 +56,7 @@ async def health(request: Request) -> dict[str, str]:
     return {"status": "UP", "model_class": "twins"}
 
 
-@router.post("/setup", responses=ERRORS)
+@router.post("/setup", responses=ERRORS, openapi_extra={"requestBody": json_body()})
 async def setup(request: Request) -> dict[str, str]:
     """Return the version of the model."""
     service: Service = request.app.state.service
@@ -64,7 +68,7 @@ async def setup(request: Request) -> dict[str, str]:
         service.bodies.release(request)
 
 
-@router.post("/predict", responses=ERRORS)
+@router.post("/predict", responses=ERRORS, openapi_extra={"requestBody": TASKS})
 async def predict(request: Request) -> dict[str, Any]:
     """Predict the images of tasks."""
     service: Service = request.app.state.service

@@ -64,7 +64,7 @@ async def _serve(sources: Sequence[Source], config: ServeConfig, keys: Keys | No
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
+        loop.add_signal_handler(number, server.stop, number)
     reloads: set[asyncio.Task[bool]] = set()
 
     def reload_all() -> None:
@@ -106,9 +106,9 @@ class _Server(uvicorn.Server):
         """Leave signals to `serve`."""
         yield
 
-    def stop(self) -> None:
-        """Take no more requests, finish those that were taken, and end; told twice, end now."""
-        self.force_exit = self.should_exit
+    def stop(self, number: signal.Signals) -> None:
+        """Take no more requests, finish those that were taken, and end; a second Ctrl-C ends it now."""
+        self.force_exit = self.should_exit and number == signal.SIGINT
         self.should_exit = True
         log.info("stopping")
 
