@@ -579,7 +579,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="of each worker")
     parser.add_argument("--bench-threads", type=int, default=2)
-    parser.add_argument("--padding", type=float, default=0.0)
+    parser.add_argument("--padding", type=float, default=0.1)
     parser.add_argument("--unequal", action="store_true", help="images of many sizes")
     parser.add_argument("--rate", type=float, default=20.0, help="requests per second")
     parser.add_argument("--users", type=int, nargs="+", default=[1, 4, 16])

@@ -41,7 +41,7 @@ class ServeConfig:
     """Most images in a batch."""
     max_delay_ms: float = 5.0
     """Longest time in milliseconds that an image waits for others to share its batch."""
-    max_padding: float = 0.0
+    max_padding: float = 0.1
     """Padding that a batch of unequal images may have, as a share of their pixels; 0 batches images of one size."""
     max_queue: int = 128
     """Images that wait for each model; further requests are refused with 429."""
