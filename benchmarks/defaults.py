@@ -6,7 +6,8 @@ Commands: python benchmarks/defaults.py calibrate
 `calibrate` measures seconds per step and per evaluation of each configuration on an idle machine with two threads, and
 how `twins train` resolves the new default for each budget. `run` turns minutes into that number of optimiser steps, so
 that its results do not depend on the load, on `--threads` or on `--processes`. It appends a row per run to
-docs/results/defaults.jsonl, and goes on with what is missing. `table` writes docs/results/defaults.md. The options set
+docs/results/defaults.jsonl, and goes on with what is missing. `table` writes docs/results/defaults.md up to the heading
+"Tried by hand". The options set
 the order: sets, then budgets, starts, seeds, entries.
 The score is that of the last weights on the held-out images, by our own metrics, for every entry.
 """
@@ -38,6 +39,8 @@ from twins.tasks.contract import spec_of
 from twins.tasks.table import facts_of
 
 RESULTS, PAGE = Path("docs/results/defaults.jsonl"), Path("docs/results/defaults.md")
+BY_HAND = "## Tried by hand"
+"""Heading of the page from which on it is written by hand; `table` writes what is above."""
 STARTS, BUDGETS = ("scratch", "classifier"), (3.0, 10.0, 30.0)
 SWEPT = tuple(f"sweep{number:02d}" for number in range(1, 13))
 PEERS = {"peer": "sgd", "peer_adamw": "adamw"}
@@ -364,8 +367,12 @@ settings of all entries are data in `benchmarks/defaults_settings.py`.
 - The score is the task's monitored metric, in per cent, of the last weights on the held-out images, by the package's
   own metrics for every entry. Settings of `best` are chosen on the same images, which favours it. nuts18 holds out 2
   images, so its scores are coarse.
-- A dash is a cell that was not run. `best` names the entry, and says how many of the 12 were run if some are missing.
-- Peers: {peers}.
+- Rows without any run are left out; a dash is a cell that was not run. `best` names the entry, and says how many of the
+  12 were run if some are missing.
+
+| task | peer |
+| --- | --- |
+{peers}
 """
 
 
@@ -375,8 +382,9 @@ def page(results: dict[Cell, dict[str, Any]]) -> str:
 
     rows = [_row(group, results) for group in _groups(results)]
     head = ["data", "task", "start", "minutes", "seeds", "old", "new", "best", "new / best", "peer", "new - peer"]
-    lines = [head, ["---"] * len(head), *(row["cells"] for row in rows)]
-    peers = ", ".join(f"{task} {name}" for task, name in NAMES.items())
+    shown = [row["cells"] for row in rows if set(row["cells"][5:]) != {"-"}]
+    lines = [head, ["---"] * len(head), *shown]
+    peers = "\n".join(f"| {task} | {name} |" for task, name in NAMES.items())
     text = INTRO.format(timed=TIMED, warm=WARM, peers=peers)
     text += "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n" + _averages(rows)
     failed = [f"- {' '.join(map(str, asdict(c).values()))}: {r['error']}" for c, r in results.items() if "error" in r]
@@ -456,7 +464,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/defaults"))
     args = parser.parse_args()
     if args.command == "table":
-        PAGE.write_text(page(read_results()))
+        by_hand = PAGE.read_text().partition(BY_HAND)[2]
+        PAGE.write_text(f"{page(read_results())}\n{BY_HAND}{by_hand}")
         return
     bench = Bench(args.root, args.cache)
     match args.command, args.arguments:
