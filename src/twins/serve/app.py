@@ -101,7 +101,7 @@ async def predict(
     try:
         served, _ = service.find(request, model)
         images = await service.bodies.images(request)
-        answers = await service.predict(request, model, images, Options(score=score, top=top, masks=masks))
+        _, answers = await service.predict(request, served, images, Options(score=score, top=top, masks=masks))
     finally:
         service.bodies.release(request)
     name = json.dumps(served.source.name).encode()
@@ -144,8 +144,7 @@ async def live() -> dict[str, str]:
 @router.get("/health/ready", responses={503: ERRORS[503]})
 async def ready(request: Request) -> dict[str, str]:
     """Say whether a worker has loaded all models and answered an image."""
-    if not request.app.state.service.ready():
-        raise RequestError(503, "the models are being loaded, or the server is stopping", {"Retry-After": "1"})
+    request.app.state.service.check_ready()
     return {"status": "ready"}
 
 
@@ -170,7 +169,7 @@ async def page(request: Request) -> Response:
 
 
 def check_fields(request: Request, known: tuple[str, ...]) -> None:
-    """Raise RequestError, 400, for a query field that no route reads, or that is given twice."""
+    """Raise RequestError, 400, for a query field that the route does not read, or that is given twice."""
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
         if name not in known:

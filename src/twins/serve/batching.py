@@ -16,8 +16,8 @@ class Item:
     """An image that waits for its answer."""
 
     job: Job
-    shape: tuple[int, int]
-    """Height and width that the network sees."""
+    key: str
+    """The model and its version when the image was accepted."""
     answer: asyncio.Future[Answer]
     """It is cancelled when the client leaves."""
     arrived: float = field(default_factory=time.monotonic)
@@ -25,14 +25,14 @@ class Item:
     """Workers that died over it."""
 
     @property
-    def kind(self) -> str:
-        """Batches hold images of one kind: files, tensors, or tensors with sizes."""
-        return "file" if isinstance(self.job.content, bytes) else f"tensor {self.job.size is not None}"
+    def kind(self) -> tuple[object, ...]:
+        """What all images of a batch share: the version, and whether they are files, tensors or tensors with sizes."""
+        return self.key, isinstance(self.job.content, bytes), self.job.size is not None
 
     @property
     def alone(self) -> bool:
-        """Whether it gets a batch of its own, since it may have been what killed a worker."""
-        return self.attempts > 0
+        """Whether it gets a batch of its own: it is large, or may have been what killed a worker."""
+        return self.attempts > 0 or self.job.alone
 
 
 def choose_batch(items: Sequence[Item], most: int, padding: float) -> list[Item]:
@@ -43,19 +43,21 @@ def choose_batch(items: Sequence[Item], most: int, padding: float) -> list[Item]
         most: images in a batch.
         padding: padding that the batch may have, as a share of its images' pixels; 0 takes images of one shape.
     """
-    batch = [items[0]]
-    if items[0].alone:
+    first = items[0]
+    batch = [first]
+    if first.alone:
         return batch
-    if items[0].kind != "file":  # outputs as tensors have the shape of the batch
+    if not isinstance(first.job.content, bytes):  # outputs as tensors have the shape of the batch
         padding = 0.0
-    height, width = items[0].shape
+    height, width = first.job.shape
     pixels = height * width
     for item in items[1:]:
         if len(batch) == most:
             break
-        if item.alone or item.kind != items[0].kind:
+        if item.alone or item.kind != first.kind:
             continue
-        tall, wide, area = max(height, item.shape[0]), max(width, item.shape[1]), item.shape[0] * item.shape[1]
+        shape = item.job.shape
+        tall, wide, area = max(height, shape[0]), max(width, shape[1]), shape[0] * shape[1]
         if tall * wide * (len(batch) + 1) <= (1 + padding) * (pixels + area):
             batch.append(item)
             height, width, pixels = tall, wide, pixels + area
@@ -104,6 +106,6 @@ class Queue:
         wait = batch[0].arrived + self.delay - now
         if len(batch) < self.most and wait > 0 and not batch[0].alone:
             return [], wait
-        chosen = set(map(id, batch))
-        self.items = [item for item in self.items if id(item) not in chosen]
+        chosen = set(batch)
+        self.items = [item for item in self.items if item not in chosen]
         return batch, 0.0

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.message import Message
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 from python_multipart.exceptions import FormParserError
@@ -20,19 +23,24 @@ from twins.preprocess import Preprocess
 from twins.serve.config import ServeConfig
 from twins.serve.errors import RequestError
 
+Result = TypeVar("Result")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM", "JPEG2000", "AVIF")
 """Formats of Pillow that are accepted; others can start programs, or are no pictures."""
-BUFFERED = 32
-"""Bodies of the largest size that may be in memory at once."""
+BUFFERED = 16
+"""Bodies of the largest size that may be in memory at once; parts and messages to workers are copies of them."""
+MOST_VALUES = 200_000
+"""Lists, objects and texts in the JSON of a request; each takes much more memory than its characters. Numbers do not
+count."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of a form."""
+class Header:
+    """What the header of an image says."""
 
-    name: str
-    filename: str
-    content: bytes
+    shape: tuple[int, int]
+    """Height and width that the network sees."""
+    pixels: int
+    """Pixels of the image itself."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,17 @@ class Bodies:
         self.config = config
         self.buffered = 0
         """Bytes of bodies that are in memory."""
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="header")
+        self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse")  # one at a time, for memory
+
+    async def header(self, content: bytes, preprocess: Preprocess, max_pixels: int) -> Header:
+        """Return what the header of an encoded image says, read by another thread; see `read_header`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, read_header, content, preprocess, max_pixels)
+
+    async def parse(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Return what a function makes of a body, in a thread for all of them."""
+        return await asyncio.get_running_loop().run_in_executor(self._parser, function, *arguments)
 
     async def read(self, request: Request) -> bytes:
         """Return a request's body.
@@ -101,10 +120,11 @@ class Bodies:
         """
         kind, options = parse_options_header(request.headers.get("content-type", ""))
         if kind == b"multipart/form-data":
-            parts = parse_form(await self.read(request), options.get(b"boundary", b""), self.config.max_images)
-            if unknown := [part.name for part in parts if part.name != "image"]:
+            body, boundary = await self.read(request), options.get(b"boundary", b"")
+            parts = await self.parse(parse_form, body, boundary, self.config.max_images)
+            if unknown := [name for name, _ in parts if name != "image"]:
                 raise RequestError(400, f"the form has a part {unknown[0]!r:.80}; send the images as parts named image")
-            contents = [part.content for part in parts]
+            contents = [content for _, content in parts]
         elif kind == b"application/octet-stream" or kind.startswith(b"image/"):
             contents = [await self.read(request)]
         else:
@@ -117,8 +137,25 @@ class Bodies:
         return contents
 
 
-def parse_form(body: bytes, boundary: bytes, most: int) -> list[Part]:
-    """Return the parts of a form of the type multipart/form-data.
+def parse_json(text: bytes) -> Any:
+    """Return the JSON of a request.
+
+    Raises:
+        ValueError: it is none.
+        RequestError: 413 for too many values.
+    """
+    if max(text.count(b"["), text.count(b"{"), text.count(b'"')) > MOST_VALUES:
+        raise RequestError(
+            413, f"the JSON may have {MOST_VALUES:,} lists, objects and texts, found more; send tensors flat, or binary"
+        )
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is too deep") from error
+
+
+def parse_form(body: bytes, boundary: bytes, most: int) -> list[tuple[str, bytes]]:
+    """Return the name and the content of each part of a form of the type multipart/form-data.
 
     Args:
         body: the whole body.
@@ -128,7 +165,7 @@ def parse_form(body: bytes, boundary: bytes, most: int) -> list[Part]:
     Raises:
         RequestError: 400 if the form is damaged or empty, 413 if it has more parts.
     """
-    parts: list[Part] = []
+    parts: list[tuple[str, bytes]] = []
     headers: dict[str, str] = {}
     buffer, name, value = bytearray(), bytearray(), bytearray()
 
@@ -146,8 +183,7 @@ def parse_form(body: bytes, boundary: bytes, most: int) -> list[Part]:
     def end() -> None:
         message = Message()
         message["content-disposition"] = headers.get("content-disposition", "").replace("\n", " ").replace("\r", " ")
-        field = message.get_param("name", "", header="content-disposition")
-        parts.append(Part(str(field), str(message.get_filename() or ""), bytes(buffer)))
+        parts.append((str(message.get_param("name", "", header="content-disposition")), bytes(buffer)))
 
     callbacks: Any = {
         "on_part_begin": begin,
@@ -168,8 +204,8 @@ def parse_form(body: bytes, boundary: bytes, most: int) -> list[Part]:
     return parts
 
 
-def read_header(content: bytes, preprocess: Preprocess, max_pixels: int) -> tuple[int, int]:
-    """Return the height and width that a network sees of an encoded image, without decoding it.
+def read_header(content: bytes, preprocess: Preprocess, max_pixels: int) -> Header:
+    """Return what the header of an encoded image says, without decoding it.
 
     Raises:
         RequestError: 400 if the bytes are no image, 413 if it has too many pixels.
@@ -183,8 +219,8 @@ def read_header(content: bytes, preprocess: Preprocess, max_pixels: int) -> tupl
                     raise RequestError(
                         413, f"the image has {width} x {height} pixels, the limit is {max_pixels:,}; send a smaller one"
                     )
-                # for its orientation Pillow decodes a PNG whole; those with one are few
-                has_exif = image.format != "PNG" or b"eXIf" in content
+                # Pillow decodes a PNG whole to look for an orientation behind its pixels
+                has_exif = image.format != "PNG" or "exif" in image.info
                 turned = has_exif and image.getexif().get(ORIENTATION, 1) in range(5, 9)
     except RequestError:
         raise
@@ -195,7 +231,7 @@ def read_header(content: bytes, preprocess: Preprocess, max_pixels: int) -> tupl
             400, f"the {number_of(len(content), 'byte')} sent are no image in a known format, such as JPEG or PNG"
         ) from error
     upright: Any = Upright(height, width) if turned else Upright(width, height)
-    return preprocess.output_size(upright)
+    return Header(preprocess.output_size(upright), width * height)
 
 
 def _too_large(found: str, limit: int) -> RequestError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -16,9 +17,12 @@ from twins.serve.errors import RequestError
 from twins.serve.keys import Keys
 from twins.serve.metrics import Metrics
 
-OPEN_ROUTES = frozenset(("/", "/docs", "/openapi.json", "/health/live", "/health/ready", "/health"))
-"""Paths that need no key: they tell nothing of models or images."""
-OPEN_PREFIXES = ("/static/", "/v2/health/")
+OPEN_ROUTES = frozenset(
+    ("/", "/docs", "/openapi.json", "/health/live", "/health/ready", "/health", "/v2/health/live", "/v2/health/ready")
+)
+"""Paths whose GET needs no key: they tell nothing of models or images."""
+DRAIN_SECONDS = 1.0
+"""Time for a client to finish a body that is refused, so that it reads the answer."""
 
 log = logging.getLogger("twins.serve")
 
@@ -30,11 +34,10 @@ class Gate:
         app: what answers.
         keys: accepted keys; `None` asks for none.
         metrics: counts the requests.
-        send_seconds: time in seconds for a client to take a part of its answer.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys | None, metrics: Metrics, send_seconds: float) -> None:
-        self.app, self.keys, self.metrics, self.send_seconds = app, keys, metrics, send_seconds
+    def __init__(self, app: ASGIApp, keys: Keys | None, metrics: Metrics) -> None:
+        self.app, self.keys, self.metrics = app, keys, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -42,7 +45,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        request, status = uuid.uuid4().hex[:16], 0
+        request, status, body = uuid.uuid4().hex[:16], 0, _Body(receive, Headers(scope=scope))
         scope.setdefault("state", {})["request"] = request
 
         async def send_counted(message: Message) -> None:
@@ -50,17 +53,18 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", []), (b"x-request-id", request.encode())]
-            async with asyncio.timeout(self.send_seconds):
-                await send(message)
+                if not await body.drain():
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
 
         try:
             self._check_key(scope)
-            await self.app(scope, receive, send_counted)
+            await self.app(scope, body.receive, send_counted)
         except RequestError as error:
             await _send_error(send_counted, error)
-        except TimeoutError:
-            log.info("a client did not take its answer", extra={"request": request})
-            raise
+        except asyncio.CancelledError:  # the server stops, and its grace is over
+            if not status:
+                await _send_error(send_counted, RequestError(503, "the server is stopping; try again later"))
         except Exception:
             log.exception("a request failed", extra={"request": request})
             if not status:
@@ -72,8 +76,7 @@ class Gate:
             self._log(scope, request, status, seconds)
 
     def _check_key(self, scope: Scope) -> None:
-        path = scope["path"]
-        if self.keys is None or path in OPEN_ROUTES or path.startswith(OPEN_PREFIXES):
+        if self.keys is None or (scope["path"] in OPEN_ROUTES and scope["method"] in ("GET", "HEAD")):
             return
         headers = Headers(scope=scope)
         word, _, bearer = headers.get("authorization", "").partition(" ")
@@ -98,6 +101,39 @@ class Gate:
         if "buffered" in state:
             values["bytes"] = state["buffered"]
         log.info("request", extra=values)
+
+
+class _Body:
+    """Passes on the body of a request, and knows whether it has ended.
+
+    Args:
+        receive: gives the next part of the body.
+        headers: of the request.
+    """
+
+    def __init__(self, receive: Receive, headers: Headers) -> None:
+        self._receive = receive
+        self._asks_first = headers.get("expect", "").lower() == "100-continue"
+        self.ended = False
+
+    async def receive(self) -> Message:
+        """Return the next part of the body."""
+        self._asks_first = False
+        message = await self._receive()
+        self.ended = self.ended or message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> bool:
+        """Read what is left of the body, for a short time; return whether it has ended.
+
+        A client that asked whether to send it is not told to.
+        """
+        if not self.ended and not self._asks_first:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    while not self.ended:
+                        await self.receive()
+        return self.ended
 
 
 async def _send_error(send: Send, error: RequestError) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from twins.serve.app import ERRORS, IMAGE_BODY, json_body
+from twins.serve.bodies import parse_json
 from twins.serve.errors import RequestError
 from twins.serve.messages import Options
 from twins.serve.service import Service
@@ -40,9 +40,9 @@ async def infer(request: Request, name: str | None = None) -> Response:
     try:
         served, description = service.find(request, name)
         body = await service.bodies.read(request)
-        image, parameters = parse(body, request.headers.get("content-type", ""))
+        image, parameters = await service.bodies.parse(parse, body, request.headers.get("content-type", ""))
         options = options_of(parameters, ranked=description.ranked)
-        (answer,) = await service.predict(request, served.source.name, [image], options)
+        _, (answer,) = await service.predict(request, served, [image], options)
     finally:
         service.bodies.release(request)
     return Response(answer, media_type="application/json")
@@ -57,12 +57,12 @@ def parse(body: bytes, kind: str) -> tuple[bytes, dict[str, Any]]:
     if not kind.startswith("application/json"):
         return body, {}
     try:
-        values = json.loads(body)
+        values = parse_json(body)
         parameters = values.get("parameters") or {}
         if not isinstance(parameters, dict):
             raise TypeError
         return base64.b64decode(values["inputs"], validate=True), parameters
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
         raise RequestError(
             400, "the JSON must hold the image in base64 as inputs, and may hold an object parameters"
         ) from error

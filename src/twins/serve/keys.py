@@ -57,12 +57,14 @@ class Keys:
 
     def _read(self) -> list[bytes]:
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
+            lines = self.path.read_text(encoding="utf-8-sig").splitlines()
         except FileNotFoundError as error:
             raise NotFoundError(f"there is no file of keys {self.path}; check the path") from error
         except (OSError, ValueError) as error:
             raise ConfigError(f"the file of keys {self.path} cannot be read ({error})") from error
         keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if wrong := [number for number, key in enumerate(keys, 1) if not (key.isascii() and key.isprintable())]:
+            raise ConfigError(f"key {wrong[0]} of {self.path} has other characters than ASCII; headers cannot hold it")
         if not keys:
             raise ConfigError(f"the file of keys {self.path} holds none; write one in each line")
         return [_hash(key) for key in keys]

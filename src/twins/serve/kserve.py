@@ -6,7 +6,6 @@ The tensors are those of an exported file: `images`, uint8 `(B, H, W, C)` at the
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -17,15 +16,17 @@ from numpy.typing import NDArray
 import twins
 from twins.exporting.metadata import IMAGES, SIZES, SMALLEST
 from twins.serve.app import ERRORS, json_body
+from twins.serve.bodies import parse_json
 from twins.serve.errors import RequestError
-from twins.serve.messages import Description, Failure, Job, Options
+from twins.serve.messages import Description, Job, Options
 from twins.serve.service import Service
 
 HEADER = "Inference-Header-Content-Length"
 TYPES = {"UINT8": np.uint8, "INT32": np.int32, "INT64": np.int64, "FP32": np.float32, "BOOL": np.bool_}
+OPTIONS = Options(form="tensors")
 INPUTS = {IMAGES: "UINT8", SIZES: "INT64"}
 LARGEST = 1 << 16
-"""Largest side of an image in pixels."""
+"""Largest number in the JSON of an input: pixels have up to 255, sizes up to a side of an image."""
 
 TENSORS = json_body("inputs", inputs={"type": "array", "items": {"type": "object"}})
 
@@ -47,8 +48,7 @@ async def live() -> dict[str, bool]:
 @router.get("/health/ready", responses={503: ERRORS[503]})
 async def ready(request: Request) -> dict[str, bool]:
     """Say whether a worker has loaded all models."""
-    if not request.app.state.service.ready():
-        raise RequestError(503, "the models are being loaded, or the server is stopping", {"Retry-After": "1"})
+    request.app.state.service.check_ready()
     return {"ready": True}
 
 
@@ -82,22 +82,21 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
     """Run a model on tensors."""
     service: Service = request.app.state.service
     try:
-        served, description = service.find(request, name)
+        served, _ = service.find(request, name)
         _check_version(served.version, version)
         if request.headers.get("content-encoding", "identity") != "identity":
             raise RequestError(415, "compressed bodies are not read; send the tensors as they are")
         body = await service.bodies.read(request)
-        values, tensors = await asyncio.to_thread(parse, body, request.headers.get(HEADER))
+        values, tensors = await service.bodies.parse(parse, body, request.headers.get(HEADER))
+        served, description = service.find(request, name)  # from here to `submit` the version is the same
         jobs = jobs_of(tensors, description, service.config.max_images, service.config.max_pixels)
-        answers = await service.answer(request, served, jobs)
+        items = service.queues.submit(served, jobs)
+        answers = await service.wait(request, items)
     finally:
         service.bodies.release(request)
-    for answer in answers:
-        if isinstance(answer, Failure):
-            raise RequestError(answer.status, answer.sentence)
     rows = [answer for answer in answers if isinstance(answer, dict)]
     outputs = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
-    return respond(values, name, served.version, outputs)
+    return await service.bodies.parse(respond, values, name, items[0].key.rpartition("@")[2], outputs)
 
 
 def parse(body: bytes, header: str | None) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -110,7 +109,7 @@ def parse(body: bytes, header: str | None) -> tuple[dict[str, Any], dict[str, ND
         length = len(body) if header is None else int(header)
         if not 0 <= length <= len(body):
             raise ValueError(f"{HEADER} is {header:.40}, the body has {len(body):,} bytes")
-        values = json.loads(body[:length])
+        values = parse_json(body[:length])
         tensors, position = {}, length
         for entry in values["inputs"]:
             count = (entry.get("parameters") or {}).get("binary_data_size")
@@ -121,7 +120,7 @@ def parse(body: bytes, header: str | None) -> tuple[dict[str, Any], dict[str, ND
             raise ValueError(f"{len(body) - position:,} bytes are left behind the tensors")
     except RequestError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         reason = f"no field {error}" if isinstance(error, KeyError) else str(error)
         raise RequestError(400, f"the request is no inference request of the protocol v2 ({reason:.200})") from error
     return values, tensors
@@ -137,7 +136,7 @@ def _tensor(entry: dict[str, Any], data: bytes | None) -> NDArray[Any]:
     name, kind = entry["name"], entry["datatype"]
     if name not in INPUTS:
         raise ValueError(f"there is no input {name!r:.40}, the inputs are {' and '.join(INPUTS)}")
-    if kind not in TYPES or (name == IMAGES and kind != INPUTS[name]):
+    if kind != INPUTS[name]:
         raise ValueError(f"{name} must be {INPUTS[name]}, found {kind!r:.40}")
     shape = [_whole(side) for side in entry["shape"]]
     if data is not None:
@@ -150,9 +149,7 @@ def _tensor(entry: dict[str, Any], data: bytes | None) -> NDArray[Any]:
     return array.astype(TYPES[kind]).reshape(shape)
 
 
-def jobs_of(
-    tensors: dict[str, NDArray[Any]], description: Description, most: int, max_pixels: int
-) -> list[tuple[Job, tuple[int, int]]]:
+def jobs_of(tensors: dict[str, NDArray[Any]], description: Description, most: int, max_pixels: int) -> list[Job]:
     """Return a job for each image of a batch.
 
     Raises:
@@ -174,19 +171,16 @@ def jobs_of(
                 400, f"the {name} of {IMAGES} must be {expected or f'at least {SMALLEST}'}, found {side}"
             )
     if sizes is None:
-        return [(Job(content=image, options=Options(form="tensors")), (height, width)) for image in images]
+        return [Job(content=image, shape=(height, width), options=OPTIONS) for image in images]
     if not description.pads:
         raise RequestError(400, f"the model takes no {SIZES}; send images of one size, or export it with --padded")
     if sizes.shape != (count, 2) or (sizes < SMALLEST).any() or (sizes > (height, width)).any():
         raise RequestError(400, f"{SIZES} must be [B, 2], heights and widths from {SMALLEST} to those of {IMAGES}")
     rows = zip(images, sizes.tolist(), strict=True)
-    return [
-        (Job(content=image, size=(size[0], size[1]), options=Options(form="tensors")), (height, width))
-        for image, size in rows
-    ]
+    return [Job(content=image, shape=(height, width), size=(size[0], size[1]), options=OPTIONS) for image, size in rows]
 
 
-def respond(values: dict[str, Any], name: str, version: int, outputs: dict[str, NDArray[Any]]) -> Response:
+def respond(values: dict[str, Any], name: str, version: str, outputs: dict[str, NDArray[Any]]) -> Response:
     """Return the outputs that a request asks for, each in JSON or binary behind it.
 
     Raises:
@@ -200,6 +194,9 @@ def respond(values: dict[str, Any], name: str, version: int, outputs: dict[str, 
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise RequestError(400, "outputs must be a list of objects with a name") from error
+    names = [key for key, _ in asked]
+    if not all(isinstance(key, str) for key in names) or len(set(names)) != len(names):
+        raise RequestError(400, "outputs must have names, each once")
     entries, tail = [], []
     for key, binary in asked or [(key, whole) for key in outputs]:
         if key not in outputs:
@@ -213,7 +210,7 @@ def respond(values: dict[str, Any], name: str, version: int, outputs: dict[str, 
         else:
             entry["data"] = array.ravel().tolist()
         entries.append(entry)
-    head = {"model_name": name, "model_version": str(version), "outputs": entries}
+    head = {"model_name": name, "model_version": version, "outputs": entries}
     if isinstance(values.get("id"), str):
         head["id"] = values["id"]
     text = json.dumps(head).encode()

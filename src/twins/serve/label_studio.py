@@ -11,9 +11,9 @@ import binascii
 import json
 import os
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
-from urllib.error import URLError
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, build_opener
 from urllib.request import Request as Download
 from xml.etree import ElementTree
@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 from fastapi import APIRouter, Request
 
 from twins.serve.app import ERRORS, json_body
+from twins.serve.bodies import parse_json
 from twins.serve.config import ServeConfig
 from twins.serve.errors import RequestError
 from twins.serve.messages import Options
@@ -51,8 +52,7 @@ class Control:
 @router.get("/health", responses={503: ERRORS[503]})
 async def health(request: Request) -> dict[str, str]:
     """Say that the backend is up."""
-    if not request.app.state.service.ready():
-        raise RequestError(503, "the models are being loaded, or the server is stopping", {"Retry-After": "1"})
+    request.app.state.service.check_ready()
     return {"status": "UP", "model_class": "twins"}
 
 
@@ -83,16 +83,16 @@ async def predict(request: Request) -> dict[str, Any]:
         controls = controls_of(interface)
         fields = {control.field for control in controls.values()}
         contents = [await asyncio.to_thread(_image, task, fields, service.config) for task in tasks]
-        answers = await service.predict(request, served.source.name, contents, Options(form="label_studio"))
+        version, answers = await service.predict(request, served, contents, Options(form="label_studio"))
     finally:
         service.bodies.release(request)
-    return {"results": [_named(json.loads(answer), controls, served.key) for answer in answers]}
+    return {"results": [_named(json.loads(answer), controls, version) for answer in answers]}
 
 
 async def _json(service: Service, request: Request) -> dict[str, Any]:
     try:
-        values = json.loads(await service.bodies.read(request))
-    except (ValueError, RecursionError) as error:
+        values = await service.bodies.parse(parse_json, await service.bodies.read(request))
+    except ValueError as error:
         raise RequestError(400, "the body is no JSON") from error
     if not isinstance(values, dict):
         raise RequestError(400, "the JSON must be an object")
@@ -107,7 +107,7 @@ def controls_of(interface: str) -> dict[str, Control]:
     """
     try:
         root = ElementTree.fromstring(interface)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError) as error:
         raise RequestError(400, f"label_config is no XML ({error})") from error
     images = {tag.get("name", ""): tag.get("value", "").removeprefix("$") for tag in root.iter("Image")}
     controls: dict[str, Control] = {}
@@ -137,17 +137,17 @@ def _image(task: Any, fields: set[str], config: ServeConfig) -> bytes:
 def _fetch(address: str, config: ServeConfig) -> bytes:
     """Return a file of the Label Studio that the server was started with."""
     base = config.label_studio
-    found = urljoin(base or "", address)
-    if base is None or urlsplit(found)[:2] != urlsplit(base)[:2]:
-        raise RequestError(
-            422, f"images are fetched from the server's --label-studio address alone, found {address!r:.80}"
-        )
-    token = os.environ.get(TOKEN, "")
-    headers = {"Authorization": f"Token {token}"} if token else {}
     try:
-        with build_opener(_NoRedirects).open(Download(found, headers=headers), timeout=config.receive_seconds) as file:
+        found = quote(urljoin(base or "", address), safe="%/:=&?~#+!$,;'@()*[]")
+        if base is None or urlsplit(found)[:2] != urlsplit(base)[:2]:
+            raise RequestError(
+                422, f"images are fetched from the server's --label-studio address alone, found {address!r:.80}"
+            )
+        token = os.environ.get(TOKEN, "")
+        download = Download(found, headers={"Authorization": f"Token {token}"} if token else {})
+        with build_opener(_NoRedirects).open(download, timeout=config.receive_seconds) as file:
             content: bytes = file.read(config.max_bytes + 1)
-    except (URLError, OSError, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         raise RequestError(422, f"the image {address!r:.80} cannot be fetched ({error})") from error
     if len(content) > config.max_bytes:
         raise RequestError(413, f"the image {address!r:.80} has more than {config.max_bytes:,} bytes")

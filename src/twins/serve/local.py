@@ -52,7 +52,7 @@ class LocalDispatcher:
         while True:
             served, items = await self.queues.next_batch()
             jobs = tuple(item.job for item in items)
-            answers, seconds = await loop.run_in_executor(self._computer, self._run, self._models[served.key], jobs)
+            answers, seconds = await loop.run_in_executor(self._computer, self._run, self._models[items[0].key], jobs)
             self.queues.finish(served, items, answers, seconds)
 
     def _run(self, model: ServedModel, jobs: tuple[Job, ...]) -> tuple[list[Answer], float]:

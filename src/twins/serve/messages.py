@@ -39,6 +39,10 @@ class Job:
 
     content: bytes | NDArray[np.uint8]
     """The bytes of an image file, or pixels `(H, W, C)` at the size that the network sees."""
+    shape: tuple[int, int]
+    """Height and width that the network sees, as the header of the image says."""
+    alone: bool = False
+    """Whether the image gets a batch of its own."""
     size: tuple[int, int] | None = None
     """With pixels: the true height and width inside them; `None` if the image fills them."""
     options: Options
@@ -62,6 +66,8 @@ class Description:
     """What the server needs to know of a model without loading it."""
 
     info: ModelInfo
+    masks: bool
+    """Whether a prediction holds a mask of the image's size for each object, which takes much memory."""
     runtime: str
     """`pytorch`, `onnx`, `openvino` or `torch` (a `.pt2`)."""
     precision: str
@@ -139,6 +145,11 @@ def pack(message: Any) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
+def unpack(body: bytes | bytearray) -> Any:
+    """Return the message that `pack` made bytes of, without the length in front."""
+    return pickle.loads(body)
+
+
 def send(connection: socket.socket, message: Any) -> None:
     """Send a message; the worker's side, which may block."""
     connection.sendall(pack(message))
@@ -148,7 +159,7 @@ def receive(connection: socket.socket) -> Any:
     """Return the next message, or `None` if the other end is closed; the worker's side, which may block."""
     head = _read(connection, LENGTH.size)
     body = None if head is None else _read(connection, LENGTH.unpack(head)[0])
-    return None if body is None else pickle.loads(body)
+    return None if body is None else unpack(body)
 
 
 def _read(connection: socket.socket, count: int) -> bytearray | None:

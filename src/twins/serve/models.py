@@ -51,6 +51,9 @@ class ServedModel:
             self.predictor = load(path, device=device)
         self.network = self.predictor.model
         self.selects = facts_of(self.network.task).selection
+        file = self.network.session.info if isinstance(self.network, ExportedNetwork) else None
+        self.pads = self.network.info.padding == "exact" and (file is None or file.padded)
+        """Whether images of several shapes can share a batch without an effect on each other."""
         self.warm_up()
 
     def warm_up(self) -> None:
@@ -68,7 +71,8 @@ class ServedModel:
             info=network.info,
             runtime=self.runtime,
             precision=network.precision,
-            pads=network.info.padding == "exact" and (file is None or file.padded),
+            pads=self.pads,
+            masks=facts.selection and "masks" in facts.prediction_fields,
             lowest_score=file.selection.score if file is not None and file.selection else 0.0,
             ranked="labels" in facts.prediction_fields and not facts.selection,
             outputs=self._output_shapes(),
@@ -111,6 +115,8 @@ class ServedModel:
         if self.selects:
             lowest = min(SHOWN.score if one.score is None else one.score for one in options)
             self._select(lowest)
+        if not self.pads and len({pixels.shape for pixels, _ in images}) > 1:  # a header may say another shape
+            return [self.predict([image], [one])[0] for image, one in zip(images, options, strict=True)]
         pixels, originals = zip(*images, strict=True)
         predictions = self.predictor.predict_pixels(pixels, originals)
         return [answer(_above(p, one), one) for p, one in zip(predictions, options, strict=True)]

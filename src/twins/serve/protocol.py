@@ -14,19 +14,22 @@ HEAD_BYTES = 1 << 18
 """Size of a request's head in bytes."""
 
 
-def guarded_protocol(most: int, seconds: float) -> type[asyncio.Protocol]:
+def guarded_protocol(most: int, seconds: float, send_seconds: float) -> type[asyncio.Protocol]:
     """Return uvicorn's protocol with limits.
 
     Args:
         most: open connections.
         seconds: time for the head of a request, from its first byte, or from the opening of the connection.
+        send_seconds: time for a client to take what is sent to it, while it holds the server up.
     """
 
     class GuardedProtocol(HttpToolsProtocol):
         """A connection that is refused if there are too many, and closed if it sends too slowly."""
 
         _timer: asyncio.TimerHandle | None = None
+        _send_timer: asyncio.TimerHandle | None = None
         _received = 0
+        _in_head = False
 
         def connection_made(self, transport: Any) -> None:
             """Refuse the connection, or give it time to send."""
@@ -39,6 +42,7 @@ def guarded_protocol(most: int, seconds: float) -> type[asyncio.Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             """Stop the timer."""
             self._stop_timer()
+            self.resume_writing()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -52,8 +56,19 @@ def guarded_protocol(most: int, seconds: float) -> type[asyncio.Protocol]:
             if self._timer is not None and self._received > HEAD_BYTES:
                 self._refuse(400, f"the head of the request has more than {HEAD_BYTES:,} bytes; send a shorter one")
 
+        def on_message_begin(self) -> None:
+            """Begin to keep headers."""
+            self._in_head = True
+            super().on_message_begin()
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            """Keep a header of the head; those behind a body are ignored."""
+            if self._in_head:
+                super().on_header(name, value)
+
         def on_headers_complete(self) -> None:
             """Stop the timer: the application limits the time of the body."""
+            self._in_head = False
             self._stop_timer()
             super().on_headers_complete()
 
@@ -61,6 +76,19 @@ def guarded_protocol(most: int, seconds: float) -> type[asyncio.Protocol]:
             """Keep the timer stopped for what follows of this request."""
             self._stop_timer()
             super().on_message_complete()
+
+        def pause_writing(self) -> None:
+            """Give the client time to take what is sent to it; a closing connection too waits for that."""
+            super().pause_writing()
+            if self._send_timer is None:
+                self._send_timer = self.loop.call_later(send_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            """Stop that time."""
+            if self._send_timer is not None:
+                self._send_timer.cancel()
+                self._send_timer = None
+            super().resume_writing()
 
         def send_400_response(self, msg: str) -> None:
             """Answer a request that is no HTTP in JSON, as every error."""

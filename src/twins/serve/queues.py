@@ -25,6 +25,7 @@ class Served:
     """Path of the copy that workers load."""
     description: Description | None = None
     state: tuple[object, ...] = ()
+    """State of the files that the version in use, or one that was refused since, was read from."""
     seconds: float = 0.1
     """Running mean of the time of a batch."""
 
@@ -53,33 +54,33 @@ class Queues:
         self.wake = asyncio.Event()
         """Set when a batch may have fallen due, or a worker is free."""
         self._observe = observe or (lambda *_: None)
+        self._pending: set[Item] = set()
         self._closed = ""
 
-    async def answer(self, name: str, jobs: Sequence[tuple[Job, tuple[int, int]]]) -> list[Answer]:
-        """Return an answer for each job, given with the height and width that the network sees.
+    def submit(self, served: Served, jobs: Sequence[Job]) -> list[Item]:
+        """Put jobs into the queue of a model, all for its version in use; `Item.answer` gets each answer.
 
         Raises:
             RequestError: 429 if the queue is full, 503 if no worker can answer.
         """
-        served = self.models[name]
         if self._closed:
             raise RequestError(503, f"{self._closed}; try again later", {"Retry-After": "5"})
-        if len(served.queue) + len(jobs) > self.config.max_queue:
-            wait = len(served.queue) / self.config.max_batch / self.config.workers * served.seconds
+        waiting, name = len(served.queue), served.source.name
+        if waiting + len(jobs) > self.config.max_queue:
+            seconds = waiting / self.config.max_batch / self.config.workers * served.seconds
             raise RequestError(
                 429,
-                f"{len(served.queue)} images wait for {name}, the queue takes {self.config.max_queue}; try again later",
-                {"Retry-After": str(max(1, round(wait)))},
+                f"{waiting} images wait for {name}, the queue takes {self.config.max_queue}; try again later",
+                {"Retry-After": str(max(1, round(seconds)))},
             )
         loop = asyncio.get_running_loop()
-        items = [Item(job, shape, loop.create_future()) for job, shape in jobs]
+        items = [Item(job, served.key, loop.create_future()) for job in jobs]
+        for item in items:
+            self._pending.add(item)
+            item.answer.add_done_callback(lambda _, item=item: self._pending.discard(item))  # type: ignore[misc]
         served.queue.add(items)
         self.wake.set()
-        try:
-            return list(await asyncio.gather(*(item.answer for item in items)))
-        finally:
-            for item in items:
-                item.answer.cancel()
+        return items
 
     async def next_batch(self) -> tuple[Served, list[Item]]:
         """Return the next batch once it is due, of the model whose first image arrived first."""
@@ -106,11 +107,10 @@ class Queues:
         self.wake.set()
 
     def close(self, reason: str) -> None:
-        """Refuse requests with 503 and a reason, those that wait too."""
+        """Refuse requests with 503 and a reason, also those that wait or are computed."""
         self._closed = reason
-        for served in self.models.values():
-            for item in list(served.queue.items):
-                settle(item, Failure(503, f"{reason}; try again later"))
+        for item in list(self._pending):
+            settle(item, Failure(503, f"{reason}; try again later"))
 
     def open(self) -> None:
         """Take requests again."""

@@ -48,7 +48,7 @@ class Replica:
         self.dispatcher = LocalDispatcher(self.config, self.queues)
         app = create_app(Service(self.config, self.queues, lambda: self.dispatcher.ready), metrics, *ROUTERS)
         keys = None if self.config.api_keys is None else Keys(self.config.api_keys)
-        self.app = Gate(app, keys, metrics, self.config.answer_seconds)
+        self.app = Gate(app, keys, metrics)
         self._starting = False
 
     async def check_health(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -50,30 +51,24 @@ async def _serve(sources: Sequence[Source], config: ServeConfig, keys: Keys | No
     metrics.watch(dispatcher)
     app = create_app(Service(config, queues, lambda: dispatcher.ready), metrics, *ROUTERS)
     server = _Server(
+        queues,
+        config.grace,
         uvicorn.Config(
-            Gate(app, keys, metrics, config.answer_seconds),
-            http=guarded_protocol(config.max_connections, config.receive_seconds),
+            Gate(app, keys, metrics),
+            http=guarded_protocol(config.max_connections, config.receive_seconds, config.answer_seconds),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=max(1, round(config.grace)),
-        )
+            timeout_graceful_shutdown=math.ceil(config.grace) + 2,  # `close` ends the requests before
+        ),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop, number)
-    reloads: set[asyncio.Task[bool]] = set()
-
-    def reload_all() -> None:
-        for name in dispatcher.models:
-            task = asyncio.create_task(dispatcher.reload(name))
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, reload_all)
+    loop.add_signal_handler(signal.SIGHUP, dispatcher.reload_all)
     serving = asyncio.create_task(server.serve([listener]))
     try:
         starting = asyncio.create_task(dispatcher.start())
@@ -90,6 +85,8 @@ async def _serve(sources: Sequence[Source], config: ServeConfig, keys: Keys | No
         raise
     finally:
         await dispatcher.stop()
+    if dispatcher.fault is not None:
+        raise dispatcher.fault
 
 
 def _announce(listener: socket.socket, dispatcher: Dispatcher) -> None:
@@ -99,7 +96,17 @@ def _announce(listener: socket.socket, dispatcher: Dispatcher) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its own handling of signals, after which it would end by the signal."""
+    """uvicorn's server without its own handling of signals, after which it would end by the signal.
+
+    Args:
+        queues: closed when the grace is over.
+        grace: time in seconds to finish what was taken.
+        config: uvicorn's settings.
+    """
+
+    def __init__(self, queues: Queues, grace: float, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.queues, self.grace = queues, grace
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -109,6 +116,8 @@ class _Server(uvicorn.Server):
     def stop(self, number: signal.Signals) -> None:
         """Take no more requests, finish those that were taken, and end; a second Ctrl-C ends it now."""
         self.force_exit = self.should_exit and number == signal.SIGINT
+        if not self.should_exit:
+            asyncio.get_running_loop().call_later(self.grace, self.queues.close, "the server is stopping")
         self.should_exit = True
         log.info("stopping")
 

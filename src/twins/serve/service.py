@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.requests import Request
 
 from twins.errors import few, nearest
-from twins.serve.bodies import Bodies, read_header
+from twins.serve.batching import Item
+from twins.serve.bodies import Bodies
 from twins.serve.config import ServeConfig
 from twins.serve.errors import RequestError
 from twins.serve.messages import Answer, Description, Failure, Job, Options
 from twins.serve.queues import Queues, Served
 from twins.tasks.table import facts_of
+
+MASK_PIXELS = 16_000_000
+"""Pixels of an image whose prediction holds a mask of its size for each of up to 100 objects, a byte a pixel."""
+SHARED_PIXELS = 2_000_000
+"""Pixels above which such an image gets a batch of its own."""
 
 
 class Service:
@@ -30,84 +36,104 @@ class Service:
     def __init__(self, config: ServeConfig, queues: Queues, ready: Callable[[], bool]) -> None:
         self.config, self.queues, self.ready = config, queues, ready
         self.bodies = Bodies(config)
-        self._headers = ThreadPoolExecutor(2, thread_name_prefix="header")
+
+    def check_ready(self) -> None:
+        """Raise RequestError, 503, while no worker can answer."""
+        if not self.ready():
+            raise RequestError(503, "the models are being loaded, or the server is stopping", {"Retry-After": "2"})
 
     def find(self, request: Request, name: str | None) -> tuple[Served, Description]:
         """Return a model by its name; without one, the only one.
 
         Raises:
-            RequestError: 404 for an unknown name, 400 if several are served, 503 while it is loaded.
+            RequestError: 404 for an unknown name, 400 if several are served, 503 while they are loaded.
         """
         models = self.queues.models
         if name is None and len(models) > 1:
-            raise RequestError(400, f"this server has several models; add model=NAME, one of {few(list(models))}")
+            raise RequestError(400, f"this server has several models; name one of {few(list(models))}")
         name = next(iter(models)) if name is None else name
         if name not in models:
             hint = nearest(name, models) or f"; the models are {few(list(models))}"
             raise RequestError(404, f"there is no model {name!r:.80}{hint}")
+        self.check_ready()
         served = models[name]
-        if served.description is None or not self.ready():
-            raise RequestError(503, f"{name} is being loaded; try again later", {"Retry-After": "2"})
+        assert served.description is not None
         request.state.model = name
         return served, served.description
 
     async def predict(
-        self, request: Request, name: str | None, images: Sequence[bytes], options: Options
-    ) -> list[bytes]:
-        """Return the answer for each encoded image.
+        self, request: Request, served: Served, images: Sequence[bytes], options: Options
+    ) -> tuple[str, list[bytes]]:
+        """Return the model's name and version, and the answer for each encoded image.
 
         Raises:
             RequestError: one of the images cannot be predicted, or there is no answer in time.
         """
-        served, description = self.find(request, name)
+        headers = []
+        for index, content in enumerate(images):
+            with numbered(index, len(images)):
+                description = _described(served)
+                most = min(self.config.max_pixels, MASK_PIXELS) if description.masks else self.config.max_pixels
+                headers.append(await self.bodies.header(content, description.info.preprocess, most))
+        description = _described(served)  # from here to `submit` nothing else runs, so that the version is the same
         check_options(description, options)
-        loop = asyncio.get_running_loop()
-        preprocess, most = description.info.preprocess, self.config.max_pixels
-        jobs = []
-        for i, content in enumerate(images):
-            with named(i, len(images)):
-                shape = await loop.run_in_executor(self._headers, read_header, content, preprocess, most)
-            jobs.append((Job(content=content, options=options), shape))
-        answers = await self.answer(request, served, jobs)
-        for i, answer in enumerate(answers):
-            if isinstance(answer, Failure):
-                with named(i, len(answers)):
-                    raise RequestError(answer.status, answer.sentence)
-        return [answer for answer in answers if isinstance(answer, bytes)]
+        jobs = [
+            Job(
+                content=content,
+                shape=header.shape,
+                alone=description.masks and header.pixels > SHARED_PIXELS,
+                options=options,
+            )
+            for content, header in zip(images, headers, strict=True)
+        ]
+        items = self.queues.submit(served, jobs)
+        answers = await self.wait(request, items)
+        return items[0].key, [answer for answer in answers if isinstance(answer, bytes)]
 
-    async def answer(
-        self, request: Request, served: Served, jobs: Sequence[tuple[Job, tuple[int, int]]]
-    ) -> list[Answer]:
-        """Return the answer for each job; those of a client that leaves are removed from the queue.
+    async def wait(self, request: Request, items: Sequence[Item]) -> list[Answer]:
+        """Return the answers of images; those of a client that leaves are removed from the queue.
 
         Raises:
-            RequestError: 429 or 503, see `Queues.answer`; 503 if there is no answer in time.
+            RequestError: an image has none, or there is none in time.
         """
-        request.state.images = len(jobs)
+        request.state.images = len(items)
         seconds = self.config.answer_seconds
-        answers = await before_disconnect(request, self.queues.answer(served.source.name, jobs), seconds)
+        answers = await _before_disconnect(request, _gather(items), seconds)
         if answers is None:
-            raise RequestError(
-                503, f"there was no answer within {seconds:g} seconds; try again later", {"Retry-After": "5"}
-            )
+            sentence = f"there was no answer within {seconds:g} seconds; try again later"
+            raise RequestError(503, sentence, {"Retry-After": "5"})
+        for index, answer in enumerate(answers):
+            if isinstance(answer, Failure):
+                with numbered(index, len(answers)):
+                    raise RequestError(answer.status, answer.sentence)
         return answers
 
 
-class named:
-    """Puts the number of an image in front of the sentence of an error, if a request has several."""
-
-    def __init__(self, index: int, count: int) -> None:
-        self.prefix = f"image {index + 1}: " if count > 1 else ""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        if isinstance(error, RequestError) and self.prefix:
-            raise RequestError(error.status, self.prefix + error.sentence, error.headers) from error
+def _described(served: Served) -> Description:
+    assert served.description is not None
+    return served.description
 
 
-async def before_disconnect(
+async def _gather(items: Sequence[Item]) -> list[Answer]:
+    try:
+        return list(await asyncio.gather(*(item.answer for item in items)))
+    finally:
+        for item in items:
+            item.answer.cancel()
+
+
+@contextmanager
+def numbered(index: int, count: int) -> Iterator[None]:
+    """Put the number of an image in front of an error's sentence, if a request has several."""
+    try:
+        yield
+    except RequestError as error:
+        if count == 1:
+            raise
+        raise RequestError(error.status, f"image {index + 1}: {error.sentence}", error.headers) from error
+
+
+async def _before_disconnect(
     request: Request, coroutine: Coroutine[Any, Any, list[Answer]], seconds: float
 ) -> list[Answer] | None:
     """Return what a coroutine returns, or `None` if it takes too long.
@@ -137,13 +163,14 @@ async def _disconnect(request: Request) -> None:
 
 def check_options(description: Description, options: Options) -> None:
     """Raise RequestError, 422, for what a model cannot do."""
+    score, top = ("threshold", "top_k") if options.form == "hugging_face" else ("score", "top")
     fields = facts_of(description.info.task).prediction_fields
-    for name, field in (("score", "scores"), ("top", "labels")):
-        if getattr(options, name) is not None and field not in fields:
+    for value, name, field in ((options.score, score, "scores"), (options.top, top, "labels")):
+        if value is not None and field not in fields:
             raise RequestError(422, f"a network for {description.info.task} gives no {field}; leave out {name}")
     if options.score is not None and options.score < description.lowest_score:
         raise RequestError(
             422,
             f"the exported file holds objects with scores above {description.lowest_score:g}, found "
-            f"score={options.score:g}; ask for fewer, or export the run again with another --score",
+            f"{score}={options.score:g}; ask for fewer, or export the run again with another --score",
         )

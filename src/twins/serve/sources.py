@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from twins.backbone.config import PUBLISHED, resolve_name
-from twins.errors import ConfigError, NotFoundError
+from twins.errors import ConfigError, NotFoundError, WeightsError
 from twins.exporting.formats import is_exported_file, read_info
 from twins.files import is_invalid_path
 from twins.run_folder import find_run, weights_of
@@ -48,13 +48,22 @@ class Source:
         """Copy the files into a new folder below `folder`; return the copy's path, or a published name itself.
 
         All workers load the copy, so that they serve the same model while the file is replaced.
+
+        Raises:
+            WeightsError: the files cannot be read, or change meanwhile.
         """
-        files = self.files()
+        files, state = self.files(), self.state()
         if not files:
             return self.path
         target = Path(tempfile.mkdtemp(dir=folder))
-        for file in files:
-            shutil.copyfile(file, target / file.name)
+        try:
+            for file in files:
+                shutil.copyfile(file, target / file.name)
+            if self.state() != state:
+                raise OSError("it changes meanwhile")
+        except OSError as error:
+            shutil.rmtree(target, ignore_errors=True)
+            raise WeightsError(f"{self.path} cannot be copied to {folder} ({error}); try again") from error
         return str(target / files[0].name)
 
 

@@ -23,8 +23,8 @@ Image = tuple[torch.Tensor, tuple[int, int]]
 
 def main(connection: socket.socket, settings: WorkerSettings) -> None:
     """Answer messages until the server closes the connection; signals are the server's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     Worker(connection, settings).serve()
 
 

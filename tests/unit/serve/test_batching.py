@@ -13,14 +13,14 @@ from twins.serve.messages import Job, Options
 FILE = b"image"
 
 
-def item(shape, *, content=FILE, size=None, attempts=0, arrived=0.0):
+def item(shape, *, content=FILE, size=None, attempts=0, arrived=0.0, key="m@1", alone=False):
     future = asyncio.new_event_loop().create_future()
-    job = Job(content=content, size=size, options=Options())
-    return Item(job, shape, future, arrived=arrived, attempts=attempts)
+    job = Job(content=content, shape=shape, size=size, alone=alone, options=Options())
+    return Item(job, key, future, arrived=arrived, attempts=attempts)
 
 
 def shapes(batch):
-    return [one.shape for one in batch]
+    return [one.job.shape for one in batch]
 
 
 def test_a_batch_holds_images_of_one_shape_in_the_order_of_their_arrival():
@@ -48,6 +48,13 @@ def test_tensors_never_share_a_batch_with_files_or_with_other_shapes():
     assert choose_batch(items, 8, 1.0) == [items[0], items[3]]
 
 
+def test_versions_of_a_model_and_large_images_share_no_batch():
+    items = [item((64, 64)), item((64, 64), key="m@2"), item((64, 64), alone=True), item((64, 64))]
+    assert choose_batch(items, 8, 1.0) == [items[0], items[3]]
+    assert choose_batch(items[1:], 8, 1.0) == [items[1]]
+    assert choose_batch(items[2:], 8, 1.0) == [items[2]]
+
+
 def test_an_image_whose_worker_died_is_alone_and_due_at_once():
     items = [item((64, 64), arrived=1.0), item((64, 64), attempts=1, arrived=1.0)]
     assert choose_batch(items, 8, 0.0) == items[:1]
@@ -70,7 +77,8 @@ def test_a_batch_is_due_when_it_is_full_or_its_first_image_has_waited(most):
 def test_a_client_that_leaves_is_removed_from_the_queue():
     async def leave():
         queue, loop = Queue(8, 10.0), asyncio.get_running_loop()
-        items = [Item(Job(content=FILE, options=Options()), (64, 64), loop.create_future()) for _ in range(3)]
+        job = Job(content=FILE, shape=(64, 64), options=Options())
+        items = [Item(job, "m@1", loop.create_future()) for _ in range(3)]
         queue.add(items)
         items[1].answer.cancel()
         await asyncio.sleep(0)

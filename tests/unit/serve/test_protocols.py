@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from twins.serve import hugging_face, kserve, label_studio
+from twins.serve.config import ServeConfig
 from twins.serve.errors import RequestError
 from twins.serve.messages import Description
 from twins.weights.info import ModelInfo
@@ -19,6 +20,7 @@ DESCRIPTION = Description(
     runtime="pytorch",
     precision="float32",
     pads=True,
+    masks=False,
     lowest_score=0.0,
     ranked=True,
     outputs=(("probabilities", "FP32", (-1, 2)),),
@@ -52,6 +54,7 @@ def test_tensors_in_json_and_binary_are_the_same():
         {"datatype": "BYTES"},
         {"shape": [2, 32, 33]},
         {"shape": [-1, 32, 33, 3]},
+        {"name": "sizes"},
         {"shape": "all"},
         {"shape": [10**9, 10**9]},
         {"data": [[1, 2], [3]]},
@@ -108,14 +111,17 @@ def test_tensors_that_a_model_does_not_take_are_refused(tensors, status):
 def test_an_answer_has_the_outputs_that_were_asked_for():
     outputs = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.arange(2)}
     asked = {"id": "7", "outputs": [{"name": "b"}, {"name": "a", "parameters": {"binary_data": True}}]}
-    response = kserve.respond(asked, "m", 3, outputs)
+    response = kserve.respond(asked, "m", "3", outputs)
     length = int(response.headers[kserve.HEADER])
     head = json.loads(response.body[:length])
     assert (head["id"], head["model_version"]) == ("7", "3")
     assert head["outputs"][0] == {"name": "b", "datatype": "INT64", "shape": [2], "data": [0, 1]}
     assert np.array_equal(np.frombuffer(response.body[length:], np.float32), outputs["a"].ravel())
-    with pytest.raises(RequestError, match="no output 'c'"):
-        kserve.respond({"outputs": [{"name": "c"}]}, "m", 3, outputs)
+    wrong = [[{"name": "c"}], [{"name": "a"}] * 2, [{"name": [1]}], [{"name": None}], 3, [3], {"name": "a"}]
+    for entries in wrong:
+        with pytest.raises(RequestError) as error:
+            kserve.respond({"outputs": entries}, "m", "3", outputs)
+        assert error.value.status == 400
 
 
 def test_hugging_faces_client_sends_bytes_or_json():
@@ -165,8 +171,29 @@ def test_the_controls_of_a_labelling_interface_are_those_of_its_images():
     assert label_studio.controls_of(INTERFACE) == {"RectangleLabels": label_studio.Control("box", "picture", "photo")}
 
 
-@pytest.mark.parametrize(("text", "status"), [("<View>", 400), ("", 400), ("<View/>", 422)])
+@pytest.mark.parametrize(
+    ("text", "status"), [("<View>", 400), ("<View a='\ud800'/>", 400), ("", 400), ("<View/>", 422)]
+)
 def test_an_interface_without_controls_is_refused(text, status):
     with pytest.raises(RequestError) as error:
         label_studio.controls_of(text)
+    assert error.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("http://elsewhere/a.jpg", 422),
+        ("//elsewhere/a.jpg", 422),
+        ("http://[", 422),
+        ("/a b.jpg", 422),
+        ("/\u00fc.jpg\r\nX: y", 422),
+        ("file:///etc/passwd", 422),
+        ("data:image/png;base64,?", 400),
+    ],
+)
+def test_an_image_that_label_studio_does_not_hold_is_one_sentence(address, status):
+    config = ServeConfig(label_studio="http://127.0.0.1:9")  # nobody listens
+    with pytest.raises(RequestError) as error:
+        label_studio._image({"data": {"photo": address}}, {"photo"}, config)
     assert error.value.status == status

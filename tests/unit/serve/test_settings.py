@@ -45,7 +45,7 @@ def test_a_setting_out_of_range_is_refused(settings):
 
 def test_keys_are_read_again_when_their_file_changes(tmp_path):
     file = tmp_path / "keys.txt"
-    file.write_text("# ours\n first \n\nsecond\n")
+    file.write_bytes(b"\xef\xbb\xbffirst \n\n# ours\nsecond\n")
     keys = Keys(file)
     assert [keys.accepts(key) for key in ("first", "second", "", "# ours", "third")] == [
         True,
@@ -66,6 +66,9 @@ def test_a_file_without_keys_is_refused(tmp_path):
     (tmp_path / "empty").write_text("\n# none\n")
     with pytest.raises(ConfigError, match="holds none"):
         Keys(tmp_path / "empty")
+    (tmp_path / "umlaut").write_text("schl\u00fcssel", encoding="utf-8")
+    with pytest.raises(ConfigError, match="ASCII"):
+        Keys(tmp_path / "umlaut")
     with pytest.raises(NotFoundError, match="no file of keys"):
         Keys(tmp_path / "missing")
 
