@@ -3,7 +3,7 @@
 Commands: python benchmarks/serving.py throughput --model svt_nano --batch 8
           python benchmarks/serving.py latency --model svt_nano --rate 50
           python benchmarks/serving.py soak --requests 20000
-          python benchmarks/serving.py hostile --requests 10000
+          python benchmarks/serving.py hostile --requests 10000 --model mask_rcnn_nano
           python benchmarks/serving.py kill --times 20
           python benchmarks/serving.py reload --times 20
           python benchmarks/serving.py litserve --model retinanet_nano
@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import csv
-import io
 import json
 import os
 import random
@@ -40,6 +39,7 @@ import numpy as np
 import psutil
 import torch
 from PIL import Image
+from serving_hostile import attack
 from sklearn.datasets import load_sample_images
 
 import twins
@@ -49,6 +49,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "svt_nano": {"name": "twins_svt_nano"},
     "svt_small": {"name": "twins_svt_small"},
     "retinanet_nano": {"name": "twins_svt_nano", "task": "detection", "num_classes": 3, "size": 256, "longest": 512},
+    "mask_rcnn_nano": {"name": "twins_svt_nano", "task": "instance", "num_classes": 3, "size": 64, "longest": 128},
     "tiny": {"name": "twins_svt_nano", "num_classes": 10, "size": 32},
 }
 """Networks by name: arguments of `create_model`, and of its preprocessing."""
@@ -226,7 +227,7 @@ def bench(model: Path, images: Path, batch: int, threads: int) -> float:
 
 def throughput(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure saturated throughput beside the bench's, in turns."""
-    model, images = save_model(args.model, folder), save_images(folder / "images", unequal=args.unequal)
+    model, images = save_model(args.model or "svt_nano", folder), save_images(folder / "images", unequal=args.unequal)
     settings = [
         "--max-batch",
         str(args.batch),
@@ -234,14 +235,12 @@ def throughput(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         str(args.workers),
         "--threads",
         str(args.threads),
-        "--quiet",
     ]
     settings += ["--max-padding", str(args.padding)]
     rows = []
     for _ in range(args.rounds):
         alone = bench(model, images, args.batch, args.bench_threads)
-        settings_now = [word for word in settings if word != "--quiet"]
-        with Server(str(model), *settings_now) as server:
+        with Server(str(model), *settings) as server:
             load(server.address, "/v1/predict", images, 2 * args.batch, 5)
             served = load(server.address, "/v1/predict", images, 4 * args.batch, args.seconds)
             mean = server.metric("twins_batch_images_sum") / server.metric("twins_batch_images_count")
@@ -252,7 +251,7 @@ def throughput(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def latency(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure latencies at a rate, and the mean time of a batch."""
-    model, images = save_model(args.model, folder), save_images(folder / "images", unequal=args.unequal)
+    model, images = save_model(args.model or "svt_nano", folder), save_images(folder / "images", unequal=args.unequal)
     with Server(
         str(model), "--max-batch", str(args.batch), "--workers", str(args.workers), "--threads", str(args.threads)
     ) as s:
@@ -266,7 +265,7 @@ def latency(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def soak(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Send many requests and follow the resident memory."""
-    model, images = save_model("tiny", folder), save_images(folder / "images", unequal=True)
+    model, images = save_model(args.model or "tiny", folder), save_images(folder / "images", unequal=True)
     contents = [path.read_bytes() for path in sorted(images.glob("*.jpg"))]
     memory, counts = [], Counter[int]()
     with Server(str(model), "--workers", "1", "--threads", "1") as server, ThreadPoolExecutor(8) as pool:
@@ -286,7 +285,7 @@ def post(client: httpx.Client, content: bytes) -> int:
 
 def hostile(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Send what no client should, with good requests beside it."""
-    model, images = save_model("tiny", folder), save_images(folder / "images", unequal=True)
+    model, images = save_model(args.model or "tiny", folder), save_images(folder / "images", unequal=True)
     good = next(iter(sorted(images.glob("*.jpg")))).read_bytes()
     settings = ["--receive-seconds", "1", "--max-connections", "256", "--max-megapixels", "4", "--max-megabytes", "2"]
     with Server(str(model), "--workers", "1", "--threads", "1", *settings) as server:
@@ -301,7 +300,7 @@ def hostile(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
         with ThreadPoolExecutor(2) as pool:
             goods = [pool.submit(send_good) for _ in range(2)]
-            answers = asyncio.run(_attack(server.address, good, args.requests, args.seed))
+            answers = asyncio.run(attack(server.address, good, args.requests, args.seed, model.stem))
             done.set()
             for one in goods:
                 one.result()
@@ -310,123 +309,9 @@ def hostile(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {"answers": answers, "good": statuses, "same_workers": same_workers, "mib": round(memory)}
 
 
-async def _attack(address: str, good: bytes, count: int, seed: int) -> Counter[str]:
-    host, port = address.removeprefix("http://").split(":")
-    rng, answers, gate = random.Random(seed), Counter[str](), asyncio.Semaphore(64)
-
-    async def one(request: bytes, slow: bool) -> None:
-        async with gate:
-            try:
-                reader, writer = await asyncio.open_connection(host, int(port))
-                if slow:
-                    for start in range(0, min(len(request), 400), 40):
-                        writer.write(request[start : start + 40])
-                        await asyncio.sleep(0.2)
-                else:
-                    writer.write(request)
-                    if rng.random() < 0.2:  # leaves at once
-                        writer.close()
-                        answers["left"] += 1
-                        return
-                await asyncio.wait_for(writer.drain(), 10)
-                line = await asyncio.wait_for(reader.readline(), 20)
-                answers[line.decode("latin-1").split(" ")[1] if b" " in line else "closed"] += 1
-                writer.close()
-            except (OSError, TimeoutError) as error:
-                answers[type(error).__name__] += 1
-
-    requests = [_hostile(rng, good) for _ in range(count)]
-    await asyncio.gather(*(one(request, rng.random() < 0.02) for request in requests))
-    return answers
-
-
-def _hostile(rng: random.Random, good: bytes) -> bytes:
-    """Return one request that no client should send."""
-
-    def request(
-        body: bytes, kind: str = "image/jpeg", path: str = "/v1/predict", method: str = "POST", **more: str
-    ) -> bytes:
-        headers = {"Host": "x", "Content-Type": kind, "Content-Length": str(len(body)), "Connection": "close"} | more
-        head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-        return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1", "replace") + body
-
-    noise = rng.randbytes(rng.randint(0, 3000))
-    cut = good[: rng.randint(1, len(good))]
-    flipped = bytearray(good)
-    for _ in range(rng.randint(1, 50)):
-        flipped[rng.randrange(len(flipped))] = rng.randrange(256)
-    bomb = _png(rng.choice([(60_000, 60_000), (2_100, 2_100), (1, 10_000_000)]))
-    text = "".join(rng.choice("a%=&?/\u00e9<>\"'{}[];,.0-") for _ in range(rng.randint(1, 200)))
-    quoted = "".join(f"%{byte:02x}" for byte in rng.randbytes(30))
-    kinds = [
-        lambda: request(noise),
-        lambda: request(cut),
-        lambda: request(bytes(flipped)),
-        lambda: request(bomb, "image/png"),
-        lambda: request(b"x" * 2_000_001),
-        lambda: request(
-            good, rng.choice(["text/html", "application/json", "image/", "/", "multipart/form-data", text])
-        ),
-        lambda: request(_form(rng, good), "multipart/form-data; boundary=b"),
-        lambda: request(good, path=f"/v1/predict?{rng.choice(['model', 'score', 'top', 'masks', 'x'])}={quoted}"),
-        lambda: request(good, path="/" + quoted),
-        lambda: request(good, method=rng.choice(["GET", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "HEAD", "BREW"])),
-        lambda: request(good, **{"Content_Length": rng.choice(["-1", "x", "999999999999", "5", ""])}),
-        lambda: request(
-            good, **{"X_" + "a" * rng.randint(1, 50): text, "Transfer_Encoding": rng.choice(["chunked", "x"])}
-        ),
-        lambda: request(json.dumps({"inputs": quoted}).encode(), "application/json", "/"),
-        lambda: request(_tensor(rng), "application/json", "/v2/models/tiny-0/infer"),
-        lambda: request(
-            noise, "application/octet-stream", "/v2/models/tiny-0/infer", Inference_Header_Content_Length=text
-        ),
-        lambda: request(_task(rng), "application/json", "/predict"),
-        lambda: noise,
-        lambda: b"POST /v1/predict HTTP/1.1\r\n" + b"A: " + b"b" * rng.randint(1, 400_000),
-        lambda: request(good)[: rng.randint(1, 400)],
-    ]
-    return rng.choice(kinds)()
-
-
-def _png(size: tuple[int, int]) -> bytes:
-    """Return a PNG whose header says a size, with hardly any pixels behind it."""
-    Image.new("1", (8, 8)).save(buffer := io.BytesIO(), format="PNG")
-    content = bytearray(buffer.getvalue())
-    content[16:24] = size[0].to_bytes(4, "big") + size[1].to_bytes(4, "big")
-    import zlib
-
-    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
-    return bytes(content)
-
-
-def _form(rng: random.Random, good: bytes) -> bytes:
-    names = [rng.choice(["image", "image", "file", "", "\u00e9" * 300]) for _ in range(rng.choice([0, 1, 2, 40]))]
-    parts = [
-        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + good[:5000] + b"\r\n"
-        for name in names
-    ]
-    return b"".join(parts) + rng.choice([b"--b--\r\n", b"--b", b""])
-
-
-def _tensor(rng: random.Random) -> bytes:
-    entry = {"name": "images", "datatype": "UINT8", "shape": [1, 32, 32, 3], "data": [7] * 3072}
-    entry |= rng.choice(
-        [{"shape": [1, 32, 32]}, {"data": [None]}, {"datatype": "FP64"}, {"shape": [10**18]}, {"name": 3}, {}]
-    )
-    return json.dumps({"inputs": rng.choice([[entry], [entry, entry], entry, [], None])}).encode()
-
-
-def _task(rng: random.Random) -> bytes:
-    address = rng.choice(["http://127.0.0.1:1/", "file:///etc/passwd", "data:image/png;base64,????", 3, "data:,"])
-    interface = rng.choice(
-        ["<View/>", "<", '<View><Image name="i" value="$i"/><Choices name="c" toName="i"/></View>', 3]
-    )
-    return json.dumps({"tasks": [{"data": {"i": address}}], "label_config": interface}).encode()
-
-
 def kill(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Kill workers under load."""
-    model, images = save_model("tiny", folder), save_images(folder / "images", unequal=True)
+    model, images = save_model(args.model or "tiny", folder), save_images(folder / "images", unequal=True)
     contents = [path.read_bytes() for path in sorted(images.glob("*.jpg"))]
     recoveries = []
     settings = ["--workers", str(args.workers), "--threads", "1"]
@@ -482,7 +367,7 @@ class _Load:
 
 def reload(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Exchange the model under load; each answer must be that of one of the two models."""
-    files = [save_model("tiny", folder, seed) for seed in (0, 1)]
+    files = [save_model(args.model or "tiny", folder, seed) for seed in (0, 1)]
     images = save_images(folder / "images", unequal=True)
     paths = sorted(images.glob("*.jpg"))
     expected = [[p.scores for p in twins.load(file).predict(paths)] for file in files]
@@ -506,7 +391,7 @@ def reload(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def litserve(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure the same model under LitServe and here, in turns, at several numbers of clients."""
-    model, images = save_model(args.model, folder), save_images(folder / "images", unequal=True)
+    model, images = save_model(args.model or "svt_nano", folder), save_images(folder / "images", unequal=True)
     (folder / "lit.py").write_text(LITSERVE)
     rows = []
     for _ in range(args.rounds):
@@ -574,7 +459,7 @@ COMMANDS = {f.__name__: f for f in (throughput, latency, soak, hostile, kill, re
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("--model", choices=MODELS, default="svt_nano")
+    parser.add_argument("--model", choices=MODELS, help="unset: svt_nano; tiny for faults")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="of each worker")
