@@ -294,15 +294,27 @@ LABELS = (
 )
 def test_label_studio_gets_regions_for_its_tags(server, task, tag):
     address = "data:image/png;base64," + base64.b64encode(PICTURES[0]).decode()
-    request = {"tasks": [{"id": 1, "data": {"photo": address}}], "label_config": LABELS, "project": "1.1"}
-    (result,) = server.client.post("/predict", params={"model": task}, json=request).json()["results"]
-    assert result["model_version"] == f"{task}@1"
+    request = {
+        "tasks": [{"id": 1, "data": {"photo": address}, "annotations": [], "predictions": [], "is_labeled": False}],
+        "model_version": None,
+        "project": "1.1764439000",
+        "label_config": LABELS,
+        "params": {"login": None, "password": None, "context": None},
+    }
+    answer = server.client.post("/predict", params={"model": task}, json=request).json()
+    (result,) = answer["results"]
+    assert result["model_version"] == answer["model_version"] == f"{task}@1"
     assert {region["from_name"] for region in result["result"]} <= {tag}
     if task in ("classification", "semantic"):
         assert result["result"]
-    assert server.client.post("/setup", params={"model": task}, json={"project": "1"}).json() == {
-        "model_version": f"{task}@1"
+    setup = {
+        "project": "1",
+        "schema": LABELS,
+        "hostname": "http://localhost:8080",
+        "access_token": "t",
+        "extra_params": None,
     }
+    assert server.client.post("/setup", params={"model": task}, json=setup).json() == {"model_version": f"{task}@1"}
     assert server.client.get("/health").json()["status"] == "UP"
 
 

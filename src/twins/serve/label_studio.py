@@ -86,7 +86,8 @@ async def predict(request: Request) -> dict[str, Any]:
         version, answers = await service.predict(request, served, contents, Options(form="label_studio"))
     finally:
         service.bodies.release(request)
-    return {"results": [_named(json.loads(answer), controls, version) for answer in answers]}
+    results = [_named(json.loads(answer), controls, version) for answer in answers]
+    return {"results": results, "model_version": version}
 
 
 async def _json(service: Service, request: Request) -> dict[str, Any]:
