@@ -184,7 +184,7 @@ def load(
             "-r",
             str(users),
             "-t",
-            f"{seconds}s",
+            f"{round(seconds)}s",
             "--csv",
             str(folder / "out"),
         ]

@@ -12,10 +12,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from twins.serve.app import ERRORS, IMAGE_BODY, json_body
 from twins.serve.bodies import parse_json
 from twins.serve.errors import RequestError
 from twins.serve.messages import Options
+from twins.serve.openapi import ERRORS, IMAGE_BODY, json_body
 from twins.serve.service import Service
 
 PARAMETERS = {"top_k": "top", "threshold": "score"}

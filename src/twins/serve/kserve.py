@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 import twins
 from twins.exporting.metadata import IMAGES, SIZES, SMALLEST
-from twins.serve.app import ERRORS, json_body
 from twins.serve.bodies import parse_json
 from twins.serve.errors import RequestError
 from twins.serve.messages import Description, Job, Options
+from twins.serve.openapi import ERRORS, json_body
 from twins.serve.service import Service
 
 HEADER = "Inference-Header-Content-Length"

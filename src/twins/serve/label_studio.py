@@ -20,11 +20,11 @@ from xml.etree import ElementTree
 
 from fastapi import APIRouter, Request
 
-from twins.serve.app import ERRORS, json_body
 from twins.serve.bodies import parse_json
 from twins.serve.config import ServeConfig
 from twins.serve.errors import RequestError
 from twins.serve.messages import Options
+from twins.serve.openapi import ERRORS, json_body
 from twins.serve.service import Service
 
 TOKEN = "LABEL_STUDIO_API_KEY"
