@@ -28,14 +28,29 @@ FEW = {  # the defaults train 100 epochs at 224 pixels, 80 at 512 and 12 at 800;
     "BOXED": [*NANO, "--max-steps", "1", "--batch-size", "2", "--size", "64"],
 }
 SESSION = """
-import json, sys
+import json, os, signal, socket, sys, threading, time, urllib.request
 from twins.cli.main import main
+
+def stop_when_ready(port):
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready")
+            break
+        except OSError:
+            time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 for arguments in json.loads(sys.argv[1]):
     print("$ twins", *arguments, flush=True)
+    if arguments[0] == "serve":
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        arguments += ["--port", str(port), "--threads", "1"]
+        threading.Thread(target=stop_when_ready, args=(port,), daemon=True).start()
     if code := main(arguments):
         sys.exit(f"exit code {code}")
 """
+"""Runs the commands in one process; a server is stopped when it is ready."""
 
 
 def blocks(language: str) -> list[str]:

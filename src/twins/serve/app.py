@@ -19,7 +19,7 @@ from twins.serve.gate import error_body
 from twins.serve.messages import Options
 from twins.serve.metrics import Metrics
 from twins.serve.openapi import ERRORS, IMAGE_BODY
-from twins.serve.pages import CSP, INDEX, routes_page
+from twins.serve.pages import CSP, index_page, routes_page
 from twins.serve.service import Service
 
 
@@ -119,7 +119,8 @@ async def docs(request: Request) -> Response:
 @router.get("/", response_class=Response)
 async def page(request: Request) -> Response:
     """Show what the server has, as a plain page."""
-    return Response(INDEX, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": CSP})
+    content = index_page(str(request.base_url).rstrip("/"))
+    return Response(content, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": CSP})
 
 
 def check_fields(request: Request, known: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ CSP = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; ba
 """Content security policy of the pages."""
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:48rem;margin:2rem auto;padding:0 1rem}
 :root{color-scheme:light dark}
-pre,table{overflow-x:auto}pre{padding:.6rem;background:#8882}table{border-collapse:collapse;margin:.5rem 0}
+pre,table{overflow-x:auto}pre{white-space:pre-wrap;padding:.6rem;background:#8882}table{border-collapse:collapse;margin:.5rem 0}
 td,th{text-align:left;vertical-align:top;padding:.15rem 1.2rem .15rem 0}h2{margin-top:2rem;font-size:1.1rem}
 code{overflow-wrap:anywhere}.m{display:inline-block;min-width:3.5rem;font-weight:700}"""
 
@@ -23,9 +23,12 @@ def _page(title: str, body: str) -> str:
     )
 
 
-INDEX = _page(
-    "twins",
-    """<h1>twins serve</h1>
+def index_page(address: str) -> str:
+    """Return the index of a server, with a request to its address to copy."""
+    return _page("twins", INDEX.replace("ADDRESS", escape(address)))
+
+
+INDEX = """<h1>twins serve</h1>
 <p>This server predicts images:</p>
 <pre>curl --data-binary @image.jpg -H "Content-Type: image/jpeg" ADDRESS/v1/predict</pre>
 <ul>
@@ -33,8 +36,7 @@ INDEX = _page(
 <li><a href="/docs">/docs</a>: all routes, also as <a href="/openapi.json">OpenAPI</a></li>
 <li><a href="/health/ready">/health/ready</a>: whether it can answer</li>
 <li><a href="/metrics">/metrics</a>: numbers for Prometheus</li>
-</ul>""",
-)
+</ul>"""
 
 
 def routes_page(description: dict[str, Any]) -> str:

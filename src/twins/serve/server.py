@@ -75,7 +75,7 @@ async def _serve(sources: Sequence[Source], config: ServeConfig, keys: Keys | No
         await asyncio.wait((starting, serving), return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            _announce(listener, dispatcher)
+            _announce(listener, dispatcher, quiet=config.quiet)
             await serving
         else:
             starting.cancel()
@@ -89,10 +89,16 @@ async def _serve(sources: Sequence[Source], config: ServeConfig, keys: Keys | No
         raise dispatcher.fault
 
 
-def _announce(listener: socket.socket, dispatcher: Dispatcher) -> None:
+def _announce(listener: socket.socket, dispatcher: Dispatcher, *, quiet: bool) -> None:
+    """Say the address: in the log, and on standard output with a request to copy."""
     host, port = listener.getsockname()[:2]
-    host = f"[{host}]" if ":" in host else host
-    log.info("ready at http://%s:%d with %s", host, port, ", ".join(dispatcher.models))
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    names = list(dispatcher.models)
+    log.info("ready at %s with %s", address, ", ".join(names))
+    if not quiet:
+        query = f"?model={names[0]}" if len(names) > 1 else ""
+        print(f"serving {', '.join(names)} at {address}; Ctrl-C stops it. For example:")
+        print(f'curl --data-binary @photo.jpg -H "Content-Type: image/jpeg" "{address}/v1/predict{query}"', flush=True)
 
 
 class _Server(uvicorn.Server):
