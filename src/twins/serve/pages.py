@@ -10,7 +10,8 @@ CSP = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; ba
 """Content security policy of the pages."""
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:48rem;margin:2rem auto;padding:0 1rem}
 :root{color-scheme:light dark}
-pre,table{overflow-x:auto}pre{white-space:pre-wrap;padding:.6rem;background:#8882}table{border-collapse:collapse;margin:.5rem 0}
+pre,table{overflow-x:auto}pre{white-space:pre-wrap;padding:.6rem;background:#8882}
+table{border-collapse:collapse;margin:.5rem 0}
 td,th{text-align:left;vertical-align:top;padding:.15rem 1.2rem .15rem 0}h2{margin-top:2rem;font-size:1.1rem}
 code{overflow-wrap:anywhere}.m{display:inline-block;min-width:3.5rem;font-weight:700}"""
 
