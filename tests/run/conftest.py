@@ -28,13 +28,16 @@ class Training:
     """`twins train` on one thread, forked from a server process that has imported the packages.
 
     With `program`, a new Python starts, as for a user; several processes are started by PyTorch's launcher.
+    Without `report`, a training in forked processes leaves its report out.
     """
 
-    def __init__(self, output: Path, *arguments: str, processes: int = 1, program: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, output: Path, *arguments: str, processes: int = 1, program: tuple[str, ...] = (), report: bool = True
+    ) -> None:
         self.output = output
         if program and processes > 1:
             program = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *program)
-        settings = {"output": str(output), "program": program, "arguments": arguments}
+        settings = {"output": str(output), "program": program, "arguments": arguments, "report": report}
         self.processes = [
             FORKS.Process(
                 target=runpy.run_path,
