@@ -104,7 +104,7 @@ def trained(request, data, tmp_path_factory):
     arguments += FEWER if request.param == "instance" else []
     arguments += [
         "--steps",
-        {"detection": "80", "instance": "40"}[request.param],
+        {"detection": "80", "instance": "30"}[request.param],
         "--batch-size",
         "7",
         "--optimizer.lr",
@@ -158,20 +158,15 @@ def test_results_files_of_eval_score_the_same(trained, data, run_cli, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
-def test_a_run_that_is_stopped_and_killed_within_an_epoch_resumes_exactly(
-    data, tmp_path, start, assert_equal_weights, losses
-):
+def test_a_run_that_is_killed_within_an_epoch_resumes_exactly(data, tmp_path, start, assert_equal_weights, losses):
     settings = ["--task", "instance", *SINGLE_PROCESS, "--data", str(data), "--out"]
     uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"
     assert main(["train", *settings, str(uninterrupted)]) == 0
     training = start(*settings, str(interrupted))
-    training.wait_for_step(interrupted, 2)
-    assert "--resume" in training.ask_to_stop()
-    training = start("--resume", str(interrupted))
     training.wait_for_step(interrupted, EPOCH + 2)
     training.kill()
     assert EPOCH < load_state(interrupted).progress.step < STEPS
-    start("--resume", str(interrupted)).finish()
+    start("--resume", str(interrupted), report=False).finish()
     assert_equal_weights(uninterrupted, interrupted)
     assert losses(interrupted) == losses(uninterrupted)
 
@@ -180,7 +175,8 @@ def test_a_run_that_is_stopped_and_killed_within_an_epoch_resumes_exactly(
 def test_two_processes_evaluate_each_image_once(data, tmp_path, start, run_cli):
     run = tmp_path / "run"
     settings = [*SETTINGS, "--batch-size", "2", "--steps", "4", "--eval-every", "0.5"]
-    start("--task", "detection", *settings, "--data", str(data), "--out", str(run), processes=2).finish()
+    settings += ["--data", str(data), "--out", str(run)]
+    start("--task", "detection", *settings, processes=2, report=False).finish()
     held_out = read_rows(run, "eval")[-1]
     file = tmp_path / "alone.json"
     weights = run / "last" / "model.safetensors"

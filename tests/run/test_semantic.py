@@ -140,20 +140,14 @@ def truncate(path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
-def test_a_run_that_is_stopped_and_killed_within_an_epoch_resumes_exactly(
-    data, tmp_path, start, assert_equal_weights, losses
-):
+def test_a_run_that_is_killed_within_an_epoch_resumes_exactly(data, tmp_path, start, assert_equal_weights, losses):
     uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"
     assert main(["train", *SINGLE_PROCESS, "--data", str(data), "--out", str(uninterrupted)]) == 0
     training = start(*SINGLE_PROCESS, "--data", str(data), "--out", str(interrupted))
-    training.wait_for_step(interrupted, 2)
-    assert "--resume" in training.ask_to_stop()
-    assert 2 <= load_state(interrupted).progress.step < EPOCH
-    training = start("--resume", str(interrupted))
     training.wait_for_step(interrupted, EPOCH + 2)
     training.kill()
     assert EPOCH < load_state(interrupted).progress.step < STEPS
-    start("--resume", str(interrupted)).finish()
+    start("--resume", str(interrupted), report=False).finish()
     assert_equal_weights(uninterrupted, interrupted)
     assert [row["step"] for row in read_rows(interrupted, "train")] == list(range(1, STEPS + 1))
     assert losses(interrupted) == losses(uninterrupted)
@@ -183,7 +177,7 @@ def test_two_processes_killed_within_an_epoch_resume_exactly(
     training.wait_for_step(interrupted, 3)
     training.kill()
     assert 2 <= load_state(interrupted).progress.step < EPOCH
-    start("--resume", str(interrupted), processes=2).finish()
+    start("--resume", str(interrupted), processes=2, report=False).finish()
     assert_equal_weights(uninterrupted, interrupted)
     assert losses(interrupted) == losses(uninterrupted)
 
@@ -239,9 +233,9 @@ def test_settings_can_be_combined(data, train, losses):
 
 @pytest.mark.slow
 def test_a_budget_in_minutes_ends_the_run_and_its_schedule(train):
-    run = train("minutes", "--minutes", 0.06, "--batch-size", 2)
+    run = train("minutes", "--minutes", 0.04, "--batch-size", 2)
     state, rows = load_state(run), read_rows(run, "train")
-    assert state.progress.seconds >= 0.06 * 60
+    assert state.progress.seconds >= 0.04 * 60
     assert state.progress.evaluated == state.progress.step == rows[-1]["step"] > 1
     assert rows[-1]["lr"] < 0.5 * max(row["lr"] for row in rows)
     assert (run / "report.html").is_file()
