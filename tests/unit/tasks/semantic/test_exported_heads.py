@@ -54,16 +54,27 @@ class Patches(nn.Module):
         return maps
 
 
+class Computed:
+    """A network that has computed its outputs."""
+
+    def __init__(self, network, outputs) -> None:
+        self.outputs, self.backbone, self.info = outputs, network.backbone, network.info
+
+    def __call__(self, images, sizes):
+        return self.outputs
+
+
 class Outputs(nn.Module):
-    """The logits and the label map of a network."""
+    """The logits and the label map of a network, which is in a graph once: its formulas of open sizes take long."""
 
     def __init__(self, network) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images, sizes=None):
+        network = Computed(self.network, self.network(images, sizes))
         return tuple(
-            next(iter(export_of("semantic").outputs(self.network, images, sizes, logits=logits).values()))
+            next(iter(export_of("semantic").outputs(network, images, sizes, logits=logits).values()))
             for logits in (True, False)
         )
 
