@@ -76,8 +76,9 @@ def test_signals_to_the_process_group_do_not_reach_loader_processes() -> None:
 def test_a_busy_loader_process_does_not_keep_the_main_process_from_ending() -> None:
     busy = (
         "import time\n"
-        "from torch.utils.data import DataLoader, Dataset\n"
+        "from torch.utils.data import DataLoader, Dataset, _utils\n"
         "from twins.engine.loading import load_batches\n"
+        "_utils.MP_STATUS_CHECK_INTERVAL = 0.1\n"  # torch waits that long for a process that it has asked to end
         "class Slow(Dataset):\n"
         "    def __len__(self): return 8\n"
         "    def __getitem__(self, index): time.sleep(300 * (index > 0)); return index\n"
