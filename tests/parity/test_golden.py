@@ -25,17 +25,27 @@ def save_formula(tmp_path_factory, golden, formula_weights):
     return save
 
 
+@pytest.fixture(scope="module")
+def build_backbone(save_formula):
+    """Build each backbone once, in float64: the cases are sorted, so the last one is enough to keep."""
+
+    @functools.lru_cache(maxsize=1)
+    def build(model: str, **settings):
+        backbone = twins.create_backbone(model, **settings).double()
+        variant = model.removeprefix("twins_")
+        twins.load_weights(backbone, save_formula(f"keys_reference_segmentation_backbone_{variant}"))
+        return backbone.eval()
+
+    return build
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FEATURES)
-def test_features_are_those_of_the_reference(name, golden, save_formula, formula_input, deviation):
+def test_features_are_those_of_the_reference(name, golden, build_backbone, formula_input, deviation):
     expected = golden(name)
-    variant = expected["model"].removeprefix("twins_")
-    backbone = twins.create_backbone(
-        expected["model"], padding=expected["padding"], stage_norms=expected["stage_norms"]
-    ).double()
-    twins.load_weights(backbone, save_formula(f"keys_reference_segmentation_backbone_{variant}"))
+    backbone = build_backbone(expected["model"], padding=expected["padding"], stage_norms=expected["stage_norms"])
     with torch.inference_mode():
-        maps = backbone.eval()(formula_input(*expected["input"][2:]))
+        maps = backbone(formula_input(*expected["input"][2:]))
     worst = max(deviation(actual, summary) for actual, summary in zip(maps, expected["features"], strict=True))
     assert worst < 1e-8
 
