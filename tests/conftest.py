@@ -12,6 +12,7 @@ import os
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,15 @@ def sample_data() -> Path:
     if not SAMPLE_DATA.is_dir():
         pytest.skip("the sample image data is not at ../shared/data beside the project")
     return SAMPLE_DATA
+
+
+@pytest.fixture
+def few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the smallest networks few blocks, with both attentions: the time to trace one grows with its blocks."""
+    from twins.backbone.config import VARIANTS
+
+    for name, depths in (("twins_svt_nano", (1, 1, 1, 2)), ("twins_pcpvt_nano", (1, 1, 1, 1))):
+        monkeypatch.setitem(VARIANTS, name, replace(VARIANTS[name], depths=depths))
 
 
 @pytest.fixture(scope="session")

@@ -205,6 +205,7 @@ def test_a_few_steps_fit_one_image(head):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [None, SIZES])
+@pytest.mark.usefixtures("few_blocks")
 def test_retinanet_compiles_as_one_graph(detector, padded, sizes):
     model = detector("retinanet")
     images = padded(SIZES, torch.float32) if sizes is not None else torch.randn(2, 3, 64, 64)
