@@ -44,10 +44,11 @@ def test_maps_have_the_size_given_by_the_strides(name, size):
 @pytest.mark.parametrize("stage_norms", [False, True])
 def test_an_image_alone_equals_the_same_image_in_a_padded_batch(name, padding, stage_norms):
     backbone = random_backbone(name, FEWEST[name], padding=padding, stage_norms=stage_norms)
-    sizes = torch.tensor([[96, 160], [53, 71], [64, 33], [224, 224], [33, 200]])
-    batch = torch.randn(len(sizes), 3, 224, 230, dtype=torch.float64)
-    batch[:, :, 200:] = torch.nan  # pixels outside may hold anything
-    batch[3] = torch.randn(3, 224, 230, dtype=torch.float64)
+    # windows divide one side of the first and both sides of the fourth, the published paddings' special cases
+    sizes = torch.tensor([[112, 128], [53, 71], [64, 33], [112, 112], [33, 200]])
+    batch = torch.full((len(sizes), 3, 112, 206), torch.nan, dtype=torch.float64)  # outside an image may be anything
+    for image, (height, width) in zip(batch, sizes.tolist(), strict=True):
+        image[:, :height, :width] = torch.randn(3, height, width, dtype=torch.float64)
     together = backbone(batch, sizes)
     for index, (height, width) in enumerate(sizes.tolist()):
         alone = backbone(batch[index : index + 1, :, :height, :width])
