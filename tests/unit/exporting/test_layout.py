@@ -82,9 +82,12 @@ def onnxruntime(data):
     return lambda *arguments: session.run(None, named(arguments))
 
 
-def openvino(data, precision="fp32"):
-    runtime = pytest.importorskip("openvino")
-    compiled = compile_openvino(runtime.convert_model(io.BytesIO(data)), precision=precision)
+def converted(data):
+    return pytest.importorskip("openvino").convert_model(io.BytesIO(data))
+
+
+def openvino(model, precision="fp32"):
+    compiled = compile_openvino(model, precision=precision)
     return lambda *arguments: list(compiled(named(arguments)).values())
 
 
@@ -138,7 +141,7 @@ def test_published_paddings_keep_the_form_of_a_stage_that_pads_and_need_a_fixed_
 def test_a_traced_network_takes_sizes_at_which_it_was_not_traced():
     network = two_stages()
     data = exported(network, padded=True)
-    for run in (onnxruntime(data), openvino(data)):
+    for run in (onnxruntime(data), openvino(converted(data))):
         for size in SIZES:
             arguments = batch(*size, padded=True)
             assert is_near(run(*arguments), network(*arguments))
@@ -148,13 +151,13 @@ def test_a_traced_network_takes_sizes_at_which_it_was_not_traced():
 def test_openvino_computes_any_size_after_the_smallest_and_attends_in_bfloat16():
     """Its kernel for attention, run with one key first, must not serve more; nor may a mask be misread in bfloat16."""
     network = two_stages()
-    data = exported(network)
-    run = openvino(data)
+    model = converted(exported(network))
+    run = openvino(model)
     for side in (32, 160, 70):  # an image of 32 x 32 pixels has one key
         arguments = batch(side, side, 1, padded=False)
         assert is_near(run(*arguments), network(*arguments)), side
     arguments = batch(48, 48, 1, padded=False)  # the second stage has a single window
-    for run in (openvino(data, "bf16"), openvino(exported(network, (48, 48)), "bf16")):
+    for run in (openvino(model, "bf16"), openvino(converted(exported(network, (48, 48))), "bf16")):
         assert is_near(run(*arguments), network(*arguments), by=0.05)
 
 
