@@ -45,13 +45,13 @@ def script_of(ending: str, task: str) -> str:
 
 
 def shallow(task):
-    """Return a network of five blocks with random weights; a detector of two stages finds objects with them."""
+    """Return a network of four blocks with random weights; a detector of two stages finds objects with them."""
     torch.manual_seed(0)
     head, names = "faster_rcnn" if task == "detection" else None, ("ant", "bee", "cat", "dog")
     info = twins.create_model("twins_svt_nano", task=task, head=head, num_classes=4, names=names).info
     limits = {"size": 96, "longest": 128} if info.preprocess.fit == "keep" else {"size": 64}
     info = replace(info, preprocess=replace(info.preprocess, **limits), width=32 if info.head else None)
-    backbone = Twins(replace(VARIANTS["twins_svt_nano"], depths=(2, 1, 1, 1)))
+    backbone = Twins(replace(VARIANTS["twins_svt_nano"], depths=(1, 1, 1, 1)))
     return part_of(task, "network").build(backbone, info, drop_rate=0.0).eval()
 
 
