@@ -52,11 +52,12 @@ def test_every_named_peer_can_be_built():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("timms_nano")
 def test_several_peers_run_in_one_row_and_the_best_of_either_side_are_compared(monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)  # compiling takes minutes
     lines: list[str] = []
     against = ("none", "timm", "timm-compiled", "twins-compiled")
-    (row,) = run_bench(settings(models=("twins_svt_small",), against=against), show=lines.append)["rows"]
+    (row,) = run_bench(settings(against=against), show=lines.append)["rows"]
     assert set(row["ratios"]) == {"timm", "timm compiled", "twins compiled"}
     assert row["ratio"] == row["ratios"]["timm"]
     assert {"timm again", "timm against itself"} <= set(row)
@@ -111,8 +112,9 @@ def test_image_files_are_measured_end_to_end_and_in_the_loader_alone(tmp_path, t
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("timms_nano")
 def test_end_to_end_measures_timm_too_and_our_network_in_half_precision():
-    (row,) = run_bench(settings(models=("twins_svt_small",), modes=("end-to-end",), against=("timm",)))["rows"]
+    (row,) = run_bench(settings(modes=("end-to-end",), against=("timm",)))["rows"]
     assert row["ratio"]["median"] > 0
     (row,) = run_bench(settings(modes=("end-to-end",), precision=("bf16",)))["rows"]
     assert row["twins"]["images_per_s"] > 0
@@ -149,10 +151,9 @@ def test_loading_turns_images_by_their_exif_orientation_and_names_an_unreadable_
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("timms_nano")
 def test_all_maps_of_a_backbone_alone_are_compared():
-    (row,) = run_bench(
-        settings(models=("twins_svt_small",), task="features", against=("timm", "twins-fused"), size=("64x96",))
-    )["rows"]
+    (row,) = run_bench(settings(task="features", against=("timm", "twins-fused"), size=("64x96",)))["rows"]
     assert set(row["ratios"]) == {"timm", "twins fused"}
     assert 0 < row["difference"] < 1e-4
     with pytest.raises(ConfigError, match=r"needs `modes=\(\"inference\",\)`"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -25,6 +26,10 @@ EXPECTED = {  # parameters; GMACs at 224 by torch's counter, with and without at
 }
 
 
+counts_of = functools.cache(model_counts)
+"""Counts of a model, for both tests that need them."""
+
+
 def dense_counts(name, task):
     """Count the parameters of a model's dense networks, by head; UPerNet's with its auxiliary head."""
     with torch.device("meta"):
@@ -36,7 +41,7 @@ def dense_counts(name, task):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_counts_equal_the_published_numbers(name):
-    counts, (params, with_attention, without) = model_counts(name), EXPECTED[name]
+    counts, (params, with_attention, without) = counts_of(name), EXPECTED[name]
     assert counts.params == params
     assert counts.gmacs_with_attention == pytest.approx(with_attention, abs=0.01)
     assert counts.gmacs_without_attention == pytest.approx(without, abs=0.01)
@@ -58,7 +63,7 @@ def test_a_size_out_of_range_is_refused(size):
 @pytest.mark.parametrize("name", list_models())
 def test_the_facts_equal_the_counts(name):
     (classifier,) = facts_of("classification").heads.values()
-    counts = model_counts(name)
+    counts = counts_of(name)
     assert classifier.params[name] == counts.params
     assert classifier.gmacs[name] == (counts.gmacs_with_attention, counts.gmacs_without_attention)
     for task in DENSE:
