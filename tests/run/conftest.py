@@ -143,6 +143,17 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def few_digits():
+    """Keep every twelfth of the embedded digits; 30 are held out."""
+    from twins.data.formats import digits
+
+    hold_out = digits.hold_out_per_class
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "hold_out_per_class", lambda *a, **s: tuple(part[::12] for part in hold_out(*a, **s)))
+        yield
+
+
 @pytest.fixture
 def no_report(monkeypatch):
     """Skip the report, which takes as long as the few training steps of a test."""

@@ -14,13 +14,14 @@ from twins.tasks.table import TASKS, facts_of
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_digits")
 @pytest.mark.parametrize("task", TASKS)
 def test_demo_trains_evaluates_draws_and_prints_the_path_of_the_report(tmp_path, monkeypatch, capsys, task):
     def few(recipe):
         return replace(starting_point(recipe), minutes=None, steps=2, eval_every=1.0)
 
     monkeypatch.setattr(demo, "starting_point", few)
-    monkeypatch.setitem(COUNTS, False, 8)  # a hundred masks on each of 200 scenes take minutes
+    monkeypatch.setitem(COUNTS, False, 2)  # a hundred masks on each of 200 scenes take minutes
     out = tmp_path / "run"
     assert demo.run(["--task", task, "--out", str(out), "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
