@@ -61,9 +61,11 @@ async def served(run: Path, content: bytes) -> Any:
     return response.raise_for_status().json()
 
 
+@pytest.mark.usefixtures("few_blocks")
 def test_a_registered_task_trains_evaluates_predicts_is_served_and_reports(brightness, photographs, tmp_path, capsys):
     run, result = tmp_path / "run", tmp_path / "result.json"
     settings = ["--out", str(run), "--batch-size", "4", "--workers", "0", "--device", "cpu"]
+    settings += ["--model", "twins_pcpvt_nano"]
     assert main(["train", "--recipe", "brightness", "--data", str(photographs), "--steps", "2", *settings]) == 0
     page = (run / "report.html").read_text()
     assert "<h2>Brightness</h2>" in page
