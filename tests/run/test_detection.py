@@ -101,17 +101,9 @@ def trained(request, data, tmp_path_factory):
     """A run that has learned to find the discs."""
     run = tmp_path_factory.mktemp(request.param) / "run"
     arguments = ["--task", request.param, "--data", str(data), "--out", str(run), "--eval-every", "10"]
-    arguments += FEWER if request.param == "instance" else []
-    arguments += [
-        "--steps",
-        {"detection": "80", "instance": "30"}[request.param],
-        "--batch-size",
-        "7",
-        "--optimizer.lr",
-        "3e-3",
-        "--schedule.warmup-epochs",
-        "3",
-    ]
+    arguments += [*FEWER, "--steps", "30", "--batch-size", "7"] if request.param == "instance" else []
+    arguments += ["--steps", "80", "--batch-size", "4"] if request.param == "detection" else []
+    arguments += ["--optimizer.lr", "3e-3", "--schedule.warmup-epochs", "3"]
     assert main(["train", *SETTINGS, *arguments]) == 0
     return request.param, run
 
