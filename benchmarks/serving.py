@@ -57,13 +57,16 @@ HEADERS = {"content-type": "image/jpeg"}
 LOCUST = """
 import random
 from pathlib import Path
-from locust import FastHttpUser, constant, constant_throughput, task
+import gevent
+from locust import FastHttpUser, constant, task
 START = b'--b\\r\\nContent-Disposition: form-data; name="image"; filename="i.jpg"\\r\\n'
 START += b"Content-Type: image/jpeg\\r\\n\\r\\n"
 IMAGES = [START + path.read_bytes() + b"\\r\\n--b--\\r\\n" for path in sorted(Path({folder!r}).glob("*.jpg"))]
 HEADERS = {{"content-type": "multipart/form-data; boundary=b"}}
 class Client(FastHttpUser):
     wait_time = {wait}
+    def on_start(self):
+        gevent.sleep(random.uniform(0, {spread}))
     @task
     def predict(self):
         with self.client.post({path!r}, data=random.choice(IMAGES), headers=HEADERS, catch_response=True) as answer:
@@ -170,10 +173,10 @@ def load(
     address: str, path: str, images: Path, users: int, seconds: float, rate: float | None = None
 ) -> dict[str, float]:
     """Send images with locust; return images per second, latencies in milliseconds, and the cores of the clients."""
-    wait = "constant(0)" if rate is None else f"constant_throughput({rate / users})"
+    wait = "constant(0)" if rate is None else f"lambda _: random.expovariate({rate / users})"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        text = LOCUST.format(folder=str(images), wait=wait, path=path)
+        text = LOCUST.format(folder=str(images), wait=wait, path=path, spread=0 if rate is None else users / rate)
         (folder / "locustfile.py").write_text(text)
         command = [sys.executable, "-m", "locust", "-f", str(folder / "locustfile.py"), "--headless", "--only-summary"]
         command += [
@@ -199,7 +202,9 @@ def load(
             time.sleep(0.1)
         process.wait()
         row = list(csv.DictReader((folder / "out_stats.csv").open()))[-1]
-    result = {name: float(row[key]) for name, key in (("p50", "50%"), ("p95", "95%"), ("p99", "99%"))}
+    result = {
+        name: float(row[key].replace("N/A", "nan")) for name, key in (("p50", "50%"), ("p95", "95%"), ("p99", "99%"))
+    }
     result |= {"per_second": float(row["Requests/s"]), "requests": float(row["Request Count"])}
     return result | {"failures": float(row["Failure Count"]), "client_cores": round(used / seconds, 3)}
 
@@ -250,17 +255,26 @@ def throughput(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def latency(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Measure latencies at a rate, and the mean time of a batch."""
+    """Measure latencies of requests that arrive at random at a rate, and the time of batches then and at saturation."""
     model, images = save_model(args.model or "svt_nano", folder), save_images(folder / "images", unequal=args.unequal)
-    with Server(
-        str(model), "--max-batch", str(args.batch), "--workers", str(args.workers), "--threads", str(args.threads)
-    ) as s:
-        load(s.address, "/v1/predict", images, 16, 5, args.rate)
-        found = load(s.address, "/v1/predict", images, 16, args.seconds, args.rate)
-        batches = s.metric("twins_batch_seconds_count")
-        found["batch_milliseconds"] = 1000 * s.metric("twins_batch_seconds_sum") / batches
-        found["batch_images"] = s.metric("twins_batch_images_sum") / batches
+    settings = ["--max-batch", str(args.batch), "--workers", str(args.workers), "--threads", str(args.threads)]
+    with Server(str(model), *settings) as server:
+        load(server.address, "/v1/predict", images, 4 * args.batch, 5)
+        full = _batches(server)
+        load(server.address, "/v1/predict", images, 4 * args.batch, 8)
+        saturated = [after - before for before, after in zip(full, _batches(server), strict=True)]
+        start = _batches(server)
+        found = load(server.address, "/v1/predict", images, 64, args.seconds, args.rate)
+        half = [after - before for before, after in zip(start, _batches(server), strict=True)]
+    for name, (count, images_in, seconds) in (("saturated", saturated), ("at_rate", half)):
+        found |= {f"batch_milliseconds_{name}": 1000 * seconds / count, f"batch_images_{name}": images_in / count}
     return found
+
+
+def _batches(server: Server) -> list[float]:
+    """Return the number of batches so far, of their images, and their seconds."""
+    names = ("twins_batch_images_count", "twins_batch_images_sum", "twins_batch_seconds_sum")
+    return [server.metric(name) for name in names]
 
 
 def soak(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
