@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,9 @@ def serve(sources: Sequence[Source], config: ServeConfig) -> None:
     Raises:
         TwinsError: a model cannot be loaded, the keys cannot be read, or the address is taken.
     """
+    # for workers, whose threads share the cores with decoding and clients: waiting threads that spin, as is OpenMP's
+    # default, then hold up those that they wait for
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     set_up(quiet=config.quiet)
     keys = None if config.api_keys is None else Keys(config.api_keys)
     with _listen(config) as listener:
