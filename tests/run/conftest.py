@@ -146,12 +146,17 @@ def one_thread():
 @pytest.fixture(scope="module")
 def few_digits():
     """Keep every twelfth of the embedded digits; 30 are held out."""
-    from twins.data.formats import digits
+    from twins.data.formats import digits, scenes
 
     hold_out = digits.hold_out_per_class
+    caches = (scenes._glyphs, scenes.draw_scene)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digits, "hold_out_per_class", lambda *a, **s: tuple(part[::12] for part in hold_out(*a, **s)))
+        for one in caches:  # scenes are made of digits
+            one.cache_clear()
         yield
+    for one in caches:
+        one.cache_clear()
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ class Server:
         command = [sys.executable, "-m", "twins", "serve", *arguments, "--port", "0", "--threads", "1"]
         with self.log.open("w") as file:
             self.process = subprocess.Popen(
-                command, stderr=file, stdout=file, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
+                command, stderr=file, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
             )
 
     def __enter__(self) -> Server:
