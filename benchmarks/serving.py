@@ -22,6 +22,7 @@ import os
 import random
 import re
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -31,6 +32,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +81,7 @@ import litserve
 import torch
 import twins
 from PIL import Image
-model, port, batch, threads = sys.argv[1], *map(int, sys.argv[2:])
+model, port, batch, threads, workers = sys.argv[1], *map(int, sys.argv[2:])
 class Api(litserve.LitAPI):
     def setup(self, device):
         torch.set_num_threads(threads)
@@ -95,7 +97,8 @@ class Api(litserve.LitAPI):
     def encode_response(self, prediction):
         return prediction.to_dict()
 if __name__ == "__main__":
-    server = litserve.LitServer(Api(max_batch_size=batch, batch_timeout=0.005), accelerator="cpu", workers_per_device=1)
+    api = Api(max_batch_size=batch, batch_timeout=0.005)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=workers)
     server.run(host="127.0.0.1", port=port, generate_client_file=False)
 """
 """The same predictor under LitServe, with its own batches."""
@@ -407,43 +410,28 @@ def litserve(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure the same model under LitServe and here, in turns, at several numbers of clients."""
     model, images = save_model(args.model or "svt_nano", folder), save_images(folder / "images", unequal=True)
     (folder / "lit.py").write_text(LITSERVE)
+    options = {"max-batch": args.batch, "threads": args.threads, "workers": args.workers, "max-padding": args.padding}
+    settings = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     rows = []
-    for _ in range(args.rounds):
-        for users in args.users:
-            settings = [
-                "--max-batch",
-                str(args.batch),
-                "--threads",
-                str(args.threads),
-                "--max-padding",
-                str(args.padding),
-            ]
-            with Server(str(model), *settings) as server:
-                load(server.address, "/v1/predict", images, users, 4)
-                rows.append(
-                    {
-                        "server": "twins",
-                        "users": users,
-                        **load(server.address, "/v1/predict", images, users, args.seconds),
-                    }
-                )
-            with _lit(folder / "lit.py", model, args.batch, args.threads) as address:
-                load(address, "/predict", images, users, 4)
-                rows.append(
-                    {"server": "litserve", "users": users, **load(address, "/predict", images, users, args.seconds)}
-                )
+    for _, users in product(range(args.rounds), args.users):
+        with Server(str(model), *settings) as server:
+            load(server.address, "/v1/predict", images, users, 4)
+            found = load(server.address, "/v1/predict", images, users, args.seconds)
+            rows.append({"server": "twins", "users": users, **found})
+        with _lit(folder / "lit.py", model, args.batch, args.threads, args.workers) as address:
+            load(address, "/predict", images, users, 4)
+            found = load(address, "/predict", images, users, args.seconds)
+            rows.append({"server": "litserve", "users": users, **found})
     return {"rows": rows}
 
 
 class _lit:
     """LitServe with the same predictor, on a free port."""
 
-    def __init__(self, program: Path, model: Path, batch: int, threads: int) -> None:
-        import socket
-
+    def __init__(self, program: Path, model: Path, *settings: int) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        command = [sys.executable, str(program), str(model), str(self.port), str(batch), str(threads)]
+        command = [sys.executable, str(program), str(model), str(self.port), *map(str, settings)]
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
@@ -478,7 +466,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="of each worker")
     parser.add_argument("--bench-threads", type=int, default=2)
-    parser.add_argument("--padding", type=float, default=0.1)
+    parser.add_argument("--padding", type=float, default=0.0)
     parser.add_argument("--unequal", action="store_true", help="images of many sizes")
     parser.add_argument("--rate", type=float, default=20.0, help="requests per second")
     parser.add_argument("--users", type=int, nargs="+", default=[1, 4, 16])

@@ -130,7 +130,9 @@ def files(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def server(files, tmp_path_factory):
     """A server of all four networks."""
-    with Server(tmp_path_factory.mktemp("server"), *map(str, files.values()), "--max-delay-ms", "30") as running:
+    with Server(
+        tmp_path_factory.mktemp("server"), *map(str, files.values()), "--max-delay-ms", "30", "--max-padding", "0.3"
+    ) as running:
         yield running
 
 

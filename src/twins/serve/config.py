@@ -41,8 +41,9 @@ class ServeConfig:
     """Most images in a batch."""
     max_delay_ms: float = 5.0
     """Longest time in milliseconds that an image waits for others to share its batch."""
-    max_padding: float = 0.1
-    """Padding that a batch of unequal images may have, as a share of their pixels; 0 batches images of one size."""
+    max_padding: float | None = None
+    """Padding that a batch of unequal images may have, as a share of their pixels; unset: 0 on a CPU, which batches
+    images of one size, 0.25 elsewhere."""
     max_queue: int = 128
     """Images that wait for each model; further requests are refused with 429."""
     max_images: int = 16
@@ -76,7 +77,9 @@ class ServeConfig:
         if self.threads is not None:
             _check_number("threads", self.threads, 1, whole=True)
         _check_number("max_connections", self.max_connections, 1, whole=True)
-        for name in ("max_delay_ms", "max_padding", "grace", "reload_seconds"):
+        if self.max_padding is not None:
+            _check_number("max_padding", self.max_padding, 0)
+        for name in ("max_delay_ms", "grace", "reload_seconds"):
             _check_number(name, getattr(self, name), 0)
         for name in ("max_megabytes", "max_megapixels", "receive_seconds", "answer_seconds"):
             _check_number(name, getattr(self, name), 0)

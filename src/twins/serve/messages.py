@@ -73,6 +73,8 @@ class Description:
     precision: str
     pads: bool
     """Whether unequal images can share a batch, padded, without an effect on their predictions."""
+    padding: float
+    """Padding that pays, as a share of the images' pixels."""
     lowest_score: float
     """Lowest score that a request may ask for: an exported file keeps no objects below its own."""
     ranked: bool

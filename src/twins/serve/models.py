@@ -19,7 +19,7 @@ from twins.exporting.formats import is_exported_file, read_info
 from twins.exporting.graph import network_outputs
 from twins.exporting.metadata import SMALLEST
 from twins.predictions import Prediction
-from twins.predictor import Predictor, load, set_selection
+from twins.predictor import Predictor, load, pads_batches, set_selection
 from twins.serve.answers import answer
 from twins.serve.messages import Answer, Description, Job, Options
 from twins.tasks.inference import SHOWN, SelectionConfig
@@ -72,6 +72,7 @@ class ServedModel:
             runtime=self.runtime,
             precision=network.precision,
             pads=self.pads,
+            padding=0.25 if pads_batches(self.predictor.device) else 0.0,
             masks=facts.selection and "masks" in facts.prediction_fields,
             lowest_score=file.selection.score if file is not None and file.selection else 0.0,
             ranked="labels" in facts.prediction_fields and not facts.selection,

@@ -88,8 +88,7 @@ class Queues:
             self.wake.clear()
             wait = float("inf")
             for served in sorted(self.models.values(), key=lambda served: served.queue.oldest):
-                pads = served.description is not None and served.description.pads
-                batch, left = served.queue.take(self.config.max_padding if pads else 0.0, time.monotonic())
+                batch, left = served.queue.take(self._padding(served), time.monotonic())
                 if batch:
                     return served, batch
                 wait = min(wait, left)
@@ -97,6 +96,12 @@ class Queues:
                 await asyncio.wait_for(self.wake.wait(), None if wait == float("inf") else wait)
             except TimeoutError:
                 continue
+
+    def _padding(self, served: Served) -> float:
+        """Return the padding that batches of a model may have."""
+        if served.description is None or not served.description.pads:
+            return 0.0
+        return served.description.padding if self.config.max_padding is None else self.config.max_padding
 
     def finish(self, served: Served, items: Sequence[Item], answers: Sequence[Answer], seconds: float) -> None:
         """Give the answers of a batch to its requests."""

@@ -1,4 +1,4 @@
-"""The worker process: decodes images in threads while the network runs on the batch before."""
+"""The worker process: decodes images in threads, and runs the network in one of its own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Worker:
         self.connection, self.settings = connection, settings
         self.models: dict[str, ServedModel] = {}
         self.decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
-        self.batches = queue.SimpleQueue[tuple[Run, ServedModel, list[Future[Image]]]]()
+        self.batches = queue.SimpleQueue[tuple[Run, ServedModel, list[Future[Image]] | None]]()
         self._sending = threading.Lock()
 
     def serve(self) -> None:
@@ -55,9 +55,14 @@ class Worker:
                     self.models.pop(key, None)
                 case Run():
                     model = self.models[message.key]
-                    images = [self.decoders.submit(model.preprocess, job) for job in message.jobs]
-                    self.batches.put((message, model, images))
+                    # threads of a network that wait for one another lose more by decoding beside them than it saves
+                    beside = self.settings.threads == 1 or model.predictor.device.type != "cpu"
+                    self.batches.put((message, model, self._decode(message, model) if beside else None))
         self.decoders.shutdown(wait=False, cancel_futures=True)
+
+    def _decode(self, message: Run, model: ServedModel) -> list[Future[Image]]:
+        """Begin to decode the images of a batch."""
+        return [self.decoders.submit(model.preprocess, job) for job in message.jobs]
 
     def _load(self, message: Load) -> None:
         torch.set_num_threads(self.settings.threads)
@@ -76,7 +81,7 @@ class Worker:
         torch.set_num_threads(self.settings.threads)
         while True:
             message, model, futures = self.batches.get()
-            images = [decoded(future) for future in futures]
+            images = [decoded(future) for future in futures or self._decode(message, model)]
             start = time.perf_counter()
             answers = compute(model, message.jobs, images)
             self._send(Done(message.number, tuple(answers), time.perf_counter() - start))

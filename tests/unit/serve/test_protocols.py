@@ -20,6 +20,7 @@ DESCRIPTION = Description(
     runtime="pytorch",
     precision="float32",
     pads=True,
+    padding=0.0,
     masks=False,
     lowest_score=0.0,
     ranked=True,
