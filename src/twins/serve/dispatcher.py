@@ -149,6 +149,7 @@ class Dispatcher:
         """Start a task; an error that it does not handle stops the server."""
 
         def ended(task: asyncio.Task[None]) -> None:
+            """Keep the first error, and stop the server."""
             self._tasks.discard(task)
             if not task.cancelled() and (error := task.exception()) is not None and self.fault is None:
                 self.fault = error

@@ -49,6 +49,7 @@ class Gate:
         scope.setdefault("state", {})["request"] = request
 
         async def send_counted(message: Message) -> None:
+            """Pass a message on, with the request's id, and keep its status."""
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
