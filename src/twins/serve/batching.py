@@ -95,16 +95,16 @@ class Queue:
         if item in self.items:
             self.items.remove(item)
 
-    def take(self, padding: float, now: float) -> tuple[list[Item], float]:
+    def take(self, padding: float, now: float, *, at_once: bool = False) -> tuple[list[Item], float]:
         """Return the next batch if it is due, else none and the time in seconds until it is; `inf` if none waits.
 
-        A batch is due if it is full, if its first image waited for `delay`, or if that image gets one of its own.
+        A batch is due if it is full, if its first image waited for `delay` or gets a batch of its own, or `at_once`.
         """
         if not self.items:
             return [], float("inf")
         batch = choose_batch(self.items, self.most, padding)
         wait = batch[0].arrived + self.delay - now
-        if len(batch) < self.most and wait > 0 and not batch[0].alone:
+        if len(batch) < self.most and wait > 0 and not batch[0].alone and not at_once:
             return [], wait
         chosen = set(batch)
         self.items = [item for item in self.items if item not in chosen]

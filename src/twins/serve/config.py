@@ -40,7 +40,7 @@ class ServeConfig:
     max_batch: int = 8
     """Most images in a batch."""
     max_delay_ms: float = 5.0
-    """Longest time in milliseconds that an image waits for others to share its batch."""
+    """Longest time in milliseconds that an image waits for others to share its batch, while all workers are busy."""
     max_padding: float | None = None
     """Padding that a batch of unequal images may have, as a share of their pixels; unset: 0 on a CPU, which batches
     images of one size, 0.25 elsewhere."""

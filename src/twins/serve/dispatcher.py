@@ -327,6 +327,9 @@ class Dispatcher:
         worker = min(self._complete(), key=lambda worker: len(worker.batches), default=None)
         return worker if worker is not None and len(worker.batches) < IN_FLIGHT else None
 
+    def _has_idle_worker(self) -> bool:
+        return any(not worker.batches for worker in self._complete())
+
     def _complete(self) -> list[Worker]:
         """Return the workers that have loaded all models."""
         keys = {served.key for served in self.models.values()}
@@ -365,7 +368,7 @@ class Dispatcher:
             while self._free_worker() is None:
                 self.queues.wake.clear()
                 await self.queues.wake.wait()
-            served, batch = await self.queues.next_batch()
+            served, batch = await self.queues.next_batch(self._has_idle_worker)
             if (worker := self._free_worker()) is None:  # it died while no batch was due
                 served.queue.add(batch, first=True)
             elif (key := batch[0].key) not in worker.keys:

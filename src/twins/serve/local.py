@@ -50,7 +50,7 @@ class LocalDispatcher:
     async def _dispatch(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            served, items = await self.queues.next_batch()
+            served, items = await self.queues.next_batch(lambda: True)
             jobs = tuple(item.job for item in items)
             answers, seconds = await loop.run_in_executor(self._computer, self._run, self._models[items[0].key], jobs)
             self.queues.finish(served, items, answers, seconds)

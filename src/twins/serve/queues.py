@@ -82,13 +82,17 @@ class Queues:
         self.wake.set()
         return items
 
-    async def next_batch(self) -> tuple[Served, list[Item]]:
-        """Return the next batch once it is due, of the model whose first image arrived first."""
+    async def next_batch(self, idle: Callable[[], bool]) -> tuple[Served, list[Item]]:
+        """Return the next batch once it is due, of the model whose first image arrived first.
+
+        Args:
+            idle: returns whether a worker has nothing to do; then no image waits for others.
+        """
         while True:
             self.wake.clear()
             wait = float("inf")
             for served in sorted(self.models.values(), key=lambda served: served.queue.oldest):
-                batch, left = served.queue.take(self._padding(served), time.monotonic())
+                batch, left = served.queue.take(self._padding(served), time.monotonic(), at_once=idle())
                 if batch:
                     return served, batch
                 wait = min(wait, left)

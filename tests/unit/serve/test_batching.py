@@ -74,6 +74,13 @@ def test_a_batch_is_due_when_it_is_full_or_its_first_image_has_waited(most):
     assert queue.take(0.0, 9.0) == ([], float("inf"))
 
 
+def test_a_batch_for_an_idle_worker_is_due_at_once():
+    queue = Queue(8, 0.5)
+    queue.add(items := [item((64, 64), arrived=1.0) for _ in range(2)])
+    assert queue.take(0.0, 1.0) == ([], 0.5)
+    assert queue.take(0.0, 1.0, at_once=True) == (items, 0.0)
+
+
 def test_a_client_that_leaves_is_removed_from_the_queue():
     async def leave():
         queue, loop = Queue(8, 10.0), asyncio.get_running_loop()
