@@ -156,6 +156,8 @@ def attention_at(
 ) -> ImageAttention:
     """Return what the token at a point of an image attends to, and without a point the evidence for the decision too.
 
+    The network sees the whole image, once, whatever the predictor's inference settings are.
+
     Args:
         predictor: of a network, not of an exported file.
         image: one image, as `Predictor.predict` takes it.
