@@ -126,8 +126,8 @@ class ImageAttention:
     point: tuple[float, float]
     """x and y in pixels of the image."""
     chosen_by: ChosenBy
-    """Who chose the point: the caller; the network's object, whose centre it is; the largest evidence; or nobody, then
-    it is the middle of `seen`."""
+    """Why this point: the caller gave it; it is the centre of the object; it has the largest evidence; or, with neither
+    object nor evidence, it is the middle of `seen`."""
     target: Target | None
     """What evidence is for; `None` for a point of the caller, and if the network finds nothing."""
     stages: tuple[StageAttention, ...]
@@ -214,7 +214,7 @@ def attention_in_pixels(
         if point is not None:
             view.check(point)
             with torch.no_grad():
-                network.backbone(images)
+                check_finite_scores(network.backbone(images)[-1])
         else:
             outputs, maps = forward_with_maps(network, images)
             check_finite_scores(outputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 import twins
 from twins.attention_maps import attention_inputs, attention_modules
 from twins.backbone.attention import LocalAttention
-from twins.errors import ConfigError, InputError
+from twins.errors import ConfigError, InputError, WeightsError
+from twins.exported import ExportedNetwork
 from twins.predictor import Predictor
 from twins.tasks.contract import Decision
 from twins.tasks.semantic.spec import SemanticSpec
@@ -224,6 +226,21 @@ def test_without_an_object_the_point_is_the_middle():
 def test_what_does_not_exist_is_refused_in_one_sentence(settings, error, words):
     with pytest.raises(error, match=words):
         attention_at(predictor(), noise(100, 50), **settings)
+
+
+def test_an_exported_file_holds_no_maps():
+    file = SimpleNamespace(model=ExportedNetwork.__new__(ExportedNetwork))
+    with pytest.raises(ConfigError, match="use the run or checkpoint"):
+        attention_at(file, noise(64, 64))
+
+
+@pytest.mark.parametrize("point", [None, (30, 30)])
+def test_a_network_whose_maps_are_not_finite_is_refused(point):
+    one = predictor()
+    with torch.no_grad():
+        one.model.backbone.stages[1].patch_embed.proj.bias.fill_(torch.nan)
+    with pytest.raises(WeightsError, match="not finite"):
+        attention_at(one, noise(64, 64), point)
 
 
 def test_the_dictionary_is_ready_for_json():

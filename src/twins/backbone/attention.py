@@ -77,16 +77,15 @@ class LocalAttention(nn.Module):
         _, height, width, _ = x.shape
         _check_token(token, height, width)
         side = self.window
-        (row, y), (column, x_in_window) = (divmod(position, side) for position in token)
-        window = x[:, row * side : (row + 1) * side, column * side : (column + 1) * side]
+        top, left = (position // side * side for position in token)
+        window = x[:, top : top + side, left : left + side]
         projected = self.qkv(pad_to_multiple(window, side, self.fill))  # (B, w, w, 3 * C)
         q, k, _ = split_window_heads(projected, side, 3, self.num_heads)  # (B, h, S, d)
         mask = window_key_mask(height, width, side, padding=self.padding, sizes=sizes, device=x.device)
         if mask is not None:
-            windows_per_row = -(-width // side)
-            per_image = -(-height // side) * windows_per_row
-            mask = mask.view(-1, per_image, side**2)[:, row * windows_per_row + column]  # (B or 1, S)
-        query = q[:, :, y * side + x_in_window, None]  # (B, h, 1, d)
+            mask = mask.view(-1, -(-height // side), -(-width // side), side**2)  # (B or 1, rows, columns, S)
+            mask = mask[:, top // side, left // side]
+        query = q[:, :, (token[0] - top) * side + token[1] - left, None]  # (B, h, 1, d)
         return attention_weights(query, k, mask, scale=self.scale)[:, :, 0]
 
     def attend(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
