@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import ceil, floor
 
 import torch
 import torch.nn.functional as F
@@ -59,8 +60,8 @@ def _attention_row(
     """Yield the pictures of one image."""
     network, preprocess = predictor.model, predictor.model.info.preprocess
     images, _ = network.prepare(preprocess.pixels(image)[None], None)
-    left, top, right, bottom = map(round, preprocess.seen_part(image.width, image.height))
-    shown = thumbnail(image.crop((left, top, right, bottom)), SIDE)
+    left, top, right, bottom = preprocess.seen_part(image.width, image.height)
+    shown = thumbnail(image.crop((floor(left), floor(top), ceil(right), ceil(bottom))), SIDE)
     yield picture(shown, "image", name=caption)
     if prediction is not None:
         yield from _evidence(predictor, images, shown, prediction)
