@@ -110,7 +110,7 @@ class Preprocess:
             return image.resize(self.kept_size(image), self.resampling)
         if self.fit == "squash":
             return image.resize((self.size, self.size), self.resampling)
-        return _resize_and_crop(image, round(self.size / self.crop), self.size, self.resampling)
+        return _resize_and_crop(image, self._shorter, self.size, self.resampling)
 
     def kept_size(self, image: AnyImage, factor: float = 1.0) -> tuple[int, int]:
         """Return the width and height of the resized image with `fit="keep"`, with sizes multiplied by a factor."""
@@ -122,6 +122,24 @@ class Preprocess:
             return self.size, self.size
         width, height = self.kept_size(image)
         return height, width
+
+    def seen_part(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return the part of an image of `width` x `height` pixels that the network sees, xyxy in its pixels."""
+        if self.fit != "crop":
+            return 0.0, 0.0, float(width), float(height)
+        left, top = 0, 0
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            left, top, right, bottom = _strip_box(width, height)
+            width, height = right - left, bottom - top
+        resized_width, resized_height = _resized_sides((width, height), self._shorter)
+        x0, x1 = (edge * width / resized_width for edge in _centre(resized_width, self.size))
+        y0, y1 = (edge * height / resized_height for edge in _centre(resized_height, self.size))
+        return left + x0, top + y0, left + x1, top + y1
+
+    @property
+    def _shorter(self) -> int:
+        """Shorter side in pixels of the resized image before the centre crop."""
+        return round(self.size / self.crop)
 
     @property
     def resampling(self) -> Resampling:
@@ -218,6 +236,10 @@ class NoResize(Preprocess):
         """Return the height and width of the image."""
         return image.height, image.width
 
+    def seen_part(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return the whole image."""
+        return 0.0, 0.0, float(width), float(height)
+
 
 def pixels_of(image: AnyImage) -> Tensor:
     """Return an image as uint8 `(C, H, W)`, channels last in memory."""
@@ -273,11 +295,10 @@ def _resize_and_crop(image: Picture, shorter: int, side: int, resampling: Resamp
     # a very long strip would need gigabytes for pixels that the crop discards
     if max(image.size) > MAX_ASPECT * min(image.size):
         image = _crop_strip(image)
-    shortest = min(image.size)
-    width, height = (shorter if length == shortest else int(shorter * length / shortest) for length in image.size)
+    width, height = _resized_sides(image.size, shorter)
     if resampling.name == "NEAREST" or image.height >= VERTICAL_FIRST_ASPECT * image.width:
-        left, top = round((width - side) / 2), round((height - side) / 2)
-        return image.resize((width, height), resampling).crop((left, top, left + side, top + side))
+        (left, right), (top, bottom) = _centre(width, side), _centre(height, side)
+        return image.resize((width, height), resampling).crop((left, top, right, bottom))
     columns, rows = _axis_resize(image.width, width, side), _axis_resize(image.height, height, side)
     first_row, last_row = rows.source_range(image.height)
     strip = image.crop((0, first_row, image.width, last_row))
@@ -287,6 +308,19 @@ def _resize_and_crop(image: Picture, shorter: int, side: int, resampling: Resamp
     row_box = 0, rows.low - first_row, side, rows.high - first_row
     strip = strip.resize((side, rows.pixels), resampling, box=row_box)
     return strip.crop((0, rows.margin, side, rows.margin + side))
+
+
+def _resized_sides(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Return the width and height of an image of `size` whose shorter side is resized to `shorter`."""
+    shortest = min(size)
+    width, height = (shorter if length == shortest else int(shorter * length / shortest) for length in size)
+    return width, height
+
+
+def _centre(resized: int, side: int) -> tuple[int, int]:
+    """Return start and end of the middle `side` pixels of an axis."""
+    margin = round((resized - side) / 2)
+    return margin, margin + side
 
 
 class _AxisResize(NamedTuple):
@@ -309,8 +343,8 @@ class _AxisResize(NamedTuple):
 def _axis_resize(length: int, resized: int, side: int) -> _AxisResize:
     import numpy as np
 
-    scale, margin = length / resized, round((resized - side) / 2)
-    low, high = margin * scale, (margin + side) * scale
+    scale, (margin, end) = length / resized, _centre(resized, side)
+    low, high = margin * scale, end * scale
     if all(float(np.float32(value)) == value for value in (scale, low, high)):
         return _AxisResize(low, high, side, 0)
     return _AxisResize(0, length, resized, margin)
@@ -318,7 +352,11 @@ def _axis_resize(length: int, resized: int, side: int) -> _AxisResize:
 
 def _crop_strip(image: Picture) -> Picture:
     """Crop the middle of a long strip, which is all that a centre crop needs."""
-    width, height = image.size
+    return image.crop(_strip_box(*image.size))
+
+
+def _strip_box(width: int, height: int) -> tuple[int, int, int, int]:
+    """Return the middle of a long strip, left, top, right and bottom in pixels."""
     side = 2 * min(width, height)
     left, top = max(0, (width - side) // 2), max(0, (height - side) // 2)
-    return image.crop((left, top, min(width, left + side), min(height, top + side)))
+    return left, top, min(width, left + side), min(height, top + side)

@@ -10,6 +10,7 @@ states/             the newest whole state
 last/               a link to it: model.safetensors, the current weights, and state.pt, everything else
 eval.json           the final evaluation of the best weights
 report.html         the report; during the training, its progress
+examples/           up to eight held-out images, which a server offers to try the network
 tensorboard/, wandb/, mlflow.db, mlflow/   what the trackers write
 ```
 """
@@ -26,6 +27,7 @@ CONFIG, METRICS, LOG = "config.yaml", "metrics.jsonl", "log.txt"
 BEST, LAST, STATES = "best.safetensors", "last", "states"
 WEIGHTS, STATE = "model.safetensors", "state.pt"
 RESULT, REPORT, DATA = "eval.json", "report.html", "data.json"
+EXAMPLES = "examples"
 LAST_WEIGHTS = f"{LAST}/{WEIGHTS}"
 _PROTECTED = (BEST, LAST_WEIGHTS, CONFIG, METRICS, LOG, REPORT, DATA)
 """Files that no output may replace."""
@@ -46,6 +48,12 @@ def weights_of(path_or_name: str | Path) -> str | Path:
     raise NotFoundError(
         f"the folder {folder} holds no {BEST}; name a run folder whose training got that far, or a file"
     )
+
+
+def example_files(run: Path) -> list[Path]:
+    """Return the example images of a run folder, `01.png`, `02.jpg` and so on, in order."""
+    files = (path for ending in ("png", "jpg") for path in (run / EXAMPLES).glob(f"[0-9][0-9].{ending}"))
+    return sorted(path for path in files if path.is_file() and not path.is_symlink())
 
 
 def find_run(path_or_name: str | Path) -> Path | None:

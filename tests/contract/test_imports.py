@@ -50,6 +50,8 @@ LINES = [  # lowest first; `*` stands for a task
         "banner",
         "evaluation",
         "predictor",
+        "attention_maps",
+        "token_attention",
         "exported",
         "exporter",
         "quantization",

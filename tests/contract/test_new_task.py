@@ -49,7 +49,7 @@ def photographs(tmp_path):
     return folder
 
 
-async def served(run: Path, content: bytes) -> Any:
+async def served(run: Path, content: bytes, *routes: str) -> list[Any]:
     """Return what the server's routes answer, with the network in this process, where the task is registered."""
     config = ServeConfig(device="cpu", threads=1)
     queues = Queues(config, parse_models([str(run)]))
@@ -57,8 +57,10 @@ async def served(run: Path, content: bytes) -> Any:
     await dispatcher.start()
     app = create_app(Service(config, queues, lambda: dispatcher.ready), Metrics(), *ROUTERS)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
-        response = await client.post("/v1/predict", content=content, headers={"content-type": "image/png"})
-    return response.raise_for_status().json()
+        headers = {"content-type": "image/png"}
+        return [
+            (await client.post(route, content=content, headers=headers)).raise_for_status().json() for route in routes
+        ]
 
 
 @pytest.mark.usefixtures("few_blocks")
@@ -84,9 +86,13 @@ def test_a_registered_task_trains_evaluates_predicts_is_served_and_reports(brigh
     prediction = predictor.predict(photographs / "3.png")[0]
     saved_prediction = json.loads(lines.read_text())["predictions"][3]
     assert prediction.to_dict()["scores"] == pytest.approx(saved_prediction["scores"], abs=1e-6)
-    answer = asyncio.run(served(run, (photographs / "3.png").read_bytes()))
+    routes = ("/v1/predict", "/v1/attention")
+    answer, attention = asyncio.run(served(run, (photographs / "3.png").read_bytes(), *routes))
     assert answer["model"] == "run"
     assert answer["predictions"][0]["scores"] == pytest.approx(saved_prediction["scores"], abs=1e-5)
+    assert attention["target"] == {"label": 0, "name": "brightness", "score": pytest.approx(prediction.scores[0])}
+    assert [stage["evidence"] is not None for stage in attention["stages"]] == [True] * 4
+    assert sorted(path.name for path in (run / "examples").iterdir()) == ["01.png", "02.png"]
     assert main(["export", str(run), "--format", "torch", "--size", "64", "--batch", "dynamic"]) == 0
     exported = twins.load(run / "exports" / "run-torch.pt2").predict(photographs)
     assert len(exported) == 10

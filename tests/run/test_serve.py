@@ -34,6 +34,7 @@ from twins.serve.dispatcher import Dispatcher
 from twins.serve.models import ServedModel
 from twins.serve.queues import Queues
 from twins.serve.sources import parse_models
+from twins.token_attention import attention_at
 
 pytestmark = pytest.mark.slow
 
@@ -163,6 +164,20 @@ def test_an_answer_is_the_prediction_whatever_it_was_batched_with(server, files,
         assert response.status_code == 200, response.text
         (found,) = response.json()["predictions"]
         same(found, reference)
+
+
+def test_a_worker_says_where_the_network_looks(server, files):
+    for task in files:
+        answer = server.client.post("/v1/attention", params={"model": task}, content=PICTURES[0], headers=IMAGE)
+        found = answer.raise_for_status().json()
+        reference = attention_at(twins.load(files[task]), PICTURES[0]).to_dict()
+        assert found.keys() == reference.keys() | {"model", "milliseconds"}
+        assert found["point"]["chosen_by"] == reference["point"]["chosen_by"]
+        for one, other in zip(found["stages"], reference["stages"], strict=True):
+            assert (one["blocks"], one["token"]) == (other["blocks"], other["token"])
+            assert np.allclose(one["keys"]["weights"], other["keys"]["weights"], rtol=0, atol=1e-5)
+    answer = server.client.post("/v1/attention?model=semantic&x=90&y=0", content=PICTURES[0], headers=IMAGE)
+    assert (answer.status_code, list(answer.json())) == (422, ["error"])
 
 
 def test_images_of_a_form_are_answered_in_their_order(server, files):

@@ -65,6 +65,26 @@ def test_images_of_extreme_sizes_are_resized(size):
     assert Preprocess(size=64)(Image.new("RGB", size)).shape == (3, 64, 64)
 
 
+@pytest.mark.parametrize("fit", ["crop", "squash", "keep"])
+@pytest.mark.parametrize("size", [(201, 133), (133, 201), (96, 240), (250, 8)])
+def test_the_part_that_the_network_sees_is_the_part_that_is_resized(fit, size):
+    """Pixels that hold their own coordinates come out of the resize with those of the part."""
+    width, height = size
+    preprocess = Preprocess(size=64, crop=0.9, fit=fit, interpolation="bilinear")
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    image = Image.fromarray(np.stack([columns, rows, rows], axis=2).astype(np.uint8))
+    x0, y0, x1, y1 = preprocess.seen_part(width, height)
+    assert 0 <= x0 < x1 <= width
+    assert 0 <= y0 < y1 <= height
+    pixels = preprocess.pixels(image).double()
+    for channel, axis, low, high in ((0, 2, x0, x1), (1, 1, y0, y1)):
+        count = pixels.shape[axis]
+        centres = low + (np.arange(count) + 0.5) * (high - low) / count - 0.5
+        found = pixels[channel].mean(dim=2 - axis).numpy()
+        inside = slice(count // 8, -count // 8)  # at its border an image has no neighbours to average with
+        np.testing.assert_allclose(found[inside], centres[inside], atol=0.55)
+
+
 def test_normalising_a_batch_equals_normalising_each_image():
     images = [noise(70, 60, seed) for seed in range(3)]
     pixels = torch.stack([PREPROCESS.pixels(image) for image in images])

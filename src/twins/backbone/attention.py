@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from twins.backbone.layers import PATCH_NORM_EPS, CellConvolution, Linear
+from twins.errors import InputError
 from twins.ops import dispatch
 from twins.ops.attention import attend_to_keys, attention_weights, split_heads
 from twins.ops.chunks import in_chunks
@@ -48,14 +49,44 @@ class LocalAttention(nn.Module):
         """Return `residual + self(x, sizes)`, for inference."""
         return self.proj.forward_add(self.attend(x, sizes), residual)
 
-    def weights(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return the attention weights `(B, G, h, S, S)` for a normed map `(B, H, W, C)`, windows row by row."""
+    def weights(self, x: Tensor, sizes: Tensor | None = None, token: tuple[int, int] | None = None) -> Tensor:
+        """Return the attention weights for a normed map `(B, H, W, C)`, windows row by row.
+
+        Args:
+            x: normed map, which holds the fill value outside `sizes`.
+            sizes: true sizes `(B, 2)` of the images inside the map, in tokens.
+            token: row and column of a token; only its weights are computed.
+
+        Returns:
+            `(B, G, h, S, S)`, or for one token `(B, h, S)`, to the tokens of its window.
+
+        Raises:
+            InputError: the token is outside the map.
+        """
+        if token is not None:
+            return self._token_weights(x, sizes, token)
         _, height, width, _ = x.shape
         projected = self.qkv(pad_to_multiple(x, self.window, self.fill))  # (B, H, W, 3 * C)
         q, k, _ = split_window_heads(projected, self.window, 3, self.num_heads)  # (B * G, h, S, d)
         mask = window_key_mask(height, width, self.window, padding=self.padding, sizes=sizes, device=x.device)
         weights = attention_weights(q, k, mask, scale=self.scale)  # (B * G, h, S, S)
         return weights.view(x.shape[0], -1, *weights.shape[1:])
+
+    def _token_weights(self, x: Tensor, sizes: Tensor | None, token: tuple[int, int]) -> Tensor:
+        """Return the attention weights `(B, h, S)` of one token; its window alone is projected."""
+        _, height, width, _ = x.shape
+        _check_token(token, height, width)
+        side = self.window
+        top, left = (position // side * side for position in token)
+        window = x[:, top : top + side, left : left + side]
+        projected = self.qkv(pad_to_multiple(window, side, self.fill))  # (B, w, w, 3 * C)
+        q, k, _ = split_window_heads(projected, side, 3, self.num_heads)  # (B, h, S, d)
+        mask = window_key_mask(height, width, side, padding=self.padding, sizes=sizes, device=x.device)
+        if mask is not None:
+            mask = mask.view(-1, -(-height // side), -(-width // side), side**2)  # (B or 1, rows, columns, S)
+            mask = mask[:, top // side, left // side]
+        query = q[:, :, (token[0] - top) * side + token[1] - left, None]  # (B, h, 1, d)
+        return attention_weights(query, k, mask, scale=self.scale)[:, :, 0]
 
     def attend(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the attention output before projection, `(B, H, W, C)`; arguments as in `forward`."""
@@ -131,12 +162,28 @@ class GlobalAttention(nn.Module):
 
         return in_chunks(chunk, x)
 
-    def weights(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return the attention weights `(B, h, H * W, M)` for a normed map; cells row by row."""
+    def weights(self, x: Tensor, sizes: Tensor | None = None, token: tuple[int, int] | None = None) -> Tensor:
+        """Return the attention weights to each key, one per cell, cells row by row.
+
+        Args:
+            x: normed map `(B, H, W, C)`, which holds the fill value outside `sizes`.
+            sizes: true sizes `(B, 2)` of the images inside the map, in tokens.
+            token: row and column of a token; only its weights are computed.
+
+        Returns:
+            `(B, h, H * W, M)`, or for one token `(B, h, M)`.
+
+        Raises:
+            InputError: the token is outside the map.
+        """
+        if token is not None:
+            _check_token(token, x.shape[1], x.shape[2])
+        queries = x.flatten(1, 2) if token is None else x[:, token[0], token[1], None]  # (B, N, C), of one token N = 1
         kv, mask = self._keys_and_values(x, sizes)
         k, _ = split_heads(kv, 2, self.num_heads)  # (B, h, M, d)
-        (q,) = split_heads(self.q(x.flatten(1, 2)), 1, self.num_heads)  # (B, h, N, d)
-        return attention_weights(q, k, mask, scale=self.scale)
+        (q,) = split_heads(self.q(queries), 1, self.num_heads)  # (B, h, N, d)
+        weights = attention_weights(q, k, mask, scale=self.scale)
+        return weights if token is None else weights[:, :, 0]
 
     def key_grid(self, height: int, width: int) -> tuple[int, int]:
         """Return the rows and columns of cells of a map of `height` x `width` tokens."""
@@ -157,6 +204,11 @@ class GlobalAttention(nn.Module):
             sizes = reduce_sizes(sizes, self.cell, self.padding)
         mask = None if sizes is None else valid_mask(sizes, x.shape[1], x.shape[2]).flatten(1)
         return x, mask
+
+
+def _check_token(token: tuple[int, int], height: int, width: int) -> None:
+    if not (0 <= token[0] < height and 0 <= token[1] < width):
+        raise InputError(f"`token` must be a row and column of a map of {height} x {width} tokens, found {token}")
 
 
 Attention = LocalAttention | GlobalAttention

@@ -24,6 +24,7 @@ from twins.evaluation import match_classes
 from twins.files import atomic_file
 from twins.predictor import Predictor, load
 from twins.report.attention import attention_section
+from twins.report.examples import write_examples
 from twins.report.facts import facts_section
 from twins.report.style import document
 from twins.report.views import training_views
@@ -39,6 +40,8 @@ RELOAD = "<script>setInterval(()=>document.querySelector('dialog[open]')||locati
 
 def write_report(run: str | Path, *, device: str | torch.device = "auto") -> Path:
     """Write `report.html` into a run folder, from its log, its best weights and its held-out images.
+
+    Some of these images are written beside it; see `write_examples`.
 
     Args:
         run: a run folder with `config.yaml`, `metrics.jsonl`, `eval.json` and `best.safetensors`.
@@ -69,7 +72,9 @@ def write_report(run: str | Path, *, device: str | torch.device = "auto") -> Pat
         *_training(config, predictor, spec, splits),
         facts_section(run, config, predictor.model, result),
     ]
-    return _write(run, config, sections)
+    page = _write(run, config, sections)
+    write_examples(run, images)
+    return page
 
 
 def write_live_report(run: str | Path, pictures: Sequence[tuple[Image, str]] = (), *, live: bool) -> Path:

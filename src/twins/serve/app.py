@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,7 +19,7 @@ import twins
 from twins.errors import nearest
 from twins.serve.errors import RequestError
 from twins.serve.gate import error_body
-from twins.serve.messages import Options
+from twins.serve.messages import AttentionOptions, Options
 from twins.serve.metrics import Metrics
 from twins.serve.openapi import ERRORS, IMAGE_BODY
 from twins.serve.pages import CSP, index_page, routes_page
@@ -64,6 +67,40 @@ async def predict(
     return Response(body, media_type="application/json")
 
 
+@router.post("/v1/attention", responses=ERRORS, openapi_extra={"requestBody": IMAGE_BODY})
+async def attention(
+    request: Request,
+    model: Annotated[str | None, Query(description="Name of the model; needed if there are several.")] = None,
+    x: Annotated[float | None, Query(allow_inf_nan=False, description="Point, in pixels from the left.")] = None,
+    y: Annotated[float | None, Query(allow_inf_nan=False, description="Point, in pixels from the top.")] = None,
+    stage: Annotated[int | None, Query(ge=1, description="Number of a stage; all without it.")] = None,
+    block: Annotated[int | None, Query(ge=1, description="Number of a block in the stage.")] = None,
+    head: Annotated[int | None, Query(ge=1, description="Number of a head; their average without it.")] = None,
+) -> Response:
+    """Show what the network looks at from a point of one image; without a point, also why it decides as it does."""
+    started = time.perf_counter()
+    check_fields(request, ("model", "x", "y", "stage", "block", "head"))
+    if (x is None) != (y is None):
+        raise RequestError(400, "a point has both x and y; give both, or neither")
+    if stage is None and not (block is None and head is None):
+        raise RequestError(400, "a block or head is one of a stage; give the stage too")
+    point = None if x is None or y is None else (x, y)
+    asked = AttentionOptions(point=point, stage=stage, block=block, head=head)
+    service: Service = request.app.state.service
+    try:
+        served, _ = service.find(request, model)
+        images = await service.bodies.images(request)
+        if len(images) != 1:
+            raise RequestError(400, f"attention is that of one image, found {len(images)}; send several requests")
+        _, (answer,) = await service.predict(request, served, images, Options(form="attention", attention=asked))
+    finally:
+        service.bodies.release(request)
+    name, fields = json.dumps(served.source.name).encode(), answer.removeprefix(b"{").removesuffix(b"}")
+    milliseconds = round(1000 * (time.perf_counter() - started), 2)
+    body = b'{"model": %b, %b, "milliseconds": %g}' % (name, fields, milliseconds)
+    return Response(body, media_type="application/json")
+
+
 @router.get("/v1/models")
 async def models(request: Request) -> dict[str, Any]:
     """List the models."""
@@ -72,7 +109,9 @@ async def models(request: Request) -> dict[str, Any]:
 
 
 def _describe(served: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {"name": served.source.name, "version": served.version, "ready": False}
+    name = served.source.name
+    examples = [f"/examples/{quote(name, safe='')}/{file}" for file in served.source.examples()]
+    values: dict[str, Any] = {"name": name, "version": served.version, "ready": False, "examples": examples}
     if (description := served.description) is None:
         return values
     info = description.info
@@ -86,7 +125,23 @@ def _describe(served: Any) -> dict[str, Any]:
         "runtime": description.runtime,
         "precision": description.precision,
         "preprocess": info.preprocess.to_dict(),
+        "lowest_score": description.lowest_score,
     }
+
+
+@router.get("/examples/{model:path}/{file}", response_class=Response, responses=ERRORS)
+async def example(request: Request, model: str, file: str) -> Response:
+    """Return one of the example images that `/v1/models` lists."""
+    served, _ = request.app.state.service.find(request, model)
+    path: Path | None = served.source.examples().get(file)
+    try:
+        content = b"" if path is None else await asyncio.to_thread(path.read_bytes)
+    except OSError:  # the run draws its report again
+        content = b""
+    if not content:
+        raise RequestError(404, f"the model has no example {file!r:.80}; /v1/models lists them")
+    kind = "image/png" if file.endswith(".png") else "image/jpeg"
+    return Response(content, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
 
 
 @router.get("/health/live")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -13,11 +13,26 @@ from numpy.typing import NDArray
 
 from twins.weights.info import ModelInfo
 
-Form = Literal["json", "tensors", "hugging_face", "label_studio"]
-"""Form of an answer: `Prediction.to_dict` as JSON, the outputs of an exported file, or another program's schema."""
+Form = Literal["json", "tensors", "hugging_face", "label_studio", "attention"]
+"""Form of an answer: `Prediction.to_dict` as JSON, the outputs of an exported file, another program's schema, or what
+the network looks at instead of a prediction."""
 Masks = Literal["rle", "polygon", "none"]
 LENGTH = struct.Struct("<Q")
 """Each message is its length in bytes and a pickle; both ends are processes of one server."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionOptions:
+    """Whose attention a request asks for; see `twins.token_attention.attention_at`."""
+
+    point: tuple[float, float] | None = None
+    """x and y in pixels of the image; `None`: where the network decides."""
+    stage: int | None = None
+    """Number of a stage, from 1; `None`: all."""
+    block: int | None = None
+    """Number of a block in the stage, from 1; `None`: the last ones."""
+    head: int | None = None
+    """Number of a head, from 1; `None`: the average over heads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +46,8 @@ class Options:
     """Most classes or objects, highest score first; `None`: all."""
     masks: Masks | None = None
     """Form of masks; `None`: as `Prediction.to_dict`."""
+    attention: AttentionOptions = field(default_factory=AttentionOptions)
+    """With the form `attention`: whose."""
 
 
 @dataclass(frozen=True, kw_only=True)

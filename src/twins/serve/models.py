@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,7 @@ from twins.serve.messages import Answer, Description, Job, Options
 from twins.tasks.inference import SHOWN, SelectionConfig
 from twins.tasks.network import check_finite_scores
 from twins.tasks.table import facts_of
+from twins.token_attention import attention_in_pixels
 
 DATA_TYPES = {"float32": "FP32", "int64": "INT64", "int32": "INT32", "uint8": "UINT8", "bool": "BOOL"}
 """Types of KServe's protocol by those of NumPy."""
@@ -121,6 +123,20 @@ class ServedModel:
         pixels, originals = zip(*images, strict=True)
         predictions = self.predictor.predict_pixels(pixels, originals)
         return [answer(_above(p, one), one) for p, one in zip(predictions, options, strict=True)]
+
+    def attention(self, image: tuple[Tensor, tuple[int, int]], options: Options) -> Answer:
+        """Return what the network looks at in an image, which is of `preprocess`; objects are those shown by default.
+
+        Raises:
+            TwinsError: as `attention_at`.
+        """
+        if self.selects:
+            self._select(SHOWN.score)
+        asked = options.attention
+        found = attention_in_pixels(
+            self.predictor, *image, asked.point, stage=asked.stage, block=asked.block, head=asked.head
+        )
+        return json.dumps(found.to_dict(), allow_nan=False).encode()
 
     @torch.inference_mode()
     def outputs(self, images: NDArray[np.uint8], sizes: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:

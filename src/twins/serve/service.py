@@ -81,7 +81,7 @@ class Service:
             Job(
                 content=content,
                 shape=header.shape,
-                alone=description.masks and header.pixels > SHARED_PIXELS,
+                alone=options.form == "attention" or (description.masks and header.pixels > SHARED_PIXELS),
                 options=options,
             )
             for content, header in zip(images, headers, strict=True)
@@ -163,6 +163,8 @@ async def _disconnect(request: Request) -> None:
 
 def check_options(description: Description, options: Options) -> None:
     """Raise RequestError, 422, for what a model cannot do."""
+    if options.form == "attention" and description.runtime != "pytorch":
+        raise RequestError(422, "an exported file holds no maps; serve the run or checkpoint that it was made of")
     score, top = ("threshold", "top_k") if options.form == "hugging_face" else ("score", "top")
     fields = facts_of(description.info.task).prediction_fields
     for value, name, field in ((options.score, score, "scores"), (options.top, top, "labels")):

@@ -13,7 +13,7 @@ from twins.backbone.config import PUBLISHED, resolve_name
 from twins.errors import ConfigError, NotFoundError, WeightsError
 from twins.exporting.formats import is_exported_file, read_info
 from twins.files import is_invalid_path
-from twins.run_folder import find_run, weights_of
+from twins.run_folder import example_files, find_run, weights_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Source:
             return []
         beside = weights.with_name("config.json")  # the preprocessing of a hub's file
         return [weights, beside] if beside.is_file() else [weights]
+
+    def examples(self) -> dict[str, Path]:
+        """Return the example images of a run folder by file name, in order; nothing else has any."""
+        return {path.name: path for path in example_files(Path(self.path))} if os.path.isdir(self.path) else {}
 
     def state(self) -> tuple[object, ...]:
         """Return what changes when a file is replaced or written; empty while a file is missing."""

@@ -113,6 +113,8 @@ def _predict(model: ServedModel, jobs: list[Job], images: list[Image]) -> list[A
     try:
         if jobs[0].options.form == "tensors":
             return model.tensors(images, jobs)
+        if jobs[0].options.form == "attention":
+            return [model.attention(image, job.options) for image, job in zip(images, jobs, strict=True)]
         return model.predict(images, [job.options for job in jobs])
     except Exception as error:
         if len(jobs) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -70,22 +70,32 @@ class TrainingPart:
     """Preprocessing in evaluation."""
 
 
-Score = Callable[[Any], Tensor]
-"""Function from a network's outputs for one image to the score that is explained, a scalar with gradient."""
+@dataclass(frozen=True)
+class Decision:
+    """What a network decided about an image, such as a class or an object, and the value that evidence explains."""
+
+    label: int
+    """Class id."""
+    score: float | None
+    """Score in 0..1; `None` for a class of a semantic map."""
+    value: Tensor
+    """The network's own score for it, a scalar with gradient, such as a logit."""
+    box: tuple[float, float, float, float] | None = None
+    """Box of an object, xyxy in pixels of the user's image."""
 
 
 class Explain(Protocol):
     """Returns the report's section on attention, HTML."""
 
     def __call__(
-        self, images: Sequence[tuple[Image, str]], scores: Sequence[tuple[Score, str]] = (), source: str = ""
+        self, images: Sequence[tuple[Image, str]], predictions: Sequence[Prediction] = (), source: str = ""
     ) -> str:
         """Explain some images.
 
         Args:
             images: each with its caption.
-            scores: for each image the score whose evidence is shown, and its name; empty: attention alone.
-            source: a sentence on what the score is.
+            predictions: of each image; the evidence for `TaskSpec.decision` is shown. Empty: attention alone.
+            source: a sentence on what is explained.
         """
 
 
@@ -158,6 +168,14 @@ class TaskSpec(Protocol):
 
     def check_pair(self, image: Image, target: Any) -> None:
         """Raise DataError if an image and its target do not fit together."""
+
+    def decision(self, outputs: Any, prediction: Prediction) -> Decision | None:
+        """Return what a network decided about an image, to explain it; `None` if it found nothing.
+
+        Args:
+            outputs: of the network's `forward` for this image alone, with gradients.
+            prediction: of the image, in descending order of score; it may come from the inference form.
+        """
 
     def infer(self, network: TaskNetwork, image: AnyImage, inference: InferenceConfig) -> Prediction:
         """Predict one image with settings other than the defaults, those of `TaskFacts.inference`."""

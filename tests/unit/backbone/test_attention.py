@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from twins.backbone.attention import GlobalAttention, LocalAttention
+from twins.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +54,32 @@ def test_attention_weights_are_probabilities_over_valid_keys(sizes):
     assert weights.shape == (2, 2, 35, 12)
     assert attn.key_grid(7, 5) == (4, 3)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 35))
+
+
+@pytest.mark.parametrize("padding", ["exact", "reference", "unmasked"])
+@pytest.mark.parametrize("shape", [(6, 9), (7, 5), (7, 6)])
+@pytest.mark.parametrize("sizes", [None, torch.tensor([[6, 5], [4, 2]])])
+def test_the_weights_of_one_token_are_its_row_of_the_full_weights(padding, shape, sizes):
+    height, width = shape
+    x = torch.randn(2, height, width, 8, dtype=torch.float64)
+    local = LocalAttention(8, 2, 3, padding=padding).double()
+    subsampled = GlobalAttention(8, 2, 2, padding=padding).double()
+    local.fill = subsampled.fill = torch.randn(8, dtype=torch.float64)
+    windows, keys = local.weights(x, sizes), subsampled.weights(x, sizes)
+    for row in range(height):
+        for column in range(width):
+            window, inside = row // 3 * -(-width // 3) + column // 3, row % 3 * 3 + column % 3
+            one = local.weights(x, sizes, token=(row, column))
+            torch.testing.assert_close(one, windows[:, window, :, inside], rtol=0, atol=1e-12)
+            one = subsampled.weights(x, sizes, token=(row, column))
+            torch.testing.assert_close(one, keys[:, :, row * width + column], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("token", [(7, 0), (0, 5), (-1, 0)])
+def test_a_token_outside_the_map_is_refused(token):
+    for attn in (LocalAttention(8, 2, 3, padding="exact"), GlobalAttention(8, 2, 2, padding="exact")):
+        with pytest.raises(InputError, match="7 x 5 tokens"):
+            attn.weights(torch.randn(1, 7, 5, 8), token=token)
 
 
 def test_a_window_without_a_valid_key_gives_zeros_before_the_projection():

@@ -20,7 +20,6 @@ from twins.errors import ConfigError, DataError, InputError, NotFoundError
 from twins.evaluation import evaluate
 from twins.predictor import Predictor, load
 from twins.preprocess import Preprocess
-from twins.report.attention import evidence_map, global_map, local_map
 from twins.report.facts import _one_line, train_command
 from twins.report.page import curves_section, write_report
 from twins.tasks.recipes import starting_point
@@ -181,32 +180,9 @@ def test_numbers_of_the_facts_are_short():
     assert _one_line(0.5458633934344196) == "0.545863"
 
 
-def test_the_evidence_for_a_score_is_where_the_score_comes_from():
-    """With the score of one corner of the last map, of an image that is noise, most evidence is in this corner."""
-    torch.manual_seed(0)
-    model = twins.create_model("twins_svt_nano", task="semantic", names=DIGITS).eval()
-    image = torch.randn(3, 128, 128)
-    evidence = evidence_map(model, image, lambda outputs: outputs["logits"][0, 0, :8, :8].sum())
-    assert evidence.shape == (128, 128)
-    assert 0 <= float(evidence.min()) < float(evidence.max()) <= 1
-    assert float(evidence[:64, :64].mean()) > 2 * float(evidence[64:, 64:].mean())
-
-
 def test_the_report_of_an_unfinished_run_is_refused(run, tmp_path):
     with pytest.raises(NotFoundError, match=r"config\.yaml"):
         write_report(tmp_path)
-
-
-def test_attention_maps_have_the_shape_of_keys_and_tokens_and_are_normalised():
-    backbone = network().backbone.eval()
-    image = torch.randn(3, 70, 90)
-    keys = global_map(backbone, image, 0)
-    assert keys.shape == (3, 3)  # 18 x 23 tokens in cells of 8
-    assert float(keys.sum()) == pytest.approx(1.0, abs=1e-5)
-    windows = local_map(backbone, image, 0)
-    assert windows.shape == (18, 23)
-    assert float(windows[:7, :7].mean()) == pytest.approx(1.0, abs=1e-5)
-    assert float(windows[14:, 21:].mean()) == pytest.approx(1.0, abs=1e-5)  # a partly filled window
 
 
 def test_a_drawing_shows_the_image_and_its_classes():

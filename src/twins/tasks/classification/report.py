@@ -15,7 +15,7 @@ from twins.data.formats.digits import Digits
 from twins.drawing import grid, thumbnail
 from twins.errors import number_of
 from twins.predictions import Prediction
-from twins.tasks.contract import Example, Examples, Explain, Score, TrainingPart
+from twins.tasks.contract import Example, Examples, Explain, TrainingPart
 
 NUM_SHOWN, NUM_EXPLAINED, SIDE = 12, 3, 320
 CALIBRATED = 0.02
@@ -64,7 +64,7 @@ def sections(result: dict[str, Any], examples: Examples, explain: Explain) -> li
         _examples(images),
         explain(
             [(x.image, x.name) for x in explained],
-            [(_logit(x.predicted), x.prediction.name(x.predicted)) for x in explained],
+            [x.prediction for x in explained],
             "the score of the predicted class",
         ),
         _classes(result),
@@ -87,10 +87,6 @@ def training_sections(training: TrainingPart) -> list[str]:
         f"<div class=thumbs>{''.join(views)}</div>"
         f"<h3>Images by class</h3>{bar_chart(bars)}"
     ]
-
-
-def _logit(label: int) -> Score:
-    return lambda outputs: outputs[0, label]
 
 
 def _target_text(target: Tensor, names: tuple[str, ...]) -> str:

@@ -31,6 +31,7 @@ from twins.predictions import Prediction
 from twins.preprocess import Preprocess
 from twins.tasks.classification.inference import infer
 from twins.tasks.classification.network import Classification
+from twins.tasks.contract import Decision
 from twins.tasks.inference import InferenceConfig
 from twins.tasks.network import TaskNetwork
 
@@ -133,6 +134,11 @@ class ClassificationSpec:
 
     def check_pair(self, image: Image, target: int) -> None:
         """Do nothing: every class fits every image."""
+
+    def decision(self, outputs: Tensor, prediction: Prediction) -> Decision | None:
+        """Return the most probable class; `None` for a network without classes."""
+        top = next(_top_classes(prediction, 1), None)
+        return None if top is None else Decision(label=top[0], score=top[1], value=outputs[0, top[0]])
 
     def infer(self, network: TaskNetwork, image: AnyImage, inference: InferenceConfig) -> Prediction:
         assert isinstance(network, Classification)

@@ -13,13 +13,13 @@ from torch import Tensor
 from twins.backbone.network import Twins
 from twins.errors import ConfigError, nearest
 from twins.heads import retinanet, rpn
-from twins.heads.boxes import clip_boxes
+from twins.heads.boxes import clip_boxes, decode_boxes
 from twins.heads.fpn import FeaturePyramid, Levels
-from twins.heads.layers import planar
+from twins.heads.layers import full_precision, planar
 from twins.heads.mask import MaskHead, paste_masks
 from twins.heads.merging import Detections, Merged
 from twins.heads.retinanet import RetinaNetHead
-from twins.heads.roi import BoxHead, RoIHead
+from twins.heads.roi import STDS, BoxHead, RoIHead
 from twins.heads.rpn import RPNHead, RPNOutputs
 from twins.heads.targets import Target, check_targets
 from twins.ops.padding import true_sizes
@@ -273,6 +273,44 @@ def predictions(
         masks = None if objects.masks is None else paste_masks(objects.masks, objects.boxes, size)
         result.append(objects_prediction(info, objects, size, masks))
     return result
+
+
+def object_value(
+    outputs: dict[str, Any], label: int, score: float, box: NDArray[np.float32], size: tuple[int, int]
+) -> Tensor:
+    """Return the value in a detector's outputs that an object's score comes from, a scalar with gradient.
+
+    It is the logit of its anchor or proposal for its class; of a network with masks, whose outputs are objects, the
+    score. Several candidates can have nearly the object's score, or nearly its box, but not both.
+
+    Args:
+        outputs: of `forward` for one image.
+        label: class id of the object.
+        score: of the object.
+        box: of the object, xyxy in pixels of the user's image.
+        size: height and width of the user's image in pixels.
+    """
+    with torch.no_grad():
+        scores, boxes = _candidates(outputs, label)
+        factors = outputs["sizes"][0].to(boxes) / torch.tensor(size).to(boxes)
+        distances = (boxes - torch.from_numpy(box).to(boxes) * factors.flip(0).repeat(2)).abs().amax(dim=1)
+        row = (distances + (scores - score).abs()).argmin()
+    if "logits" in outputs:
+        return outputs["logits"][0, row, label]
+    return outputs["scores"][0, row]
+
+
+def _candidates(outputs: dict[str, Any], label: int) -> tuple[Tensor, Tensor]:
+    """Return the scores `(N,)` for a class and the boxes `(N, 4)`, in pixels of the input, that objects come from."""
+    if "logits" not in outputs:
+        return outputs["scores"][0].masked_fill(outputs["labels"][0] != label, -torch.inf), outputs["boxes"][0]
+    logits, deltas = full_precision(outputs["logits"][0]), full_precision(outputs["deltas"][0])
+    if "anchors" in outputs:
+        scores, boxes = logits[:, label].sigmoid(), decode_boxes(deltas, outputs["anchors"])
+    else:
+        scores = logits.softmax(dim=1)[:, label]
+        boxes = decode_boxes(deltas[:, label], outputs["proposals"][0].to(deltas), STDS)
+    return scores, clip_boxes(boxes[None], outputs["sizes"])[0]
 
 
 def objects_prediction(

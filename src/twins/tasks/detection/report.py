@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from twins.charts import (
     Curve,
@@ -27,7 +26,7 @@ from twins.drawing import Mark, Palette, grid, mark, palette, thumbnail
 from twins.errors import number_of
 from twins.metrics.detection_errors import ImageMatches, match_image
 from twins.predictions import Prediction
-from twins.tasks.contract import Examples, Explain, Score
+from twins.tasks.contract import Examples, Explain
 from twins.tasks.detection.training_report import training_sections
 from twins.tasks.inference import SHOWN
 
@@ -120,7 +119,7 @@ def sections(result: dict[str, Any], examples: Examples, explain: Explain) -> li
     selected = _select(examples, score, masks=main == "mask")
     shown = [*selected.worst, *selected.spread]
     colours = palette(shown[0].prediction) if shown else ()
-    found = [x for x in (*selected.spread, *selected.worst) if _labels(x.prediction)]
+    found = [x for x in (*selected.spread, *selected.worst) if len(x.prediction)]
     return [
         f"<h2>Predictions</h2><p>{_threshold_text(score, best, selected)}</p>"
         f"{_legend()}{_pairs(selected.spread, colours)}",
@@ -154,27 +153,9 @@ def _suggestion(best: float) -> str:
 
 
 def _explain(images: list[_MatchedImage], explain: Explain) -> str:
-    """Return the section on what the detector looks at, for the surest object of each image if there are any."""
+    """Return the section on what the detector looks at, for the surest object of each image that has one."""
     captions = [(x.image, x.name) for x in images]
-    scores = [(_surest(labels[0]), x.prediction.name(labels[0])) for x in images if (labels := _labels(x.prediction))]
-    return explain(captions, scores, "the score of the surest object")
-
-
-def _labels(prediction: Prediction) -> list[int]:
-    """Return the class ids of a detector's objects, the surest first."""
-    assert prediction.labels is not None
-    return prediction.labels.tolist()
-
-
-def _surest(label: int) -> Score:
-    """Return the function to the highest score of a class in the outputs of a detector."""
-
-    def score(outputs: dict[str, Tensor]) -> Tensor:
-        if "logits" in outputs:  # of anchors or proposals
-            return outputs["logits"][0, :, label].max()
-        return outputs["scores"][0][outputs["labels"][0] == label].max()
-
-    return score
+    return explain(captions, [x.prediction for x in images], "the score of the surest object")
 
 
 def _confidence(result: dict[str, Any], score: float) -> str:

@@ -33,7 +33,9 @@ from twins.metrics.detection import DetectionMetric
 from twins.metrics.semantic import Absent
 from twins.predictions import Prediction
 from twins.preprocess import Preprocess, keep_shape
+from twins.tasks.contract import Decision
 from twins.tasks.detection.inference import infer
+from twins.tasks.detection.network import object_value
 from twins.tasks.inference import InferenceConfig
 from twins.tasks.network import TaskNetwork
 
@@ -128,6 +130,16 @@ class DetectionSpec:
 
     def check_pair(self, image: Image, target: Objects) -> None:
         check_size(image, target)
+
+    def decision(self, outputs: dict[str, Any], prediction: Prediction) -> Decision | None:
+        """Return the surest object; its value is its own logit, or with masks its score."""
+        if not len(prediction):
+            return None
+        assert prediction.boxes is not None
+        label, score = next(_labels_and_scores(prediction))
+        x0, y0, x1, y1 = prediction.boxes[0].tolist()
+        value = object_value(outputs, label, score, prediction.boxes[0], prediction.size)
+        return Decision(label=label, score=score, value=value, box=(x0, y0, x1, y1))
 
     def infer(self, network: TaskNetwork, image: AnyImage, inference: InferenceConfig) -> Prediction:
         return infer(network, image, inference)

@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from twins.charts import confusion_table, picture, share, table
 from twins.data.formats.masks import IGNORE
@@ -18,7 +17,7 @@ from twins.data.formats.scenes import SceneMaps
 from twins.drawing import Palette, grid, overlay, palette, thumbnail
 from twins.errors import number_of
 from twins.predictions import Prediction
-from twins.tasks.contract import Example, Examples, Explain, Score, TrainingPart
+from twins.tasks.contract import Example, Examples, Explain, TrainingPart
 
 NUM_SHOWN, NUM_EXPLAINED, SIDE, MAX_NAMED = 4, 2, 480, 3
 FOUND = 0.1
@@ -33,7 +32,7 @@ class _MappedImage:
 
     image: Image.Image
     truth: NDArray[np.uint8]
-    predicted: NDArray[Any]
+    prediction: Prediction
     ious: dict[int, float]
     path: str
 
@@ -41,7 +40,12 @@ class _MappedImage:
     def of(cls, example: Example) -> _MappedImage:
         assert example.prediction.label_map is not None
         ious = image_ious(example.target, example.prediction.label_map)
-        return cls(example.image, example.target, example.prediction.label_map, ious, example.path)
+        return cls(example.image, example.target, example.prediction, ious, example.path)
+
+    @property
+    def predicted(self) -> NDArray[Any]:
+        assert self.prediction.label_map is not None
+        return self.prediction.label_map
 
     @property
     def name(self) -> str:
@@ -90,7 +94,7 @@ def sections(result: dict[str, Any], examples: Examples, explain: Explain) -> li
         f"{_rows(spread, colours, names)}",
         f"<h2>Worst images</h2><p>The lowest mean IoU of {number_of(len(images), 'held-out image')}.</p>"
         f"{_rows(worst, colours, names)}",
-        _explain(spread[:NUM_EXPLAINED], names, explain),
+        _explain(spread[:NUM_EXPLAINED], explain),
         _classes(result),
     ]
 
@@ -112,27 +116,10 @@ def training_sections(training: TrainingPart) -> list[str]:
     return [f"<h2>Training images</h2><p>{text}</p><div class=quad>{pictures}</div>"]
 
 
-def _explain(images: list[_MappedImage], names: Sequence[str], explain: Explain) -> str:
-    """Return the section on what the network looks at, for the class with the most pixels after the first one."""
-    labels = []
-    for x in images:
-        present, pixels = np.unique(x.predicted, return_counts=True)
-        order = present[np.argsort(-pixels)].tolist()
-        labels.append(int(order[1] if len(order) > 1 else order[0]))
-    scores = [(_class_score(label), names[label]) for label in labels]
+def _explain(images: list[_MappedImage], explain: Explain) -> str:
+    """Return the section on what the network looks at."""
     source = "the mean score of a predicted class over its pixels (as in Seg-Grad-CAM, arXiv 2002.11434)"
-    return explain([(x.image, x.name) for x in images], scores, source)
-
-
-def _class_score(label: int) -> Score:
-    """Return the function to the mean logit of a class over the positions where it is the highest."""
-
-    def score(outputs: dict[str, Tensor]) -> Tensor:
-        logits = outputs["logits"][0]  # (K, h, w)
-        chosen = logits.argmax(dim=0) == label
-        return logits[label][chosen].mean() if bool(chosen.any()) else logits[label].max()
-
-    return score
+    return explain([(x.image, x.name) for x in images], [x.prediction for x in images], source)
 
 
 def _rows(images: list[_MappedImage], colours: Palette, names: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from twins.errors import DataError, NotFoundError, few, number_of
 from twins.metrics.semantic import Absent, SemanticMetric
 from twins.predictions import Prediction
 from twins.preprocess import Preprocess, keep_shape
+from twins.tasks.contract import Decision
 from twins.tasks.inference import InferenceConfig
 from twins.tasks.network import TaskNetwork
 from twins.tasks.semantic.inference import infer
@@ -113,6 +114,19 @@ class SemanticSpec:
 
     def check_pair(self, image: Image, target: NDArray[np.uint8]) -> None:
         check_mask_size(image, target)
+
+    def decision(self, outputs: dict[str, Tensor], prediction: Prediction) -> Decision:
+        """Return the class with the most pixels after the first one, which is often background.
+
+        Its value is the mean logit over the positions where it is the highest, as in Seg-Grad-CAM, arXiv 2002.11434.
+        """
+        assert prediction.label_map is not None
+        labels, pixels = np.unique(prediction.label_map, return_counts=True)
+        label = int(labels[np.argsort(-pixels)][:2][-1])
+        logits = outputs["logits"][0]  # (K, h, w)
+        chosen = logits.argmax(dim=0) == label
+        value = logits[label][chosen].mean() if bool(chosen.any()) else logits[label].max()
+        return Decision(label=label, score=None, value=value)
 
     def infer(self, network: TaskNetwork, image: AnyImage, inference: InferenceConfig) -> Prediction:
         assert isinstance(network, SemanticSegmentation)

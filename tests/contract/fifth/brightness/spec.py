@@ -12,6 +12,7 @@ from twins.data.checks.scan import CheckReport
 from twins.data.formats.source import Source, split
 from twins.data.images import list_images, open_image
 from twins.data.transforms.classification import ImageAlone
+from twins.tasks.contract import Decision
 
 
 class Photographs:
@@ -132,6 +133,10 @@ class BrightnessSpec:
 
     def check_pair(self, image, target):
         """Do nothing."""
+
+    def decision(self, outputs, prediction):
+        """Return the brightness as the value that evidence explains."""
+        return Decision(label=0, score=float(prediction.scores[0]), value=outputs[0])
 
     def protocol(self, network, config, data):
         """Return nothing: the numbers depend on nothing else."""
