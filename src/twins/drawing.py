@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from twins.bands import Bands
 from twins.data.channels import RGB, open_channels
-from twins.data.classes import distinct_colours
+from twins.data.classes import class_colours, distinct_colours
 from twins.drawing_labels import Colour, Rectangle, contrast, draw_labels, font, shorten
 from twins.errors import ConfigError, InputError, check_type
 from twins.predictions import Prediction
@@ -116,9 +116,7 @@ def palette(prediction: Prediction) -> Palette:
     """Return the colours of a prediction's classes: its own, or distinct ones if it lacks some."""
     labels = prediction.labels if prediction.label_map is None else prediction.label_map
     count = max(len(prediction.names), int(labels.max(initial=0)) + 1 if labels is not None else 0)
-    if len(prediction.colours) >= count:
-        return prediction.colours
-    return distinct_colours(count) if prediction.boxes is None else distinct_colours(count + 1)[1:]
+    return class_colours(count, prediction.colours, bright=prediction.boxes is not None)
 
 
 def overlay(

@@ -56,7 +56,7 @@ def test_a_run_says_what_it_does_and_a_finished_run_goes_on(data, tmp_path, run_
         assert re.search(pattern, (run / "log.txt").read_text())
     assert out.endswith(
         f"next: twins eval {run}\n      twins predict {run} IMAGE...\n      twins export {run} --format onnx\n"
-        f"      twins serve {run}\n"
+        f"      twins serve {run} --open-browser\n"
     )
     config = read_config(run / "config.yaml")
     assert not config.auto_batch

@@ -9,23 +9,20 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import numpy as np
-import psutil
 import pytest
-import torch
 import tritonclient.http as triton
 from huggingface_hub import InferenceClient
 from PIL import Image
+from served import IMAGE, NETWORKS, PICTURES, SCORE, Server, save_networks
 
 import twins
 from twins.errors import WeightsError
@@ -38,94 +35,10 @@ from twins.token_attention import attention_at
 
 pytestmark = pytest.mark.slow
 
-NETWORKS = {
-    "classification": {"num_classes": 5, "names": tuple("abcde")},
-    "semantic": {"num_classes": 4},
-    "detection": {"num_classes": 3},
-    "instance": {"num_classes": 3},
-}
-SCORE = 0.1
-IMAGE = {"content-type": "application/octet-stream"}
-
-
-class Server:
-    """`twins serve` on a free port, with its log in a file."""
-
-    def __init__(self, folder: Path, *arguments: str, log: str = "serve.log", **environment: str) -> None:
-        self.log = folder / log
-        command = [sys.executable, "-m", "twins", "serve", *arguments, "--port", "0", "--threads", "1"]
-        with self.log.open("w") as file:
-            self.process = subprocess.Popen(
-                command, stderr=file, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
-            )
-
-    def __enter__(self) -> Server:
-        match = self.wait_for(r"ready at (http://\S+)")
-        self.address = match[1]
-        self.client = httpx.Client(base_url=self.address, timeout=60)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
-        self.stop()
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and return the exit code."""
-        self.process.send_signal(number)
-        try:
-            return self.process.wait(30)
-        finally:
-            self.process.kill()
-
-    def wait_for(self, pattern: str, count: int = 1) -> re.Match[str]:
-        end = time.monotonic() + 90
-        while len(found := list(re.finditer(pattern, self.log.read_text()))) < count:
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < end, self.log.read_text()
-            time.sleep(0.02)
-        return found[-1]
-
-    def workers(self) -> list[int]:
-        """Process ids of the workers that got ready, oldest first, as far as they live."""
-        pids = [int(pid) for pid in re.findall(r'"pid": (\d+)', self.log.read_text())]
-        return [pid for pid in pids if psutil.pid_exists(pid)]
-
-    def metric(self, name: str, **labels: str) -> float:
-        text = ",".join(f'{key}="{value}"' for key, value in labels.items())
-        return float(re.search(rf"^{name}{{{text}}} (\S+)$", self.client.get("/metrics").text, re.MULTILINE)[1])
-
-    def connection(self) -> socket.socket:
-        host, port = self.address.removeprefix("http://").split(":")
-        return socket.create_connection((host, int(port)), timeout=20)
-
-    def predict(self, content: bytes, **fields: object) -> httpx.Response:
-        return self.client.post("/v1/predict", content=content, params=fields, headers=IMAGE)
-
-
-def picture(seed, width, height):
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(buffer := io.BytesIO(), format="PNG")
-    return buffer.getvalue()
-
-
-PICTURES = [picture(seed, *size) for seed, size in enumerate([(90, 60), (60, 90), (64, 64), (120, 50), (91, 60)])]
-
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
-    """A file of random weights for each task, made for small images."""
-    folder = tmp_path_factory.mktemp("served")
-    for seed, (task, settings) in enumerate(NETWORKS.items()):
-        torch.manual_seed(seed)
-        model = twins.create_model("twins_svt_nano", task=task, **settings)
-        for name, values in model.named_parameters():  # scores so far from each other that their order is certain
-            if "cls" in name and name.endswith("weight"):
-                values.data *= 30
-        size = {"size": 64} | ({} if task == "classification" else {"fit": "keep", "longest": 128})
-        model.info = replace(model.info, preprocess=replace(model.info.preprocess, **size))
-        twins.save_weights(model, folder / f"{task}.safetensors")
-    return {task: folder / f"{task}.safetensors" for task in NETWORKS}
+    return save_networks(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +163,7 @@ def test_the_server_says_what_it_has(server):
     assert {"/v1/predict", "/v2/models/{name}/infer", "/predict", "/setup", "/models/{name}"} <= paths.keys()
     for page in ("/", "/docs"):
         answer = server.client.get(page, headers={"host": "x<script>"})
-        assert "<script" not in answer.text
+        assert "x<script>" not in answer.text
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert not re.search(r"""(src|href)=["']?(https?:)?//""", answer.text)
 
@@ -473,19 +386,25 @@ def test_an_exported_file_behind_keys_with_slow_clients_and_a_full_queue(exporte
             with server.connection() as connection:
                 connection.sendall(start)
                 assert b" 408 " in connection.recv(4096).partition(b"\r\n")[0]
-        # a full queue
+        # a full queue, behind a worker that is busy
         server.client.headers["X-API-Key"] = "secret"
-        with ThreadPoolExecutor(1) as pool:
-            first = pool.submit(server.client.post, "/v1/predict", files=[("image", ("a.png", PICTURES[0]))] * 2)
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGSTOP)
+        with ThreadPoolExecutor(2) as pool:
+            first = [pool.submit(server.predict, PICTURES[0])]
+            wait_until(lambda: server.metric("twins_queue_images", model="net") == 0)
+            first.append(pool.submit(server.client.post, "/v1/predict", files=[("image", ("a.png", PICTURES[0]))] * 2))
             wait_until(lambda: server.metric("twins_queue_images", model="net") == 2)
-            second = server.predict(PICTURES[0])
-            assert first.result().status_code == 200
-        assert second.status_code == 429
-        assert int(second.headers["retry-after"]) >= 1
+            third = server.predict(PICTURES[0])
+            os.kill(worker, signal.SIGCONT)
+            assert [answer.result().status_code for answer in first] == [200, 200]
+        assert third.status_code == 429
+        assert int(third.headers["retry-after"]) >= 1
         # what is not finished within the grace
+        os.kill(worker, signal.SIGSTOP)
         with ThreadPoolExecutor(1) as pool:
             late = pool.submit(server.predict, PICTURES[0])
-            wait_until(lambda: server.metric("twins_queue_images", model="net") == 1)
+            time.sleep(0.2)
             assert server.stop() == 0
             assert late.result().status_code == 503
 

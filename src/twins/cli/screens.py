@@ -133,11 +133,23 @@ SCREENS = {
     ),
     "serve": Screen(
         (
-            ("twins serve runs/first", "http://127.0.0.1:8000"),
+            ("twins serve runs/first --open-browser", "try it on its page"),
             ("twins serve cats=runs/first dogs.onnx --workers 2", "two models in two processes"),
             ("twins serve runs/first --host 0.0.0.0 --api-keys keys.txt", "for others, with keys"),
         ),
-        ("models", "host", "port", "open", "api_keys", "workers", "max_batch", "max_delay_ms", "grace", "device"),
+        (
+            "models",
+            "host",
+            "port",
+            "open",
+            "open_browser",
+            "api_keys",
+            "workers",
+            "max_batch",
+            "max_delay_ms",
+            "grace",
+            "device",
+        ),
         {
             "Batches and limits": (
                 "max_padding",

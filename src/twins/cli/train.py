@@ -59,6 +59,7 @@ def status(message: str, *, quiet: bool) -> AbstractContextManager[Any]:
 def print_next(run: Path) -> None:
     """Print the commands that people use after a training."""
     folder = shlex.quote(str(run))
-    commands = {"eval": folder, "predict": f"{folder} IMAGE...", "export": f"{folder} --format onnx", "serve": folder}
+    commands = {"eval": folder, "predict": f"{folder} IMAGE...", "export": f"{folder} --format onnx"}
+    commands |= {"serve": f"{folder} --open-browser"}
     for index, (verb, words) in enumerate((verb, words) for verb, words in commands.items() if verb in VERBS):
         print(f"{'     ' if index else 'next:'} twins {verb} {words}")

@@ -156,6 +156,19 @@ def distinct_colours(count: int) -> tuple[Colour, ...]:
     return tuple(colours[:count])
 
 
+def class_colours(count: int, own: Sequence[Colour], *, bright: bool) -> Sequence[Colour]:
+    """Return the colours of `count` classes in drawings: their own if each has one, else distinct ones.
+
+    Args:
+        count: number of classes.
+        own: RGB of classes by class id.
+        bright: leave out the dark first colour, which is for a background.
+    """
+    if len(own) >= count:
+        return own
+    return distinct_colours(count + 1)[1:] if bright else distinct_colours(count)
+
+
 def voc_colours(count: int) -> tuple[Colour, ...]:
     """Return the first colours of Pascal VOC's palette: each channel collects every third bit of the class id."""
     return tuple(

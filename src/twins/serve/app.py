@@ -16,14 +16,16 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match
 
 import twins
+from twins.data.classes import class_colours
 from twins.errors import nearest
 from twins.serve.errors import RequestError
 from twins.serve.gate import error_body
 from twins.serve.messages import AttentionOptions, Options
 from twins.serve.metrics import Metrics
 from twins.serve.openapi import ERRORS, IMAGE_BODY
-from twins.serve.pages import CSP, index_page, routes_page
+from twins.serve.pages import CSP, PAGE_CSP, page_files, routes_page
 from twins.serve.service import Service
+from twins.tasks.table import facts_of
 
 
 def create_app(service: Service, metrics: Metrics, *routers: APIRouter) -> FastAPI:
@@ -115,12 +117,15 @@ def _describe(served: Any) -> dict[str, Any]:
     if (description := served.description) is None:
         return values
     info = description.info
+    fields = facts_of(info.task).prediction_fields
     return values | {
         "ready": True,
         "task": info.task,
         "model": info.model,
         "head": info.head,
         "names": list(info.names),
+        "colours": class_colours(info.num_classes, info.colours, bright="boxes" in fields),
+        "fields": fields,
         "num_classes": info.num_classes,
         "runtime": description.runtime,
         "precision": description.precision,
@@ -171,11 +176,29 @@ async def docs(request: Request) -> Response:
     return Response(page, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": CSP})
 
 
-@router.get("/", response_class=Response)
-async def page(request: Request) -> Response:
-    """Show what the server has, as a plain page."""
-    content = index_page(str(request.base_url).rstrip("/"))
-    return Response(content, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": CSP})
+@router.get("/", response_class=Response, include_in_schema=False)
+async def page() -> Response:
+    """Show the page on which models are tried."""
+    return _page_file("index.html")
+
+
+@router.get("/page/{name}", response_class=Response, include_in_schema=False)
+async def page_file(name: str) -> Response:
+    """Return a file of the page."""
+    return _page_file(name)
+
+
+def _page_file(name: str) -> Response:
+    if name not in page_files():
+        raise RequestError(404, f"the page has no file {name!r:.80}; see /")
+    content, kind = page_files()[name]
+    headers = {
+        "Content-Security-Policy": PAGE_CSP,
+        "Cache-Control": "no-cache",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(content, media_type=kind, headers=headers)
 
 
 def check_fields(request: Request, known: tuple[str, ...]) -> None:

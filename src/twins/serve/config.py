@@ -28,6 +28,8 @@ class ServeConfig:
     """Port to listen on; 0 takes a free one."""
     open: bool = False
     """Answer anyone who can reach the address, without keys."""
+    open_browser: bool = False
+    """Open the page in a browser once the server is ready."""
     api_keys: Annotated[str | None, arg(metavar="FILE")] = None
     """File of keys, one in each line; requests need one of them, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
     The file is read again when it changes."""

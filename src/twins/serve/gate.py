@@ -21,6 +21,8 @@ OPEN_ROUTES = frozenset(
     ("/", "/docs", "/openapi.json", "/health/live", "/health/ready", "/health", "/v2/health/live", "/v2/health/ready")
 )
 """Paths whose GET needs no key: they tell nothing of models or images."""
+PAGE = "/page/"
+"""Where the files of the page are, which need no key either."""
 DRAIN_SECONDS = 1.0
 """Time for a client to finish a body that is refused, so that it reads the answer."""
 
@@ -77,7 +79,8 @@ class Gate:
             self._log(scope, request, status, seconds)
 
     def _check_key(self, scope: Scope) -> None:
-        if self.keys is None or (scope["path"] in OPEN_ROUTES and scope["method"] in ("GET", "HEAD")):
+        is_open = scope["path"] in OPEN_ROUTES or scope["path"].startswith(PAGE)
+        if self.keys is None or (is_open and scope["method"] in ("GET", "HEAD")):
             return
         headers = Headers(scope=scope)
         word, _, bearer = headers.get("authorization", "").partition(" ")

@@ -1,13 +1,26 @@
-"""The server's pages: an index, and all routes from the OpenAPI description; plain HTML without scripts."""
+"""The server's pages: the one to try a model, whose files are in `page/`, and all routes as OpenAPI describes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from html import escape
+from pathlib import Path
 from typing import Any
 
-CSP = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-"""Content security policy of the pages."""
+FOLDER = Path(__file__).with_name("page")
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+"""Content types of the page's files by their endings."""
+ALONE = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+CSP = f"default-src 'none'; style-src 'unsafe-inline'; {ALONE}"
+"""Content security policy of the list of routes, which has no scripts."""
+PAGE_CSP = f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; {ALONE}"
+"""Content security policy of the page: its own files and this server alone, and nothing inline."""
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:48rem;margin:2rem auto;padding:0 1rem}
 :root{color-scheme:light dark}
 pre,table{overflow-x:auto}pre{white-space:pre-wrap;padding:.6rem;background:#8882}
@@ -24,20 +37,10 @@ def _page(title: str, body: str) -> str:
     )
 
 
-def index_page(address: str) -> str:
-    """Return the index of a server, with a request to its address to copy."""
-    return _page("twins", INDEX.replace("ADDRESS", escape(address)))
-
-
-INDEX = """<h1>twins serve</h1>
-<p>This server predicts images:</p>
-<pre>curl --data-binary @image.jpg -H "Content-Type: image/jpeg" ADDRESS/v1/predict</pre>
-<ul>
-<li><a href="/v1/models">/v1/models</a>: the models</li>
-<li><a href="/docs">/docs</a>: all routes, also as <a href="/openapi.json">OpenAPI</a></li>
-<li><a href="/health/ready">/health/ready</a>: whether it can answer</li>
-<li><a href="/metrics">/metrics</a>: numbers for Prometheus</li>
-</ul>"""
+@cache
+def page_files() -> Mapping[str, tuple[bytes, str]]:
+    """Return the content and the content type of each file of the page, by name."""
+    return {file.name: (file.read_bytes(), KINDS[file.suffix]) for file in sorted(FOLDER.iterdir())}
 
 
 def routes_page(description: dict[str, Any]) -> str:
@@ -48,7 +51,13 @@ def routes_page(description: dict[str, Any]) -> str:
         for method, values in methods.items()
     ]
     title = f"{description['info']['title']} {description['info']['version']}: routes"
-    return _page(title, f"<h1>{escape(title)}</h1>\n" + "\n".join(routes))
+    return _page(title, f"<h1>{escape(title)}</h1>\n" + "\n".join(routes) + LINKS)
+
+
+LINKS = """
+<p>Also: <a href="openapi.json">the OpenAPI description</a>, <a href="v1/models">the models</a>,
+<a href="health/ready">whether they are ready</a>, <a href="metrics">numbers for Prometheus</a>, and
+<a href="./">the page</a> to try a model.</p>"""
 
 
 def _route(method: str, path: str, values: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import socket
+import webbrowser
 from collections.abc import Iterator, Sequence
 
 import uvicorn
@@ -79,7 +80,9 @@ async def _serve(sources: Sequence[Source], config: ServeConfig, keys: Keys | No
         await asyncio.wait((starting, serving), return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            _announce(listener, dispatcher, quiet=config.quiet)
+            address = _announce(listener, dispatcher, quiet=config.quiet)
+            if config.open_browser:
+                await asyncio.to_thread(_open_browser, address)
             await serving
         else:
             starting.cancel()
@@ -93,16 +96,24 @@ async def _serve(sources: Sequence[Source], config: ServeConfig, keys: Keys | No
         raise dispatcher.fault
 
 
-def _announce(listener: socket.socket, dispatcher: Dispatcher, *, quiet: bool) -> None:
-    """Say the address: in the log, and on standard output with a request to copy."""
+def _announce(listener: socket.socket, dispatcher: Dispatcher, *, quiet: bool) -> str:
+    """Say the address: in the log, and on standard output with a request to copy; return it."""
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     names = list(dispatcher.models)
     log.info("ready at %s with %s", address, ", ".join(names))
     if not quiet:
         query = f"?model={names[0]}" if len(names) > 1 else ""
-        print(f"serving {', '.join(names)} at {address}; Ctrl-C stops it. For example:")
+        print(f"serving {', '.join(names)} at {address}; Ctrl-C stops it. Open it in a browser, or send a request:")
         print(f'curl --data-binary @photo.jpg -H "Content-Type: image/jpeg" "{address}/v1/predict{query}"', flush=True)
+    return address
+
+
+def _open_browser(address: str) -> None:
+    """Open the page; a machine without a browser is told the address."""
+    host = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    if not webbrowser.open(host):
+        log.error("no browser was found; open %s", host)
 
 
 class _Server(uvicorn.Server):

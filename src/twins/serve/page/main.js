@@ -1,0 +1,472 @@
+// The page: images in, results beside them.
+
+import { call, listModels, lowestScore, useKey } from "./api.js";
+import { Attention } from "./attention.js";
+import { button, find, make, plural, say, warn } from "./dom.js";
+import { Pane, describe, summary } from "./pane.js";
+import { requestPanel, savePanel } from "./saving.js";
+import { Several } from "./several.js";
+
+const LARGE = 4e6; // pixels above which the page offers to make an image smaller
+const SMALLER = 1600; // longer side of such an image
+const KEPT = 6; // decoded images that stay in memory
+const TABS = ["result", "attention", "request", "save"];
+const NAMES = /\.(jpe?g|png|webp|gif|bmp|tiff?|avif|jp2|ppm)$/i;
+
+const shared = { score: 0.3, opacity: 0.5, labels: true };
+const entries = [];
+const decoded = []; // entries with a decoded image, the one shown last at the end
+let models = [];
+let panes = [];
+let current = null;
+let tab = "result";
+let zoom = 1;
+let hasKey = false;
+let running = null;
+let camera = null;
+
+const several = new Several((entry) => show(entry), () => shared);
+const attention = new Attention(find("panel-attention"), () => active, redraw);
+let active = null; // the pane whose attention is shown
+
+// Models
+
+async function start() {
+  try {
+    models = await listModels();
+  } catch (error) {
+    if (error.status === 401) askForKey(hasKey ? error.message : "");
+    else {
+      warn(error.message);
+      if (!error.status || error.status === 503) setTimeout(start, 2000);
+    }
+    return;
+  }
+  find("key-form").hidden = true;
+  if (!models.every((model) => model.ready)) {
+    say("The server loads its models …");
+    setTimeout(start, 500);
+    return;
+  }
+  say("");
+  warn("");
+  for (const model of models) {
+    model.objects = model.fields.includes("boxes");
+    model.masks = model.fields.includes("masks");
+    model.map = model.fields.includes("label_map");
+    model.names = model.names.length ? model.names : Array.from({ length: model.num_classes }, (_, i) => String(i));
+  }
+  const wanted = new URLSearchParams(location.hash.slice(1));
+  if (wanted.has("score")) setScore(Number(wanted.get("score")));
+  for (const [id, extra] of [["model", []], ["beside", ["nothing"]]]) {
+    const options = [...extra.map((text) => make("option", { value: "" }, text)), ...models.map((model) => make("option", { value: model.name }, model.name))];
+    find(id).replaceChildren(...options);
+    if (models.some((model) => model.name === wanted.get(id))) find(id).value = wanted.get(id);
+  }
+  find("models").hidden = false;
+  find("beside-label").hidden = models.length < 2;
+  document.title = `${models.map((model) => model.name).join(", ")} – twins`;
+  choose();
+}
+
+function askForKey(sentence) {
+  find("key-form").hidden = false;
+  warn(sentence);
+  say("This server needs a key.");
+  find("key").focus();
+}
+
+find("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  useKey(find("key").value);
+  find("key").value = "";
+  hasKey = true;
+  start();
+});
+
+function choose() {
+  const names = [find("model").value, find("beside").value].filter((name, index, all) => name && all.indexOf(name) === index);
+  panes = names.map((name) => new Pane(models.find((model) => model.name === name)));
+  active = panes[0];
+  find("panes").replaceChildren(...panes.map((pane) => pane.figure));
+  find("panes").classList.toggle("two", panes.length === 2);
+  for (const pane of panes) listen(pane);
+  const any = (test) => panes.some((pane) => test(pane.model));
+  find("score-row").hidden = !any((model) => model.objects);
+  find("opacity-row").hidden = !any((model) => model.masks || model.map);
+  find("labels-row").hidden = !any((model) => model.objects);
+  find("controls").hidden = !any((model) => model.objects || model.map);
+  const lowest = Math.min(...panes.map((pane) => lowestScore(pane.model)));
+  find("score").min = find("score-number").min = lowest;
+  setScore(shared.score);
+  const [{ model }] = panes;
+  const some = model.names.slice(0, 8).join(", ");
+  find("about").textContent = `${model.name}: ${describe(model)}, ${plural(model.num_classes, "class", "classes")} (${some}${model.names.length > 8 ? ", …" : ""})`;
+  link();
+  showExamples();
+  if (current) show(current);
+  if (several.entries.length) several.run(several.entries, panes[0].model);
+}
+
+// The address of the page holds what is chosen, so that it can be sent to others.
+function link() {
+  const chosen = { model: find("model").value, beside: find("beside").value, score: find("score-row").hidden ? "" : shared.score };
+  const words = new URLSearchParams(Object.entries(chosen).filter(([, value]) => value !== ""));
+  history.replaceState(null, "", `#${words}`);
+}
+
+async function showExamples() {
+  const [{ model }] = panes;
+  const list = find("examples").querySelector("ul");
+  list.replaceChildren();
+  find("examples").hidden = !model.examples.length;
+  for (const path of model.examples) {
+    try {
+      const blob = await (await call(path.replace(/^\//, ""))).blob();
+      if (panes[0]?.model !== model) return;
+      const name = decodeURIComponent(path.split("/").pop());
+      const item = button("", () => add([new File([blob], name, { type: blob.type, lastModified: 0 })]), { "aria-label": `Example ${name}` });
+      item.append(make("img", { alt: "", src: URL.createObjectURL(blob) }));
+      list.append(make("li", {}, item));
+    } catch (error) {
+      warn(error.message);
+      return;
+    }
+  }
+}
+
+for (const id of ["model", "beside"]) find(id).addEventListener("change", choose);
+
+// Images
+
+function add(files) {
+  const images = files.filter((file) => file.type.startsWith("image/") || NAMES.test(file.name));
+  if (!images.length) {
+    warn(files.length ? `${files[0].name || "What was given"} is no image; choose JPEG, PNG or another picture.` : "There is no image in it.");
+    return;
+  }
+  if (!panes.length) {
+    warn("The server is not ready yet; try again in a moment.");
+    return;
+  }
+  warn("");
+  const added = images.map((file) => known(file) ?? entryOf(file));
+  entries.push(...added.filter((entry) => !entries.includes(entry)));
+  if (added.length > 1) several.run(added, panes[0].model);
+  show(added[0]);
+}
+
+function entryOf(file) {
+  return { name: file.webkitRelativePath || file.name || "pasted.png", blob: file, url: URL.createObjectURL(file), answers: new Map() };
+}
+
+// The entry of an image that was given before.
+function known({ name, size, lastModified }) {
+  return entries.find(({ blob }) => blob.name === name && blob.size === size && blob.lastModified === lastModified);
+}
+
+// Decodes an image; a browser that cannot show its format still gets its result.
+async function decode(entry) {
+  if (!entry.bitmap) {
+    try {
+      entry.bitmap = await createImageBitmap(entry.blob, { imageOrientation: "from-image" });
+    } catch {
+      entry.bitmap = null;
+    }
+  }
+  const known = decoded.indexOf(entry);
+  if (known >= 0) decoded.splice(known, 1);
+  decoded.push(entry);
+  while (decoded.length > KEPT) {
+    const [old] = decoded.splice(0, 1);
+    old.bitmap?.close();
+    old.bitmap = undefined;
+  }
+}
+
+async function show(entry) {
+  running?.abort();
+  running = new AbortController();
+  const { signal } = running;
+  current = entry;
+  zoom = 1;
+  stopCamera();
+  find("start").hidden = true;
+  find("work").hidden = false;
+  find("image-name").textContent = entry.name;
+  find("image-name").title = entry.name;
+  for (const pane of panes) pane.heat = null;
+  for (const id of ["results", "panel-attention", "panel-request", "panel-save"]) find(id).replaceChildren();
+  strip();
+  say("Predicting …");
+  await decode(entry);
+  if (signal.aborted) return;
+  offerSmaller(entry);
+  for (const pane of panes) {
+    pane.figure.hidden = false;
+    pane.preview(entry);
+  }
+  const results = await Promise.allSettled(panes.map((pane) => pane.run(entry, signal)));
+  if (signal.aborted) return;
+  const failure = results.find((result) => result.status === "rejected");
+  warn(failure ? failure.reason.message : "");
+  if (failure?.reason.status === 401) askForKey(failure.reason.message);
+  const done = panes.filter((pane) => pane.prediction && pane.entry === entry);
+  find("work").classList.toggle("failed", !done.length);
+  for (const pane of panes) pane.figure.hidden = !done.includes(pane);
+  redraw();
+  say(done.map((pane) => `${panes.length > 1 ? `${pane.model.name}: ` : ""}${summary(pane.prediction, pane.settings(shared))}`).join("; "));
+  if (!entry.bitmap && done.length) warn(`This browser cannot show ${entry.name}, so its result stands on a white picture.`);
+  if (tab === "attention") attention.look();
+}
+
+function offerSmaller(entry) {
+  const pixels = entry.bitmap ? entry.bitmap.width * entry.bitmap.height : 0;
+  const hint = find("large");
+  hint.hidden = pixels <= LARGE;
+  if (hint.hidden) return;
+  const megapixels = `${(pixels / 1e6).toFixed(0)} megapixels, ${(entry.blob.size / 1e6).toFixed(1)} MB`;
+  hint.replaceChildren(`The image has ${megapixels}, and was sent as it is. `, button(`Send it with ${SMALLER} pixels instead`, () => makeSmaller(entry)));
+}
+
+async function makeSmaller(entry) {
+  const shrink = SMALLER / Math.max(entry.bitmap.width, entry.bitmap.height);
+  const canvas = make("canvas");
+  canvas.width = Math.round(entry.bitmap.width * shrink);
+  canvas.height = Math.round(entry.bitmap.height * shrink);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(entry.bitmap, 0, 0, canvas.width, canvas.height);
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+  const name = `${entry.name.replace(/\.[^.]*$/, "")}-${SMALLER}.jpg`;
+  add([new File([blob], name, { type: "image/jpeg" })]);
+}
+
+function strip() {
+  const items = entries.map((entry) => {
+    const item = button("", () => show(entry), { "aria-label": entry.name, "aria-current": String(entry === current) });
+    item.append(make("img", { alt: "", loading: "lazy", src: entry.url }));
+    return make("li", {}, item);
+  });
+  find("strip").hidden = entries.length < 2;
+  find("strip").replaceChildren(...items);
+  find("strip").querySelector("[aria-current=true]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+}
+
+// The work
+
+function redraw() {
+  for (const pane of panes) {
+    if (tab !== "attention") pane.heat = null;
+    pane.redraw(shared);
+    if (pane.prediction) pane.zoom(zoom);
+    pane.frame.classList.toggle("asks", tab === "attention" && pane.model.runtime === "pytorch");
+  }
+  find("zoom").textContent = `${Math.round(100 * zoom)} %`;
+  const ready = panes.filter((pane) => pane.prediction);
+  const focus = find("results").contains(document.activeElement) ? focusPath(document.activeElement) : null;
+  find("results").replaceChildren(...ready.map((pane) => pane.results(shared, redraw, lookAtObject)));
+  if (focus !== null) find("results").querySelectorAll("input, button")[focus]?.focus();
+  find("panel-request").replaceChildren(...ready.flatMap((pane) => requestPanel(pane, shared, hasKey)));
+  find("panel-save").replaceChildren(...ready.flatMap((pane) => savePanel(pane, shared)));
+}
+
+function focusPath(element) {
+  return [...find("results").querySelectorAll("input, button")].indexOf(element);
+}
+
+function lookAtObject(pane, x, y) {
+  active = pane;
+  openTab("attention", [x, y]);
+  find("tab-attention").focus();
+}
+
+function openTab(name, point = null) {
+  tab = name;
+  for (const other of TABS) {
+    find(`tab-${other}`).setAttribute("aria-selected", String(other === name));
+    find(`tab-${other}`).tabIndex = other === name ? 0 : -1;
+    find(`panel-${other}`).hidden = other !== name;
+  }
+  if (!current) return;
+  redraw();
+  if (name === "attention") attention.look(point);
+}
+
+for (const [index, name] of TABS.entries()) {
+  find(`tab-${name}`).addEventListener("click", () => openTab(name));
+  find(`tab-${name}`).addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const next = { Home: 0, End: TABS.length - 1 }[event.key] ?? (step && (index + step + TABS.length) % TABS.length);
+    if (next === undefined) return;
+    event.preventDefault();
+    find(`tab-${TABS[next]}`).focus();
+    openTab(TABS[next]);
+  });
+}
+
+function setScore(value) {
+  const lowest = Number(find("score").min);
+  shared.score = Math.min(Math.max(Number.isFinite(value) ? value : 0.3, lowest), 0.99);
+  find("score").value = shared.score;
+  find("score-number").value = shared.score;
+}
+
+let frame = 0;
+function later() {
+  cancelAnimationFrame(frame);
+  frame = requestAnimationFrame(() => {
+    redraw();
+    if (several.entries.length) several.render();
+  });
+}
+
+for (const id of ["score", "score-number"]) {
+  find(id).addEventListener(id === "score" ? "input" : "change", () => {
+    setScore(Number(find(id).value));
+    link();
+    later();
+  });
+}
+find("opacity").addEventListener("input", () => {
+  shared.opacity = Number(find("opacity").value);
+  later();
+});
+find("labels").addEventListener("change", () => {
+  shared.labels = find("labels").checked;
+  later();
+});
+
+function setZoom(value, pane = panes[0], at = null) {
+  const before = zoom;
+  zoom = Math.min(Math.max(value, 1), 32);
+  for (const one of panes) {
+    const { frame: box } = one;
+    const [x, y] = one === pane && at ? at : [box.clientWidth / 2, box.clientHeight / 2];
+    const [left, top] = [(box.scrollLeft + x) / before, (box.scrollTop + y) / before];
+    one.zoom(zoom);
+    box.scrollTo(left * zoom - x, top * zoom - y);
+  }
+  find("zoom").textContent = `${Math.round(100 * zoom)} %`;
+}
+
+find("zoom-in").addEventListener("click", () => setZoom(1.5 * zoom));
+find("zoom-out").addEventListener("click", () => setZoom(zoom / 1.5));
+find("zoom-fit").addEventListener("click", () => setZoom(1));
+addEventListener("resize", () => panes.forEach((pane) => pane.prediction && pane.zoom(zoom)));
+
+function listen(pane) {
+  const { frame: box, canvas } = pane;
+  canvas.addEventListener("click", (event) => {
+    if (tab !== "attention" || !pane.prediction) return;
+    const place = pane.place(event);
+    active = pane;
+    if (place) attention.look(place);
+  });
+  box.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && !event.metaKey) return;
+    event.preventDefault();
+    const area = box.getBoundingClientRect();
+    setZoom(zoom * Math.exp(-event.deltaY / 300), pane, [event.clientX - area.left, event.clientY - area.top]);
+  }, { passive: false });
+  box.addEventListener("keydown", (event) => {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    const keys = { "+": () => setZoom(1.5 * zoom), "=": () => setZoom(1.5 * zoom), "-": () => setZoom(zoom / 1.5), 0: () => setZoom(1) };
+    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    if (tab === "attention" && moves[event.key]) {
+      active = pane;
+      attention.move(...moves[event.key]);
+    } else if (tab === "attention" && event.key === "Enter") attention.enter();
+    else if (keys[event.key]) keys[event.key]();
+    else return;
+    event.preventDefault();
+  });
+}
+
+// Where images come from
+
+find("choose").addEventListener("click", () => find("files").click());
+find("choose-folder").addEventListener("click", () => find("folder").click());
+for (const id of ["files", "folder"]) {
+  find(id).addEventListener("change", () => {
+    add([...find(id).files]);
+    find(id).value = "";
+  });
+}
+find("new").addEventListener("click", () => {
+  find("start").hidden = false;
+  find("choose").focus();
+});
+find("clear").addEventListener("click", () => {
+  for (const entry of several.entries) {
+    if (entry === current) continue;
+    URL.revokeObjectURL(entry.url);
+    entries.splice(entries.indexOf(entry), 1);
+  }
+  several.clear();
+  strip();
+});
+
+addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("over");
+});
+for (const name of ["dragleave", "dragend"]) addEventListener(name, () => document.body.classList.remove("over"));
+addEventListener("drop", async (event) => {
+  event.preventDefault();
+  document.body.classList.remove("over");
+  const items = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.() ?? item.getAsFile()).filter((item) => item);
+  add((await Promise.all(items.map(filesOf))).flat());
+});
+
+// The files of a dropped entry, those of folders too, in the order of their paths.
+async function filesOf(item) {
+  if (item instanceof File) return [item];
+  if (item.isFile) return [await new Promise((resolve, reject) => item.file(resolve, reject))];
+  const reader = item.createReader();
+  const found = [];
+  for (let part; (part = await new Promise((resolve, reject) => reader.readEntries(resolve, reject))).length; ) found.push(...part);
+  found.sort((one, other) => one.name.localeCompare(other.name, undefined, { numeric: true }));
+  return (await Promise.all(found.map(filesOf))).flat();
+}
+
+addEventListener("paste", (event) => {
+  const files = [...event.clipboardData.files];
+  if (!files.length) return;
+  event.preventDefault();
+  add(files);
+});
+
+find("camera").addEventListener("click", async () => {
+  try {
+    camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  } catch (error) {
+    const reason = !navigator.mediaDevices ? "browsers open it only on this machine or over HTTPS" : error.name === "NotAllowedError" ? "it was not allowed" : "none was found";
+    warn(`The camera cannot be used: ${reason}.`);
+    return;
+  }
+  warn("");
+  find("camera-box").hidden = false;
+  find("video").srcObject = camera;
+  await find("video").play();
+  find("shoot").focus();
+});
+find("shoot").addEventListener("click", async () => {
+  const video = find("video");
+  const canvas = make("canvas");
+  [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.95));
+  stopCamera();
+  add([new File([blob], `camera-${entries.length + 1}.jpg`, { type: "image/jpeg" })]);
+});
+find("camera-off").addEventListener("click", stopCamera);
+
+function stopCamera() {
+  camera?.getTracks().forEach((track) => track.stop());
+  camera = null;
+  find("camera-box").hidden = true;
+}
+
+openTab("result");
+start();
