@@ -181,6 +181,8 @@ def in_flags(sentence: str, kind: type[Any]) -> str:
     `task="semantic"`. They become `--batch-size`, `--optimizer.lr`, `--task semantic` if the verb has such flags;
     otherwise only the backticks are removed.
     """
+    if "`" not in sentence:  # most of what is written to a log or a progress bar
+        return sentence
     flags = spellings(kind)
 
     def spell(match: re.Match[str]) -> str:
