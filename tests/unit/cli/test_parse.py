@@ -110,6 +110,14 @@ def test_text_on_stderr_within_the_context_names_flags(capsys):
     assert capsys.readouterr().err == "note: consider --batch-size 4\n`batch_size`\n"
 
 
+def test_text_without_a_setting_is_written_as_it_is_at_no_cost(capsys, monkeypatch):
+    """A server's log and progress bars have many such lines."""
+    monkeypatch.setattr("twins.cli.parse.spellings", None)
+    with stderr_in_flags(Args):
+        print('{"model": "batch_size"}', file=sys.stderr)
+    assert capsys.readouterr().err == '{"model": "batch_size"}\n'
+
+
 def test_notes_of_a_run_name_flags(capsys, tmp_path):
     from twins.engine.log import Log
 

@@ -136,6 +136,7 @@ async function showExamples() {
 }
 
 for (const id of ["model", "beside"]) find(id).addEventListener("change", choose);
+addEventListener("hashchange", start);
 
 // Images
 
