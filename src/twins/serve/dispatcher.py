@@ -40,6 +40,10 @@ ATTEMPTS = 2
 """Workers that an image may take down before it is refused."""
 BROKEN = 3
 """Starts in a row that fail before requests that wait are refused, if there is no other worker."""
+FIRST_PAUSE = 0.1
+"""Time in seconds that is doubled with each start in a row that fails, to wait before the next."""
+LONGEST_PAUSE = 5.0
+"""Longest time in seconds between starts that fail."""
 LOAD_SECONDS = 600.0
 """Time for a worker to load a model."""
 LOOK_SECONDS = 1.0
@@ -255,13 +259,13 @@ class Dispatcher:
             started = time.monotonic()
             try:
                 await self._run_worker(number)
-            except OSError as error:
-                self._failed(number, str(error))
+            except (OSError, EOFError) as error:  # no process could be started, or the one that forks workers died
+                self._failed(number, f"it could not be started ({error})")
             if self.stopping or (self._started.done() and self._started.exception()):
                 return
             self.restarts += 1
             short = time.monotonic() - started < 5
-            await asyncio.sleep(min(5.0, 0.1 * 2**self._failures) if short else 0)
+            await asyncio.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 30)) if short else 0)
 
     async def _run_worker(self, number: int) -> None:
         """Start a worker, and return when it has died; its batches are given to others."""
@@ -270,8 +274,12 @@ class Dispatcher:
         process = self._context.Process(
             target=run_worker, args=(theirs, settings), name=f"twins-worker-{number}", daemon=True
         )
-        await asyncio.to_thread(process.start)
-        theirs.close()
+        with theirs:
+            try:
+                await asyncio.to_thread(process.start)
+            except BaseException:
+                ours.close()
+                raise
         reader, writer = await asyncio.open_connection(sock=ours)
         worker = Worker(number, process, writer)
         self.workers.append(worker)
