@@ -335,6 +335,12 @@ class Dispatcher:
         worker = min(self._complete(), key=lambda worker: len(worker.batches), default=None)
         return worker if worker is not None and len(worker.batches) < IN_FLIGHT else None
 
+    def _worker_with(self, key: str) -> Worker | None:
+        """Return the worker with the fewest batches of those that have a model's version; an old one may be in few."""
+        having = [worker for worker in self._complete() if key in worker.keys]
+        having = having or [worker for worker in self.workers if key in worker.keys]
+        return min(having, key=lambda worker: len(worker.batches), default=None)
+
     def _has_idle_worker(self) -> bool:
         return any(not worker.batches for worker in self._complete())
 
@@ -377,9 +383,10 @@ class Dispatcher:
                 self.queues.wake.clear()
                 await self.queues.wake.wait()
             served, batch = await self.queues.next_batch(self._has_idle_worker)
-            if (worker := self._free_worker()) is None:  # it died while no batch was due
+            key = batch[0].key
+            if self._free_worker() is None:  # it died while no batch was due
                 served.queue.add(batch, first=True)
-            elif (key := batch[0].key) not in worker.keys:
+            elif (worker := self._worker_with(key)) is None:
                 for item in batch:
                     settle(item, Failure(503, "the model was exchanged and its worker died; send the request again"))
             else:
