@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import logging
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ async def health(request: Request) -> dict[str, str]:
 @router.get("/models/{name}/versions", responses=ERRORS, openapi_extra={"parameters": [NAME]})
 async def versions(request: Request) -> dict[str, list[str]]:
     """Return the version of the model in a list."""
-    return {"versions": [_find(request.app.state.service, request).key]}
+    return {"versions": [await _version(_find(request.app.state.service, request))]}
 
 
 @router.post("/setup", responses=ERRORS, openapi_extra={"requestBody": json_body()})
@@ -76,7 +77,7 @@ async def setup(request: Request) -> dict[str, str]:
     service: Service = request.app.state.service
     try:
         await _json(service, request)
-        return {"model_version": _find(service, request).key}
+        return {"model_version": await _version(_find(service, request))}
     finally:
         service.bodies.release(request)
 
@@ -97,6 +98,7 @@ async def predict(request: Request) -> dict[str, Any]:
             raise RequestError(400, "the JSON must hold a list tasks and a text label_config")
         controls = controls_of(interface)
         results: list[dict[str, Any] | RequestError] = []
+        version = await _version(served)
         for start in range(0, len(tasks), service.config.max_images):
             some = tasks[start : start + service.config.max_images]
             results += await _predict_some(service, request, served, some, controls)
@@ -108,13 +110,31 @@ async def predict(request: Request) -> dict[str, Any]:
     for error in errors:
         log.warning("a task of Label Studio has no prediction: %s", error.sentence, extra={"model": served.source.name})
     answers: list[Any] = [[] if isinstance(result, RequestError) else result for result in results]
-    return {"results": answers, "model_version": served.key}
+    return {"results": answers, "model_version": version}
 
 
 def _find(service: Service, request: Request) -> Served:
     """Return the model that the address names, as `/models/NAME/...` or `?model=NAME`."""
     name = request.path_params.get("name", request.query_params.get("model"))
     return service.find(request, name)[0]
+
+
+async def _version(served: Served, key: str | None = None) -> str:
+    """Return the model's name and a hash of its files' content.
+
+    Label Studio asks for no prediction of a version that a task has already, even of a server that has been started
+    again with another file, whose versions count from 1 once more.
+
+    Args:
+        served: the model.
+        key: of the version, if not the one in use.
+    """
+    key = key or served.key
+    if key not in served.hashes and key == served.key:
+        with contextlib.suppress(OSError):  # it has been replaced
+            content = await asyncio.to_thread(served.source.content_hash, served.path)
+            served.hashes[key] = f"{served.source.name}@{content}" if content else key
+    return served.hashes.get(key, key)
 
 
 async def _predict_some(
@@ -126,26 +146,33 @@ async def _predict_some(
     results += await asyncio.to_thread(_images, tasks, fields, service.config)
     indices = [index for index, result in enumerate(results) if isinstance(result, bytes)]
     images = [result for result in results if isinstance(result, bytes)]
-    for index, answer in zip(indices, await _answers(service, request, served, images), strict=True):
-        results[index] = answer if isinstance(answer, RequestError) else _named(*answer, controls)
+    for index, found in zip(indices, await _answers(service, request, served, images), strict=True):
+        if isinstance(found, RequestError):
+            results[index] = found
+        else:
+            key, answer = found
+            results[index] = _named(json.loads(answer), controls, await _version(served, key))
     return [result for result in results if not isinstance(result, bytes)]
 
 
 async def _answers(
     service: Service, request: Request, served: Served, images: list[bytes]
 ) -> list[tuple[str, bytes] | RequestError]:
-    """Return version and answer for each image, or its error; if one of several has an error, each is asked alone."""
+    """Return the version's key and the answer for each image, or its error.
+
+    If one of several images has an error, each is predicted alone.
+    """
     if not images:
         return []
     try:
-        version, answers = await service.predict(request, served, images, Options(form="label_studio"))
+        key, answers = await service.predict(request, served, images, Options(form="label_studio"))
     except RequestError as error:
         if error.status not in OF_AN_IMAGE:
             raise
         if len(images) == 1:
             return [error]
         return [answer for image in images for answer in await _answers(service, request, served, [image])]
-    return [(version, answer) for answer in answers]
+    return [(key, answer) for answer in answers]
 
 
 async def _json(service: Service, request: Request) -> dict[str, Any]:
@@ -201,13 +228,12 @@ def _image(task: Any, fields: set[str], downloads: Downloads) -> bytes | Request
         return RequestError(400, "the image of a task is no base64")
 
 
-def _named(version: str, text: bytes, controls: dict[str, Control]) -> dict[str, Any]:
+def _named(answer: dict[str, Any], controls: dict[str, Control], version: str) -> dict[str, Any]:
     """Return an answer with the names of the interface's tags.
 
     Raises:
         RequestError: 422 if the interface has no tag for its kind.
     """
-    answer = json.loads(text)
     tag = TAGS[answer["kind"]]
     if tag not in controls:
         raise RequestError(422, f"this network's predictions need {tag} for an Image in label_config; add it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import http.server
 import json
 import threading
@@ -146,6 +147,11 @@ def token(monkeypatch):
     monkeypatch.setenv(TOKEN, LEGACY)
 
 
+def version_of(file, name):
+    digest = hashlib.sha256(hashlib.sha256(Path(file).read_bytes()).digest()).hexdigest()
+    return f"{name}@{digest[:8]}"
+
+
 def request_of(name, step, path):
     (found,) = [one for one in recorded(name)["requests"] if one["step"] == step and one["path"].endswith(path)]
     return found
@@ -186,11 +192,11 @@ def test_recorded_tasks_get_the_prediction_that_python_gives(client, files, name
     assert [one["step"] for one in predictions] == ["interactive", "retrieve", "open"]
     for request in predictions:
         answer = client.send(request).raise_for_status().json()
-        assert answer["model_version"] == f"{model}@1"
+        assert answer["model_version"] == version_of(files[model], model)
         for task, result in zip(request["body"]["tasks"], answer["results"], strict=True):
             (expected,) = predictor.predict(image_of(task, recorded(name)["uploads"]))
             items = list(expected)[:1] if name == "choices" else list(expected)
-            assert result["model_version"] == f"{model}@1"
+            assert result["model_version"] == answer["model_version"]
             assert 0 <= result["score"] <= 1
             assert result["result"]
             for region, item in zip(result["result"], items, strict=True):
@@ -199,8 +205,8 @@ def test_recorded_tasks_get_the_prediction_that_python_gives(client, files, name
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_what_connects_a_model_is_answered_and_training_has_no_route(client, name):
-    version = f"{MODELS[name]}@1"
+def test_what_connects_a_model_is_answered_and_training_has_no_route(client, files, name):
+    version = version_of(files[MODELS[name]], MODELS[name])
     expected = {
         "health": {"status": "UP", "model_class": "twins"},
         "setup": {"model_version": version},
@@ -214,9 +220,11 @@ def test_what_connects_a_model_is_answered_and_training_has_no_route(client, nam
             assert client.send(request).raise_for_status().json() == expected[route]
 
 
-def test_of_several_models_the_address_names_one(client):
+def test_of_several_models_the_address_names_one(client, files):
     setup = request_of("choices", "connect", "setup")
-    assert client.send(setup, path="/setup?model=detection").json() == {"model_version": "detection@1"}
+    assert client.send(setup, path="/setup?model=detection").json() == {
+        "model_version": version_of(files["detection"], "detection")
+    }
     several = client.send(setup, path="/setup")
     assert (several.status_code, several.json()["error"].partition(";")[0]) == (400, "this server has several models")
     for method, route in (("GET", "health"), ("GET", "versions"), ("POST", "setup"), ("POST", "predict")):
@@ -287,3 +295,14 @@ def test_a_key_is_accepted_as_the_password_of_basic_authentication(files, label_
 def test_images_are_fetched_with_a_legacy_or_a_personal_token(client, monkeypatch, token, status):
     monkeypatch.setenv(TOKEN, token)
     assert client.send(request_of("choices", "interactive", "predict")).status_code == status
+
+
+def test_the_version_changes_with_the_content_of_the_files_alone(client, files, tmp_path):
+    (source,) = parse_models([files["detection"]])
+    (tmp_path / "copies").mkdir()
+    copies = [source.copy(tmp_path / "copies") for _ in range(2)]
+    assert source.content_hash(copies[0]) == source.content_hash(copies[1]) == source.content_hash("")
+    Path(copies[1]).with_name("config.json").write_text("{}")
+    assert source.content_hash(copies[1]) != source.content_hash("")
+    (published,) = parse_models(["twins_svt_small"])
+    assert published.content_hash("twins_svt_small") == published.content_hash("") == ""
