@@ -239,4 +239,4 @@ def _named(answer: dict[str, Any], controls: dict[str, Control], version: str) -
         raise RequestError(422, f"this network's predictions need {tag} for an Image in label_config; add it")
     names = {"from_name": controls[tag].name, "to_name": controls[tag].image}
     regions = [region | names for region in answer["result"]]
-    return {"result": regions, "score": answer["score"] or 0.0, "model_version": version}
+    return {"result": regions, "score": answer["score"], "model_version": version}
