@@ -260,7 +260,7 @@ class Dispatcher:
             try:
                 await self._run_worker(number)
             except (OSError, EOFError) as error:  # no process could be started, or the one that forks workers died
-                self._failed(number, f"it could not be started ({error})")
+                self._failed(number, f"a worker process could not be started ({error})")
             if self.stopping or (self._started.done() and self._started.exception()):
                 return
             self.restarts += 1
