@@ -31,8 +31,8 @@ class ServeConfig:
     open_browser: bool = False
     """Open the page in a browser once the server is ready."""
     api_keys: Annotated[str | None, arg(metavar="FILE")] = None
-    """File of keys, one in each line; requests need one of them, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
-    The file is read again when it changes."""
+    """File of keys, one in each line; requests need one of them, as `Authorization: Bearer KEY`, as `X-API-Key: KEY` or
+    as the password of Basic authentication. The file is read again when it changes."""
     workers: int = 1
     """Processes that run the networks."""
     threads: int | None = None

@@ -40,6 +40,10 @@ ATTEMPTS = 2
 """Workers that an image may take down before it is refused."""
 BROKEN = 3
 """Starts in a row that fail before requests that wait are refused, if there is no other worker."""
+FIRST_PAUSE = 0.1
+"""Time in seconds that is doubled with each start in a row that fails, to wait before the next."""
+LONGEST_PAUSE = 5.0
+"""Longest time in seconds between starts that fail."""
 LOAD_SECONDS = 600.0
 """Time for a worker to load a model."""
 LOOK_SECONDS = 1.0
@@ -255,13 +259,13 @@ class Dispatcher:
             started = time.monotonic()
             try:
                 await self._run_worker(number)
-            except OSError as error:
-                self._failed(number, str(error))
+            except (OSError, EOFError) as error:  # no process could be started, or the one that forks workers died
+                self._failed(number, f"a worker process could not be started ({error})")
             if self.stopping or (self._started.done() and self._started.exception()):
                 return
             self.restarts += 1
             short = time.monotonic() - started < 5
-            await asyncio.sleep(min(5.0, 0.1 * 2**self._failures) if short else 0)
+            await asyncio.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 30)) if short else 0)
 
     async def _run_worker(self, number: int) -> None:
         """Start a worker, and return when it has died; its batches are given to others."""
@@ -270,8 +274,12 @@ class Dispatcher:
         process = self._context.Process(
             target=run_worker, args=(theirs, settings), name=f"twins-worker-{number}", daemon=True
         )
-        await asyncio.to_thread(process.start)
-        theirs.close()
+        with theirs:
+            try:
+                await asyncio.to_thread(process.start)
+            except BaseException:
+                ours.close()
+                raise
         reader, writer = await asyncio.open_connection(sock=ours)
         worker = Worker(number, process, writer)
         self.workers.append(worker)
@@ -327,6 +335,12 @@ class Dispatcher:
         worker = min(self._complete(), key=lambda worker: len(worker.batches), default=None)
         return worker if worker is not None and len(worker.batches) < IN_FLIGHT else None
 
+    def _worker_with(self, key: str) -> Worker | None:
+        """Return the worker with the fewest batches of those that have a model's version; an old one may be in few."""
+        having = [worker for worker in self._complete() if key in worker.keys]
+        having = having or [worker for worker in self.workers if key in worker.keys]
+        return min(having, key=lambda worker: len(worker.batches), default=None)
+
     def _has_idle_worker(self) -> bool:
         return any(not worker.batches for worker in self._complete())
 
@@ -369,9 +383,10 @@ class Dispatcher:
                 self.queues.wake.clear()
                 await self.queues.wake.wait()
             served, batch = await self.queues.next_batch(self._has_idle_worker)
-            if (worker := self._free_worker()) is None:  # it died while no batch was due
+            key = batch[0].key
+            if self._free_worker() is None:  # it died while no batch was due
                 served.queue.add(batch, first=True)
-            elif (key := batch[0].key) not in worker.keys:
+            elif (worker := self._worker_with(key)) is None:
                 for item in batch:
                     settle(item, Failure(503, "the model was exchanged and its worker died; send the request again"))
             else:

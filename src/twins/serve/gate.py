@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import logging
@@ -82,9 +83,7 @@ class Gate:
         is_open = scope["path"] in OPEN_ROUTES or scope["path"].startswith(PAGE)
         if self.keys is None or (is_open and scope["method"] in ("GET", "HEAD")):
             return
-        headers = Headers(scope=scope)
-        word, _, bearer = headers.get("authorization", "").partition(" ")
-        key = bearer.strip() if word.lower() == "bearer" else headers.get("x-api-key", "")
+        key = _key_of(Headers(scope=scope))
         if not self.keys.accepts(key):
             sentence = "the key is not accepted" if key else "a key is needed"
             raise RequestError(
@@ -105,6 +104,17 @@ class Gate:
         if "buffered" in state:
             values["bytes"] = state["buffered"]
         log.info("request", extra=values)
+
+
+def _key_of(headers: Headers) -> str:
+    """Return the key that a request has: as a bearer, as the password of Basic authentication, or as `X-API-Key`."""
+    word, _, text = headers.get("authorization", "").partition(" ")
+    if word.lower() == "bearer":
+        return text.strip()
+    if word.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(text).decode().partition(":")[2]
+    return headers.get("x-api-key", "")
 
 
 class _Body:

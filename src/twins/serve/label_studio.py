@@ -1,5 +1,6 @@
-"""The routes of a machine learning backend of Label Studio: `/health`, `/setup` and `/predict`.
+"""The routes of a machine learning backend of Label Studio: `/health`, `/setup`, `/versions` and `/predict`.
 
+With several models the backend's address ends in `/models/NAME`: Label Studio appends the names of the routes to it.
 Images come as `data:` addresses, or from the Label Studio that the server was started with; no other address is opened.
 """
 
@@ -8,33 +9,35 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
-import os
+import logging
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
-from urllib.request import HTTPRedirectHandler, build_opener
-from urllib.request import Request as Download
 from xml.etree import ElementTree
 
 from fastapi import APIRouter, Request
 
 from twins.serve.bodies import parse_json
 from twins.serve.config import ServeConfig
+from twins.serve.downloads import Downloads
 from twins.serve.errors import RequestError
 from twins.serve.messages import Options
 from twins.serve.openapi import ERRORS, json_body
+from twins.serve.queues import Served
 from twins.serve.service import Service
 
-TOKEN = "LABEL_STUDIO_API_KEY"
 TAGS = {"choices": "Choices", "rectanglelabels": "RectangleLabels", "brushlabels": "BrushLabels"}
 """Tags of a labelling interface by the kind of a region."""
+OF_AN_IMAGE = (400, 413, 422)
+"""Statuses of errors that an image has by itself; others, such as a full queue, are of the whole request."""
 
 TASKS = json_body(
     "tasks", "label_config", tasks={"type": "array", "items": {"type": "object"}}, label_config={"type": "string"}
 )
+NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}, "description": "Name of a model."}
 
+log = logging.getLogger("twins.serve")
 router = APIRouter()
 
 
@@ -50,44 +53,126 @@ class Control:
 
 
 @router.get("/health", responses={503: ERRORS[503]})
+@router.get("/models/{name}/health", responses=ERRORS, openapi_extra={"parameters": [NAME]})
 async def health(request: Request) -> dict[str, str]:
     """Say that the backend is up."""
-    request.app.state.service.check_ready()
+    service: Service = request.app.state.service
+    service.check_ready()
+    if "name" in request.path_params:
+        _find(service, request)
     return {"status": "UP", "model_class": "twins"}
 
 
+@router.get("/versions", responses=ERRORS)
+@router.get("/models/{name}/versions", responses=ERRORS, openapi_extra={"parameters": [NAME]})
+async def versions(request: Request) -> dict[str, list[str]]:
+    """Return the version of the model in a list."""
+    return {"versions": [await _version(_find(request.app.state.service, request))]}
+
+
 @router.post("/setup", responses=ERRORS, openapi_extra={"requestBody": json_body()})
+@router.post("/models/{name}/setup", responses=ERRORS, openapi_extra={"requestBody": json_body(), "parameters": [NAME]})
 async def setup(request: Request) -> dict[str, str]:
     """Return the version of the model."""
     service: Service = request.app.state.service
     try:
         await _json(service, request)
-        served, _ = service.find(request, request.query_params.get("model"))
-        return {"model_version": served.key}
+        return {"model_version": await _version(_find(service, request))}
     finally:
         service.bodies.release(request)
 
 
 @router.post("/predict", responses=ERRORS, openapi_extra={"requestBody": TASKS})
+@router.post("/models/{name}/predict", responses=ERRORS, openapi_extra={"requestBody": TASKS, "parameters": [NAME]})
 async def predict(request: Request) -> dict[str, Any]:
-    """Predict the images of tasks."""
+    """Predict the images of tasks, any number; one whose image cannot be predicted gets an empty list.
+
+    If none can be predicted, the error is that of the first.
+    """
     service: Service = request.app.state.service
     try:
         values = await _json(service, request)
-        served, _ = service.find(request, request.query_params.get("model"))
+        served = _find(service, request)
         tasks, interface = values.get("tasks"), values.get("label_config")
         if not isinstance(tasks, list) or not isinstance(interface, str):
             raise RequestError(400, "the JSON must hold a list tasks and a text label_config")
-        if len(tasks) > service.config.max_images:
-            raise RequestError(413, f"a request may have {service.config.max_images} tasks, found {len(tasks)}")
         controls = controls_of(interface)
-        fields = {control.field for control in controls.values()}
-        contents = [await asyncio.to_thread(_image, task, fields, service.config) for task in tasks]
-        version, answers = await service.predict(request, served, contents, Options(form="label_studio"))
+        results: list[dict[str, Any] | RequestError] = []
+        version = await _version(served)
+        for start in range(0, len(tasks), service.config.max_images):
+            some = tasks[start : start + service.config.max_images]
+            results += await _predict_some(service, request, served, some, controls)
     finally:
         service.bodies.release(request)
-    results = [_named(json.loads(answer), controls, version) for answer in answers]
-    return {"results": results, "model_version": version}
+    errors = [result for result in results if isinstance(result, RequestError)]
+    if errors and len(errors) == len(results):
+        raise errors[0]
+    for error in errors:
+        log.warning("a task of Label Studio has no prediction: %s", error.sentence, extra={"model": served.source.name})
+    answers: list[Any] = [[] if isinstance(result, RequestError) else result for result in results]
+    return {"results": answers, "model_version": version}
+
+
+def _find(service: Service, request: Request) -> Served:
+    """Return the model that the address names, as `/models/NAME/...` or `?model=NAME`."""
+    name = request.path_params.get("name", request.query_params.get("model"))
+    return service.find(request, name)[0]
+
+
+async def _version(served: Served, key: str | None = None) -> str:
+    """Return the model's name and a hash of its files' content.
+
+    Label Studio asks for no prediction of a version that a task has already, even of a server that has been started
+    again with another file, whose versions count from 1 once more.
+
+    Args:
+        served: the model.
+        key: of the version, if not the one in use.
+    """
+    key = key or served.key
+    if key not in served.hashes and key == served.key:
+        with contextlib.suppress(OSError):  # it has been replaced
+            content = await asyncio.to_thread(served.source.content_hash, served.path)
+            served.hashes[key] = f"{served.source.name}@{content}" if content else key
+    return served.hashes.get(key, key)
+
+
+async def _predict_some(
+    service: Service, request: Request, served: Served, tasks: list[Any], controls: dict[str, Control]
+) -> list[dict[str, Any] | RequestError]:
+    """Return the prediction of each task, or why it has none; there are at most as many as images in a request."""
+    fields = {control.field for control in controls.values()}
+    results: list[dict[str, Any] | RequestError | bytes] = []
+    results += await asyncio.to_thread(_images, tasks, fields, service.config)
+    indices = [index for index, result in enumerate(results) if isinstance(result, bytes)]
+    images = [result for result in results if isinstance(result, bytes)]
+    for index, found in zip(indices, await _answers(service, request, served, images), strict=True):
+        if isinstance(found, RequestError):
+            results[index] = found
+        else:
+            key, answer = found
+            results[index] = _named(json.loads(answer), controls, await _version(served, key))
+    return [result for result in results if not isinstance(result, bytes)]
+
+
+async def _answers(
+    service: Service, request: Request, served: Served, images: list[bytes]
+) -> list[tuple[str, bytes] | RequestError]:
+    """Return the version's key and the answer for each image, or its error.
+
+    If one of several images has an error, each is predicted alone.
+    """
+    if not images:
+        return []
+    try:
+        key, answers = await service.predict(request, served, images, Options(form="label_studio"))
+    except RequestError as error:
+        if error.status not in OF_AN_IMAGE:
+            raise
+        if len(images) == 1:
+            return [error]
+        return [answer for image in images for answer in await _answers(service, request, served, [image])]
+    return [(key, answer) for answer in answers]
 
 
 async def _json(service: Service, request: Request) -> dict[str, Any]:
@@ -121,50 +206,37 @@ def controls_of(interface: str) -> dict[str, Control]:
     return controls
 
 
-def _image(task: Any, fields: set[str], config: ServeConfig) -> bytes:
-    """Return the image of a task; raises RequestError, 400, if it has none, 422 if it may not be fetched."""
+def _images(tasks: list[Any], fields: set[str], config: ServeConfig) -> list[bytes | RequestError]:
+    """Return the image of each task, or why it has none."""
+    downloads = Downloads(config)
+    return [_image(task, fields, downloads) for task in tasks]
+
+
+def _image(task: Any, fields: set[str], downloads: Downloads) -> bytes | RequestError:
+    """Return the image of a task; an error with status 400 if it has none, 422 if it may not be fetched."""
     data = task.get("data") if isinstance(task, dict) else None
     addresses = [data[field] for field in fields if field in data] if isinstance(data, dict) else []
     if not addresses or not isinstance(addresses[0], str):
-        raise RequestError(400, f"a task must hold the address of its image as {' or '.join(sorted(fields))}")
-    if addresses[0].startswith("data:"):
-        try:
-            return base64.b64decode(addresses[0].partition(",")[2], validate=True)
-        except (ValueError, binascii.Error) as error:
-            raise RequestError(400, "the image of a task is no base64") from error
-    return _fetch(addresses[0], config)
-
-
-def _fetch(address: str, config: ServeConfig) -> bytes:
-    """Return a file of the Label Studio that the server was started with."""
-    base = config.label_studio
+        return RequestError(400, f"a task must hold the address of its image as {' or '.join(sorted(fields))}")
     try:
-        found = quote(urljoin(base or "", address), safe="%/:=&?~#+!$,;'@()*[]")
-        if base is None or urlsplit(found)[:2] != urlsplit(base)[:2]:
-            raise RequestError(
-                422, f"images are fetched from the server's --label-studio address alone, found {address!r:.80}"
-            )
-        token = os.environ.get(TOKEN, "")
-        download = Download(found, headers={"Authorization": f"Token {token}"} if token else {})
-        with build_opener(_NoRedirects).open(download, timeout=config.receive_seconds) as file:
-            content: bytes = file.read(config.max_bytes + 1)
-    except (OSError, HTTPException, ValueError) as error:
-        raise RequestError(422, f"the image {address!r:.80} cannot be fetched ({error})") from error
-    if len(content) > config.max_bytes:
-        raise RequestError(413, f"the image {address!r:.80} has more than {config.max_bytes:,} bytes")
-    return content
-
-
-class _NoRedirects(HTTPRedirectHandler):
-    """Follows no redirect, which could lead elsewhere."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Return no further request."""
+        if addresses[0].startswith("data:"):
+            return base64.b64decode(addresses[0].partition(",")[2], validate=True)
+        return downloads.fetch(addresses[0])
+    except RequestError as error:
+        return error
+    except (ValueError, binascii.Error):
+        return RequestError(400, "the image of a task is no base64")
 
 
 def _named(answer: dict[str, Any], controls: dict[str, Control], version: str) -> dict[str, Any]:
-    """Return an answer with the names of the interface's tags; without the tag for its kind it is empty."""
-    control = controls.get(TAGS[answer["kind"]])
-    names = {} if control is None else {"from_name": control.name, "to_name": control.image}
-    regions = [] if control is None else [region | names for region in answer["result"]]
-    return {"result": regions, "score": answer["score"] or 0.0, "model_version": version}
+    """Return an answer with the names of the interface's tags.
+
+    Raises:
+        RequestError: 422 if the interface has no tag for its kind.
+    """
+    tag = TAGS[answer["kind"]]
+    if tag not in controls:
+        raise RequestError(422, f"this network's predictions need {tag} for an Image in label_config; add it")
+    names = {"from_name": controls[tag].name, "to_name": controls[tag].image}
+    regions = [region | names for region in answer["result"]]
+    return {"result": regions, "score": answer["score"], "model_version": version}

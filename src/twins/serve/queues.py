@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from twins.serve.batching import Item, Queue
 from twins.serve.config import ServeConfig
@@ -28,6 +28,8 @@ class Served:
     """State of the files that the version in use, or one that was refused since, was read from."""
     seconds: float = 0.1
     """Running mean of the time of a batch."""
+    hashes: dict[str, str] = field(default_factory=dict)
+    """Hash of the files' content by `key`, of versions for which it was asked."""
 
     @property
     def key(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -69,6 +70,24 @@ class Source:
             shutil.rmtree(target, ignore_errors=True)
             raise WeightsError(f"{self.path} cannot be copied to {folder} ({error}); try again") from error
         return str(target / files[0].name)
+
+    def content_hash(self, copy: str) -> str:
+        """Return a short hash of the content of the model's files; empty for a published name.
+
+        Args:
+            copy: what `copy` has returned; empty if the files themselves are used.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        files = sorted(Path(copy).parent.iterdir()) if os.path.isfile(copy) else [] if copy else self.files()
+        if not files:
+            return ""
+        total = hashlib.sha256()
+        for path in files:
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        return total.hexdigest()[:8]
 
 
 def parse_models(words: Iterable[str]) -> list[Source]:
