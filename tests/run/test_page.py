@@ -6,6 +6,7 @@ import ast
 import base64
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -179,6 +180,7 @@ def test_a_click_shows_what_the_point_attends_to(page, server):
     assert abs(point["x"] - 30 / area["width"] * width) < 1
     assert abs(point["y"] - 20 / area["height"] * height) < 1
     panel.get_by_role("button", name="Keys, stage 2").click()
+    panel.get_by_label("Head").focus()
     with page.expect_response(re.compile("/v1/attention.*head=2")) as answer:
         panel.get_by_label("Head").select_option("2")
     expect(panel.get_by_label("Head")).to_be_focused()
@@ -222,6 +224,86 @@ def test_look_at_an_object_asks_for_its_centre(page, server, files):
     point = answer.value.json()["point"]
     assert np.allclose([point["x"], point["y"]], [(left + right) / 2, (top + bottom) / 2], atol=0.02)
     expect(page.get_by_role("tab", name="Attention")).to_be_focused()
+
+
+def slow(page: Page, pattern: str, milliseconds: int) -> None:
+    """Let the answers of a route come late."""
+
+    def wait(route) -> None:
+        page.wait_for_timeout(milliseconds)
+        route.continue_()
+
+    page.route(re.compile(pattern), wait)
+
+
+def test_nothing_of_one_image_is_shown_with_another(page, server):
+    """While an answer is awaited, what was shown before is gone, and a late answer changes nothing."""
+    open_page(page, server, DETECTOR)
+    give(page, PICTURES[0], name="first")
+    slow(page, "/v1/predict", 600)
+    page.set_input_files("#files", [{"name": "second.png", "mimeType": "image/png", "buffer": PICTURES[1]}])
+    expect(page.locator("#image-name")).to_have_text("second.png")
+    page.get_by_label("Score above", exact=True).fill("0.4")
+    page.wait_for_timeout(200)
+    expect(page.locator("#results")).to_be_empty()
+    expect(page.locator("#panel-save")).to_be_empty()
+    page.get_by_role("list", name="Images tried").get_by_role("button", name="first0.png").click()
+    expect(page.locator("#results")).not_to_be_empty()
+    shown = drawn(page)
+    page.wait_for_timeout(900)
+    assert (drawn(page) == shown).all()
+
+
+def test_a_late_answer_for_a_head_is_not_drawn_over_a_newer_point(page, server):
+    open_page(page, server, SEMANTIC)
+    give(page, PICTURES[0])
+    page.get_by_role("tab", name="Attention").click()
+    panel = page.get_by_role("tabpanel", name="Attention")
+    panel.get_by_role("button", name="Keys, stage 2").click()
+    slow(page, "head=2", 500)
+    panel.get_by_label("Head").select_option("2")
+    page.locator("#panes canvas").click(position={"x": 40, "y": 30})
+    expect(panel.get_by_role("heading").first).to_contain_text("What the point")
+    newer = drawn(page)
+    page.wait_for_timeout(900)
+    assert (drawn(page) == newer).all()
+    expect(panel.get_by_label("Head")).to_have_value("")
+
+
+def test_attention_is_drawn_on_the_picture_of_its_model_alone(page, server):
+    open_page(page, server, SEMANTIC, beside=CLASSES)
+    give(page, PICTURES[0])
+    page.get_by_role("tab", name="Attention").click()
+    panel = page.get_by_role("tabpanel", name="Attention")
+    expect(panel.get_by_label("Attention of")).to_have_value(SEMANTIC)
+    expect(panel).to_contain_text("drew on")
+    first = drawn(page, 0)
+    panel.get_by_label("Attention of").select_option(CLASSES)
+    expect(panel.get_by_role("heading").first).to_contain_text("drew on")
+    page.wait_for_timeout(500)
+    assert (drawn(page, 0) != first).any()  # its own result again
+    assert (drawn(page, 0)[..., 0] != drawn(page, 0)[..., 1]).any()
+
+
+def test_files_of_one_name_in_two_folders_are_two_images(page, server, tmp_path):
+    for folder, content in (("cat", PICTURES[0]), ("dog", PICTURES[1])):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        (tmp_path / "data" / folder / "1.png").write_bytes(content.ljust(20_000, b"\0"))
+        os.utime(tmp_path / "data" / folder / "1.png", (1, 1))
+    open_page(page, server, CLASSES)
+    page.set_input_files("#folder", tmp_path / "data")
+    expect(page.get_by_role("table").get_by_role("row")).to_have_count(3)
+    names = page.get_by_role("table").locator("tbody td:nth-child(2)").all_inner_texts()
+    assert names == ["data/cat/1.png", "data/dog/1.png"]
+
+
+def test_a_very_long_image_can_be_seen(page, server):
+    open_page(page, server, SEMANTIC)
+    give(page, picture(1, 4000, 20))
+    box = page.locator("#panes .frame").bounding_box()
+    canvas = page.locator("#panes canvas").bounding_box()
+    assert box["height"] > 100
+    assert canvas["width"] == pytest.approx(box["width"], rel=0.05)
 
 
 def test_an_exported_file_shows_why_it_has_no_attention(page, server):
@@ -438,7 +520,8 @@ def test_a_server_that_is_gone_is_said(chromium, files, tmp_path):
         expect(page.get_by_role("tabpanel", name="Request")).to_contain_text("$TWINS_KEY")
         assert "secret" not in page.content()
     give(page, PICTURES[1])
-    expect(page.get_by_role("alert")).to_have_text("The server does not answer. Is it still running?")
+    expect(page.get_by_role("alert")).to_contain_text("The server does not answer. Is it still running?")
+    expect(page.locator("#results")).to_be_empty()  # nothing of the image before
     context.close()
 
 

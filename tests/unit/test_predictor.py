@@ -337,6 +337,9 @@ def test_features_are_the_mean_of_the_last_map_and_the_same_alone_as_in_a_batch(
 def test_scores_and_boxes_in_float32_are_those_of_the_image_alone_to_the_documented_tolerance(pads, monkeypatch):
     torch.manual_seed(0)
     model = twins.create_model("twins_svt_nano", task="detection", num_classes=3)
+    for name, values in model.named_parameters():  # scores far from each other, so that rounding changes no order
+        if "cls" in name and name.endswith("weight"):
+            values.data *= 5
     model.info = replace(model.info, preprocess=replace(model.info.preprocess, size=64, longest=96))
     predictor = Predictor(model, device="cpu", selection=twins.SelectionConfig(score=0.0, most=20))
     images = [*make_images()[:3], make_images()[2].rotate(90)]

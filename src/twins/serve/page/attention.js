@@ -1,7 +1,7 @@
 // What the network looks at: evidence for its decision by stage, and at a point its local window and its global keys.
 
 import { lookAt } from "./api.js";
-import { button, make, percent, say, warn } from "./dom.js";
+import { button, largest, make, percent, say, warn } from "./dom.js";
 import { canvasOf } from "./drawing.js";
 
 // Colours from few to many, readable without colour vision, as matplotlib's magma has them at eighths.
@@ -22,14 +22,16 @@ function colour(value) {
 }
 
 function heatOf(rows) {
-  const most = Math.max(...rows.map((row) => Math.max(...row)), 1e-12);
+  const most = Math.max(largest(rows), 1e-12);
   const pixels = new ImageData(rows[0].length, rows.length);
-  rows.flat().forEach((value, i) => pixels.data.set([...colour(value / most), Math.round(40 + (160 * value) / most)], 4 * i));
+  const shades = Array.from({ length: 256 }, (_, i) => [...colour(i / 255), Math.round(40 + (160 * i) / 255)]);
+  rows.flat().forEach((value, i) => pixels.data.set(shades[Math.round((255 * value) / most)], 4 * i));
   return { layer: canvasOf(pixels), most };
 }
 
 // Draws one map over the image in grey, with the borders of the window and of the point's token.
-function paint(canvas, bitmap, size, stage, kind, point) {
+// What the network does not see is darkened.
+function paint(canvas, bitmap, { size, seen }, stage, kind, token) {
   const [height, width] = size;
   const context = canvas.getContext("2d");
   const [across, down] = [canvas.width / width, canvas.height / height];
@@ -44,6 +46,11 @@ function paint(canvas, bitmap, size, stage, kind, point) {
     context.imageSmoothingQuality = "high";
     context.drawImage(heatOf(map.weights ?? map.values).layer, ...place(map.box));
   }
+  const outside = new Path2D();
+  outside.rect(0, 0, canvas.width, canvas.height);
+  outside.rect(...place(seen));
+  context.fillStyle = "rgb(0 0 0 / 0.6)";
+  context.fill(outside, "evenodd");
   const line = Math.max(1, Math.round(Math.min(canvas.width, canvas.height) / 200));
   const border = (box) => {
     for (const [ink, extra] of [["#000", 2 * line], ["#fff", 0]]) {
@@ -53,47 +60,70 @@ function paint(canvas, bitmap, size, stage, kind, point) {
     }
   };
   if (kind === "window" && map) border(map.box);
-  if (kind !== "evidence" || point) border(stage.token_box);
+  border(token);
 }
 
 export class Attention {
-  // `pane` returns the pane to look at, `changed` redraws it.
-  constructor(panel, pane, changed) {
+  // `page` has functions: `pane` returns the pane to look at, `panes` all, `choose` takes another one, `changed` redraws,
+  // `zoomed` returns whether parts of the picture may be out of sight.
+  constructor(panel, page) {
     this.panel = panel;
-    this.pane = pane;
-    this.changed = changed;
+    this.page = page;
     this.choice = null;
     this.known = new WeakMap(); // answers by image, and there by question
+    this.reset();
+  }
+
+  // Forgets what was asked, for another image.
+  reset() {
+    clearTimeout(this.timer);
+    this.stopped?.abort();
+    this.answer = this.waiting = this.stopped = null;
+    this.close = {};
+  }
+
+  // Stops asking when another tab is opened.
+  leave() {
+    clearTimeout(this.timer);
+    this.stopped?.abort();
+    this.waiting = null;
+    if (this.failed) warn("");
+    this.failed = false;
   }
 
   // Asks and shows; without a point, what the decision drew on.
   async look(point = null) {
-    const pane = this.pane();
+    const pane = this.page.pane();
     if (!pane?.prediction) return;
+    this.leave();
+    this.stopped = new AbortController();
+    const { signal } = this.stopped;
     if (pane.model.runtime !== "pytorch") {
-      pane.heat = null;
-      this.panel.replaceChildren(make("p", {}, `${pane.model.name} is an exported file, which holds no attention maps. Serve the run or its checkpoint to see where it looks.`));
-      this.changed();
+      this.answer = null;
+      const text = `${pane.model.name} is an exported file, which holds no attention maps. Serve the run or its checkpoint to see where it looks.`;
+      this.fill(pane, make("p", {}, text));
+      this.clearOthers(null);
+      this.page.changed();
       return;
     }
-    this.point = point;
-    this.stopped?.abort();
-    this.stopped = new AbortController();
     this.panel.setAttribute("aria-busy", "true");
-    if (!this.panel.childElementCount) this.panel.append(make("p", {}, "Looking …"));
+    if (!this.answer) this.fill(pane, make("p", {}, "Looking …"));
     try {
-      const { signal } = this.stopped;
       const fields = point ? { x: point[0].toFixed(2), y: point[1].toFixed(2) } : {};
-      this.answer = await this.ask(pane, fields, signal);
-      if (!this.choice || !this.answer.stages[this.choice.stage - 1][this.choice.kind]) this.choice = this.firstChoice();
+      const answer = await this.ask(pane, fields, signal);
+      if (signal.aborted) return;
+      this.answer = answer;
       this.close = {};
-      warn("");
+      if (!this.choice || !this.stage(this.choice.stage)[this.choice.kind]) this.choice = this.firstChoice();
       this.show(pane);
       say(this.sentence());
     } catch (error) {
-      if (error.name !== "AbortError") warn(error.message);
+      if (error.name === "AbortError" || signal.aborted) return;
+      this.failed = true;
+      warn(error.message, () => this.look(point));
+      if (!this.answer) this.fill(pane, make("p", {}, "There is no attention to show."));
     } finally {
-      this.panel.setAttribute("aria-busy", "false");
+      if (!signal.aborted) this.panel.setAttribute("aria-busy", "false");
     }
   }
 
@@ -117,71 +147,111 @@ export class Attention {
 
   // One block or head of the chosen stage, or its last block and the average over heads.
   async refine(pane, block, head) {
-    const { x, y } = this.answer.point;
-    const { stage, kind } = this.choice;
+    const { answer, choice } = this;
+    const { x, y } = answer.point;
+    const { stage, kind } = choice;
     const fields = { x: x.toFixed(2), y: y.toFixed(2), stage, ...(block && { block }), ...(head && { head }) };
+    this.refining = fields;
     try {
-      const answer = block || head ? await this.ask(pane, fields) : null;
-      this.close = answer ? { stage: answer.stages[0], block, head, kind, number: stage } : {};
-      warn("");
-      this.show(pane);
+      const found = block || head ? await this.ask(pane, fields) : null;
+      if (this.refining !== fields || this.answer !== answer || this.choice !== choice) return;
+      this.close = found ? { stage: found.stages[0], block, head, kind, number: stage } : {};
     } catch (error) {
+      if (this.answer !== answer) return;
+      this.failed = true;
       warn(error.message);
     }
+    this.show(pane);
   }
 
   stage(number) {
     const { close } = this;
-    return close.number === number && close.stage ? { ...this.answer.stages[number - 1], [close.kind]: close.stage[close.kind] } : this.answer.stages[number - 1];
+    const stage = this.answer.stages[number - 1];
+    return close.number === number && close.stage ? { ...stage, [close.kind]: close.stage[close.kind] } : stage;
   }
 
   sentence() {
     const { point, target } = this.answer;
-    const where = `the point ${Math.round(point.x)}, ${Math.round(point.y)}`;
+    const where = `the point ${Math.floor(point.x)}, ${Math.floor(point.y)}`;
     if (point.chosen_by === "request") return `What ${where} attends to`;
     const score = target && target.score !== null ? ` (${percent(target.score)})` : "";
     return target ? `What ${target.name}${score} drew on, and what ${where} attends to` : `What ${where} attends to; no object was found`;
+  }
+
+  // Only the pane that was asked shows attention.
+  clearOthers(pane) {
+    for (const other of this.page.panes()) if (other !== pane) other.heat = null;
   }
 
   show(pane) {
     const { stage, kind } = this.choice;
     const chosen = this.stage(stage);
     const map = chosen[kind];
-    pane.heat = {
-      text: `${KINDS[kind]} of stage ${stage} over the image. ${this.sentence()}`,
-      draw: (canvas) => paint(canvas, pane.entry.bitmap, this.answer.size, this.stage(stage), kind, this.point),
-    };
-    const most = map ? Math.max(...(map.weights ?? map.values).flat()) : 0;
-    const focus = document.activeElement?.dataset?.map;
-    this.panel.replaceChildren(
+    this.drawOver(pane, chosen, chosen.token_box);
+    const rows = map?.weights ?? map?.values;
+    const single = rows && rows.length * rows[0].length === 1 ? " There is only one here." : "";
+    this.fill(
+      pane,
       make("h2", {}, this.sentence()),
       ...this.grid(pane),
-      make("p", { class: "small" }, `${MEANING[kind]} ${map?.block ? `Stage ${stage}, block ${map.block} of ${chosen.blocks.length}.` : `Stage ${stage}.`}`),
-      this.legend(kind, most),
+      make("p", { class: "small" }, `${MEANING[kind]} ${map?.block ? `Stage ${stage}, block ${map.block} of ${chosen.blocks.length}.` : `Stage ${stage}.`}${single}`),
+      this.legend(kind, rows ? largest(rows) : 0),
       this.controls(pane, chosen, kind),
       this.points(pane),
     );
-    if (focus) this.panel.querySelector(`[data-map="${focus}"]`)?.focus();
-    this.changed();
+    this.page.changed();
+    if (this.page.zoomed()) this.reveal(pane, chosen.token_box);
+  }
+
+  // Draws the chosen map on the pane's picture, with the token's border.
+  drawOver(pane, stage, token) {
+    const { answer } = this;
+    const { kind, stage: number } = this.choice;
+    const { bitmap } = pane.entry;
+    this.clearOthers(pane);
+    pane.heat = {
+      text: `${KINDS[kind]} of stage ${number} over the image. ${this.sentence()}`,
+      draw: (canvas) => paint(canvas, bitmap, answer, stage, kind, token),
+    };
+  }
+
+  // Replaces the panel's content; what has the focus keeps it, by its `data-key`.
+  fill(pane, ...content) {
+    const focus = this.panel.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+    this.panel.replaceChildren(...(this.page.panes().length > 1 ? [this.models(pane)] : []), ...content);
+    if (focus) (this.panel.querySelector(`[data-key="${focus}"]`) ?? this.panel).focus();
+  }
+
+  // The choice of the model to look at.
+  models(pane) {
+    const select = make("select", { "data-key": "model" });
+    for (const { model } of this.page.panes()) select.append(make("option", {}, model.name));
+    select.value = pane.model.name;
+    select.addEventListener("change", () => {
+      this.page.choose(this.page.panes()[select.selectedIndex]);
+      this.look(this.answer?.point.chosen_by === "request" ? [this.answer.point.x, this.answer.point.y] : null);
+    });
+    return make("div", { class: "pair" }, make("label", {}, "Attention of", select));
   }
 
   // The maps of all stages, from the first to the last: the path through the network.
   *grid(pane) {
+    const { answer } = this;
+    const [height, width] = answer.size;
     for (const kind of Object.keys(KINDS)) {
-      if (!this.answer.stages.some((stage) => stage[kind])) continue;
-      const cells = this.answer.stages.map((_, i) => {
+      if (!answer.stages.some((stage) => stage[kind])) continue;
+      const cells = answer.stages.map((_, i) => {
         const stage = this.stage(i + 1);
         if (!stage[kind]) return make("span", {}, "–");
         const chosen = this.choice.stage === i + 1 && this.choice.kind === kind;
         const cell = button("", () => {
           this.choice = { stage: i + 1, kind };
           this.show(pane);
-        }, { "aria-pressed": String(chosen), "aria-label": `${KINDS[kind]}, stage ${i + 1}`, "data-map": `${kind}${i + 1}` });
-        const [height, width] = this.answer.size;
+        }, { "aria-pressed": String(chosen), "aria-label": `${KINDS[kind]}, stage ${i + 1}`, "data-key": `${kind}${i + 1}` });
         const canvas = make("canvas");
-        canvas.width = Math.round(SMALL * Math.min(1, width / height));
-        canvas.height = Math.round(SMALL * Math.min(1, height / width));
-        paint(canvas, pane.entry.bitmap, this.answer.size, stage, kind, this.point);
+        canvas.width = Math.max(1, Math.round(SMALL * Math.min(1, width / height)));
+        canvas.height = Math.max(1, Math.round(SMALL * Math.min(1, height / width)));
+        paint(canvas, pane.entry.bitmap, answer, stage, kind, stage.token_box);
         cell.append(canvas);
         return cell;
       });
@@ -200,50 +270,54 @@ export class Attention {
   controls(pane, chosen, kind) {
     if (kind === "evidence") return "";
     const word = kind === "window" ? "local" : "global";
-    const block = make("select", {}, make("option", { value: "" }, "last"));
-    chosen.blocks.forEach((name, i) => name === word && block.append(make("option", { value: String(i + 1) }, `${i + 1}`)));
-    const head = make("select", {}, make("option", { value: "" }, "average"));
+    const numbers = chosen.blocks.map((name, i) => (name === word ? i + 1 : 0)).filter((number) => number);
+    const block = make("select", { "data-key": "block" });
+    numbers.forEach((number, i) => block.append(make("option", { value: i + 1 === numbers.length ? "" : String(number) }, String(number))));
+    const head = make("select", { "data-key": "head" }, make("option", { value: "" }, "average"));
     for (let i = 1; i <= chosen.heads; i++) head.append(make("option", { value: String(i) }, `${i}`));
     if (this.close.number === this.choice.stage && this.close.kind === kind) {
       block.value = this.close.block ?? "";
       head.value = this.close.head ?? "";
     }
-    const changed = async (which) => {
-      await this.refine(pane, block.value || null, head.value || null);
-      this.panel.querySelectorAll("select")[which]?.focus();
-    };
-    block.addEventListener("change", () => changed(0));
-    head.addEventListener("change", () => changed(1));
+    for (const select of [block, head]) select.addEventListener("change", () => this.refine(pane, block.value || null, head.value || null));
     return make("div", { class: "pair" }, make("label", {}, "Block", block), make("label", {}, "Head", head));
   }
 
-  points(pane) {
-    const [height, width] = this.answer.size;
-    const { point } = this.answer;
-    const number = (value, most) => {
-      const input = make("input", { type: "number", min: "0", max: String(most - 1), step: "any" });
-      input.value = Math.round(value);
+  points() {
+    const { point, seen } = this.answer;
+    const number = (value, first, end, key) => {
+      const limits = { min: String(Math.ceil(first)), max: String(Math.ceil(end) - 1) };
+      const input = make("input", { type: "number", step: "1", required: true, "data-key": key, ...limits });
+      input.value = Math.min(Math.max(Math.floor(value), Math.ceil(first)), Math.ceil(end) - 1);
       return input;
     };
-    const [x, y] = [number(point.x, width), number(point.y, height)];
-    const form = make("form", { class: "pair" }, make("label", {}, "x", x), make("label", {}, "y", y), make("button", {}, "Look at this point"));
+    const [x, y] = [number(point.x, seen[0], seen[2], "x"), number(point.y, seen[1], seen[3], "y")];
+    const look = make("button", { "data-key": "look" }, "Look at this point");
+    const form = make("form", { class: "pair" }, make("label", {}, "x", x), make("label", {}, "y", y), look);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.look([Number(x.value), Number(y.value)]);
     });
-    if (point.chosen_by === "request") form.append(button("Back to the decision", () => this.look()));
-    const text = "Click the image to look from another point. With the keyboard: move to the image, and move the point with the arrow keys.";
+    if (point.chosen_by === "request") form.append(button("Back to the decision", () => this.look(), { "data-key": "back" }));
+    const text = "Tap or click the image to look from another point. With the keyboard: move to the image, and move the point with the arrow keys.";
     return make("div", {}, make("h2", {}, "Point"), form, make("p", { class: "small" }, text));
   }
 
-  // Moves the point by tokens of the chosen stage.
+  // Moves the point by tokens of the chosen stage, within what the network sees, and asks when it rests.
   move(across, down) {
     if (!this.answer) return;
-    const [height, width] = this.answer.size;
-    const [left, top, right, bottom] = this.answer.stages[this.choice.stage - 1].token_box;
+    const pane = this.page.pane();
+    const { seen } = this.answer;
+    const stage = this.stage(this.choice.stage);
+    const [width, height] = [stage.token_box[2] - stage.token_box[0], stage.token_box[3] - stage.token_box[1]];
     const { x, y } = this.waiting ?? this.answer.point;
-    const clamp = (value, most) => Math.min(Math.max(value, 0), most - 0.01);
-    this.waiting = { x: clamp(x + across * (right - left), width), y: clamp(y + down * (bottom - top), height) };
+    const clamp = (value, first, end) => Math.min(Math.max(value, first), end - 0.01);
+    this.waiting = { x: clamp(x + across * width, seen[0], seen[2]), y: clamp(y + down * height, seen[1], seen[3]) };
+    const [columns, rows] = [Math.floor((this.waiting.x - seen[0]) / width), Math.floor((this.waiting.y - seen[1]) / height)];
+    const token = [seen[0] + columns * width, seen[1] + rows * height, seen[0] + (columns + 1) * width, seen[1] + (rows + 1) * height];
+    this.drawOver(pane, stage, token);
+    this.page.changed();
+    if (this.page.zoomed()) this.reveal(pane, token);
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.enter(), 250);
   }
@@ -254,5 +328,16 @@ export class Attention {
     const { x, y } = this.waiting;
     this.waiting = null;
     this.look([x, y]);
+  }
+
+  // Scrolls a token into sight.
+  reveal(pane, [left, top, right, bottom]) {
+    const { frame, canvas } = pane;
+    const scale = canvas.clientWidth / this.answer.size[1];
+    const [x, y] = [((left + right) / 2) * scale, ((top + bottom) / 2) * scale];
+    const hidden = (at, first, length) => at < first || at > first + length;
+    if (hidden(x, frame.scrollLeft, frame.clientWidth) || hidden(y, frame.scrollTop, frame.clientHeight)) {
+      frame.scrollTo(x - frame.clientWidth / 2, y - frame.clientHeight / 2);
+    }
   }
 }

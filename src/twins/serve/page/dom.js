@@ -36,17 +36,25 @@ export function say(text) {
   find("status").textContent = text;
 }
 
-// Shows an error until the next one, or until it is cleared with an empty text.
-export function warn(text) {
+// Shows an error until the next one, or until it is cleared with an empty text; `again` repeats what failed.
+export function warn(text, again = null) {
   const alert = find("alert");
   alert.hidden = !text;
-  alert.textContent = text;
+  alert.replaceChildren(text);
+  if (again && text) alert.append(" ", button("Try again", again));
+  if (text) alert.scrollIntoView({ block: "nearest" });
+}
+
+// The largest number of rows of numbers.
+export function largest(rows) {
+  return rows.reduce((most, row) => row.reduce((one, other) => Math.max(one, other), most), -Infinity);
 }
 
 export function save(blob, name) {
   const link = make("a", { download: name });
   link.href = URL.createObjectURL(blob);
   link.click();
+  say(`Saved ${name}.`);
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 

@@ -1,6 +1,6 @@
 // Draws predictions on canvases, as `twins predict` does: the same colours, lines and order.
 
-import { boundsOf, decodeMask, erode } from "./masks.js";
+import { cropMask, erode, fillMask } from "./masks.js";
 
 const SMALLEST = 448; // longer side below which pictures with objects are enlarged
 const MOST_LABELS = 60;
@@ -104,48 +104,52 @@ function turned(colour, turn) {
   return [part(5), part(3), part(1)];
 }
 
-const layers = new WeakMap(); // of each prediction: its masks, and their last layers as canvases
+const layers = new WeakMap(); // of each prediction: what was made of its masks
 
-function drawMask(context, prediction, index, colour, scale, width, alpha) {
-  if (!layers.has(prediction)) layers.set(prediction, []);
-  const cache = layers.get(prediction);
-  const mask = (cache[index] ??= croppedMask(prediction, index));
-  if (!mask.bounds) return;
-  const key = [...colour, scale, width, alpha].join();
-  if (mask.key !== key) {
-    mask.layer = maskLayer(mask, colour, scale, width, alpha);
-    mask.key = key;
-  }
-  context.drawImage(mask.layer, mask.bounds.left * scale, mask.bounds.top * scale);
+// Frees what was made of a prediction's masks; it is made again when it is drawn.
+export function forget(prediction) {
+  layers.delete(prediction);
 }
 
-function croppedMask(prediction, index) {
-  const [height, width] = prediction.size;
-  const mask = decodeMask(prediction.masks[index]);
-  const bounds = boundsOf(mask, width, height);
-  if (!bounds) return { bounds };
-  const part = new Uint8Array(bounds.width * bounds.height);
-  for (let y = 0; y < bounds.height; y++) {
-    const start = (bounds.top + y) * width + bounds.left;
-    part.set(mask.subarray(start, start + bounds.width), y * bounds.width);
+function layersOf(prediction, made) {
+  if (!layers.has(prediction)) layers.set(prediction, made);
+  return layers.get(prediction);
+}
+
+function drawMask(context, prediction, index, colour, scale, width, alpha) {
+  const cache = layersOf(prediction, []);
+  const mask = (cache[index] ??= { part: cropMask(prediction.masks[index]) });
+  if (!mask.part) return;
+  const key = [...colour, scale, width, alpha].join();
+  if (mask.key !== key) {
+    mask.layer = maskLayer(mask.part, colour, scale, width, alpha);
+    mask.key = key;
   }
-  return { bounds, part };
+  context.drawImage(mask.layer, mask.part.left * scale, mask.part.top * scale);
 }
 
 // The mask in its colour with an opaque outline, enlarged.
-function maskLayer({ bounds, part }, colour, scale, line, alpha) {
-  const [width, height] = [bounds.width * scale, bounds.height * scale];
-  const large = new Uint8Array(width * height);
-  for (let y = 0, i = 0; y < height; y++) {
-    const row = Math.floor(y / scale) * bounds.width;
-    for (let x = 0; x < width; x++, i++) large[i] = part[row + Math.floor(x / scale)];
+function maskLayer(part, colour, scale, line, alpha) {
+  const [width, height] = [part.width * scale, part.height * scale];
+  let large = part.pixels;
+  if (scale > 1) {
+    large = new Uint8Array(width * height);
+    for (let y = 0, i = 0; y < height; y++) {
+      const row = Math.floor(y / scale) * part.width;
+      for (let x = 0; x < width; x++, i++) large[i] = part.pixels[row + Math.floor(x / scale)];
+    }
   }
   const inside = erode(large, width, height, line);
   const pixels = new ImageData(width, height);
-  for (let i = 0; i < large.length; i++) {
-    if (large[i]) pixels.data.set([...colour, inside[i] ? alpha : 255], 4 * i);
-  }
+  const words = new Uint32Array(pixels.data.buffer);
+  const [tint, border] = [word(colour, alpha), word(colour, 255)];
+  for (let i = 0; i < large.length; i++) if (large[i]) words[i] = inside[i] ? tint : border;
   return canvasOf(pixels);
+}
+
+// A pixel of ImageData as one number; the bytes are in its order on every machine that runs browsers.
+function word([red, green, blue], alpha) {
+  return ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 }
 
 export function canvasOf(pixels) {
@@ -224,44 +228,44 @@ function shared(one, other) {
   return Math.max(0, width) * Math.max(0, height);
 }
 
-const maps = new WeakMap(); // of each semantic prediction: the class id of each pixel
-
-export function labelMap(prediction, names) {
-  if (!maps.has(prediction)) {
-    const [height, width] = prediction.size;
-    const map = new Int32Array(height * width).fill(-1);
-    for (const [name, mask] of Object.entries(prediction.masks)) {
-      const label = names.indexOf(name);
-      decodeMask(mask).forEach((on, i) => {
-        if (on) map[i] = label;
-      });
-    }
-    maps.set(prediction, map);
-  }
-  return maps.get(prediction);
-}
-
 // Class colours over the image, with dark lines between classes.
 function drawMap(context, prediction, model, settings) {
+  const made = layersOf(prediction, {});
+  const key = [...settings.hidden].sort().join("\n");
+  if (made.key !== key) Object.assign(made, mapLayers(prediction, model, settings.hidden), { key });
+  context.globalAlpha = round(255 * settings.opacity) / 255;
+  context.drawImage(made.tints, 0, 0);
+  context.globalAlpha = 1;
+  context.drawImage(made.edges, 0, 0);
+}
+
+function mapLayers(prediction, model, hidden) {
   const [height, width] = prediction.size;
-  const map = labelMap(prediction, model.names);
-  const shown = model.names.map((name) => !settings.hidden.has(name));
-  const tints = new ImageData(width, height);
-  const edges = new ImageData(width, height);
-  const [alpha, dark] = [round(255 * settings.opacity), round(255 * 0.65)];
+  const map = new Int16Array(height * width).fill(-1); // the class id of each pixel
+  for (const [name, mask] of Object.entries(prediction.masks)) fillMask(map, mask, model.names.indexOf(name));
+  const colours = model.names.map((name, label) => (hidden.has(name) ? 0 : word(model.colours[label], 255)));
+  const [tints, edges] = [new ImageData(width, height), new ImageData(width, height)];
+  const [words, lines] = [new Uint32Array(tints.data.buffer), new Uint32Array(edges.data.buffer)];
+  const dark = word([0, 0, 0], round(255 * 0.65));
   for (let y = 0, i = 0; y < height; y++) {
     for (let x = 0; x < width; x++, i++) {
       const label = map[i];
-      if (label < 0 || !shown[label]) continue;
-      const [red, green, blue] = model.colours[label];
-      tints.data[4 * i] = red;
-      tints.data[4 * i + 1] = green;
-      tints.data[4 * i + 2] = blue;
-      tints.data[4 * i + 3] = alpha;
-      const edge = (x + 1 < width && map[i + 1] !== label) || (y + 1 < height && map[i + width] !== label);
-      if (edge) edges.data[4 * i + 3] = dark;
+      if (label < 0 || !colours[label]) continue;
+      words[i] = colours[label];
+      if ((x + 1 < width && map[i + 1] !== label) || (y + 1 < height && map[i + width] !== label)) lines[i] = dark;
     }
   }
-  context.drawImage(canvasOf(tints), 0, 0);
-  context.drawImage(canvasOf(edges), 0, 0);
+  return { tints: canvasOf(tints), edges: canvasOf(edges) };
+}
+
+// Draws the boxes of a prediction alone, on a canvas of at most `side` pixels that lies over a small picture.
+export function drawFrames(canvas, prediction, model, settings, side) {
+  const [height, width] = prediction.size;
+  const shrink = Math.min(1, side / Math.max(height, width));
+  canvas.width = Math.max(1, Math.round(width * shrink));
+  canvas.height = Math.max(1, Math.round(height * shrink));
+  const context = canvas.getContext("2d");
+  for (const index of shownObjects(prediction, settings).reverse()) {
+    drawBox(context, prediction.boxes[index].map((value) => value * shrink), model.colours[prediction.labels[index]], 2);
+  }
 }

@@ -3,6 +3,7 @@
 import { call, listModels, lowestScore, useKey } from "./api.js";
 import { Attention } from "./attention.js";
 import { button, find, make, plural, say, warn } from "./dom.js";
+import { forget } from "./drawing.js";
 import { Pane, describe, summary } from "./pane.js";
 import { requestPanel, savePanel } from "./saving.js";
 import { Several } from "./several.js";
@@ -15,6 +16,7 @@ const NAMES = /\.(jpe?g|png|webp|gif|bmp|tiff?|avif|jp2|ppm)$/i;
 
 const shared = { score: 0.3, opacity: 0.5, labels: true };
 const entries = [];
+const paths = new WeakMap(); // of files: where they come from, which tells those of one name apart
 const decoded = []; // entries with a decoded image, the one shown last at the end
 let models = [];
 let panes = [];
@@ -24,9 +26,17 @@ let zoom = 1;
 let hasKey = false;
 let running = null;
 let camera = null;
+let exampleTurn = 0;
+let exampleModel = null;
 
 const several = new Several((entry) => show(entry), () => shared);
-const attention = new Attention(find("panel-attention"), () => active, redraw);
+const attention = new Attention(find("panel-attention"), {
+  pane: () => active,
+  panes: () => panes,
+  choose: (pane) => (active = pane),
+  changed: redraw,
+  zoomed: () => zoom > 1,
+});
 let active = null; // the pane whose attention is shown
 
 // Models
@@ -57,7 +67,7 @@ async function start() {
     model.names = model.names.length ? model.names : Array.from({ length: model.num_classes }, (_, i) => String(i));
   }
   const wanted = new URLSearchParams(location.hash.slice(1));
-  if (wanted.has("score")) setScore(Number(wanted.get("score")));
+  if (wanted.get("score")) setScore(Number(wanted.get("score")));
   for (const [id, extra] of [["model", []], ["beside", ["nothing"]]]) {
     const options = [...extra.map((text) => make("option", { value: "" }, text)), ...models.map((model) => make("option", { value: model.name }, model.name))];
     find(id).replaceChildren(...options);
@@ -117,15 +127,21 @@ function link() {
 
 async function showExamples() {
   const [{ model }] = panes;
+  if (exampleModel === model.name) return;
+  exampleModel = model.name;
+  const turn = ++exampleTurn;
   const list = find("examples").querySelector("ul");
+  for (const image of list.querySelectorAll("img")) URL.revokeObjectURL(image.src);
   list.replaceChildren();
   find("examples").hidden = !model.examples.length;
   for (const path of model.examples) {
     try {
       const blob = await (await call(path.replace(/^\//, ""))).blob();
-      if (panes[0]?.model !== model) return;
+      if (turn !== exampleTurn) return;
       const name = decodeURIComponent(path.split("/").pop());
-      const item = button("", () => add([new File([blob], name, { type: blob.type, lastModified: 0 })]), { "aria-label": `Example ${name}` });
+      const file = new File([blob], name, { type: blob.type, lastModified: 0 });
+      paths.set(file, path);
+      const item = button("", () => add([file]), { "aria-label": `Example ${name}` });
       item.append(make("img", { alt: "", src: URL.createObjectURL(blob) }));
       list.append(make("li", {}, item));
     } catch (error) {
@@ -151,19 +167,26 @@ function add(files) {
     return;
   }
   warn("");
-  const added = images.map((file) => known(file) ?? entryOf(file));
-  entries.push(...added.filter((entry) => !entries.includes(entry)));
+  const added = [...new Set(images.map((file) => known(file) ?? entryOf(file)))];
   if (added.length > 1) several.run(added, panes[0].model);
   show(added[0]);
 }
 
 function entryOf(file) {
-  return { name: file.webkitRelativePath || file.name || "pasted.png", blob: file, url: URL.createObjectURL(file), answers: new Map() };
+  const name = file.webkitRelativePath || (paths.get(file) ?? "").replace(/^\/(examples\/[^/]*\/)?/, "") || file.name;
+  const entry = { name: name || "pasted.png", path: pathOf(file), blob: file, url: URL.createObjectURL(file), answers: new Map(), errors: new Map() };
+  entries.push(entry);
+  return entry;
+}
+
+function pathOf(file) {
+  return file.webkitRelativePath || (paths.get(file) ?? file.name);
 }
 
 // The entry of an image that was given before.
-function known({ name, size, lastModified }) {
-  return entries.find(({ blob }) => blob.name === name && blob.size === size && blob.lastModified === lastModified);
+function known(file) {
+  const { size, lastModified } = file;
+  return entries.find(({ path, blob }) => path === pathOf(file) && blob.size === size && blob.lastModified === lastModified);
 }
 
 // Decodes an image; a browser that cannot show its format still gets its result.
@@ -179,26 +202,32 @@ async function decode(entry) {
   if (known >= 0) decoded.splice(known, 1);
   decoded.push(entry);
   while (decoded.length > KEPT) {
-    const [old] = decoded.splice(0, 1);
+    const [old] = decoded.splice(decoded[0] === current ? 1 : 0, 1);
     old.bitmap?.close();
     old.bitmap = undefined;
+    for (const { prediction } of old.answers.values()) forget(prediction);
   }
 }
 
 async function show(entry) {
+  const focused = document.activeElement;
+  const fromStrip = find("strip").contains(focused);
   running?.abort();
   running = new AbortController();
   const { signal } = running;
   current = entry;
   zoom = 1;
-  stopCamera();
-  find("start").hidden = true;
+  closeStart();
   find("work").hidden = false;
   find("image-name").textContent = entry.name;
   find("image-name").title = entry.name;
-  for (const pane of panes) pane.heat = null;
+  for (const pane of panes) pane.clear();
+  attention.reset();
   for (const id of ["results", "panel-attention", "panel-request", "panel-save"]) find(id).replaceChildren();
   strip();
+  if (fromStrip) find("strip").querySelector("[aria-current=true]").focus();
+  else if (focused === document.body || ["start", "several"].some((id) => find(id).contains(focused))) panes[0].frame.focus({ preventScroll: true });
+  find("view").scrollIntoView({ block: "nearest" });
   say("Predicting …");
   await decode(entry);
   if (signal.aborted) return;
@@ -210,15 +239,23 @@ async function show(entry) {
   const results = await Promise.allSettled(panes.map((pane) => pane.run(entry, signal)));
   if (signal.aborted) return;
   const failure = results.find((result) => result.status === "rejected");
-  warn(failure ? failure.reason.message : "");
   if (failure?.reason.status === 401) askForKey(failure.reason.message);
-  const done = panes.filter((pane) => pane.prediction && pane.entry === entry);
+  else if (failure) warn(failure.reason.message, [0, 429, 503].includes(failure.reason.status) ? () => show(entry) : null);
+  else warn("");
+  const done = panes.filter((pane) => pane.prediction);
   find("work").classList.toggle("failed", !done.length);
   for (const pane of panes) pane.figure.hidden = !done.includes(pane);
   redraw();
-  say(done.map((pane) => `${panes.length > 1 ? `${pane.model.name}: ` : ""}${summary(pane.prediction, pane.settings(shared))}`).join("; "));
+  tell();
+  if (several.entries.includes(entry)) several.render();
   if (!entry.bitmap && done.length) warn(`This browser cannot show ${entry.name}, so its result stands on a white picture.`);
   if (tab === "attention") attention.look();
+}
+
+// Says what is shown.
+function tell() {
+  const done = panes.filter((pane) => pane.prediction);
+  say(done.map((pane) => `${panes.length > 1 ? `${pane.model.name}: ` : ""}${summary(pane.prediction, pane.settings(shared))}`).join("; "));
 }
 
 function offerSmaller(entry) {
@@ -237,10 +274,12 @@ async function makeSmaller(entry) {
   canvas.height = Math.round(entry.bitmap.height * shrink);
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
+  context.fillStyle = "#fff"; // as the server shows what is transparent
+  context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(entry.bitmap, 0, 0, canvas.width, canvas.height);
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
   const name = `${entry.name.replace(/\.[^.]*$/, "")}-${SMALLER}.jpg`;
-  add([new File([blob], name, { type: "image/jpeg" })]);
+  add([new File([blob], name, { type: "image/jpeg", lastModified: 0 })]);
 }
 
 function strip() {
@@ -266,7 +305,7 @@ function redraw() {
   find("zoom").textContent = `${Math.round(100 * zoom)} %`;
   const ready = panes.filter((pane) => pane.prediction);
   const focus = find("results").contains(document.activeElement) ? focusPath(document.activeElement) : null;
-  find("results").replaceChildren(...ready.map((pane) => pane.results(shared, redraw, lookAtObject)));
+  find("results").replaceChildren(...ready.map((pane) => pane.results(shared, () => (redraw(), tell()), lookAtObject)));
   if (focus !== null) find("results").querySelectorAll("input, button")[focus]?.focus();
   find("panel-request").replaceChildren(...ready.flatMap((pane) => requestPanel(pane, shared, hasKey)));
   find("panel-save").replaceChildren(...ready.flatMap((pane) => savePanel(pane, shared)));
@@ -274,6 +313,12 @@ function redraw() {
 
 function focusPath(element) {
   return [...find("results").querySelectorAll("input, button")].indexOf(element);
+}
+
+function lookAt(pane, point = null) {
+  if (active !== pane) attention.reset();
+  active = pane;
+  attention.look(point);
 }
 
 function lookAtObject(pane, x, y) {
@@ -292,6 +337,8 @@ function openTab(name, point = null) {
   if (!current) return;
   redraw();
   if (name === "attention") attention.look(point);
+  else attention.leave();
+  if (name === "result") tell();
 }
 
 for (const [index, name] of TABS.entries()) {
@@ -308,24 +355,27 @@ for (const [index, name] of TABS.entries()) {
 
 function setScore(value) {
   const lowest = Number(find("score").min);
-  shared.score = Math.min(Math.max(Number.isFinite(value) ? value : 0.3, lowest), 0.99);
+  shared.score = Math.min(Math.max(Number.isFinite(value) ? value : shared.score, lowest), 0.99);
   find("score").value = shared.score;
   find("score-number").value = shared.score;
 }
 
 let frame = 0;
+let pause = 0;
 function later() {
   cancelAnimationFrame(frame);
-  frame = requestAnimationFrame(() => {
-    redraw();
+  frame = requestAnimationFrame(redraw);
+  clearTimeout(pause);
+  pause = setTimeout(() => {
+    link();
+    tell();
     if (several.entries.length) several.render();
-  });
+  }, 300);
 }
 
 for (const id of ["score", "score-number"]) {
   find(id).addEventListener(id === "score" ? "input" : "change", () => {
-    setScore(Number(find(id).value));
-    link();
+    setScore(find(id).value === "" ? NaN : Number(find(id).value));
     later();
   });
 }
@@ -361,8 +411,7 @@ function listen(pane) {
   canvas.addEventListener("click", (event) => {
     if (tab !== "attention" || !pane.prediction) return;
     const place = pane.place(event);
-    active = pane;
-    if (place) attention.look(place);
+    if (place) lookAt(pane, place);
   });
   box.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && !event.metaKey) return;
@@ -374,9 +423,9 @@ function listen(pane) {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     const keys = { "+": () => setZoom(1.5 * zoom), "=": () => setZoom(1.5 * zoom), "-": () => setZoom(zoom / 1.5), 0: () => setZoom(1) };
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    if (tab === "attention" && moves[event.key]) {
-      active = pane;
-      attention.move(...moves[event.key]);
+    if (tab === "attention" && moves[event.key] && !event.shiftKey) {
+      if (active === pane) attention.move(...moves[event.key]);
+      else lookAt(pane);
     } else if (tab === "attention" && event.key === "Enter") attention.enter();
     else if (keys[event.key]) keys[event.key]();
     else return;
@@ -395,9 +444,22 @@ for (const id of ["files", "folder"]) {
   });
 }
 find("new").addEventListener("click", () => {
-  find("start").hidden = false;
+  find("start").hidden = find("cancel").hidden = false;
   find("choose").focus();
 });
+find("cancel").addEventListener("click", cancel);
+find("start").addEventListener("keydown", (event) => event.key === "Escape" && current && cancel());
+
+function cancel() {
+  closeStart();
+  find("new").focus();
+}
+
+function closeStart() {
+  stopCamera();
+  find("start").hidden = true;
+}
+
 find("clear").addEventListener("click", () => {
   for (const entry of several.entries) {
     if (entry === current) continue;
@@ -406,6 +468,7 @@ find("clear").addEventListener("click", () => {
   }
   several.clear();
   strip();
+  find("new").focus();
 });
 
 addEventListener("dragover", (event) => {
@@ -417,13 +480,21 @@ addEventListener("drop", async (event) => {
   event.preventDefault();
   document.body.classList.remove("over");
   const items = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.() ?? item.getAsFile()).filter((item) => item);
-  add((await Promise.all(items.map(filesOf))).flat());
+  try {
+    add((await Promise.all(items.map(filesOf))).flat());
+  } catch (error) {
+    warn(`What was dropped cannot be read: ${error.message}`);
+  }
 });
 
 // The files of a dropped entry, those of folders too, in the order of their paths.
 async function filesOf(item) {
   if (item instanceof File) return [item];
-  if (item.isFile) return [await new Promise((resolve, reject) => item.file(resolve, reject))];
+  if (item.isFile) {
+    const file = await new Promise((resolve, reject) => item.file(resolve, reject));
+    paths.set(file, item.fullPath);
+    return [file];
+  }
   const reader = item.createReader();
   const found = [];
   for (let part; (part = await new Promise((resolve, reject) => reader.readEntries(resolve, reject))).length; ) found.push(...part);
@@ -439,6 +510,7 @@ addEventListener("paste", (event) => {
 });
 
 find("camera").addEventListener("click", async () => {
+  stopCamera();
   try {
     camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {
@@ -446,6 +518,8 @@ find("camera").addEventListener("click", async () => {
     warn(`The camera cannot be used: ${reason}.`);
     return;
   }
+  if (find("start").hidden) stopCamera(); // an image was chosen meanwhile
+  if (!camera) return;
   warn("");
   find("camera-box").hidden = false;
   find("video").srcObject = camera;
@@ -461,7 +535,10 @@ find("shoot").addEventListener("click", async () => {
   stopCamera();
   add([new File([blob], `camera-${entries.length + 1}.jpg`, { type: "image/jpeg" })]);
 });
-find("camera-off").addEventListener("click", stopCamera);
+find("camera-off").addEventListener("click", () => {
+  stopCamera();
+  find("camera").focus();
+});
 
 function stopCamera() {
   camera?.getTracks().forEach((track) => track.stop());

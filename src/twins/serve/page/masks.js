@@ -20,35 +20,44 @@ export function runLengths(text) {
   return runs;
 }
 
-export function decodeMask({ size: [height, width], counts }) {
-  const mask = new Uint8Array(height * width);
+// Calls `visit(column, first row, end row)` for each piece of a run of 1 in one column.
+function eachPiece({ size: [height], counts }, visit) {
   let at = 0;
-  let on = false;
-  for (const run of runLengths(counts)) {
-    if (on) {
-      for (let end = at + run, i = at; i < end; i++) mask[(i % height) * width + Math.floor(i / height)] = 1;
+  runLengths(counts).forEach((run, index) => {
+    const end = at + run;
+    for (let column = Math.floor(at / height); index % 2 && at < end; column++) {
+      const stop = Math.min(end, (column + 1) * height);
+      visit(column, at - column * height, stop - column * height);
+      at = stop;
     }
-    at += run;
-    on = !on;
-  }
-  return mask;
+    at = end;
+  });
 }
 
-export function boundsOf(mask, width, height) {
-  let left = width;
-  let right = -1;
-  let top = height;
-  let bottom = -1;
-  for (let y = 0, i = 0; y < height; y++) {
-    for (let x = 0; x < width; x++, i++) {
-      if (!mask[i]) continue;
-      if (x < left) left = x;
-      if (x > right) right = x;
-      if (y < top) top = y;
-      bottom = y;
-    }
-  }
-  return right < 0 ? null : { left, top, width: right - left + 1, height: bottom - top + 1 };
+// Sets the pixels of a mask in an array of the image's size, row by row, to a value.
+export function fillMask(pixels, mask, value) {
+  const width = mask.size[1];
+  eachPiece(mask, (column, first, end) => {
+    for (let i = first * width + column, last = end * width; i < last; i += width) pixels[i] = value;
+  });
+}
+
+// The smallest rectangle that holds a mask, and the mask inside it; `null` without a pixel.
+export function cropMask(mask) {
+  const [height, width] = mask.size;
+  let [left, top, right, bottom] = [width, height, 0, 0];
+  eachPiece(mask, (column, first, end) => {
+    left = Math.min(left, column);
+    right = Math.max(right, column + 1);
+    top = Math.min(top, first);
+    bottom = Math.max(bottom, end);
+  });
+  if (right <= left) return null;
+  const part = { left, top, width: right - left, height: bottom - top, pixels: new Uint8Array((right - left) * (bottom - top)) };
+  eachPiece(mask, (column, first, end) => {
+    for (let row = first; row < end; row++) part.pixels[(row - top) * part.width + column - left] = 1;
+  });
+  return part;
 }
 
 // The pixels of a mask whose square of 2 * reach + 1 pixels lies inside it; what is beyond its borders lies outside.

@@ -33,10 +33,17 @@ export class Pane {
     try {
       entry.answers.set(this.model.name, entry.answers.get(this.model.name) ?? (await predict(this.model, entry.blob, signal)));
     } finally {
-      this.frame.classList.remove("waits");
-      this.frame.setAttribute("aria-busy", "false");
+      if (!signal.aborted) this.frame.classList.remove("waits");
+      if (!signal.aborted) this.frame.setAttribute("aria-busy", "false");
     }
-    this.show(entry);
+    entry.errors.delete(this.model.name);
+    if (!signal.aborted) this.show(entry);
+  }
+
+  // Forgets the image; its result is not shown any more.
+  clear() {
+    this.entry = this.heat = null;
+    this.facts.textContent = "";
   }
 
   show(entry) {
@@ -64,7 +71,8 @@ export class Pane {
   zoom(factor) {
     const { canvas, frame } = this;
     frame.style.aspectRatio = `${canvas.width} / ${canvas.height}`;
-    const fit = Math.min((frame.clientWidth - 2) / canvas.width, (frame.clientHeight - 2) / canvas.height);
+    const [across, down] = [Math.max(1, frame.clientWidth - 2), Math.max(1, frame.clientHeight - 2)];
+    const fit = Math.min(across / canvas.width, down / canvas.height);
     const width = canvas.width * fit * factor;
     canvas.style.width = `${width}px`;
     canvas.style.height = `${(width * canvas.height) / canvas.width}px`;
@@ -108,7 +116,9 @@ export class Pane {
     if (labels.length > LISTED) {
       list.append(button(this.all ? "Show the first ten" : `Show all ${labels.length} classes`, () => {
         this.all = !this.all;
-        list.replaceWith(this.results());
+        const again = this.results();
+        list.replaceWith(again);
+        again.querySelector("button").focus();
       }));
     }
   }

@@ -2,7 +2,7 @@
 
 import { predict } from "./api.js";
 import { asText, button, find, make, percent, plural, say } from "./dom.js";
-import { draw, shownObjects } from "./drawing.js";
+import { drawFrames, shownObjects } from "./drawing.js";
 import { summary } from "./pane.js";
 
 const AT_ONCE = 4;
@@ -19,7 +19,15 @@ export class Several {
     find("as-grid").addEventListener("click", () => this.choose(true));
     find("as-table").addEventListener("click", () => this.choose(false));
     find("csv").addEventListener("click", () => asText(this.csv(), "predictions.csv", "text/csv"));
-    find("stop").addEventListener("click", () => this.stopped?.abort());
+    find("stop").addEventListener("click", () => {
+      this.stopped?.abort();
+      find("csv").focus();
+    });
+    find("again").addEventListener("click", () => {
+      find("stop").hidden = false;
+      find("stop").focus();
+      this.run(this.entries, this.model);
+    });
   }
 
   choose(grid) {
@@ -33,15 +41,17 @@ export class Several {
     this.stopped?.abort();
     this.stopped = new AbortController();
     const { signal } = this.stopped;
-    [this.entries, this.model] = [entries, model];
+    [this.entries, this.model, this.ended] = [entries, model, false];
     find("several").hidden = false;
     find("stop").hidden = find("progress").hidden = false;
+    find("again").hidden = true;
+    for (const entry of entries) entry.errors.delete(model.name);
     const waiting = entries.filter((entry) => !entry.answers.has(model.name));
     let done = entries.length - waiting.length;
     const progress = () => {
       find("progress").max = entries.length;
       find("progress").value = done;
-      this.render();
+      this.renderSoon();
     };
     progress();
     const work = async () => {
@@ -54,13 +64,13 @@ export class Several {
     await Promise.all(Array.from({ length: AT_ONCE }, work));
     if (this.stopped.signal !== signal) return; // another run took over
     find("stop").hidden = find("progress").hidden = true;
-    const failed = entries.filter((entry) => entry.error).length;
+    const failed = entries.filter((entry) => entry.errors.has(model.name)).length;
+    this.ended = true;
     say(`${plural(done, "image")}${signal.aborted ? ", stopped" : ""}${failed ? `, ${failed} of them refused` : ""}.`);
     this.render();
   }
 
   async predict(entry, model, signal) {
-    entry.error = "";
     while (!signal.aborted) {
       try {
         entry.answers.set(model.name, await predict(model, entry.blob, signal));
@@ -68,7 +78,7 @@ export class Several {
       } catch (error) {
         if (error.name === "AbortError") return;
         if (error.status !== 429) {
-          entry.error = error.message;
+          entry.errors.set(model.name, error.message);
           return;
         }
         await new Promise((resolve) => setTimeout(resolve, 1000 * Math.max(1, error.wait)));
@@ -76,7 +86,22 @@ export class Several {
     }
   }
 
+  // Draws again, at most a few times a second.
+  renderSoon() {
+    this.timer ??= setTimeout(() => this.render(), 200);
+  }
+
+  // What an image without a result has instead.
+  reason(entry) {
+    return entry.errors.get(this.model.name) ?? (this.ended ? "not predicted" : "waits");
+  }
+
   render() {
+    clearTimeout(this.timer);
+    this.timer = null;
+    const left = this.entries.filter((entry) => !entry.answers.has(this.model.name)).length;
+    find("again").hidden = !this.ended || !left;
+    find("again").textContent = `Predict the ${plural(left, "other")}`;
     find("several-title").textContent = plural(this.entries.length, "image");
     find("collection").replaceChildren(this.grid ? this.cards() : this.table());
   }
@@ -89,8 +114,9 @@ export class Several {
     const [first] = predictions;
     if (!first) return [];
     if (first.boxes) {
-      const count = (name) => (prediction) => shownObjects(prediction, settings).filter((i) => name === null || prediction.names[i] === name).length;
-      const names = [...new Set(predictions.flatMap((prediction) => shownObjects(prediction, settings).map((i) => prediction.names[i])))].sort();
+      const counts = new Map(predictions.map((prediction) => [prediction, countsOf(prediction, settings)]));
+      const count = (name) => (prediction) => counts.get(prediction).get(name) ?? 0;
+      const names = [...new Set([...counts.values()].flatMap((one) => [...one.keys()]))].filter((name) => name !== null).sort();
       return [{ title: "objects", number: true, value: count(null), text: String }, ...names.map((name) => ({ title: name, number: true, value: count(name), text: String })), time];
     }
     if (first.areas) {
@@ -130,7 +156,7 @@ export class Several {
       const name = button(entry.name, () => this.open(entry));
       const cells = values
         ? columns.map((column, i) => make("td", { class: column.number ? "number" : "" }, column.text(values[i])))
-        : [make("td", { colspan: String(Math.max(1, columns.length)) }, entry.error || "waits")];
+        : [make("td", { colspan: String(Math.max(1, columns.length)) }, this.reason(entry))];
       const image = make("img", { alt: "", loading: "lazy", src: entry.url });
       return make("tr", {}, make("td", {}, image), make("td", {}, name), ...cells);
     });
@@ -139,44 +165,26 @@ export class Several {
   }
 
   cards() {
-    const settings = { ...this.settings(), labels: false, hidden: new Set() };
+    const settings = { ...this.settings(), hidden: new Set() };
     return make("ul", { class: "cards" }, ...this.rows(this.columns()).map(({ entry }) => {
       const prediction = entry.answers.get(this.model.name)?.prediction;
-      const text = prediction ? summary(prediction, settings) : entry.error || "waits";
-      const picture = make("img", { alt: "", loading: "lazy", src: entry.url });
+      const picture = make("div", { class: "picture" }, make("img", { alt: "", loading: "lazy", src: entry.url }));
+      if (prediction?.boxes) {
+        const frames = make("canvas", { "aria-hidden": "true" });
+        drawFrames(frames, prediction, this.model, settings, CARD);
+        picture.append(frames);
+      }
       const card = button("", () => this.open(entry));
-      card.append(picture, make("b", {}, entry.name), make("span", {}, text));
-      if (prediction && !prediction.labels?.length === false && prediction.boxes) this.drawSmall(entry, prediction, settings, picture);
+      card.append(picture, make("b", {}, entry.name), make("span", {}, prediction ? summary(prediction, settings) : this.reason(entry)));
       return make("li", {}, card);
     }));
-  }
-
-  // Replaces the picture of a card by one with its objects.
-  async drawSmall(entry, prediction, settings, picture) {
-    if (prediction.masks) return; // drawn when the image is opened
-    const [height, width] = prediction.size;
-    const shrink = Math.min(1, CARD / Math.max(height, width));
-    const size = [Math.round(height * shrink), Math.round(width * shrink)];
-    const boxes = prediction.boxes.map((box) => box.map((side) => side * shrink));
-    try {
-      const bitmap = await createImageBitmap(entry.blob, { resizeWidth: size[1], resizeHeight: size[0], resizeQuality: "medium" });
-      const canvas = make("canvas");
-      draw(canvas, bitmap, { ...prediction, size, boxes }, this.model, settings);
-      bitmap.close();
-      canvas.toBlob((blob) => {
-        picture.src = URL.createObjectURL(blob);
-        picture.addEventListener("load", () => URL.revokeObjectURL(picture.src), { once: true });
-      });
-    } catch {
-      // the browser cannot show this format; the card keeps its name and result
-    }
   }
 
   csv() {
     const columns = this.columns();
     const quote = (value) => (/[",\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
     const head = ["image", ...columns.map((column) => column.title), "error"];
-    const rows = this.rows(columns).map(({ entry, values }) => [entry.name, ...(values ?? columns.map(() => "")).map(String), entry.error ?? ""]);
+    const rows = this.rows(columns).map(({ entry, values }) => [entry.name, ...(values ?? columns.map(() => "")).map(String), values ? "" : this.reason(entry)]);
     return [head, ...rows].map((row) => row.map(quote).join(",")).join("\r\n") + "\r\n";
   }
 
@@ -185,4 +193,12 @@ export class Several {
     this.entries = [];
     find("several").hidden = true;
   }
+}
+
+// The number of objects by class name, and of all by `null`.
+function countsOf(prediction, settings) {
+  const shown = shownObjects(prediction, settings);
+  const counts = new Map([[null, shown.length]]);
+  for (const index of shown) counts.set(prediction.names[index], (counts.get(prediction.names[index]) ?? 0) + 1);
+  return counts;
 }
