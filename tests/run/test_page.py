@@ -26,7 +26,7 @@ from twins.serve.pages import FOLDER
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DETECTOR, MASKS, SEMANTIC, CLASSES = "detection", "instance", "semantic", "classification"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
@@ -53,11 +53,13 @@ def server(files, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chromium():
-    if not CHROMIUM.exists():
-        pytest.skip(f"the tests of the page need Chromium at {CHROMIUM}")
+    if CHROMIUM is None:
+        pytest.skip("the tests of the page need Chromium or Chrome, and none is installed")
     with sync_playwright() as playwright:
         # without a sandbox, which containers do not allow root to make; the pages are this server's alone
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        arguments = ["--no-sandbox", "--disable-gpu"]
+        arguments += ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]  # a camera's test picture
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
 
 
 @pytest.fixture
@@ -403,6 +405,15 @@ def test_an_image_is_pasted_or_dropped(page, server):
         page.evaluate(script, [list(PICTURES[0]), kind])
         expect(page.locator("#image-name")).to_have_text(f"{kind}.png")
         expect(page.locator("#results")).to_contain_text("%")
+
+
+def test_a_picture_is_taken_with_the_camera(page, server):
+    open_page(page, server, CLASSES)
+    page.get_by_role("button", name="Use the camera").click()
+    page.get_by_role("button", name="Take the picture").click()
+    expect(page.locator("#image-name")).to_have_text("camera-1.jpg")
+    expect(page.locator("#results")).to_contain_text("%")
+    assert page.evaluate("document.querySelector('video').srcObject.getTracks()[0].readyState") == "ended"
 
 
 def test_errors_are_one_sentence_each(page, server):
