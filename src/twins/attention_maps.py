@@ -14,7 +14,7 @@ from twins.backbone.attention import Attention, GlobalAttention, LocalAttention
 from twins.backbone.config import STRIDES
 from twins.backbone.network import Twins
 from twins.ops.windows import merge_windows
-from twins.tasks.network import TaskNetwork
+from twins.tasks.network import TaskNetwork, scores_error
 
 MIN_POSITIONS = 4
 """Least rows and columns of a map whose evidence is combined with that of others."""
@@ -56,6 +56,9 @@ def stage_evidence(value: Tensor, maps: Sequence[Tensor]) -> list[Tensor | None]
 
     Returns:
         for each map `(H, W)`, at least 0, with 1 as the largest value; `None` if the value does not depend on it.
+
+    Raises:
+        WeightsError: the gradients are not finite.
     """
     gradients: tuple[Tensor | None, ...] = torch.autograd.grad(value, tuple(maps), allow_unused=True)
     evidence: list[Tensor | None] = []
@@ -64,6 +67,8 @@ def stage_evidence(value: Tensor, maps: Sequence[Tensor]) -> list[Tensor | None]
             evidence.append(None)
             continue
         raised = (x.detach() * gradient)[0].float().sum(dim=2).clamp(min=0)
+        if not bool(raised.isfinite().all()):
+            raise scores_error()
         evidence.append(raised / raised.max().clamp(min=1e-12))
     return evidence
 
@@ -78,8 +83,8 @@ def combine_evidence(evidence: Sequence[Tensor | None], size: Sequence[int]) -> 
         size: height and width of the network's input in pixels.
     """
     total = torch.zeros(*size)
-    known = [(stride, values) for stride, values in zip(STRIDES, evidence, strict=False) if values is not None]
-    used = [part for part in known if min(part[1].shape) >= MIN_POSITIONS][-2:] or known[:1]
+    present = [(stride, values) for stride, values in zip(STRIDES, evidence, strict=False) if values is not None]
+    used = [part for part in present if min(part[1].shape) >= MIN_POSITIONS][-2:] or present[:1]
     for stride, values in used:  # a map may reach beyond the input, or end before it
         pixels = F.interpolate(values[None, None].cpu(), scale_factor=stride, mode="bilinear", align_corners=False)[
             0, 0

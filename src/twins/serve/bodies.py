@@ -68,6 +68,7 @@ class Bodies:
         self.buffered = 0
         """Bytes of bodies that are in memory."""
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="header")
+        self._downloads = ThreadPoolExecutor(4, thread_name_prefix="download")
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse")  # one at a time, for memory
 
     async def header(self, content: bytes, preprocess: Preprocess, max_pixels: int) -> Header:
@@ -78,6 +79,10 @@ class Bodies:
     async def parse(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Return what a function makes of a body, in a thread for all of them."""
         return await asyncio.get_running_loop().run_in_executor(self._parser, function, *arguments)
+
+    async def download(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Return what a function fetches, in a thread that waits for nothing else."""
+        return await asyncio.get_running_loop().run_in_executor(self._downloads, function, *arguments)
 
     async def read(self, request: Request) -> bytes:
         """Return a request's body.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from tyro.conf import arg
 
@@ -91,6 +92,12 @@ class ServeConfig:
             raise ConfigError(
                 f"`max_images` cannot exceed `max_queue`, found {self.max_images} and {self.max_queue}; lower the first"
             )
+        if self.label_studio is not None:
+            parts = urlsplit(self.label_studio)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ConfigError(
+                    f"`label_studio` must be an address such as http://localhost:8080, found {self.label_studio!r:.80}"
+                )
         if not (self.open or self.api_keys or is_loopback(self.host)):
             raise ConfigError(
                 f"anyone who reaches {self.host} could use the server; give `api_keys`, a file of keys, or say that "

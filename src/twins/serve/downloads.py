@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-from functools import cached_property
+import time
 from http.client import HTTPException
-from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import (
+    HTTPDefaultErrorHandler,
+    HTTPErrorProcessor,
+    HTTPHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    Request,
+)
 
 from twins.serve.config import ServeConfig
 from twins.serve.errors import RequestError
 
+CHUNK = 1 << 16
+"""Bytes that are read at once."""
 TOKEN = "LABEL_STUDIO_API_KEY"
 """Environment variable with an access token of Label Studio's account page."""
 
 
 class Downloads:
-    """Fetches images for one request, or a part of it: the access that a token gives lasts some minutes.
+    """Fetches images for one request: the access that a token gives lasts some minutes.
 
     Args:
         config: address of the Label Studio, and limits.
@@ -26,6 +34,7 @@ class Downloads:
 
     def __init__(self, config: ServeConfig) -> None:
         self.config = config
+        self._access: dict[str, str] | RequestError | None = None
 
     def fetch(self, address: str) -> bytes:
         """Return a file of the Label Studio.
@@ -36,23 +45,38 @@ class Downloads:
         Raises:
             RequestError: 422 if it is of another host or cannot be fetched, 413 if it is too large.
         """
-        base = self.config.label_studio
+        base, shown = self.config.label_studio, address.partition("?")[0]  # a query may hold a signature
         try:
-            found = quote(urljoin(base or "", address), safe="%/:=&?~#+!$,;'@()*[]")
-            if base is None or urlsplit(found)[:2] != urlsplit(base)[:2]:
+            whole = quote(urljoin(base or "", address), safe="%/:=&?~#+!$,;'@()*[]")
+            if base is None or urlsplit(whole)[:2] != urlsplit(base)[:2]:
                 raise RequestError(
-                    422, f"images are fetched from the server's --label-studio address alone, found {address!r:.80}"
+                    422, f"images are fetched from the server's --label-studio address alone, found {shown!r:.80}"
                 )
-            content = self._read(Request(found, headers=self._headers), self.config.max_bytes + 1)
+            content = self._read(Request(whole, headers=self._headers), self.config.max_bytes + 1)
         except (OSError, HTTPException, ValueError) as error:
-            raise RequestError(422, f"the image {address!r:.80} cannot be fetched ({error})") from error
+            raise RequestError(422, f"the image {shown!r:.80} cannot be fetched ({error})") from error
         if len(content) > self.config.max_bytes:
-            raise RequestError(413, f"the image {address!r:.80} has more than {self.config.max_bytes:,} bytes")
+            raise RequestError(413, f"the image {shown!r:.80} has more than {self.config.max_bytes:,} bytes")
         return content
 
-    @cached_property
+    @property
     def _headers(self) -> dict[str, str]:
-        """The headers of a fetch: a legacy token is sent itself, a personal one is exchanged for an access token."""
+        """The headers of a fetch: a legacy token is sent itself, a personal one is exchanged for an access token.
+
+        Raises:
+            RequestError: 422 if the token is not accepted; it is not tried again.
+        """
+        if isinstance(self._access, RequestError):
+            raise self._access
+        if self._access is None:
+            try:
+                self._access = self._exchange()
+            except RequestError as error:
+                self._access = error
+                raise
+        return self._access
+
+    def _exchange(self) -> dict[str, str]:
         token = os.environ.get(TOKEN, "").strip()
         if token.count(".") != 2:  # a personal token is a JSON Web Token, which has three parts
             return {"Authorization": f"Token {token}"} if token else {}
@@ -69,13 +93,14 @@ class Downloads:
         return {"Authorization": f"Bearer {access}"}
 
     def _read(self, request: Request, most: int) -> bytes:
-        with build_opener(_NoRedirects).open(request, timeout=self.config.receive_seconds) as file:
-            content: bytes = file.read(most)
-        return content
-
-
-class _NoRedirects(HTTPRedirectHandler):
-    """Follows no redirect, which could lead elsewhere."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Return no further request."""
+        seconds, content = self.config.receive_seconds, bytearray()
+        end = time.monotonic() + seconds
+        opener = OpenerDirector()  # no files, no proxies, no redirects
+        for handler in (HTTPHandler, HTTPSHandler, HTTPErrorProcessor, HTTPDefaultErrorHandler):
+            opener.add_handler(handler())
+        with opener.open(request, timeout=seconds) as file:
+            while len(content) < most and (part := file.read1(min(CHUNK, most - len(content)))):
+                content += part
+                if time.monotonic() > end:
+                    raise TimeoutError(f"it took more than {seconds:g} seconds")
+        return bytes(content)

@@ -14,6 +14,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from twins.serve.config import is_loopback
 from twins.serve.errors import RequestError
 from twins.serve.keys import Keys
 from twins.serve.metrics import Metrics
@@ -37,10 +38,12 @@ class Gate:
         app: what answers.
         keys: accepted keys; `None` asks for none.
         metrics: counts the requests.
+        local: refuse requests for a host that is not this machine, as a page elsewhere sends them that has its own name
+            lead to 127.0.0.1 (DNS rebinding).
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys | None, metrics: Metrics) -> None:
-        self.app, self.keys, self.metrics = app, keys, metrics
+    def __init__(self, app: ASGIApp, keys: Keys | None, metrics: Metrics, *, local: bool = False) -> None:
+        self.app, self.keys, self.metrics, self.local = app, keys, metrics, local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -62,6 +65,7 @@ class Gate:
             await send(message)
 
         try:
+            self._check_host(scope)
             self._check_key(scope)
             await self.app(scope, body.receive, send_counted)
         except RequestError as error:
@@ -78,6 +82,16 @@ class Gate:
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.request(route, status, seconds)
             self._log(scope, request, status, seconds)
+
+    def _check_host(self, scope: Scope) -> None:
+        host = Headers(scope=scope).get("host", "localhost")
+        name = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+        if self.local and not is_loopback(name):
+            raise RequestError(
+                400,
+                f"a server without keys answers for this machine alone, found the host {host!r:.80}; start it with "
+                "--api-keys or --open",
+            )
 
     def _check_key(self, scope: Scope) -> None:
         is_open = scope["path"] in OPEN_ROUTES or scope["path"].startswith(PAGE)

@@ -19,16 +19,18 @@ from xml.etree import ElementTree
 from fastapi import APIRouter, Request
 
 from twins.serve.bodies import parse_json
-from twins.serve.config import ServeConfig
 from twins.serve.downloads import Downloads
-from twins.serve.errors import RequestError
+from twins.serve.errors import ClientLeftError, RequestError
 from twins.serve.messages import Options
 from twins.serve.openapi import ERRORS, json_body
 from twins.serve.queues import Served
 from twins.serve.service import Service
+from twins.tasks.table import facts_of
 
 TAGS = {"choices": "Choices", "rectanglelabels": "RectangleLabels", "brushlabels": "BrushLabels"}
 """Tags of a labelling interface by the kind of a region."""
+MOST_TASKS = 10_000
+"""Tasks in a request."""
 OF_AN_IMAGE = (400, 413, 422)
 """Statuses of errors that an image has by itself; others, such as a full queue, are of the whole request."""
 
@@ -96,12 +98,16 @@ async def predict(request: Request) -> dict[str, Any]:
         tasks, interface = values.get("tasks"), values.get("label_config")
         if not isinstance(tasks, list) or not isinstance(interface, str):
             raise RequestError(400, "the JSON must hold a list tasks and a text label_config")
-        controls = controls_of(interface)
+        if len(tasks) > MOST_TASKS:
+            raise RequestError(413, f"a request may have {MOST_TASKS:,} tasks, found {len(tasks):,}; send fewer")
+        control = _control_for(served, controls_of(interface))
         results: list[dict[str, Any] | RequestError] = []
-        version = await _version(served)
+        version, downloads = await _version(served), Downloads(service.config)
         for start in range(0, len(tasks), service.config.max_images):
+            if await request.is_disconnected():
+                raise ClientLeftError
             some = tasks[start : start + service.config.max_images]
-            results += await _predict_some(service, request, served, some, controls)
+            results += await _predict_some(service, request, served, some, control, downloads)
     finally:
         service.bodies.release(request)
     errors = [result for result in results if isinstance(result, RequestError)]
@@ -138,12 +144,11 @@ async def _version(served: Served, key: str | None = None) -> str:
 
 
 async def _predict_some(
-    service: Service, request: Request, served: Served, tasks: list[Any], controls: dict[str, Control]
+    service: Service, request: Request, served: Served, tasks: list[Any], control: Control, downloads: Downloads
 ) -> list[dict[str, Any] | RequestError]:
     """Return the prediction of each task, or why it has none; there are at most as many as images in a request."""
-    fields = {control.field for control in controls.values()}
     results: list[dict[str, Any] | RequestError | bytes] = []
-    results += await asyncio.to_thread(_images, tasks, fields, service.config)
+    results += await service.bodies.download(_images, tasks, control.field, downloads)
     indices = [index for index, result in enumerate(results) if isinstance(result, bytes)]
     images = [result for result in results if isinstance(result, bytes)]
     for index, found in zip(indices, await _answers(service, request, served, images), strict=True):
@@ -151,7 +156,7 @@ async def _predict_some(
             results[index] = found
         else:
             key, answer = found
-            results[index] = _named(json.loads(answer), controls, await _version(served, key))
+            results[index] = _named(json.loads(answer), control, await _version(served, key))
     return [result for result in results if not isinstance(result, bytes)]
 
 
@@ -167,7 +172,7 @@ async def _answers(
     try:
         key, answers = await service.predict(request, served, images, Options(form="label_studio"))
     except RequestError as error:
-        if error.status not in OF_AN_IMAGE:
+        if error.status not in OF_AN_IMAGE or isinstance(error, ClientLeftError):
             raise
         if len(images) == 1:
             return [error]
@@ -206,37 +211,43 @@ def controls_of(interface: str) -> dict[str, Control]:
     return controls
 
 
-def _images(tasks: list[Any], fields: set[str], config: ServeConfig) -> list[bytes | RequestError]:
+def _control_for(served: Served, controls: dict[str, Control]) -> Control:
+    """Return the control that takes a model's predictions.
+
+    Raises:
+        RequestError: 422 if the interface has no such tag.
+    """
+    assert served.description is not None
+    fields = set(facts_of(served.description.info.task).prediction_fields)
+    kind = "brushlabels" if fields & {"masks", "label_map"} else "rectanglelabels" if "boxes" in fields else "choices"
+    if TAGS[kind] not in controls:
+        raise RequestError(422, f"this network's predictions need {TAGS[kind]} for an Image in label_config; add it")
+    return controls[TAGS[kind]]
+
+
+def _images(tasks: list[Any], field: str, downloads: Downloads) -> list[bytes | RequestError]:
     """Return the image of each task, or why it has none."""
-    downloads = Downloads(config)
-    return [_image(task, fields, downloads) for task in tasks]
+    return [_image(task, field, downloads) for task in tasks]
 
 
-def _image(task: Any, fields: set[str], downloads: Downloads) -> bytes | RequestError:
+def _image(task: Any, field: str, downloads: Downloads) -> bytes | RequestError:
     """Return the image of a task; an error with status 400 if it has none, 422 if it may not be fetched."""
     data = task.get("data") if isinstance(task, dict) else None
-    addresses = [data[field] for field in fields if field in data] if isinstance(data, dict) else []
-    if not addresses or not isinstance(addresses[0], str):
-        return RequestError(400, f"a task must hold the address of its image as {' or '.join(sorted(fields))}")
+    address = data.get(field) if isinstance(data, dict) else None
+    if not isinstance(address, str):
+        return RequestError(400, f"a task must hold the address of its image as {field}")
     try:
-        if addresses[0].startswith("data:"):
-            return base64.b64decode(addresses[0].partition(",")[2], validate=True)
-        return downloads.fetch(addresses[0])
+        if address.startswith("data:"):
+            return base64.b64decode(address.partition(",")[2], validate=True)
+        return downloads.fetch(address)
     except RequestError as error:
         return error
     except (ValueError, binascii.Error):
         return RequestError(400, "the image of a task is no base64")
 
 
-def _named(answer: dict[str, Any], controls: dict[str, Control], version: str) -> dict[str, Any]:
-    """Return an answer with the names of the interface's tags.
-
-    Raises:
-        RequestError: 422 if the interface has no tag for its kind.
-    """
-    tag = TAGS[answer["kind"]]
-    if tag not in controls:
-        raise RequestError(422, f"this network's predictions need {tag} for an Image in label_config; add it")
-    names = {"from_name": controls[tag].name, "to_name": controls[tag].image}
+def _named(answer: dict[str, Any], control: Control, version: str) -> dict[str, Any]:
+    """Return an answer with the names of the interface's tags."""
+    names = {"from_name": control.name, "to_name": control.image}
     regions = [region | names for region in answer["result"]]
     return {"result": regions, "score": answer["score"], "model_version": version}

@@ -51,7 +51,7 @@ class ServedModel:
         else:
             self.runtime = "pytorch"
             self.predictor = load(path, device=device)
-        self.network = self.predictor.model
+        self.network = self.predictor.model.requires_grad_(False)  # evidence needs gradients of maps alone
         self.selects = facts_of(self.network.task).selection
         file = self.network.session.info if isinstance(self.network, ExportedNetwork) else None
         self.pads = self.network.info.padding == "exact" and (file is None or file.padded)

@@ -40,7 +40,9 @@ def _page(title: str, body: str) -> str:
 @cache
 def page_files() -> Mapping[str, tuple[bytes, str]]:
     """Return the content and the content type of each file of the page, by name."""
-    return {file.name: (file.read_bytes(), KINDS[file.suffix]) for file in sorted(FOLDER.iterdir())}
+    return {
+        file.name: (file.read_bytes(), KINDS[file.suffix]) for file in sorted(FOLDER.iterdir()) if file.suffix in KINDS
+    }
 
 
 def routes_page(description: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import socket
+import threading
 import webbrowser
 from collections.abc import Iterator, Sequence
 
@@ -59,7 +60,7 @@ async def _serve(sources: Sequence[Source], config: ServeConfig, keys: Keys | No
         queues,
         config.grace,
         uvicorn.Config(
-            Gate(app, keys, metrics),
+            Gate(app, keys, metrics, local=keys is None and not config.open),
             http=guarded_protocol(config.max_connections, config.receive_seconds, config.answer_seconds),
             ws="none",
             lifespan="off",
@@ -82,7 +83,8 @@ async def _serve(sources: Sequence[Source], config: ServeConfig, keys: Keys | No
             starting.result()
             address = _announce(listener, dispatcher, quiet=config.quiet)
             if config.open_browser:
-                await asyncio.to_thread(_open_browser, address)
+                # not awaited: a browser of the terminal returns when it ends
+                threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
             await serving
         else:
             starting.cancel()

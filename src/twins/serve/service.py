@@ -13,7 +13,7 @@ from twins.errors import few, nearest
 from twins.serve.batching import Item
 from twins.serve.bodies import Bodies
 from twins.serve.config import ServeConfig
-from twins.serve.errors import RequestError
+from twins.serve.errors import ClientLeftError, RequestError
 from twins.serve.messages import Answer, Description, Failure, Job, Options
 from twins.serve.queues import Queues, Served
 from twins.tasks.table import facts_of
@@ -147,7 +147,7 @@ async def _before_disconnect(
         if answers.done():
             return answers.result()
         if left.done():
-            raise RequestError(400, "the client left before its answer")
+            raise ClientLeftError
         return None
     finally:
         answers.cancel()

@@ -80,7 +80,13 @@ class Source:
         Raises:
             OSError: they cannot be read.
         """
-        files = sorted(Path(copy).parent.iterdir()) if os.path.isfile(copy) else [] if copy else self.files()
+        files = (
+            sorted(Path(copy).parent.iterdir())
+            if os.path.isfile(copy)
+            else []
+            if copy
+            else sorted(self.files(), key=lambda path: path.name)
+        )
         if not files:
             return ""
         total = hashlib.sha256()

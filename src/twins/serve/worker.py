@@ -136,7 +136,8 @@ def decoded(future: Future[Image]) -> Image | Failure:
 
 def _failure(error: Exception) -> Failure:
     """Return the failure of one image: by what it is, or a fault of the model or of this program."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+    without_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # PyTorch's, on a CPU
+    if without_memory or isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return Failure(413, "the image needs more memory than the server has; send a smaller one")
     if isinstance(error, TwinsError):
         return Failure(422, str(error))

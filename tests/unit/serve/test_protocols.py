@@ -196,6 +196,6 @@ def test_an_interface_without_controls_is_refused(text, status):
 )
 def test_an_image_that_label_studio_does_not_hold_is_one_sentence(address, status):
     config = ServeConfig(label_studio="http://127.0.0.1:9")  # nobody listens
-    error = label_studio._image({"data": {"photo": address}}, {"photo"}, Downloads(config))
+    error = label_studio._image({"data": {"photo": address}}, "photo", Downloads(config))
     assert isinstance(error, RequestError)
     assert error.status == status
