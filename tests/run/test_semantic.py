@@ -323,6 +323,7 @@ def test_a_run_folder_has_its_documented_files(trained, losses):
         "report.html",
         "log.txt",
         "data.json",
+        "examples",
     }
     assert {path.name for path in trained.iterdir()} == files
     assert {path.name for path in (trained / "last").iterdir()} == {"model.safetensors", "state.pt"}

@@ -11,10 +11,11 @@ export class Refusal extends Error {
 }
 
 export function useKey(value) {
-  key = value;
+  key = value.trim();
 }
 
 export async function call(path, body = null, signal = undefined) {
+  if (/[^\x20-\x7e]/.test(key)) throw new Refusal(401, "A key has only ASCII characters; give it again.");
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   if (body) headers["Content-Type"] = "application/octet-stream";
   let answer;

@@ -8,12 +8,17 @@ import { canvasOf } from "./drawing.js";
 const MAGMA = [[0, 0, 4], [28, 16, 68], [79, 18, 123], [129, 37, 129], [181, 54, 122], [229, 80, 100], [251, 135, 97], [254, 194, 135], [252, 253, 191]];
 const KINDS = { evidence: "Evidence", window: "Window", keys: "Keys" };
 const MEANING = {
-  evidence: "Where the stage's map raised the score of the decision: gradient times map (HiResCAM).",
-  window: "Local attention (LSA): how the point's token divides its attention among the tokens of its own window.",
-  keys: "Global attention (GSA): how it divides its attention among the sub-sampled keys of the whole image.",
+  evidence: "Where the stage's map raised the score: gradient times map (HiResCAM).",
+  window: "Local attention (LSA) of the token to the tokens of its own window.",
+  keys: "Global attention (GSA) of the token to the sub-sampled keys of the whole image.",
 };
 const SMALL = 120;
 const FINE = 4; // rows and columns of a map that shows something
+
+// Whether a map has enough cells to show something.
+function shows(map) {
+  return map && Math.min(map.rows, map.columns) >= FINE;
+}
 
 function colour(value) {
   const place = Math.min(Math.max(value, 0), 1) * (MAGMA.length - 1);
@@ -35,10 +40,17 @@ function paint(canvas, bitmap, { size, seen }, stage, kind, token) {
   const [height, width] = size;
   const context = canvas.getContext("2d");
   const [across, down] = [canvas.width / width, canvas.height / height];
+  const cover = (ink, operation = "source-over") => {
+    context.globalCompositeOperation = operation;
+    context.fillStyle = ink;
+    context.fillRect(0, 0, canvas.width, canvas.height);
+  };
   context.save();
-  context.filter = "grayscale(1) brightness(0.8)";
+  cover("#fff");
+  context.imageSmoothingEnabled = canvas.width < width;
   if (bitmap) context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  context.restore();
+  cover("#808080", "saturation"); // in grey, and darker
+  cover("rgb(0 0 0 / 0.2)");
   const map = stage[kind];
   const place = ([left, top, right, bottom]) => [left * across, top * down, (right - left) * across, (bottom - top) * down];
   if (map) {
@@ -61,6 +73,7 @@ function paint(canvas, bitmap, { size, seen }, stage, kind, token) {
   };
   if (kind === "window" && map) border(map.box);
   border(token);
+  context.restore();
 }
 
 export class Attention {
@@ -70,7 +83,7 @@ export class Attention {
     this.panel = panel;
     this.page = page;
     this.choice = null;
-    this.known = new WeakMap(); // answers by image, and there by question
+    this.answers = new WeakMap(); // answers by image, and there by question
     this.reset();
   }
 
@@ -79,7 +92,7 @@ export class Attention {
     clearTimeout(this.timer);
     this.stopped?.abort();
     this.answer = this.waiting = this.stopped = null;
-    this.close = {};
+    this.refined = {};
   }
 
   // Stops asking when another tab is opened.
@@ -109,12 +122,12 @@ export class Attention {
     this.panel.setAttribute("aria-busy", "true");
     if (!this.answer) this.fill(pane, make("p", {}, "Looking …"));
     try {
-      const fields = point ? { x: point[0].toFixed(2), y: point[1].toFixed(2) } : {};
+      const fields = point ? { x: point[0], y: point[1] } : {};
       const answer = await this.ask(pane, fields, signal);
       if (signal.aborted) return;
       this.answer = answer;
-      this.close = {};
-      if (!this.choice || !this.stage(this.choice.stage)[this.choice.kind]) this.choice = this.firstChoice();
+      this.refined = {};
+      if (!this.choice || !shows(this.stage(this.choice.stage)[this.choice.kind])) this.choice = this.firstChoice();
       this.show(pane);
       say(this.sentence());
     } catch (error) {
@@ -129,20 +142,17 @@ export class Attention {
 
   async ask(pane, fields, signal) {
     const { entry, model } = pane;
-    if (!this.known.has(entry)) this.known.set(entry, new Map());
-    const answers = this.known.get(entry);
-    const key = JSON.stringify([model.name, fields]);
+    if (!this.answers.has(entry)) this.answers.set(entry, new Map());
+    const answers = this.answers.get(entry);
+    const key = JSON.stringify([model.key, fields]);
     if (!answers.has(key)) answers.set(key, await lookAt(model, entry.blob, fields, signal));
     return answers.get(key);
   }
 
   firstChoice() {
-    const fine = ({ rows, columns }) => Math.min(rows, columns) >= FINE;
-    for (const kind of ["evidence", "keys", "window"]) {
-      const has = [3, 2, 1, 4].filter((stage) => this.answer.stages[stage - 1][kind]);
-      if (has.length) return { stage: has.find((stage) => fine(this.answer.stages[stage - 1])) ?? has[0], kind };
-    }
-    return { stage: 3, kind: "keys" };
+    const choices = ["evidence", "keys", "window"].flatMap((kind) => [3, 2, 1, 4].map((stage) => ({ stage, kind })));
+    const map = ({ stage, kind }) => this.answer.stages[stage - 1][kind];
+    return choices.find((choice) => shows(map(choice))) ?? choices.find(map);
   }
 
   // One block or head of the chosen stage, or its last block and the average over heads.
@@ -150,12 +160,14 @@ export class Attention {
     const { answer, choice } = this;
     const { x, y } = answer.point;
     const { stage, kind } = choice;
-    const fields = { x: x.toFixed(2), y: y.toFixed(2), stage, ...(block && { block }), ...(head && { head }) };
+    const fields = { x, y, stage, ...(block && { block }), ...(head && { head }) };
     this.refining = fields;
     try {
       const found = block || head ? await this.ask(pane, fields) : null;
       if (this.refining !== fields || this.answer !== answer || this.choice !== choice) return;
-      this.close = found ? { stage: found.stages[0], block, head, kind, number: stage } : {};
+      this.refined = found ? { stage: found.stages[0], block, head, kind, number: stage } : {};
+      if (this.failed) warn("");
+      this.failed = false;
     } catch (error) {
       if (this.answer !== answer) return;
       this.failed = true;
@@ -165,17 +177,17 @@ export class Attention {
   }
 
   stage(number) {
-    const { close } = this;
+    const { refined } = this;
     const stage = this.answer.stages[number - 1];
-    return close.number === number && close.stage ? { ...stage, [close.kind]: close.stage[close.kind] } : stage;
+    return refined.number === number && refined.stage ? { ...stage, [refined.kind]: refined.stage[refined.kind] } : stage;
   }
 
   sentence() {
     const { point, target } = this.answer;
-    const where = `the point ${Math.floor(point.x)}, ${Math.floor(point.y)}`;
-    if (point.chosen_by === "request") return `What ${where} attends to`;
+    const where = `attention of the token at ${Math.floor(point.x)}, ${Math.floor(point.y)}`;
+    if (point.chosen_by === "request") return `A${where.slice(1)}`;
     const score = target && target.score !== null ? ` (${percent(target.score)})` : "";
-    return target ? `What ${target.name}${score} drew on, and what ${where} attends to` : `What ${where} attends to; no object was found`;
+    return target ? `Evidence for ${target.name}${score}, and ${where}` : `No object was found; ${where}`;
   }
 
   // Only the pane that was asked shows attention.
@@ -194,7 +206,7 @@ export class Attention {
       pane,
       make("h2", {}, this.sentence()),
       ...this.grid(pane),
-      make("p", { class: "small" }, `${MEANING[kind]} ${map?.block ? `Stage ${stage}, block ${map.block} of ${chosen.blocks.length}.` : `Stage ${stage}.`}${single}`),
+      make("p", { class: "small" }, `${MEANING[kind]} ${map?.block ? `Stage ${stage}, block ${map.block} of ${chosen.blocks.length}.` : `Stage ${stage}.`}${single} Each map has a scale of its own.`),
       this.legend(kind, rows ? largest(rows) : 0),
       this.controls(pane, chosen, kind),
       this.points(pane),
@@ -275,9 +287,9 @@ export class Attention {
     numbers.forEach((number, i) => block.append(make("option", { value: i + 1 === numbers.length ? "" : String(number) }, String(number))));
     const head = make("select", { "data-key": "head" }, make("option", { value: "" }, "average"));
     for (let i = 1; i <= chosen.heads; i++) head.append(make("option", { value: String(i) }, `${i}`));
-    if (this.close.number === this.choice.stage && this.close.kind === kind) {
-      block.value = this.close.block ?? "";
-      head.value = this.close.head ?? "";
+    if (this.refined.number === this.choice.stage && this.refined.kind === kind) {
+      block.value = this.refined.block ?? "";
+      head.value = this.refined.head ?? "";
     }
     for (const select of [block, head]) select.addEventListener("change", () => this.refine(pane, block.value || null, head.value || null));
     return make("div", { class: "pair" }, make("label", {}, "Block", block), make("label", {}, "Head", head));
@@ -311,7 +323,7 @@ export class Attention {
     const stage = this.stage(this.choice.stage);
     const [width, height] = [stage.token_box[2] - stage.token_box[0], stage.token_box[3] - stage.token_box[1]];
     const { x, y } = this.waiting ?? this.answer.point;
-    const clamp = (value, first, end) => Math.min(Math.max(value, first), end - 0.01);
+    const clamp = (value, first, end) => Math.min(Math.max(value, first + 0.01), end - 0.01); // borders are rounded
     this.waiting = { x: clamp(x + across * width, seen[0], seen[2]), y: clamp(y + down * height, seen[1], seen[3]) };
     const [columns, rows] = [Math.floor((this.waiting.x - seen[0]) / width), Math.floor((this.waiting.y - seen[1]) / height)];
     const token = [seen[0] + columns * width, seen[1] + rows * height, seen[0] + (columns + 1) * width, seen[1] + (rows + 1) * height];

@@ -58,6 +58,6 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-export function asText(value, name, type = "application/json") {
+export function saveText(value, name, type = "application/json") {
   save(new Blob([value], { type }), name);
 }

@@ -7,6 +7,7 @@ import { forget } from "./drawing.js";
 import { Pane, describe, summary } from "./pane.js";
 import { requestPanel, savePanel } from "./saving.js";
 import { Several } from "./several.js";
+import { paths, stopCamera, takeFiles } from "./sources.js";
 
 const LARGE = 4e6; // pixels above which the page offers to make an image smaller
 const SMALLER = 1600; // longer side of such an image
@@ -16,7 +17,6 @@ const NAMES = /\.(jpe?g|png|webp|gif|bmp|tiff?|avif|jp2|ppm)$/i;
 
 const shared = { score: 0.3, opacity: 0.5, labels: true };
 const entries = [];
-const paths = new WeakMap(); // of files: where they come from, which tells those of one name apart
 const decoded = []; // entries with a decoded image, the one shown last at the end
 let models = [];
 let panes = [];
@@ -25,7 +25,6 @@ let tab = "result";
 let zoom = 1;
 let hasKey = false;
 let running = null;
-let camera = null;
 let exampleTurn = 0;
 let exampleModel = null;
 
@@ -33,7 +32,7 @@ const several = new Several((entry) => show(entry), () => shared);
 const attention = new Attention(find("panel-attention"), {
   pane: () => active,
   panes: () => panes,
-  choose: (pane) => (active = pane),
+  choose: activate,
   changed: redraw,
   zoomed: () => zoom > 1,
 });
@@ -64,11 +63,12 @@ async function start() {
     model.objects = model.fields.includes("boxes");
     model.masks = model.fields.includes("masks");
     model.map = model.fields.includes("label_map");
+    model.key = `${model.name}@${model.version}`;
     model.names = model.names.length ? model.names : Array.from({ length: model.num_classes }, (_, i) => String(i));
   }
   const wanted = new URLSearchParams(location.hash.slice(1));
   if (wanted.get("score")) setScore(Number(wanted.get("score")));
-  for (const [id, extra] of [["model", []], ["beside", ["nothing"]]]) {
+  for (const [id, extra] of [["model", []], ["beside", ["none"]]]) {
     const options = [...extra.map((text) => make("option", { value: "" }, text)), ...models.map((model) => make("option", { value: model.name }, model.name))];
     find(id).replaceChildren(...options);
     if (models.some((model) => model.name === wanted.get(id))) find(id).value = wanted.get(id);
@@ -151,7 +151,15 @@ async function showExamples() {
   }
 }
 
+// A model that the server has switched meanwhile is asked again.
+async function refresh() {
+  if (!panes.length || document.hidden) return;
+  const now = await listModels().catch(() => []);
+  if (now.some(({ name, version }) => models.some((model) => model.name === name && model.version !== version))) start();
+}
+
 for (const id of ["model", "beside"]) find(id).addEventListener("change", choose);
+document.addEventListener("visibilitychange", refresh);
 addEventListener("hashchange", start);
 
 // Images
@@ -198,8 +206,8 @@ async function decode(entry) {
       entry.bitmap = null;
     }
   }
-  const known = decoded.indexOf(entry);
-  if (known >= 0) decoded.splice(known, 1);
+  const before = decoded.indexOf(entry);
+  if (before >= 0) decoded.splice(before, 1);
   decoded.push(entry);
   while (decoded.length > KEPT) {
     const [old] = decoded.splice(decoded[0] === current ? 1 : 0, 1);
@@ -302,7 +310,7 @@ function redraw() {
     if (pane.prediction) pane.zoom(zoom);
     pane.frame.classList.toggle("asks", tab === "attention" && pane.model.runtime === "pytorch");
   }
-  find("zoom").textContent = `${Math.round(100 * zoom)} %`;
+  sayZoom();
   const ready = panes.filter((pane) => pane.prediction);
   const focus = find("results").contains(document.activeElement) ? focusPath(document.activeElement) : null;
   find("results").replaceChildren(...ready.map((pane) => pane.results(shared, () => (redraw(), tell()), lookAtObject)));
@@ -315,14 +323,19 @@ function focusPath(element) {
   return [...find("results").querySelectorAll("input, button")].indexOf(element);
 }
 
-function lookAt(pane, point = null) {
+// Takes the pane to look at; what another one showed is forgotten.
+function activate(pane) {
   if (active !== pane) attention.reset();
   active = pane;
+}
+
+function lookFrom(pane, point = null) {
+  activate(pane);
   attention.look(point);
 }
 
 function lookAtObject(pane, x, y) {
-  active = pane;
+  activate(pane);
   openTab("attention", [x, y]);
   find("tab-attention").focus();
 }
@@ -388,6 +401,12 @@ find("labels").addEventListener("change", () => {
   later();
 });
 
+// Says the size of the picture on the screen in pixels of the image.
+function sayZoom() {
+  const pane = panes.find((one) => one.prediction);
+  find("zoom").textContent = pane ? `${Math.round((100 * pane.scale * pane.canvas.clientWidth) / pane.canvas.width)} %` : "";
+}
+
 function setZoom(value, pane = panes[0], at = null) {
   const before = zoom;
   zoom = Math.min(Math.max(value, 1), 32);
@@ -398,7 +417,7 @@ function setZoom(value, pane = panes[0], at = null) {
     one.zoom(zoom);
     box.scrollTo(left * zoom - x, top * zoom - y);
   }
-  find("zoom").textContent = `${Math.round(100 * zoom)} %`;
+  sayZoom();
 }
 
 find("zoom-in").addEventListener("click", () => setZoom(1.5 * zoom));
@@ -411,7 +430,7 @@ function listen(pane) {
   canvas.addEventListener("click", (event) => {
     if (tab !== "attention" || !pane.prediction) return;
     const place = pane.place(event);
-    if (place) lookAt(pane, place);
+    if (place) lookFrom(pane, place);
   });
   box.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && !event.metaKey) return;
@@ -425,7 +444,7 @@ function listen(pane) {
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     if (tab === "attention" && moves[event.key] && !event.shiftKey) {
       if (active === pane) attention.move(...moves[event.key]);
-      else lookAt(pane);
+      else lookFrom(pane);
     } else if (tab === "attention" && event.key === "Enter") attention.enter();
     else if (keys[event.key]) keys[event.key]();
     else return;
@@ -433,16 +452,8 @@ function listen(pane) {
   });
 }
 
-// Where images come from
+// The chooser of images
 
-find("choose").addEventListener("click", () => find("files").click());
-find("choose-folder").addEventListener("click", () => find("folder").click());
-for (const id of ["files", "folder"]) {
-  find(id).addEventListener("change", () => {
-    add([...find(id).files]);
-    find(id).value = "";
-  });
-}
 find("new").addEventListener("click", () => {
   find("start").hidden = find("cancel").hidden = false;
   find("choose").focus();
@@ -471,80 +482,6 @@ find("clear").addEventListener("click", () => {
   find("new").focus();
 });
 
-addEventListener("dragover", (event) => {
-  event.preventDefault();
-  document.body.classList.add("over");
-});
-for (const name of ["dragleave", "dragend"]) addEventListener(name, () => document.body.classList.remove("over"));
-addEventListener("drop", async (event) => {
-  event.preventDefault();
-  document.body.classList.remove("over");
-  const items = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.() ?? item.getAsFile()).filter((item) => item);
-  try {
-    add((await Promise.all(items.map(filesOf))).flat());
-  } catch (error) {
-    warn(`What was dropped cannot be read: ${error.message}`);
-  }
-});
-
-// The files of a dropped entry, those of folders too, in the order of their paths.
-async function filesOf(item) {
-  if (item instanceof File) return [item];
-  if (item.isFile) {
-    const file = await new Promise((resolve, reject) => item.file(resolve, reject));
-    paths.set(file, item.fullPath);
-    return [file];
-  }
-  const reader = item.createReader();
-  const found = [];
-  for (let part; (part = await new Promise((resolve, reject) => reader.readEntries(resolve, reject))).length; ) found.push(...part);
-  found.sort((one, other) => one.name.localeCompare(other.name, undefined, { numeric: true }));
-  return (await Promise.all(found.map(filesOf))).flat();
-}
-
-addEventListener("paste", (event) => {
-  const files = [...event.clipboardData.files];
-  if (!files.length) return;
-  event.preventDefault();
-  add(files);
-});
-
-find("camera").addEventListener("click", async () => {
-  stopCamera();
-  try {
-    camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-  } catch (error) {
-    const reason = !navigator.mediaDevices ? "browsers open it only on this machine or over HTTPS" : error.name === "NotAllowedError" ? "it was not allowed" : "none was found";
-    warn(`The camera cannot be used: ${reason}.`);
-    return;
-  }
-  if (find("start").hidden) stopCamera(); // an image was chosen meanwhile
-  if (!camera) return;
-  warn("");
-  find("camera-box").hidden = false;
-  find("video").srcObject = camera;
-  await find("video").play();
-  find("shoot").focus();
-});
-find("shoot").addEventListener("click", async () => {
-  const video = find("video");
-  const canvas = make("canvas");
-  [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
-  canvas.getContext("2d").drawImage(video, 0, 0);
-  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.95));
-  stopCamera();
-  add([new File([blob], `camera-${entries.length + 1}.jpg`, { type: "image/jpeg" })]);
-});
-find("camera-off").addEventListener("click", () => {
-  stopCamera();
-  find("camera").focus();
-});
-
-function stopCamera() {
-  camera?.getTracks().forEach((track) => track.stop());
-  camera = null;
-  find("camera-box").hidden = true;
-}
-
+takeFiles(add);
 openTab("result");
 start();

@@ -22,7 +22,7 @@ export class Pane {
 
   // Shows an image before its prediction is there.
   preview(entry) {
-    if (!entry.bitmap || entry.answers.has(this.model.name)) return;
+    if (!entry.bitmap || entry.answers.has(this.model.key)) return;
     draw(this.canvas, entry.bitmap, { size: [entry.bitmap.height, entry.bitmap.width] }, this.model, {});
     this.zoom(1);
   }
@@ -31,12 +31,12 @@ export class Pane {
     this.frame.classList.add("waits");
     this.frame.setAttribute("aria-busy", "true");
     try {
-      entry.answers.set(this.model.name, entry.answers.get(this.model.name) ?? (await predict(this.model, entry.blob, signal)));
+      entry.answers.set(this.model.key, entry.answers.get(this.model.key) ?? (await predict(this.model, entry.blob, signal)));
     } finally {
       if (!signal.aborted) this.frame.classList.remove("waits");
       if (!signal.aborted) this.frame.setAttribute("aria-busy", "false");
     }
-    entry.errors.delete(this.model.name);
+    entry.errors.delete(this.model.key);
     if (!signal.aborted) this.show(entry);
   }
 
@@ -48,12 +48,12 @@ export class Pane {
 
   show(entry) {
     this.entry = entry;
-    const { server, all } = entry.answers.get(this.model.name);
+    const { server, all } = entry.answers.get(this.model.key);
     this.facts.textContent = `${server.toFixed(0)} ms on the server, ${all.toFixed(0)} ms with the upload`;
   }
 
   get prediction() {
-    return this.entry?.answers.get(this.model.name)?.prediction;
+    return this.entry?.answers.get(this.model.key)?.prediction;
   }
 
   // The settings of the page with the classes that this pane hides.
@@ -99,12 +99,12 @@ export class Pane {
     if (!prediction) return list;
     if (prediction.boxes) this.addObjects(list, shared, changed, look);
     else if (prediction.masks) this.addAreas(list, changed);
-    else this.addClasses(list);
+    else this.addClasses(list, shared);
     list.prepend(make("h2", {}, model.name));
     return list;
   }
 
-  addClasses(list) {
+  addClasses(list, shared) {
     const { labels, names, scores } = this.prediction;
     const count = this.all ? labels.length : Math.min(LISTED, labels.length);
     const rows = labels.slice(0, count).map((_, i) => {
@@ -116,7 +116,7 @@ export class Pane {
     if (labels.length > LISTED) {
       list.append(button(this.all ? "Show the first ten" : `Show all ${labels.length} classes`, () => {
         this.all = !this.all;
-        const again = this.results();
+        const again = this.results(shared);
         list.replaceWith(again);
         again.querySelector("button").focus();
       }));
@@ -131,9 +131,7 @@ export class Pane {
 
   addObjects(list, shared, changed, look) {
     const { prediction, model } = this;
-    const everywhere = shownObjects(prediction, { ...shared, hidden: new Set() });
-    const counts = new Map();
-    for (const index of everywhere) counts.set(prediction.names[index], (counts.get(prediction.names[index]) ?? 0) + 1);
+    const counts = countsOf(prediction, { ...shared, hidden: new Set() });
     if (!counts.size) {
       const best = prediction.scores.length ? ` The surest object has ${percent(prediction.scores[0])}.` : "";
       list.append(make("p", {}, `No object above ${percent(shared.score, 0)}.${best}`));
@@ -181,6 +179,13 @@ export class Pane {
   }
 }
 
+// The number of shown objects of each class.
+export function countsOf(prediction, settings) {
+  const counts = new Map();
+  for (const index of shownObjects(prediction, settings)) counts.set(prediction.names[index], (counts.get(prediction.names[index]) ?? 0) + 1);
+  return counts;
+}
+
 export function describe(model) {
   return [model.task, model.head, model.model].filter((word) => word).join(", ");
 }
@@ -188,9 +193,7 @@ export function describe(model) {
 // The result in a sentence, for screen readers and the status line.
 export function summary(prediction, settings) {
   if (prediction.boxes) {
-    const counts = new Map();
-    for (const index of shownObjects(prediction, settings)) counts.set(prediction.names[index], (counts.get(prediction.names[index]) ?? 0) + 1);
-    const parts = [...counts].sort((one, other) => other[1] - one[1]).slice(0, 5).map(([name, count]) => `${count} × ${name}`);
+    const parts = [...countsOf(prediction, settings)].sort((one, other) => other[1] - one[1]).slice(0, 5).map(([name, count]) => `${count} × ${name}`);
     return parts.length ? parts.join(", ") : `No object above ${percent(settings.score, 0)}`;
   }
   if (prediction.areas) {

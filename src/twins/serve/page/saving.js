@@ -1,7 +1,7 @@
 // The result as files and as a request to copy.
 
-import { address, fieldsOf } from "./api.js";
-import { asText, button, make, save, say } from "./dom.js";
+import { address, fieldsOf, lowestScore } from "./api.js";
+import { button, make, save, saveText, say } from "./dom.js";
 import { shownObjects } from "./drawing.js";
 
 const NO_COCO_ID = new Set([12, 26, 29, 30, 45, 66, 68, 69, 71, 83]);
@@ -21,9 +21,9 @@ export function cocoResults(prediction, model, settings) {
 export function savePanel(pane, shared) {
   const { prediction, model, entry } = pane;
   const stem = entry.name.replace(/\.[^.]*$/, "") || "image";
-  const buttons = [button("JSON", () => asText(JSON.stringify(prediction), `${stem}.json`))];
+  const buttons = [button("JSON", () => saveText(JSON.stringify(prediction), `${stem}.json`))];
   if (prediction.boxes) {
-    buttons.push(button("COCO results", () => asText(JSON.stringify(cocoResults(prediction, model, pane.settings(shared))), `${stem}-coco.json`)));
+    buttons.push(button("COCO results", () => saveText(JSON.stringify(cocoResults(prediction, model, pane.settings(shared))), `${stem}-coco.json`)));
   }
   buttons.push(button("PNG", () => pane.canvas.toBlob((blob) => save(blob, `${stem}-${model.name}.png`))));
   const note = prediction.boxes ? "PNG and COCO hold the objects that are shown, with image_id 1; JSON holds the server's whole answer." : "PNG is the picture as it is shown; JSON is the server's answer.";
@@ -64,7 +64,7 @@ print(answer.json())`;
 
 function requestFields(pane, shared) {
   const fields = fieldsOf(pane.model);
-  if (fields.score !== undefined) fields.score = shared.score;
+  if (fields.score !== undefined) fields.score = Math.max(shared.score, lowestScore(pane.model));
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null));
 }
 

@@ -1,9 +1,9 @@
 // Several images at once: a table that can be sorted and saved, and a grid.
 
 import { predict } from "./api.js";
-import { asText, button, find, make, percent, plural, say } from "./dom.js";
-import { drawFrames, shownObjects } from "./drawing.js";
-import { summary } from "./pane.js";
+import { saveText, button, find, make, percent, plural, say } from "./dom.js";
+import { drawFrames } from "./drawing.js";
+import { countsOf, summary } from "./pane.js";
 
 const AT_ONCE = 4;
 const CARD = 320;
@@ -18,7 +18,7 @@ export class Several {
     this.order = { column: 0, down: false };
     find("as-grid").addEventListener("click", () => this.choose(true));
     find("as-table").addEventListener("click", () => this.choose(false));
-    find("csv").addEventListener("click", () => asText(this.csv(), "predictions.csv", "text/csv"));
+    find("csv").addEventListener("click", () => saveText(this.csv(), "predictions.csv", "text/csv"));
     find("stop").addEventListener("click", () => {
       this.stopped?.abort();
       find("csv").focus();
@@ -45,8 +45,8 @@ export class Several {
     find("several").hidden = false;
     find("stop").hidden = find("progress").hidden = false;
     find("again").hidden = true;
-    for (const entry of entries) entry.errors.delete(model.name);
-    const waiting = entries.filter((entry) => !entry.answers.has(model.name));
+    for (const entry of entries) entry.errors.delete(model.key);
+    const waiting = entries.filter((entry) => !entry.answers.has(model.key));
     let done = entries.length - waiting.length;
     const progress = () => {
       find("progress").max = entries.length;
@@ -62,9 +62,9 @@ export class Several {
       }
     };
     await Promise.all(Array.from({ length: AT_ONCE }, work));
-    if (this.stopped.signal !== signal) return; // another run took over
+    if (this.stopped?.signal !== signal) return; // another run took over, or it was cleared
     find("stop").hidden = find("progress").hidden = true;
-    const failed = entries.filter((entry) => entry.errors.has(model.name)).length;
+    const failed = entries.filter((entry) => entry.errors.has(model.key)).length;
     this.ended = true;
     say(`${plural(done, "image")}${signal.aborted ? ", stopped" : ""}${failed ? `, ${failed} of them refused` : ""}.`);
     this.render();
@@ -73,12 +73,12 @@ export class Several {
   async predict(entry, model, signal) {
     while (!signal.aborted) {
       try {
-        entry.answers.set(model.name, await predict(model, entry.blob, signal));
+        entry.answers.set(model.key, await predict(model, entry.blob, signal));
         return;
       } catch (error) {
         if (error.name === "AbortError") return;
         if (error.status !== 429) {
-          entry.errors.set(model.name, error.message);
+          entry.errors.set(model.key, error.message);
           return;
         }
         await new Promise((resolve) => setTimeout(resolve, 1000 * Math.max(1, error.wait)));
@@ -93,13 +93,13 @@ export class Several {
 
   // What an image without a result has instead.
   reason(entry) {
-    return entry.errors.get(this.model.name) ?? (this.ended ? "not predicted" : "waits");
+    return entry.errors.get(this.model.key) ?? (this.ended ? "not predicted" : "waits");
   }
 
   render() {
     clearTimeout(this.timer);
     this.timer = null;
-    const left = this.entries.filter((entry) => !entry.answers.has(this.model.name)).length;
+    const left = this.entries.filter((entry) => !entry.answers.has(this.model.key)).length;
     find("again").hidden = !this.ended || !left;
     find("again").textContent = `Predict the ${plural(left, "other")}`;
     find("several-title").textContent = plural(this.entries.length, "image");
@@ -109,15 +109,16 @@ export class Several {
   // The columns after the name: a title, the value of a prediction to sort by, and its text.
   columns() {
     const settings = { ...this.settings(), hidden: new Set() };
-    const predictions = this.entries.map((entry) => entry.answers.get(this.model.name)?.prediction).filter((one) => one);
+    const predictions = this.entries.map((entry) => entry.answers.get(this.model.key)?.prediction).filter((one) => one);
     const time = { title: "ms", number: true, value: (_, answer) => answer.server, text: (value) => value.toFixed(0) };
     const [first] = predictions;
     if (!first) return [];
     if (first.boxes) {
       const counts = new Map(predictions.map((prediction) => [prediction, countsOf(prediction, settings)]));
       const count = (name) => (prediction) => counts.get(prediction).get(name) ?? 0;
-      const names = [...new Set([...counts.values()].flatMap((one) => [...one.keys()]))].filter((name) => name !== null).sort();
-      return [{ title: "objects", number: true, value: count(null), text: String }, ...names.map((name) => ({ title: name, number: true, value: count(name), text: String })), time];
+      const all = (prediction) => [...counts.get(prediction).values()].reduce((sum, one) => sum + one, 0);
+      const names = [...new Set([...counts.values()].flatMap((one) => [...one.keys()]))].sort();
+      return [{ title: "objects", number: true, value: all, text: String }, ...names.map((name) => ({ title: name, number: true, value: count(name), text: String })), time];
     }
     if (first.areas) {
       const names = [...new Set(predictions.flatMap((prediction) => Object.keys(prediction.areas)))].sort();
@@ -130,7 +131,7 @@ export class Several {
 
   rows(columns) {
     const rows = this.entries.map((entry) => {
-      const answer = entry.answers.get(this.model.name);
+      const answer = entry.answers.get(this.model.key);
       return { entry, values: answer ? columns.map((column) => column.value(answer.prediction, answer)) : null };
     });
     const { column, down } = this.order;
@@ -167,7 +168,7 @@ export class Several {
   cards() {
     const settings = { ...this.settings(), hidden: new Set() };
     return make("ul", { class: "cards" }, ...this.rows(this.columns()).map(({ entry }) => {
-      const prediction = entry.answers.get(this.model.name)?.prediction;
+      const prediction = entry.answers.get(this.model.key)?.prediction;
       const picture = make("div", { class: "picture" }, make("img", { alt: "", loading: "lazy", src: entry.url }));
       if (prediction?.boxes) {
         const frames = make("canvas", { "aria-hidden": "true" });
@@ -182,23 +183,17 @@ export class Several {
 
   csv() {
     const columns = this.columns();
+    const safe = (value) => (/^[=+\-@\t]/.test(value) ? `'${value}` : value); // spreadsheets take such a name for a formula
     const quote = (value) => (/[",\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
     const head = ["image", ...columns.map((column) => column.title), "error"];
-    const rows = this.rows(columns).map(({ entry, values }) => [entry.name, ...(values ?? columns.map(() => "")).map(String), values ? "" : this.reason(entry)]);
+    const rows = this.rows(columns).map(({ entry, values }) => [safe(entry.name), ...(values ?? columns.map(() => "")).map(String), values ? "" : this.reason(entry)]);
     return [head, ...rows].map((row) => row.map(quote).join(",")).join("\r\n") + "\r\n";
   }
 
   clear() {
     this.stopped?.abort();
+    this.stopped = null;
     this.entries = [];
     find("several").hidden = true;
   }
-}
-
-// The number of objects by class name, and of all by `null`.
-function countsOf(prediction, settings) {
-  const shown = shownObjects(prediction, settings);
-  const counts = new Map([[null, shown.length]]);
-  for (const index of shown) counts.set(prediction.names[index], (counts.get(prediction.names[index]) ?? 0) + 1);
-  return counts;
 }
