@@ -18,6 +18,7 @@ tensorboard/, wandb/, mlflow.db, mlflow/   what the trackers write
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from twins.errors import NotFoundError
@@ -28,6 +29,9 @@ BEST, LAST, STATES = "best.safetensors", "last", "states"
 WEIGHTS, STATE = "model.safetensors", "state.pt"
 RESULT, REPORT, DATA = "eval.json", "report.html", "data.json"
 EXAMPLES = "examples"
+LARGEST_EXAMPLE = 16 << 20
+"""Bytes of an example image that is shown; those that a run writes have a few million pixels."""
+_EXAMPLE = re.compile(r"[0-9]{2}\.(png|jpg)")
 LAST_WEIGHTS = f"{LAST}/{WEIGHTS}"
 _PROTECTED = (BEST, LAST_WEIGHTS, CONFIG, METRICS, LOG, REPORT, DATA)
 """Files that no output may replace."""
@@ -51,9 +55,20 @@ def weights_of(path_or_name: str | Path) -> str | Path:
 
 
 def example_files(run: Path) -> list[Path]:
-    """Return the example images of a run folder, `01.png`, `02.jpg` and so on, in order."""
-    files = (path for ending in ("png", "jpg") for path in (run / EXAMPLES).glob(f"[0-9][0-9].{ending}"))
-    return sorted(path for path in files if path.is_file() and not path.is_symlink())
+    """Return the example images of a run folder, `01.png`, `02.jpg` and so on, in order.
+
+    Links, and what is empty or larger than any that a run writes, are left out.
+    """
+    folder = run / EXAMPLES
+    try:
+        files = [] if folder.is_symlink() else [path for path in folder.iterdir() if _EXAMPLE.fullmatch(path.name)]
+        return sorted(
+            path
+            for path in files
+            if path.is_file() and not path.is_symlink() and 0 < path.stat().st_size <= LARGEST_EXAMPLE
+        )
+    except OSError:  # there are none, or they are written anew
+        return []
 
 
 def find_run(path_or_name: str | Path) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,13 +24,15 @@ from twins.backbone.attention import Attention, LocalAttention
 from twins.backbone.config import STRIDES
 from twins.backbone.network import Twins
 from twins.data.channels import open_channels
-from twins.errors import ConfigError, InputError, number_of
+from twins.errors import ConfigError, InputError, check_type, number_of
 from twins.exported import ExportedNetwork
 from twins.predictor import Predictor
 from twins.preprocess import Preprocess
 from twins.tasks.contract import Decision, spec_of
 from twins.tasks.network import TaskNetwork, check_finite_scores
 
+LARGEST = 1_000_000
+"""Number of a block or head above which none is looked for."""
 Box = tuple[float, float, float, float]
 """xyxy in pixels."""
 ChosenBy = Literal["request", "object", "evidence", "centre"]
@@ -174,6 +178,7 @@ def attention_at(
         DataError, NotFoundError: as `predict`.
         WeightsError: the network's scores are not finite.
     """
+    check_type(predictor, Predictor, "predictor", "a twins.Predictor, as twins.load returns it")
     _check_has_maps(predictor.model)
     opened = open_channels(image, predictor.model.info.in_chans)
     pixels, size = predictor.model.info.preprocess.pixels(opened), (opened.height, opened.width)
@@ -202,8 +207,11 @@ def attention_in_pixels(
         block: as in `attention_at`.
         head: as in `attention_at`.
     """
+    check_type(predictor, Predictor, "predictor", "a twins.Predictor, as twins.load returns it")
     network = predictor.model
     _check_has_maps(network)
+    stage, block, head = (_whole(name, value) for name, value in (("stage", stage), ("block", block), ("head", head)))
+    point = None if point is None else _position(point)
     chosen = _choose_blocks(network.backbone, stage, block, head)
     view = _View.of(network.info.preprocess, size, pixels)
     images, _ = network.prepare(pixels[None], None)
@@ -300,15 +308,17 @@ def _choose_blocks(backbone: Twins, stage: int | None, block: int | None, head: 
             raise ConfigError("a block or head is one of a stage; give the stage too")
         return {number: _last_blocks(attention_modules(backbone, number - 1)) for number in range(1, count + 1)}
     if not 1 <= stage <= count:
-        raise ConfigError(f"the network has {number_of(count, 'stage')}, found stage {stage}")
+        raise ConfigError(f"the network has {number_of(count, 'stage')}, found stage {stage}; give 1 to {count}")
     modules = attention_modules(backbone, stage - 1)
     heads = modules[0].num_heads
     if head is not None and not 1 <= head <= heads:
-        raise ConfigError(f"stage {stage} has {number_of(heads, 'head')}, found head {head}")
+        raise ConfigError(f"stage {stage} has {number_of(heads, 'head')}, found head {head}; give 1 to {heads}")
     if block is None:
         return {stage: _last_blocks(modules)}
     if not 1 <= block <= len(modules):
-        raise ConfigError(f"stage {stage} has {number_of(len(modules), 'block')}, found block {block}")
+        raise ConfigError(
+            f"stage {stage} has {number_of(len(modules), 'block')}, found block {block}; give 1 to {len(modules)}"
+        )
     return {stage: [(block, modules[block - 1])]}
 
 
@@ -372,6 +382,40 @@ def _token_weights(
 
 def _array(values: Tensor) -> NDArray[np.float64]:
     return np.asarray(values.double().cpu().numpy())
+
+
+def _whole(name: str, value: Any) -> int | None:
+    """Return the number of a stage, block or head.
+
+    Raises:
+        ConfigError: it is no whole number.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = None if value is None else operator.index(value)
+    except TypeError as error:
+        raise ConfigError(f"`{name}` must be a whole number from 1, found {value!r:.80}") from error
+    if number is not None and abs(number) > LARGEST:
+        raise ConfigError(f"`{name}` must be a whole number from 1 that the network has, found one above {LARGEST:,}")
+    return number
+
+
+def _position(point: Any) -> tuple[float, float]:
+    """Return a point as two numbers.
+
+    Raises:
+        InputError: it is something else, or not finite.
+    """
+    try:
+        if isinstance(point, str | bytes | dict) or any(isinstance(side, str | bool) for side in point):
+            raise TypeError
+        x, y = map(float, point)
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"the point must be x and y, two finite numbers, found {point!r:.80}") from error
+    return x, y
 
 
 def _check_has_maps(network: TaskNetwork) -> None:

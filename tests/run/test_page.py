@@ -493,6 +493,7 @@ def test_a_name_is_never_markup(page, server):
 
 
 def test_the_keyboard_alone_does_all(page, server):
+    page.on("filechooser", lambda _: None)  # else Chromium may open its own before Playwright takes it over
     open_page(page, server, DETECTOR, score="0.1")
     press_until(page, page.get_by_role("button", name="Choose images"))
     with page.expect_file_chooser() as chooser:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from twins.errors import NotFoundError
-from twins.run_folder import BEST, LAST_WEIGHTS, parts_of, weights_note, weights_of
+from twins.run_folder import BEST, LAST_WEIGHTS, example_files, parts_of, weights_note, weights_of
 
 
 def test_the_weights_of_a_run_are_its_best_else_its_newest(tmp_path):
@@ -35,3 +35,11 @@ def test_the_note_says_which_weights_of_a_run_are_used(tmp_path):
     best = f"the best weights of {tmp_path} are used, {BEST}"
     assert weights_note(tmp_path, averaged=False) == best
     assert weights_note(tmp_path, averaged=True) == f"{best}, an average over training steps"
+
+
+def test_examples_in_a_linked_folder_are_none_of_the_run(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "01.png").write_bytes(b"private")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "examples").symlink_to(tmp_path / "elsewhere")
+    assert example_files(tmp_path / "run") == []

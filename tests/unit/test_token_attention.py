@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -215,7 +215,7 @@ def test_without_an_object_the_point_is_the_middle():
     [
         ({"point": (100, 20)}, InputError, "100 x 50 pixels, found x 100 and y 20"),
         ({"point": (-1, 20)}, InputError, "100 x 50 pixels"),
-        ({"point": (float("nan"), 20)}, InputError, "100 x 50 pixels"),
+        ({"point": (float("nan"), 20)}, InputError, "two finite numbers"),
         ({"point": (24, 20)}, InputError, "from x 25 to 75 and y 0 to 50"),
         ({"stage": 5}, ConfigError, "4 stages, found stage 5"),
         ({"stage": 1, "block": 3}, ConfigError, "stage 1 has 2 blocks, found block 3"),
@@ -228,8 +228,37 @@ def test_what_does_not_exist_is_refused_in_one_sentence(settings, error, words):
         attention_at(predictor(), noise(100, 50), **settings)
 
 
+@pytest.mark.parametrize(
+    "point", [(), (1,), (1, 2, 3), ("1", 2), "ab", 5, (None, None), (1j, 1), (10**400, 1), {1: 2, 3: 4}]
+)
+def test_a_point_is_two_finite_numbers(point):
+    with pytest.raises(InputError, match="two finite numbers"):
+        attention_at(predictor(), noise(64, 64), point)
+
+
+@pytest.mark.parametrize(
+    "number", ["1", 1.5, [1], True, b"1", np.array([1, 2]), 10**5000], ids=lambda x: type(x).__name__
+)
+@pytest.mark.parametrize("name", ["stage", "block", "head"])
+def test_a_stage_a_block_or_a_head_is_a_whole_number(name, number):
+    with pytest.raises(ConfigError, match=f"`{name}` must be a whole number"):
+        attention_at(predictor(), noise(64, 64), (1, 1), **({"stage": 1} | {name: number}))
+
+
+def test_numbers_of_numpy_are_taken():
+    found = attention_at(predictor(), noise(64, 64), (np.float32(3), np.float32(2)), stage=np.int64(2))
+    assert json.loads(json.dumps(found.to_dict()))["stages"][0]["stage"] == 2
+
+
+@pytest.mark.parametrize("bad", [None, 5, "run"])
+def test_only_a_predictor_can_be_looked_at(bad):
+    with pytest.raises(ConfigError, match="predictor"):
+        attention_at(bad, noise(64, 64))
+
+
 def test_an_exported_file_holds_no_maps():
-    file = SimpleNamespace(model=ExportedNetwork.__new__(ExportedNetwork))
+    file = Predictor.__new__(Predictor)
+    file.model = ExportedNetwork.__new__(ExportedNetwork)
     with pytest.raises(ConfigError, match="use the run or checkpoint"):
         attention_at(file, noise(64, 64))
 

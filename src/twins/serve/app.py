@@ -30,7 +30,7 @@ from twins.tasks.table import facts_of
 
 def create_app(service: Service, metrics: Metrics, *routers: APIRouter) -> FastAPI:
     """Return the application; its routes read `service` from `request.app.state`."""
-    app = FastAPI(title="twins", version=twins.__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title="twins", version=twins.__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service, app.state.metrics = service, metrics
     for one in (router, *routers):
         app.include_router(one)

@@ -24,7 +24,7 @@ from twins.serve.config import ServeConfig
 from twins.serve.errors import RequestError
 
 Result = TypeVar("Result")
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """Formats of Pillow that are accepted; others can start programs, or are no pictures."""
 BUFFERED = 16
 """Bodies of the largest size that may be in memory at once; parts and messages to workers are copies of them."""

@@ -103,4 +103,7 @@ class Downloads:
                 content += part
                 if time.monotonic() > end:
                     raise TimeoutError(f"it took more than {seconds:g} seconds")
+            declared = file.headers.get("Content-Length", "")
+        if declared.isdigit() and len(content) < min(int(declared), most):
+            raise OSError(f"it ended after {len(content):,} of {int(declared):,} bytes")
         return bytes(content)

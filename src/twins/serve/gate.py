@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import logging
+import re
 import time
 import uuid
 from typing import Any
@@ -25,6 +26,8 @@ OPEN_ROUTES = frozenset(
 """Paths whose GET needs no key: they tell nothing of models or images."""
 PAGE = "/page/"
 """Where the files of the page are, which need no key either."""
+HOST = re.compile(r"(\[(?P<six>[0-9a-f:]+)\]|(?P<name>[a-z0-9.-]+?)\.?)(:[0-9]*)?")
+"""A host with or without a port, in lower case."""
 DRAIN_SECONDS = 1.0
 """Time for a client to finish a body that is refused, so that it reads the answer."""
 
@@ -84,9 +87,10 @@ class Gate:
             self._log(scope, request, status, seconds)
 
     def _check_host(self, scope: Scope) -> None:
-        host = Headers(scope=scope).get("host", "localhost")
-        name = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-        if self.local and not is_loopback(name):
+        hosts = Headers(scope=scope).getlist("host") or ["localhost"]
+        host = ", ".join(hosts)
+        match = HOST.fullmatch(host.lower())
+        if self.local and (match is None or not is_loopback(match["six"] or match["name"])):
             raise RequestError(
                 400,
                 f"a server without keys answers for this machine alone, found the host {host!r:.80}; start it with "
@@ -95,7 +99,7 @@ class Gate:
 
     def _check_key(self, scope: Scope) -> None:
         is_open = scope["path"] in OPEN_ROUTES or scope["path"].startswith(PAGE)
-        if self.keys is None or (is_open and scope["method"] in ("GET", "HEAD")):
+        if self.keys is None or (is_open and scope["method"] == "GET"):
             return
         key = _key_of(Headers(scope=scope))
         if not self.keys.accepts(key):

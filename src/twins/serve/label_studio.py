@@ -29,6 +29,8 @@ from twins.tasks.table import facts_of
 
 TAGS = {"choices": "Choices", "rectanglelabels": "RectangleLabels", "brushlabels": "BrushLabels"}
 """Tags of a labelling interface by the kind of a region."""
+LONGEST_INTERFACE = 500_000
+"""Characters of a labelling interface."""
 MOST_TASKS = 10_000
 """Tasks in a request."""
 OF_AN_IMAGE = (400, 413, 422)
@@ -100,7 +102,7 @@ async def predict(request: Request) -> dict[str, Any]:
             raise RequestError(400, "the JSON must hold a list tasks and a text label_config")
         if len(tasks) > MOST_TASKS:
             raise RequestError(413, f"a request may have {MOST_TASKS:,} tasks, found {len(tasks):,}; send fewer")
-        control = _control_for(served, controls_of(interface))
+        control = _control_for(served, await service.bodies.parse(controls_of, interface))
         results: list[dict[str, Any] | RequestError] = []
         version, downloads = await _version(served), Downloads(service.config)
         for start in range(0, len(tasks), service.config.max_images):
@@ -194,8 +196,12 @@ def controls_of(interface: str) -> dict[str, Control]:
     """Return the controls of a labelling interface by their tags.
 
     Raises:
-        RequestError: 400 if it is no XML, 422 if it has no control that predictions can fill.
+        RequestError: 400 if it is no plain XML, 413 if it is too long, 422 if it has no control for predictions.
     """
+    if len(interface) > LONGEST_INTERFACE:
+        raise RequestError(413, f"label_config may have {LONGEST_INTERFACE:,} characters, found {len(interface):,}")
+    if "<!" in interface.replace("<!--", ""):  # entities can become millions of elements
+        raise RequestError(400, "label_config declares a document type or entities; leave them out")
     try:
         root = ElementTree.fromstring(interface)
     except (ElementTree.ParseError, ValueError) as error:
@@ -204,7 +210,7 @@ def controls_of(interface: str) -> dict[str, Control]:
     controls: dict[str, Control] = {}
     for tag in root.iter():
         image = tag.get("toName", "")
-        if tag.tag in TAGS.values() and image in images:
+        if tag.tag in TAGS.values() and images.get(image):
             controls.setdefault(tag.tag, Control(tag.get("name", ""), image, images[image]))
     if not controls:
         raise RequestError(422, f"label_config has none of {', '.join(TAGS.values())} for an Image; add one")
@@ -235,15 +241,15 @@ def _image(task: Any, field: str, downloads: Downloads) -> bytes | RequestError:
     data = task.get("data") if isinstance(task, dict) else None
     address = data.get(field) if isinstance(data, dict) else None
     if not isinstance(address, str):
-        return RequestError(400, f"a task must hold the address of its image as {field}")
+        return RequestError(400, f"a task must hold the address of its image as {field:.80}")
     try:
-        if address.startswith("data:"):
+        if address[:5].lower() == "data:":
             return base64.b64decode(address.partition(",")[2], validate=True)
         return downloads.fetch(address)
     except RequestError as error:
         return error
     except (ValueError, binascii.Error):
-        return RequestError(400, "the image of a task is no base64")
+        return RequestError(400, "the image of a task is no base64; send data:image/png;base64,... or an address")
 
 
 def _named(answer: dict[str, Any], control: Control, version: str) -> dict[str, Any]:

@@ -119,6 +119,10 @@ def _parse(word: str) -> Source:
         name, path = _name(word), word
     if not name or not path:
         raise ConfigError(f"a model is named as MODEL or NAME=MODEL, found {word!r}")
+    if "/" in name or not name.isprintable():
+        raise ConfigError(
+            f"the name {name!r:.80} cannot stand in an address; give another one, as in NAME={path!r:.80}"
+        )
     if is_invalid_path(path):
         raise NotFoundError(f"there is no model {path!r:.80}; check the path")
     if not os.path.exists(path) and path not in {variant.hub for variant in PUBLISHED.values()}:

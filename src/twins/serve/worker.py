@@ -126,20 +126,18 @@ def _predict(model: ServedModel, jobs: list[Job], images: list[Image]) -> list[A
 
 def decoded(future: Future[Image]) -> Image | Failure:
     """Return a decoded image, or why there is none."""
-    try:
+    error = future.exception()  # not raised: its frames would keep the image until Python collects cycles
+    if error is None:
         return future.result()
-    except TwinsError as error:
-        return Failure(400, str(error))
-    except Exception as error:
-        return _failure(error)
+    return Failure(400, str(error)) if isinstance(error, TwinsError) else _failure(error)
 
 
-def _failure(error: Exception) -> Failure:
+def _failure(error: BaseException) -> Failure:
     """Return the failure of one image: by what it is, or a fault of the model or of this program."""
     without_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # PyTorch's, on a CPU
     if without_memory or isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return Failure(413, "the image needs more memory than the server has; send a smaller one")
     if isinstance(error, TwinsError):
         return Failure(422, str(error))
-    traceback.print_exc(file=sys.stderr)
+    traceback.print_exception(error, file=sys.stderr)
     return Failure(500, "the server failed to predict the image; its log says why")

@@ -15,6 +15,7 @@ from PIL import Image
 
 import twins
 from twins.report.examples import write_examples
+from twins.run_folder import LARGEST_EXAMPLE
 from twins.serve.app import create_app
 from twins.serve.batching import Item
 from twins.serve.config import ServeConfig
@@ -239,6 +240,7 @@ def test_models_list_the_examples_of_their_run_and_the_lowest_score(client):
         "/examples/my%20r%C3%BCn/%2e%2e%2fbest.safetensors",
         "/examples/my%20r%C3%BCn/notes.png",
         "/examples/my%20r%C3%BCn/04.png",
+        "/examples/my%20r%C3%BCn/05.png",
         "/examples/boxes/01.png",
         "/examples/other/01.png",
         "/examples/%2e%2e/01.png",
@@ -249,5 +251,7 @@ def test_nothing_else_of_a_run_is_served(client, folder, path):
     link = folder / "run" / "examples" / "04.png"
     if not link.is_symlink():
         link.symlink_to(folder / "run" / "best.safetensors")
+        with (folder / "run" / "examples" / "05.png").open("wb") as file:
+            file.truncate(LARGEST_EXAMPLE + 1)
     response = client.request("GET", path)
     assert (response.status_code, list(response.json())) == (404, ["error"]), path

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from twins.preprocess import Preprocess
-from twins.serve.bodies import Header, parse_form, read_header
+from twins.serve.bodies import FORMATS, Header, parse_form, read_header
 from twins.serve.errors import RequestError
 
 KEPT = Preprocess(size=64, fit="keep")
@@ -78,3 +78,9 @@ def test_bytes_that_are_no_image_are_refused(content):
     with pytest.raises(RequestError, match="no image in a known format") as error:
         read_header(content, KEPT, 10**6)
     assert error.value.status == 400
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_each_format_can_be_read(kind):
+    Image.new("RGB", (64, 48)).save(content := io.BytesIO(), format=kind)
+    assert read_header(content.getvalue(), Preprocess(), 10_000).pixels == 64 * 48

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +13,12 @@ import pytest
 import torch
 
 import twins
+from twins.errors import DataError
 from twins.predictions import Prediction
 from twins.serve.answers import FORMS, answer
-from twins.serve.messages import Options
+from twins.serve.messages import Failure, Options
 from twins.serve.models import ServedModel
+from twins.serve.worker import decoded
 
 
 def served(tmp_path, **settings):
@@ -54,3 +59,26 @@ def test_an_image_without_an_object_has_an_answer_in_each_form(form, task):
     fields = {"boxes": none, "labels": none[:, 0].astype(np.int64), "scores": none[:, 0], "masks": masks}
     values = json.loads(answer(Prediction(task=task, size=(6, 5), **fields), Options(form=form)))
     assert (values["labels"] if form == "json" else values["result"] if form == "label_studio" else values) == []
+
+
+def test_a_damaged_image_leaves_nothing_in_memory():
+    """An exception that is raised again keeps the frames that it passed, and these the pixels of the image."""
+
+    class Pixels:
+        pass
+
+    kept = []
+
+    def decode():
+        pixels = Pixels()
+        kept.append(weakref.ref(pixels))
+        raise DataError("the image is damaged")
+
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            failures = [decoded(future) for future in [pool.submit(decode)]]
+        assert failures == [Failure(400, "the image is damaged")]
+        assert kept[0]() is None
+    finally:
+        gc.enable()

@@ -174,7 +174,16 @@ def test_the_controls_of_a_labelling_interface_are_those_of_its_images():
 
 
 @pytest.mark.parametrize(
-    ("text", "status"), [("<View>", 400), ("<View a='\ud800'/>", 400), ("", 400), ("<View/>", 422)]
+    ("text", "status"),
+    [
+        ("<View>", 400),
+        ("<View a='\ud800'/>", 400),
+        ("", 400),
+        ("<View/>", 422),
+        ('<!DOCTYPE a [<!ENTITY a0 "<b/><b/>"><!ENTITY a1 "&a0;&a0;">]><View>&a1;</View>', 400),
+        ("<View>" + "<b/>" * 200_000 + "</View>", 413),
+        (INTERFACE.replace(' value="$photo"', ""), 422),
+    ],
 )
 def test_an_interface_without_controls_is_refused(text, status):
     with pytest.raises(RequestError) as error:

@@ -11,7 +11,7 @@ export class Pane {
   constructor(model) {
     this.model = model;
     this.hidden = new Set(); // names of classes that are not shown
-    this.canvas = make("canvas", { role: "img" });
+    this.canvas = make("canvas", { role: "img", "aria-label": "no image" });
     this.frame = make("div", { class: "frame", tabindex: "0", role: "region", "aria-label": `Image, ${model.name}` }, this.canvas);
     this.facts = make("span");
     const caption = make("figcaption", {}, make("b", {}, model.name), make("span", {}, describe(model)), this.facts);
@@ -22,6 +22,7 @@ export class Pane {
 
   // Shows an image before its prediction is there.
   preview(entry) {
+    this.canvas.setAttribute("aria-label", `${entry.name}, not predicted yet`);
     if (!entry.bitmap || entry.answers.has(this.model.key)) return;
     draw(this.canvas, entry.bitmap, { size: [entry.bitmap.height, entry.bitmap.width] }, this.model, {});
     this.zoom(1);
