@@ -364,8 +364,11 @@ def test_two_models_side_by_side(page, server, files):
 
 def test_several_images_make_a_table_that_sorts_and_saves(page, server, files):
     open_page(page, server, CLASSES)
+    requests = []
+    page.on("request", lambda request: requests.append(request.url) if "/v1/predict" in request.url else None)
     give(page, *PICTURES, b"no image")
     expect(page.locator("#status")).to_contain_text("6 images, 1 of them refused")
+    assert len(requests) == 6
     table = page.get_by_role("table")
     expect(table.get_by_role("row")).to_have_count(7)
     expect(table).to_contain_text("no image in a known format")

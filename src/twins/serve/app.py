@@ -87,14 +87,14 @@ async def attention(
     if stage is None and not (block is None and head is None):
         raise RequestError(400, "a block or head is one of a stage; give the stage too")
     point = None if x is None or y is None else (x, y)
-    asked = AttentionOptions(point=point, stage=stage, block=block, head=head)
+    place = AttentionOptions(point=point, stage=stage, block=block, head=head)
     service: Service = request.app.state.service
     try:
         served, _ = service.find(request, model)
         images = await service.bodies.images(request)
         if len(images) != 1:
             raise RequestError(400, f"attention is that of one image, found {len(images)}; send several requests")
-        _, (answer,) = await service.predict(request, served, images, Options(form="attention", attention=asked))
+        _, (answer,) = await service.predict(request, served, images, Options(form="attention", attention=place))
     finally:
         service.bodies.release(request)
     name, fields = json.dumps(served.source.name).encode(), answer.removeprefix(b"{").removesuffix(b"}")

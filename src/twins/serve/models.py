@@ -132,11 +132,11 @@ class ServedModel:
         """
         if self.selects:
             self._select(SHOWN.score)
-        asked = options.attention
-        found = attention_in_pixels(
-            self.predictor, *image, asked.point, stage=asked.stage, block=asked.block, head=asked.head
+        place = options.attention
+        result = attention_in_pixels(
+            self.predictor, *image, place.point, stage=place.stage, block=place.block, head=place.head
         )
-        return json.dumps(found.to_dict(), allow_nan=False).encode()
+        return json.dumps(result.to_dict(), allow_nan=False).encode()
 
     @torch.inference_mode()
     def outputs(self, images: NDArray[np.uint8], sizes: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:

@@ -57,10 +57,27 @@ export function lowestScore(model) {
   return Math.max(0.05, model.lowest_score);
 }
 
-export async function predict(model, blob, signal) {
+async function predict(model, blob, signal) {
   const started = performance.now();
   const answer = await (await call(address("v1/predict", fieldsOf(model)), blob, signal)).json();
   return { prediction: answer.predictions[0], server: answer.milliseconds, all: performance.now() - started };
+}
+
+// Adds the answer of a model to an image that has none, with one request for all who ask meanwhile.
+export async function addAnswer(entry, model, signal) {
+  const { key } = model;
+  while (!entry.answers.has(key)) {
+    signal.throwIfAborted();
+    if (!entry.pending.has(key)) {
+      entry.pending.set(key, predict(model, entry.blob, signal).finally(() => entry.pending.delete(key)));
+    }
+    try {
+      entry.answers.set(key, await entry.pending.get(key));
+    } catch (error) {
+      if (error.name !== "AbortError" || signal.aborted) throw error; // else another one gave up, and this one asks
+    }
+  }
+  entry.errors.delete(key);
 }
 
 export async function lookAt(model, blob, fields, signal) {

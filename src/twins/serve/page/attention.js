@@ -163,9 +163,9 @@ export class Attention {
     const fields = { x, y, stage, ...(block && { block }), ...(head && { head }) };
     this.refining = fields;
     try {
-      const found = block || head ? await this.ask(pane, fields) : null;
+      const answered = block || head ? await this.ask(pane, fields) : null;
       if (this.refining !== fields || this.answer !== answer || this.choice !== choice) return;
-      this.refined = found ? { stage: found.stages[0], block, head, kind, number: stage } : {};
+      this.refined = answered ? { stage: answered.stages[0], block, head, kind, number: stage } : {};
       if (this.failed) warn("");
       this.failed = false;
     } catch (error) {

@@ -175,14 +175,14 @@ function add(files) {
     return;
   }
   warn("");
-  const added = [...new Set(images.map((file) => known(file) ?? entryOf(file)))];
+  const added = [...new Set(images.map((file) => earlier(file) ?? entryOf(file)))];
   if (added.length > 1) several.run(added, panes[0].model);
   show(added[0]);
 }
 
 function entryOf(file) {
   const name = file.webkitRelativePath || (paths.get(file) ?? "").replace(/^\/(examples\/[^/]*\/)?/, "") || file.name;
-  const entry = { name: name || "pasted.png", path: pathOf(file), blob: file, url: URL.createObjectURL(file), answers: new Map(), errors: new Map() };
+  const entry = { name: name || "pasted.png", path: pathOf(file), blob: file, url: URL.createObjectURL(file), answers: new Map(), errors: new Map(), pending: new Map() };
   entries.push(entry);
   return entry;
 }
@@ -192,7 +192,7 @@ function pathOf(file) {
 }
 
 // The entry of an image that was given before.
-function known(file) {
+function earlier(file) {
   const { size, lastModified } = file;
   return entries.find(({ path, blob }) => path === pathOf(file) && blob.size === size && blob.lastModified === lastModified);
 }

@@ -1,6 +1,6 @@
 // One model's picture of the image, with its result.
 
-import { predict } from "./api.js";
+import { addAnswer } from "./api.js";
 import { button, make, percent, plural, swatch } from "./dom.js";
 import { draw, scaleOf, shownObjects } from "./drawing.js";
 
@@ -32,12 +32,11 @@ export class Pane {
     this.frame.classList.add("waits");
     this.frame.setAttribute("aria-busy", "true");
     try {
-      entry.answers.set(this.model.key, entry.answers.get(this.model.key) ?? (await predict(this.model, entry.blob, signal)));
+      await addAnswer(entry, this.model, signal);
     } finally {
       if (!signal.aborted) this.frame.classList.remove("waits");
       if (!signal.aborted) this.frame.setAttribute("aria-busy", "false");
     }
-    entry.errors.delete(this.model.key);
     if (!signal.aborted) this.show(entry);
   }
 

@@ -1,6 +1,6 @@
 // Several images at once: a table that can be sorted and saved, and a grid.
 
-import { predict } from "./api.js";
+import { addAnswer } from "./api.js";
 import { saveText, button, find, make, percent, plural, say } from "./dom.js";
 import { drawFrames } from "./drawing.js";
 import { countsOf, summary } from "./pane.js";
@@ -73,7 +73,7 @@ export class Several {
   async predict(entry, model, signal) {
     while (!signal.aborted) {
       try {
-        entry.answers.set(model.key, await predict(model, entry.blob, signal));
+        await addAnswer(entry, model, signal);
         return;
       } catch (error) {
         if (error.name === "AbortError") return;

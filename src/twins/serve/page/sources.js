@@ -82,10 +82,10 @@ async function filesOf(item) {
     return [file];
   }
   const reader = item.createReader();
-  const found = [];
-  for (let part; (part = await new Promise((resolve, reject) => reader.readEntries(resolve, reject))).length; ) found.push(...part);
-  found.sort((one, other) => one.name.localeCompare(other.name, undefined, { numeric: true }));
-  return (await Promise.all(found.map(filesOf))).flat();
+  const children = [];
+  for (let part; (part = await new Promise((resolve, reject) => reader.readEntries(resolve, reject))).length; ) children.push(...part);
+  children.sort((one, other) => one.name.localeCompare(other.name, undefined, { numeric: true }));
+  return (await Promise.all(children.map(filesOf))).flat();
 }
 
 export function stopCamera() {
