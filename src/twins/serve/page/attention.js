@@ -12,6 +12,7 @@ const MEANING = {
   window: "Local attention (LSA) of the token to the tokens of its own window.",
   keys: "Global attention (GSA) of the token to the sub-sampled keys of the whole image.",
 };
+const LARGE = 900; // longer side below which the picture is enlarged
 const SMALL = 120;
 const FINE = 4; // rows and columns of a map that shows something
 
@@ -190,6 +191,13 @@ export class Attention {
     return target ? `Evidence for ${target.name}${score}, and ${where}` : `No object was found; ${where}`;
   }
 
+  // The fields of the request whose answer is shown in a pane; `null` if there is none.
+  requestOf(pane) {
+    if (!this.answer || this.page.pane() !== pane) return null;
+    const { x, y, chosen_by } = this.answer.point;
+    return chosen_by === "request" ? { x, y } : {};
+  }
+
   // Only the pane that was asked shows attention.
   clearOthers(pane) {
     for (const other of this.page.panes()) if (other !== pane) other.heat = null;
@@ -223,7 +231,11 @@ export class Attention {
     this.clearOthers(pane);
     pane.heat = {
       text: `${KINDS[kind]} of stage ${number} over the image. ${this.sentence()}`,
-      draw: (canvas) => paint(canvas, bitmap, answer, stage, kind, token),
+      draw: (canvas) => {
+        const enlarged = Math.max(1, Math.ceil(LARGE / Math.max(...answer.size))); // so that lines are thin
+        [canvas.height, canvas.width] = answer.size.map((side) => side * enlarged);
+        paint(canvas, bitmap, answer, stage, kind, token);
+      },
     };
   }
 

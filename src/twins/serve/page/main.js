@@ -315,7 +315,7 @@ function redraw() {
   const focus = find("results").contains(document.activeElement) ? focusPath(document.activeElement) : null;
   find("results").replaceChildren(...ready.map((pane) => pane.results(shared, () => (redraw(), tell()), lookAtObject)));
   if (focus !== null) find("results").querySelectorAll("input, button")[focus]?.focus();
-  find("panel-request").replaceChildren(...ready.flatMap((pane) => requestPanel(pane, shared, hasKey)));
+  find("panel-request").replaceChildren(...ready.flatMap((pane) => requestPanel(pane, shared, hasKey, attention.requestOf(pane))));
   find("panel-save").replaceChildren(...ready.flatMap((pane) => savePanel(pane, shared)));
 }
 
@@ -404,7 +404,7 @@ find("labels").addEventListener("change", () => {
 // Says the size of the picture on the screen in pixels of the image.
 function sayZoom() {
   const pane = panes.find((one) => one.prediction);
-  find("zoom").textContent = pane ? `${Math.round((100 * pane.scale * pane.canvas.clientWidth) / pane.canvas.width)} %` : "";
+  find("zoom").textContent = pane ? `${Math.round((100 * pane.canvas.clientWidth) / pane.prediction.size[1])} %` : "";
 }
 
 function setZoom(value, pane = panes[0], at = null) {

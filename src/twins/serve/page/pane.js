@@ -2,7 +2,7 @@
 
 import { addAnswer } from "./api.js";
 import { button, make, percent, plural, swatch } from "./dom.js";
-import { draw, scaleOf, shownObjects } from "./drawing.js";
+import { draw, shownObjects } from "./drawing.js";
 
 const LISTED = 10;
 const MOST_OBJECTS = 60;
@@ -86,10 +86,6 @@ export class Pane {
     const x = ((event.clientX - area.left) / area.width) * width;
     const y = ((event.clientY - area.top) / area.height) * height;
     return x >= 0 && y >= 0 && x < width && y < height ? [x, y] : null;
-  }
-
-  get scale() {
-    return scaleOf(this.prediction, this.prediction.size);
   }
 
   // The result as a list; `changed` is called when a class is switched on or off, `look` with the centre of an object.
@@ -193,8 +189,10 @@ export function describe(model) {
 // The result in a sentence, for screen readers and the status line.
 export function summary(prediction, settings) {
   if (prediction.boxes) {
-    const parts = [...countsOf(prediction, settings)].sort((one, other) => other[1] - one[1]).slice(0, 5).map(([name, count]) => `${count} × ${name}`);
-    return parts.length ? parts.join(", ") : `No object above ${percent(settings.score, 0)}`;
+    const parts = [...countsOf(prediction, settings)].sort((one, other) => other[1] - one[1]).map(([name, count]) => `${name}: ${count}`);
+    const hidden = shownObjects(prediction, { ...settings, hidden: new Set() }).length;
+    if (!parts.length) return hidden ? `${plural(hidden, "object")} hidden` : `No object above ${percent(settings.score, 0)}`;
+    return parts.slice(0, 5).join(", ") + (parts.length > 5 ? ", …" : "");
   }
   if (prediction.areas) {
     const [height, width] = prediction.size;

@@ -3,6 +3,7 @@
 import { address, fieldsOf, lowestScore } from "./api.js";
 import { button, make, save, saveText, say } from "./dom.js";
 import { shownObjects } from "./drawing.js";
+import { paths } from "./sources.js";
 
 const NO_COCO_ID = new Set([12, 26, 29, 30, 45, 66, 68, 69, 71, 83]);
 const COCO_IDS = Array.from({ length: 90 }, (_, i) => i + 1).filter((id) => !NO_COCO_ID.has(id));
@@ -21,9 +22,9 @@ export function cocoResults(prediction, model, settings) {
 export function savePanel(pane, shared) {
   const { prediction, model, entry } = pane;
   const stem = entry.name.replace(/\.[^.]*$/, "") || "image";
-  const buttons = [button("JSON", () => saveText(JSON.stringify(prediction), `${stem}.json`))];
+  const buttons = [button("JSON", () => saveText(JSON.stringify(prediction), `${stem}-${model.name}.json`))];
   if (prediction.boxes) {
-    buttons.push(button("COCO results", () => saveText(JSON.stringify(cocoResults(prediction, model, pane.settings(shared))), `${stem}-coco.json`)));
+    buttons.push(button("COCO results", () => saveText(JSON.stringify(cocoResults(prediction, model, pane.settings(shared))), `${stem}-${model.name}-coco.json`)));
   }
   buttons.push(button("PNG", () => pane.canvas.toBlob((blob) => save(blob, `${stem}-${model.name}.png`))));
   const note = prediction.boxes ? "PNG and COCO hold the objects that are shown, with image_id 1; JSON holds the server's whole answer." : "PNG is the picture as it is shown; JSON is the server's answer.";
@@ -38,28 +39,33 @@ function quoted(text) {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-export function curl(pane, shared, hasKey) {
-  const url = absolute(address("v1/predict", requestFields(pane, shared)));
-  const key = hasKey ? ` \\\n  -H "Authorization: Bearer $TWINS_KEY"` : "";
-  return `curl --data-binary @${quoted(pane.entry.name)} \\\n  -H "Content-Type: application/octet-stream"${key} \\\n  ${quoted(url)}`;
+// Requests to copy; an example of the run is fetched first.
+export function curl(pane, fields, hasKey, route = "v1/predict") {
+  const key = hasKey ? ` -H "Authorization: Bearer $TWINS_KEY"` : "";
+  const example = exampleOf(pane);
+  const first = example ? `curl -O${key} ${quoted(example)}\n` : "";
+  const head = `curl --data-binary @${quoted(pane.entry.name)} -H "Content-Type: application/octet-stream"${key}`;
+  return `${first}${head} \\\n  ${quoted(absolute(address(route, fields)))}`;
 }
 
-export function python(pane, shared, hasKey) {
+export function python(pane, fields, hasKey) {
   const text = (value) => JSON.stringify(value);
-  const fields = Object.entries(requestFields(pane, shared)).map(([name, value]) => `${text(name)}: ${text(value)}`);
-  const key = hasKey ? `"Authorization": "Bearer " + os.environ["TWINS_KEY"], ` : "";
-  return `${hasKey ? "import os\n" : ""}from pathlib import Path
+  const example = exampleOf(pane);
+  const key = hasKey ? `, "Authorization": "Bearer " + os.environ["TWINS_KEY"]` : "";
+  const content = example ? `urlopen(Request(${text(example)}, headers=headers)).read()` : `Path(${text(pane.entry.name)}).read_bytes()`;
+  return `import json
+${hasKey ? "import os\n" : ""}${example ? "" : "from pathlib import Path\n"}from urllib.request import Request, urlopen
 
-import httpx
+headers = {"Content-Type": "application/octet-stream"${key}}
+image = ${content}
+request = Request(${text(absolute(address("v1/predict", fields)))}, image, headers)
+print(json.load(urlopen(request, timeout=60)))`;
+}
 
-answer = httpx.post(
-    ${text(absolute("v1/predict"))},
-    params={${fields.join(", ")}},
-    headers={${key}"Content-Type": "application/octet-stream"},
-    content=Path(${text(pane.entry.name)}).read_bytes(),
-    timeout=60,
-)
-print(answer.json())`;
+// The address of an example of the run; empty for an image of the user.
+function exampleOf(pane) {
+  const path = paths.get(pane.entry.blob) ?? "";
+  return path.startsWith("/examples/") ? absolute(path.slice(1)) : "";
 }
 
 function requestFields(pane, shared) {
@@ -68,9 +74,13 @@ function requestFields(pane, shared) {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null));
 }
 
-export function requestPanel(pane, shared, hasKey) {
+// `attention` has the fields of the request for what is shown of attention, if anything is.
+export function requestPanel(pane, shared, hasKey, attention) {
   const parts = [make("h2", {}, pane.model.name)];
-  for (const [title, text] of [["curl", curl(pane, shared, hasKey)], ["Python", python(pane, shared, hasKey)]]) {
+  const fields = requestFields(pane, shared);
+  const requests = [["curl", curl(pane, fields, hasKey)], ["Python", python(pane, fields, hasKey)]];
+  if (attention) requests.push(["curl for attention", curl(pane, { model: pane.model.name, ...attention }, hasKey, "v1/attention")]);
+  for (const [title, text] of requests) {
     const copy = button(`Copy ${title}`, async () => {
       try {
         await navigator.clipboard.writeText(text);
