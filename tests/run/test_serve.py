@@ -154,6 +154,7 @@ def test_the_mistakes_of_a_client_have_a_status_and_a_sentence(server):
 
 
 def test_the_server_says_what_it_has(server):
+    assert server.predict(PICTURES[0], model="classification").status_code == 200
     (model,) = [one for one in server.client.get("/v1/models").json()["models"] if one["name"] == "classification"]
     assert (model["task"], model["names"], model["runtime"]) == ("classification", list("abcde"), "pytorch")
     assert server.client.get("/health/live").json() == {"status": "live"}
