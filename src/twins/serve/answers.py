@@ -15,6 +15,7 @@ from PIL import Image
 from twins.data.formats.label_studio_rle import encode_brush
 from twins.predictions import Item, Prediction
 from twins.serve.messages import Options
+from twins.tasks.table import facts_of
 
 
 def answer(prediction: Prediction, options: Options) -> bytes:
@@ -49,24 +50,27 @@ def _png(mask: NDArray[np.bool_]) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def as_label_studio(prediction: Prediction, options: Options) -> dict[str, Any]:
-    """Return the regions of a prediction as Label Studio has them, without the names of its tags.
+def label_studio_kind(task: str) -> str:
+    """Return the kind of Label Studio's tag for a task: `choices`, `rectanglelabels` or `brushlabels`."""
+    fields = set(facts_of(task).prediction_fields)
+    return "brushlabels" if fields & {"masks", "label_map"} else "rectanglelabels" if "boxes" in fields else "choices"
 
-    `kind` is the kind of tag: `choices`, `rectanglelabels` or `brushlabels`.
-    """
+
+def as_label_studio(prediction: Prediction, options: Options) -> dict[str, Any]:
+    """Return the regions of a prediction as Label Studio has them, without the names of its tags."""
     height, width = prediction.size
     items = list(prediction)[: options.top]
     whole = {"original_width": width, "original_height": height, "image_rotation": 0}
     scores = [item.score for item in items if item.score is not None]
-    if prediction.boxes is None and prediction.label_map is None:
+    kind = label_studio_kind(prediction.task)
+    if kind == "choices":
         best = items[:1]
-        regions = [{"type": "choices", "score": item.score, "value": {"choices": [item.name]}} for item in best]
-        return {"kind": "choices", "score": scores[0] if scores else None, "result": regions}
-    kind = "rectanglelabels" if prediction.masks is None and prediction.label_map is None else "brushlabels"
+        regions = [{"type": kind, "score": item.score, "value": {kind: [item.name]}} for item in best]
+        return {"score": scores[0] if scores else None, "result": regions}
     result = [
         {**whole, "type": kind, "score": item.score, "value": _value(item, kind, width, height)} for item in items
     ]
-    return {"kind": kind, "score": sum(scores) / len(scores) if scores else None, "result": result}
+    return {"score": sum(scores) / len(scores) if scores else None, "result": result}
 
 
 def _value(item: Item, kind: str, width: int, height: int) -> dict[str, Any]:

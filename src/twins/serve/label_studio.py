@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 from fastapi import APIRouter, Request
 
+from twins.serve.answers import label_studio_kind
 from twins.serve.bodies import parse_json
 from twins.serve.downloads import Downloads
 from twins.serve.errors import ClientLeftError, RequestError
@@ -25,7 +26,6 @@ from twins.serve.messages import Options
 from twins.serve.openapi import ERRORS, json_body
 from twins.serve.queues import Served
 from twins.serve.service import Service
-from twins.tasks.table import facts_of
 
 TAGS = {"choices": "Choices", "rectanglelabels": "RectangleLabels", "brushlabels": "BrushLabels"}
 """Tags of a labelling interface by the kind of a region."""
@@ -224,11 +224,10 @@ def _control_for(served: Served, controls: dict[str, Control]) -> Control:
         RequestError: 422 if the interface has no such tag.
     """
     assert served.description is not None
-    fields = set(facts_of(served.description.info.task).prediction_fields)
-    kind = "brushlabels" if fields & {"masks", "label_map"} else "rectanglelabels" if "boxes" in fields else "choices"
-    if TAGS[kind] not in controls:
-        raise RequestError(422, f"this network's predictions need {TAGS[kind]} for an Image in label_config; add it")
-    return controls[TAGS[kind]]
+    tag = TAGS[label_studio_kind(served.description.info.task)]
+    if tag not in controls:
+        raise RequestError(422, f"this network's predictions need {tag} for an Image in label_config; add it")
+    return controls[tag]
 
 
 def _images(tasks: list[Any], field: str, downloads: Downloads) -> list[bytes | RequestError]:

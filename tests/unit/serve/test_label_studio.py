@@ -306,3 +306,34 @@ def test_the_version_changes_with_the_content_of_the_files_alone(client, files, 
     assert source.content_hash(copies[1]) != source.content_hash("")
     (published,) = parse_models(["twins_svt_small"])
     assert published.content_hash("twins_svt_small") == published.content_hash("") == ""
+
+
+def test_more_tasks_than_a_request_may_have_are_refused(client):
+    body = {"tasks": [{}] * 10_001, "label_config": '<View><Image name="i" value="$image"/></View>'}
+    request = {"method": "POST", "path": "/models/detection/predict", "body": body, "headers": None}
+    answer = client.send(request, headers={"content-type": "application/json"})
+    assert (answer.status_code, list(answer.json())) == (413, ["error"])
+
+
+def test_nothing_is_fetched_for_a_client_that_has_left(client, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(
+        "twins.serve.label_studio._images", lambda tasks, *_: fetched.extend(tasks) or [b""] * len(tasks)
+    )
+    interface = '<View><Image name="i" value="$image"/><RectangleLabels name="r" toName="i"/></View>'
+    body = json.dumps({"tasks": [{"data": {"image": "data:,"}}] * 40, "label_config": interface}).encode()
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    scope = {"type": "http", "method": "POST", "path": "/models/detection/predict", "query_string": b""}
+    scope |= {"headers": headers, "http_version": "1.1", "scheme": "http", "root_path": "", "state": {}}
+    sent = []
+
+    async def receive():
+        return next(messages, {"type": "http.disconnect"})
+
+    async def send(message):
+        sent.append(message)
+
+    client.loop.run_until_complete(client.app(scope, receive, send))
+    assert sent[0]["status"] == 400
+    assert fetched == []

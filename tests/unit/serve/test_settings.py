@@ -20,6 +20,12 @@ def test_a_server_without_keys_is_not_open_to_others_unless_told_so(host):
     assert ServeConfig(host=host, open=True).host == ServeConfig(host=host, api_keys="keys").host == host
 
 
+@pytest.mark.parametrize("address", ["localhost:8080", "file:///etc", "ftp://host/", "http://", "label-studio"])
+def test_images_are_fetched_over_http_alone(address):
+    with pytest.raises(ConfigError, match="`label_studio` must be an address"):
+        ServeConfig(label_studio=address)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
 def test_this_machine_alone_needs_no_keys(host):
     assert ServeConfig(host=host)

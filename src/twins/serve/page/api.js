@@ -2,7 +2,7 @@
 
 let key = "";
 
-export class Refusal extends Error {
+class Refusal extends Error {
   constructor(status, sentence, wait = 0) {
     super(sentence);
     this.status = status;

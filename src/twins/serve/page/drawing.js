@@ -17,12 +17,12 @@ function round(value) {
 
 const css = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
 
-export function contrast([red, green, blue]) {
+function contrast([red, green, blue]) {
   const [r, g, b] = [red, green, blue].map((value) => (value / 255) ** 2.2);
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? DARK : [255, 255, 255];
 }
 
-export function scaleOf(prediction, [height, width]) {
+function scaleOf(prediction, [height, width]) {
   return prediction.boxes ? Math.max(1, Math.ceil(SMALLEST / Math.max(height, width))) : 1;
 }
 

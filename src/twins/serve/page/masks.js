@@ -2,7 +2,7 @@
 
 // The lengths of runs of 0 and 1 in turn, column by column: each number is 5 bits a character, from the lowest, with a
 // sign; from the fourth on it is the difference to the number two before.
-export function runLengths(text) {
+function runLengths(text) {
   const runs = [];
   for (let at = 0; at < text.length; ) {
     let value = 0;

@@ -9,7 +9,7 @@ const NO_COCO_ID = new Set([12, 26, 29, 30, 45, 66, 68, 69, 71, 83]);
 const COCO_IDS = Array.from({ length: 90 }, (_, i) => i + 1).filter((id) => !NO_COCO_ID.has(id));
 
 // The shown objects as a COCO results file; COCO's own ids if the classes are COCO's, otherwise the class ids.
-export function cocoResults(prediction, model, settings) {
+function cocoResults(prediction, model, settings) {
   const coco = model.names.length === 80 && model.names[0] === "person" && model.names[79] === "toothbrush";
   return shownObjects(prediction, settings).map((index) => {
     const [left, top, right, bottom] = prediction.boxes[index];
@@ -40,7 +40,7 @@ function quoted(text) {
 }
 
 // Requests to copy; an example of the run is fetched first.
-export function curl(pane, fields, hasKey, route = "v1/predict") {
+function curl(pane, fields, hasKey, route = "v1/predict") {
   const key = hasKey ? ` -H "Authorization: Bearer $TWINS_KEY"` : "";
   const example = exampleOf(pane);
   const first = example ? `curl -O${key} ${quoted(example)}\n` : "";
@@ -48,7 +48,7 @@ export function curl(pane, fields, hasKey, route = "v1/predict") {
   return `${first}${head} \\\n  ${quoted(absolute(address(route, fields)))}`;
 }
 
-export function python(pane, fields, hasKey) {
+function python(pane, fields, hasKey) {
   const text = (value) => JSON.stringify(value);
   const example = exampleOf(pane);
   const key = hasKey ? `, "Authorization": "Bearer " + os.environ["TWINS_KEY"]` : "";
