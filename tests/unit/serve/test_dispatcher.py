@@ -66,9 +66,10 @@ class Process:
 
     def start(self) -> None:
         self.workers.starts.append(time.monotonic())
-        if self.workers.fault.endswith("Error"):
+        fault = self.workers.fault  # read once: the test may clear it meanwhile
+        if fault.endswith("Error"):
             self.connection.close()
-            raise {"OSError": OSError, "EOFError": EOFError}[self.workers.fault]("no process can be started")
+            raise {"OSError": OSError, "EOFError": EOFError}[fault]("no process can be started")
         assert self.workers.started.wait(20)
         self.thread.start()
 
