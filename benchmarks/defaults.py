@@ -3,12 +3,12 @@
 Commands: python benchmarks/defaults.py calibrate
           python benchmarks/defaults.py run --sets bccd --budgets 3 --entries new old sweep peer --seeds 0 --threads 1
           python benchmarks/defaults.py table
-`calibrate` measures seconds per step and per evaluation of each configuration on an idle machine with two threads, and
-how `twins train` resolves the new default for each budget. `run` turns minutes into that number of optimiser steps, so
-that its results do not depend on the load, on `--threads` or on `--processes`. It appends a row per run to
-docs/results/defaults.jsonl, and goes on with what is missing. `table` writes docs/results/defaults.md up to the heading
-"Tried by hand". The options set
-the order: sets, then budgets, starts, seeds, entries.
+`calibrate` measures the seconds per step of each configuration on an idle machine with two threads, and keeps them in
+docs/results/defaults-times.json. `run` turns minutes into that number of optimiser steps, so that its results do not
+depend on the machine, its load, `--threads` or `--processes`. Only `new` is the command that a user types, with
+`--minutes` and two threads: such runs come first, one after another, and want an idle machine. `run` appends a row per
+run to docs/results/defaults.jsonl, and goes on with what is missing. `table` writes docs/results/defaults.md up to the
+heading "Tried by hand". The options set the order: sets, then budgets, starts, seeds, entries.
 The score is that of the last weights on the held-out images, by our own metrics, for every entry.
 """
 
@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -30,15 +32,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from defaults_settings import CLASSIFIERS, SETS, SWEEPS, DataSet, Settings, merge, old, peer, sweep
+from defaults_settings import CLASSIFIERS, SETS, SWEEPS, DataSet, Settings, alike, merge, old, peer, sweep
 
-from twins.engine.config import EvalConfig, TrainConfig, read_config
+from twins.engine.config import TrainConfig, read_config
 from twins.engine.log import read_rows
 from twins.machine import processor
 from twins.tasks.contract import spec_of
 from twins.tasks.table import facts_of
 
 RESULTS, PAGE = Path("docs/results/defaults.jsonl"), Path("docs/results/defaults.md")
+TIMES = Path("docs/results/defaults-times.json")
 BY_HAND = "## Tried by hand"
 """Heading of the page from which on it is written by hand; `table` writes what is above."""
 STARTS, BUDGETS = ("scratch", "classifier"), (3.0, 10.0, 30.0)
@@ -46,8 +49,8 @@ SWEPT = tuple(f"sweep{number:02d}" for number in range(1, 13))
 PEERS = {"peer": "sgd", "peer_adamw": "adamw"}
 """Optimiser of each peer: the usual settings, and AdamW, which often suits a short training better."""
 ENTRIES = ("old", "new", *SWEPT, *PEERS)
-WARM, TIMED = 3, 8
-"""Steps before the timed ones, and timed steps."""
+WARM, TIMED, LONGEST = 3, 8, 10.0
+"""Steps before the timed ones, the fewest timed steps, and the seconds that they take together if they are fast."""
 CORES = 2
 """Threads of the budget."""
 HERE = [sys.executable, str(Path(__file__).resolve())]
@@ -71,10 +74,12 @@ class Cell:
 
     @property
     def timing(self) -> str:
-        """Key of the calibration: what changes the time of a step, or how the new default is resolved."""
-        parts = [self.set, self.task, self.entry]
-        parts += [self.start] if self.entry in ("old", "new") else []
-        parts += [f"{self.minutes:g}"] if self.entry == "new" else []
+        """Key of the calibration: what changes the time of a step."""
+        entry = "peer" if self.entry in PEERS else self.entry
+        if entry in SWEPT:  # the first of its size, batch and augmentation
+            entry = SWEPT[alike(self.task, SWEPT.index(entry))]
+        parts = [self.set, self.task, entry]
+        parts += [self.start] if self.entry == "old" else []
         return " ".join(parts)
 
 
@@ -83,21 +88,20 @@ class Bench:
 
     Args:
         root: folder of the data sets.
-        cache: folder for classifiers, timings and run folders.
+        cache: folder for classifiers and run folders.
     """
 
     def __init__(self, root: Path, cache: Path) -> None:
         self.root, self.cache = root.resolve(), cache.resolve()
         self.cache.mkdir(parents=True, exist_ok=True)
-        self.times = self.cache / f"times-{''.join(c if c.isalnum() else '-' for c in processor())}.json"
 
     def source(self, data: DataSet) -> str:
         """Return the folder or the name of a data set."""
         return str(self.root / data.folder) if data.folder else data.name
 
-    def timings(self) -> dict[str, Any]:
-        """Return the calibrations on this processor by key."""
-        return json.loads(self.times.read_text()) if self.times.exists() else {}
+    def timings(self) -> dict[str, dict[str, Any]]:
+        """Return the calibrations by key: `seconds` per step, and the `processor`."""
+        return json.loads(TIMES.read_text()) if TIMES.exists() else {}
 
     def classifier(self, cell: Cell) -> Path | None:
         """Return the file of the classifier that a cell starts from, which is trained if there is none yet."""
@@ -123,10 +127,8 @@ class Bench:
             subprocess.run(command, check=True, timeout=limit, env=environment, stdout=file, stderr=file)
 
     def config(self, cell: Cell) -> TrainConfig:
-        """Return the settings of a cell, without its length; those of `new` are in its calibration."""
+        """Return the settings of a cell other than `new`, without its length."""
         data = cell.data
-        if cell.entry == "new":
-            return TrainConfig.from_yaml(self.timings()[cell.timing]["config"])
         if cell.entry == "old":
             settings = old(data, cell.start)
         elif cell.entry in PEERS:
@@ -142,87 +144,71 @@ def build(settings: Settings) -> TrainConfig:
 
 
 def calibrate(bench: Bench, cell: Cell) -> None:
-    """Measure a cell's seconds per step and per evaluation, and keep them with the settings."""
-    classifier, folder = bench.classifier(cell), bench.cache / "calibration" / cell.timing.replace(" ", "-")
-    result = folder.with_suffix(".json")
+    """Measure a cell's seconds per step, and keep them, or what was measured before if that was faster."""
+    name = cell.timing.replace(" ", "-")
+    result, log = bench.cache / "calibration" / f"{name}.json", bench.cache / "calibration" / f"{name}.log"
+    bench.classifier(cell)
     if cell.entry in PEERS:
-        bench.call(["time", json.dumps(asdict(cell)), str(result)], CORES, folder.with_suffix(".log"), 3600)
-        measured = json.loads(result.read_text())
+        bench.call(["time", json.dumps(asdict(cell)), str(result)], CORES, log, 3600)
+        seconds = json.loads(result.read_text())
     else:
-        measured = _time_ours(bench, cell, classifier, folder)
-    bench.times.write_text(json.dumps(bench.timings() | {cell.timing: measured}, indent=1))
-    step, evaluation = measured["seconds"], measured["evaluation"]
-    print(f"{cell.timing}: {step:.3f} s a step, {evaluation:.1f} s an evaluation", flush=True)
+        seconds = _time_ours(bench, cell, log)
+    timings = bench.timings()
+    fastest = min(seconds, timings.get(cell.timing, {}).get("seconds", math.inf))
+    timings[cell.timing] = {"seconds": round(fastest, 4), "processor": processor()}
+    TIMES.write_text(json.dumps(timings, indent=1) + "\n")
+    print(f"{cell.timing}: {seconds:.3f} s a step, at best {fastest:.3f}", flush=True)
 
 
-def _time_ours(bench: Bench, cell: Cell, classifier: Path | None, folder: Path) -> dict[str, Any]:
-    """Start a training with its budget, stop it after some steps, and measure its evaluation."""
+def _time_ours(bench: Bench, cell: Cell, log: Path) -> float:
+    """Train for some steps, and return the median seconds of a step without the first ones."""
+    folder = log.with_suffix("")
     if folder.exists():
-        subprocess.run(["rm", "-r", str(folder)], check=True)
-    weights = str(classifier or "none")
-    if cell.entry == "new":  # what a user types
-        command = [sys.executable, "-m", "twins", "train", "--data", bench.source(cell.data), "--task", cell.task]
-        command += ["--model", "twins_svt_nano", "--weights", weights, "--minutes", f"{cell.minutes:g}"]
-        command += ["--out", str(folder), "--log-every", "1"]
-    else:
-        length = {"minutes": cell.minutes, "weights": weights, "out": str(folder), "log_every": 1}
-        file = folder.with_suffix(".yaml")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(replace(bench.config(cell), **length).to_yaml())
-        command = [*HERE, "ours", str(file), "--cache", str(bench.cache)]
-    seconds, config, steps_per_epoch = _interrupted(command, folder)
-    log = folder / "evaluation.txt"
-    bench.call(["evaluate", str(folder)], CORES, log, 3600)
-    evaluation = float(log.read_text().splitlines()[-1])
-    measured = {"seconds": seconds, "evaluation": evaluation, "steps_per_epoch": steps_per_epoch}
-    return measured | {"config": config.to_yaml()}
-
-
-def _interrupted(command: list[str], folder: Path) -> tuple[float, TrainConfig, int]:
-    """Run a training for some steps; return the median seconds per step, its resolved settings, and steps per epoch."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    length: dict[str, Any] = {"minutes": 30.0, "out": str(folder), "log_every": 1}
+    config = replace(bench.config(cell), weights=str(bench.classifier(cell) or "none"), **length)
+    images = min(config.batch_size, len(spec_of(config.task).open(config.source).train))
+    file = log.with_suffix(".yaml")
+    file.write_text(config.to_yaml())
     environment = os.environ | {"OMP_NUM_THREADS": str(CORES)}
-    with folder.with_suffix(".log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    with log.open("w") as output:
+        command = [*HERE, "ours", str(file)]
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         deadline = time.monotonic() + 3600
-        while process.poll() is None and time.monotonic() < deadline and len(_train_rows(folder)) < WARM + TIMED:
+        while process.poll() is None and time.monotonic() < deadline and not _timed(_step_seconds(folder, images)):
             time.sleep(0.2)
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             process.wait(600)
-    rows, config = _train_rows(folder), read_config(folder / "config.yaml")
-    timed = rows[WARM:] or rows
-    images = min(config.batch_size, len(spec_of(config.task).open(config.source).train))
-    seconds = statistics.median(images / row["images_per_s"] for row in timed)
-    return seconds, config, max(1, round(rows[-1]["step"] / rows[-1]["epoch"]))
+    return statistics.median(_step_seconds(folder, images))
 
 
-def _train_rows(folder: Path) -> list[dict[str, Any]]:
-    return read_rows(folder, "train") if (folder / "metrics.jsonl").exists() else []
+def _timed(seconds: Sequence[float]) -> bool:
+    """Return whether steps are enough for a median."""
+    return len(seconds) >= TIMED and sum(seconds) >= LONGEST
 
 
-def steps_in(minutes: float, timing: dict[str, Any], eval_every: float) -> int:
-    """Return the optimiser steps that fit into a budget, with the evaluations that fall due on the way."""
-    if not timing["evaluation"]:
-        return max(1, int(60 * minutes / timing["seconds"]))
-    interval = max(1, round(eval_every * timing["steps_per_epoch"]))
-    return max(1, int(60 * minutes / (timing["seconds"] + timing["evaluation"] / interval)))
+def _step_seconds(folder: Path, images: int) -> list[float]:
+    """Return the seconds of each step of a run so far, without the first ones."""
+    rows = read_rows(folder, "train") if (folder / "metrics.jsonl").exists() else []
+    return [images / row["images_per_s"] for row in rows[WARM:]]
 
 
-def run_cell(bench: Bench, cell: Cell, args: argparse.Namespace) -> None:
+def run_cell(bench: Bench, cell: Cell, threads: int, longest: float) -> None:
     """Train and measure a cell in its own process, and append its row; a failure is a row with `error`."""
     name = "-".join(str(value) for value in asdict(cell).values())
     result, log = bench.cache / "runs" / f"{name}.json", bench.cache / "runs" / f"{name}.log"
     result.unlink(missing_ok=True)
     started = time.monotonic()
     try:
-        limit = 60 * (cell.minutes * args.limit + 15)
-        bench.call(["one", json.dumps(asdict(cell)), str(result)], args.threads, log, limit)
+        limit = 60 * (cell.minutes * longest + 15)
+        bench.call(["one", json.dumps(asdict(cell)), str(result)], threads, log, limit)
         values = json.loads(result.read_text())
     except (subprocess.SubprocessError, OSError, ValueError) as error:
         lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
         values = {"error": f"{type(error).__name__}: {lines[-1] if lines else error}"[:300]}
-    values |= {"run_seconds": round(time.monotonic() - started), "processor": processor(), "threads": args.threads}
+    values |= {"run_seconds": round(time.monotonic() - started), "processor": processor(), "threads": threads}
     with RESULTS.open("a") as file:
         file.write(json.dumps(asdict(cell) | values) + "\n")
     print(f"{name}: {values.get('score', values.get('error'))}", flush=True)
@@ -230,35 +216,48 @@ def run_cell(bench: Bench, cell: Cell, args: argparse.Namespace) -> None:
 
 def one(bench: Bench, cell: Cell, result: Path) -> None:
     """Train and measure a cell here."""
-    config, timing = bench.config(cell), bench.timings()[cell.timing]
-    steps = steps_in(cell.minutes, timing, config.eval_every)
-    schedule = replace(config.schedule, warmup_steps=None)
-    length: dict[str, Any] = {"steps": steps, "minutes": None, "max_steps": None, "schedule": schedule}
-    length["recipe"] = None  # all settings are given, so that none is chosen again
-    config = replace(config, seed=cell.seed, workers=0, log_every=50, **length)
-    metrics = train_peer(bench, cell, config) if cell.entry in PEERS else train_ours(bench, cell, config, result)
-    score = metrics[facts_of(cell.task).monitor]
-    values: dict[str, Any] = {"score": round(score, 5), "steps": steps, "seconds_per_step": round(timing["seconds"], 4)}
+    folder = result.with_suffix("")
+    if folder.exists():
+        shutil.rmtree(folder)
+    if cell.entry == "new":
+        metrics, steps, config = train_new(bench, cell, folder)
+    else:
+        config, steps = bench.config(cell), max(1, int(60 * cell.minutes / bench.timings()[cell.timing]["seconds"]))
+        schedule = replace(config.schedule, warmup_steps=None)
+        length: dict[str, Any] = {"steps": steps, "minutes": None, "max_steps": None, "schedule": schedule}
+        config = replace(config, seed=cell.seed, workers=0, log_every=50, **length)
+        metrics = (train_peer if cell.entry in PEERS else train_ours)(bench, cell, config, folder)
+    values: dict[str, Any] = {"score": round(metrics[facts_of(cell.task).monitor], 5), "steps": steps}
     values["settings"] = {"size": config.size, "batch_size": config.batch_size, "lr": config.lr}
     values["metrics"] = {name: round(value, 4) for name, value in metrics.items()}
     result.write_text(json.dumps(values))
 
 
-def train_ours(bench: Bench, cell: Cell, config: TrainConfig, result: Path) -> dict[str, float]:
-    """Train one of our entries; return the metrics of its last evaluation, which is that of the last weights."""
-    import twins
+def train_new(bench: Bench, cell: Cell, folder: Path) -> tuple[dict[str, float], int, TrainConfig]:
+    """Run the command that a user types; return metrics and number of its last step, and the settings it chose."""
+    command = [sys.executable, "-m", "twins", "train", "--data", bench.source(cell.data), "--task", cell.task]
+    command += ["--model", "twins_svt_nano", "--weights", str(bench.classifier(cell) or "none")]
+    command += ["--minutes", f"{cell.minutes:g}", "--seed", str(cell.seed), "--out", str(folder)]
+    subprocess.run(command, check=True)
+    return last_metrics(folder), read_rows(folder, "eval")[-1]["step"], read_config(folder / "config.yaml")
 
-    folder = result.with_suffix("")
-    if folder.exists():
-        subprocess.run(["rm", "-r", str(folder)], check=True)
-    # evaluations between change nothing; the budget counts their time
-    settings: dict[str, Any] = {"out": str(folder), "weights": str(bench.classifier(cell) or "none"), "patience": None}
-    twins.train(replace(config, eval_every=1e6, **settings))
+
+def last_metrics(folder: Path) -> dict[str, float]:
+    """Return the metrics of a run's last evaluation, which is that of its last weights."""
     row = read_rows(folder, "eval")[-1]
     return {name: value for name, value in row.items() if name not in ("kind", "step", "epoch")}
 
 
-def train_peer(bench: Bench, cell: Cell, config: TrainConfig) -> dict[str, float]:
+def train_ours(bench: Bench, cell: Cell, config: TrainConfig, folder: Path) -> dict[str, float]:
+    """Train one of our entries, evaluated only at its end; return its metrics."""
+    import twins
+
+    settings: dict[str, Any] = {"out": str(folder), "weights": str(bench.classifier(cell) or "none"), "patience": None}
+    twins.train(replace(config, eval_every=1e6, **settings))
+    return last_metrics(folder)
+
+
+def train_peer(bench: Bench, cell: Cell, config: TrainConfig, folder: Path) -> dict[str, float]:
     """Train a peer; return the metrics of its last weights."""
     training = _peer(bench, cell, config)
     assert config.steps
@@ -277,11 +276,12 @@ def _peer(bench: Bench, cell: Cell, config: TrainConfig) -> Any:
 
 
 def time_peer(bench: Bench, cell: Cell, result: Path) -> None:
-    """Measure a peer's seconds per step; its evaluation is not counted."""
+    """Measure a peer's seconds per step."""
     scratch = replace(cell, start="scratch")
-    seconds = _peer(bench, scratch, replace(bench.config(cell), steps=1000)).run(WARM + TIMED)[WARM:]
-    values = {"seconds": statistics.median(seconds), "evaluation": 0.0, "steps_per_epoch": 1}
-    result.write_text(json.dumps(values))
+    training, seconds = _peer(bench, scratch, replace(bench.config(cell), steps=10_000)), []
+    while not _timed(seconds[WARM:]):
+        seconds += training.run(WARM + TIMED)
+    result.write_text(json.dumps(statistics.median(seconds[WARM:])))
 
 
 def train_classifier(bench: Bench, name: str, kind: str, arguments: list[str]) -> None:
@@ -297,17 +297,6 @@ def train_classifier(bench: Bench, name: str, kind: str, arguments: list[str]) -
         from defaults_peers import save_classifier
 
         save_classifier(config, arguments[0], Path(arguments[1]))
-
-
-def time_evaluation(folder: Path) -> None:
-    """Print the seconds that an evaluation of an interrupted run takes."""
-    import twins
-
-    config = read_config(folder / "config.yaml")
-    started = time.perf_counter()
-    eval_config = EvalConfig(batch_size=config.batch_size, workers=config.workers, device="cpu")
-    twins.evaluate(folder / "last" / "model.safetensors", config.data, eval_config)
-    print(time.perf_counter() - started)
 
 
 def cells(args: argparse.Namespace) -> Iterator[Cell]:
@@ -331,18 +320,22 @@ def run_all(bench: Bench, args: argparse.Namespace) -> None:
     results = read_results()
     missing = [c for c in cells(args) if c not in results or (args.retry and "error" in results[c])]
     for cell in missing:  # one after another, on an idle machine
-        if cell.timing not in bench.timings():
+        if cell.entry != "new" and cell.timing not in bench.timings():
             raise SystemExit(f"there is no calibration of {cell.timing}; run calibrate with the same options first")
         bench.classifier(cell)
+    for cell in missing:
+        if cell.entry == "new":
+            run_cell(bench, cell, CORES, args.limit)
     with ThreadPoolExecutor(args.processes) as pool:
-        list(pool.map(lambda cell: run_cell(bench, cell, args), missing))
+        others = [cell for cell in missing if cell.entry != "new"]
+        list(pool.map(lambda cell: run_cell(bench, cell, args.threads, args.limit), others))
 
 
 def calibrate_all(bench: Bench, args: argparse.Namespace) -> None:
     """Calibrate the chosen cells that are not calibrated yet; `--retry` repeats the others."""
     done = set() if args.retry else set(bench.timings())
     for cell in cells(args):
-        if cell.timing not in done:
+        if cell.entry != "new" and cell.timing not in done:
             done.add(cell.timing)
             try:
                 calibrate(bench, cell)
@@ -360,10 +353,11 @@ weights, or from a classifier of its own backbone that learned on the same set w
 Commands: `python benchmarks/defaults.py calibrate`, then `run`, then `table`, from the root of the repository. The
 settings of all entries are data in `benchmarks/defaults_settings.py`.
 
-- A budget is wall-clock minutes on two cores. `calibrate` measures seconds per step of every entry on an idle machine
-  (the median of {timed} steps after {warm}, two threads), and seconds per evaluation for ours. A run takes that number
-  of steps, so its score does not depend on the machine's load. The budget of ours pays for evaluations, the peer's does
-  not.
+- A budget is wall-clock minutes on two cores. `new` is the command that a user types, `twins train --data DATA --task
+  TASK --model twins_svt_nano --weights none --minutes N`, on an idle machine: it pays for evaluations and for choosing
+  its settings. For all others, `calibrate` measures seconds per step (the median of at least {timed} steps and
+  {longest:g} s after {warm} steps, two threads, idle machine, the fastest of some repeats), and a run takes the number
+  of steps that fit into the budget, without any evaluation; so their scores do not depend on the machine's load.
 - The score is the task's monitored metric, in per cent, of the last weights on the held-out images, by the package's
   own metrics for every entry. Settings of `best` are chosen on the same images, which favours it. nuts18 holds out 2
   images, so its scores are coarse.
@@ -385,7 +379,7 @@ def page(results: dict[Cell, dict[str, Any]]) -> str:
     shown = [row["cells"] for row in rows if set(row["cells"][5:]) != {"-"}]
     lines = [head, ["---"] * len(head), *shown]
     peers = "\n".join(f"| {task} | {name} |" for task, name in NAMES.items())
-    text = INTRO.format(timed=TIMED, warm=WARM, peers=peers)
+    text = INTRO.format(timed=TIMED, longest=LONGEST, warm=WARM, peers=peers)
     text += "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n" + _averages(rows)
     failed = [f"- {' '.join(map(str, asdict(c).values()))}: {r['error']}" for c, r in results.items() if "error" in r]
     text += "\nFailed runs:\n\n" + "\n".join(failed) + "\n" if failed else ""
@@ -447,8 +441,8 @@ def _percent(value: float | None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = ("calibrate", "run", "table", "one", "ours", "time", "evaluate", "classifier")
-    parser.add_argument("command", choices=commands, help="the last five are for the benchmark itself")
+    commands = ("calibrate", "run", "table", "one", "ours", "time", "classifier")
+    parser.add_argument("command", choices=commands, help="the last four are for the benchmark itself")
     parser.add_argument("arguments", nargs="*")
     parser.add_argument("--sets", nargs="+", default=list(dict.fromkeys(data.name for data in SETS)))
     parser.add_argument("--tasks", nargs="+", choices=tuple(SWEEPS), help="unset: all of each set")
@@ -456,10 +450,10 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="+", type=float, default=BUDGETS, help="minutes on two cores")
     parser.add_argument("--entries", nargs="+", choices=(*ENTRIES, "sweep", "peers"), default=ENTRIES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--threads", type=int, default=1, help="threads of a run")
-    parser.add_argument("--processes", type=int, default=1, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=1, help="threads of a run other than new")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time, other than new")
     parser.add_argument("--limit", type=float, default=6.0, help="time limit of a run as a multiple of its budget")
-    parser.add_argument("--retry", action="store_true", help="repeat what failed; calibrate: everything")
+    parser.add_argument("--retry", action="store_true", help="repeat what failed; calibrate: everything, the fastest counts")
     parser.add_argument("--root", type=Path, default=Path("../shared/data"), help="folder of the data sets")
     parser.add_argument("--cache", type=Path, default=Path("runs/defaults"))
     args = parser.parse_args()
@@ -481,8 +475,6 @@ def main() -> None:
             import twins
 
             twins.train(TrainConfig.from_yaml(Path(file).read_text()))
-        case "evaluate", [folder]:
-            time_evaluation(Path(folder))
         case "classifier", [name, kind, *rest]:
             train_classifier(bench, name, kind, rest)
 

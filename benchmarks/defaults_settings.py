@@ -273,6 +273,17 @@ SWEEPS: dict[str, tuple[tuple[int, int, float, float, str, Settings, float | Non
 SWEEPS["instance"] = SWEEPS["detection"]
 
 
+def whole(task: str) -> Settings:
+    """Return what shows a classifier the whole image; other tasks do not know these settings."""
+    return {"crop": 1.0, "fit": "squash"} if task == "classification" else {}
+
+
+def alike(task: str, number: int) -> int:
+    """Return the sweep's first entry whose steps take as long: the same size, batch and augmentation."""
+    keys = [(size, batch, augmentation) for size, batch, _, _, _, augmentation, _ in SWEEPS[task]]
+    return keys.index(keys[number])
+
+
 def sweep(data: DataSet, number: int) -> Settings:
     """Return the settings of the sweep's entry `number`, from 0."""
     size, batch, lr, beta2, kind, augmentation, decay = SWEEPS[data.task][number]
@@ -284,8 +295,7 @@ def sweep(data: DataSet, number: int) -> Settings:
         changes |= {"samples": 128}
     settings: Settings = {
         "size": data.sizes[size],
-        "crop": 1.0,
-        "fit": "squash",
+        **whole(data.task),
         "batch_size": batch,
         "drop_path": 0.0,
         "epochs": 100.0,  # only sets the share of warm-up
@@ -327,8 +337,7 @@ def peer(data: DataSet, optimizer: str) -> Settings:
     }[group]
     settings: Settings = {
         "size": size,
-        "crop": 1.0,
-        "fit": "squash",
+        **whole(data.task),
         "batch_size": batch,
         "epochs": 26.0,
         "optimizer": _adamw(rate if optimizer == "sgd" else 1e-3, weight_decay=1e-4 if optimizer == "sgd" else 0.05),
