@@ -34,6 +34,8 @@ EVALUATION_SHARE = 0.1
 """Share of a run's minutes that its evaluations may take."""
 PROBES = 96, 192
 """Shorter sides at which the time of a training step is measured, in pixels."""
+SMALLER_GAIN = 0.5
+"""Share of the images promised by a smaller side, as the inverse of its pixels, that it must bring."""
 WARMUP_SHARE = 0.05
 """Share of a run that is warm-up."""
 _SIDED = re.compile(r"(^|[^a-z])(left|right)([^a-z]|$)")
@@ -140,12 +142,14 @@ class Chooser:
     def affordable(self, ideal: int, *, smallest: int, least: float, batch: int) -> int:
         """Return the ideal side, or the largest at which the run's time trains on at least `least` images.
 
-        Where loading takes longer than the step, a smaller side trains on no more images.
+        A smaller side must be worth its lost detail: of the images that its saved pixels promise, at least half must
+        come. They do not where the fixed time of a step, or loading, takes most of the time.
         """
         side, batch = ideal, self._batch(batch)
         while side > smallest and (images := self.images(side, batch)) < least:
             smaller = max(smallest, _round_down(side - 1))
-            if self.images(smaller, batch) <= images:
+            promised, gained = (side / smaller) ** 2 - 1.0, self.images(smaller, batch) / images - 1.0
+            if gained < SMALLER_GAIN * promised:
                 break
             side = smaller
         return side
