@@ -453,7 +453,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of a run other than new")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time, other than new")
     parser.add_argument("--limit", type=float, default=6.0, help="time limit of a run as a multiple of its budget")
-    parser.add_argument("--retry", action="store_true", help="repeat what failed; calibrate: everything, the fastest counts")
+    parser.add_argument("--retry", action="store_true", help="repeat failed runs, or calibrations: the fastest counts")
     parser.add_argument("--root", type=Path, default=Path("../shared/data"), help="folder of the data sets")
     parser.add_argument("--cache", type=Path, default=Path("runs/defaults"))
     args = parser.parse_args()
