@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,22 @@ from twins.tasks.network import TaskNetwork, scores_error
 MIN_POSITIONS = 4
 """Least rows and columns of a map whose evidence is combined with that of others."""
 T = TypeVar("T", LocalAttention, GlobalAttention)
+
+
+class CellMap(NamedTuple):
+    """A map of values over a network's input."""
+
+    values: Tensor
+    """`(rows, columns)` of cells; at a padded border they may reach beyond the input."""
+    cell: int
+    """Side of a cell in pixels of the input."""
+
+    def pixels(self, size: Sequence[int]) -> Tensor:
+        """Return the values interpolated bilinearly to the input's `(H, W)`; 0 where the map ends before it."""
+        pixels = F.interpolate(
+            self.values[None, None].float().cpu(), scale_factor=self.cell, mode="bilinear", align_corners=False
+        )[0, 0, : size[0], : size[1]]
+        return F.pad(pixels, (0, size[1] - pixels.shape[1], 0, size[0] - pixels.shape[0]))
 
 
 def forward_with_maps(network: TaskNetwork, images: Tensor) -> tuple[Any, list[Tensor]]:
@@ -82,16 +98,9 @@ def combine_evidence(evidence: Sequence[Tensor | None], size: Sequence[int]) -> 
         evidence: that of each stage, see `stage_evidence`.
         size: height and width of the network's input in pixels.
     """
-    total = torch.zeros(*size)
-    present = [(stride, values) for stride, values in zip(STRIDES, evidence, strict=False) if values is not None]
-    used = [part for part in present if min(part[1].shape) >= MIN_POSITIONS][-2:] or present[:1]
-    for stride, values in used:  # a map may reach beyond the input, or end before it
-        pixels = F.interpolate(values[None, None].cpu(), scale_factor=stride, mode="bilinear", align_corners=False)[
-            0, 0
-        ]
-        pixels = pixels[: size[0], : size[1]]
-        total[: pixels.shape[0], : pixels.shape[1]] += pixels / len(used)
-    return total
+    present = [CellMap(values, stride) for stride, values in zip(STRIDES, evidence, strict=False) if values is not None]
+    used = [part for part in present if min(part.values.shape) >= MIN_POSITIONS][-2:] or present[:1]
+    return torch.stack([part.pixels(size) for part in used]).mean(dim=0) if used else torch.zeros(*size)
 
 
 def attention_modules(backbone: Twins, stage: int) -> list[Attention]:
@@ -100,7 +109,7 @@ def attention_modules(backbone: Twins, stage: int) -> list[Attention]:
 
 
 @torch.no_grad()
-def global_map(backbone: Twins, image: Tensor, stage: int) -> Tensor | None:
+def global_map(backbone: Twins, image: Tensor, stage: int) -> CellMap | None:
     """Return the attention to each sub-sampled key in a stage's last global attention.
 
     Args:
@@ -109,19 +118,19 @@ def global_map(backbone: Twins, image: Tensor, stage: int) -> Tensor | None:
         stage: 0 to 3.
 
     Returns:
-        attention `(rows, columns)` of the keys, averaged over heads and queries, whose sum is 1; `None` without global
-        attention.
+        attention of the keys, averaged over heads and queries, whose sum is 1; `None` without global attention.
     """
     last = _last_input(backbone, image, stage, GlobalAttention)
     if last is None:
         return None
     attention, x = last
     weights = attention.weights(x)  # (1, h, N, K)
-    return weights.mean(dim=(0, 1, 2)).view(attention.key_grid(x.shape[1], x.shape[2]))
+    keys = weights.mean(dim=(0, 1, 2)).view(attention.key_grid(x.shape[1], x.shape[2]))
+    return CellMap(keys, STRIDES[stage] * attention.cell)
 
 
 @torch.no_grad()
-def local_map(backbone: Twins, image: Tensor, stage: int) -> Tensor | None:
+def local_map(backbone: Twins, image: Tensor, stage: int) -> CellMap | None:
     """Return the attention to each token within its window, in the last local attention of a stage.
 
     Args:
@@ -130,8 +139,8 @@ def local_map(backbone: Twins, image: Tensor, stage: int) -> Tensor | None:
         stage: 0 to 3.
 
     Returns:
-        attention `(rows, columns)` of the tokens, averaged over heads and queries, relative to uniform attention; the
-        average over a window is 1. `None` without local attention, as in PCPVT.
+        attention of the tokens, averaged over heads and queries, relative to uniform attention; the average over a
+        window is 1. `None` without local attention, as in PCPVT.
     """
     last = _last_input(backbone, image, stage, LocalAttention)
     if last is None:
@@ -139,7 +148,8 @@ def local_map(backbone: Twins, image: Tensor, stage: int) -> Tensor | None:
     attention, x = last
     weights = attention.weights(x)[0].mean(dim=(1, 2))  # (G, S)
     relative = weights * (weights > 0).sum(dim=1, keepdim=True)  # a window at the border has fewer tokens
-    return merge_windows(relative[..., None], attention.window, x.shape[1], x.shape[2])[0, :, :, 0]
+    tokens = merge_windows(relative[..., None], attention.window, x.shape[1], x.shape[2])[0, :, :, 0]
+    return CellMap(tokens, STRIDES[stage])
 
 
 def _last_input(backbone: Twins, image: Tensor, stage: int, kind: type[T]) -> tuple[T, Tensor] | None:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 import twins
-from twins.attention_maps import combine_evidence, forward_with_maps, global_map, local_map, stage_evidence
+from twins.attention_maps import CellMap, combine_evidence, forward_with_maps, global_map, local_map, stage_evidence
 from twins.predictor import Predictor
 from twins.preprocess import Preprocess
 from twins.report.attention import attention_section
@@ -64,12 +64,24 @@ def test_attention_maps_have_the_shape_of_keys_and_tokens_and_are_normalised():
     backbone = network().backbone
     image = torch.randn(3, 70, 90)
     keys = global_map(backbone, image, 0)
-    assert keys.shape == (3, 3)  # 18 x 23 tokens in cells of 8
-    assert float(keys.sum()) == pytest.approx(1.0, abs=1e-5)
+    assert keys.values.shape == (3, 3)  # 18 x 23 tokens in cells of 8
+    assert float(keys.values.sum()) == pytest.approx(1.0, abs=1e-5)
     windows = local_map(backbone, image, 0)
-    assert windows.shape == (18, 23)
-    assert float(windows[:7, :7].mean()) == pytest.approx(1.0, abs=1e-5)
-    assert float(windows[14:, 21:].mean()) == pytest.approx(1.0, abs=1e-5)  # a partly filled window
+    assert windows.values.shape == (18, 23)
+    assert float(windows.values[:7, :7].mean()) == pytest.approx(1.0, abs=1e-5)
+    assert float(windows.values[14:, 21:].mean()) == pytest.approx(1.0, abs=1e-5)  # a partly filled window
+    assert (keys.cell, windows.cell) == (32, 4)
+
+
+def test_a_map_is_drawn_where_its_cells_are():
+    """Keys of 32 pixels reach beyond an input of 70 x 90: its last row and column are those of the third cells."""
+    values = torch.zeros(3, 3)
+    values[2, 1] = 1.0
+    pixels = CellMap(values, 32).pixels((70, 90))
+    assert pixels.shape == (70, 90)
+    assert float(pixels[69, 48]) == float(pixels.max()) > 0.6  # 11 pixels above the centre of the cell
+    assert float(pixels[40:, 10].max()) == 0.0
+    assert CellMap(torch.ones(2, 2), 32).pixels((70, 60))[64:].abs().max() == 0.0
 
 
 @pytest.mark.usefixtures("few_blocks")

@@ -67,10 +67,10 @@ def _attention_row(
         yield from _evidence(predictor, images, shown, prediction)
     for stage in range(3):
         windows, keys = (draw(network.backbone, images[0], stage) for draw in (local_map, global_map))
-        for title, values in (("windows", windows), ("keys", keys)):
+        for title, cells in (("windows", windows), ("keys", keys)):
             # on a small input all tokens share one key
-            if values is not None and min(values.shape) >= MIN_POSITIONS:
-                yield picture(_heat_map(shown, values), f"{title}, stage {stage + 1}")
+            if cells is not None and min(cells.values.shape) >= MIN_POSITIONS:
+                yield picture(_heat_map(shown, cells.pixels(images.shape[2:])), f"{title}, stage {stage + 1}")
 
 
 def _evidence(predictor: Predictor, images: Tensor, shown: Image.Image, prediction: Prediction) -> Iterator[str]:
@@ -83,8 +83,7 @@ def _evidence(predictor: Predictor, images: Tensor, shown: Image.Image, predicti
 
 
 def _heat_map(image: Image.Image, values: Tensor) -> Image.Image:
-    """Blend a map of any resolution as colours over an image, interpolated bilinearly."""
-    values = values.detach().float().cpu()
+    """Blend a map `(H, W)` of the network's input as colours over an image, interpolated bilinearly."""
     scaled = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-12)
     size = (image.height, image.width)
     smooth = F.interpolate(scaled[None, None], size, mode="bilinear", align_corners=False)[0, 0]
