@@ -180,7 +180,7 @@ def test_the_version_is_printed_and_help_has_the_flag(capsys, word):
         (["eval", "", "--data", "digits"], "is empty"),
         (["eval", "x" * 300, "--data", "digits"], "there is no run folder or weight file"),
         (["predict", "x" * 300, "a.png"], "there is no run folder or weight file"),
-        (["predict", "nowhere.pth", "a.png", "--scales", "1e9"], "--scales must list numbers above 0 and at most 100"),
+        (["predict", "nowhere.pth", "a.png", "--scales", "100"], "--scales must list numbers above 0 and at most 10,"),
         (["eval", "r.json", "--data", "t.json", "--task", "detection", "--out", "r.json"], "is the results file"),
         (["eval", "r.json", "--data", "t.json", "--task", "detection", "--out", "t.json"], "the file with the truth"),
         (

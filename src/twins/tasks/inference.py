@@ -39,8 +39,11 @@ class InferenceConfig:
         check_type(self.flip, bool, "flip", "True or False")
         for name in ("window", "stride", "tile", "overlap"):
             check_type(getattr(self, name), int | None, name, "a whole number of pixels")
-        if not self.scales or not all(0 < scale <= 100 for scale in self.scales):
-            raise ConfigError(f"`scales` must list numbers above 0 and at most 100, found {self.scales}")
+        if not self.scales or not all(0 < scale <= 10 for scale in self.scales):
+            raise ConfigError(
+                "`scales` must list numbers above 0 and at most 10, where 1 is the network's own size, found "
+                f"{self.scales}"
+            )
         for name in ("window", "tile"):
             value = getattr(self, name)
             if value is not None and value < 32:
