@@ -76,6 +76,7 @@ async def _serve(sources: Sequence[Source], config: ServeConfig, keys: Keys | No
         loop.add_signal_handler(number, server.stop, number)
     loop.add_signal_handler(signal.SIGHUP, dispatcher.reload_all)
     serving = asyncio.create_task(server.serve([listener]))
+    log.info("loading %s", ", ".join(source.name for source in sources))
     try:
         starting = asyncio.create_task(dispatcher.start())
         await asyncio.wait((starting, serving), return_when=asyncio.FIRST_COMPLETED)
