@@ -9,6 +9,7 @@ from typing import Literal
 from twins.errors import ConfigError, NotFoundError, check_type, nearest
 
 Quad = tuple[int, int, int, int]
+LinearInit = Literal["published", "width"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,10 @@ class TwinsConfig:
     """Side in tokens of the cells that global attention sub-samples to one key each; 1 keeps every token."""
     window_size: int | None = None
     """Side of the windows in tokens; `None` for PCPVT, which has no window attention."""
+    linear_init: LinearInit = "published"
+    """Random weights of linear layers: `published`, of a standard deviation of 0.02; `width`, by Xavier's rule for
+    their widths (Glorot and Bengio, 2010), with a gain of 0.5. In networks narrower than the published ones, 0.02
+    leaves hardly any signal in a block's branches, and training has to grow the weights first."""
 
     def __post_init__(self) -> None:
         for dim, heads in zip(self.embed_dims, self.num_heads, strict=True):
@@ -64,9 +69,15 @@ def _pcpvt(depths: Quad) -> TwinsConfig:
     )
 
 
-def _svt(embed_dims: Quad, depths: Quad, num_heads: Quad) -> TwinsConfig:
+def _svt(embed_dims: Quad, depths: Quad, num_heads: Quad, linear_init: LinearInit = "published") -> TwinsConfig:
     return TwinsConfig(
-        family="svt", embed_dims=embed_dims, depths=depths, num_heads=num_heads, mlp_ratios=(4, 4, 4, 4), window_size=7
+        family="svt",
+        embed_dims=embed_dims,
+        depths=depths,
+        num_heads=num_heads,
+        mlp_ratios=(4, 4, 4, 4),
+        window_size=7,
+        linear_init=linear_init,
     )
 
 
@@ -79,11 +90,12 @@ VARIANTS: dict[str, TwinsConfig] = {
         depths=(2, 2, 2, 2),
         num_heads=(1, 2, 4, 8),
         mlp_ratios=(8, 8, 4, 4),
+        linear_init="width",
     ),
     "twins_pcpvt_small": _pcpvt((3, 4, 6, 3)),
     "twins_svt_base": _svt((96, 192, 384, 768), (2, 2, 18, 2), (3, 6, 12, 24)),
     "twins_svt_large": _svt((128, 256, 512, 1024), (2, 2, 18, 2), (4, 8, 16, 32)),
-    "twins_svt_nano": _svt((32, 64, 128, 256), (2, 2, 2, 2), (1, 2, 4, 8)),
+    "twins_svt_nano": _svt((32, 64, 128, 256), (2, 2, 2, 2), (1, 2, 4, 8), "width"),
     "twins_svt_small": _svt((64, 128, 256, 512), (2, 2, 10, 4), (2, 4, 8, 16)),
 }
 

@@ -173,6 +173,10 @@ class Twins(nn.Module):
             for index in range(max(self.out_indices) + 1)
         )
         self.apply(init_weights)
+        if config.linear_init == "width":
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.xavier_uniform_(module.weight, gain=0.5)
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the maps `(B, C, H / stride, W / stride)` of `out_indices`, high to low resolution.
