@@ -72,6 +72,10 @@ class SemanticConfig:
     """Whether brightness, contrast, saturation and hue change at random."""
     norm: Literal["batch", "group"] = "batch"
     """Norm of the head: `batch`, as published (synchronised between GPUs), or `group`, for small batches."""
+    prior_bias: bool = False
+    """Whether a new classification layer starts with each class's share of the pixels as its probability, not with
+    equal ones; a short training otherwise spends long on predicting the most frequent class everywhere. RetinaNet's
+    prior (arXiv 1708.02002, section 4.1) for many classes."""
 
     def __post_init__(self) -> None:
         for name in ("max_share", "hflip", "vflip"):

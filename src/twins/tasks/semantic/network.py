@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, cast, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from twins.backbone.network import Twins
@@ -116,6 +118,22 @@ class SemanticSegmentation(TaskNetwork):
         self.decode_head = parts.decode_head
         self.auxiliary_head = parts.auxiliary_head
         self.class_weights: Tensor | None = None
+
+    @torch.no_grad()
+    def set_prior(self, shares: NDArray[np.float64]) -> None:
+        """Set the biases of new classification layers, so that at first each class has its share as its probability.
+
+        Layers that were loaded from weights keep theirs; a head of your own whose layer has no bias stays as it is.
+
+        Args:
+            shares: positive, `(K,)`; those of rare classes and of classes without weight may be tiny.
+        """
+        bias = torch.from_numpy(np.log(np.maximum(shares, 1e-8))).float()
+        classifiers = FACTS.heads[str(self.info.head)].classifier, "auxiliary_head.conv_seg.weight"
+        names = {classifier.removesuffix("weight") + "bias" for classifier in classifiers}
+        for name, parameter in self.named_parameters():
+            if name in names and (self.load_report is None or name in self.load_report.initialised):
+                parameter.copy_(bias)
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
         """Return `logits` `(B, K, H / 4, W / 4)` and, from UPerNet, `auxiliary` `(B, K, H / 16, W / 16)`.

@@ -35,7 +35,9 @@ from twins.tasks.semantic.inference import infer
 from twins.tasks.semantic.network import SemanticSegmentation
 
 _MAX_COUNTED_MAPS = 500
-"""Maximum number of label maps from which class weights are computed."""
+"""Maximum number of label maps in which the pixels of classes are counted."""
+LEAST_SHARE = 1e-4
+"""Least share of the pixels that a class has in the prior."""
 
 
 class SemanticSpec:
@@ -88,11 +90,19 @@ class SemanticSpec:
         return [torch.from_numpy(resize_labels(target.numpy(), size)) for target, size in maps]
 
     def configure(self, network: TaskNetwork, config: TrainConfig, images: LabelMapImages) -> None:
-        """Set the colours and the weights of the classes."""
+        """Set the colours, the weights and the prior of the classes."""
         assert isinstance(network, SemanticSegmentation)
         network.info = replace(network.info, colours=images.classes.colours)
+        prior_bias = config.semantic.prior_bias
+        if config.class_weights == "none" and not prior_bias:
+            return
+        pixels, map_pixels = _count_pixels(images)
         if config.class_weights != "none":
-            network.class_weights = balanced_pixel_weights(images) ** WEIGHT_POWERS[config.class_weights]
+            balanced = balanced_weights(pixels, map_pixels)
+            network.class_weights = torch.from_numpy(balanced).float() ** WEIGHT_POWERS[config.class_weights]
+        if prior_bias:
+            weights = 1.0 if network.class_weights is None else network.class_weights.numpy()
+            network.set_prior(np.maximum(pixels / pixels.sum(), LEAST_SHARE) * weights)
 
     def metric(self, names: Sequence[str], *, full: bool = False, absent: Absent = "left_out") -> SemanticMetric:
         """Return IoU and accuracy; `full` adds boundary F1."""
@@ -187,11 +197,11 @@ def _shares(counts: Mapping[str, int]) -> list[tuple[str, float]]:
     return sorted(((name, count / pixels) for name, count in counts.items()), key=lambda item: -item[1])
 
 
-def balanced_pixel_weights(images: LabelMapImages) -> Tensor:
-    """Return class weights `(K,)` by median frequency balancing (Eigen and Fergus, arXiv 1411.4734, section 6.3).
+def _count_pixels(images: LabelMapImages) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the pixels of each class, and those of the maps that contain it, `(K,)`, in at most 500 maps.
 
-    The frequency of a class is its share of the pixels in the maps that contain it; its weight is the median frequency
-    divided by its own. At most 500 maps are counted; a class that none of them contains has weight 0.
+    Raises:
+        DataError: no map holds any class.
     """
     classes = len(images.names)
     pixels, map_pixels = np.zeros(classes), np.zeros(classes)
@@ -202,9 +212,21 @@ def balanced_pixel_weights(images: LabelMapImages) -> Tensor:
             continue
         pixels += counts
         map_pixels += np.where(counts > 0, counts.sum(), 0)
-    frequency = np.divide(pixels, map_pixels, out=np.zeros(classes), where=map_pixels > 0)
-    present = frequency > 0
-    if not present.any():
+    if not pixels.any():
         raise DataError("no training map holds any class, so classes cannot be weighed; check the masks")
-    weights = np.divide(np.median(frequency[present]), frequency, out=np.zeros(classes), where=present)
-    return torch.from_numpy(weights).float()
+    return pixels, map_pixels
+
+
+def balanced_weights(pixels: NDArray[np.float64], map_pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return class weights `(K,)` by median frequency balancing (Eigen and Fergus, arXiv 1411.4734, section 6.3).
+
+    The frequency of a class is its share of the pixels in the maps that contain it; its weight is the median frequency
+    divided by its own, 0 for a class in no map.
+
+    Args:
+        pixels: of each class, `(K,)`.
+        map_pixels: of the maps that contain the class, `(K,)`.
+    """
+    present = pixels > 0
+    frequency = np.divide(pixels, map_pixels, out=np.zeros_like(pixels), where=present)
+    return np.divide(np.median(frequency[present]), frequency, out=np.zeros_like(pixels), where=present)

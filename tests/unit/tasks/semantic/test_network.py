@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import twins
+from twins.data.transforms.config import SemanticConfig
+from twins.engine.config import TrainConfig
 from twins.errors import InputError
 from twins.tasks.semantic.network import AUXILIARY_WEIGHT, IGNORE, SemanticSegmentation
+from twins.tasks.semantic.spec import SPEC
 
 HEADS = ["semantic_fpn", "upernet"]
 
@@ -106,3 +111,57 @@ def test_with_group_norm_training_logits_do_not_depend_on_the_batch():
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     torch.testing.assert_close(model(images)["logits"][:1], model(images[:1])["logits"], atol=1e-9, rtol=0)
+
+
+class Maps:
+    """Two maps of class ids: 2 x 8 and 4 x 4 pixels."""
+
+    names = ("sky", "road", "car", "absent", "void")
+    classes = SimpleNamespace(colours=None)
+
+    def __len__(self):
+        return 2
+
+    def target(self, index):
+        large = np.zeros((4, 4), dtype=np.uint8)
+        large[0] = (1, 1, 2, IGNORE)
+        return np.zeros((2, 8), dtype=np.uint8) if index == 0 else large
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("weights", ["none", "sqrt"])
+def test_the_prior_is_what_a_constant_prediction_would_learn(head, weights):
+    """Its gradient, summed over the pixels and weighed like them, is zero for each class of the maps."""
+    model = twins.create_model("twins_svt_nano", task="semantic", head=head, num_classes=5)
+    config = TrainConfig(task="semantic", class_weights=weights, semantic=SemanticConfig(prior_bias=True))
+    SPEC.configure(model, config, Maps())
+    labels = torch.from_numpy(np.concatenate([Maps().target(index).ravel() for index in range(2)])).long()
+    layers = [part.conv_seg for part in (model.decode_head, model.auxiliary_head) if part is not None]
+    assert len(layers) == (2 if head == "upernet" else 1)
+    for layer in layers:
+        bias = layer.bias.detach().double().requires_grad_()
+        logits = bias.expand(len(labels), 5)
+        class_weights = None if model.class_weights is None else model.class_weights.double()
+        F.cross_entropy(logits, labels, class_weights, ignore_index=IGNORE).backward()
+        assert bias.grad[:3].tolist() == pytest.approx([0, 0, 0], abs=1e-3)
+        probabilities = bias.softmax(dim=0)
+        assert float(probabilities[0]) > 0.8 if weights == "none" else float(probabilities[0]) < 0.8
+        assert float(probabilities[3:].max()) < 2e-4
+
+
+def test_a_layer_that_was_loaded_keeps_its_bias(tmp_path):
+    saved = network("upernet").float()
+    with torch.no_grad():
+        saved.auxiliary_head.conv_seg.bias.fill_(3.0)
+    twins.save_weights(saved, tmp_path / "model.safetensors")
+    config = TrainConfig(task="semantic", semantic=SemanticConfig(prior_bias=True))
+    same = twins.load(tmp_path / "model.safetensors", device="cpu").model
+    SPEC.configure(same, config, Maps())
+    assert same.auxiliary_head.conv_seg.bias.tolist() == [3.0] * 5
+    other = twins.create_model(
+        "twins_svt_nano", task="semantic", head="upernet", num_classes=4, weights=tmp_path / "model.safetensors",
+        resize_head=True,
+    )  # fmt: skip
+    assert other.load_report.initialised
+    other.set_prior(np.array([0.7, 0.1, 0.1, 0.1]))
+    assert other.decode_head.conv_seg.bias.softmax(dim=0).tolist() == pytest.approx([0.7, 0.1, 0.1, 0.1])
