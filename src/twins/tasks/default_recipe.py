@@ -24,8 +24,8 @@ CHOSEN = frozenset((
     "size", "fit", "crop", "batch_size", "epochs", "eval_every", "workers", "drop_path", "optimizer.lr",
     "optimizer.betas", "optimizer.layer_decay", "schedule.kind", "schedule.warmup_epochs", "schedule.min_lr",
     "augment.hflip", "augment.scale", "augment.rand_augment", "augment.erasing", "augment.shift_pixels",
-    "semantic.crop", "semantic.hflip", "semantic.ratio", "semantic.photometric", "detection.samples",
-    "detection.anchor_scale", "detection.hflip", "detection.ratio", "class_weights",
+    "semantic.crop", "semantic.hflip", "semantic.ratio", "semantic.photometric", "semantic.prior_bias", "drop_rate",
+    "detection.samples", "detection.anchor_scale", "detection.hflip", "detection.ratio",
 ))  # fmt: skip
 """Settings that the default recipe chooses, in one task or in several."""
 TRAINING_SHARE = 0.85
@@ -246,7 +246,7 @@ class Chooser:
         if config.minutes is not None:
             seconds = 0.4 * self.seconds(side, config.batch_size) * self.data.val_images
             count = min(20.0, max(3.0, EVALUATION_SHARE * 60.0 * config.minutes / seconds))
-        every = max(1.0, round(passes / count)) if passes >= count else round(passes / count, 3)
+        every = max(1.0, round(passes / count)) if passes >= count else float(f"{passes / count:.3g}")
         self.set("eval_every", every, f"about {number_of(round(passes / every), 'evaluation')}")
         self.set("workers", *self._workers())
 
@@ -278,9 +278,12 @@ def side_reason(shorter: int, highest: int) -> str:
     return f"images have about {shorter:,} pixels" + (f", at most {highest} are chosen" if shorter > highest else "")
 
 
-def round_side(side: float, low: int, high: int) -> int:
-    """Return the nearest multiple of 32 within the limits, which are such multiples."""
-    return min(high, max(low, 32 * round(side / 32)))
+def round_side(side: float, low: int, high: int, own: int) -> int:
+    """Return the nearest multiple of 32 within the limits, but not above the images' own side if that is within them.
+
+    Enlarged images take more time and show nothing more.
+    """
+    return min(high, max(low, min(own, 32 * round(side / 32))))
 
 
 def _round_down(side: int) -> int:

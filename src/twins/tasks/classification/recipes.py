@@ -108,7 +108,7 @@ def choose(run: Chooser) -> None:
             224, "as the weights were trained", smallest=96, least=min(5000.0, 10.0 * data.images), batch=32
         )
     else:
-        ideal = round_side(data.shorter, 32, 224)
+        ideal = round_side(data.shorter, 32, 224, data.shorter)
         least = min(ENOUGH_IMAGES, MOST_PASSES * data.images)
         smallest = max(32, ideal // 64 * 32)
         run.choose_size(ideal, side_reason(data.shorter, 224), smallest=smallest, least=least, batch=32)

@@ -167,12 +167,12 @@ def choose(run: Chooser) -> None:
     """Choose the settings of a detector's training."""
     data = run.data
     small = data.quantile(0.1) if len(data.sides) else 0.1
-    ideal = round_side(min(SEEN_OBJECT / max(small, 1e-3), data.shorter), 96, 800)
+    ideal = round_side(SEEN_OBJECT / max(small, 1e-3), 96, 800, data.shorter)
     head = run.config.head or next(iter(facts_of(run.config.task).heads)) or ""
     if head != "retinanet":
         samples = min(512, max(64, 2 ** round(math.log2(max(1.0, 4 * data.per_image)))))
         run.set("detection.samples", samples, f"images have about {number_of(round(data.per_image), 'object')}")
-    smallest = round_side(min(SMALLEST_OBJECT / max(small, 1e-3), ideal), 96, ideal)
+    smallest = round_side(SMALLEST_OBJECT / max(small, 1e-3), 96, ideal, ideal)
     reason = f"a tenth of the objects are below {small * ideal:.0f} pixels at this size"
     run.choose_size(ideal, reason, smallest=smallest, least=min(ENOUGH_IMAGES, MOST_PASSES * data.images), batch=2)
     run.choose_batch(run.config.size, smallest=2, largest=16, steps=1000, passes=36.0 if run.published else 100.0)

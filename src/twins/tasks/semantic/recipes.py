@@ -173,8 +173,6 @@ def scenes() -> TrainConfig:
 
 ENOUGH_CROPS = 2400.0
 """Training crops that a short training should see; on fewer, smaller crops teach more than large ones."""
-FEW_STEPS = 400
-"""Steps below which a network that starts without published weights predicts the most frequent class everywhere."""
 SEEN_REGION = 12
 """Pixels that narrow regions should measure on the network's input."""
 
@@ -182,10 +180,10 @@ SEEN_REGION = 12
 def choose(run: Chooser) -> None:
     """Choose the settings of a semantic network's training."""
     data = run.data
-    ideal, reason = round_side(data.shorter, 96, 512), side_reason(data.shorter, 512)
+    ideal, reason = round_side(data.shorter, 96, 512, data.shorter), side_reason(data.shorter, 512)
     if len(data.sides):
         narrow = data.quantile(0.25)
-        ideal = round_side(min(SEEN_REGION / max(narrow, 1e-3), data.shorter), 96, 512)
+        ideal = round_side(SEEN_REGION / max(narrow, 1e-3), 96, 512, data.shorter)
         reason = f"a quarter of the regions are narrower than {narrow * ideal:.0f} pixels at this size"
     run.set("size", ideal, reason)
     largest = min(run.config.size, 512 if run.published else 192)
@@ -194,12 +192,11 @@ def choose(run: Chooser) -> None:
     run.set("semantic.crop", crop, run.shortage(crop, largest, 4) if crop < largest else whole)
     crop = run.config.semantic.crop
     run.choose_batch(crop, smallest=4, largest=16, steps=1000, passes=80.0 if run.published else 200.0)
-    short = not run.published and run.steps < FEW_STEPS
-    run.choose_rate(2e-4, 8) if run.published else run.choose_rate(1e-3 if short else 2e-3, 4)
-    if short:
-        reason = f"without them a rare class would hardly be predicted after {run.steps:.0f} steps"
-        run.set("class_weights", "sqrt", reason)
+    run.choose_rate(2e-4, 8) if run.published else run.choose_rate(2e-3, 4)
+    run.set("semantic.prior_bias", True, "the most frequent class need not be learned first")
     run.choose_regularisation(layer_decay=0.9, drop_path=0.2)
+    if not run.published:
+        run.set("drop_rate", 0.0, run.start)
     run.choose_schedule(run.config.size)
     run.choose_flip("semantic.hflip")
     many = run.passes >= 15
