@@ -28,8 +28,8 @@ CHOSEN = frozenset((
     "detection.samples", "detection.anchor_scale", "detection.hflip", "detection.ratio",
 ))  # fmt: skip
 """Settings that the default recipe chooses, in one task or in several."""
-TRAINING_SHARE = 0.85
-"""Share of a run's minutes that is left for training steps; evaluations and saving take the rest."""
+TRAINING_SHARE = 0.75
+"""Share of a run's minutes that the measured steps fill; evaluations, saving, and waiting for images take the rest."""
 EVALUATION_SHARE = 0.1
 """Share of a run's minutes that its evaluations may take."""
 PROBES = 96, 192

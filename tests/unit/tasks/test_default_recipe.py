@@ -83,7 +83,7 @@ def test_reasons_name_the_network_as_it_is_and_both_sizes_between_which_the_time
     config = start("classification", model="twins_svt_large", minutes=3.0)
     found = reasons(choose(config, speed=50.0)[1])
     assert found["drop_path"] == found["optimizer.layer_decay"] == "a large network from random weights"
-    assert found["size"] == "3 minutes are enough for 249 images of this size, at 224 pixels for 46"
+    assert found["size"] == "3 minutes are enough for 220 images of this size, at 224 pixels for 40"
     assert reasons(choose(start("semantic", steps=9))[1])["batch_size"] == "the number of steps is given"
     choices = choose(start("semantic", minutes=0.01), speed=50.0)[1]
     assert choices[-1].line() == "semantic.photometric off: less than one pass over the images"
