@@ -355,9 +355,9 @@ settings of all entries are data in `benchmarks/defaults_settings.py`.
 
 - A budget is wall-clock minutes on two cores. `new` is the command that a user types, `twins train --data DATA --task
   TASK --model twins_svt_nano --weights none --minutes N`, on an idle machine: it pays for evaluations and for choosing
-  its settings. For all others, `calibrate` measures seconds per step (the median of at least {timed} steps and
-  {longest:g} s after {warm} steps, two threads, idle machine, the fastest of some repeats), and a run takes the number
-  of steps that fit into the budget, without any evaluation; so their scores do not depend on the machine's load.
+  its settings. For all others, `calibrate` measures seconds per step (two threads, idle machine; the median of at
+  least {timed} steps and {longest:g} s after {warm} steps, the fastest of some repeats). A run takes the number of
+  steps that fit into the budget, without any evaluation, so its score does not depend on the machine's load.
 - The score is the task's monitored metric, in per cent, of the last weights on the held-out images, by the package's
   own metrics for every entry. Settings of `best` are chosen on the same images, which favours it. nuts18 holds out 2
   images, so its scores are coarse.
@@ -404,7 +404,7 @@ def _row(group: tuple[str, str, str, float], results: dict[Cell, dict[str, Any]]
     peers = max(PEERS, key=lambda entry: means.get(entry, -1.0))
     old, new, top, other = (means.get(entry) for entry in ("old", "new", best, peers))
     swept = sum(entry in means for entry in SWEPT)
-    note = f" ({best}{'' if swept == len(SWEPT) else f' of {swept} run'})" if swept else ""
+    note = f" ({best}{'' if swept == len(SWEPT) else f', {swept} of 12 run'})" if swept else ""
     ratio = new / top if new is not None and top else None
     lead = new - other if new is not None and other is not None else None
     seeds = "/".join(str(len(found.get(entry, {}))) for entry in ("old", "new", best, peers))
@@ -412,7 +412,7 @@ def _row(group: tuple[str, str, str, float], results: dict[Cell, dict[str, Any]]
     numbers += [_percent(other) + (f" ({PEERS[peers]})" if other is not None else ""), _percent(lead)]
     name, task, start, minutes = group
     cells = [name, task, start, f"{minutes:g}", seeds, *numbers]
-    return {"cells": cells, "minutes": minutes, "old": old, "new": new, "ratio": ratio, "lead": lead}
+    return {"cells": cells, "minutes": minutes, "old": old, "new": new, "ratio": ratio, "lead": lead, "swept": swept}
 
 
 def _averages(rows: Sequence[dict[str, Any]]) -> str:
@@ -424,10 +424,11 @@ def _averages(rows: Sequence[dict[str, Any]]) -> str:
     if gains:
         lines.append(f"- new - old: {100 * statistics.fmean(gains):+.1f} points on average of {len(gains)} cells")
     if ratios:
+        whole = sum(row["swept"] == len(SWEPT) for row in rows if row["ratio"] is not None)
         below = sum(ratio < 0.9 for ratio in ratios)
         lines.append(
             f"- new / best: {100 * statistics.fmean(ratios):.1f} % on average of {len(ratios)} cells, "
-            f"lowest {100 * min(ratios):.1f} %, below 90 % in {below}"
+            f"lowest {100 * min(ratios):.1f} %, below 90 % in {below}; all 12 were run in {whole} of them"
         )
     if leads:
         lines.append(f"- new is better than the peer in {sum(lead > 0 for lead in leads)} of {len(leads)} cells")

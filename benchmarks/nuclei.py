@@ -43,7 +43,7 @@ from twins.metrics.semantic import SemanticMetric
 from twins.predictions import Prediction
 from twins.preprocess import Preprocess
 from twins.tasks.semantic.facts import FACTS
-from twins.tasks.semantic.spec import SPEC, balanced_pixel_weights
+from twins.tasks.semantic.spec import SPEC, balanced_weights, count_pixels
 
 NAMES = ("background", "nucleus", "border")
 BORDER_DISTANCE = 2
@@ -127,7 +127,7 @@ def train_peer(name: str, config: TrainConfig) -> Trained:
             module.momentum = 0.1  # torchvision's 0.01 is too slow for so few steps
     images = open_label_maps(config.source).train
     preprocess = SPEC.preprocess(config, FACTS.preprocess)
-    weights = balanced_pixel_weights(images) if config.class_weights == "balanced" else None
+    weights = balanced_weights(*count_pixels(images)) if config.class_weights == "balanced" else None
     samples = TrainSamples(images, SPEC.train_transform(config, preprocess), seed=config.seed)
     order = TrainBatches(len(images), config.batch_size, seed=config.seed)
     batches = train_loader(samples, order, step=0, workers=config.workers, pin=False)

@@ -96,10 +96,9 @@ class SemanticSpec:
         prior_bias = config.semantic.prior_bias
         if config.class_weights == "none" and not prior_bias:
             return
-        pixels, map_pixels = _count_pixels(images)
+        pixels, map_pixels = count_pixels(images)
         if config.class_weights != "none":
-            balanced = balanced_weights(pixels, map_pixels)
-            network.class_weights = torch.from_numpy(balanced).float() ** WEIGHT_POWERS[config.class_weights]
+            network.class_weights = balanced_weights(pixels, map_pixels) ** WEIGHT_POWERS[config.class_weights]
         if prior_bias:
             weights = 1.0 if network.class_weights is None else network.class_weights.numpy()
             network.set_prior(np.maximum(pixels / pixels.sum(), LEAST_SHARE) * weights)
@@ -197,7 +196,7 @@ def _shares(counts: Mapping[str, int]) -> list[tuple[str, float]]:
     return sorted(((name, count / pixels) for name, count in counts.items()), key=lambda item: -item[1])
 
 
-def _count_pixels(images: LabelMapImages) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def count_pixels(images: LabelMapImages) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the pixels of each class, and those of the maps that contain it, `(K,)`, in at most 500 maps.
 
     Raises:
@@ -217,7 +216,7 @@ def _count_pixels(images: LabelMapImages) -> tuple[NDArray[np.float64], NDArray[
     return pixels, map_pixels
 
 
-def balanced_weights(pixels: NDArray[np.float64], map_pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+def balanced_weights(pixels: NDArray[np.float64], map_pixels: NDArray[np.float64]) -> Tensor:
     """Return class weights `(K,)` by median frequency balancing (Eigen and Fergus, arXiv 1411.4734, section 6.3).
 
     The frequency of a class is its share of the pixels in the maps that contain it; its weight is the median frequency
@@ -229,4 +228,5 @@ def balanced_weights(pixels: NDArray[np.float64], map_pixels: NDArray[np.float64
     """
     present = pixels > 0
     frequency = np.divide(pixels, map_pixels, out=np.zeros_like(pixels), where=present)
-    return np.divide(np.median(frequency[present]), frequency, out=np.zeros_like(pixels), where=present)
+    weights = np.divide(np.median(frequency[present]), frequency, out=np.zeros_like(pixels), where=present)
+    return torch.from_numpy(weights).float()
