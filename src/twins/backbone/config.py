@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from twins.errors import ConfigError, NotFoundError, check_type, nearest
 
@@ -39,6 +39,9 @@ class TwinsConfig:
         for dim, heads in zip(self.embed_dims, self.num_heads, strict=True):
             if dim % heads:
                 raise ConfigError(f"`num_heads` must divide `embed_dims`, found {heads} heads for {dim} channels")
+        if self.linear_init not in get_args(LinearInit):
+            names = " or ".join(get_args(LinearInit))
+            raise ConfigError(f"`linear_init` must be {names}, found {self.linear_init!r}")
         if (self.family == "svt") != (self.window_size is not None):
             raise ConfigError(f"`window_size` is for the svt family only, found {self.window_size} for {self.family}")
 

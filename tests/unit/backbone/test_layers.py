@@ -10,6 +10,7 @@ import torch
 from twins.backbone.config import VARIANTS
 from twins.backbone.layers import DropPath
 from twins.backbone.network import Twins, init_weights
+from twins.errors import ConfigError
 
 
 def test_drop_path_drops_whole_images_and_keeps_the_expectation():
@@ -83,3 +84,8 @@ def test_each_branch_of_a_narrow_network_adds_to_the_signal_from_the_start(name)
     backbone(torch.randn(2, 3, 112, 112))
     assert len(shares) == 16
     assert min(shares) > 0.02  # the published rule: 0.0016
+
+
+def test_an_unknown_initialisation_is_an_error():
+    with pytest.raises(ConfigError, match="`linear_init` must be published or width, found 'xavier'"):
+        replace(VARIANTS["twins_svt_nano"], linear_init="xavier")

@@ -9,7 +9,7 @@ import pytest
 
 from twins.data.summary import DataSummary
 from twins.engine.config import TrainConfig
-from twins.tasks.default_recipe import Chooser, changed_settings, mirror_reason, with_setting
+from twins.tasks.default_recipe import Chooser, changed_settings, mirror_reason, round_side, with_setting
 from twins.tasks.recipes import recipes_of, starting_point
 from twins.tasks.table import TASKS
 
@@ -184,3 +184,26 @@ def test_a_smaller_size_is_chosen_only_if_it_trains_on_many_more_images(fixed, s
     run = Chooser(start("detection", minutes=3.0), {}, summary(), cost, probe=2)
     assert run.images(224, 2) > run.images(320, 2)
     assert run.affordable(320, smallest=96, least=1e9, batch=2) == side
+
+
+def test_images_are_never_enlarged_beyond_the_smallest_size():
+    assert [round_side(999, 96, 512, own) for own in (80, 112, 640, 700)] == [96, 112, 512, 512]
+    assert [round_side(side, 96, 512, 640) for side in (100, 130)] == [96, 128]
+    for task in TASKS:
+        chosen, _ = choose(start(task, steps=1000), summary(height=112, width=150))
+        assert chosen.size <= 112
+
+
+def test_the_smallest_size_of_a_classifier_does_not_depend_on_a_few_pixels():
+    sides = {choose(start("classification", minutes=0.01), summary(height=side, width=side), speed=1e4)[0].size
+             for side in (112, 120, 128)}  # fmt: skip
+    assert sides == {64}
+
+
+def test_a_semantic_network_starts_with_the_prior_and_small_ones_without_dropout():
+    small, _ = choose(start("semantic", steps=1000))
+    large, _ = choose(replace(start("semantic", steps=1000), weights="published", model="twins_svt_small"))
+    assert small.semantic.prior_bias
+    assert large.semantic.prior_bias
+    assert (small.drop_rate, large.drop_rate) == (0.0, None)
+    assert small.class_weights == large.class_weights == "none"

@@ -110,7 +110,7 @@ def choose(run: Chooser) -> None:
     else:
         ideal = round_side(data.shorter, 32, 224, data.shorter)
         least = min(ENOUGH_IMAGES, MOST_PASSES * data.images)
-        smallest = max(32, ideal // 64 * 32)
+        smallest = max(32, 32 * round(ideal / 32) // 64 * 32)
         run.choose_size(ideal, side_reason(data.shorter, 224), smallest=smallest, least=least, batch=32)
         run.set("fit", "squash", "the whole image is seen")
         run.set("crop", 1.0, "the whole image is seen")

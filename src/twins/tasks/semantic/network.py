@@ -123,17 +123,27 @@ class SemanticSegmentation(TaskNetwork):
     def set_prior(self, shares: NDArray[np.float64]) -> None:
         """Set the biases of new classification layers, so that at first each class has its share as its probability.
 
-        Layers that were loaded from weights keep theirs; a head of your own whose layer has no bias stays as it is.
-
         Args:
-            shares: positive, `(K,)`; those of rare classes and of classes without weight may be tiny.
+            shares: positive, `(K,)`.
         """
-        bias = torch.from_numpy(np.log(np.maximum(shares, 1e-8))).float()
-        classifiers = FACTS.heads[str(self.info.head)].classifier, "auxiliary_head.conv_seg.weight"
-        names = {classifier.removesuffix("weight") + "bias" for classifier in classifiers}
-        for name, parameter in self.named_parameters():
-            if name in names and (self.load_report is None or name in self.load_report.initialised):
-                parameter.copy_(bias)
+        for bias in self.new_classifier_biases():
+            bias.copy_(torch.from_numpy(np.log(shares)))
+
+    def new_classifier_biases(self) -> list[nn.Parameter]:
+        """Return the biases `(K,)` of the classification layers that were not loaded from weights.
+
+        A head of your own whose layer has none, or one of another size, is left out.
+        """
+        assert self.info.head is not None
+        layers = FACTS.heads[self.info.head].classifier, "auxiliary_head.conv_seg.weight"
+        names = {layer.removesuffix("weight") + "bias" for layer in layers}
+        return [
+            parameter
+            for name, parameter in self.named_parameters()
+            if name in names
+            and parameter.shape == (self.num_classes,)
+            and (self.load_report is None or name in self.load_report.initialised)
+        ]
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
         """Return `logits` `(B, K, H / 4, W / 4)` and, from UPerNet, `auxiliary` `(B, K, H / 16, W / 16)`.

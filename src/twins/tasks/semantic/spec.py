@@ -93,15 +93,15 @@ class SemanticSpec:
         """Set the colours, the weights and the prior of the classes."""
         assert isinstance(network, SemanticSegmentation)
         network.info = replace(network.info, colours=images.classes.colours)
-        prior_bias = config.semantic.prior_bias
-        if config.class_weights == "none" and not prior_bias:
+        prior = config.semantic.prior_bias and bool(network.new_classifier_biases())
+        if config.class_weights == "none" and not prior:
             return
         pixels, map_pixels = count_pixels(images)
         if config.class_weights != "none":
             network.class_weights = balanced_weights(pixels, map_pixels) ** WEIGHT_POWERS[config.class_weights]
-        if prior_bias:
-            weights = 1.0 if network.class_weights is None else network.class_weights.numpy()
-            network.set_prior(np.maximum(pixels / pixels.sum(), LEAST_SHARE) * weights)
+        if prior:
+            shares = pixels if network.class_weights is None else pixels * network.class_weights.numpy()
+            network.set_prior(np.maximum(shares / shares.sum(), LEAST_SHARE))
 
     def metric(self, names: Sequence[str], *, full: bool = False, absent: Absent = "left_out") -> SemanticMetric:
         """Return IoU and accuracy; `full` adds boundary F1."""
@@ -207,12 +207,12 @@ def count_pixels(images: LabelMapImages) -> tuple[NDArray[np.float64], NDArray[n
     for index in range(0, len(images), -(-len(images) // _MAX_COUNTED_MAPS)):
         try:
             counts = np.bincount(images.target(index).ravel(), minlength=IGNORE + 1)[:classes]
-        except DataError:
+        except (DataError, NotFoundError):  # the loader reports it
             continue
         pixels += counts
         map_pixels += np.where(counts > 0, counts.sum(), 0)
     if not pixels.any():
-        raise DataError("no training map holds any class, so classes cannot be weighed; check the masks")
+        raise DataError("none of the training masks that were read holds any class; check the masks")
     return pixels, map_pixels
 
 

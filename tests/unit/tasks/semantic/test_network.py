@@ -13,11 +13,12 @@ import torch.nn.functional as F
 import twins
 from twins.data.transforms.config import SemanticConfig
 from twins.engine.config import TrainConfig
-from twins.errors import InputError
+from twins.errors import DataError, InputError, NotFoundError
 from twins.tasks.semantic.network import AUXILIARY_WEIGHT, IGNORE, SemanticSegmentation
-from twins.tasks.semantic.spec import SPEC
+from twins.tasks.semantic.spec import LEAST_SHARE, SPEC
 
 HEADS = ["semantic_fpn", "upernet"]
+PRIOR = SemanticConfig(prior_bias=True)
 
 
 def network(head: str, **settings):
@@ -133,7 +134,7 @@ class Maps:
 def test_the_prior_is_what_a_constant_prediction_would_learn(head, weights):
     """Its gradient, summed over the pixels and weighed like them, is zero for each class of the maps."""
     model = twins.create_model("twins_svt_nano", task="semantic", head=head, num_classes=5)
-    config = TrainConfig(task="semantic", class_weights=weights, semantic=SemanticConfig(prior_bias=True))
+    config = TrainConfig(task="semantic", class_weights=weights, semantic=PRIOR)
     SPEC.configure(model, config, Maps())
     labels = torch.from_numpy(np.concatenate([Maps().target(index).ravel() for index in range(2)])).long()
     layers = [part.conv_seg for part in (model.decode_head, model.auxiliary_head) if part is not None]
@@ -149,15 +150,56 @@ def test_the_prior_is_what_a_constant_prediction_would_learn(head, weights):
         assert float(probabilities[3:].max()) < 2e-4
 
 
+@pytest.mark.parametrize(("weights", "share"), [("none", LEAST_SHARE), ("balanced", 1 / 3)])
+def test_a_rare_class_has_its_share_after_the_weights_or_the_least_one(weights, share):
+    """The third class fills one pixel of 16 million: less than the least share, but a third with balanced weights."""
+
+    class Large(Maps):
+        names = ("sky", "road", "car")
+
+        def target(self, index):
+            maps = np.zeros((4000, 4000), dtype=np.uint8)
+            maps[:, :400] = 1
+            maps[0, 0] = 2
+            return maps
+
+        def __len__(self):
+            return 1
+
+    model = twins.create_model("twins_svt_nano", task="semantic", num_classes=3)
+    SPEC.configure(model, TrainConfig(task="semantic", class_weights=weights, semantic=PRIOR), Large())
+    assert float(model.decode_head.conv_seg.bias.softmax(dim=0)[2]) == pytest.approx(share, rel=0.01)
+
+
+def test_maps_that_are_gone_are_left_out_of_the_prior_and_maps_without_a_class_are_an_error():
+    class Gone(Maps):
+        def target(self, index):
+            if index == 0:
+                raise NotFoundError("no mask")
+            return super().target(index)
+
+    class Empty(Maps):
+        def target(self, index):
+            return np.full((2, 2), IGNORE, dtype=np.uint8)
+
+    model = twins.create_model("twins_svt_nano", task="semantic", num_classes=5)
+    SPEC.configure(model, TrainConfig(task="semantic", semantic=PRIOR), Gone())
+    assert float(model.decode_head.conv_seg.bias.softmax(dim=0)[0]) == pytest.approx(12 / 15, rel=0.01)
+    with pytest.raises(DataError, match="none of the training masks that were read holds any class"):
+        SPEC.configure(model, TrainConfig(task="semantic", semantic=PRIOR), Empty())
+
+
 def test_a_layer_that_was_loaded_keeps_its_bias(tmp_path):
     saved = network("upernet").float()
     with torch.no_grad():
-        saved.auxiliary_head.conv_seg.bias.fill_(3.0)
+        for head in (saved.decode_head, saved.auxiliary_head):
+            head.conv_seg.bias.fill_(3.0)
     twins.save_weights(saved, tmp_path / "model.safetensors")
-    config = TrainConfig(task="semantic", semantic=SemanticConfig(prior_bias=True))
+    config = TrainConfig(task="semantic", semantic=PRIOR)
     same = twins.load(tmp_path / "model.safetensors", device="cpu").model
     SPEC.configure(same, config, Maps())
-    assert same.auxiliary_head.conv_seg.bias.tolist() == [3.0] * 5
+    for head in (same.decode_head, same.auxiliary_head):
+        assert head.conv_seg.bias.tolist() == [3.0] * 5
     other = twins.create_model(
         "twins_svt_nano", task="semantic", head="upernet", num_classes=4, weights=tmp_path / "model.safetensors",
         resize_head=True,
