@@ -167,7 +167,9 @@ def scenes() -> TrainConfig:
         log_every=50,
         optimizer=OptimizerConfig(lr=5e-3, betas=(0.9, 0.98), weight_decay=0.05, layer_decay=None, clip_grad=5.0),
         schedule=ScheduleConfig(kind="poly", power=0.9, warmup_epochs=2, min_lr=0.0),
-        semantic=SemanticConfig(crop=112, ratio=(1.0, 1.0), max_share=1.0, hflip=0.0, photometric=False),
+        semantic=SemanticConfig(
+            crop=112, ratio=(1.0, 1.0), max_share=1.0, hflip=0.0, photometric=False, prior_bias=True
+        ),
     )
 
 
