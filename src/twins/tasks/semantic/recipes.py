@@ -150,7 +150,7 @@ def scenes() -> TrainConfig:
 
     Command: twins demo --task semantic
     Hardware: two cores, 3 minutes.
-    Expected: mIoU 84 % (docs/results/semantic.md).
+    Expected: mIoU 85 % (docs/results/semantic.md).
     """
     return TrainConfig(
         recipe="scenes",
