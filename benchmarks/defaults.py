@@ -49,8 +49,8 @@ SWEPT = tuple(f"sweep{number:02d}" for number in range(1, 13))
 PEERS = {"peer": "sgd", "peer_adamw": "adamw"}
 """Optimiser of each peer: the usual settings, and AdamW, which often suits a short training better."""
 ENTRIES = ("old", "new", *SWEPT, *PEERS)
-WARM, TIMED, LONGEST = 3, 8, 10.0
-"""Steps before the timed ones, the fewest timed steps, and the seconds that they take together if they are fast."""
+WARM, TIMED, SECONDS = 3, 8, 10.0
+"""Steps before the timed ones, the fewest timed steps, and the least seconds that they take together."""
 CORES = 2
 """Threads of the budget."""
 HERE = [sys.executable, str(Path(__file__).resolve())]
@@ -194,7 +194,7 @@ def _time_ours(bench: Bench, cell: Cell, log: Path) -> float:
 
 def _timed(seconds: Sequence[float]) -> bool:
     """Return whether steps are enough for a median."""
-    return len(seconds) >= TIMED and sum(seconds) >= LONGEST
+    return len(seconds) >= TIMED and sum(seconds) >= SECONDS
 
 
 def _step_seconds(folder: Path, images: int) -> list[float]:
@@ -366,7 +366,7 @@ settings of all entries are data in `benchmarks/defaults_settings.py`.
 - A budget is wall-clock minutes on two cores. `new` is the command that a user types, `twins train --data DATA --task
   TASK --model twins_svt_nano --weights none --minutes N`, on an idle machine: it pays for evaluations and for choosing
   its settings. For all others, `calibrate` measures seconds per step (two threads, idle machine; the median of at
-  least {timed} steps and {longest:g} s after {warm} steps, the fastest of some repeats). A run takes the number of
+  least {timed} steps and {least:g} s after {warm} steps, the fastest of some repeats). A run takes the number of
   steps that fit into the budget, without any evaluation, so its score does not depend on the machine's load.
 - The score is the task's monitored metric, in per cent, of the last weights on the held-out images, by the package's
   own metrics for every entry. Settings of `best` are chosen on the same images, which favours it. nuts18 holds out 2
@@ -389,7 +389,7 @@ def page(results: dict[Cell, dict[str, Any]]) -> str:
     shown = [row["cells"] for row in rows if set(row["cells"][5:]) != {"-"}]
     lines = [head, ["---"] * len(head), *shown]
     peers = "\n".join(f"| {task} | {name} |" for task, name in NAMES.items())
-    text = INTRO.format(timed=TIMED, longest=LONGEST, warm=WARM, peers=peers)
+    text = INTRO.format(timed=TIMED, least=SECONDS, warm=WARM, peers=peers)
     text += "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n" + _averages(rows)
     failed = [f"- {' '.join(map(str, asdict(c).values()))}: {r['error']}" for c, r in results.items() if "error" in r]
     text += "\nFailed runs:\n\n" + "\n".join(failed) + "\n" if failed else ""

@@ -41,7 +41,8 @@ def create_backbone(
 
     Args:
         name: any name of a model, such as `twins_svt_small` or `Twins-SVT-S`.
-        weights: `None` initialises as the reference does; else `"published"`, a published name, or a path.
+        weights: `None` initialises as the reference does, nano networks by their widths (`TwinsConfig.linear_init`);
+            else `"published"`, a published name, or a path.
         weights_key: where the network stands in a file that holds several, see `load_weights`.
         padding: `exact`, `reference` or `unmasked`; see `Twins`.
         stage_norms: whether each stage ends in a norm; `None`: as published, yes for SVT and no for PCPVT.
@@ -104,7 +105,8 @@ def create_model(
             Classification takes no name.
         num_classes: number of classes; background can be one only in semantic segmentation. `None`: that of `names` or
             the weights, else as published: 1000, 150, 80 and 80. A classifier with 0 classes returns features.
-        weights: `None` initialises as the reference does; else `"published"`, a published name, or a path.
+        weights: `None` initialises as the reference does, nano networks by their widths (`TwinsConfig.linear_init`);
+            else `"published"`, a published name, or a path.
         weights_key: where the network stands in a file that holds several, see `load_weights`.
         padding: `exact`, `reference` or `unmasked`; `None`: as the weights were trained, else `exact`.
         in_chans: channels of the images; weights for RGB are adapted to them as in timm.
