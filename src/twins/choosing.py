@@ -93,7 +93,8 @@ def _step_seconds(
     """Return the seconds of a training step on a random network and images `(batch, height, width)`."""
     (batch, *size), names = shape, splits.train.names
     network: Any = create_model(config.model, task=config.task, head=config.head, names=names)
-    spec.configure(network, config, splits.train)
+    unread = replace(config, class_weights="none", semantic=replace(config.semantic, prior_bias=False))
+    spec.configure(network, unread, splits.train)  # counting classes reads all masks and does not change the time
     network.to(device)
     train_mode(network)
     optimizer = build_optimizer(network, config.optimizer)
