@@ -32,6 +32,8 @@ TRAINING_SHARE = 0.75
 """Share of a run's minutes that the measured steps fill; evaluations, saving, and waiting for images take the rest."""
 EVALUATION_SHARE = 0.1
 """Share of a run's minutes that its evaluations may take."""
+EVALUATION_TIME = 0.4
+"""Time of evaluating an image relative to training on it."""
 PROBES = 96, 192
 """Shorter sides at which the time of a training step is measured, in pixels."""
 SMALLER_GAIN = 0.5
@@ -212,6 +214,11 @@ class Chooser:
         passes = number_of(round(self.passes), "pass", "passes") if self.passes >= 0.5 else "less than one pass"
         return f"{passes} over the images"
 
+    @property
+    def shortness(self) -> str:
+        """Return that the run is short, as a reason."""
+        return f"a short run, of about {number_of(round(self.steps), 'step')}"
+
     def choose_rate(self, rate: float, batch: int, *, short: int = 20000) -> None:
         """Choose the peak learning rate from that of a batch of `batch` images, and AdamW's second beta.
 
@@ -221,7 +228,7 @@ class Chooser:
         peak = float(f"{rate * factor:.2g}")
         self.set("optimizer.lr", peak, f"{self.start}, batches of {self.config.batch_size}")
         if self.steps < short and not self.published:
-            self.set("optimizer.betas", (0.9, 0.98), f"a short run, of about {number_of(round(self.steps), 'step')}")
+            self.set("optimizer.betas", (0.9, 0.98), self.shortness)
 
     @property
     def start(self) -> str:
@@ -235,8 +242,13 @@ class Chooser:
         self.set("optimizer.layer_decay", layer_decay if self.published else None, self.start)
         self.set("drop_path", drop_path if self.published else 0.0, self.start)
 
-    def choose_schedule(self, side: int) -> None:
-        """Choose warm-up, final rate, evaluations and loader processes."""
+    def choose_schedule(self, side: int, *, evaluation: float = EVALUATION_TIME) -> None:
+        """Choose warm-up, final rate, evaluations and loader processes.
+
+        Args:
+            side: side of the training images in pixels.
+            evaluation: time of evaluating an image relative to training on it.
+        """
         config, passes = self.config, self.passes
         settling = "the rate falls to 0, so that the weights settle at the end"
         self.set("schedule.kind", "cosine", settling)
@@ -244,8 +256,8 @@ class Chooser:
         self.set("schedule.warmup_epochs", round(WARMUP_SHARE * self.config.epochs, 3), "a twentieth of the run")
         count = 12.0
         if config.minutes is not None:
-            seconds = 0.4 * self.seconds(side, config.batch_size) * self.data.val_images
-            count = min(20.0, max(3.0, EVALUATION_SHARE * 60.0 * config.minutes / seconds))
+            seconds = evaluation * self.seconds(side, config.batch_size) * self.data.val_images
+            count = min(20.0, max(2.0, EVALUATION_SHARE * 60.0 * config.minutes / seconds))
         every = max(1.0, round(passes / count)) if passes >= count else float(f"{passes / count:.3g}")
         self.set("eval_every", every, f"about {number_of(round(passes / every), 'evaluation')}")
         self.set("workers", *self._workers())

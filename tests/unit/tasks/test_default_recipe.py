@@ -96,6 +96,26 @@ def test_later_choices_follow_a_given_crop():
     assert small.epochs > large.epochs
 
 
+@pytest.mark.parametrize(("steps", "few"), [(30, True), (2_000, True), (3_000, False)])
+def test_a_short_run_is_not_made_harder_by_scales_and_colours(steps, few):
+    """Batches of 16 of 1,600 images: 0.3, 20 and 30 passes."""
+    length = {"steps": steps, "batch_size": 16}
+    semantic = choose(start("semantic", **length), summary(images=1600), given=set(length))[0].semantic
+    detection = choose(start("instance", **length), summary(images=1600), given=set(length))[0].detection
+    assert (detection.ratio == (1.0, 1.0)) == few
+    assert semantic.photometric == (steps >= 2_000)
+    assert (semantic.ratio == (1.0, 1.0)) == (steps < 2_000)
+    length = {"steps": 600, "batch_size": 16}  # many passes over few images
+    semantic, choices = choose(start("semantic", **length), summary(images=40), given=set(length))
+    assert semantic.semantic.ratio == (0.75, 1.5)
+    assert reasons(choices)["semantic.photometric"] == "a short run, of about 600 steps"
+
+
+@pytest.mark.parametrize(("objects", "regions"), [(0.0, 64), (7.0, 64), (21.0, 128), (400.0, 512)])
+def test_a_second_stage_trains_on_about_eight_regions_per_object(objects, regions):
+    assert choose(start("instance", steps=100), summary(per_image=objects))[0].detection.samples == regions
+
+
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("weights", ["none", "published", "mine.safetensors"])
 def test_every_data_set_gets_settings_that_hold_together(task, weights):

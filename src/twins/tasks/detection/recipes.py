@@ -8,7 +8,7 @@ from typing import Literal
 from twins.data.transforms.config import DetectionConfig
 from twins.engine.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from twins.errors import number_of
-from twins.tasks.default_recipe import Chooser, round_side
+from twins.tasks.default_recipe import EVALUATION_TIME, Chooser, round_side
 from twins.tasks.recipes import Recipe, TaskRecipes, paper_name
 from twins.tasks.table import facts_of
 
@@ -159,6 +159,14 @@ ENOUGH_IMAGES = 1400.0
 """Images that a short training should see; on fewer, smaller images teach more than fine ones."""
 MOST_PASSES = 80.0
 """Passes over the images that are enough for a small set."""
+REGIONS_PER_OBJECT = 8
+"""Regions on which a second stage trains for each object. A quarter of the regions are objects' at most, so with fewer
+it rarely trains on all objects of an image; more take more time than they gain in a short run."""
+MANY_PASSES = 24
+"""Passes over the images from which on objects are seen in several sizes. The published trainings of 12 epochs have one
+scale, those of 36 several; fewer passes do not overfit."""
+SECOND_STAGE_TIME = 1.2
+"""Time of evaluating an image with a second stage, relative to training on it: it predicts for up to 1,000 regions."""
 ANCHOR, ANCHOR_STRIDE = 32, {"retinanet": 8}
 """Side of the smallest published anchors in pixels, and the stride of their map by head, 4 for the others."""
 
@@ -170,23 +178,19 @@ def choose(run: Chooser) -> None:
     ideal = round_side(SEEN_OBJECT / max(small, 1e-3), 96, 800, data.shorter)
     head = run.config.head or next(iter(facts_of(run.config.task).heads)) or ""
     if head != "retinanet":
-        samples = min(512, max(64, 2 ** round(math.log2(max(1.0, 4 * data.per_image)))))
+        samples = min(512, max(64, 2 ** round(math.log2(max(1.0, REGIONS_PER_OBJECT * data.per_image)))))
         run.set("detection.samples", samples, f"images have about {number_of(round(data.per_image), 'object')}")
     smallest = round_side(SMALLEST_OBJECT / max(small, 1e-3), 96, ideal, ideal)
     reason = f"a tenth of the objects are below {small * ideal:.0f} pixels at this size"
     run.choose_size(ideal, reason, smallest=smallest, least=min(ENOUGH_IMAGES, MOST_PASSES * data.images), batch=2)
     run.choose_batch(run.config.size, smallest=2, largest=16, steps=1000, passes=36.0 if run.published else 100.0)
     _choose_anchors(run, small * run.config.size, ANCHOR_STRIDE.get(head, 4))
-    run.choose_rate(2e-4, 8) if run.published else run.choose_rate(2e-3, 4)
+    run.choose_rate(2e-4, 8) if run.published else run.choose_rate(2e-3, 4 if head == "retinanet" else 2)
     run.choose_regularisation(layer_decay=0.9, drop_path=0.2)
-    run.choose_schedule(run.config.size)
+    evaluation = EVALUATION_TIME if head == "retinanet" else SECOND_STAGE_TIME
+    run.choose_schedule(run.config.size, evaluation=evaluation)
     run.choose_flip("detection.hflip")
-    many = run.passes >= 10
-    run.set(
-        "detection.ratio",
-        (0.8, 1.25) if many else (1.0, 1.0),
-        run.repeats,
-    )
+    run.set("detection.ratio", (0.8, 1.25) if run.passes >= MANY_PASSES else (1.0, 1.0), run.repeats)
 
 
 def _choose_anchors(run: Chooser, side: float, stride: int) -> None:
