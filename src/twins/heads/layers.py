@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -18,6 +19,8 @@ GROUPS = 32
 """Groups of group norm, as in its paper (arXiv 1803.08494); fewer if channels are few."""
 MIN_GROUP_CHANNELS = 4
 """Minimum number of channels in a group: a single channel of a one-pixel map has no variance."""
+PUBLISHED_WIDTH = 256
+"""Channels inside the heads of the published detectors."""
 
 
 class ConvNormAct(nn.Module):
@@ -95,6 +98,16 @@ def init_head(head: nn.Module) -> None:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def init_hidden(conv: nn.Conv2d) -> None:
+    """Initialise a convolution before a ReLU inside a detector's head.
+
+    A head as wide as the published ones has their standard deviation of 0.01. In narrower ones, a few such layers leave
+    no signal and no gradient; these have He's normal (fan-in, arXiv 1502.01852), which keeps both.
+    """
+    fan_in = conv.weight[0].numel()
+    init_normal(conv, 0.01 if conv.out_channels >= PUBLISHED_WIDTH else math.sqrt(2 / fan_in))
 
 
 def init_normal(layer: nn.Module, std: float) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from twins.heads.anchors import RATIOS, anchors_inside, grid_anchors, split_by_anchor
 from twins.heads.boxes import clip_boxes, decode_boxes, encode_boxes, gather_rows, suppress_batch, top_rows
 from twins.heads.fpn import Levels
-from twins.heads.layers import PlainConv, full_precision, init_normal, zero_outside_map
+from twins.heads.layers import PlainConv, full_precision, init_hidden, init_normal, zero_outside_map
 from twins.heads.matching import BACKGROUND, IGNORED, assign
 from twins.heads.targets import Target
 from twins.ops.private_torch import is_exporting
@@ -49,9 +49,11 @@ class RetinaNetHead(nn.Module):
         self.reg_convs = nn.ModuleList(PlainConv(in_channels, in_channels, 3, activation=True) for _ in range(4))
         self.retina_cls = nn.Conv2d(in_channels, self.anchors_per_location * num_classes, 3, padding=1)
         self.retina_reg = nn.Conv2d(in_channels, self.anchors_per_location * 4, 3, padding=1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                init_normal(module, 0.01)
+        for module in (*self.cls_convs, *self.reg_convs):
+            assert isinstance(module, PlainConv)
+            init_hidden(module.conv)
+        for layer in (self.retina_cls, self.retina_reg):
+            init_normal(layer, 0.01)
         nn.init.constant_(self.retina_cls.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
 
     def forward(self, levels: Levels) -> dict[str, Any]:

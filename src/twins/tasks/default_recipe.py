@@ -242,16 +242,18 @@ class Chooser:
         self.set("optimizer.layer_decay", layer_decay if self.published else None, self.start)
         self.set("drop_path", drop_path if self.published else 0.0, self.start)
 
-    def choose_schedule(self, side: int, *, evaluation: float = EVALUATION_TIME) -> None:
-        """Choose warm-up, final rate, evaluations and loader processes.
+    def choose_schedule(self, side: int, *, kind: str = "cosine", evaluation: float = EVALUATION_TIME) -> None:
+        """Choose warm-up, fall of the rate, evaluations and loader processes.
 
         Args:
             side: side of the training images in pixels.
+            kind: how the rate falls; `poly` is a straight line.
             evaluation: time of evaluating an image relative to training on it.
         """
         config, passes = self.config, self.passes
         settling = "the rate falls to 0, so that the weights settle at the end"
-        self.set("schedule.kind", "cosine", settling)
+        even = "the rate falls evenly: a short run of a detector learns most in its second half"
+        self.set("schedule.kind", kind, even if kind == "poly" else settling)
         self.set("schedule.min_lr", 0.0, settling)
         self.set("schedule.warmup_epochs", round(WARMUP_SHARE * self.config.epochs, 3), "a twentieth of the run")
         count = 12.0

@@ -188,7 +188,7 @@ def choose(run: Chooser) -> None:
     run.choose_rate(2e-4, 8) if run.published else run.choose_rate(2e-3, 4 if head == "retinanet" else 2)
     run.choose_regularisation(layer_decay=0.9, drop_path=0.2)
     evaluation = EVALUATION_TIME if head == "retinanet" else SECOND_STAGE_TIME
-    run.choose_schedule(run.config.size, evaluation=evaluation)
+    run.choose_schedule(run.config.size, kind="poly", evaluation=evaluation)
     run.choose_flip("detection.hflip")
     run.set("detection.ratio", (0.8, 1.25) if run.passes >= MANY_PASSES else (1.0, 1.0), run.repeats)
 
