@@ -9,6 +9,7 @@ import pytest
 
 from twins.data.summary import DataSummary
 from twins.engine.config import TrainConfig
+from twins.engine.schedule import scheduled_rate
 from twins.tasks.default_recipe import Chooser, changed_settings, mirror_reason, round_side, with_setting
 from twins.tasks.recipes import recipes_of, starting_point
 from twins.tasks.table import TASKS
@@ -109,6 +110,14 @@ def test_a_short_run_is_not_made_harder_by_scales_and_colours(steps, few):
     semantic, choices = choose(start("semantic", **length), summary(images=40), given=set(length))
     assert semantic.semantic.ratio == (0.75, 1.5)
     assert reasons(choices)["semantic.photometric"] == "a short run, of about 600 steps"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_rate_of_a_detector_stays_far_from_zero_for_longer_than_a_cosine(task):
+    config, _ = choose(start(task, steps=400))
+    assert scheduled_rate(config, 1.0) == 0.0
+    late = scheduled_rate(config, 0.8) / config.lr
+    assert late == pytest.approx(0.2 if task in ("detection", "instance") else 0.095, abs=0.001)
 
 
 @pytest.mark.parametrize(("objects", "regions"), [(0.0, 64), (7.0, 64), (21.0, 128), (400.0, 512)])
