@@ -103,7 +103,8 @@ def init_head(head: nn.Module) -> None:
 def init_hidden(conv: nn.Conv2d) -> None:
     """Initialise a convolution before a ReLU inside a detector's head, with as much signal as in a published head.
 
-    The published standard deviation is 0.01; in a narrower head, whose outputs are sums of fewer terms, it is larger.
+    The published standard deviation is 0.01 (arXiv 1708.02002, section 4.1); in a narrower head, whose outputs are sums
+    of fewer terms, it is larger.
     """
     init_normal(conv, 0.01 * math.sqrt(PUBLISHED_WIDTH / conv.out_channels))
 

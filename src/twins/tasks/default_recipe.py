@@ -247,12 +247,12 @@ class Chooser:
 
         Args:
             side: side of the training images in pixels.
-            kind: how the rate falls; `poly` is a straight line.
+            kind: how the rate falls; `poly` is a straight line, unless `schedule.power` is given.
             evaluation: time of evaluating an image relative to training on it.
         """
         config, passes = self.config, self.passes
         settling = "the rate falls to 0, so that the weights settle at the end"
-        even = "the rate falls evenly: a short run of a detector learns most in its second half"
+        even = "the rate falls evenly: detectors learn late, when a cosine is near 0"
         self.set("schedule.kind", kind, even if kind == "poly" else settling)
         self.set("schedule.min_lr", 0.0, settling)
         self.set("schedule.warmup_epochs", round(WARMUP_SHARE * self.config.epochs, 3), "a twentieth of the run")
