@@ -145,11 +145,12 @@ class Chooser:
         """Return the ideal side, or the largest at which the run's time trains on at least `least` images.
 
         A smaller side must be worth its lost detail: of the images that its saved pixels promise, at least half must
-        come. They do not where the fixed time of a step, or loading, takes most of the time.
+        come. They do not where the fixed time of a step, or loading, takes most of the time. Sides are multiples of 32,
+        and the images' own, at which nothing is resampled.
         """
         side, batch = ideal, self._batch(batch)
         while side > smallest and (images := self.images(side, batch)) < least:
-            smaller = max(smallest, _round_down(side - 1))
+            smaller = max(smallest, _round_down(side - 1), self.data.shorter if self.data.shorter < side else 0)
             promised, gained = (side / smaller) ** 2 - 1.0, self.images(smaller, batch) / images - 1.0
             if gained < SMALLER_GAIN * promised:
                 break
@@ -292,12 +293,12 @@ def side_reason(shorter: int, highest: int) -> str:
     return f"images have about {shorter:,} pixels" + (f", at most {highest} are chosen" if shorter > highest else "")
 
 
-def round_side(side: float, low: int, high: int, own: int) -> int:
-    """Return the nearest multiple of 32 within the limits, but not above the images' own side if that is within them.
+def round_side(side: float, low: int, high: int, most: int) -> int:
+    """Return the nearest multiple of 32 within the limits, but not above `most`, unless the lower limit is.
 
-    Enlarged images take more time and show nothing more.
+    `most` is the images' own side where enlarged ones take more time and show nothing more.
     """
-    return min(high, max(low, min(own, 32 * round(side / 32))))
+    return min(high, max(low, min(most, 32 * round(side / 32))))
 
 
 def _round_down(side: int) -> int:

@@ -215,12 +215,37 @@ def test_a_smaller_size_is_chosen_only_if_it_trains_on_many_more_images(fixed, s
     assert run.affordable(320, smallest=96, least=1e9, batch=2) == side
 
 
+@pytest.mark.parametrize(("minutes", "side"), [(8.0, 320), (6.0, 256), (4.8, 250), (3.0, 192)])
+def test_the_own_side_of_images_is_among_the_smaller_sizes(minutes, side):
+    run = Chooser(start("detection", minutes=minutes), {}, summary(height=250, width=250), machine(4.0))
+    assert run.affordable(320, smallest=96, least=850, batch=2) == side
+
+
 def test_images_are_never_enlarged_beyond_the_smallest_size():
     assert [round_side(999, 96, 512, own) for own in (80, 112, 640, 700)] == [96, 112, 512, 512]
     assert [round_side(side, 96, 512, 640) for side in (100, 130)] == [96, 128]
-    for task in TASKS:
+    for task in ("classification", "semantic"):
         chosen, _ = choose(start(task, steps=1000), summary(height=112, width=150))
         assert chosen.size <= 112
+
+
+@pytest.mark.parametrize(("minutes", "side"), [(1.0, 112), (3.0, 128), (20.0, 160)])
+def test_a_short_training_does_not_enlarge_images_for_the_sake_of_tiny_objects(minutes, side):
+    """Objects of 3 pixels would need far more than 160, but a network must see enough images first."""
+    data = summary(height=112, width=112, sides=np.full(50, 0.03), images=10_000)
+    chosen, _ = choose(start("detection", minutes=minutes), data, speed=8.0)
+    assert chosen.size == side
+
+
+@pytest.mark.parametrize("task", ["detection", "instance"])
+@pytest.mark.parametrize(
+    ("height", "smallest", "side"), [(480, 0.02, 800), (480, 0.2, 256), (112, 0.1, 160), (80, 0.1, 128), (40, 0.1, 96)]
+)
+def test_small_objects_are_enlarged_as_much_as_published_trainings_enlarge_coco(task, height, smallest, side):
+    """Objects have 48 pixels, unless images were enlarged by more than 800 / 480, or beyond 800 pixels."""
+    data = summary(height=height, width=height, sides=np.full(50, smallest))
+    chosen, _ = choose(start(task, steps=1000), data)
+    assert chosen.size == side
 
 
 def test_the_smallest_size_of_a_classifier_does_not_depend_on_a_few_pixels():

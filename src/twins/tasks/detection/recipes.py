@@ -155,7 +155,9 @@ def scenes_detection() -> TrainConfig:
 SEEN_OBJECT, SMALLEST_OBJECT = 48, 12
 """Side in pixels that small objects, a tenth of all, should have on the network's input, and what they need at least.
 """
-ENOUGH_IMAGES = 1400.0
+ENLARGED = 800 / 480
+"""How much images may be enlarged so that their small objects are seen: as published, for COCO's of 480 pixels."""
+ENOUGH_IMAGES = 1000.0
 """Images that a short training should see; on fewer, smaller images teach more than fine ones."""
 MOST_PASSES = 80.0
 """Passes over the images that are enough for a small set."""
@@ -175,12 +177,13 @@ def choose(run: Chooser) -> None:
     """Choose the settings of a detector's training."""
     data = run.data
     small = data.quantile(0.1) if len(data.sides) else 0.1
-    ideal = round_side(SEEN_OBJECT / max(small, 1e-3), 96, 800, data.shorter)
+    largest = 32 * int(ENLARGED * data.shorter / 32)
+    ideal = round_side(SEEN_OBJECT / max(small, 1e-3), 96, 800, largest)
     head = run.config.head or next(iter(facts_of(run.config.task).heads)) or ""
     if head != "retinanet":
         samples = min(512, max(64, 2 ** round(math.log2(max(1.0, REGIONS_PER_OBJECT * data.per_image)))))
         run.set("detection.samples", samples, f"images have about {number_of(round(data.per_image), 'object')}")
-    smallest = round_side(SMALLEST_OBJECT / max(small, 1e-3), 96, ideal, ideal)
+    smallest = round_side(SMALLEST_OBJECT / max(small, 1e-3), 96, ideal, data.shorter)
     reason = f"a tenth of the objects are below {small * ideal:.0f} pixels at this size"
     run.choose_size(ideal, reason, smallest=smallest, least=min(ENOUGH_IMAGES, MOST_PASSES * data.images), batch=2)
     run.choose_batch(run.config.size, smallest=2, largest=16, steps=1000, passes=36.0 if run.published else 100.0)
