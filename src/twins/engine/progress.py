@@ -91,13 +91,18 @@ class Plan:
         return self.share_done(progress) >= 1.0 or self.out_of_patience(progress)
 
     def evaluation_due(self, progress: Progress) -> bool:
-        """Return whether to evaluate after this step; an evaluation that is done is not due again."""
+        """Return whether to evaluate after this step; an evaluation that is done is not due again.
+
+        A run of some minutes is evaluated at its end. If less than half an interval is left, this is soon enough.
+        """
+        if progress.step == 0 or progress.evaluated == progress.step:
+            return False
+        share, minutes = self.share_done(progress), self.config.minutes
         interval = max(1, round(self.config.eval_every * self.steps_per_epoch))
-        return (
-            progress.step > 0
-            and progress.evaluated != progress.step
-            and (progress.step % interval == 0 or self.share_done(progress) >= 1.0)
+        soon = (
+            minutes is not None and (1.0 - share) * 60.0 * minutes < 0.5 * interval * progress.seconds / progress.step
         )
+        return share >= 1.0 or (progress.step % interval == 0 and not soon)
 
     def saving_due(self, progress: Progress) -> bool:
         """Return whether to save the state after this step: after each evaluation, and every `save_every` steps."""

@@ -82,6 +82,27 @@ def test_steps_end_a_run_at_whichever_limit_comes_first() -> None:
     assert Plan(TrainConfig(minutes=1, max_steps=10), 10).share_done(Progress(step=9, seconds=6)) == 0.9
 
 
+@pytest.mark.parametrize(
+    ("config", "step", "seconds", "due"),
+    [
+        (TrainConfig(minutes=3, eval_every=0.5), 300, 120.0, True),  # 60 s left, and an interval takes 20 s
+        (TrainConfig(minutes=3, eval_every=0.5), 400, 171.0, False),  # 9 s left, an interval takes 21 s
+        (TrainConfig(minutes=3, eval_every=0.5), 401, 180.0, True),
+        (TrainConfig(minutes=3, eval_every=4.0), 400, 171.0, False),
+        (TrainConfig(steps=401, eval_every=0.5), 400, 171.0, True),
+        (TrainConfig(minutes=3, max_steps=401, eval_every=0.5), 400, 100.0, False),
+    ],
+)
+def test_a_timed_run_is_not_evaluated_shortly_before_its_end(
+    config: TrainConfig, step: int, seconds: float, due: bool
+) -> None:
+    plan = Plan(config, 100)
+    progress = Progress(step=step, seconds=seconds)
+    assert plan.evaluation_due(progress) == due
+    progress.evaluated = step
+    assert not plan.evaluation_due(progress)
+
+
 def test_the_ema_decay_starts_small_and_grows_to_its_setting() -> None:
     assert ema_decay(0, 0.999) == pytest.approx(0.1)
     assert ema_decay(10**6, 0.999) == 0.999
