@@ -76,8 +76,16 @@ def scenes_instance() -> TrainConfig:
     Expected: see docs/results/detection.md.
     """
     base = scenes_detection()
-    detection = replace(base.detection, samples=64)
-    return replace(base, recipe="scenes_instance", task="instance", minutes=2.0, detection=detection)
+    detection, optimizer = replace(base.detection, samples=64), replace(base.optimizer, lr=2e-3)
+    return replace(
+        base,
+        recipe="scenes_instance",
+        task="instance",
+        size=128,
+        minutes=2.0,
+        optimizer=optimizer,
+        detection=detection,
+    )
 
 
 def _mask_rcnn(schedule: Schedule, variant: str, ap: tuple[float, float] | None) -> Recipe:
