@@ -193,7 +193,7 @@ class TrainConfig:
     patience: int | None = None
     """End the run after this many evaluations without improvement; unset: never end early."""
     eval_every: float = 1.0
-    """Epochs between evaluations."""
+    """Epochs between evaluations; with `minutes`, none is made shortly before that at the end."""
     save_every: int | None = None
     """Optimiser steps between additional saves of the state; unset: it is saved only at each evaluation."""
     log_every: int = 10

@@ -93,7 +93,7 @@ class Plan:
     def evaluation_due(self, progress: Progress) -> bool:
         """Return whether to evaluate after this step; an evaluation that is done is not due again.
 
-        A run of some minutes is evaluated at its end. If less than half an interval is left, this is soon enough.
+        A run with `minutes` is evaluated at its end. If less than half an interval is left, this is soon enough.
         """
         if progress.step == 0 or progress.evaluated == progress.step:
             return False

@@ -146,7 +146,7 @@ class Chooser:
 
         A smaller side must be worth its lost detail: of the images that its saved pixels promise, at least half must
         come. They do not where the fixed time of a step, or loading, takes most of the time. Sides are multiples of 32,
-        and the images' own, at which nothing is resampled.
+        and the images' own.
         """
         side, batch = ideal, self._batch(batch)
         while side > smallest and (images := self.images(side, batch)) < least:

@@ -230,8 +230,8 @@ def test_images_are_never_enlarged_beyond_the_smallest_size():
 
 
 @pytest.mark.parametrize(("minutes", "side"), [(1.0, 112), (3.0, 128), (20.0, 160)])
-def test_a_short_training_does_not_enlarge_images_for_the_sake_of_tiny_objects(minutes, side):
-    """Objects of 3 pixels would need far more than 160, but a network must see enough images first."""
+def test_tiny_objects_do_not_keep_a_short_training_from_smaller_sizes(minutes, side):
+    """Objects of 3 pixels need far more than 160, but the smallest size is at most the images' own."""
     data = summary(height=112, width=112, sides=np.full(50, 0.03), images=10_000)
     chosen, _ = choose(start("detection", minutes=minutes), data, speed=8.0)
     assert chosen.size == side
@@ -239,11 +239,22 @@ def test_a_short_training_does_not_enlarge_images_for_the_sake_of_tiny_objects(m
 
 @pytest.mark.parametrize("task", ["detection", "instance"])
 @pytest.mark.parametrize(
-    ("height", "smallest", "side"), [(480, 0.02, 800), (480, 0.2, 256), (112, 0.1, 160), (80, 0.1, 128), (40, 0.1, 96)]
+    ("height", "width", "smallest", "side"),
+    [
+        (480, 480, 0.02, 800),
+        (480, 640, 0.02, 800),
+        (480, 854, 0.02, 736),
+        (480, 1280, 0.02, 480),
+        (480, 4000, 0.02, 480),
+        (480, 480, 0.2, 256),
+        (112, 112, 0.1, 160),
+        (80, 80, 0.1, 128),
+        (40, 40, 0.1, 96),
+    ],
 )
-def test_small_objects_are_enlarged_as_much_as_published_trainings_enlarge_coco(task, height, smallest, side):
-    """Objects have 48 pixels, unless images were enlarged by more than 800 / 480, or beyond 800 pixels."""
-    data = summary(height=height, width=height, sides=np.full(50, smallest))
+def test_small_objects_are_enlarged_as_much_as_published_trainings_enlarge_coco(task, height, width, smallest, side):
+    """Objects have 48 pixels, but images are not enlarged by more than 800 / 480, nor beyond 800 x 1,333 pixels."""
+    data = summary(height=height, width=width, sides=np.full(50, smallest))
     chosen, _ = choose(start(task, steps=1000), data)
     assert chosen.size == side
 

@@ -177,7 +177,8 @@ def choose(run: Chooser) -> None:
     """Choose the settings of a detector's training."""
     data = run.data
     small = data.quantile(0.1) if len(data.sides) else 0.1
-    largest = 32 * int(ENLARGED * data.shorter / 32)
+    enlarged = min(ENLARGED * data.shorter, run.config.detection.longest / data.aspect)
+    largest = max(data.shorter, 32 * int(enlarged / 32))
     ideal = round_side(SEEN_OBJECT / max(small, 1e-3), 96, 800, largest)
     head = run.config.head or next(iter(facts_of(run.config.task).heads)) or ""
     if head != "retinanet":
