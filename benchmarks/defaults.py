@@ -374,10 +374,10 @@ settings of all entries are data in `benchmarks/defaults_settings.py`.
   each number; two seeds of bccd once differed by 14 points (see below). nuts18 holds out 2 images, so its scores are
   coarse.
 - All runs, with three seeds, would take some 600 hours: nine data sets and tasks, two starts, 3, 10 and 30 minutes, and
-  16 entries each. What was run instead: 3 minutes from random weights, in every cell; 10 minutes from random weights,
-  with detectors only, `new` beside two entries that were good at 3 minutes; 3 minutes from a classifier, `new`, in
-  some cells beside the entry that was best from random weights. Most numbers are of one seed, those of the cells in
-  which `new` was weakest of three. No run took 30 minutes.
+  16 entries each. What was run instead: 3 minutes from random weights, `new` for all nine, with the other entries that
+  the table shows; 3 minutes from a classifier, `new` for all nine, for two detectors beside the entry that was best
+  from random weights; 10 minutes from random weights, detectors only, `new` beside two entries that were good at 3
+  minutes. Most numbers are of one seed (see `seeds`). No run had 30 minutes.
 - Rows without any run are left out; a dash is a cell that was not run. `best` names the entry, and says how many of the
   12 were run if some are missing.
 
